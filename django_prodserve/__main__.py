@@ -1,0 +1,86 @@
+"""``python -m django_prodserve``: the same command without manage.py.
+
+Finds the settings as manage.py does, and turns an error of the settings module or of an app's import into
+one message; under manage.py those end in Django's own traceback before any command of ours exists.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from typing import NoReturn
+
+from .errors import ProdserveError
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command; exit 2 for what was typed wrongly, 1 for what the project does wrong."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if sys.platform == "win32":
+        from .management.commands.prodserve import WINDOWS
+
+        _fail(WINDOWS, 1)
+    from .management.commands.prodserve import Command
+
+    command = Command()
+    program = ["python -m django_prodserve", ""]
+    try:
+        # Parsed before Django is set up: --help, --version and a wrong flag need no project.
+        from .command_line import chosen_action
+
+        parsed = command.create_parser(*program).parse_args(arguments)
+        chosen_action(parsed.action)
+    except ProdserveError as error:
+        _fail(str(error), 2)
+    try:
+        set_up(parsed.settings, parsed.pythonpath)
+    except ProdserveError as error:
+        if parsed.traceback:
+            raise
+        _fail(str(error), 1)
+    command.run_from_argv([*program, *arguments])
+
+
+def set_up(settings: str | None, pythonpath: str | None) -> None:
+    """Find the settings module, load it and every app; raise ProdserveError with the project's own line."""
+    sys.path.insert(0, os.path.abspath(pythonpath) if pythonpath else os.getcwd())
+    module = settings or os.environ.get("DJANGO_SETTINGS_MODULE") or settings_of_manage_py()
+    if not module:
+        raise ProdserveError(
+            "No settings module: there is no manage.py here that names one.",
+            "Run this where manage.py lies, or name it: --settings mysite.settings",
+        )
+    os.environ["DJANGO_SETTINGS_MODULE"] = module
+    import django
+
+    from .failures import failure
+
+    try:
+        django.setup()
+    except Exception as error:  # anything may happen in an import
+        raise failure(f"The settings {module} or an app of theirs cannot be loaded", error) from error
+
+
+def settings_of_manage_py() -> str:
+    """Return the module that ./manage.py sets as its default; empty where there is none."""
+    try:
+        with open("manage.py", encoding="utf-8") as source:
+            tree = ast.parse(source.read())
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            words = [each.value for each in node.args if isinstance(each, ast.Constant)]
+            if len(words) == 2 and words[0] == "DJANGO_SETTINGS_MODULE":
+                return str(words[1])
+    return ""
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"prodserve: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The onion that every request goes through: proxy trust, static files, Django. Outermost first.
+
+Built once, before the fork (in the worker with --no-preload). A layer does O(1) work, reads no settings
+and takes no lock.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.core.signals import got_request_exception
+from django.core.wsgi import get_wsgi_application
+from django.urls import get_resolver
+from django.utils.module_loading import import_string
+
+from .failures import failure
+from .proxy import ProxyLayer, parse_trust
+
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .static import StaticFiles
+
+WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def onion(core: WSGI, *layers: Callable[[WSGI], WSGI]) -> WSGI:
+    """Wrap core in layers; the first one named sees the request first."""
+    for layer in reversed(layers):
+        core = layer(core)
+    return core
+
+
+def build(plan: Plan, static: StaticFiles) -> WSGI:
+    """Load the project and wrap it; raise ProdserveError with the project's own line where that fails."""
+    trust = parse_trust(plan.trusted_proxies.value, plan.trusted_hops.value)
+    return onion(load_django(), lambda inner: ProxyLayer(inner, trust), static.layer)
+
+
+def load_django() -> WSGI:
+    """Return the project's WSGI application, with its URLconf loaded."""
+    path = getattr(settings, "WSGI_APPLICATION", None)
+    try:
+        application: WSGI = import_string(path) if path else get_wsgi_application()
+    except Exception as error:  # anything may happen in an import
+        raise failure(f"{path or 'The WSGI application'} cannot be loaded", error) from error
+    try:
+        get_resolver().reverse_dict  # noqa: B018, the attribute loads every URLconf
+    except Exception as error:  # anything may happen in an import
+        name = getattr(settings, "ROOT_URLCONF", "ROOT_URLCONF")
+        raise failure(f"The URLconf {name} cannot be loaded", error) from error
+    return application
+
+
+def warm_up(application: WSGI, path: str) -> str:
+    """Send one request through everything; return why it ended in a 5xx, or nothing.
+
+    The first allowed host and https are used, so that middleware neither refuses nor redirects it.
+    """
+    statuses: list[str] = []
+    errors: list[str] = []
+
+    def start_response(status: str, headers: object, exc_info: object = None) -> None:
+        statuses.append(status)
+
+    def note(**kwargs: Any) -> None:
+        errors.append(str(failure(f"the warm-up request {path} raised", sys.exc_info()[1] or Exception())))
+
+    got_request_exception.connect(note)
+    try:
+        with _quiet(path):
+            response = application(_environ(path), start_response)
+            for _ in response:
+                pass
+            getattr(response, "close", lambda: None)()
+    except Exception as error:  # a broken application must be told, whatever it raises
+        return str(failure(f"the warm-up request {path} raised", error))
+    finally:
+        got_request_exception.disconnect(note)
+    if statuses and statuses[0].startswith("5"):
+        return errors[0] if errors else f"the warm-up request {path} was answered with {statuses[0]}"
+    return ""
+
+
+@contextmanager
+def _quiet(path: str) -> Iterator[None]:
+    """Keep this one request out of the project's log."""
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return getattr(getattr(record, "request", None), "path", None) != path
+
+    logger = logging.getLogger("django.request")
+    logger.addFilter(is_ours)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_ours)
+
+
+def _environ(path: str) -> dict[str, Any]:
+    hosts = [host.lstrip(".") for host in settings.ALLOWED_HOSTS if host != "*"]
+    host = hosts[0] if hosts else "localhost"
+    route, _, query = path.partition("?")
+    return {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": route,
+        "QUERY_STRING": query,
+        "SERVER_NAME": host,
+        "SERVER_PORT": "443",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_HOST": host,
+        "HTTP_USER_AGENT": "django-prodserve warm-up",
+        "REMOTE_ADDR": "127.0.0.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "https",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }

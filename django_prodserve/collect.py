@@ -1,0 +1,215 @@
+"""Collect a project's static files into a private directory, once for every change of the sources.
+
+Lives in the command's process, main thread, before the fork. Never writes to STATIC_ROOT or a remote storage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core.files.storage import FileSystemStorage
+
+from .static_cache import PRIVATE, SHARED, bases, build, prune, take
+
+READ_BELOW = 2**20  # larger files are known by size and date; reading the 130 of admin takes 3 ms
+
+
+class CannotCollectError(Exception):
+    """Nothing was collected; the message says why, for the operator."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file as a finder lists it."""
+
+    storage: Any
+    path: str
+
+    def local_path(self) -> str | None:
+        """Return where the file lies, or None where the finder's storage is no directory."""
+        is_directory = isinstance(self.storage, FileSystemStorage)
+        return str(self.storage.path(self.path)) if is_directory else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """A complete directory of static files, and the lines that its making gave rise to."""
+
+    directory: Path
+    fresh: bool
+    warnings: tuple[str, ...]
+
+
+def list_sources() -> tuple[dict[str, Source], list[str]]:
+    """Return what collectstatic would take, by name, and a line for each file that cannot be read."""
+    from django.contrib.staticfiles import finders
+
+    found: dict[str, Source] = {}
+    lines = []
+    ignored = apps.get_app_config("staticfiles").ignore_patterns  # type: ignore[attr-defined]
+    for finder in finders.get_finders():
+        for path, storage in finder.list(ignored):
+            prefix = getattr(storage, "prefix", None)
+            name = (f"{prefix}/{path}" if prefix else path).replace("\\", "/")
+            if name in found:
+                continue
+            source = Source(storage, path)
+            local = source.local_path()
+            if local is None or (Path(local).is_file() and os.access(local, os.R_OK)):
+                found[name] = source
+            else:
+                lines.append(f"{name}: left out, {local} cannot be read")
+    return found, lines
+
+
+def project_key() -> str:
+    """Return the name of this project's directory: its settings module and where it lies."""
+    module = os.environ.get("DJANGO_SETTINGS_MODULE", "")
+    place = getattr(settings, "BASE_DIR", None) or Path.cwd()
+    return hashlib.blake2b(f"{module}\0{place}".encode(), digest_size=8).hexdigest()
+
+
+def fingerprint(sources: dict[str, Source], entry: dict[str, Any]) -> str:
+    """Return a name that changes with everything that the collected files depend on.
+
+    Contents, not paths and dates: what was collected while an image was built then fits in its containers.
+    """
+    tools = [_version(name) for name in ("django", "whitenoise", "brotli", "django-prodserve")]
+    wishes = [
+        getattr(settings, f"WHITENOISE_{name}", None)
+        for name in ("SKIP_COMPRESS_EXTENSIONS", "KEEP_ONLY_HASHED_FILES")
+    ]
+    facts = [tools, wishes, settings.STATIC_URL, entry, storage_code(entry["BACKEND"])]
+    digest = hashlib.blake2b(json.dumps(facts, default=_stable).encode(), digest_size=12)
+    for name, source in sorted(sources.items()):
+        digest.update(f"\0{name}\0".encode("utf-8", "surrogateescape"))
+        digest.update(content_mark(source))
+    return digest.hexdigest()
+
+
+def content_mark(source: Source) -> bytes:
+    """Return what stands for a file's content: its hash, or size and date of a large local file."""
+    local = source.local_path()
+    if local is None:
+        with source.storage.open(source.path) as file:
+            return hashlib.blake2b(file.read(), digest_size=16).digest()
+    with open(local, "rb") as file:
+        facts = os.fstat(file.fileno())
+        if facts.st_size > READ_BELOW:
+            return f"{facts.st_size} {int(facts.st_mtime)}".encode()
+        return hashlib.blake2b(file.read(), digest_size=16).digest()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def storage_code(backend: str) -> list[str]:
+    """Return a mark of each module that a storage's class is written in: a project may edit its own."""
+    from django.utils.module_loading import import_string
+
+    modules = sorted({cls.__module__ for cls in import_string(backend).__mro__})
+    files = [getattr(sys.modules.get(name), "__file__", None) or "" for name in modules]
+    return [
+        hashlib.blake2b(Path(file).read_bytes(), digest_size=8).hexdigest()
+        for file in files
+        if file.endswith(".py")
+    ]
+
+
+def _stable(value: object) -> str:
+    """Write an option that JSON does not know without the address that its repr may hold."""
+    return str(value) if isinstance(value, os.PathLike) else type(value).__qualname__
+
+
+def collect(entry: dict[str, Any], *, served_by: int | None = None) -> Collected:
+    """Return a complete directory for the storage ``entry``: one from an earlier start, or a new one.
+
+    Raises CannotCollectError where nothing can be written, and what the project's own storage raises.
+    """
+    sources, unreadable = list_sources()
+    shared = served_by not in (None, os.geteuid())
+    place = Path(project_key() + ("-shared" if shared else ""), fingerprint(sources, entry))
+    candidates = bases(served_by)
+    for base in candidates:
+        lines = take(base, base / place)
+        if lines is not None:
+            return _collected(base / place, False, unreadable + lines)
+    reasons = []
+    for base in candidates:
+        try:
+            lines = build(
+                base,
+                base / place,
+                lambda directory: fill(directory, sources, entry),
+                mode=SHARED if shared else PRIVATE,
+            )
+        except OSError as error:
+            reasons.append(f"{error.filename or base}: {error.strerror or error}")
+        else:
+            prune(base, base / place)
+            return _collected(base / place, True, unreadable + lines)
+    raise CannotCollectError("no directory could be written: " + "; ".join(reasons))
+
+
+def _collected(directory: Path, fresh: bool, lines: list[str]) -> Collected:
+    return Collected(directory=directory / "files", fresh=fresh, warnings=tuple(lines))
+
+
+def fill(directory: Path, sources: dict[str, Source], entry: dict[str, Any]) -> list[str]:
+    """Do collectstatic's work into ``directory`` with the storage ``entry``; return a line per problem."""
+    from django.core.files.storage import storages
+
+    from .static_storage import LenientStorage, use_storage
+
+    undo = use_storage(entry_at(entry, directory), static_root=str(directory))
+    try:
+        storage: Any = storages["staticfiles"]
+        check_place(storage, directory)
+        for name, source in sources.items():
+            with source.storage.open(source.path) as file:
+                storage.save(name, file)
+        found = {name: (source.storage, source.path) for name, source in sources.items()}
+        for _, _, outcome in getattr(storage, "post_process", _nothing)(found, dry_run=False):
+            if isinstance(outcome, Exception):
+                raise outcome
+    finally:
+        undo()
+    return storage.problems() if isinstance(storage, LenientStorage) else []
+
+
+def _nothing(found: dict[str, Any], *, dry_run: bool) -> Iterator[tuple[str, str, bool]]:
+    return iter(())
+
+
+def entry_at(entry: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """Return the storage's entry with its place moved to ``directory``; others find it in STATIC_ROOT."""
+    options = dict(entry.get("OPTIONS", {}))
+    if "location" in options:
+        options["location"] = str(directory)
+    return {**entry, "OPTIONS": options}
+
+
+def check_place(storage: Any, directory: Path) -> None:
+    """Refuse a storage of the project that would write anywhere else."""
+    parts = {"files": storage, "manifest": getattr(storage, "manifest_storage", storage)}
+    for name, part in parts.items():
+        try:
+            inside = Path(part.path("")).resolve() == directory.resolve()
+        except NotImplementedError:
+            inside = False
+        if not inside:
+            raise CannotCollectError(f"{type(storage).__qualname__} keeps its {name} elsewhere")

@@ -1,0 +1,122 @@
+"""The command line: one flat parser, for manage.py and for ``python -m django_prodserve``.
+
+Flat, because argparse's sub-parsers break ``--settings`` and ``-v`` behind the action, repeated flags and
+``call_command``. Values are text here; options.py parses them, so that all that is wrong is told at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from . import options
+from .errors import ProdserveError
+
+ACTIONS = {
+    "serve": "serve the project (what happens without an action)",
+    "plan": "print every decision with its reason; nothing is started",
+    "check": "load, warm up and try the address; exit 1 on what would stop serving",
+}
+LATER = {
+    "status": "look at the processes with `ps`",
+    "dump": "use `py-spy dump`",
+    "reload": "restart the server",
+    "stop": "send SIGTERM to the server",
+    "export": "use `prodserve plan --gunicorn-conf`",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the action and every option to a parser."""
+    actions = "; ".join(f"{name}: {text}" for name, text in ACTIONS.items())
+    parser.add_argument("action", nargs="*", default=[], metavar="ACTION", help=actions)
+    parser.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="With plan: print JSON."
+    )
+    parser.add_argument(
+        "--gunicorn-conf",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="With plan: print a gunicorn.conf.py that serves the same way.",
+    )
+    parser.add_argument(
+        "--skip-checks", action="store_true", default=False, help="Skip Django's system checks."
+    )
+    for row in options.rows():
+        _add_row(parser, row.name, row.metadata)
+
+
+def _add_row(parser: argparse.ArgumentParser, name: str, metadata: Any) -> None:
+    flags = [metadata["short"]] if metadata["short"] else []
+    flags.append(options.flag_name(name))
+    text = metadata["help"].replace("%", "%%")
+    if name in SWITCHES:
+        parser.add_argument(
+            *flags,
+            dest=name,
+            action=argparse.BooleanOptionalAction,
+            default=argparse.SUPPRESS,
+            help=text,
+        )
+    elif name == "bind":
+        parser.add_argument(
+            *flags,
+            dest=name,
+            action="append",
+            metavar=metadata["metavar"],
+            default=argparse.SUPPRESS,
+            help=text,
+        )
+    else:
+        parser.add_argument(
+            *flags, dest=name, metavar=metadata["metavar"], default=argparse.SUPPRESS, help=text
+        )
+
+
+SWITCHES = {"preload", "static", "collect"}
+
+
+class FlatParser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, and whose options may stand on both sides of the action.
+
+    Mixed into Django's CommandParser. A complaint says what was probably meant.
+    """
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        parsed, unknown = self.parse_known_intermixed_args(args, namespace)
+        if unknown:
+            self.error(self._unknown([word for word in unknown if word.startswith("-")] or unknown))
+        return parsed
+
+    def _unknown(self, words: Sequence[str]) -> str:
+        lines = []
+        for word in words:
+            flag = word.partition("=")[0]
+            close = difflib.get_close_matches(flag, list(self._option_string_actions), n=1)
+            lines.append(
+                f"unknown option {flag}.{f' Did you mean {close[0]}?' if close else ' See prodserve --help.'}"
+            )
+        return " ".join(lines)
+
+    def error(self, message: str) -> NoReturn:
+        raise ProdserveError(re.sub("^argument ", "", message))
+
+
+def chosen_action(words: str | Sequence[str] | None) -> str:
+    """Return the action, ``serve`` where none was typed; raise ProdserveError with what to write instead."""
+    words = [words] if isinstance(words, str) else list(words or ["serve"])
+    if len(words) > 1:
+        raise ProdserveError(f"One action at a time; {' and '.join(words)} are {len(words)}.")
+    word = words[0]
+    if word in ACTIONS:
+        return word
+    if word in LATER:
+        raise ProdserveError(f"prodserve {word} is not in this release; {LATER[word]}.")
+    if re.fullmatch(r"[\w.\[\]:*-]*:\d+|\d+|\d+(\.\d+){3}|(unix:|/|fd://).*", word):
+        raise ProdserveError(f"{word} is an address, not an action: write --bind {word}")
+    close = difflib.get_close_matches(word, ACTIONS, n=1)
+    guess = f"Did you mean {close[0]}?" if close else f"There are {', '.join(ACTIONS)}."
+    raise ProdserveError(f"There is no action {word!r}. {guess}")

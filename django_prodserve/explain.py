@@ -1,0 +1,85 @@
+"""A plan as text, as JSON and as the words at start: one loop over the same decisions. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from .gunicorn_settings import gunicorn_settings
+from .units import format_cpus, format_duration, format_size
+
+if TYPE_CHECKING:
+    from .decision import Decision
+    from .plan import Plan
+
+_SECONDS = {"timeout", "graceful_timeout", "keep_alive"}
+
+
+def explain(plan: Plan) -> str:
+    """Return every decision on a line: name, value, reason, source; then notes and warnings."""
+    rows = [(name, show(name, each.value), each) for name, each in plan.decisions()]
+    width = max(len(name) for name, _, _ in rows)
+    values = min(28, max(len(value) for _, value, _ in rows))
+    lines = [
+        f"{name.replace('_', '-'):<{width}}  {value:<{values}}  {each.why}  [{each.source}]"
+        for name, value, each in rows
+    ]
+    lines += [
+        f"{'gunicorn':<{width}}  {name} = {each.value!r}  [{each.source}]"
+        for name, each in plan.gunicorn.items()
+    ]
+    lines += [f"note: {note}" for note in plan.notes]
+    lines += [f"warning: {warning}" for warning in plan.warnings]
+    return "\n".join(lines)
+
+
+def as_json(plan: Plan) -> str:
+    """Return the same as JSON: decisions, Gunicorn's settings, notes and warnings."""
+    document = {
+        "decisions": {
+            name: {"value": each.value, "why": each.why, "source": each.source}
+            for name, each in plan.decisions()
+        },
+        "gunicorn": gunicorn_settings(plan),
+        "notes": plan.notes,
+        "warnings": plan.warnings,
+    }
+    return json.dumps(document, indent=2, default=repr)
+
+
+def show(name: str, value: Any) -> str:
+    """Write a decision's value for people."""
+    if name == "memory":
+        return format_size(value) if value is not None else "unknown"
+    if name == "cpus":
+        return format_cpus(value)
+    if name in _SECONDS:
+        return format_duration(value)
+    if name == "umask":
+        return f"{value:04o}"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return "-" if value is None else str(value)
+
+
+def words_at_start(plan: Plan, static: str) -> Iterator[str]:
+    """Yield the few lines that an operator reads before the address."""
+    yield f"workers   {plan.workers.value} x {plan.threads.value} threads: {_because(plan)}"
+    yield f"static    {static}"
+    yield f"database  {plan.database.value}"
+    if plan.platform.value != "none":
+        yield f"platform  {plan.platform.value}: {plan.platform.why}"
+    for note in plan.notes:
+        yield f"note: {note}"
+    for warning in plan.warnings:
+        yield f"warning: {warning}"
+
+
+def _because(plan: Plan) -> str:
+    workers: Decision[int] = plan.workers
+    said = f"{workers.why} [{workers.source}]" if not workers.is_computed else workers.why
+    machine = f"{format_cpus(plan.cpus.value)}, {show('memory', plan.memory.value)}"
+    return f"{said}; {machine}; profile {plan.profile.value}"

@@ -1,0 +1,54 @@
+"""Plan -> Gunicorn's settings. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from .options import Options
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+# What our layers decide: Gunicorn must not believe a peer before them (see proxy.py).
+DECIDED_BY_LAYERS: dict[str, Any] = {
+    "forwarded_allow_ips": "",
+    "secure_scheme_headers": {},
+    "forwarder_headers": "",
+}
+
+
+def gunicorn_settings(plan: Plan) -> dict[str, Any]:
+    """Return every setting that differs from Gunicorn's defaults, but for the hooks of ours."""
+    settings = {name: _as_gunicorn(value) for name, value in _from_rows(plan)}
+    settings |= DECIDED_BY_LAYERS
+    settings["logger_class"] = "django_prodserve.runtime.logs.Logger"
+    settings["proc_name"] = "prodserve"
+    # Its default place fails in containers without HOME, and a second server would steal it.
+    settings["control_socket_disable"] = True
+    if not plan.preload.value:
+        del settings["preload_app"]
+    passed = {name: sourced.value for name, sourced in plan.gunicorn.items()}
+    if passed.keys() & {"secure_scheme_headers", "forwarder_headers"}:
+        # Who names headers of their own wants Gunicorn to read them from the same peers.
+        settings["forwarded_allow_ips"] = ",".join(plan.trusted_proxies.value)
+    return settings | passed
+
+
+def _from_rows(plan: Plan) -> Iterator[tuple[str, Any]]:
+    """Yield Gunicorn's name and the decided value of every option that is a Gunicorn setting."""
+    for row in fields(Options):
+        name = row.metadata.get("gunicorn")
+        if name and name not in DECIDED_BY_LAYERS:
+            value = getattr(plan, row.name).value
+            if value is not None:
+                yield name, value
+
+
+def _as_gunicorn(value: Any) -> Any:
+    """Gunicorn counts whole seconds; a part of one is rounded up. Lists are lists there."""
+    if isinstance(value, float):
+        return math.ceil(value)
+    return list(value) if isinstance(value, tuple) else value

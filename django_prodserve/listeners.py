@@ -1,0 +1,175 @@
+"""Bind the addresses first, so that a taken one is known at once; they listen last.
+
+Lives in the command, before the application is loaded. Every failure is one sentence with its remedy.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+
+import psutil
+
+from .errors import ProdserveError
+
+# sizeof(sun_path) in sys/un.h is 108 on Linux and 104 on macOS, with the final zero.
+UNIX_PATH_BYTES = 107 if os.uname().sysname == "Linux" else 103
+
+
+def bind(addresses: Sequence[str], umask: int) -> list[socket.socket]:
+    """Return a bound socket for each address; raise ProdserveError where that is not possible."""
+    sockets: list[socket.socket] = []
+    try:
+        for address in addresses:
+            sockets.append(_bind(address, umask))
+    except ProdserveError:
+        for bound in sockets:
+            close(bound)
+        raise
+    return sockets
+
+
+def close(bound: socket.socket) -> None:
+    """Close a listener and remove its unix path, unless somebody else's socket stands there by now."""
+    name = bound.getsockname() if bound.family == socket.AF_UNIX else ""
+    bound.close()
+    with suppress(OSError):
+        if isinstance(name, str) and name and not _answers(name):
+            os.unlink(name)
+
+
+def url(bound: socket.socket, *, tls: bool) -> str:
+    """Return the address as a person here would open it; a wildcard cannot be opened, so it is explained."""
+    name = bound.getsockname()
+    if bound.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name[0])
+    host = f"[{everywhere or name[0]}]" if bound.family == socket.AF_INET6 else everywhere or name[0]
+    remark = f" (on every interface, {name[0]})" if everywhere else ""
+    return f"{'https' if tls else 'http'}://{host}:{name[1]}{remark}"
+
+
+def _bind(address: str, umask: int) -> socket.socket:
+    if address.startswith("fd://"):
+        return _inherited(address)
+    if address.startswith("unix:"):
+        return _unix(address.removeprefix("unix:"), umask)
+    return _tcp(address)
+
+
+def _inherited(address: str) -> socket.socket:
+    number = int(address.removeprefix("fd://"))
+    try:
+        bound = socket.socket(fileno=number)
+        bound.getsockname()
+    except OSError as error:
+        raise ProdserveError(
+            f"{address}: descriptor {number} is no open socket ({error.strerror}).",
+            "Whoever starts this command must pass it on: systemd socket activation, or pass_fds.",
+        ) from error
+    return bound
+
+
+def _unix(path: str, umask: int) -> socket.socket:
+    if len(os.fsencode(path)) > UNIX_PATH_BYTES:
+        raise ProdserveError(
+            f"unix:{path} is {len(os.fsencode(path))} bytes long; the kernel allows {UNIX_PATH_BYTES}.",
+            "Choose a shorter path, such as unix:/run/app.sock.",
+        )
+    _make_room(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(umask)
+    try:
+        bound.bind(path)
+    except OSError as error:
+        bound.close()
+        directory = os.path.dirname(os.path.abspath(path))
+        raise ProdserveError(
+            f"unix:{path} cannot be made: {error.strerror}.",
+            f"The directory {directory} must exist and be writable for this user.",
+        ) from error
+    finally:
+        os.umask(before)
+    return bound
+
+
+def _make_room(path: str) -> None:
+    """Remove a socket that nobody serves any more; never a live one, never anything else."""
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return
+    if not is_socket:
+        raise ProdserveError(
+            f"unix:{path}: that path is there and is no socket.",
+            "Remove it, or choose another path.",
+        )
+    if _answers(path):
+        raise ProdserveError(
+            f"unix:{path} is served by another process.", "Stop it first, or choose another path."
+        )
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def _answers(path: str) -> bool:
+    """Whether somebody listens behind this path. A full backlog (EAGAIN) means yes."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(path) in {0, errno.EAGAIN}
+
+
+def _tcp(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(
+            host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ProdserveError(
+            f"--bind {address}: the host {host!r} is not known ({error.strerror})."
+        ) from error
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(target)
+    except OSError as error:
+        bound.close()
+        raise ProdserveError(*_tcp_problem(address, int(port), error)) from error
+    return bound
+
+
+def _tcp_problem(address: str, port: int, error: OSError) -> tuple[str, str]:
+    """Return what is wrong with an address, and what to do."""
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"{address} is taken{_holder(port)}.",
+            "Stop that process, or choose another port: --bind 8001",
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return (
+            f"{address} is no address of this machine.",
+            "For all of its addresses: --bind 0.0.0.0:8000",
+        )
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return (
+            f"{address}: this user may not use port {port}.",
+            "Ports below 1024 need root or CAP_NET_BIND_SERVICE; a proxy in front needs neither.",
+        )
+    return f"{address} cannot be bound: {error.strerror}.", "See --bind in prodserve --help."
+
+
+def _holder(port: int) -> str:
+    """Return `` by NAME (pid N)`` for the process that listens there, where this user may see it."""
+    with suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN
+            if listens and connection.laddr and connection.laddr.port == port and connection.pid:
+                process = psutil.Process(connection.pid)
+                return f" by {' '.join(process.cmdline()[:3]) or process.name()} (pid {connection.pid})"
+    return ""

@@ -1,0 +1,112 @@
+"""``manage.py prodserve``: parse, plan, act."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ... import __version__, command_line
+from ...errors import ProdserveError
+
+WINDOWS = (
+    "prodserve runs on Linux and macOS: Gunicorn needs fork. On Windows use WSL, or a container "
+    "(and runserver for development)."
+)
+
+
+class Parser(command_line.FlatParser, CommandParser):
+    """Django's parser with our manners."""
+
+
+class Command(BaseCommand):
+    """Serve this project in production, sized for its machine."""
+
+    help = "Serve this project in production: sized for its machine, explained, with static files."
+    requires_system_checks: list[str] = []  # noqa: RUF012, run by hand, where the message is ours
+
+    def get_version(self) -> str:
+        return __version__
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        # Django names CommandParser in create_parser, so the parser's class is changed behind it.
+        parser = super().create_parser(prog_name, subcommand, allow_abbrev=False, **kwargs)
+        parser.__class__ = Parser
+        return parser
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        command_line.add_arguments(parser)
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        try:
+            super().run_from_argv(argv)
+        except ProdserveError as error:  # raised by the parser, before there is an execute()
+            self.stderr.write(self.style.ERROR(f"prodserve: {error}"))
+            sys.exit(2)
+
+    def handle(self, *, action: Any = None, **flags: Any) -> None:
+        started = time.monotonic()
+        if sys.platform == "win32":
+            raise CommandError(WINDOWS)
+        try:
+            self.act(command_line.chosen_action(action), flags, started)
+        except ProdserveError as error:
+            raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            raise CommandError("stopped before it was ready", returncode=130) from None
+
+    def act(self, action: str, flags: dict[str, Any], started: float) -> None:
+        """Do what was asked; ProdserveError says what the operator can mend."""
+        # Late: the plan reads settings, and importing Gunicorn parses the environment.
+        from ...explain import as_json, explain
+        from ...gunicorn_conf import render_conf, search_path
+        from ...pipeline import plan_now
+
+        wants_plan = [name for name in ("json", "gunicorn_conf") if flags.get(name)]
+        if wants_plan and action != "plan":
+            flag = "--" + wants_plan[0].replace("_", "-")
+            raise ProdserveError(f"{flag} goes with plan: write prodserve plan {flag}")
+        plan = plan_now(flags)
+        if flags.get("gunicorn_conf"):
+            self.stdout.write(render_conf(plan, os.getcwd(), search_path()), ending="")
+        elif action == "plan":
+            self.stdout.write(as_json(plan) if flags.get("json") else explain(plan))
+        else:
+            self.start(action, plan, flags, started)
+
+    def start(self, action: str, plan: Any, flags: dict[str, Any], started: float) -> None:
+        """Check or serve; Django's own checks run when the address is bound."""
+        from ... import server
+
+        def check_project() -> None:
+            if not flags.get("skip_checks"):
+                self.check_project()
+
+        if action == "check":
+            server.check(plan, self.say, check_project)
+            self.say("ready to serve")
+        else:
+            server.serve(plan, self.say, check_project, started)
+
+    def check_project(self) -> None:
+        """Run Django's system checks; an exception in one of them is told in one message."""
+        from ...failures import failure
+
+        try:
+            settings.SECRET_KEY  # noqa: B018, reading it raises where it is empty: every session would
+            self.check(display_num_errors=False)
+        except CommandError:
+            raise
+        except Exception as error:  # checks import the URLconf and whatever it imports
+            raise failure("The project cannot be checked", error) from error
+
+    def say(self, line: str) -> None:
+        """Write one line at once; containers buffer standard output otherwise."""
+        style = self.style.WARNING if line.startswith("warning: ") else str
+        self.stdout.write(style(line))
+        self.stdout.flush()

@@ -1,0 +1,121 @@
+"""The whole product in one page. Start reading here.
+
+    what was wished (flags, variables, settings, platform)   -> Options \
+    what the machine allows                                  -> Machine  > make_plan() -> Plan
+    what the project is                                      -> Project /
+
+The plan is explained (explain.py), turned into Gunicorn's settings (gunicorn_settings.py) and served
+(server.py). Nothing flows backwards, and no value goes without its reason.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+
+from . import gunicorn_sources, parsers, resolve
+from .errors import ProdserveError
+from .machine import Machine
+from .options import Options, Sourced
+from .plan import Plan, make_plan
+from .platforms import Platform, recognise
+from .project import Project
+from .resolve import Layer
+
+
+def plan_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Plan:
+    """Look at the wishes, the machine and the project as they are now, and decide."""
+    platform = recognise(environ)
+    wishes = gather(flags, environ, getattr(settings, "PRODSERVE", {}), platform)
+    project = Project.inspect(static=wishes.static, collect=wishes.collect)
+    return make_plan(
+        Machine.detect(environ=environ),
+        platform,
+        project,
+        wishes,
+        fork_safe=sys.platform != "darwin",
+    )
+
+
+def gather(
+    flags: Mapping[str, Any], environ: Mapping[str, str], block: object, platform: Platform
+) -> Options:
+    """Resolve every source of wishes in the order of precedence; one error lists all that is wrong."""
+    problems: list[str] = []
+    notes: list[str] = []
+    typed = resolve.flag_layer(flags)
+    variables = resolve.environment_layer(environ, problems)
+    settings_block = resolve.settings_layer(block, problems)
+    raw_block = block.get("GUNICORN", {}) if isinstance(block, Mapping) else {}
+    ours_in_block, rest_of_block = _split(gunicorn_sources.read_block(raw_block, problems))
+    ours_in_args, rest_of_args = _split(_cmd_args(environ, problems))
+    path = _config_path((typed, variables, settings_block), rest_of_block, rest_of_args)
+    ours_in_file, rest_of_file = _split(gunicorn_sources.read_config_file(path) if path else {})
+    rest = {**rest_of_file, **rest_of_args, **rest_of_block}
+    return resolve.resolve(
+        [
+            typed,
+            variables,
+            settings_block,
+            ours_in_block,
+            ours_in_args,
+            ours_in_file,
+            platform_variables(environ, notes),
+            {name: Sourced(value, platform.name) for name, value in platform.values.items()},
+        ],
+        gunicorn=gunicorn_sources.validated(rest, problems, notes),
+        problems=problems,
+        notes=notes,
+    )
+
+
+def platform_variables(environ: Mapping[str, str], notes: list[str]) -> Layer:
+    """What platforms say in variables that every Python server knows."""
+    layer: dict[str, Sourced] = {}
+    count = environ.get("LISTEN_FDS", "")
+    if count.isdecimal() and environ.get("LISTEN_PID") == str(os.getpid()):
+        # sd_listen_fds(3): the sockets of a .socket unit are the descriptors from 3 on.
+        layer["bind"] = Sourced([f"fd://{3 + number}" for number in range(int(count))], "LISTEN_FDS")
+    elif "PORT" in environ:
+        layer["bind"] = Sourced(_port(environ["PORT"]), "PORT")
+    if "FORWARDED_ALLOW_IPS" in environ:
+        layer["trusted_proxies"] = Sourced(environ["FORWARDED_ALLOW_IPS"], "FORWARDED_ALLOW_IPS")
+    if "WEB_CONCURRENCY" in environ:
+        author = environ.get("WEB_CONCURRENCY_SET_BY")
+        if author:
+            guess = environ["WEB_CONCURRENCY"]
+            notes.append(f"WEB_CONCURRENCY={guess} is a guess by {author}, so it is not used.")
+        else:
+            layer["workers"] = Sourced(environ["WEB_CONCURRENCY"], "WEB_CONCURRENCY")
+    return layer
+
+
+def _port(text: str) -> str:
+    """A number alone means every interface; anything else in PORT is left to the parser to refuse."""
+    return f":{text.strip()}" if text.strip() else text
+
+
+def _cmd_args(environ: Mapping[str, str], problems: list[str]) -> gunicorn_sources.Settings:
+    text = environ.get(gunicorn_sources.CMD_ARGS, "")
+    return gunicorn_sources.read_cmd_args(text, problems) if text.strip() else {}
+
+
+def _split(found: gunicorn_sources.Settings) -> tuple[Layer, gunicorn_sources.Settings]:
+    layer, rest = resolve.gunicorn_layer(found)
+    return layer, dict(rest)
+
+
+def _config_path(layers: tuple[Layer, ...], *settings: gunicorn_sources.Settings) -> str:
+    """Return the gunicorn.conf.py that was named by the strongest source, if any."""
+    named = [layer["config"].value for layer in layers if "config" in layer]
+    for found in settings:
+        if "config" in found:
+            named.append(found.pop("config").value)
+    try:
+        return parsers.path(named[0]) if named else ""
+    except (ValueError, TypeError) as error:
+        raise ProdserveError(f"--config is {named[0]!r}, but must be a path.") from error

@@ -1,0 +1,266 @@
+"""Facts and wishes in, decisions with reasons out. Pure; standard library alone. Start at ``make_plan``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from .decision import Decision
+from .sizing import Sizing
+
+if TYPE_CHECKING:
+    from .machine import Machine
+    from .options import Options, Sourced
+    from .platforms import Platform
+    from .project import Project
+    from .static import StaticChoice
+
+UNLIMITED_CPUS = 8  # a container without a CPU limit shares its node with others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Every decision on how this project is served on this machine. Sizes in bytes, times in seconds."""
+
+    platform: Decision[str]
+    settings: Decision[str]
+    application: Decision[str]
+    bind: Decision[tuple[str, ...]]
+    profile: Decision[str]
+    cpus: Decision[float]
+    memory: Decision[int | None]
+    worker_class: Decision[str]
+    workers: Decision[int]
+    threads: Decision[int]
+    db_connections: Decision[int | None]
+    database: Decision[str]
+    static: Decision[str]
+    collect: Decision[bool]
+    brotli: Decision[bool]
+    preload: Decision[bool]
+    warmup: Decision[str]
+    trusted_proxies: Decision[tuple[str, ...]]
+    trusted_hops: Decision[int | None]
+    timeout: Decision[float]
+    graceful_timeout: Decision[float]
+    keep_alive: Decision[float]
+    max_requests: Decision[int]
+    max_requests_jitter: Decision[int]
+    backlog: Decision[int]
+    worker_connections: Decision[int]
+    limit_request_line: Decision[int]
+    limit_request_fields: Decision[int]
+    limit_request_field_size: Decision[int]
+    umask: Decision[int]
+    certfile: Decision[str | None]
+    keyfile: Decision[str | None]
+    access_log: Decision[str | None]
+    log_level: Decision[str]
+    config: Decision[str | None]
+
+    static_choice: StaticChoice
+    """How static files are served, for the one who does it."""
+    gunicorn: Mapping[str, Sourced]
+    """Gunicorn settings that pass through as they are."""
+    notes: tuple[str, ...]
+    """What was seen and not used, for who asks."""
+    warnings: tuple[str, ...]
+    """What will hurt, each with its remedy."""
+
+    def decisions(self) -> Iterator[tuple[str, Decision[Any]]]:
+        """Yield every decision with its name, in the order in which they are explained."""
+        for row in fields(self):
+            decision = getattr(self, row.name)
+            if isinstance(decision, Decision):
+                yield row.name, decision
+
+
+def make_plan(
+    machine: Machine,
+    platform: Platform,
+    project: Project,
+    options: Options,
+    *,
+    fork_safe: bool = True,
+) -> Plan:
+    """Decide everything; ``fork_safe`` says whether this system survives forking a loaded process."""
+    wishes = _Wishes(options, platform)
+    cpus = choose_cpus(machine, wishes)
+    memory = choose_memory(machine, wishes)
+    sizing = Sizing(
+        cpus=cpus.value,
+        memory=memory.value,
+        profile=options.profile,
+        worker_class=options.worker_class,
+        databases=max(1, sum(database.counts for database in project.databases)),
+        stated_workers=wishes.stated("workers"),
+        stated_threads=wishes.stated("threads"),
+        db_connections=wishes.stated("db_connections"),
+    )
+    workers = sizing.workers()
+    threads = sizing.threads(workers.value)
+    thought: dict[str, Decision[Any]] = {
+        "platform": _platform(platform),
+        "settings": Decision(project.settings_module, "already loaded; wsgi.py cannot change it", "Django"),
+        "application": _application(project),
+        "bind": choose_bind(machine, wishes),
+        "cpus": cpus,
+        "memory": memory,
+        "workers": workers,
+        "threads": threads,
+        "database": _database(project, workers.value * threads.value),
+        "static": Decision(project.static.mode, project.static.why, wishes.source("static")),
+        "brotli": _brotli(project),
+        "preload": _preload(wishes, fork_safe),
+        "warmup": _warmup(wishes),
+        "trusted_hops": _hops(wishes),
+        "max_requests_jitter": _jitter(wishes),
+    }
+    plain = {
+        row.name: wishes.plain(row.name)
+        for row in fields(Plan)
+        if row.name not in {*thought, "static_choice", "gunicorn", "notes", "warnings"}
+    }
+    return Plan(
+        **thought,
+        **plain,
+        static_choice=project.static,
+        gunicorn=options.gunicorn,
+        notes=options.notes,
+        warnings=(
+            *_machine_warnings(machine, cpus),
+            *sizing.warnings(workers, threads),
+            *_project_warnings(project, options),
+        ),
+    )
+
+
+class _Wishes:
+    """The options as decisions: a stated value with its source and reason, or the row's default."""
+
+    def __init__(self, options: Options, platform: Platform) -> None:
+        self.options = options
+        self.platform = platform
+
+    def source(self, name: str) -> str:
+        return self.options.source(name) or "computed"
+
+    def stated(self, name: str) -> Decision[Any] | None:
+        """Return what somebody stated, or None where it is for the plan to work out."""
+        value = getattr(self.options, name)
+        if value is None or not self.options.source(name):
+            return None
+        source = self.options.source(name)
+        why = self.platform.why.get(name, "as stated") if source == self.platform.name else "as stated"
+        return Decision(value, why, source)
+
+    def plain(self, name: str) -> Decision[Any]:
+        """Decide an option that needs no thought."""
+        row = next(row for row in fields(self.options) if row.name == name)
+        why = row.metadata["why"] or "not asked for"
+        return self.stated(name) or Decision(getattr(self.options, name), why, "default")
+
+
+def choose_cpus(machine: Machine, wishes: _Wishes) -> Decision[float]:
+    """Stated CPUs, or what the machine allows; a container without a limit is not given a whole node."""
+    unlimited = machine.container and machine.quota is None and machine.cpus > UNLIMITED_CPUS
+    if unlimited and not wishes.stated("cpus"):
+        hint = f" ({machine.cpu_weight})" if machine.cpu_weight else ""
+        why = f"{machine.cpus:g} are visible, but this container has no CPU limit{hint}"
+        return Decision(float(UNLIMITED_CPUS), why)
+    return wishes.stated("cpus") or Decision(machine.cpus, machine.cpus_why)
+
+
+def choose_memory(machine: Machine, wishes: _Wishes) -> Decision[int | None]:
+    """Stated memory, or the tightest limit; None where nothing is known."""
+    return wishes.stated("memory") or Decision(machine.memory_effective, machine.memory_effective_why)
+
+
+def choose_bind(machine: Machine, wishes: _Wishes) -> Decision[tuple[str, ...]]:
+    """Stated addresses; else all interfaces in a container, else loopback. A bare port follows that rule."""
+    host = "0.0.0.0" if machine.container else "127.0.0.1"
+    stated = wishes.stated("bind")
+    if stated is not None:
+        why = "the platform sends requests there" if stated.source == "PORT" else stated.why
+        full = tuple(f"{host}{each}" if each.startswith(":") else each for each in stated.value)
+        return Decision(full, why, stated.source)
+    if machine.container:
+        return Decision((f"{host}:8000",), f"in a container, whose address is private ({machine.container})")
+    return Decision((f"{host}:8000",), "this machine only; --bind 0.0.0.0:8000 opens it to others")
+
+
+def _machine_warnings(machine: Machine, cpus: Decision[float]) -> Iterator[str]:
+    if cpus.is_computed and cpus.value < machine.cpus:
+        yield (
+            f"{machine.cpus:g} CPUs are visible but this container has no CPU limit; planning for "
+            f"{cpus.value:g}. State --cpus, or set a limit."
+        )
+    unseen = machine.quota is None and machine.memory_limit is None
+    if machine.container and not machine.certain and unseen:
+        yield (
+            "The cgroup mount does not show this process's own group; limits may be missing. "
+            "State --cpus and --memory."
+        )
+
+
+def _project_warnings(project: Project, options: Options) -> Iterator[str]:
+    if project.gunicorn_conf and options.config is None:
+        yield "gunicorn.conf.py lies here but is not used. To use it: --config gunicorn.conf.py"
+
+
+def _platform(platform: Platform) -> Decision[str]:
+    if not platform.name:
+        return Decision("none", "no platform's variables are set")
+    return Decision(platform.name, f"{platform.marker} is set", "environment")
+
+
+def _application(project: Project) -> Decision[str]:
+    if project.application:
+        return Decision(project.application, "WSGI_APPLICATION", "settings")
+    return Decision("django.core.wsgi.get_wsgi_application()", "WSGI_APPLICATION is not set")
+
+
+def _jitter(wishes: _Wishes) -> Decision[int]:
+    # With 5 % jitter 11 to 25 % of replacements overlap, with 100 % 8 to 9 % (simulated, 4 workers).
+    most = wishes.options.max_requests
+    why = "as wide as --max-requests: fewest workers replaced together" if most else "no --max-requests"
+    return wishes.stated("max_requests_jitter") or Decision(most, why)
+
+
+def _preload(wishes: _Wishes, fork_safe: bool) -> Decision[bool]:
+    why = "workers share the loaded application's memory"
+    if not fork_safe:
+        why = "macOS frameworks may crash in processes that were forked after loading"
+    return wishes.stated("preload") or Decision(fork_safe, why)
+
+
+def _warmup(wishes: _Wishes) -> Decision[str]:
+    why = "a path that no route has: loads middleware and URLconf, runs no view"
+    return wishes.stated("warmup") or Decision("/prodserve-warm-up", why)
+
+
+def _hops(wishes: _Wishes) -> Decision[int | None]:
+    stated = wishes.stated("trusted_hops")
+    if stated is not None:
+        return stated
+    if "*" in wishes.options.trusted_proxies:
+        return Decision(1, "with trust * the client is the right-most entry of X-Forwarded-For")
+    return Decision(None, "the client is the right-most entry that is no trusted proxy")
+
+
+def _brotli(project: Project) -> Decision[bool]:
+    if project.brotli:
+        return Decision(True, "static files are compressed with br and gzip")
+    return Decision(False, "not installed, so gzip only: pip install 'django-prodserve[brotli]'")
+
+
+def _database(project: Project, slots: int) -> Decision[str]:
+    used = [database for database in project.databases if database.vendor != "dummy"]
+    if not used:
+        return Decision("none", "DATABASES is empty", "settings")
+    text = ", ".join(f"{each.alias}: {each.vendor} {each.where}".rstrip() for each in used)
+    servers = sum(each.counts for each in used)
+    if not servers:
+        return Decision(text, "a file, no connections to count", "settings")
+    return Decision(text, f"up to {slots * servers} connections (workers x threads x databases)", "settings")

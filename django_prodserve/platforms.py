@@ -1,0 +1,107 @@
+"""What the platform we run on tells us: port, grace, trust, idle time of its router. Pure.
+
+Every rule names the variable that it was read from. The figures come from each platform's
+documentation as it stood in November 2026.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """One hosting platform, as its environment variables show it; times in seconds."""
+
+    name: str
+    marker: str
+    """The variable (or file) that gave it away."""
+    values: Mapping[str, str]
+    """Option name to raw value: what the platform implies. Ranks above computed, below stated."""
+    why: Mapping[str, str]
+    """Option name to reason, for the plan."""
+
+
+NOWHERE = Platform(name="", marker="", values={}, why={})
+
+_ROUTED = "only the platform's router can reach this process"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rule:
+    name: str
+    marker: str
+    values: Mapping[str, str]
+    why: Mapping[str, str]
+
+
+def _router(hops: int) -> dict[str, str]:
+    """Trust the router; the client is the entry of X-Forwarded-For that many places from the right."""
+    return {"trusted_proxies": "*", "trusted_hops": str(hops)}
+
+
+RULES = (
+    _Rule(
+        name="Heroku",
+        marker="DYNO",
+        # The router holds idle connections for 90 s, and kills a dyno 30 s after SIGTERM.
+        values={**_router(1), "keep_alive": "100", "graceful_timeout": "25"},
+        why={
+            "keep_alive": "longer than the 90 s of Heroku's router",
+            "graceful_timeout": "Heroku kills 30 s after SIGTERM",
+        },
+    ),
+    _Rule(
+        name="Render",
+        marker="RENDER",
+        values={**_router(3), "graceful_timeout": "25"},
+        why={"graceful_timeout": "Render kills 30 s after SIGTERM"},
+    ),
+    _Rule(
+        name="Fly",
+        marker="FLY_APP_NAME",
+        values={**_router(2), "graceful_timeout": "4"},
+        why={"graceful_timeout": "Fly kills 5 s after SIGINT, unless kill_timeout says more"},
+    ),
+    _Rule(
+        name="Cloud Run",
+        marker="K_SERVICE",
+        values={**_router(1), "keep_alive": "620", "graceful_timeout": "8"},
+        why={
+            "keep_alive": "longer than the 600 s of Google's load balancer",
+            "graceful_timeout": "Cloud Run kills 10 s after SIGTERM",
+        },
+    ),
+    _Rule(
+        name="Railway",
+        marker="RAILWAY_ENVIRONMENT",
+        values={**_router(2), "graceful_timeout": "8"},
+        why={"graceful_timeout": "Railway's draining time may be short"},
+    ),
+    _Rule(
+        name="Kubernetes",
+        marker="KUBERNETES_SERVICE_HOST",
+        values={"graceful_timeout": "25"},
+        why={"graceful_timeout": "5 s less than terminationGracePeriodSeconds, 30 s by default"},
+    ),
+    _Rule(
+        name="systemd",
+        marker="INVOCATION_ID",
+        values={"graceful_timeout": "25"},
+        why={"graceful_timeout": "well within TimeoutStopSec, 90 s by default"},
+    ),
+)
+
+
+def recognise(environ: Mapping[str, str]) -> Platform:
+    """Return the platform whose marker is set; a place without a name where none is."""
+    for rule in RULES:
+        if environ.get(rule.marker):
+            why = {
+                "trusted_proxies": f"{rule.name} ({rule.marker} is set): {_ROUTED}",
+                "trusted_hops": f"{rule.name}'s router appends to X-Forwarded-For",
+                **rule.why,
+            }
+            return Platform(name=rule.name, marker=rule.marker, values=rule.values, why=why)
+    return NOWHERE

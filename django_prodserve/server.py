@@ -1,0 +1,226 @@
+"""The embedded Gunicorn. Lives in the command's process, which becomes the arbiter.
+
+Order: bind, static files, load and warm up, listen, fork. Whatever fails does so before the port listens.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from django.conf import settings
+from django.core.management.base import CommandError
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+
+from . import listeners
+from .application import WSGI, build, warm_up
+from .errors import ProdserveError
+from .explain import words_at_start
+from .gunicorn_settings import gunicorn_settings
+from .plan import Plan
+from .runtime import hooks
+from .runtime.logs import make_visible
+from .static import StaticFiles, describe, missing_names, prepare_static
+
+Say = Callable[[str], object]
+Check = Callable[[], None]
+
+
+def serve(plan: Plan, say: Say, check_project: Check, started: float) -> NoReturn:
+    """Serve this plan until a signal ends it, then exit the process. ``started`` is a monotonic time."""
+    signal.signal(signal.SIGTERM, stop_early)
+    sockets = _bind(plan)
+    arbiter_pid = os.getpid()
+    try:
+        static = _introduce(plan, say)
+        Server(plan, static, sockets, say, check_project, started).run()
+    finally:
+        if os.getpid() == arbiter_pid:  # workers come through here too when they exit
+            for bound in sockets:
+                listeners.close(bound)
+    raise AssertionError("the arbiter's loop ends by SystemExit")
+
+
+def check(plan: Plan, say: Say, check_project: Check) -> None:
+    """Do what serving does up to the fork: try the address, collect, check, load, warm up."""
+    for bound in _bind(plan):
+        listeners.close(bound)
+    static = _introduce(plan, say)
+    check_project()
+    warning = _load(plan, static)[1]
+    if warning:
+        say(f"warning: {warning}")
+
+
+def _bind(plan: Plan) -> list[socket.socket]:
+    check_certificate(plan.certfile.value, plan.keyfile.value)
+    return listeners.bind(plan.bind.value, plan.umask.value)
+
+
+def _introduce(plan: Plan, say: Say) -> StaticFiles:
+    """Prepare the static files and say the few lines that come before the address."""
+    static = prepare_static(plan.static_choice)
+    for line in words_at_start(plan, describe(static)):
+        say(line)
+    for line in (*static.warnings, *missing_names()):
+        say(f"warning: {line}")
+    return static
+
+
+def _load(plan: Plan, static: StaticFiles) -> tuple[WSGI, str]:
+    """Return the whole application, and what its warm-up request complained about."""
+    application = build(plan, static)
+    path = plan.warmup.value
+    return application, "" if path == "off" else warm_up(application, path)
+
+
+def stop_early(number: int, frame: object) -> None:
+    """Handle SIGTERM until Gunicorn does: PID 1 of a container has no default action for it."""
+    raise SystemExit(128 + number)
+
+
+def check_certificate(certfile: str | None, keyfile: str | None) -> None:
+    """Load the certificate once, so that a wrong one is told before anything starts."""
+    if certfile is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certfile, keyfile)
+    except ssl.SSLError as error:
+        pair = f"{certfile} and {keyfile}" if keyfile else certfile
+        raise ProdserveError(
+            f"{pair} cannot be used for TLS: {error.reason or error}.",
+            "A PEM certificate and the key that belongs to it are needed.",
+        ) from error
+    except OSError as error:
+        missing = next(
+            (each for each in (certfile, keyfile) if each and not os.access(each, os.R_OK)), certfile
+        )
+        raise ProdserveError(
+            f"{missing} cannot be read: {error.strerror}.", "See --certfile and --keyfile."
+        ) from error
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """Gunicorn's application object: hands it our settings, our sockets and the layered application."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        static: StaticFiles,
+        sockets: Sequence[socket.socket],
+        say: Say,
+        check_project: Check,
+        started: float,
+    ) -> None:
+        self.plan, self.static, self.sockets = plan, static, sockets
+        self.say, self.check_project, self.started = say, check_project, started
+        self.arbiter: ProdserveArbiter | None = None
+        super().__init__()
+
+    def do_load_config(self) -> None:
+        """Load the settings; Gunicorn's own version turns every error into a bare line and exit 1."""
+        self.load_default_config()
+        self.load_config()
+        self.cfg.validate()
+
+    def load_config(self) -> None:
+        """Hand over the plan's settings, our sockets and everybody's hooks."""
+        wanted = gunicorn_settings(self.plan)
+        users_hooks = {name: wanted.pop(name) for name in hooks.NAMES if name in wanted}
+        # Gunicorn closes the number it is given: a copy leaves ours to be cleaned up by us.
+        wanted["bind"] = [f"fd://{os.dup(each.fileno())}" for each in self.sockets]
+        wanted.setdefault("worker_tmp_dir", hooks.heartbeat_directory())
+        for name, value in {**wanted, **hooks.all_hooks(users_hooks)}.items():
+            self.cfg.set(name, value)
+        self.cfg.set("when_ready", self._when_ready(self.cfg.when_ready))
+
+    def _when_ready(self, users: Callable[[Arbiter], None]) -> Callable[[Arbiter], None]:
+        def when_ready(arbiter: Arbiter) -> None:
+            self.ready()
+            users(arbiter)
+
+        return when_ready
+
+    def load(self) -> WSGI:
+        """Load and warm up; Gunicorn calls this before the socket listens, or in the worker."""
+        application, warning = _load(self.plan, self.static)
+        if self.arbiter is not None:
+            make_visible(self.arbiter.log, settings.LOGGING)
+        if warning:
+            self.say(f"warning: {warning}")
+        return application
+
+    def ready(self) -> None:
+        """Say where to look, now that somebody listens."""
+        seconds = time.monotonic() - self.started
+        tls = bool(self.cfg.is_ssl)
+        addresses = "  ".join(listeners.url(each, tls=tls) for each in self.sockets)
+        self.say(f"{addresses}  ready in {seconds:.1f} s")
+
+    def run(self) -> NoReturn:
+        for variable in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
+            os.environ.pop(variable, None)  # taken as addresses already; Gunicorn would take them again
+        if self.cfg.preload_app:
+            self.check_project()
+        else:
+            self.trial()
+        ProdserveArbiter(self).run()
+        raise AssertionError("the arbiter's loop ends by SystemExit")
+
+    def trial(self) -> None:
+        """Without preload: check and load in a process of its own; what fails does so before we listen."""
+        receiving, sending = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(receiving)
+            os._exit(self._try_to_load(sending))
+        os.close(sending)
+        with open(receiving, encoding="utf-8", errors="replace") as pipe:
+            message, _, hint = pipe.read().partition("\n")
+        _, status = os.waitpid(child, 0)
+        if status:
+            raise ProdserveError(
+                message or f"Loading the application ended with status {status}.", hint.strip()
+            )
+
+    def _try_to_load(self, sending: int) -> int:
+        """In the trial's process: load, write what failed into the pipe, return the exit code."""
+        try:
+            self.check_project()
+            _load(self.plan, self.static)
+        except (ProdserveError, CommandError) as error:
+            os.write(sending, str(error).encode("utf-8", "replace"))
+            return 1
+        except BaseException as error:  # the parent must learn of whatever ends this process
+            os.write(sending, f"Loading the application failed: {error!r}".encode("utf-8", "replace"))
+            return 1
+        return 0
+
+
+class ProdserveArbiter(Arbiter):  # type: ignore[misc]
+    """Gunicorn's master process, with our sockets and without a reload that would serve old code."""
+
+    def __init__(self, app: Server) -> None:
+        app.arbiter = self
+        super().__init__(app)
+
+    def start(self) -> None:
+        # "systemd" is Gunicorn's word for sockets that are not its own: it does not unlink their paths.
+        self.systemd = True
+        super().start()
+
+    def handle_hup(self) -> None:
+        self._refuse("SIGHUP")
+
+    def handle_usr2(self) -> None:
+        self._refuse("SIGUSR2")
+
+    def _refuse(self, name: str) -> None:
+        """Gunicorn would fork workers from the code that is loaded here, which is the old code."""
+        self.log.warning("%s changes nothing: restart the server to serve new code or settings.", name)

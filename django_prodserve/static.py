@@ -1,0 +1,232 @@
+"""Serve a project's static files: collect where needed, read them in, stand in front of Django. Start here.
+
+``choose_static`` decides, for ``plan``; ``prepare_static`` acts, in the command's process, main thread,
+before the fork; ``StaticFiles.layer`` then wraps Django. Importing this module imports neither WhiteNoise
+nor staticfiles: a project may have the latter not installed.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings as python_warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from django.conf import STATICFILES_STORAGE_ALIAS, settings
+from django.core.exceptions import ImproperlyConfigured
+
+from .errors import ProdserveError
+from .static_choice import DJANGO_DEFAULT, FIX, LOST, StaticChoice, Storage, choose_static, nothing_to_serve
+from .units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+    from .static_layer import Site
+
+__all__ = ["StaticChoice", "StaticFiles", "choose_static", "describe", "missing_names", "prepare_static"]
+
+
+def _keep() -> None:
+    """Undo nothing: the settings are as they were."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticFiles:
+    """Static files, ready to serve; ``undo`` gives the project's settings back (tests need it)."""
+
+    choice: StaticChoice
+    count: int = 0
+    size: int = 0
+    collected: bool = False
+    seconds: float = 0.0
+    directory: str = ""
+    warnings: tuple[str, ...] = ()
+    encodings: frozenset[str] = frozenset()
+    hashed: bool = False
+    site: Site | None = None
+    undo: Callable[[], None] = _keep
+
+    def layer(self, application: WSGIApplication) -> WSGIApplication:
+        """Return ``application`` with the files in front of it."""
+        if self.site is None:
+            return application
+        from .static_layer import Security, StaticLayer
+
+        return StaticLayer(self.site, Security.from_settings(), application)
+
+
+def prepare_static(choice: StaticChoice, *, served_by: int | None = None) -> StaticFiles:
+    """Collect where needed, point the settings at the files, and read them all in.
+
+    ``served_by`` is the user id of the workers, where it is not ours.
+    """
+    if choice.mode in ("off", "project"):
+        return StaticFiles(choice=choice)
+    started = time.perf_counter()
+    try:
+        files = _prepare(choice, Storage.from_settings(), served_by)
+    except ImproperlyConfigured as error:
+        raise ProdserveError(str(error), "Correct the STATIC_ and MEDIA_ settings.") from error
+    return replace(files, seconds=time.perf_counter() - started)
+
+
+def _prepare(choice: StaticChoice, storage: Storage, served_by: int | None) -> StaticFiles:
+    if choice.mode == "collect":
+        return _from_collected(choice, storage, served_by)
+    if choice.mode == "root":
+        return _from_root(choice, storage)
+    return _in_place(choice, storage, ())
+
+
+def _from_collected(choice: StaticChoice, storage: Storage, served_by: int | None) -> StaticFiles:
+    from .collect import CannotCollectError, collect, entry_at
+    from .static_storage import use_storage
+
+    entry = storage.ours() if choice.compressed else storage.entry
+    try:
+        found = collect(entry, served_by=served_by)
+    except CannotCollectError as error:
+        return _downgraded(choice, storage, str(error), FIX)
+    except ImproperlyConfigured:
+        raise
+    except Exception as error:  # what the project's own storage and finders raise is theirs
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return _downgraded(choice, storage, reason, "manage.py collectstatic shows the same")
+    directory = str(found.directory)
+    undo = use_storage(entry_at(entry, found.directory), static_root=directory)
+    return _read(replace(choice, root=directory), found.warnings, undo=undo, collected=found.fresh)
+
+
+def _downgraded(choice: StaticChoice, storage: Storage, reason: str, fix: str) -> StaticFiles:
+    """Serve the finders' files after all; the reason is shown once, as a warning."""
+    why = f"not collected: {reason}"
+    line = f"static files are served where they lie, {LOST}: {reason}. {fix}."
+    return _in_place(replace(choice, mode="finders", why=why, compressed=False), storage, (line,))
+
+
+def _in_place(choice: StaticChoice, storage: Storage, lines: tuple[str, ...]) -> StaticFiles:
+    """Serve the finders' files; hashed names exist nowhere then, so pages must not ask for them."""
+    from .static_storage import use_storage
+
+    undo = _keep
+    if storage.is_default or storage.is_hashing:
+        options = {key: storage.options[key] for key in ("base_url",) if key in storage.options}
+        plain = {"BACKEND": DJANGO_DEFAULT, "OPTIONS": options}
+        undo = use_storage(plain, static_root=settings.STATIC_ROOT)
+    return _read(choice, lines, undo=undo)
+
+
+def _from_root(choice: StaticChoice, storage: Storage) -> StaticFiles:
+    from .static_storage import use_storage
+
+    undo, lines = _keep, []
+    if choice.compressed:
+        undo = use_storage(storage.ours(), static_root=choice.root)
+        stale = _stale_manifest(choice.root)
+        if stale:
+            undo()
+            lines = [f"{stale}; {LOST}. Run collectstatic again, or empty STATIC_ROOT"]
+            choice = replace(choice, compressed=False, why=stale)
+    if not choice.compressed and STATICFILES_STORAGE_ALIAS not in settings.STORAGES:
+        undo = use_storage(storage.entry, static_root=settings.STATIC_ROOT)
+    if storage.is_local and storage.is_hashing and _is_strict_without_manifest():
+        lines.append(
+            f"{storage.kind.__name__} finds no manifest in {choice.root}: every page with a "
+            "{% static %} will be an error. Run manage.py collectstatic"
+        )
+    return _read(choice, tuple(lines), undo=undo)
+
+
+def _stale_manifest(root: str) -> str:
+    """Return why the manifest in root must not be used, or an empty text.
+
+    One left by another storage still names the files of its time: a later collectstatic changed only the
+    plain ones.
+    """
+    from django.core.files.storage import storages
+
+    try:
+        names: dict[str, str] = storages[STATICFILES_STORAGE_ALIAS].hashed_files  # type: ignore[attr-defined]
+    except ValueError:
+        return f"{root}/staticfiles.json cannot be read"
+    written = Path(root, "staticfiles.json").stat().st_mtime
+    for name, hashed in names.items():
+        if not Path(root, hashed).is_file():
+            return f"{root}/staticfiles.json names {hashed}, which is not there"
+        plain = Path(root, name)
+        if plain.is_file() and plain.stat().st_mtime > written + 1:
+            return f"{root}/staticfiles.json is older than {name}"
+    return "" if names else f"{root}/staticfiles.json is empty"
+
+
+def _is_strict_without_manifest() -> bool:
+    from django.contrib.staticfiles.storage import staticfiles_storage
+
+    names = getattr(staticfiles_storage, "hashed_files", None)
+    return names == {} and bool(getattr(staticfiles_storage, "manifest_strict", False))
+
+
+def _read(
+    choice: StaticChoice,
+    lines: tuple[str, ...],
+    *,
+    undo: Callable[[], None],
+    collected: bool = False,
+) -> StaticFiles:
+    """Let WhiteNoise read the files in; its own warnings become lines of ours."""
+    from .static_layer import Hit, Security, Site
+
+    with python_warnings.catch_warnings(record=True) as caught:
+        python_warnings.simplefilter("always")
+        site = Site(
+            url=choice.url,
+            root=choice.root or None,
+            finders=choice.mode == "finders",
+            security=list(Security.from_settings().headers),
+        )
+    if choice.compressed:
+        site.files.pop(f"{choice.url}staticfiles.json", None)
+    hits = {url: hit for url, hit in site.files.items() if isinstance(hit, Hit)}
+    hashed = {url for url, hit in hits.items() if hit.is_immutable}
+    named = [hit for url, hit in hits.items() if url not in hashed] or list(hits.values())
+    return StaticFiles(
+        choice=choice,
+        count=len(named),
+        size=sum(hit.size for hit in named),
+        collected=collected,
+        directory=choice.root,
+        warnings=(*lines, *site.skipped, *(str(item.message) for item in caught)),
+        encodings=frozenset().union(*(hit.encodings for hit in named)),
+        hashed=bool(hashed),
+        site=site,
+        undo=undo,
+    )
+
+
+def missing_names(*, third_party: bool = False) -> list[str]:
+    """Return a line for each ``{% static %}`` literal that names no file; ``third_party`` adds packages'."""
+    if nothing_to_serve(wanted=True):
+        return []
+    from .static_names import find_missing
+
+    return find_missing(third_party=third_party)
+
+
+def describe(files: StaticFiles) -> str:
+    """Say in one line what is served: ``412 files, 1.9 MiB, br + gzip, cached for a year``."""
+    if files.site is None:
+        return files.choice.why
+    if files.site.autorefresh:
+        return "looked up at every request (WHITENOISE_AUTOREFRESH)"
+    encodings = " + ".join(sorted(files.encodings)) or "not compressed"
+    if files.encodings == {"gzip"} and files.choice.compressed and not find_spec("brotli"):
+        encodings += " (install django-prodserve[brotli] for br)"
+    age = files.site.max_age
+    short = f"cached for {format_duration(float(age))}" if age is not None else "not cached"
+    cached = "cached for a year" if files.hashed else short
+    number = "1 file" if files.count == 1 else f"{files.count} files"
+    return f"{number}, {format_size(files.size)}, {encodings}, {cached}"

@@ -1,0 +1,200 @@
+"""The private directories that collected files live in: safe to share, safe to interrupt, never half done.
+
+Used by the command's process, main thread, before the fork. The layout is
+``<base>/<project>/<fingerprint>/files`` beside ``complete.json``; a fingerprint appears complete, by one
+rename. A server holds a lock on the one that it serves for as long as it or a fork of it lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+STALE_BUILD = 3600.0  # a build takes seconds: what is older was interrupted
+STALE_PROJECT = 30 * 86400.0  # each release directory of a project is another project here
+PRIVATE, SHARED = 0o700, 0o755
+
+
+def bases(served_by: int | None = None) -> list[Path]:
+    """Return where a directory of ours may be, best first; ``served_by`` is a user that must read it."""
+    me = os.geteuid()
+    found = []
+    if served_by in (None, me):
+        cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        if cache.is_absolute():
+            found.append(cache / "django-prodserve")
+        with contextlib.suppress(RuntimeError):  # a user without a home directory
+            if Path.home().is_dir():
+                found.append(Path.home() / ".cache" / "django-prodserve")
+    if me == 0 and Path("/var/cache").is_dir():
+        found.append(Path("/var/cache/django-prodserve"))
+    temporary = Path(os.environ.get("TMPDIR") or "/tmp")
+    return [*dict.fromkeys(found), temporary / f"django-prodserve-{me}"]
+
+
+def is_writable() -> bool:
+    """Say whether one of the bases looks usable, without touching any."""
+    return any(_looks_usable(base) for base in bases())
+
+
+def _looks_usable(base: Path) -> bool:
+    try:
+        if os.path.lexists(base):
+            return is_ours(base) and os.access(base, os.W_OK)
+        ancestor = next(parent for parent in base.parents if parent.exists())
+        return ancestor.is_dir() and os.access(ancestor, os.W_OK | os.X_OK)
+    except OSError:
+        return False
+
+
+def is_ours(directory: Path) -> bool:
+    """Say whether this is a real directory that only we can have filled."""
+    facts = directory.lstat()
+    alone = facts.st_uid == os.geteuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return stat.S_ISDIR(facts.st_mode) and alone
+
+
+def take(base: Path, directory: Path) -> list[str] | None:
+    """Hold a complete directory for as long as this server lives; return its lines, or None."""
+    try:
+        if not is_ours(base) or lock(directory, exclusive=False) is None:
+            return None
+        note = json.loads((directory / "complete.json").read_text())
+        # A cleaner of /tmp, or a crash of the machine, may have taken single files away.
+        if [note["files"], note["bytes"]] != measure(directory / "files"):
+            return None
+        lines = [str(line) for line in note["warnings"]]
+    except (OSError, ValueError, KeyError):
+        return None
+    with contextlib.suppress(OSError):  # a read-only image: nothing is pruned there either
+        os.utime(directory)
+        os.utime(directory.parent)
+    return lines
+
+
+def lock(directory: Path, *, exclusive: bool) -> int | None:
+    """Lock a directory until the descriptor closes; None when another server's lock is in the way.
+
+    Nobody closes a shared one: it ends with this process and its forks; a new program does not inherit it.
+    Cleaners of /tmp leave locked directories alone (systemd-tmpfiles).
+    """
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError as error:  # a network disk may have no locks: then nothing is ever removed
+        if exclusive or error.errno == errno.EWOULDBLOCK:
+            os.close(handle)
+            return None
+    return handle
+
+
+def measure(directory: Path) -> list[int]:
+    """Return how many files a tree holds, and their bytes."""
+    sizes = [entry.stat().st_size for entry in _walk(directory)]
+    return [len(sizes), sum(sizes)]
+
+
+def _walk(directory: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(Path(entry.path))
+            else:
+                yield entry
+
+
+def build(
+    base: Path, directory: Path, fill: Callable[[Path], list[str]], *, mode: int = PRIVATE
+) -> list[str]:
+    """Let ``fill`` write its files beside ``directory``, move them into place; return its lines."""
+    project = make_project(base, directory.parent, mode=mode)
+    temporary = Path(tempfile.mkdtemp(prefix="building-", dir=project))
+    try:
+        (temporary / "files").mkdir()
+        lines = fill(temporary / "files")
+        files, size = measure(temporary / "files")
+        note = {"files": files, "bytes": size, "warnings": lines}
+        (temporary / "complete.json").write_text(json.dumps(note))
+        if mode == SHARED:
+            open_to_all(temporary)
+        lock(temporary, exclusive=False)
+        put(temporary, base, directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return lines
+
+
+def make_project(base: Path, project: Path, *, mode: int) -> Path:
+    """Make the directory of a project inside a base of ours, or raise OSError."""
+    base.parent.mkdir(parents=True, exist_ok=True)
+    for directory in (base, project):
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=mode)
+        if not is_ours(directory):
+            reason = "belongs to someone else, or others may write to it"
+            raise PermissionError(errno.EPERM, reason, str(directory))
+        if mode == SHARED:
+            directory.chmod(SHARED)
+    return project
+
+
+def put(temporary: Path, base: Path, directory: Path) -> None:
+    """Move a finished directory into place; the one of a server that was quicker is as good."""
+    try:
+        temporary.rename(directory)
+    except OSError:
+        if take(base, directory) is not None:
+            return
+        # It lost files. Servers that read it find the same files again in the new one.
+        spoiled = Path(tempfile.mkdtemp(prefix="building-", dir=directory.parent))
+        directory.rename(spoiled / "spoiled")
+        temporary.rename(directory)
+        shutil.rmtree(spoiled, ignore_errors=True)
+
+
+def open_to_all(directory: Path) -> None:
+    """Let every user read a tree: workers may run as another one."""
+    directory.chmod(SHARED)
+    for parent, names, files in os.walk(directory):
+        for name in names:
+            Path(parent, name).chmod(SHARED)
+        for name in files:
+            Path(parent, name).chmod(0o644)
+
+
+def prune(base: Path, current: Path) -> None:
+    """Keep the current directory and the one before it; remove older ones that no server holds."""
+    now = time.time()
+    for project in base.iterdir():
+        with contextlib.suppress(OSError):  # another server prunes at the same moment
+            if project == current.parent:
+                _remove(_superseded(project, current, now))
+            elif now - project.stat().st_mtime > STALE_PROJECT:
+                _remove(list(project.iterdir()))
+                project.rmdir()
+
+
+def _superseded(project: Path, current: Path, now: float) -> list[Path]:
+    """Return what a project no longer needs: all but the last two, and interrupted builds."""
+    seen = {path: path.stat().st_mtime for path in project.iterdir() if path != current}
+    builds = {path for path in seen if path.name.startswith("building-")}
+    done = sorted(seen.keys() - builds, key=lambda path: -seen[path])
+    return [*done[1:], *(path for path in builds if now - seen[path] > STALE_BUILD)]
+
+
+def _remove(directories: list[Path]) -> None:
+    """Remove directories that no server holds."""
+    for directory in directories:
+        handle = lock(directory, exclusive=True)
+        if handle is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+            os.close(handle)

@@ -1,0 +1,172 @@
+"""Decide how a project's static files are served, from its settings and a look at STATIC_ROOT.
+
+Lives in the command's process; changes nothing and writes nothing, so ``plan`` may ask. Importing this module
+imports neither WhiteNoise nor staticfiles: a project may have the latter not installed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from django.apps import apps
+from django.conf import STATICFILES_STORAGE_ALIAS, settings
+from django.core.files.storage import FileSystemStorage
+from django.utils.module_loading import import_string
+
+from .errors import ProdserveError
+from .static_cache import is_writable
+
+DJANGO_DEFAULT = "django.contrib.staticfiles.storage.StaticFilesStorage"
+OURS = "django_prodserve.static_storage.LenientStorage"
+LOST = "plain names, cached for a minute, compressed only where a .gz or .br lies beside"
+FIX = "Set XDG_CACHE_HOME to a writable directory, or run collectstatic"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticChoice:
+    """How static files are served, and why. ``compressed``: through our own storage."""
+
+    mode: Literal["off", "project", "root", "collect", "finders"]
+    why: str
+    url: str = ""
+    root: str = ""
+    compressed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """The project's ``STORAGES["staticfiles"]``, read without making one: that may ask a remote server."""
+
+    entry: dict[str, Any]
+    kind: type
+
+    @classmethod
+    def from_settings(cls) -> Storage:
+        """Read the setting; no entry counts as Django's default."""
+        entry = settings.STORAGES.get(STATICFILES_STORAGE_ALIAS) or {"BACKEND": DJANGO_DEFAULT}
+        try:
+            return cls(entry=entry, kind=import_string(entry["BACKEND"]))
+        except ImportError as error:
+            message = f'STORAGES["staticfiles"] cannot be imported: {error}.'
+            raise ProdserveError(message, f"Correct {entry['BACKEND']!r}, or install it.") from error
+
+    @property
+    def is_default(self) -> bool:
+        return bool(self.entry["BACKEND"] == DJANGO_DEFAULT)
+
+    @property
+    def is_local(self) -> bool:
+        return issubclass(self.kind, FileSystemStorage)
+
+    @property
+    def is_hashing(self) -> bool:
+        from django.contrib.staticfiles.storage import HashedFilesMixin
+
+        return issubclass(self.kind, HashedFilesMixin)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.entry.get("OPTIONS") or {})
+
+    @property
+    def root(self) -> str:
+        """Return where collectstatic would write."""
+        place = (self.options.get("location") if self.is_local else None) or settings.STATIC_ROOT
+        return str(place or "")
+
+    @property
+    def url(self) -> str:
+        """Return the path that files are asked for at, as WhiteNoise derives it."""
+        explicit: str | None = getattr(settings, "WHITENOISE_STATIC_PREFIX", None)
+        path = urlsplit(self.options.get("base_url") or settings.STATIC_URL or "").path
+        script = (settings.FORCE_SCRIPT_NAME or "").rstrip("/")
+        path = (explicit or path.removeprefix(script)).strip("/")
+        return f"/{path}/" if path else "/"
+
+    def ours(self) -> dict[str, Any]:
+        """Return the entry that serves hashed and compressed files, with the project's options."""
+        return {"BACKEND": OURS, "OPTIONS": self.options}
+
+
+def choose_static(*, wanted: bool = True, collect: bool = True) -> StaticChoice:
+    """Decide from the settings and a look at STATIC_ROOT; change nothing, write nothing."""
+    reason = nothing_to_serve(wanted)
+    if reason:
+        return StaticChoice(mode="off", why=reason)
+    storage = Storage.from_settings()
+    url = storage.url
+    own = _own_middleware()
+    if own:
+        why = f"{own} in MIDDLEWARE is the project's own: files are left to it"
+        return StaticChoice(mode="project", why=why, url=url)
+    if is_filled(storage.root):
+        return _choose_root(storage, url)
+    if not storage.is_local:
+        where = "keeps the files elsewhere: none are served from here"
+        if not getattr(settings, "WHITENOISE_ROOT", None):
+            return StaticChoice(mode="project", why=f"{storage.kind.__name__} {where}", url=url)
+        return StaticChoice(mode="root", why="WHITENOISE_ROOT alone; the storage is remote", url=url)
+    return _choose_source(storage, url, collect)
+
+
+def nothing_to_serve(wanted: bool) -> str:
+    """Return why there is nothing to serve, or an empty text."""
+    if not wanted:
+        return "left to the project, as --no-static asks"
+    if not apps.is_installed("django.contrib.staticfiles"):
+        return "django.contrib.staticfiles is not in INSTALLED_APPS"
+    # Read below the lazy settings: they turn an empty one into "/".
+    if not getattr(settings._wrapped, "STATIC_URL", None):
+        return "STATIC_URL is not set"
+    return ""
+
+
+def _own_middleware() -> str:
+    """Return the middleware that is the project's own version of WhiteNoise's, or an empty text."""
+    from whitenoise.middleware import WhiteNoiseMiddleware
+
+    from .static_layer import middleware_classes
+
+    for dotted, found in middleware_classes():
+        if issubclass(found, WhiteNoiseMiddleware) and found is not WhiteNoiseMiddleware:
+            return dotted
+    return ""
+
+
+def is_filled(root: str) -> bool:
+    """Say whether a directory holds anything but what keeps an empty one in a repository."""
+    try:
+        return any(not name.startswith(".") for name in os.listdir(root)) if root else False
+    except OSError:
+        return False
+
+
+def _choose_root(storage: Storage, url: str) -> StaticChoice:
+    if not storage.is_default:
+        why = f"STATIC_ROOT, through the project's {storage.kind.__name__}"
+        return StaticChoice(mode="root", why=why, url=url, root=storage.root)
+    if Path(storage.root, "staticfiles.json").is_file():
+        why = "STATIC_ROOT and the staticfiles.json in it"
+        return StaticChoice(mode="root", why=why, url=url, root=storage.root, compressed=True)
+    why = (
+        f"STATIC_ROOT as collectstatic left it: {LOST}. "
+        "Unset STATIC_ROOT or empty it, and prodserve hashes and compresses by itself"
+    )
+    return StaticChoice(mode="root", why=why, url=url, root=storage.root)
+
+
+def _choose_source(storage: Storage, url: str, collect: bool) -> StaticChoice:
+    state = "STATIC_ROOT is empty" if storage.root else "STATIC_ROOT is not set"
+    if not collect:
+        why = f"{state} and --no-collect: files where they lie, {LOST}. Run collectstatic"
+        return StaticChoice(mode="finders", why=why, url=url)
+    if not is_writable():
+        why = f"{state} and no directory is writable: files where they lie, {LOST}. {FIX}"
+        return StaticChoice(mode="finders", why=why, url=url)
+    how = "hashed and compressed" if storage.is_default else f"through {storage.kind.__name__}"
+    why = f"{state}: collected into a private directory, {how}"
+    return StaticChoice(mode="collect", why=why, url=url, compressed=storage.is_default)

@@ -1,0 +1,298 @@
+"""Answer requests for static files: WhiteNoise with what it leaves open settled, wrapped around Django.
+
+Built in the command's process before the fork; called in every worker, on a request's thread, once a request.
+A hit is one dict lookup and one open(); it reads no settings and takes no lock.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from wsgiref.util import FileWrapper
+
+from django.conf import UserSettingsHolder, settings
+from django.utils.module_loading import import_string
+from whitenoise.middleware import WhiteNoiseMiddleware
+from whitenoise.responders import NOT_ALLOWED_RESPONSE, Response, SlicedFile, StaticFile
+from whitenoise.string_utils import decode_path_info
+
+from .collect import list_sources
+
+if TYPE_CHECKING:
+    from _typeshed import StrPath
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    Header = tuple[str, str]
+    Headers = list[Header]
+
+STATUS_LINES = {status: f"{status.value} {status.phrase}" for status in HTTPStatus}
+# One range, as long as a number can be; anything else is answered with the whole file, as RFC 9110 allows.
+ONE_RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})", re.ASCII)
+EMPTY = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", "0")]
+REFUSED = re.compile(r";\s*q=0(\.0*)?\s*$")
+
+
+class Hit:
+    """One file, ready to answer. Takes over WhiteNoise's headers, paths and order of encodings."""
+
+    __slots__ = ("date", "etag", "last_modified", "more", "unchanged", "variants")
+
+    def __init__(self, file: Any, security: Headers) -> None:
+        named = dict(file.alternatives[0][2])
+        self.etag: str | None = file.etag
+        self.date: str | None = named.get("Last-Modified")
+        self.last_modified = file.last_modified  # the same, parsed; WhiteNoise compares it
+        # A header that WHITENOISE_ADD_HEADERS_FUNCTION has set stays as it is.
+        self.more = [header for header in security if header[0] not in named]
+        self.unchanged = Response(
+            HTTPStatus.NOT_MODIFIED, [*file.not_modified_response.headers, *self.more], None
+        )
+        self.variants = [
+            (encoding, path, [*headers, *self.more]) for encoding, path, headers in file.alternatives
+        ]
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of the file as it is, before any encoding."""
+        return max(int(dict(headers)["Content-Length"]) for _, _, headers in self.variants)
+
+    @property
+    def is_immutable(self) -> bool:
+        """Say whether a browser may keep the file for as long as it likes."""
+        return any("immutable" in dict(headers).get("Cache-Control", "") for _, _, headers in self.variants)
+
+    @property
+    def encodings(self) -> set[str]:
+        """Return the encodings that the file can be sent in."""
+        return {dict(headers).get("Content-Encoding", "") for _, _, headers in self.variants} - {""}
+
+    def get_response(self, method: str, environ: WSGIEnvironment) -> Any:
+        """Answer as RFC 9110 says, with an open file for GET; OSError when the file is gone."""
+        if method not in ("GET", "HEAD"):
+            headers = [*NOT_ALLOWED_RESPONSE.headers, *EMPTY, *self.more]
+            return Response(HTTPStatus.METHOD_NOT_ALLOWED, headers, None)
+        if self.is_unchanged(environ):
+            return self.unchanged
+        path, headers = self.choose(environ.get("HTTP_ACCEPT_ENCODING", ""))
+        if method == "HEAD":
+            return Response(HTTPStatus.OK, headers, None)
+        wanted = environ.get("HTTP_RANGE")
+        if wanted and environ.get("HTTP_IF_RANGE") in (None, self.etag, self.date):
+            match = ONE_RANGE.fullmatch(wanted.strip())
+            if match and match.groups() != ("", ""):
+                return self.part(path, headers, *match.groups())
+        return Response(HTTPStatus.OK, headers, open(path, "rb"))
+
+    def is_unchanged(self, environ: WSGIEnvironment) -> bool:
+        """Say whether the client has this version; a proxy that compresses makes tags weak."""
+        known = environ.get("HTTP_IF_NONE_MATCH")
+        if known is None:
+            # WhiteNoise compares the dates; nothing here differs for it.
+            return "HTTP_IF_MODIFIED_SINCE" in environ and bool(StaticFile.is_not_modified(self, environ))
+        return self.etag is not None and (self.etag in known or known.strip() == "*")
+
+    def choose(self, accepted: str) -> tuple[str, Headers]:
+        """Return path and headers of the smallest variant that the client takes."""
+        if "q=0" in accepted:
+            accepted = ",".join(part for part in accepted.split(",") if not REFUSED.search(part))
+        for encoding, path, headers in self.variants:
+            if encoding.search(accepted):
+                return path, headers
+        raise AssertionError("WhiteNoise always has the file itself")
+
+    def part(self, path: str, headers: Headers, first: str, last: str) -> Any:
+        """Answer with one range of the file: WhiteNoise refuses the first byte and takes -0 for all of it."""
+        size = next(int(value) for name, value in headers if name == "Content-Length")
+        if first:
+            start, end = int(first), min(int(last or size), size - 1)
+        else:
+            start, end = max(size - int(last), 0), size - 1
+        if start > end:
+            status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+            return Response(status, [("Content-Range", f"bytes */{size}"), *EMPTY, *self.more], None)
+        others = [header for header in headers if header[0] != "Content-Length"]
+        place = [
+            ("Content-Range", f"bytes {start}-{end}/{size}"),
+            ("Content-Length", str(end - start + 1)),
+        ]
+        file = SlicedFile(open(path, "rb"), start, end)  # noqa: SIM115
+        return Response(HTTPStatus.PARTIAL_CONTENT, others + place, file)
+
+
+class Site(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no types
+    """The project's static files, as its WHITENOISE_* settings want them."""
+
+    FOREVER = 365 * 24 * 60 * 60  # RFC 9111 and RFC 8246 know nothing longer than a year
+
+    def __init__(self, *, url: str, root: str | None, finders: bool, security: Headers) -> None:
+        self.security = security
+        self.skipped: list[str] = []
+        super().__init__(settings=_as_served(url=url, root=root, finders=finders))
+
+    def get_static_file(self, path: str, url: str, stat_cache: Any = None) -> Hit:
+        """Return the file, ready to answer."""
+        return Hit(super().get_static_file(path, url, stat_cache=stat_cache), self.security)
+
+    def redirect(self, from_url: str, to_url: str) -> Any:
+        """Return WhiteNoise's redirect to or from an index file, complete as a response."""
+        moved = super().redirect(from_url, to_url)
+        moved.response.headers += [*EMPTY, *self.security]
+        return moved
+
+    def update_files_dictionary(self, root: str, prefix: str) -> None:
+        """Take every file below root; a broken link is skipped with a line, not fatal."""
+        found = dict(self._scan(root))
+        for path in found:
+            url = prefix + path[len(root) :].replace("\\", "/")
+            self.add_file_to_dictionary(url, path, stat_cache=found)
+
+    def _scan(self, root: str) -> Iterator[tuple[str, os.stat_result]]:
+        try:
+            with os.scandir(root) as entries:
+                for entry in entries:
+                    try:
+                        facts = entry.stat()
+                    except OSError as error:
+                        self.skipped.append(f"{entry.path}: left out, {error.strerror}")
+                        continue
+                    if stat.S_ISDIR(facts.st_mode):
+                        yield from self._scan(entry.path)
+                    elif stat.S_ISREG(facts.st_mode):
+                        yield entry.path, facts
+        except OSError as error:
+            self.skipped.append(f"{root}: left out, {error.strerror}")
+
+    def add_files_from_finders(self) -> None:
+        """Take the finders' files where they lie, but none that collectstatic would ignore."""
+        sources, unreadable = list_sources()
+        self.skipped += unreadable
+        paths = {self.static_prefix + name: source.local_path() for name, source in sources.items()}
+        local = {url: path for url, path in paths.items() if path is not None}
+        found = {path: os.stat(path) for path in local.values()}
+        for url, path in local.items():
+            self.add_file_to_dictionary(url, path, stat_cache=found)
+
+
+def _as_served(*, url: str, root: StrPath | None, finders: bool) -> UserSettingsHolder:
+    """Return the project's settings without what DEBUG would change: only what is written counts."""
+    view = UserSettingsHolder(settings)
+    served = {
+        "WHITENOISE_STATIC_PREFIX": url,
+        "WHITENOISE_AUTOREFRESH": getattr(settings, "WHITENOISE_AUTOREFRESH", False),
+        "WHITENOISE_USE_FINDERS": finders or getattr(settings, "WHITENOISE_USE_FINDERS", False),
+        "WHITENOISE_MAX_AGE": getattr(settings, "WHITENOISE_MAX_AGE", 60),
+        "STATIC_ROOT": root,
+    }
+    for name, value in served.items():
+        setattr(view, name, value)
+    return view
+
+
+@dataclass(frozen=True, kw_only=True)
+class Security:
+    """What SecurityMiddleware would do to these responses, worked out beforehand."""
+
+    headers: tuple[Header, ...] = (("X-Content-Type-Options", "nosniff"),)
+    hsts: tuple[Header, ...] = ()
+    redirect: bool = False
+    exempt: tuple[re.Pattern[str], ...] = ()
+    proxy_header: tuple[str, str] | None = None
+    script_name: str | None = None
+
+    @classmethod
+    def from_settings(cls) -> Security:
+        """Read the settings that the project's SecurityMiddleware obeys; without one, only nosniff."""
+        from django.middleware.security import SecurityMiddleware
+
+        if not any(issubclass(found, SecurityMiddleware) for _, found in middleware_classes()):
+            return cls()
+        policy = settings.SECURE_REFERRER_POLICY or ()
+        policies = policy.split(",") if isinstance(policy, str) else policy
+        headers = {
+            "X-Content-Type-Options": "nosniff" if settings.SECURE_CONTENT_TYPE_NOSNIFF else "",
+            "Referrer-Policy": ",".join(value.strip() for value in policies),
+            "Cross-Origin-Opener-Policy": settings.SECURE_CROSS_ORIGIN_OPENER_POLICY or "",
+        }
+        return cls(
+            headers=tuple((name, value) for name, value in headers.items() if value),
+            hsts=_hsts(),
+            redirect=bool(settings.SECURE_SSL_REDIRECT),
+            exempt=tuple(re.compile(pattern) for pattern in settings.SECURE_REDIRECT_EXEMPT),
+            proxy_header=settings.SECURE_PROXY_SSL_HEADER,
+            script_name=settings.FORCE_SCRIPT_NAME,
+        )
+
+    def is_secure(self, environ: WSGIEnvironment) -> bool:
+        """Say what Django's ``request.is_secure()`` would."""
+        if self.proxy_header:
+            name, secure = self.proxy_header
+            said = environ.get(name)
+            if said is not None:
+                return bool(said.split(",", 1)[0].strip() == secure)
+        return environ.get("wsgi.url_scheme") == "https"
+
+    def is_exempt(self, environ: WSGIEnvironment, path: str) -> bool:
+        """Say whether this path may be asked for without TLS."""
+        script = self.script_name or decode_path_info(environ.get("SCRIPT_NAME", ""))
+        full = script.rstrip("/") + path
+        return any(pattern.search(full.lstrip("/")) for pattern in self.exempt)
+
+
+def _hsts() -> tuple[Header, ...]:
+    if not settings.SECURE_HSTS_SECONDS:
+        return ()
+    value = f"max-age={settings.SECURE_HSTS_SECONDS}"
+    value += "; includeSubDomains" if settings.SECURE_HSTS_INCLUDE_SUBDOMAINS else ""
+    value += "; preload" if settings.SECURE_HSTS_PRELOAD else ""
+    return (("Strict-Transport-Security", value),)
+
+
+def middleware_classes() -> Iterator[tuple[str, type]]:
+    """Yield the classes in MIDDLEWARE; what cannot be imported is Django's to report."""
+    for dotted in settings.MIDDLEWARE:
+        try:
+            found = import_string(dotted)
+        except ImportError:
+            continue
+        if isinstance(found, type):
+            yield dotted, found
+
+
+class StaticLayer:
+    """The WSGI application around Django that answers for files and hands on everything else."""
+
+    __slots__ = ("application", "find", "hsts", "redirect", "security")
+
+    def __init__(self, site: Site, security: Security, application: WSGIApplication) -> None:
+        find: Callable[[str], Any] = site.find_file if site.autorefresh else site.files.get
+        self.find = find
+        self.application = application
+        self.security = security
+        self.hsts, self.redirect = list(security.hsts), security.redirect
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        """Answer a request for a file; anything else, or a file that is gone, is Django's."""
+        path = environ.get("PATH_INFO", "")
+        if not path.isascii():
+            path = decode_path_info(path)
+        file = self.find(path)
+        if file is None:
+            return self.application(environ, start_response)
+        secure = (self.hsts or self.redirect) and self.security.is_secure(environ)
+        # Only Django can redirect to a host that it has checked.
+        if self.redirect and not secure and not self.security.is_exempt(environ, path):
+            return self.application(environ, start_response)
+        try:
+            response = file.get_response(environ["REQUEST_METHOD"], environ)
+        except (FileNotFoundError, PermissionError):
+            return self.application(environ, start_response)
+        headers = response.headers + self.hsts if secure else [*response.headers]
+        start_response(STATUS_LINES[response.status], headers)
+        if response.file is None:
+            return []
+        return environ.get("wsgi.file_wrapper", FileWrapper)(response.file)

@@ -1,0 +1,182 @@
+"""Check that every file named in a ``{% static %}`` tag exists, before the port listens.
+
+Lives in the command's process, main thread; reads templates, changes nothing. Only literal names in the
+templates that the project's engines would load first are checked; each finding is a line, never an error.
+Builds the template engines: DEBUG must have its final value before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import site
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.template import engines
+from django.template.backends.django import DjangoTemplates
+from django.template.base import Lexer, Token, TokenType
+from django.utils.text import unescape_string_literal
+
+from .collect import list_sources
+
+LITERAL = re.compile(r""""[^"]*"|'[^']*'""")
+JINJA_CALL = re.compile(r"""\bstatic\(\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)')\s*\)""")
+ENDS_A_NAME = frozenset("\"' \t\r\n)>;,")  # what may follow a tag whose output is a whole URL
+
+
+@dataclass(frozen=True)
+class Use:
+    """One literal name in a template."""
+
+    template: str
+    line: int
+    name: str
+
+
+@dataclass(frozen=True)
+class KnownNames:
+    """What exists: the served names, and those that are only in the sources."""
+
+    served: frozenset[str]
+    sources: frozenset[str]
+
+    def problem(self, name: str) -> str:
+        """Return what is wrong with a name, or an empty text."""
+        wanted = urlsplit(unquote(name)).path.strip().lstrip("/")
+        if not wanted or wanted.endswith("/") or name.startswith(("http:", "https:", "//")):
+            return ""
+        if wanted in self.served or any(known.startswith(f"{wanted}/") for known in self.served):
+            return ""
+        if wanted in self.sources:
+            return "is not in STATIC_ROOT; run manage.py collectstatic"
+        near = get_close_matches(wanted, self.served, n=1)
+        return "no such file" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def find_missing(*, third_party: bool) -> list[str]:
+    """Return a line for each literal that names no file, in the order of the templates."""
+    known = known_names()
+    lines = []
+    try:
+        uses = [use for use in all_uses() if third_party or not is_third_party(use.template)]
+    except (ImportError, ImproperlyConfigured) as error:
+        return [f"TEMPLATES cannot be loaded: {error}"]
+    for use in uses:
+        problem = known.problem(use.name)
+        if problem:
+            lines.append(f"{shorten(use.template)}:{use.line}: static {use.name!r}: {problem}")
+    return lines
+
+
+def known_names() -> KnownNames:
+    """Return every name that a template may use."""
+    from django.contrib.staticfiles.storage import StaticFilesStorage, staticfiles_storage
+
+    sources = frozenset(list_sources()[0])
+    served = set(sources)
+    # Only a local storage is asked: a remote one answers over the network, and need not hold what we see.
+    if isinstance(staticfiles_storage, StaticFilesStorage) and staticfiles_storage.location:
+        root = Path(staticfiles_storage.location)
+        inside = {path.relative_to(root).as_posix() for path in walk(root)}
+        if inside:
+            served = inside | set(getattr(staticfiles_storage, "hashed_files", ()))
+    return KnownNames(frozenset(served), sources)
+
+
+def walk(root: Path) -> Iterator[Path]:
+    """Yield the files below root, in a stable order; nothing where there is no directory."""
+    for parent, names, files in os.walk(root, followlinks=True):
+        names.sort()
+        yield from (Path(parent, name) for name in sorted(files))
+
+
+def all_uses() -> Iterator[Use]:
+    """Yield the literals of every template that an engine of the project can load."""
+    for engine in engines.all():
+        if isinstance(engine, DjangoTemplates):
+            places, read = [*loader_directories(engine.engine.template_loaders)], django_uses
+        else:
+            places, read = [*map(str, engine.template_dirs)], jinja_uses
+        for path, text in texts(dict.fromkeys(places)):
+            yield from read(path, text)
+
+
+def loader_directories(loaders: Iterable[Any]) -> Iterator[str]:
+    """Yield where Django's loaders look; a cached loader asks those that it holds."""
+    for loader in loaders:
+        yield from loader_directories(getattr(loader, "loaders", ()))
+        if hasattr(loader, "get_dirs"):
+            yield from map(str, loader.get_dirs())
+
+
+def texts(directories: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield path and text of the templates that mention static; the first of a name hides the others."""
+    seen: set[str] = set()
+    for directory in directories:
+        for path in walk(Path(directory)):
+            name = path.relative_to(directory).as_posix()
+            if name in seen:
+                continue
+            seen.add(name)
+            try:
+                content = path.read_bytes()
+                if b"static" in content:
+                    yield str(path), content.decode()
+            except (OSError, UnicodeDecodeError):
+                continue  # Django reports a template that it cannot read when a page needs it
+
+
+def django_uses(path: str, text: str) -> Iterator[Use]:
+    """Yield the literals in Django's template language, outside comments."""
+    tokens = Lexer(text).tokenize()
+    in_comment = False
+    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+        if token.token_type is not TokenType.BLOCK:
+            continue
+        command = token.contents.split(None, 1)[0] if token.contents else ""
+        in_comment = command == "comment" or (in_comment and command != "endcomment")
+        if command == "static" and not in_comment:
+            name = whole_name(token, following)
+            if name is not None:
+                yield Use(path, token.lineno or 0, name)
+
+
+def whole_name(token: Token, following: Token | None) -> str | None:
+    """Return the tag's literal, or None where it is a variable or only the start of a name."""
+    _, *bits = token.split_contents()
+    if not bits or not LITERAL.fullmatch(bits[0]):
+        return None
+    name = unescape_string_literal(bits[0])
+    # <img src="{% static 'flags/f-' %}{{ country }}.svg"> names no file yet.
+    return name if len(bits) > 1 or following is None or _ends_a_name(following) else None
+
+
+def _ends_a_name(token: Token) -> bool:
+    if token.token_type is TokenType.BLOCK:
+        return token.contents.startswith(("end", "el"))
+    return token.token_type is TokenType.TEXT and token.contents[:1] in ENDS_A_NAME
+
+
+def jinja_uses(path: str, text: str) -> Iterator[Use]:
+    """Yield the literals of ``static()`` calls in other languages, such as Jinja2."""
+    for match in JINJA_CALL.finditer(text):
+        line = text.count("\n", 0, match.start()) + 1
+        yield Use(path, line, match["double"] or match["single"] or "")
+
+
+def is_third_party(path: str) -> bool:
+    """Say whether a template is part of an installed package."""
+    return any(path.startswith(f"{place}{os.sep}") for place in site.getsitepackages())
+
+
+def shorten(path: str) -> str:
+    """Return a path as seen from the project."""
+    base = str(getattr(settings, "BASE_DIR", None) or Path.cwd())
+    return path.removeprefix(f"{base}{os.sep}")

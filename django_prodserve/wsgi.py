@@ -1,0 +1,15 @@
+"""The layered application for plain Gunicorn: what a file made by ``plan --gunicorn-conf`` names."""
+
+from __future__ import annotations
+
+import django
+
+from .application import build, warm_up
+from .pipeline import plan_now
+from .static import prepare_static
+
+django.setup(set_prefix=False)
+_plan = plan_now({})
+application = build(_plan, prepare_static(_plan.static_choice))
+if _plan.warmup.value != "off":
+    warm_up(application, _plan.warmup.value)

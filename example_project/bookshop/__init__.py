@@ -1,0 +1,1 @@
+"""A small bookshop, served by ``manage.py prodserve``."""

@@ -1,0 +1,1 @@
+"""Books, their editions and what readers say about them."""

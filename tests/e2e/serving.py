@@ -1,0 +1,184 @@
+"""Start real servers, talk to them with real clients, and prove that they stop cleanly."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+SITE = Path(__file__).parent.parent / "site"
+PATIENCE = 30.0  # seconds; a loaded CI machine starts slowly, a condition that holds ends the wait
+
+# What a developer's machine may say, and a test must not hear.
+HEARD = ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "GUNICORN_CMD_ARGS", "DJANGO_SETTINGS_MODULE")
+
+
+def environment(tmp_path: Path, extra: Mapping[str, str] | None = None, **site: Any) -> dict[str, str]:
+    """Return this process's environment without what changes a server; ``site`` are Django settings."""
+    environ = {key: value for key, value in os.environ.items() if key not in HEARD}
+    environ |= {
+        # One for all tests of a run: the collected files are keyed by project and sources.
+        "XDG_CACHE_HOME": str(tmp_path.parent / "cache"),
+        "SITE_DATABASE": str(tmp_path / "db.sqlite3"),
+        "SITE": json.dumps(site),
+        "PYTHONPATH": str(SITE.parent.parent),
+        "PYTHONUNBUFFERED": "1",
+        "NO_COLOR": "1",
+    }
+    return environ | dict(extra or {})
+
+
+def run(*arguments: str, env: Mapping[str, str], cwd: Path = SITE) -> subprocess.CompletedProcess[str]:
+    """Run ``python *arguments`` to its end."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=dict(env), capture_output=True, text=True, timeout=PATIENCE
+    )
+
+
+class Server:
+    """A running server: its process, what it printed, where it listens."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._unread: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.address = ""
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._unread.put(line.rstrip("\n"))
+        self._unread.put(None)
+
+    def wait_for(self, wanted: Callable[[str], bool] | str, patience: float = PATIENCE) -> str:
+        """Return the first line from now on that holds ``wanted``; fail with the whole output otherwise."""
+        matches = wanted if callable(wanted) else lambda line: wanted in line
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                line = self._unread.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                line = None
+            if line is None:
+                raise AssertionError(f"waited for {wanted!r}, saw:\n{self.output}")
+            self.lines.append(line)
+            if matches(line):
+                return line
+
+    @property
+    def output(self) -> str:
+        """All that was printed so far."""
+        with contextlib.suppress(queue.Empty):
+            while (line := self._unread.get_nowait()) is not None:
+                self.lines.append(line)
+        return "\n".join(self.lines)
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    def get(
+        self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> Response:
+        """Send one request over a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request(method, path, body=body or None, headers=dict(headers or {}))
+            answer = connection.getresponse()
+            return Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+        finally:
+            connection.close()
+
+    def workers(self, count: int = 0) -> list[int]:
+        """Return the pids of the worker processes; with ``count``, once there are that many."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            pids = [child.pid for child in psutil.Process(self.process.pid).children()]
+            if len(pids) >= max(count, 1):
+                return pids
+            assert time.monotonic() < deadline, f"{len(pids)} workers"
+            time.sleep(0.02)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end, and prove that nobody is left behind."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=PATIENCE)
+        self._reader.join(timeout=PATIENCE)
+        assert not [child for child in family if child.is_running()], "left workers behind"
+        return code
+
+
+class Response:
+    """What came back."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@contextlib.contextmanager
+def serving(
+    *flags: str,
+    env: Mapping[str, str],
+    cwd: Path = SITE,
+    command: Sequence[str] = ("manage.py", "prodserve"),
+    bind: Sequence[str] = ("--bind", "127.0.0.1:0"),
+    exit_code: int = 0,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[Server]:
+    """Serve a project until the block ends; then prove a clean stop."""
+    process = subprocess.Popen(
+        [sys.executable, *command, *bind, *flags],
+        cwd=cwd,
+        env=dict(env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        pass_fds=pass_fds,
+    )
+    server = Server(process)
+    try:
+        ready = server.wait_for(" ready in ")
+        server.address = ready.split()[0]
+        yield server
+        if process.poll() is None:
+            assert server.stop() == exit_code, server.output
+        assert "Traceback" not in server.output or "the view broke" in server.output, server.output
+    finally:
+        if process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    child.kill()
+            process.kill()
+        process.wait()
+        server._reader.join(timeout=PATIENCE)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def copy_site(tmp_path: Path) -> Path:
+    """Return a copy of the project that a test may edit."""
+    return Path(shutil.copytree(SITE, tmp_path / "site"))

@@ -1,0 +1,77 @@
+"""Machines and projects for tests of the pure middle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django_prodserve.machine import Machine
+from django_prodserve.options import Options, Sourced
+from django_prodserve.plan import Plan, make_plan
+from django_prodserve.platforms import NOWHERE, Platform
+from django_prodserve.project import Database, Project
+from django_prodserve.resolve import resolve
+from django_prodserve.static import StaticChoice
+from django_prodserve.units import GIB
+
+
+def machine(cpus: float = 2.0, memory: int | None = 8 * GIB, **facts: Any) -> Machine:
+    """Return a machine; every other fact is dull."""
+    known = {
+        "cpus_why": "two of them",
+        "cpus_visible": max(1, int(cpus)),
+        "quota": None,
+        "memory_total": memory,
+        "memory_total_why": "MemTotal",
+        "memory_limit": None,
+        "memory_limit_why": "no limit",
+        "memory_hard_limit": None,
+        "memory_effective": memory,
+        "memory_effective_why": "MemTotal, no limit found",
+        "pids_limit": None,
+        "container": None,
+        "cpu_weight": None,
+        "certain": True,
+        "notes": (),
+    }
+    return Machine(cpus=cpus, **{**known, **facts})
+
+
+def postgresql(alias: str = "default") -> Database:
+    """Return a database whose server counts connections."""
+    return Database(alias=alias, vendor="postgresql", where="shop@db", max_age=0, pooled=False)
+
+
+def project(**facts: Any) -> Project:
+    """Return a project as startproject makes it."""
+    known: dict[str, Any] = {
+        "settings_module": "shop.settings",
+        "application": "shop.wsgi.application",
+        "asgi_only": False,
+        "debug": False,
+        "allowed_hosts": ("shop.example",),
+        "databases": (
+            Database(alias="default", vendor="sqlite", where="db.sqlite3", max_age=0, pooled=False),
+        ),
+        "static": StaticChoice(mode="collect", why="STATIC_ROOT is unset"),
+        "brotli": True,
+        "gunicorn_conf": False,
+    }
+    return Project(**{**known, **facts})
+
+
+def wishes(source: str = "test", **stated: Any) -> Options:
+    """Return options as if somebody had stated these."""
+    return resolve([{name: Sourced(value, source) for name, value in stated.items()}])
+
+
+def plan(
+    machine_: Machine | None = None,
+    project_: Project | None = None,
+    platform: Platform = NOWHERE,
+    fork_safe: bool = True,
+    **stated: Any,
+) -> Plan:
+    """Decide for dull facts and these wishes."""
+    return make_plan(
+        machine_ or machine(), platform, project_ or project(), wishes(**stated), fork_safe=fork_safe
+    )

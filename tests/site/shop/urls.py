@@ -1,0 +1,48 @@
+"""Views that show what reached Django."""
+
+import os
+import threading
+import time
+
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.urls import path
+
+
+def hello(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("hello")
+
+
+def whoami(request: HttpRequest) -> JsonResponse:
+    headers = {key: value for key, value in request.META.items() if isinstance(value, str)}
+    return JsonResponse({"secure": request.is_secure(), "pid": os.getpid(), "meta": headers})
+
+
+def boom(request: HttpRequest) -> HttpResponse:
+    raise RuntimeError("the view broke")
+
+
+def slow(request: HttpRequest) -> HttpResponse:
+    time.sleep(min(float(request.GET.get("seconds", "0.1")), 10))
+    return HttpResponse(f"{os.getpid()} {threading.get_ident()}")
+
+
+def stream(request: HttpRequest) -> StreamingHttpResponse:
+    return StreamingHttpResponse(f"{number}\n" for number in range(1000))
+
+
+def settings_module(request: HttpRequest) -> HttpResponse:
+    from django.conf import settings
+
+    return HttpResponse(f"{settings.SETTINGS_MODULE} {os.environ['DJANGO_SETTINGS_MODULE']}")
+
+
+urlpatterns = [
+    path("", hello),
+    path("whoami/", whoami),
+    path("boom/", boom),
+    path("slow/", slow),
+    path("stream/", stream),
+    path("settings/", settings_module),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,209 @@
+"""The decisions: from a quarter of a CPU to 128, from 64 MiB to 512 GiB, and what is stated."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import pytest
+
+from django_prodserve.plan import make_plan
+from django_prodserve.platforms import recognise
+from django_prodserve.units import GIB, MIB
+
+from .facts import machine, plan, postgresql, project, wishes
+
+PLENTY = 512 * GIB
+
+
+@pytest.mark.parametrize(
+    ("cpus", "memory", "stated", "workers", "threads"),
+    [
+        # threaded, io: one worker a CPU, at least two, fractions rounded up
+        (0.25, PLENTY, {}, 2, 16),
+        (0.5, PLENTY, {}, 2, 16),
+        (1, PLENTY, {}, 2, 16),
+        (1.5, PLENTY, {}, 2, 16),
+        (2, PLENTY, {}, 2, 16),
+        (2.5, PLENTY, {}, 3, 16),
+        (4, PLENTY, {}, 4, 16),
+        (8, PLENTY, {}, 8, 16),
+        (16, PLENTY, {}, 16, 16),
+        (32, PLENTY, {}, 32, 16),
+        (64, PLENTY, {}, 32, 16),
+        (128, PLENTY, {}, 32, 16),
+        # threaded, cpu
+        (0.25, PLENTY, {"profile": "cpu"}, 2, 4),
+        (4, PLENTY, {"profile": "cpu"}, 4, 4),
+        (128, PLENTY, {"profile": "cpu"}, 32, 4),
+        # the classic formulas
+        (1, PLENTY, {"worker_class": "sync"}, 3, 1),
+        (2, PLENTY, {"worker_class": "sync"}, 5, 1),
+        (1.5, PLENTY, {"worker_class": "sync"}, 5, 1),
+        (8, PLENTY, {"worker_class": "sync"}, 17, 1),
+        (64, PLENTY, {"worker_class": "sync"}, 32, 1),
+        (1, PLENTY, {"worker_class": "sync", "profile": "cpu"}, 2, 1),
+        (4, PLENTY, {"worker_class": "sync", "profile": "cpu"}, 4, 1),
+        # memory
+        (8, 64 * MIB, {}, 1, 16),
+        (8, 128 * MIB, {}, 1, 16),
+        (8, 192 * MIB, {}, 2, 16),
+        (8, 256 * MIB, {}, 3, 16),
+        (8, 512 * MIB, {}, 6, 16),
+        (8, GIB, {}, 8, 16),
+        (128, GIB, {"workers": "auto"}, 14, 16),
+        (128, 512 * GIB, {}, 32, 16),
+        (2, None, {}, 2, 16),
+        # database connections
+        (9, PLENTY, {"db_connections": 20}, 9, 2),
+        (4, PLENTY, {"db_connections": 3}, 3, 1),
+        (2, PLENTY, {"db_connections": 100}, 2, 16),
+        (2, PLENTY, {"db_connections": 8}, 2, 4),
+        (4, PLENTY, {"db_connections": 16, "threads": 8}, 2, 8),
+        # stated
+        (2, PLENTY, {"workers": 50}, 50, 16),
+        (2, PLENTY, {"workers": "2n+1"}, 5, 16),
+        (2, PLENTY, {"threads": 3}, 2, 3),
+        (2, 64 * MIB, {"workers": 4, "threads": 2}, 4, 2),
+    ],
+)
+def test_sizes(cpus: float, memory: int | None, stated: dict[str, Any], workers: int, threads: int) -> None:
+    made = plan(machine(cpus, memory), **stated)
+    assert (made.workers.value, made.threads.value) == (workers, threads)
+
+
+@pytest.mark.parametrize(
+    ("facts", "stated", "name", "words"),
+    [
+        ({"cpus": 4}, {}, "workers", "one for each usable CPU"),
+        ({"cpus": 1.5}, {}, "workers", "rounded up"),
+        ({"cpus": 1}, {}, "workers", "at least 2"),
+        ({"cpus": 64}, {}, "workers", "at most 32"),
+        ({"cpus": 8, "memory": 256 * MIB}, {}, "workers", "memory holds 3"),
+        ({"cpus": 8}, {"db_connections": 3}, "workers", "3 database connections"),
+        ({"cpus": 9}, {"db_connections": 20}, "threads", "20 database connections / 9 workers"),
+        ({}, {"workers": "2n+1"}, "workers", "2n+1 with n = 2"),
+        ({}, {"worker_class": "sync"}, "workers", "2n+1 for n = 2"),
+        ({}, {"worker_class": "sync"}, "threads", "one request at a time"),
+        ({}, {"profile": "cpu"}, "threads", "profile cpu"),
+        ({}, {}, "bind", "this machine only"),
+        ({"container": "/.dockerenv exists"}, {}, "bind", "container"),
+        ({}, {"max_requests": 100}, "max_requests_jitter", "as wide as"),
+        ({}, {}, "trusted_hops", "no trusted proxy"),
+        ({}, {"trusted_proxies": "*"}, "trusted_hops", "right-most"),
+    ],
+)
+def test_the_cap_that_decided_names_itself(
+    facts: dict[str, Any], stated: dict[str, Any], name: str, words: str
+) -> None:
+    assert words in getattr(plan(machine(**facts), **stated), name).why
+
+
+@pytest.mark.parametrize(
+    ("facts", "stated", "words"),
+    [
+        ({}, {"workers": 50}, "2 would fit"),
+        ({"memory": 512 * MIB}, {"workers": 8}, "6 would fit"),
+        ({"memory": 512 * MIB}, {"workers": 8}, "OOM killer"),
+        ({"memory": 128 * MIB}, {}, "Only one worker fits into 128 MiB; two need 186 MiB"),
+        ({"memory": 64 * MIB}, {}, "One worker needs about 102 MiB, there are 64 MiB"),
+        ({}, {"db_connections": 10, "workers": 2, "threads": 16}, "5 threads would fit"),
+        ({"cpus": 64, "container": "yes"}, {}, "64 CPUs are visible but this container has no CPU limit"),
+        ({"certain": False, "container": "yes"}, {}, "limits may be missing"),
+    ],
+)
+def test_what_will_hurt_is_said_with_the_figure_that_fits(
+    facts: dict[str, Any], stated: dict[str, Any], words: str
+) -> None:
+    warnings = plan(machine(**facts), **stated).warnings
+    assert any(words in warning for warning in warnings), warnings
+
+
+@pytest.mark.parametrize("stated", [{}, {"workers": 3}, {"workers": "2n+1"}, {"threads": 32}])
+def test_a_sound_plan_does_not_warn(stated: dict[str, Any]) -> None:
+    assert plan(**stated).warnings == ()
+
+
+def test_a_container_without_a_cpu_limit_is_planned_as_eight() -> None:
+    seen = machine(
+        64.0, PLENTY, container="/.dockerenv exists", cpu_weight="its CPU request seems to be 0.25"
+    )
+    made = plan(seen)
+    assert made.cpus.value == 8
+    assert made.workers.value == 8
+    assert "its CPU request" in made.cpus.why
+    assert plan(seen, cpus="64").workers.value == 32
+    assert plan(dataclasses.replace(seen, container=None)).workers.value == 32
+
+
+def test_several_databases_share_the_connections() -> None:
+    two = project(databases=(postgresql(), postgresql("reports")))
+    made = plan(machine(2, PLENTY), two, db_connections=16)
+    assert made.threads.value == 4
+    assert "up to 16 connections" in made.database.value + made.database.why
+
+
+@pytest.mark.parametrize(
+    ("cpus", "memory", "profile", "worker_class"),
+    list(
+        itertools.product(
+            [0.01, 0.25, 0.5, 1, 1.5, 2, 3.7, 8, 31, 33, 128],
+            [None, 64 * MIB, 100 * MIB, 256 * MIB, 512 * MIB, GIB, 16 * GIB, 512 * GIB],
+            ["io", "cpu"],
+            ["gthread", "sync"],
+        )
+    ),
+)
+def test_every_plan_holds_the_promises(
+    cpus: float, memory: int | None, profile: str, worker_class: str
+) -> None:
+    made = plan(machine(cpus, memory), profile=profile, worker_class=worker_class)
+    assert 1 <= made.workers.value <= 32
+    assert made.threads.value >= 1
+    assert all(decision.why and decision.source for _, decision in made.decisions())
+    needed = 46 * MIB + made.workers.value * 56 * MIB
+    if memory is not None and made.workers.value > 1:
+        assert needed <= memory * 0.85
+    if memory is None or memory >= 256 * MIB:
+        assert made.workers.value >= 2
+
+
+def test_what_is_stated_wins_and_keeps_its_source() -> None:
+    made = plan(workers=3, timeout="2m", cpus="1500m", memory="1g", bind="9000")
+    assert made.workers.value == 3
+    assert made.workers.source == "test"
+    assert made.timeout.value == 120
+    assert (made.cpus.value, made.memory.value) == (1.5, GIB)
+    assert made.bind.value == ("127.0.0.1:9000",)
+    assert made.backlog.source == "default"
+
+
+@pytest.mark.parametrize(
+    ("container", "stated", "source", "bind"),
+    [
+        (None, None, "test", ("127.0.0.1:8000",)),
+        ("yes", None, "test", ("0.0.0.0:8000",)),
+        (None, "9000", "--bind", ("127.0.0.1:9000",)),
+        ("yes", "9000", "--bind", ("0.0.0.0:9000",)),
+        (None, ":9000", "--bind", ("0.0.0.0:9000",)),
+        ("yes", "127.0.0.1:9000", "--bind", ("127.0.0.1:9000",)),
+        (None, ":5000", "PORT", ("0.0.0.0:5000",)),
+        (None, "unix:/run/a.sock", "--bind", ("unix:/run/a.sock",)),
+    ],
+)
+def test_only_containers_and_platforms_bind_publicly_by_themselves(
+    container: str | None, stated: str | None, source: str, bind: tuple[str, ...]
+) -> None:
+    options = wishes(source, bind=stated) if stated else wishes()
+    made = make_plan(machine(container=container), recognise({}), project(), options)
+    assert made.bind.value == bind
+
+
+def test_a_gunicorn_conf_that_lies_about_is_mentioned() -> None:
+    assert any("--config" in line for line in plan(project_=project(gunicorn_conf=True)).warnings)
+
+
+def test_macos_does_not_preload() -> None:
+    assert plan(fork_safe=False).preload.value is False
+    assert plan(fork_safe=False, preload=True).preload.value is True

@@ -1,0 +1,168 @@
+"""Precedence, sources, and complaints: all of them at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from django_prodserve.errors import ProdserveError
+from django_prodserve.pipeline import gather
+from django_prodserve.platforms import recognise
+
+
+def options(flags: Any = None, environ: Any = None, block: Any = None) -> Any:
+    environ = environ or {}
+    return gather(flags or {}, environ, block or {}, recognise(environ))
+
+
+LAYERS: list[tuple[str, dict[str, Any]]] = [
+    ("--timeout", {"flags": {"timeout": "1"}}),
+    ("PRODSERVE_TIMEOUT", {"environ": {"PRODSERVE_TIMEOUT": "2"}}),
+    ("PRODSERVE['TIMEOUT']", {"block": {"TIMEOUT": 3}}),
+    ("PRODSERVE['GUNICORN']['timeout']", {"block": {"GUNICORN": {"timeout": 4}}}),
+    ("GUNICORN_CMD_ARGS", {"environ": {"GUNICORN_CMD_ARGS": "--timeout 5"}}),
+]
+
+
+@pytest.mark.parametrize("strongest", range(len(LAYERS)))
+def test_the_strongest_source_wins_and_is_named(strongest: int) -> None:
+    given: dict[str, dict[str, Any]] = {"flags": {}, "environ": {}, "block": {}}
+    for _, part in LAYERS[strongest:]:
+        for kind, values in part.items():
+            given[kind] |= values
+    resolved = options(**given)
+    assert resolved.source("timeout") == LAYERS[strongest][0]
+    assert resolved.timeout == strongest + 1
+
+
+def test_a_config_file_ranks_below_gunicorn_cmd_args(tmp_path: Any) -> None:
+    conf = tmp_path / "gunicorn.conf.py"
+    conf.write_text("import os\ntimeout = 7\nthreads = 3\nnot_a_setting = 1\nraw_env = ['A=1']\n")
+    resolved = options({"config": str(conf)}, {"GUNICORN_CMD_ARGS": "--timeout 5"})
+    assert resolved.timeout == 5
+    assert (resolved.threads, resolved.source("threads")) == (3, f"{conf}: threads")
+    assert resolved.gunicorn["raw_env"].value == ["A=1"]
+
+
+@pytest.mark.parametrize("way", ["environ", "block", "gunicorn", "args"])
+def test_a_config_file_can_be_named_everywhere(tmp_path: Any, way: str) -> None:
+    conf = tmp_path / "conf.py"
+    conf.write_text("threads = 3\n")
+    environ: dict[str, str] = {}
+    block: dict[str, Any] = {}
+    if way == "environ":
+        environ["PRODSERVE_CONFIG"] = str(conf)
+    elif way == "block":
+        block["CONFIG"] = conf
+    elif way == "gunicorn":
+        block["GUNICORN"] = {"config": str(conf)}
+    else:
+        environ["GUNICORN_CMD_ARGS"] = f"--config {conf}"
+    assert options(environ=environ, block=block).threads == 3
+
+
+@pytest.mark.parametrize(
+    ("environ", "name", "value", "source"),
+    [
+        ({"PORT": "5000"}, "bind", ("0.0.0.0:5000",), "PORT"),
+        ({"WEB_CONCURRENCY": "3"}, "workers", 3, "WEB_CONCURRENCY"),
+        ({"WEB_CONCURRENCY": "auto"}, "workers", None, "WEB_CONCURRENCY"),
+        ({"FORWARDED_ALLOW_IPS": "10.0.0.1"}, "trusted_proxies", ("10.0.0.1",), "FORWARDED_ALLOW_IPS"),
+        ({"GUNICORN_CMD_ARGS": "--access-logfile -"}, "access_log", "-", "GUNICORN_CMD_ARGS"),
+        ({"PRODSERVE_MILLICPUS": "250"}, "cpus", 0.25, "PRODSERVE_MILLICPUS"),
+        ({"DYNO": "web.1"}, "trusted_proxies", ("*",), "Heroku"),
+        (
+            {"DYNO": "web.1", "FORWARDED_ALLOW_IPS": "127.0.0.1"},
+            "trusted_proxies",
+            ("127.0.0.1",),
+            "FORWARDED_ALLOW_IPS",
+        ),
+        ({"DYNO": "web.1"}, "keep_alive", 100.0, "Heroku"),
+        ({"K_SERVICE": "shop", "PORT": "8080"}, "keep_alive", 620.0, "Cloud Run"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "graceful_timeout", 25.0, "Kubernetes"),
+        ({"PRODSERVE_SERVICE_HOST": "10.0.0.1", "PRODSERVE_PORT": "tcp://10.0.0.1:80"}, "bind", None, ""),
+    ],
+)
+def test_what_platforms_say_is_honoured(environ: dict[str, str], name: str, value: Any, source: str) -> None:
+    resolved = options(environ=environ)
+    found = getattr(resolved, name)
+    assert (found.workers(2) if name == "workers" and found else found) == value
+    assert resolved.source(name) == source
+
+
+def test_a_buildpacks_guess_ranks_below_computed_and_is_mentioned() -> None:
+    resolved = options(environ={"WEB_CONCURRENCY": "5", "WEB_CONCURRENCY_SET_BY": "heroku/python"})
+    assert resolved.workers is None
+    assert any("WEB_CONCURRENCY=5" in note for note in resolved.notes)
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(ProdserveError) as caught:
+        options(
+            {"workers": "two", "bind": ["nowhere"]},
+            {"PRODSERVE_TIMEOUT": "soon", "PRODSERVE_WORKRES": "3", "WEB_CONCURRENCY": "many"},
+            {
+                "THREDS": 4,
+                "MEMORY": "lots",
+                "GUNICORN": {"worker_tmpdir": "/x", "daemon": True, "umask": "z"},
+            },
+        )
+    lines = str(caught.value).splitlines()
+    for words in (
+        "--workers is 'two', but must be a whole number from 1",
+        "--bind: 'nowhere' is no address",
+        "PRODSERVE_TIMEOUT is 'soon', but must be a time",
+        "Unknown variable PRODSERVE_WORKRES. Did you mean PRODSERVE_WORKERS?",
+        "PRODSERVE has no option 'THREDS'. Did you mean THREADS?",
+        "PRODSERVE['MEMORY'] is 'lots'",
+        "PRODSERVE['GUNICORN']['worker_tmpdir'] names no Gunicorn setting. Did you mean worker_tmp_dir?",
+        "Gunicorn's daemon is refused",
+        "PRODSERVE['GUNICORN']['umask'] is 'z'",
+    ):
+        assert any(words in line for line in lines), (words, lines)
+    assert len(lines) == 9, lines
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"environ": {"WEB_CONCURRENCY": ""}}, "WEB_CONCURRENCY is set but empty"),
+        ({"environ": {"WEB_CONCURRENCY": "2.5"}}, "WEB_CONCURRENCY is '2.5'"),
+        ({"environ": {"PORT": "http"}}, "PORT"),
+        ({"environ": {"PORT": ""}}, "PORT is set but empty"),
+        ({"environ": {"PORT": "99999"}}, "between 0 and 65535"),
+        ({"environ": {"GUNICORN_CMD_ARGS": "--threads many"}}, "GUNICORN_CMD_ARGS is '--threads many'"),
+        ({"environ": {"GUNICORN_CMD_ARGS": "--no-such-flag"}}, "unrecognized arguments"),
+        ({"environ": {"GUNICORN_CMD_ARGS": "'unclosed"}}, "No closing quotation"),
+        ({"environ": {"GUNICORN_CMD_ARGS": "shop.wsgi"}}, "options only"),
+        ({"environ": {"GUNICORN_CMD_ARGS": "--reload"}}, "serve old code"),
+        ({"block": "fast"}, "must be a dictionary"),
+        ({"block": {"GUNICORN": ["workers"]}}, "must be a dictionary"),
+        ({"block": {"GUNICORN": {"pre_fork": lambda one: None}}}, "arity"),
+        ({"block": {"GUNICORN": {"pre_fork": "no.such.module.hook"}}}, "no.such.module"),
+        ({"flags": {"config": "nowhere.py"}}, "there is no such file"),
+        ({"flags": {"config": "python:shop.conf"}}, "only files are read"),
+        ({"block": {"CONFIG": 5}}, "must be a path"),
+    ],
+)
+def test_wrong_inputs_get_one_clear_line(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ProdserveError) as caught:
+        options(**given)
+    assert words in str(caught.value)
+
+
+def test_a_broken_config_file_names_its_line(tmp_path: Any) -> None:
+    conf = tmp_path / "conf.py"
+    conf.write_text("threads = 2\nworkers = undefined\n")
+    with pytest.raises(ProdserveError, match=r"conf\.py, line 2: NameError"):
+        options({"config": str(conf)})
+    conf.write_text("threads = (\n")
+    with pytest.raises(ProdserveError, match=r"conf\.py, line 1: SyntaxError"):
+        options({"config": str(conf)})
+
+
+def test_what_gunicorn_could_do_but_we_decide_is_a_note() -> None:
+    resolved = options(block={"GUNICORN": {"wsgi_app": "shop.wsgi", "daemon": False}})
+    assert not resolved.gunicorn
+    assert any("WSGI_APPLICATION" in note for note in resolved.notes)
