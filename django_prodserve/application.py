@@ -24,7 +24,7 @@ from .proxy import ProxyLayer, parse_trust
 
 if TYPE_CHECKING:
     from .plan import Plan
-    from .static import StaticFiles
+    from .staticfiles import StaticFiles
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from . import __version__
 from .gunicorn_settings import gunicorn_settings
 from .units import format_cpus, format_duration, format_size
 
@@ -65,8 +66,9 @@ def show(name: str, value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def words_at_start(plan: Plan, static: str) -> Iterator[str]:
+def words_at_start(plan: Plan, static: str, django: str) -> Iterator[str]:
     """Yield the few lines that an operator reads before the address."""
+    yield f"django-prodserve {__version__}, Django {django}, settings {plan.settings.value}"
     yield f"workers   {plan.workers.value} x {plan.threads.value} threads: {_because(plan)}"
     yield f"static    {static}"
     yield f"database  {plan.database.value}"

@@ -55,6 +55,14 @@ def new_config() -> Any:
         return Config()
 
 
+def workers_user(named: object) -> int:
+    """Return the user id that Gunicorn's ``user`` setting means; ``named`` has been validated."""
+    config = new_config()
+    config.set("user", named)
+    uid: int = config.uid
+    return uid
+
+
 def read_block(block: object, problems: list[str]) -> Settings:
     """Return what ``PRODSERVE["GUNICORN"]`` says."""
     if not isinstance(block, Mapping):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .options import Options, Sourced
     from .platforms import Platform
     from .project import Project
-    from .static import StaticChoice
+    from .staticfiles import StaticChoice
 
 UNLIMITED_CPUS = 8  # a container without a CPU limit shares its node with others
 

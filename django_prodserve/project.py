@@ -12,7 +12,7 @@ from typing import Any
 
 from django.conf import settings
 
-from .static import StaticChoice, choose_static
+from .staticfiles import StaticChoice, choose_static
 
 
 @dataclass(frozen=True, kw_only=True)

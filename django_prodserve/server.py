@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+import django
 from django.conf import settings
 from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
@@ -23,10 +24,11 @@ from .application import WSGI, build, warm_up
 from .errors import ProdserveError
 from .explain import words_at_start
 from .gunicorn_settings import gunicorn_settings
+from .gunicorn_sources import workers_user
 from .plan import Plan
 from .runtime import hooks
 from .runtime.logs import make_visible
-from .static import StaticFiles, describe, missing_names, prepare_static
+from .staticfiles import StaticFiles, describe, missing_names, prepare_static
 
 Say = Callable[[str], object]
 Check = Callable[[], None]
@@ -65,12 +67,18 @@ def _bind(plan: Plan) -> list[socket.socket]:
 
 def _introduce(plan: Plan, say: Say) -> StaticFiles:
     """Prepare the static files and say the few lines that come before the address."""
-    static = prepare_static(plan.static_choice)
-    for line in words_at_start(plan, describe(static)):
+    static = prepare_static(plan.static_choice, served_by=_workers_user(plan))
+    for line in words_at_start(plan, describe(static), django.__version__):
         say(line)
     for line in (*static.warnings, *missing_names()):
         say(f"warning: {line}")
     return static
+
+
+def _workers_user(plan: Plan) -> int | None:
+    """Return the user id of the workers where Gunicorn's ``user`` names one; they must read the files."""
+    user = plan.gunicorn.get("user")
+    return workers_user(user.value) if user else None
 
 
 def _load(plan: Plan, static: StaticFiles) -> tuple[WSGI, str]:

@@ -6,7 +6,7 @@ import django
 
 from .application import build, warm_up
 from .pipeline import plan_now
-from .static import prepare_static
+from .staticfiles import prepare_static
 
 django.setup(set_prefix=False)
 _plan = plan_now({})

@@ -10,7 +10,7 @@ from django_prodserve.plan import Plan, make_plan
 from django_prodserve.platforms import NOWHERE, Platform
 from django_prodserve.project import Database, Project
 from django_prodserve.resolve import resolve
-from django_prodserve.static import StaticChoice
+from django_prodserve.staticfiles import StaticChoice
 from django_prodserve.units import GIB
 
 

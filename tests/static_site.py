@@ -11,7 +11,7 @@ from wsgiref.validate import validator
 
 from django.test import override_settings
 
-from django_prodserve.static import StaticFiles, choose_static, prepare_static
+from django_prodserve.staticfiles import StaticFiles, choose_static, prepare_static
 
 DEFAULT_STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},

@@ -17,7 +17,7 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 from django_prodserve.errors import ProdserveError
-from django_prodserve.static import choose_static, describe, prepare_static
+from django_prodserve.staticfiles import choose_static, describe, prepare_static
 from tests.static_site import DEFAULT_STORAGES, a_project, ask, django
 
 HERE = "tests.test_static"
@@ -166,10 +166,10 @@ def test_a_project_without_staticfiles_is_left_alone():
     script = (
         "import sys, django; from django.conf import settings\n"
         "settings.configure(STATIC_URL='static/', STATIC_ROOT='/nowhere'); django.setup()\n"
-        "from django_prodserve.static import *\n"
+        "from django_prodserve.staticfiles import *\n"
         "files = prepare_static(choose_static())\n"
         "assert files.layer(print) is print and not missing_names()\n"
-        "assert not [name for name in sys.modules if 'staticfiles' in name or 'whitenoise' in name]\n"
+        "assert not [name for name in sys.modules if 'contrib.staticfiles' in name or 'whitenoise' in name]\n"
         "print(describe(files))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -425,7 +425,7 @@ def test_the_description_without_brotli(tmp_path):
         "util.find_spec = lambda name, *rest: None if name == 'brotli' else find(name, *rest)\n"
         "settings.configure(STATIC_URL='s/', STATICFILES_DIRS=['assets'],\n"
         "                   INSTALLED_APPS=['django.contrib.staticfiles']); django.setup()\n"
-        "from django_prodserve.static import *\n"
+        "from django_prodserve.staticfiles import *\n"
         "print(describe(prepare_static(choose_static())))"
     )
     environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent.parent)}

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from django.contrib.staticfiles.finders import BaseFinder
 
-from django_prodserve import static_cache
-from django_prodserve.collect import CannotCollectError, collect, fingerprint, list_sources
+from django_prodserve.staticfiles import cache as static_cache
+from django_prodserve.staticfiles.collect import CannotCollectError, collect, fingerprint, list_sources
 from tests.static_site import FILES, a_project
 
-OURS = {"BACKEND": "django_prodserve.static_storage.LenientStorage", "OPTIONS": {}}
+OURS = {"BACKEND": "django_prodserve.staticfiles.storage.LenientStorage", "OPTIONS": {}}
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -209,7 +209,7 @@ class TestPruning:
     def test_one_that_a_server_holds_stays(self, base):
         first, _, third = (self.build(base, name, age) for name, age in [("a", 30), ("b", 20), ("c", 0)])
         script = (
-            "import sys, pathlib; from django_prodserve import static_cache as cache\n"
+            "import sys, pathlib; from django_prodserve.staticfiles import cache\n"
             "base, directory = map(pathlib.Path, sys.argv[1:])\n"
             "print(cache.take(base, directory), flush=True); sys.stdin.read()"
         )
@@ -293,7 +293,7 @@ def test_servers_that_start_together_agree(project):
         f"settings.configure(STATIC_URL='s/', STATICFILES_DIRS=[{str(project.source)!r}],\n"
         f"    BASE_DIR={str(project.place)!r}, INSTALLED_APPS=['django.contrib.staticfiles'])\n"
         "django.setup(); sys.stdin.readline()\n"
-        "from django_prodserve.static import *\n"
+        "from django_prodserve.staticfiles import *\n"
         "files = prepare_static(choose_static())\n"
         "told = [files.choice.mode, files.directory, files.count, list(files.warnings)]\n"
         "import json; print(json.dumps(told))"
@@ -318,7 +318,7 @@ def test_servers_that_start_together_agree(project):
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path):
     script = (
-        "import resource, pathlib, sys; from django_prodserve import static_cache as cache\n"
+        "import resource, pathlib, sys; from django_prodserve.staticfiles import cache\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         "base = pathlib.Path(sys.argv[1])\n"
         "def fill(directory):\n"

@@ -294,7 +294,7 @@ def test_a_real_server_sends_the_file(project):
         f"    STATICFILES_DIRS=[{str(project.source)!r}], INSTALLED_APPS=['django.contrib.staticfiles'])\n"
         "django.setup()\n"
         "from django.core.handlers.wsgi import WSGIHandler\n"
-        "from django_prodserve.static import *\n"
+        "from django_prodserve.staticfiles import *\n"
         "application = prepare_static(choose_static()).layer(WSGIHandler())\n"
     )
     repository = str(Path(__file__).parent.parent)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.template.backends.base import BaseEngine
 
-from django_prodserve.static import missing_names
+from django_prodserve.staticfiles import missing_names
 from tests.static_site import a_project
 
 DJANGO = "django.template.backends.django.DjangoTemplates"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.templatetags.static import static
 
-from django_prodserve.static_storage import link_or_copy
+from django_prodserve.staticfiles.storage import link_or_copy
 from tests.static_site import DEFAULT_STORAGES, a_project, ask, django
 
 

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 from django.conf import STATICFILES_STORAGE_ALIAS, settings
 from django.core.exceptions import ImproperlyConfigured
 
-from .errors import ProdserveError
-from .static_choice import DJANGO_DEFAULT, FIX, LOST, StaticChoice, Storage, choose_static, nothing_to_serve
-from .units import format_duration, format_size
+from ..errors import ProdserveError
+from ..units import format_duration, format_size
+from .choice import DJANGO_DEFAULT, FIX, LOST, StaticChoice, Storage, choose_static, nothing_to_serve
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-    from .static_layer import Site
+    from .layer import Site
 
 __all__ = ["StaticChoice", "StaticFiles", "choose_static", "describe", "missing_names", "prepare_static"]
 
@@ -54,7 +54,7 @@ class StaticFiles:
         """Return ``application`` with the files in front of it."""
         if self.site is None:
             return application
-        from .static_layer import Security, StaticLayer
+        from .layer import Security, StaticLayer
 
         return StaticLayer(self.site, Security.from_settings(), application)
 
@@ -84,7 +84,7 @@ def _prepare(choice: StaticChoice, storage: Storage, served_by: int | None) -> S
 
 def _from_collected(choice: StaticChoice, storage: Storage, served_by: int | None) -> StaticFiles:
     from .collect import CannotCollectError, collect, entry_at
-    from .static_storage import use_storage
+    from .storage import use_storage
 
     entry = storage.ours() if choice.compressed else storage.entry
     try:
@@ -110,7 +110,7 @@ def _downgraded(choice: StaticChoice, storage: Storage, reason: str, fix: str) -
 
 def _in_place(choice: StaticChoice, storage: Storage, lines: tuple[str, ...]) -> StaticFiles:
     """Serve the finders' files; hashed names exist nowhere then, so pages must not ask for them."""
-    from .static_storage import use_storage
+    from .storage import use_storage
 
     undo = _keep
     if storage.is_default or storage.is_hashing:
@@ -121,7 +121,7 @@ def _in_place(choice: StaticChoice, storage: Storage, lines: tuple[str, ...]) ->
 
 
 def _from_root(choice: StaticChoice, storage: Storage) -> StaticFiles:
-    from .static_storage import use_storage
+    from .storage import use_storage
 
     undo, lines = _keep, []
     if choice.compressed:
@@ -170,15 +170,9 @@ def _is_strict_without_manifest() -> bool:
     return names == {} and bool(getattr(staticfiles_storage, "manifest_strict", False))
 
 
-def _read(
-    choice: StaticChoice,
-    lines: tuple[str, ...],
-    *,
-    undo: Callable[[], None],
-    collected: bool = False,
-) -> StaticFiles:
+def _open_site(choice: StaticChoice) -> tuple[Site, list[str]]:
     """Let WhiteNoise read the files in; its own warnings become lines of ours."""
-    from .static_layer import Hit, Security, Site
+    from .layer import Security, Site
 
     with python_warnings.catch_warnings(record=True) as caught:
         python_warnings.simplefilter("always")
@@ -190,6 +184,16 @@ def _read(
         )
     if choice.compressed:
         site.files.pop(f"{choice.url}staticfiles.json", None)
+    return site, [*site.skipped, *(str(item.message) for item in caught)]
+
+
+def _read(
+    choice: StaticChoice, lines: tuple[str, ...], *, undo: Callable[[], None], collected: bool = False
+) -> StaticFiles:
+    """Read the files in and count them: a hashed name is a second name of the same file."""
+    from .layer import Hit
+
+    site, more_lines = _open_site(choice)
     hits = {url: hit for url, hit in site.files.items() if isinstance(hit, Hit)}
     hashed = {url for url, hit in hits.items() if hit.is_immutable}
     named = [hit for url, hit in hits.items() if url not in hashed] or list(hits.values())
@@ -199,7 +203,7 @@ def _read(
         size=sum(hit.size for hit in named),
         collected=collected,
         directory=choice.root,
-        warnings=(*lines, *site.skipped, *(str(item.message) for item in caught)),
+        warnings=(*lines, *more_lines),
         encodings=frozenset().union(*(hit.encodings for hit in named)),
         hashed=bool(hashed),
         site=site,
@@ -211,7 +215,7 @@ def missing_names(*, third_party: bool = False) -> list[str]:
     """Return a line for each ``{% static %}`` literal that names no file; ``third_party`` adds packages'."""
     if nothing_to_serve(wanted=True):
         return []
-    from .static_names import find_missing
+    from .names import find_missing
 
     return find_missing(third_party=third_party)
 

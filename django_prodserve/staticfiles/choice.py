@@ -17,11 +17,11 @@ from django.conf import STATICFILES_STORAGE_ALIAS, settings
 from django.core.files.storage import FileSystemStorage
 from django.utils.module_loading import import_string
 
-from .errors import ProdserveError
-from .static_cache import is_writable
+from ..errors import ProdserveError
+from .cache import is_writable
 
 DJANGO_DEFAULT = "django.contrib.staticfiles.storage.StaticFilesStorage"
-OURS = "django_prodserve.static_storage.LenientStorage"
+OURS = "django_prodserve.staticfiles.storage.LenientStorage"
 LOST = "plain names, cached for a minute, compressed only where a .gz or .br lies beside"
 FIX = "Set XDG_CACHE_HOME to a writable directory, or run collectstatic"
 
@@ -129,7 +129,7 @@ def _own_middleware() -> str:
     """Return the middleware that is the project's own version of WhiteNoise's, or an empty text."""
     from whitenoise.middleware import WhiteNoiseMiddleware
 
-    from .static_layer import middleware_classes
+    from .layer import middleware_classes
 
     for dotted, found in middleware_classes():
         if issubclass(found, WhiteNoiseMiddleware) and found is not WhiteNoiseMiddleware:

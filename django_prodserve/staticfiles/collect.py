@@ -19,7 +19,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.files.storage import FileSystemStorage
 
-from .static_cache import PRIVATE, SHARED, bases, build, prune, take
+from .cache import PRIVATE, SHARED, bases, build, prune, take
 
 READ_BELOW = 2**20  # larger files are known by size and date; reading the 130 of admin takes 3 ms
 
@@ -173,7 +173,7 @@ def fill(directory: Path, sources: dict[str, Source], entry: dict[str, Any]) -> 
     """Do collectstatic's work into ``directory`` with the storage ``entry``; return a line per problem."""
     from django.core.files.storage import storages
 
-    from .static_storage import LenientStorage, use_storage
+    from .storage import LenientStorage, use_storage
 
     undo = use_storage(entry_at(entry, directory), static_root=str(directory))
     try:

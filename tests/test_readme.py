@@ -1,0 +1,43 @@
+"""The README says what is true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from django_prodserve import __version__
+from django_prodserve.command_line import ACTIONS
+from django_prodserve.options import reference
+from django_prodserve.platforms import RULES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def options_table() -> str:
+    """Return the reference as it must stand in the README."""
+    lines = ["| Flag | Default | What it does |", "| --- | --- | --- |"]
+    for flag, _, _, default, text in reference():
+        lines.append(f"| `{flag}` | {default} | {text.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines)
+
+
+def test_the_options_reference_is_what_the_code_says() -> None:
+    found = README.partition("<!-- options -->\n")[2].partition("<!-- /options -->")[0].strip()
+    assert found == options_table(), f"The table should be:\n{options_table()}"
+
+
+@pytest.mark.parametrize("name", ["serve", "test"])
+def test_each_of_the_two_commands_is_one_copyable_line(name: str) -> None:
+    block = README.partition(f"<!-- {name} line -->\n```sh\n")[2].partition("\n```")[0]
+    assert block.count("\n") == 0
+    assert block.startswith("python -m venv .venv && ")
+
+
+def test_actions_platforms_and_version_are_named() -> None:
+    assert all(re.search(rf"^  {action} ", README, re.MULTILINE) for action in ACTIONS)
+    assert all(rule.name in README for rule in RULES)
+    assert f"django-prodserve {__version__}," in README
+    assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
