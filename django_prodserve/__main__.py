@@ -11,6 +11,7 @@ import os
 import sys
 from typing import NoReturn
 
+from .command_line import WINDOWS, chosen_action
 from .errors import ProdserveError
 
 
@@ -18,8 +19,6 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command; exit 2 for what was typed wrongly, 1 for what the project does wrong."""
     arguments = sys.argv[1:] if argv is None else argv
     if sys.platform == "win32":
-        from .management.commands.prodserve import WINDOWS
-
         _fail(WINDOWS, 1)
     from .management.commands.prodserve import Command
 
@@ -27,8 +26,6 @@ def main(argv: list[str] | None = None) -> None:
     program = ["python -m django_prodserve", ""]
     try:
         # Parsed before Django is set up: --help, --version and a wrong flag need no project.
-        from .command_line import chosen_action
-
         parsed = command.create_parser(*program).parse_args(arguments)
         chosen_action(parsed.action)
     except ProdserveError as error:

@@ -69,7 +69,7 @@ def warm_up(application: WSGI, path: str) -> str:
         statuses.append(status)
 
     def note(**kwargs: Any) -> None:
-        errors.append(str(failure(f"the warm-up request {path} raised", sys.exc_info()[1] or Exception())))
+        errors.append(_raised(path, sys.exc_info()[1] or Exception()))
 
     got_request_exception.connect(note)
     try:
@@ -79,12 +79,16 @@ def warm_up(application: WSGI, path: str) -> str:
                 pass
             getattr(response, "close", lambda: None)()
     except Exception as error:  # a broken application must be told, whatever it raises
-        return str(failure(f"the warm-up request {path} raised", error))
+        return _raised(path, error)
     finally:
         got_request_exception.disconnect(note)
     if statuses and statuses[0].startswith("5"):
         return errors[0] if errors else f"the warm-up request {path} was answered with {statuses[0]}"
     return ""
+
+
+def _raised(path: str, error: BaseException) -> str:
+    return str(failure(f"the warm-up request {path} raised", error)).replace("\n ", ";")
 
 
 @contextmanager

@@ -28,9 +28,15 @@ LATER = {
     "export": "use `prodserve plan --gunicorn-conf`",
 }
 
+WINDOWS = (
+    "prodserve runs on Linux and macOS: Gunicorn needs fork. On Windows use WSL, or a container "
+    "(and runserver for development)."
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the action and every option to a parser."""
+    parser.usage = "%(prog)s [ACTION] [options]"
     actions = "; ".join(f"{name}: {text}" for name, text in ACTIONS.items())
     parser.add_argument("action", nargs="*", default=[], metavar="ACTION", help=actions)
     parser.add_argument(
@@ -45,14 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-checks", action="store_true", default=False, help="Skip Django's system checks."
     )
+    defaults = {flag: default for flag, _, _, default, _ in options.reference()}
     for row in options.rows():
-        _add_row(parser, row.name, row.metadata)
+        _add_row(parser, row.name, row.metadata, defaults[options.flag_name(row.name)])
 
 
-def _add_row(parser: argparse.ArgumentParser, name: str, metadata: Any) -> None:
+def _add_row(parser: argparse.ArgumentParser, name: str, metadata: Any, default: str) -> None:
     flags = [metadata["short"]] if metadata["short"] else []
     flags.append(options.flag_name(name))
-    text = metadata["help"].replace("%", "%%")
+    text = f"{metadata['help']} Default: {default}.".replace("%", "%%")
     if name in SWITCHES:
         parser.add_argument(
             *flags,

@@ -24,7 +24,8 @@ def gunicorn_settings(plan: Plan) -> dict[str, Any]:
     """Return every setting that differs from Gunicorn's defaults, but for the hooks of ours."""
     settings = {name: _as_gunicorn(value) for name, value in _from_rows(plan)}
     settings |= DECIDED_BY_LAYERS
-    settings["logger_class"] = "django_prodserve.runtime.logs.Logger"
+    kind = "StatsdLogger" if "statsd_host" in plan.gunicorn else "Logger"
+    settings["logger_class"] = f"django_prodserve.runtime.logs.{kind}"
     settings["proc_name"] = "prodserve"
     # Its default place fails in containers without HOME, and a second server would steal it.
     settings["control_socket_disable"] = True

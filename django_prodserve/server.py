@@ -184,6 +184,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def trial(self) -> None:
         """Without preload: check and load in a process of its own; what fails does so before we listen."""
         receiving, sending = os.pipe()
+        hooks.close_connections()
         child = os.fork()
         if not child:
             os.close(receiving)
@@ -222,6 +223,21 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
         # "systemd" is Gunicorn's word for sockets that are not its own: it does not unlink their paths.
         self.systemd = True
         super().start()
+
+    def spawn_worker(self) -> int | None:
+        """Fork a worker that cannot miss a signal to stop: it waits until the worker has its handlers.
+
+        Gunicorn loses a SIGTERM between the fork and ``init_signals``; stopping then takes all of
+        graceful_timeout. The worker's side is in ``hooks.post_worker_init``.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, hooks.STOPPING)
+        arbiter_pid = os.getpid()
+        try:
+            pid: int | None = super().spawn_worker()
+            return pid
+        finally:
+            if os.getpid() == arbiter_pid:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, hooks.STOPPING)
 
     def handle_hup(self) -> None:
         self._refuse("SIGHUP")

@@ -1,7 +1,7 @@
 """What happens around a fork: our hooks, and the user's beside them.
 
-``pre_fork`` runs in the arbiter, ``post_worker_init`` and ``worker_exit`` in the worker's main thread.
-Gunicorn ends the server when a hook raises, so each of the user's is guarded.
+``on_starting`` and ``pre_fork`` run in the arbiter, ``post_worker_init`` and ``worker_exit`` in the
+worker's main thread. Gunicorn ends the server when a hook raises, so each of the user's is guarded.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import signal
 import tempfile
 from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings
 from django.core.cache import caches
 from django.db import connections
 
@@ -42,6 +44,20 @@ NAMES = (
 """Gunicorn's hooks whose result nobody reads; ``ssl_context`` returns one and passes through as it is."""
 
 
+def on_starting(arbiter: Any) -> None:
+    """Make the arbiter's lines visible and close connections: not every fork calls ``pre_fork``."""
+    show_lines(arbiter.log)
+    close_connections()
+
+
+def show_lines(log: Any) -> None:
+    """Make lines visible once the settings, and with them LOGGING, are loaded in this process."""
+    from .logs import make_visible
+
+    if settings.configured:  # not in plain Gunicorn's arbiter without preload
+        make_visible(log, settings.LOGGING)
+
+
 def pre_fork(arbiter: Any, worker: Any) -> None:
     """Give the child nothing that two processes must not share, and memory that stays shared."""
     close_connections()
@@ -57,6 +73,8 @@ def close_connections() -> None:
 
     A pool that was inherited gives one worker's rows to another: 12 of 30 answers were wrong without this.
     """
+    if not settings.configured:
+        return
     for connection in connections.all(initialized_only=True):
         connection.close()
         if connection.alias in getattr(connection, "_connection_pools", {}):
@@ -64,14 +82,14 @@ def close_connections() -> None:
     caches.close_all()
 
 
+STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+"""Signals that wait while a worker is forked, until it has handlers of its own."""
+
+
 def post_worker_init(worker: Any) -> None:
-    """Make the lines of a worker visible that has just loaded the application for itself."""
-    from django.conf import settings
-
-    from .logs import Logger, make_visible
-
-    if isinstance(worker.log, Logger):
-        make_visible(worker.log, settings.LOGGING)
+    """Let waiting signals in, and make the lines of a worker visible that has just loaded by itself."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    show_lines(worker.log)
 
 
 def worker_exit(arbiter: Any, worker: Any) -> None:
@@ -81,10 +99,14 @@ def worker_exit(arbiter: Any, worker: Any) -> None:
 
 
 OURS: dict[str, Hook] = {
+    "on_starting": on_starting,
     "pre_fork": pre_fork,
     "post_worker_init": post_worker_init,
     "worker_exit": worker_exit,
 }
+
+CLOSING = {"pre_fork", "worker_exit"}
+"""Hooks where ours goes last: a connection that the user's has just opened must not stay open."""
 
 
 def all_hooks(users: dict[str, Any]) -> dict[str, Hook]:
@@ -93,19 +115,20 @@ def all_hooks(users: dict[str, Any]) -> dict[str, Hook]:
 
 
 def hook(name: str, users: Any = None) -> Hook:
-    """Return our hook of this name with the user's behind it; the user's may be a dotted path."""
+    """Return our hook of this name and the user's as one; the user's may be a dotted path."""
     ours = OURS.get(name)
     if users is None:
         assert ours is not None
         return ours
-    guarded = guard(name, _loaded(name, users))
+    guarded = guard(name, _loaded(name, users), _title(users))
     if ours is None:
         return guarded
+    pair = (guarded, ours) if name in CLOSING else (ours, guarded)
 
     @functools.wraps(ours)
     def both(*args: Any) -> None:
-        ours(*args)
-        guarded(*args)
+        for each in pair:
+            each(*args)
 
     return both
 
@@ -120,18 +143,26 @@ def _loaded(name: str, users: Any) -> Hook:
     return loaded
 
 
-def guard(name: str, users: Hook) -> Hook:
-    """Return the user's hook such that what it raises is logged by name and ends nothing."""
+def _title(users: Any) -> str:
+    """Return what the user calls this hook."""
+    if isinstance(users, str):
+        return users
+    named = users if hasattr(users, "__qualname__") else type(users)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def guard(name: str, users: Hook, title: str) -> Hook:
+    """Return the user's hook such that what it raises is logged by name and ends nothing.
+
+    ``sys.exit`` is no error: who calls it in a hook wants this process to end.
+    """
 
     @functools.wraps(users)
     def guarded(*args: Any) -> None:
         try:
             users(*args)
         except Exception:  # whatever a hook raises: Gunicorn would end the server
-            log = args[0].log if args and getattr(args[0], "log", None) else None
-            where = f"{getattr(users, '__module__', '?')}.{getattr(users, '__qualname__', '?')}"
-            if log is not None:
-                log.exception("The hook %s (%s) raised; the server goes on.", name, where)
+            args[0].log.exception("The hook %s (%s) raised; the server goes on.", name, title)
 
     return guarded
 

@@ -36,6 +36,14 @@ def test_it_serves_says_so_and_stops_cleanly(env: Any, command: Any, number: int
         assert "Traceback" not in server.output
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_stop_right_after_the_start_is_not_lost(env: Any, number: int, attempt: int) -> None:
+    """A worker that missed the signal would be waited for until the graceful timeout."""
+    with serving("--workers", "4", "--graceful-timeout", "10m", env=env()) as server:
+        assert server.stop(number) == 0
+
+
 def test_the_settings_that_are_loaded_serve_whatever_wsgi_py_says(env: Any) -> None:
     with serving(env=env()) as server:
         assert server.get("/settings/").text == "shop.settings shop.settings"

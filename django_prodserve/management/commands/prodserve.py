@@ -14,11 +14,6 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from ... import __version__, command_line
 from ...errors import ProdserveError
 
-WINDOWS = (
-    "prodserve runs on Linux and macOS: Gunicorn needs fork. On Windows use WSL, or a container "
-    "(and runserver for development)."
-)
-
 
 class Parser(command_line.FlatParser, CommandParser):
     """Django's parser with our manners."""
@@ -52,7 +47,7 @@ class Command(BaseCommand):
     def handle(self, *, action: Any = None, **flags: Any) -> None:
         started = time.monotonic()
         if sys.platform == "win32":
-            raise CommandError(WINDOWS)
+            raise CommandError(command_line.WINDOWS)
         try:
             self.act(command_line.chosen_action(action), flags, started)
         except ProdserveError as error:
