@@ -8,3 +8,7 @@ class ProdserveConfig(AppConfig):
 
     name = "django_prodserve"
     verbose_name = "prodserve"
+
+    def ready(self) -> None:
+        """Register the preflight for ``manage.py check --deploy``."""
+        from . import checks  # noqa: F401, registers itself

@@ -83,7 +83,7 @@ def _add_row(parser: argparse.ArgumentParser, name: str, metadata: Any, default:
         )
 
 
-SWITCHES = {"preload", "static", "collect"}
+SWITCHES = {"preload", "static", "collect", "local", "strict", "allow_debug"}
 
 
 class FlatParser(argparse.ArgumentParser):

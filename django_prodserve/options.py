@@ -235,6 +235,24 @@ class Options:
         "Collect static files into a private directory where STATIC_ROOT is unset or empty.",
         why="nobody has to remember collectstatic",
     )
+    local: bool = option(
+        False,
+        parsers.boolean,
+        "Try a project on this machine: loopback only, DEBUG off, localhost allowed, plain http.",
+        why="this is production",
+    )
+    strict: bool = option(
+        False,
+        parsers.boolean,
+        "Refuse to serve where there are warnings.",
+        why="warnings are told and do not stop a site",
+    )
+    allow_debug: bool = option(
+        False,
+        parsers.boolean,
+        "Serve although DEBUG is on.",
+        why="DEBUG shows settings and source code to visitors",
+    )
     config: str | None = option(
         None,
         parsers.path,

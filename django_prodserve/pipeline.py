@@ -13,11 +13,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
 
-from . import gunicorn_sources, parsers, resolve
+from . import gunicorn_sources, local, parsers, resolve
 from .errors import ProdserveError
 from .machine import Machine
 from .options import Options, Sourced
@@ -29,16 +30,19 @@ from .resolve import Layer
 
 def plan_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Plan:
     """Look at the wishes, the machine and the project as they are now, and decide."""
+    return inspect_now(flags, environ)[0]
+
+
+def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> tuple[Plan, Project]:
+    """Decide, and return the project's facts too, for the preflight."""
     platform = recognise(environ)
     wishes = gather(flags, environ, getattr(settings, "PRODSERVE", {}), platform)
+    if wishes.local:
+        local.refuse_in_public(wishes, platform)
+        wishes = replace(wishes, notes=(*local.apply(), *wishes.notes))
     project = Project.inspect(static=wishes.static, collect=wishes.collect)
-    return make_plan(
-        Machine.detect(environ=environ),
-        platform,
-        project,
-        wishes,
-        fork_safe=sys.platform != "darwin",
-    )
+    machine = Machine.detect(environ=environ)
+    return make_plan(machine, platform, project, wishes, fork_safe=sys.platform != "darwin"), project
 
 
 def gather(

@@ -57,6 +57,9 @@ class Plan:
     keyfile: Decision[str | None]
     access_log: Decision[str | None]
     log_level: Decision[str]
+    local: Decision[bool]
+    strict: Decision[bool]
+    allow_debug: Decision[bool]
     config: Decision[str | None]
 
     static_choice: StaticChoice
@@ -179,12 +182,15 @@ def choose_memory(machine: Machine, wishes: _Wishes) -> Decision[int | None]:
 
 def choose_bind(machine: Machine, wishes: _Wishes) -> Decision[tuple[str, ...]]:
     """Stated addresses; else all interfaces in a container, else loopback. A bare port follows that rule."""
-    host = "0.0.0.0" if machine.container else "127.0.0.1"
+    local = wishes.options.local
+    host = "0.0.0.0" if machine.container and not local else "127.0.0.1"
     stated = wishes.stated("bind")
     if stated is not None:
         why = "the platform sends requests there" if stated.source == "PORT" else stated.why
         full = tuple(f"{host}{each}" if each.startswith(":") else each for each in stated.value)
         return Decision(full, why, stated.source)
+    if local:
+        return Decision((f"{host}:8000",), "--local: this machine only")
     if machine.container:
         return Decision((f"{host}:8000",), f"in a container, whose address is private ({machine.container})")
     return Decision((f"{host}:8000",), "this machine only; --bind 0.0.0.0:8000 opens it to others")

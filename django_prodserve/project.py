@@ -23,7 +23,11 @@ class Database:
     vendor: str
     where: str
     max_age: float | None
-    pooled: bool
+    health_checks: bool = False
+    pool_size: int | None = None
+    """Most connections of the pool in each process; None without a pool."""
+    deferred: bool = False
+    """Whether transactions of this sqlite database begin as readers and may fail when they write."""
 
     @property
     def counts(self) -> bool:
@@ -46,6 +50,16 @@ class Project:
     brotli: bool
     gunicorn_conf: bool
     """Whether a gunicorn.conf.py lies in the working directory."""
+    insecure_key: bool = False
+    local_caches: tuple[str, ...] = ()
+    """Caches in the memory of one process that the project relies on."""
+    local_sessions: bool = False
+    """Whether sessions are kept in such a cache."""
+    local_channels: bool = False
+    """Whether a channel layer is kept in the memory of one process."""
+    ssl_redirect: bool = False
+    prodserver: bool = False
+    """Whether the other project, django-prodserver, is installed too."""
 
     @classmethod
     def inspect(cls, *, static: bool = True, collect: bool = True) -> Project:
@@ -58,6 +72,14 @@ class Project:
             debug=bool(settings.DEBUG),
             allowed_hosts=tuple(settings.ALLOWED_HOSTS),
             databases=tuple(read_database(alias, entry) for alias, entry in settings.DATABASES.items()),
+            local_caches=read_local_caches(),
+            local_sessions=bool(_session_cache() in _locmem_caches() and _uses_cache_sessions()),
+            local_channels=any(
+                str(layer.get("BACKEND", "")).endswith(".InMemoryChannelLayer")
+                for layer in getattr(settings, "CHANNEL_LAYERS", {}).values()
+            ),
+            ssl_redirect=bool(settings.SECURE_SSL_REDIRECT),
+            prodserver=any(str(app).startswith("django_prodserver") for app in settings.INSTALLED_APPS),
             static=choose_static(wanted=static, collect=collect),
             brotli=importlib.util.find_spec("brotli") is not None,
             gunicorn_conf=os.path.exists("gunicorn.conf.py"),
@@ -86,10 +108,44 @@ def read_database(alias: str, entry: dict[str, Any]) -> Database:
     else:
         where = f"{name}@{host}" if host else name
     max_age = entry.get("CONN_MAX_AGE", 0)
+    options = entry.get("OPTIONS") or {}
     return Database(
         alias=alias,
         vendor=vendor,
         where=where,
         max_age=None if max_age is None else float(max_age),
-        pooled=bool((entry.get("OPTIONS") or {}).get("pool")),
+        health_checks=bool(entry.get("CONN_HEALTH_CHECKS")),
+        pool_size=_pool_size(options.get("pool")),
+        deferred=vendor == "sqlite" and options.get("transaction_mode", "DEFERRED").upper() == "DEFERRED",
     )
+
+
+def _pool_size(pool: Any) -> int | None:
+    """psycopg's ConnectionPool keeps 4 connections where nothing is said, and no more than min_size."""
+    if not pool:
+        return None
+    sizes = pool if isinstance(pool, dict) else {}
+    return int(sizes.get("max_size") or sizes.get("min_size") or 4)
+
+
+def _locmem_caches() -> tuple[str, ...]:
+    entries = settings.CACHES.items()
+    return tuple(alias for alias, entry in entries if str(entry.get("BACKEND", "")).endswith(".LocMemCache"))
+
+
+def _uses_cache_sessions() -> bool:
+    return "backends.cache" in settings.SESSION_ENGINE
+
+
+def _session_cache() -> str:
+    return str(settings.SESSION_CACHE_ALIAS)
+
+
+def read_local_caches() -> tuple[str, ...]:
+    """Name the caches in process memory that are used: those the settings name, or that a middleware needs.
+
+    Django's own default is such a cache; a project that never says CACHES rarely knows of it or uses it.
+    """
+    named = settings.is_overridden("CACHES")
+    cached = any("CacheMiddleware" in str(name) for name in settings.MIDDLEWARE)
+    return _locmem_caches() if named or cached else ()

@@ -32,15 +32,16 @@ from .staticfiles import StaticFiles, describe, missing_names, prepare_static
 
 Say = Callable[[str], object]
 Check = Callable[[], None]
+Preflight = Callable[[], list[str]]
 
 
-def serve(plan: Plan, say: Say, check_project: Check, started: float) -> NoReturn:
+def serve(plan: Plan, say: Say, preflight: Preflight, check_project: Check, started: float) -> NoReturn:
     """Serve this plan until a signal ends it, then exit the process. ``started`` is a monotonic time."""
     signal.signal(signal.SIGTERM, stop_early)
     sockets = _bind(plan)
     arbiter_pid = os.getpid()
     try:
-        static = _introduce(plan, say)
+        static = _introduce(plan, say, preflight())
         Server(plan, static, sockets, say, check_project, started).run()
     finally:
         if os.getpid() == arbiter_pid:  # workers come through here too when they exit
@@ -49,11 +50,11 @@ def serve(plan: Plan, say: Say, check_project: Check, started: float) -> NoRetur
     raise AssertionError("the arbiter's loop ends by SystemExit")
 
 
-def check(plan: Plan, say: Say, check_project: Check) -> None:
+def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> None:
     """Do what serving does up to the fork: try the address, collect, check, load, warm up."""
     for bound in _bind(plan):
         listeners.close(bound)
-    static = _introduce(plan, say)
+    static = _introduce(plan, say, preflight())
     check_project()
     warning = _load(plan, static)[1]
     if warning:
@@ -65,12 +66,12 @@ def _bind(plan: Plan) -> list[socket.socket]:
     return listeners.bind(plan.bind.value, plan.umask.value)
 
 
-def _introduce(plan: Plan, say: Say) -> StaticFiles:
+def _introduce(plan: Plan, say: Say, warnings: list[str]) -> StaticFiles:
     """Prepare the static files and say the few lines that come before the address."""
     static = prepare_static(plan.static_choice, served_by=_workers_user(plan))
     for line in words_at_start(plan, describe(static), django.__version__):
         say(line)
-    for line in (*static.warnings, *missing_names()):
+    for line in (*warnings, *static.warnings, *missing_names()):
         say(f"warning: {line}")
     return static
 

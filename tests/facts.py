@@ -38,7 +38,7 @@ def machine(cpus: float = 2.0, memory: int | None = 8 * GIB, **facts: Any) -> Ma
 
 def postgresql(alias: str = "default") -> Database:
     """Return a database whose server counts connections."""
-    return Database(alias=alias, vendor="postgresql", where="shop@db", max_age=0, pooled=False)
+    return Database(alias=alias, vendor="postgresql", where="shop@db", max_age=0)
 
 
 def project(**facts: Any) -> Project:
@@ -50,7 +50,7 @@ def project(**facts: Any) -> Project:
         "debug": False,
         "allowed_hosts": ("shop.example",),
         "databases": (
-            Database(alias="default", vendor="sqlite", where="db.sqlite3", max_age=0, pooled=False),
+            Database(alias="default", vendor="sqlite", where="db.sqlite3", max_age=0),
         ),
         "static": StaticChoice(mode="collect", why="STATIC_ROOT is unset"),
         "brotli": True,

@@ -60,33 +60,38 @@ class Command(BaseCommand):
         # Late: the plan reads settings, and importing Gunicorn parses the environment.
         from ...explain import as_json, explain
         from ...gunicorn_conf import render_conf, search_path
-        from ...pipeline import plan_now
+        from ...pipeline import inspect_now
 
         wants_plan = [name for name in ("json", "gunicorn_conf") if flags.get(name)]
         if wants_plan and action != "plan":
             flag = "--" + wants_plan[0].replace("_", "-")
             raise ProdserveError(f"{flag} goes with plan: write prodserve plan {flag}")
-        plan = plan_now(flags)
+        plan, project = inspect_now(flags)
         if flags.get("gunicorn_conf"):
             self.stdout.write(render_conf(plan, os.getcwd(), search_path()), ending="")
         elif action == "plan":
             self.stdout.write(as_json(plan) if flags.get("json") else explain(plan))
         else:
-            self.start(action, plan, flags, started)
+            self.start(action, plan, project, flags, started)
 
-    def start(self, action: str, plan: Any, flags: dict[str, Any], started: float) -> None:
-        """Check or serve; Django's own checks run when the address is bound."""
-        from ... import server
+    def start(self, action: str, plan: Any, project: Any, flags: dict[str, Any], started: float) -> None:
+        """Check or serve; both kinds of checks run when the address is bound."""
+        from ... import checks, server
+
+        skipped = flags.get("skip_checks")
+
+        def preflight() -> list[str]:
+            return [] if skipped else checks.preflight(plan, project)
 
         def check_project() -> None:
-            if not flags.get("skip_checks"):
+            if not skipped:
                 self.check_project()
 
         if action == "check":
-            server.check(plan, self.say, check_project)
+            server.check(plan, self.say, preflight, check_project)
             self.say("ready to serve")
         else:
-            server.serve(plan, self.say, check_project, started)
+            server.serve(plan, self.say, preflight, check_project, started)
 
     def check_project(self) -> None:
         """Run Django's system checks; an exception in one of them is told in one message."""

@@ -1,0 +1,102 @@
+"""Ask each database once, over a short connection of its own, what the preflight must know.
+
+Lives in the command, before the fork. Nothing stays open, no pool is created, nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connections
+from django.db.migrations.executor import MigrationExecutor
+
+PATIENCE = 2  # seconds for one connection: a start must not hang on a database that is away
+
+# What limits connections, by vendor; the reserved ones are not for applications.
+_LIMITS = {
+    "postgresql": (
+        "SELECT current_setting('max_connections')::int"
+        " - current_setting('superuser_reserved_connections')::int"
+    ),
+    "mysql": "SELECT @@max_connections",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one database said; ``seconds`` is what the connection cost."""
+
+    alias: str
+    seconds: float = 0.0
+    error: str = ""
+    max_connections: int | None = None
+    pending: int = 0
+    """Migrations that are not applied."""
+
+
+def ask_all() -> tuple[Answer, ...]:
+    """Ask every database in DATABASES."""
+    return tuple(_ask(alias) for alias in connections if _vendor(alias) != "unknown")
+
+
+def _vendor(alias: str) -> str:
+    return str(connections[alias].vendor)
+
+
+def _ask(alias: str) -> Answer:
+    """Ask over a copy of the connection, so that the project's own stays as it is."""
+    connection = connections[alias].copy()
+    name = str(connection.settings_dict["NAME"])
+    if connection.vendor == "sqlite" and not _is_there(name):
+        return Answer(alias=alias, error=f"there is no file {name}; manage.py migrate makes it")
+    _impatient(connection)
+    started = time.perf_counter()
+    try:
+        with closing(connection):
+            connection.ensure_connection()
+            seconds = time.perf_counter() - started
+            limit = _limit(connection)
+            return Answer(alias=alias, seconds=seconds, max_connections=limit, pending=_pending(connection))
+    except Exception as error:  # drivers raise what they like; the preflight reports it
+        return Answer(alias=alias, error=str(error).strip().partition("\n")[0] or type(error).__name__)
+
+
+def _is_there(name: str) -> bool:
+    """Whether a sqlite file exists; connecting would make it. A memory database is always there."""
+    return ":memory:" in name or name.startswith("file:") or os.path.exists(name)
+
+
+def _impatient(connection: Any) -> None:
+    options = connection.settings_dict["OPTIONS"]
+    options.pop("pool", None)
+    if connection.vendor in {"postgresql", "mysql"}:
+        options["connect_timeout"] = PATIENCE
+
+
+def _limit(connection: Any) -> int | None:
+    query = _LIMITS.get(connection.vendor)
+    if query is None:
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        return int(cursor.fetchone()[0])
+
+
+def _pending(connection: Any) -> int:
+    """Count the migrations to apply. Routers keep apps from other databases: only the default counts."""
+    if connection.alias != "default":
+        return 0
+    executor = MigrationExecutor(connection)
+    return len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+
+
+def errors(answers: tuple[Answer, ...]) -> Iterator[str]:
+    """Yield a line for each database that did not answer."""
+    for answer in answers:
+        if answer.error:
+            yield f"{answer.alias}: {answer.error}"

@@ -1,0 +1,121 @@
+"""What is found before the port listens, with a real command on a real project."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from .serving import run, serving
+
+COMMAND = ("manage.py", "prodserve")
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+SQLITE = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+
+
+@pytest.mark.parametrize(
+    ("site", "words"),
+    [
+        ({"DEBUG": True}, "prodserve.E001"),
+        ({"ALLOWED_HOSTS": []}, "prodserve.E002"),
+        ({"WSGI_APPLICATION": None, "ASGI_APPLICATION": "shop.asgi.application"}, "prodserve.E003"),
+        ({"SECRET_KEY": ""}, "SECRET_KEY"),
+        ({"ROOT_URLCONF": "shop.nowhere"}, "shop.nowhere"),
+        ({"MIDDLEWARE": [*MIDDLEWARE, "shop.nowhere.Middleware"]}, "shop.nowhere"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_before_listening(env: Any, site: Any, words: str) -> None:
+    ended = run(*COMMAND, "--bind", "127.0.0.1:0", env=env(**site))
+    assert ended.returncode == 1
+    assert words in ended.stderr
+    assert " ready in " not in ended.stdout
+    assert "Traceback" not in ended.stderr
+
+
+def test_debug_can_be_allowed(env: Any) -> None:
+    with serving("--allow-debug", env=env(DEBUG=True)) as server:
+        assert server.get("/").status == 200
+
+
+def test_warnings_are_told_and_stop_nothing_unless_strict(env: Any) -> None:
+    with serving(env=env(DATABASES=SQLITE)) as server:
+        assert "prodserve.W001" in server.output
+        assert '"transaction_mode": "IMMEDIATE"' in server.output
+    ended = run(*COMMAND, "check", "--strict", "--bind", "127.0.0.1:0", env=env(DATABASES=SQLITE))
+    assert ended.returncode == 1
+    assert "--strict refuses to serve" in ended.stderr
+
+
+def test_silenced_means_silent(env: Any) -> None:
+    silenced = ["prodserve.W001", "prodserve.W008", "prodserve.W013"]
+    site = {"DATABASES": SQLITE, "SILENCED_SYSTEM_CHECKS": silenced}
+    ended = run(*COMMAND, "check", "--strict", "--bind", "127.0.0.1:0", env=env(**site))
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_same_under_check_deploy(env: Any) -> None:
+    ended = run("manage.py", "check", "--deploy", env=env(ALLOWED_HOSTS=[]))
+    assert "prodserve.E002" in ended.stderr
+    wrong = env(PRODSERVE={"WORKERS": "two"})
+    assert "prodserve.E004" in run("manage.py", "check", "--deploy", env=wrong).stderr
+
+
+def test_a_database_that_is_away_is_a_warning_within_seconds(env: Any) -> None:
+    pytest.importorskip("psycopg")
+    away = {"ENGINE": "django.db.backends.postgresql", "HOST": "127.0.0.1", "PORT": "1", "NAME": "shop"}
+    with serving(env=env(DATABASES={"default": away})) as server:
+        assert "prodserve.W016" in server.output
+        assert server.get("/").status == 200
+
+
+def test_a_sqlite_file_is_not_made_by_asking(env: Any, tmp_path: Any) -> None:
+    run(*COMMAND, "check", "--bind", "127.0.0.1:0", env=env())
+    assert not (tmp_path / "db.sqlite3").exists()
+    run("manage.py", "migrate", "-v0", env=env())
+    assert "W008" not in run(*COMMAND, "check", "--bind", "127.0.0.1:0", env=env()).stdout
+
+
+def test_local_is_the_newcomers_door(env: Any) -> None:
+    fresh = {
+        "DEBUG": True,
+        "ALLOWED_HOSTS": [],
+        "SECRET_KEY": "django-insecure-" + "x" * 50,
+        "SECURE_SSL_REDIRECT": True,
+        "SESSION_COOKIE_SECURE": True,
+    }
+    with serving("--local", env=env(**fresh)) as server:
+        assert server.address.startswith("http://127.0.0.1:")
+        for line in ("DEBUG = False", "ALLOWED_HOSTS = ", "SECRET_KEY = os.environ", "derived from DEBUG"):
+            assert line in server.output
+        assert server.get("/", headers={"Host": "localhost"}).status == 200
+        missing = server.get("/nowhere/")
+        assert missing.status == 404
+        assert "DEBUG" not in missing.text
+        login = server.get("/admin/login/")
+        assert "Secure" not in login.headers["set-cookie"]
+        assert re.search(r"/static/admin/css/base\.[0-9a-f]{12}\.css", login.text)
+
+
+@pytest.mark.parametrize(
+    ("flags", "extra", "words"),
+    [
+        (["--bind", "0.0.0.0:0"], {}, "this machine only"),
+        ([], {"DYNO": "web.1"}, "Heroku"),
+        ([], {"PORT": "5000"}, "PORT asks for 0.0.0.0:5000"),
+    ],
+)
+def test_local_is_refused_in_public(env: Any, flags: list[str], extra: dict[str, str], words: str) -> None:
+    ended = run(*COMMAND, "--local", *flags, env=env(extra))
+    assert ended.returncode == 1
+    assert words in ended.stderr
+
+
+def test_local_in_the_settings_counts_too(env: Any) -> None:
+    ended = run(*COMMAND, "plan", "--json", env=env(DEBUG=True, PRODSERVE={"LOCAL": True}))
+    assert json.loads(ended.stdout)["decisions"]["bind"]["value"] == ["127.0.0.1:8000"]

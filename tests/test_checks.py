@@ -1,0 +1,136 @@
+"""The preflight: each message for its cause, and none for a sound project."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.checks import CheckMessage, Error
+
+from django_prodserve import checks
+from django_prodserve.checks import Seen, preflight, problems
+from django_prodserve.databases import Answer
+from django_prodserve.errors import ProdserveError
+from django_prodserve.options import Sourced
+from django_prodserve.plan import make_plan
+from django_prodserve.platforms import NOWHERE, Platform
+from django_prodserve.project import Database
+from django_prodserve.resolve import resolve
+
+from .facts import machine, postgresql, project
+
+SOUND = Database(alias="default", vendor="sqlite", where="db.sqlite3", max_age=0)
+KEPT = dataclasses.replace(postgresql(), max_age=60, health_checks=True)
+
+
+def seen(
+    stated: dict[str, Any] | None = None, platform: Platform = NOWHERE, facts: Any = None, **more: Any
+) -> Seen:
+    """Return what the rules see of a sound project on a dull machine, with these differences."""
+    site = project(**{"databases": (SOUND,), **(facts or {})})
+    options = resolve([{name: Sourced(value, f"--{name}") for name, value in (stated or {}).items()}])
+    plan = make_plan(machine(), platform, site, options)
+    return Seen(plan=plan, project=site, **{"user_id": 1000, "somaxconn": 4096, **more})
+
+
+HEROKU = Platform(name="Heroku", marker="DYNO", values={}, why={})
+
+CAUSES: list[tuple[str, Seen, str]] = [
+    ("E001", seen(facts={"debug": True}), "DEBUG = False"),
+    ("E002", seen(facts={"allowed_hosts": ()}), "ALLOWED_HOSTS"),
+    ("E003", seen(facts={"asgi_only": True, "application": ""}), "WSGI_APPLICATION"),
+    ("W001", seen(facts={"databases": (dataclasses.replace(SOUND, deferred=True),)}), "IMMEDIATE"),
+    ("W002", seen(facts={"local_caches": ("default",)}), "Redis"),
+    ("W003", seen(facts={"local_sessions": True}), "SESSION_ENGINE"),
+    ("W004", seen(facts={"local_channels": True}), "channels_redis"),
+    ("W005", seen({"bind": "0.0.0.0:80", "certfile": "c"}, facts={"ssl_redirect": True}), ""),
+    ("W005", seen({"bind": "0.0.0.0:80"}, facts={"ssl_redirect": True}), "--trusted-proxies private"),
+    ("W006", seen({"bind": "0.0.0.0:80", "trusted_proxies": "*"}), "--trusted-proxies 10.0.0.5"),
+    ("W007", seen({"bind": "0.0.0.0:80"}), "--certfile"),
+    ("W008", seen(answers=(Answer(alias="default", pending=3),)), "manage.py migrate"),
+    (
+        "W009",
+        seen(facts={"databases": (dataclasses.replace(KEPT, health_checks=False),)}),
+        "CONN_HEALTH_CHECKS",
+    ),
+    ("W010", seen(facts={"databases": (postgresql(),)}), "CONN_MAX_AGE"),
+    (
+        "W011",
+        seen(facts={"databases": (dataclasses.replace(KEPT, max_age=0, pool_size=4),)}),
+        '"max_size": 16',
+    ),
+    (
+        "W012",
+        seen(facts={"databases": (KEPT,)}, answers=(Answer(alias="default", max_connections=20),)),
+        "--db-connections 10",
+    ),
+    ("W013", seen(user_id=0), "user of its own"),
+    ("W014", seen({"backlog": 9000}), "somaxconn"),
+    ("W015", seen(facts={"prodserver": True}), "INSTALLED_APPS"),
+    ("W016", seen(answers=(Answer(alias="default", error="refused"),)), "fails on every page"),
+]
+
+
+@pytest.mark.parametrize(("number", "what", "hint"), [cause for cause in CAUSES if cause[2]])
+def test_each_cause_has_its_message_with_a_way_out(number: str, what: Seen, hint: str) -> None:
+    found = {str(message.id): message for message in problems(what)}
+    assert f"prodserve.{number}" in found
+    message = found[f"prodserve.{number}"]
+    assert hint in str(message.hint)
+    assert isinstance(message, Error) == number.startswith("E")
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        seen(),
+        seen({"bind": "0.0.0.0:80", "certfile": "c"}, facts={"ssl_redirect": True}),
+        seen({"bind": "0.0.0.0:80", "trusted_proxies": "private"}, facts={"ssl_redirect": True}),
+        seen({"bind": "0.0.0.0:80", "trusted_proxies": "*"}, platform=HEROKU),
+        seen({"bind": "unix:/run/a.sock"}),
+        seen({"workers": 1}, facts={"local_caches": ("default",), "local_sessions": True}),
+        seen({"workers": 1, "threads": 1}, facts={"databases": (dataclasses.replace(SOUND, deferred=True),)}),
+        seen(facts={"databases": (KEPT,)}, answers=(Answer(alias="default", max_connections=100),)),
+        seen(facts={"databases": (dataclasses.replace(KEPT, max_age=0, pool_size=16),)}),
+        seen(facts={"debug": True}, allow_debug=True),
+        seen(somaxconn=128),
+    ],
+)
+def test_a_sound_project_has_none(what: Seen) -> None:
+    assert problems(what) == []
+
+
+def test_messages_can_be_silenced(settings: Any) -> None:
+    settings.SILENCED_SYSTEM_CHECKS = ["prodserve.W013"]
+    assert problems(seen(user_id=0)) == []
+
+
+def test_ids_are_unique_and_documented() -> None:
+    source = Path(checks.__file__).read_text()
+    ids = re.findall(r'id="prodserve\.([EW]\d{3})"', source)
+    assert len(ids) == len(set(ids))
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert [each for each in ids if each not in readme] == []
+    assert {number for number, _, _ in CAUSES} <= set(ids)
+
+
+def test_strict_makes_warnings_fatal() -> None:
+    what = seen({"strict": True}, facts={"local_caches": ("default",)})
+    with pytest.raises(ProdserveError, match="--strict refuses"):
+        preflight(what.plan, what.project)
+    relaxed = seen(facts={"local_caches": ("default",)})
+    lines = preflight(relaxed.plan, relaxed.project)
+    assert any("prodserve.W002" in line for line in lines)
+
+
+def test_errors_are_told_together() -> None:
+    what = seen(facts={"debug": True, "asgi_only": True})
+    with pytest.raises(ProdserveError, match=r"(?s)E001.*E003"):
+        preflight(what.plan, what.project)
+
+
+def test_every_message_is_a_check_message() -> None:
+    assert all(isinstance(message, CheckMessage) for _, what, _ in CAUSES for message in problems(what))
