@@ -43,6 +43,11 @@ def serve(plan: Plan, say: Say, preflight: Preflight, check_project: Check, star
     try:
         static = _introduce(plan, say, preflight())
         Server(plan, static, sockets, say, check_project, started).run()
+    except (ProdserveError, CommandError):
+        raise
+    except Exception as error:  # Gunicorn's own complaints are RuntimeErrors and others, each a sentence
+        reason = str(error).strip().partition("\n")[0].removeprefix("Error: ") or type(error).__name__
+        raise ProdserveError(f"Gunicorn cannot start: {reason}") from error
     finally:
         if os.getpid() == arbiter_pid:  # workers come through here too when they exit
             for bound in sockets:
@@ -144,7 +149,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         users_hooks = {name: wanted.pop(name) for name in hooks.NAMES if name in wanted}
         # Gunicorn closes the number it is given: a copy leaves ours to be cleaned up by us.
         wanted["bind"] = [f"fd://{os.dup(each.fileno())}" for each in self.sockets]
-        wanted.setdefault("worker_tmp_dir", hooks.heartbeat_directory())
+        heartbeats = wanted.setdefault("worker_tmp_dir", hooks.heartbeat_directory())
+        if not os.access(heartbeats, os.W_OK):
+            raise ProdserveError(f"worker_tmp_dir {heartbeats} is no directory that this user may write.")
         for name, value in {**wanted, **hooks.all_hooks(users_hooks)}.items():
             self.cfg.set(name, value)
         self.cfg.set("when_ready", self._when_ready(self.cfg.when_ready))
