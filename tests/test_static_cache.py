@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from django.contrib.staticfiles.finders import BaseFinder
 
+from django_prodserve import private_directory
 from django_prodserve.staticfiles import cache as static_cache
 from django_prodserve.staticfiles.collect import CannotCollectError, collect, fingerprint, list_sources
 from tests.static_site import FILES, a_project
@@ -140,7 +141,7 @@ def test_workers_of_another_user_can_read_it(project, monkeypatch):
 
 def test_a_shared_tree_is_open_to_all(tmp_path):
     directory = tmp_path / "base" / "project" / "one"
-    static_cache.build(tmp_path / "base", directory, write_one, mode=static_cache.SHARED)
+    static_cache.build(tmp_path / "base", directory, write_one, mode=private_directory.SHARED)
     for path in (tmp_path / "base", *(tmp_path / "base").rglob("*")):
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
 
@@ -152,21 +153,21 @@ class TestOurs:
         base.parent.mkdir(exist_ok=True)
         base.symlink_to(elsewhere)
         with pytest.raises(PermissionError):
-            static_cache.make_project(base, base / "project", mode=0o700)
+            private_directory.make_project(base, base / "project", mode=0o700)
         assert not list(elsewhere.iterdir())
 
     def test_a_directory_that_others_may_write_to_is_not_ours(self, base):
         base.mkdir(parents=True)
         base.chmod(0o777)
-        assert not static_cache.is_ours(base)
+        assert not private_directory.is_ours(base)
         with pytest.raises(PermissionError):
-            static_cache.make_project(base, base / "project", mode=0o700)
+            private_directory.make_project(base, base / "project", mode=0o700)
 
     def test_a_directory_of_someone_else_is_not_ours(self, base, monkeypatch):
         base.mkdir(parents=True, mode=0o700)
-        assert static_cache.is_ours(base)
+        assert private_directory.is_ours(base)
         monkeypatch.setattr(os, "geteuid", lambda: 12345)
-        assert not static_cache.is_ours(base)
+        assert not private_directory.is_ours(base)
 
     def test_a_complete_directory_in_a_place_that_is_not_ours_is_not_taken(self, base):
         directory = base / "project" / "one"
@@ -181,12 +182,12 @@ def test_the_places_and_their_order(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(os, "geteuid", lambda: 7)
     names = ["/x/django-prodserve", f"{tmp_path}/.cache/django-prodserve", "/t/django-prodserve-7"]
-    assert [str(place) for place in static_cache.bases()] == names
-    assert [str(place) for place in static_cache.bases(served_by=8)] == names[2:]
+    assert [str(place) for place in private_directory.bases()] == names
+    assert [str(place) for place in private_directory.bases(served_by=8)] == names[2:]
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", "/nonexistent")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    places = [str(place) for place in static_cache.bases()]
+    places = [str(place) for place in private_directory.bases()]
     assert places == [
         *(["/var/cache/django-prodserve"] if Path("/var/cache").is_dir() else []),
         "/t/django-prodserve-0",
@@ -319,12 +320,15 @@ def test_servers_that_start_together_agree(project):
 def test_a_full_disk_leaves_nothing_behind(tmp_path):
     script = (
         "import resource, pathlib, sys; from django_prodserve.staticfiles import cache\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "before = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))\n"
         "base = pathlib.Path(sys.argv[1])\n"
         "def fill(directory):\n"
         "    (directory / 'a').write_text('a')\n"
         "try: cache.build(base, base / 'project' / 'one', fill)\n"
-        "except OSError as error: sys.exit(error.errno)\n"
+        "except OSError as error:\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, before)\n"  # what measures coverage writes at exit
+        "    sys.exit(error.errno)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "base")], cwd=REPOSITORY)
     assert done.returncode == errno.EFBIG
