@@ -18,7 +18,7 @@ from django.core.files.storage import FileSystemStorage
 from django.utils.module_loading import import_string
 
 from ..errors import ProdserveError
-from .cache import is_writable
+from ..private_directory import is_writable
 
 DJANGO_DEFAULT = "django.contrib.staticfiles.storage.StaticFilesStorage"
 OURS = "django_prodserve.staticfiles.storage.LenientStorage"
