@@ -1,4 +1,4 @@
-"""The onion that every request goes through: proxy trust, static files, Django. Outermost first.
+"""The onion that every request goes through: proxy trust, static files, media, Django. Outermost first.
 
 Built once, before the fork (in the worker with --no-preload). A layer does O(1) work, reads no settings
 and takes no lock.
@@ -20,6 +20,7 @@ from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from .failures import failure
+from .media import media_layer
 from .proxy import ProxyLayer, parse_trust
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def onion(core: WSGI, *layers: Callable[[WSGI], WSGI]) -> WSGI:
 def build(plan: Plan, static: StaticFiles) -> WSGI:
     """Load the project and wrap it; raise ProdserveError with the project's own line where that fails."""
     trust = parse_trust(plan.trusted_proxies.value, plan.trusted_hops.value)
-    return onion(load_django(), lambda inner: ProxyLayer(inner, trust), static.layer)
+    media = media_layer(wanted=plan.media.value)
+    return onion(load_django(), lambda inner: ProxyLayer(inner, trust), static.layer, media)
 
 
 def load_django() -> WSGI:

@@ -249,13 +249,18 @@ def _machine(seen: Seen) -> Iterator[CheckMessage]:
 RULES: tuple[Rule, ...] = (_debug, _hosts, _asgi, _sqlite, _memory, _proxy, _answers, _connections, _machine)
 
 
-def preflight(plan: Plan, project: Project) -> list[str]:
-    """Return the warnings as lines; raise ProdserveError where serving must be refused."""
-    found = problems(look(plan, project, allow_debug=plan.allow_debug.value))
-    errors = [message for message in found if message.is_serious()]
-    warnings = [message for message in found if not message.is_serious()]
+def refuse(plan: Plan, project: Project) -> None:
+    """Raise ProdserveError where serving must be refused; asks no database, none is prepared yet."""
+    seen = Seen(plan=plan, project=project, allow_debug=plan.allow_debug.value)
+    errors = [message for message in problems(seen) if message.is_serious()]
     if errors:
         raise ProdserveError("\n".join(map(_as_text, errors)))
+
+
+def preflight(plan: Plan, project: Project) -> list[str]:
+    """Return the warnings as lines; raise ProdserveError where there are some and --strict forbids that."""
+    found = problems(look(plan, project, allow_debug=plan.allow_debug.value))
+    warnings = [message for message in found if not message.is_serious()]
     if warnings and plan.strict.value:
         lines = "\n".join(map(_as_text, warnings))
         raise ProdserveError(lines, f"{plan.strict.source} refuses to serve with warnings.")

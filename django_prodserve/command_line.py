@@ -49,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="With plan: print a gunicorn.conf.py that serves the same way.",
     )
     parser.add_argument(
+        "--measure",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="With plan: load the project and measure the memory that it takes.",
+    )
+    parser.add_argument(
         "--skip-checks", action="store_true", default=False, help="Skip Django's system checks."
     )
     defaults = {flag: default for flag, _, _, default, _ in options.reference()}
@@ -83,7 +89,17 @@ def _add_row(parser: argparse.ArgumentParser, name: str, metadata: Any, default:
         )
 
 
-SWITCHES = {"preload", "static", "collect", "local", "strict", "allow_debug"}
+SWITCHES = {
+    "preload",
+    "static",
+    "collect",
+    "media",
+    "migrate",
+    "collectstatic",
+    "local",
+    "strict",
+    "allow_debug",
+}
 
 
 class FlatParser(argparse.ArgumentParser):

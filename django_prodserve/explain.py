@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from .decision import Decision
     from .plan import Plan
 
-_SECONDS = {"timeout", "graceful_timeout", "keep_alive"}
+_SECONDS = {"timeout", "graceful_timeout", "keep_alive", "wait_for_db"}
 
 
-def explain(plan: Plan) -> str:
+def explain(plan: Plan, *, details: bool = False) -> str:
     """Return every decision on a line: name, value, reason, source; then notes and warnings."""
     rows = [(name, show(name, each.value), each) for name, each in plan.decisions()]
     width = max(len(name) for name, _, _ in rows)
@@ -30,7 +30,7 @@ def explain(plan: Plan) -> str:
         f"{'gunicorn':<{width}}  {name} = {each.value!r}  [{each.source}]"
         for name, each in plan.gunicorn.items()
     ]
-    lines += [f"note: {note}" for note in plan.notes]
+    lines += [f"note: {note}" for note in (*plan.notes, *(plan.details if details else ()))]
     lines += [f"warning: {warning}" for warning in plan.warnings]
     return "\n".join(lines)
 
@@ -51,7 +51,7 @@ def as_json(plan: Plan) -> str:
 
 def show(name: str, value: Any) -> str:
     """Write a decision's value for people."""
-    if name == "memory":
+    if name.endswith("memory"):
         return format_size(value) if value is not None else "unknown"
     if name == "cpus":
         return format_cpus(value)
@@ -69,15 +69,41 @@ def show(name: str, value: Any) -> str:
 def words_at_start(plan: Plan, static: str, django: str) -> Iterator[str]:
     """Yield the few lines that an operator reads before the address."""
     yield f"django-prodserve {__version__}, Django {django}, settings {plan.settings.value}"
-    yield f"workers   {plan.workers.value} x {plan.threads.value} threads: {_because(plan)}"
+    yield words_on_workers(plan)
     yield f"static    {static}"
     yield f"database  {plan.database.value}"
     if plan.platform.value != "none":
-        yield f"platform  {plan.platform.value}: {plan.platform.why}"
+        yield f"platform  {plan.platform.value} ({plan.platform.why}): {_taken(plan)}"
     for note in plan.notes:
         yield f"note: {note}"
     for warning in plan.warnings:
         yield f"warning: {warning}"
+
+
+def words_on_workers(plan: Plan) -> str:
+    """Return the line on how many serve, and why."""
+    return f"workers   {plan.workers.value} x {plan.threads.value} threads: {_because(plan)}"
+
+
+def words_on_measuring(before: Plan, plan: Plan) -> Iterator[str]:
+    """Yield what a measurement changes about the words at start."""
+    sizes = [(each.workers.value, each.threads.value) for each in (before, plan)]
+    if sizes[0] != sizes[1]:
+        yield words_on_workers(plan)
+    for warning in plan.warnings:
+        if warning not in before.warnings:
+            yield f"warning: {warning}"
+
+
+def _taken(plan: Plan) -> str:
+    """What the platform decided, directly or through its variables."""
+    said = {plan.platform.value, "PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "GUNICORN_CMD_ARGS"}
+    taken = [
+        f"{name.replace('_', '-')} {show(name, each.value)}"
+        for name, each in plan.decisions()
+        if each.source in said and each.value is not None
+    ]
+    return ", ".join(taken) or "nothing was taken from it"
 
 
 def _because(plan: Plan) -> str:

@@ -10,6 +10,7 @@ import ast
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ FIXED = {
     "forwarder_headers": _LAYERS,
     "logger_class": "times in UTC, lines that survive LOGGING, Gunicorn's chatter at debug",
     "proc_name": "the name in ps, where setproctitle is installed",
+    "worker_tmp_dir": "where a heartbeat does not wait for a disk",
     "control_socket_disable": "its default place fails without HOME, and a second server would steal it",
 }
 """Reasons for what no option decides."""
@@ -36,10 +38,12 @@ FIXED = {
 def render_conf(plan: Plan, directory: str, search_path: str) -> str:
     """Return a gunicorn.conf.py that serves this plan from ``directory``, without prodserve's own command."""
     settings = gunicorn_settings(plan)
-    hooks = {name: settings.pop(name) for name in (*NAMES, "ssl_context") if name in settings}
+    code = {name: _code(name, value, _source(plan, name)) for name, value in settings.items()}
     reasons = {**FIXED, **dict(_reasons(plan))}
+    hooks = {name: code.pop(name, "") for name in sorted(NAMES) if name in code or name in OURS}
+    code.setdefault("worker_tmp_dir", "hooks.heartbeat_directory()")
     lines = [
-        '"""Made by `manage.py prodserve plan --gunicorn-conf`. Use: gunicorn --config gunicorn.conf.py"""',
+        '"""Made by `manage.py prodserve plan --gunicorn-conf`. Use: gunicorn -c /path/to/this/file"""',
         "",
         "import os",
         "import sys",
@@ -48,16 +52,17 @@ def render_conf(plan: Plan, directory: str, search_path: str) -> str:
         *_line(f"sys.path.insert(0, {search_path!r})", "where manage.py lies; hooks are imported below"),
         *(line for row in _environment(plan) for line in _variable(*row)),
         "",
-        "from django_prodserve.runtime import hooks",
+        *_line(
+            "from django_prodserve.runtime import hooks", "prodserve's own, with the project's beside them"
+        ),
+        *_origins(plan, directory, {*code.values(), *hooks.values()}),
         "",
-        *_line('wsgi_app = "django_prodserve.wsgi:application"', "proxy trust, static files, Django"),
+        *_line("wsgi_app = 'django_prodserve.wsgi:application'", "proxy trust, static files, Django"),
         *_line(f"chdir = {directory!r}", "Gunicorn goes back to where it started otherwise"),
+        *(line for name, text in code.items() for line in _line(f"{name} = {text}", reasons[name])),
+        "",
+        *(line for name, users in hooks.items() for line in _hook_line(name, users, reasons.get(name, ""))),
     ]
-    if "worker_tmp_dir" not in settings:
-        lines += _line("worker_tmp_dir = hooks.heartbeat_directory()", "a heartbeat must not wait for a disk")
-    for name, value in settings.items():
-        lines += _assignment(name, value, reasons.get(name, ""))
-    lines += ["", *_hook_lines(hooks, plan, directory)]
     return "\n".join(lines) + "\n"
 
 
@@ -71,24 +76,47 @@ def _variable(name: str, text: str, reason: str) -> Iterator[str]:
     return _line(f"os.environ[{name!r}] = {text!r}", reason)
 
 
-def _assignment(name: str, value: Any, reason: str) -> Iterator[str]:
-    text = f"0o{value:03o}" if name == "umask" and isinstance(value, int) else _literal(value)
-    if text is None:
-        return _line(f"# {name} is left out: {' '.join(repr(value).split())} is no text", reason)
-    return _line(f"{name} = {text}", reason)
-
-
-def _literal(value: Any) -> str | None:
-    """Return Python that makes this value again, or None where its repr does not."""
-    if isinstance(value, type):
-        return repr(f"{value.__module__}.{value.__qualname__}")
+def _code(name: str, value: Any, source: str) -> str:
+    """Return Python that makes this value again, or finds it where it was written."""
+    if name == "umask" and isinstance(value, int):
+        return f"0o{value:03o}"
+    if path := _import_path(value):
+        return repr(path)
     if isinstance(value, int) and not isinstance(value, bool):
         return repr(int(value))  # ssl's constants are enumerations
-    try:
-        same = ast.literal_eval(repr(value)) == value
-    except (ValueError, SyntaxError):
-        return None
-    return repr(value) if same else None
+    with suppress(ValueError, SyntaxError):
+        if ast.literal_eval(repr(value)) == value:
+            return repr(value)
+    return f"configured[{name!r}]" if _file(name, source) else f'settings.PRODSERVE["GUNICORN"][{name!r}]'
+
+
+def _import_path(value: Any) -> str:
+    """Return the dotted path of a function or class, or nothing where it has none."""
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    found = getattr(sys.modules.get(module or ""), name or "", None)
+    return f"{module}.{name}" if name and found is value else ""
+
+
+def _source(plan: Plan, name: str) -> str:
+    return plan.gunicorn[name].source if name in plan.gunicorn else ""
+
+
+def _file(name: str, source: str) -> str:
+    """Return the --config file that a setting was read from, or nothing."""
+    return source[: -len(f": {name}")] if source.endswith(f": {name}") else ""
+
+
+def _origins(plan: Plan, directory: str, code: set[str]) -> Iterator[str]:
+    """Yield lines that load what can only be found where it was written, such as a function in a file."""
+    if any(each.startswith("settings.") for each in code):
+        yield from _line("from django.conf import settings", "for what has no import path")
+    if any(each.startswith("configured[") for each in code):
+        path = next(filter(None, (_file(name, each.source) for name, each in plan.gunicorn.items())))
+        yield from _line("import runpy", "for the --config file that the plan was made with")
+        yield from _line(
+            f'configured = runpy.run_path({os.path.join(directory, path)!r}, run_name="__config__")',
+            "as prodserve reads it",
+        )
 
 
 def _reasons(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -114,53 +142,20 @@ def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
         "warmup": plan.warmup.value,
         "static": "on" if plan.static.value != "off" else "off",
         "collect": "on" if plan.collect.value else "off",
+        "media": "on" if plan.media.value else "off",
     }
     for name, text in texts.items():
         if text:
             yield env_name(name), text, _why(plan, name)
 
 
-def _hook_lines(hooks: dict[str, Any], plan: Plan, directory: str) -> Iterator[str]:
-    """Yield an assignment for each of our hooks and each of the user's, and where those are found."""
-    sources = {name: plan.gunicorn[name].source for name in hooks}
-    found = {name: _expression(name, each, sources[name]) for name, each in hooks.items()}
-    files = {source[: -len(f": {name}")] for name, source in sources.items() if _is_in_file(name, source)}
-    for path in files:  # one at most
-        yield from _line("import runpy", "as prodserve reads a --config file")
-        code = f'configured = runpy.run_path({os.path.join(directory, path)!r}, run_name="__config__")'
-        yield from _line(code, "the hooks in it")
-    if any(each.startswith("settings.") for each in found.values()):
-        yield from _line("from django.conf import settings", "for hooks that have no import path")
-    for name in sorted({*OURS, *hooks}):
-        reason = "; ".join(filter(None, [_purpose(name), sources.get(name)]))
-        if name == "ssl_context":
-            yield from _line(f"ssl_context = {found[name]}", reason)
-        else:
-            arguments = ", ".join(filter(None, [repr(name), found.get(name)]))
-            yield from _line(f"{name} = hooks.hook({arguments})", reason)
-
-
-def _purpose(name: str) -> str:
-    """Return the first sentence about our hook of this name, if there is one."""
-    return (
+def _hook_line(name: str, users: str, source: str) -> Iterator[str]:
+    """Yield an assignment for a hook of ours, of the user's, or both."""
+    ours = (
         ((OURS[name].__doc__ if name in OURS else "") or "").partition("\n")[0].partition(". ")[0].rstrip(".")
     )
-
-
-def _is_in_file(name: str, source: str) -> bool:
-    return source.endswith(f": {name}")
-
-
-def _expression(name: str, hook: Any, source: str) -> str:
-    """Return Python that finds a hook of the user's again."""
-    if isinstance(hook, str):
-        return repr(hook)
-    if _is_in_file(name, source):
-        return f"configured[{name!r}]"
-    module, attribute = getattr(hook, "__module__", None), getattr(hook, "__qualname__", "")
-    if attribute and getattr(sys.modules.get(module or ""), attribute, None) is hook:
-        return repr(f"{module}.{attribute}")
-    return f'settings.PRODSERVE["GUNICORN"][{name!r}]'
+    arguments = ", ".join(filter(None, [repr(name), users]))
+    yield from _line(f"{name} = hooks.hook({arguments})", "; ".join(filter(None, [ours, source])))
 
 
 def search_path() -> str:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from .options import Options
+from .proxy import parse_trust
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -26,7 +27,7 @@ def gunicorn_settings(plan: Plan) -> dict[str, Any]:
     settings |= DECIDED_BY_LAYERS
     kind = "StatsdLogger" if "statsd_host" in plan.gunicorn else "Logger"
     settings["logger_class"] = f"django_prodserve.runtime.logs.{kind}"
-    settings["proc_name"] = "prodserve"
+    settings["proc_name"] = f"prodserve {plan.settings.value}"
     # Its default place fails in containers without HOME, and a second server would steal it.
     settings["control_socket_disable"] = True
     if not plan.preload.value:
@@ -34,7 +35,8 @@ def gunicorn_settings(plan: Plan) -> dict[str, Any]:
     passed = {name: sourced.value for name, sourced in plan.gunicorn.items()}
     if passed.keys() & {"secure_scheme_headers", "forwarder_headers"}:
         # Who names headers of their own wants Gunicorn to read them from the same peers.
-        settings["forwarded_allow_ips"] = ",".join(plan.trusted_proxies.value)
+        trust = parse_trust(plan.trusted_proxies.value)
+        settings["forwarded_allow_ips"] = "*" if trust.everyone else ",".join(map(str, trust.networks))
     return settings | passed
 
 
@@ -42,7 +44,7 @@ def _from_rows(plan: Plan) -> Iterator[tuple[str, Any]]:
     """Yield Gunicorn's name and the decided value of every option that is a Gunicorn setting."""
     for row in fields(Options):
         name = row.metadata.get("gunicorn")
-        if name and name not in DECIDED_BY_LAYERS:
+        if name and name not in {*DECIDED_BY_LAYERS, "config"}:
             value = getattr(plan, row.name).value
             if value is not None:
                 yield name, value

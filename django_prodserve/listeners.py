@@ -12,8 +12,6 @@ import stat
 from collections.abc import Sequence
 from contextlib import suppress
 
-import psutil
-
 from .errors import ProdserveError
 
 # sizeof(sun_path) in sys/un.h is 108 on Linux and 104 on macOS, with the final zero.
@@ -166,6 +164,8 @@ def _tcp_problem(address: str, port: int, error: OSError) -> tuple[str, str]:
 
 def _holder(port: int) -> str:
     """Return `` by NAME (pid N)`` for the process that listens there, where this user may see it."""
+    import psutil  # 1.4 MiB that most servers need not have
+
     with suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN

@@ -235,6 +235,31 @@ class Options:
         "Collect static files into a private directory where STATIC_ROOT is unset or empty.",
         why="nobody has to remember collectstatic",
     )
+    media: bool = option(
+        False,
+        parsers.boolean,
+        "Serve MEDIA_ROOT below MEDIA_URL, uploads that may hold script as downloads.",
+        why="uploads are often kept elsewhere, or private",
+    )
+    wait_for_db: float = option(
+        0.0,
+        parsers.duration,
+        "Wait up to this long until every database answers; 0 not at all.",
+        metavar="TIME",
+        why="not asked for",
+    )
+    migrate: bool = option(
+        False,
+        parsers.boolean,
+        "Apply pending migrations first; servers that start together do it once.",
+        why="not asked for",
+    )
+    collectstatic: bool = option(
+        False,
+        parsers.boolean,
+        "Run collectstatic into STATIC_ROOT first.",
+        why="not asked for",
+    )
     local: bool = option(
         False,
         parsers.boolean,
@@ -259,6 +284,7 @@ class Options:
         "A gunicorn.conf.py whose settings and hooks are used.",
         metavar="PATH",
         short="-c",
+        gunicorn="config",
     )
 
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -270,6 +296,14 @@ class Options:
     def source(self, name: str) -> str:
         """Where the value of ``name`` came from; empty where nobody stated it."""
         return self.sources.get(name, "")
+
+
+PREPARE = {
+    "wait-for-db": ("wait_for_db", "30s"),
+    "migrate": ("migrate", True),
+    "collectstatic": ("collectstatic", True),
+}
+"""The words of ``PRODSERVE["PREPARE"]``: each is short for an option and its value."""
 
 
 class Sourced(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any
 
 from django.conf import settings
 
-from . import gunicorn_sources, local, parsers, resolve
+from . import gunicorn_sources, local, measurements, parsers, resolve
 from .errors import ProdserveError
 from .machine import Machine
 from .options import Options, Sourced
@@ -42,7 +42,14 @@ def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
         wishes = replace(wishes, notes=(*local.apply(), *wishes.notes))
     project = Project.inspect(static=wishes.static, collect=wishes.collect)
     machine = Machine.detect(environ=environ)
-    return make_plan(machine, platform, project, wishes, fork_safe=sys.platform != "darwin"), project
+    plan = make_plan(machine, platform, project, wishes, fork_safe=sys.platform != "darwin")
+    measured = measurements.last(way_to_load(plan))
+    return plan.again(measured) if measured else plan, project
+
+
+def way_to_load(plan: Plan) -> tuple[bool, str]:
+    """Return the decisions that a measurement depends on."""
+    return plan.preload.value, plan.warmup.value
 
 
 def gather(
@@ -57,7 +64,7 @@ def gather(
     raw_block = block.get("GUNICORN", {}) if isinstance(block, Mapping) else {}
     ours_in_block, rest_of_block = _split(gunicorn_sources.read_block(raw_block, problems))
     ours_in_args, rest_of_args = _split(_cmd_args(environ, problems))
-    path = _config_path((typed, variables, settings_block), rest_of_block, rest_of_args)
+    path = _config_path((typed, variables, settings_block, ours_in_block, ours_in_args))
     ours_in_file, rest_of_file = _split(gunicorn_sources.read_config_file(path) if path else {})
     rest = {**rest_of_file, **rest_of_args, **rest_of_block}
     return resolve.resolve(
@@ -113,13 +120,10 @@ def _split(found: gunicorn_sources.Settings) -> tuple[Layer, gunicorn_sources.Se
     return layer, dict(rest)
 
 
-def _config_path(layers: tuple[Layer, ...], *settings: gunicorn_sources.Settings) -> str:
+def _config_path(layers: tuple[Layer, ...]) -> str:
     """Return the gunicorn.conf.py that was named by the strongest source, if any."""
-    named = [layer["config"].value for layer in layers if "config" in layer]
-    for found in settings:
-        if "config" in found:
-            named.append(found.pop("config").value)
+    named = next((layer["config"] for layer in layers if "config" in layer), None)
     try:
-        return parsers.path(named[0]) if named else ""
+        return parsers.path(named.value) if named else ""
     except (ValueError, TypeError) as error:
-        raise ProdserveError(f"--config is {named[0]!r}, but must be a path.") from error
+        raise ProdserveError(f"{named.source if named else ''} is no path to a file.") from error

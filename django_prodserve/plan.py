@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from .decision import Decision
 from .sizing import Sizing
 
 if TYPE_CHECKING:
+    from .footprint import Footprint
     from .machine import Machine
     from .options import Options, Sourced
     from .platforms import Platform
@@ -30,6 +31,8 @@ class Plan:
     profile: Decision[str]
     cpus: Decision[float]
     memory: Decision[int | None]
+    master_memory: Decision[int]
+    worker_memory: Decision[int]
     worker_class: Decision[str]
     workers: Decision[int]
     threads: Decision[int]
@@ -57,6 +60,10 @@ class Plan:
     keyfile: Decision[str | None]
     access_log: Decision[str | None]
     log_level: Decision[str]
+    media: Decision[bool]
+    wait_for_db: Decision[float]
+    migrate: Decision[bool]
+    collectstatic: Decision[bool]
     local: Decision[bool]
     strict: Decision[bool]
     allow_debug: Decision[bool]
@@ -67,9 +74,13 @@ class Plan:
     gunicorn: Mapping[str, Sourced]
     """Gunicorn settings that pass through as they are."""
     notes: tuple[str, ...]
-    """What was seen and not used, for who asks."""
+    """What was seen and not used."""
+    details: tuple[str, ...]
+    """What could not be read of the machine, for who asks with -v 2."""
     warnings: tuple[str, ...]
     """What will hurt, each with its remedy."""
+    again: Callable[[Footprint], Plan] = field(repr=False, compare=False)
+    """Decide once more from the same facts and wishes, and a measurement of the project."""
 
     def decisions(self) -> Iterator[tuple[str, Decision[Any]]]:
         """Yield every decision with its name, in the order in which they are explained."""
@@ -86,8 +97,13 @@ def make_plan(
     options: Options,
     *,
     fork_safe: bool = True,
+    footprint: Footprint | None = None,
 ) -> Plan:
     """Decide everything; ``fork_safe`` says whether this system survives forking a loaded process."""
+
+    def again(footprint: Footprint) -> Plan:
+        return make_plan(machine, platform, project, options, fork_safe=fork_safe, footprint=footprint)
+
     wishes = _Wishes(options, platform)
     cpus = choose_cpus(machine, wishes)
     memory = choose_memory(machine, wishes)
@@ -100,6 +116,7 @@ def make_plan(
         stated_workers=wishes.stated("workers"),
         stated_threads=wishes.stated("threads"),
         db_connections=wishes.stated("db_connections"),
+        footprint=footprint,
     )
     workers = sizing.workers()
     threads = sizing.threads(workers.value)
@@ -110,6 +127,8 @@ def make_plan(
         "bind": choose_bind(machine, wishes),
         "cpus": cpus,
         "memory": memory,
+        "master_memory": sizing.master_memory(),
+        "worker_memory": sizing.worker_memory(),
         "workers": workers,
         "threads": threads,
         "database": _database(project, workers.value * threads.value),
@@ -123,7 +142,7 @@ def make_plan(
     plain = {
         row.name: wishes.plain(row.name)
         for row in fields(Plan)
-        if row.name not in {*thought, "static_choice", "gunicorn", "notes", "warnings"}
+        if row.name not in thought and str(row.type).startswith("Decision")
     }
     return Plan(
         **thought,
@@ -131,6 +150,8 @@ def make_plan(
         static_choice=project.static,
         gunicorn=options.gunicorn,
         notes=options.notes,
+        details=machine.notes,
+        again=again,
         warnings=(
             *_machine_warnings(machine, cpus),
             *sizing.warnings(workers, threads),

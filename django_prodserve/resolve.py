@@ -13,7 +13,7 @@ from typing import Any
 
 from . import parsers
 from .errors import ProdserveError
-from .options import Options, Sourced, env_name, flag_name, rows
+from .options import PREPARE, Options, Sourced, env_name, flag_name, rows
 
 # Kubernetes gives every pod such variables for each Service; one may be called "prodserve".
 KUBERNETES_LINKS = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_\w+)?)$")
@@ -56,9 +56,22 @@ def settings_layer(block: object, problems: list[str]) -> Layer:
     for key, value in block.items():
         if key in known and value is not None:
             layer[known[key]] = Sourced(value, f"PRODSERVE[{key!r}]")
-        elif key not in known and key != "GUNICORN":
-            problems.append(f"PRODSERVE has no option {key!r}.{_guess(key, [*known, 'GUNICORN'])}")
-    return layer
+        elif key not in known and key not in {"GUNICORN", "PREPARE"}:
+            problems.append(f"PRODSERVE has no option {key!r}.{_guess(key, [*known, 'GUNICORN', 'PREPARE'])}")
+    return {**_prepare_words(block.get("PREPARE"), problems), **layer}
+
+
+def _prepare_words(value: Any, problems: list[str]) -> Layer:
+    """Spread the list of steps over their options; a key of its own says it more exactly, so it wins."""
+    source = "PRODSERVE['PREPARE']"
+    try:
+        words = parsers.words(value) if value else ()
+    except (ValueError, TypeError):
+        problems.append(f"{source} is {value!r}, but must be a list of {', '.join(PREPARE)}.")
+        return {}
+    unknown = [word for word in words if word not in PREPARE]
+    problems += [f"{source} has no step {word!r}. There are {', '.join(PREPARE)}." for word in unknown]
+    return {PREPARE[word][0]: Sourced(PREPARE[word][1], source) for word in words if word in PREPARE}
 
 
 def gunicorn_layer(settings: Mapping[str, Sourced]) -> tuple[Layer, Mapping[str, Sourced]]:

@@ -1,6 +1,7 @@
 """The embedded Gunicorn. Lives in the command's process, which becomes the arbiter.
 
-Order: bind, static files, load and warm up, listen, fork. Whatever fails does so before the port listens.
+Order: bind, prepare.py's steps, static files, load and warm up, listen, fork. Whatever fails does so before
+the port listens.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import django
@@ -19,14 +21,20 @@ from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from . import listeners
+from . import listeners, measurements
 from .application import WSGI, build, warm_up
 from .errors import ProdserveError
-from .explain import words_at_start
+from .explain import words_at_start, words_on_measuring
+from .footprint import Footprint, Reading, after, footprint, measure, read_memory
+from .forked import ChildError, in_child
 from .gunicorn_settings import gunicorn_settings
 from .gunicorn_sources import workers_user
+from .media import Library
+from .pipeline import way_to_load
 from .plan import Plan
+from .prepare import prepare
 from .runtime import hooks
+from .runtime.alive import Alive
 from .runtime.logs import make_visible
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
 
@@ -41,6 +49,7 @@ def serve(plan: Plan, say: Say, preflight: Preflight, check_project: Check, star
     sockets = _bind(plan)
     arbiter_pid = os.getpid()
     try:
+        plan = prepare(plan, say)
         static = _introduce(plan, say, preflight())
         Server(plan, static, sockets, say, check_project, started).run()
     except (ProdserveError, CommandError):
@@ -61,9 +70,7 @@ def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> N
         listeners.close(bound)
     static = _introduce(plan, say, preflight())
     check_project()
-    warning = _load(plan, static)[1]
-    if warning:
-        say(f"warning: {warning}")
+    _load(plan, static, say)
 
 
 def _bind(plan: Plan) -> list[socket.socket]:
@@ -76,6 +83,8 @@ def _introduce(plan: Plan, say: Say, warnings: list[str]) -> StaticFiles:
     static = prepare_static(plan.static_choice, served_by=_workers_user(plan))
     for line in words_at_start(plan, describe(static), django.__version__):
         say(line)
+    if plan.media.value:
+        say(f"media     {Library.from_settings()}")
     for line in (*warnings, *static.warnings, *missing_names()):
         say(f"warning: {line}")
     return static
@@ -87,11 +96,66 @@ def _workers_user(plan: Plan) -> int | None:
     return workers_user(user.value) if user else None
 
 
-def _load(plan: Plan, static: StaticFiles) -> tuple[WSGI, str]:
-    """Return the whole application, and what its warm-up request complained about."""
+def _load(plan: Plan, static: StaticFiles, say: Say) -> WSGI:
+    """Return the whole application, warmed up; say what its warm-up request complained about."""
     application = build(plan, static)
     path = plan.warmup.value
-    return application, "" if path == "off" else warm_up(application, path)
+    warning = "" if path == "off" else warm_up(application, path)
+    if warning:
+        say(f"warning: {warning}")
+    return application
+
+
+def _silent(line: str) -> None:
+    """Say nothing: somebody else has said it."""
+
+
+def measured(plan: Plan) -> Plan:
+    """Load the project, measure what it takes, keep that for later plans, and decide again."""
+    static = prepare_static(plan.static_choice, served_by=_workers_user(plan))
+    if plan.preload.value:
+        found = _measure(plan, _load(plan, static, _silent))
+    else:
+        found = _load_apart(plan, static, lambda: None, _silent)
+    if found is None:
+        raise ProdserveError(
+            "Nothing was measured.",
+            "--warmup off leaves no request to send; or the trial process failed.",
+        )
+    measurements.keep(found, way_to_load(plan))
+    return plan.again(found)
+
+
+def _measure(plan: Plan, application: WSGI) -> Footprint | None:
+    """Measure this process, loaded; None where no request may be sent or the trial fails."""
+    if plan.warmup.value == "off":
+        return None
+    hooks.close_connections()
+    hooks.freeze()
+    with suppress(ChildError, OSError):
+        return measure(lambda: warm_up(application, plan.warmup.value))
+    return None
+
+
+def _load_apart(plan: Plan, static: StaticFiles, check_project: Check, say: Say) -> Footprint | None:
+    """Check and load in a process of its own, which is measured; what fails does so before we listen."""
+
+    def load() -> Reading | None:
+        check_project()
+        application = _load(plan, static, say)
+        path = plan.warmup.value
+        return None if path == "off" else after(lambda: warm_up(application, path))
+
+    hooks.close_connections()
+    master = read_memory()
+    try:
+        trial = in_child(load)
+    except (ProdserveError, CommandError):
+        raise
+    except Exception as error:  # what a check or an import of the project's raises
+        reason = str(error) if isinstance(error, ChildError) else repr(error)
+        raise ProdserveError(f"Loading the application failed: {reason}") from error
+    return footprint(master, trial, preloaded=False) if trial else None
 
 
 def stop_early(number: int, frame: object) -> None:
@@ -135,6 +199,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.plan, self.static, self.sockets = plan, static, sockets
         self.say, self.check_project, self.started = say, check_project, started
         self.arbiter: ProdserveArbiter | None = None
+        self.alive = Alive()
         super().__init__()
 
     def do_load_config(self) -> None:
@@ -165,15 +230,32 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> WSGI:
         """Load and warm up; Gunicorn calls this before the socket listens, or in the worker."""
-        application, warning = _load(self.plan, self.static)
+        # Without preload the trial has said already what each worker would repeat.
+        application = _load(self.plan, self.static, self.say if self.cfg.preload_app else _silent)
         if self.arbiter is not None:
             make_visible(self.arbiter.log, settings.LOGGING)
-        if warning:
-            self.say(f"warning: {warning}")
+        if self.cfg.preload_app:
+            self.adopt(_measure(self.plan, application))
         return application
+
+    def adopt(self, found: Footprint | None) -> None:
+        """Plan again with what was just measured; nobody is forked yet."""
+        if found is None:
+            return
+        measurements.keep(found, way_to_load(self.plan))
+        before, self.plan = self.plan, self.plan.again(found)
+        for line in words_on_measuring(before, self.plan):
+            self.say(line)
+        self.cfg.set("threads", self.plan.threads.value)
+        if self.plan.workers.value != self.cfg.workers:
+            self.cfg.set("workers", self.plan.workers.value)
+            if self.arbiter is not None:
+                self.arbiter.num_workers = self.cfg.workers
 
     def ready(self) -> None:
         """Say where to look, now that somebody listens."""
+        for line in self.alive.lines(preloaded=self.cfg.preload_app):
+            self.say(f"warning: {line}")
         seconds = time.monotonic() - self.started
         tls = bool(self.cfg.is_ssl)
         addresses = "  ".join(listeners.url(each, tls=tls) for each in self.sockets)
@@ -185,39 +267,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         if self.cfg.preload_app:
             self.check_project()
         else:
-            self.trial()
+            self.adopt(_load_apart(self.plan, self.static, self.check_project, self.say))
         ProdserveArbiter(self).run()
         raise AssertionError("the arbiter's loop ends by SystemExit")
-
-    def trial(self) -> None:
-        """Without preload: check and load in a process of its own; what fails does so before we listen."""
-        receiving, sending = os.pipe()
-        hooks.close_connections()
-        child = os.fork()
-        if not child:
-            os.close(receiving)
-            os._exit(self._try_to_load(sending))
-        os.close(sending)
-        with open(receiving, encoding="utf-8", errors="replace") as pipe:
-            message, _, hint = pipe.read().partition("\n")
-        _, status = os.waitpid(child, 0)
-        if status:
-            raise ProdserveError(
-                message or f"Loading the application ended with status {status}.", hint.strip()
-            )
-
-    def _try_to_load(self, sending: int) -> int:
-        """In the trial's process: load, write what failed into the pipe, return the exit code."""
-        try:
-            self.check_project()
-            _load(self.plan, self.static)
-        except (ProdserveError, CommandError) as error:
-            os.write(sending, str(error).encode("utf-8", "replace"))
-            return 1
-        except BaseException as error:  # the parent must learn of whatever ends this process
-            os.write(sending, f"Loading the application failed: {error!r}".encode("utf-8", "replace"))
-            return 1
-        return 0
 
 
 class ProdserveArbiter(Arbiter):  # type: ignore[misc]

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .decision import Decision
 from .parsers import Count
 from .units import MIB, format_cpus, format_size
 
-# A preloaded, warmed and frozen project on Django 6.1: the master takes 46 MiB; a worker of 16 threads
-# grows by 9 MiB (startproject with admin) to 56 MiB (Wagtail) of its own under load.
+if TYPE_CHECKING:
+    from .footprint import Footprint
+
+# Where nothing was measured: the master of a preloaded, warmed and frozen project on Django 6.1; and a worker
+# of 16 threads, which grows to 30 MiB (startproject with admin) or 61 MiB (Wagtail) of its own under load.
 MASTER_MEMORY = 46 * MIB
 WORKER_MEMORY = 56 * MIB
+THREAD_MEMORY = 2 * MIB  # 16 threads took 11 to 30 MiB more than one, 4 took 2 to 7 (see footprint.py)
+STEP = 8 * MIB  # measurements are rounded up, so that plans do not change with every start
 MEMORY_SHARE = 0.85  # the rest is for page cache, the kernel's buffers and peaks
 # 50 ms views: 16 threads serve 3.5 times what 4 serve; 32 cost 25 % CPU on views that do nothing.
 THREADS = {"io": 16, "cpu": 4}
@@ -32,6 +39,7 @@ class Sizing:
     stated_workers: Decision[Count] | None = None
     stated_threads: Decision[int] | None = None
     db_connections: Decision[int] | None = None
+    footprint: Footprint | None = None
 
     def workers(self) -> Decision[int]:
         """Stated, or by CPUs and then capped by the ceiling, memory and database connections."""
@@ -78,8 +86,8 @@ class Sizing:
         if fits is not None:
             yield (
                 fits,
-                f"memory holds {fits} (master {_mib(MASTER_MEMORY)}, {_mib(WORKER_MEMORY)} each, "
-                f"{self.usable})",
+                f"memory holds {fits} ({self._measured()}master {_mib(self.master_memory().value)}, "
+                f"{_mib(self.worker_memory().value)} each, {self.usable})",
             )
         if self.db_connections is not None:
             threads = self.stated_threads.value if self.stated_threads else 1
@@ -95,7 +103,41 @@ class Sizing:
         """Most workers that memory holds, at least 1; None where memory is not known."""
         if self.memory is None:
             return None
-        return max(1, int((self.memory * MEMORY_SHARE - MASTER_MEMORY) // WORKER_MEMORY))
+        return max(1, int((self.memory * MEMORY_SHARE - self._size(0)) // self.worker_memory().value))
+
+    def master_memory(self) -> Decision[int]:
+        """Return what the arbiter takes, with the loaded application where that is preloaded."""
+        if self.footprint is None:
+            return Decision(MASTER_MEMORY, f"{_GUESS}; measure this one with prodserve plan --measure")
+        how = "PSS" if self.footprint.how == "PSS" else f"{self.footprint.how}, as PSS cannot be read here"
+        return Decision(_rounded(self.footprint.master), f"measured {self._when()} ({how})")
+
+    def worker_memory(self) -> Decision[int]:
+        """Return what each worker takes of its own under load."""
+        if self.footprint is None:
+            return Decision(WORKER_MEMORY, f"{_GUESS}, under load")
+        threads = self._threads_at_most()
+        size = _rounded(self.footprint.worker + threads * THREAD_MEMORY)
+        own = _mib(self.footprint.worker)
+        why = (
+            f"under load: {own} from a measured trial, and {_mib(THREAD_MEMORY)} for each thread ({threads})"
+        )
+        return Decision(size, why)
+
+    def _threads_at_most(self) -> int:
+        if self.worker_class == "sync":
+            return 1
+        return self.stated_threads.value if self.stated_threads else THREADS[self.profile]
+
+    def _when(self) -> str:
+        assert self.footprint is not None
+        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self.footprint.when))
+
+    def _measured(self) -> str:
+        return f"measured {self._when()}: " if self.footprint else ""
+
+    def _size(self, workers: int) -> int:
+        return self.master_memory().value + workers * self.worker_memory().value
 
     def threads_by_database(self, workers: int) -> int | None:
         """Most threads that the database connections allow, at least 1; None without such a limit."""
@@ -131,14 +173,14 @@ class Sizing:
         fits = self.by_memory
         if fits is None or self.memory is None:
             return
-        need = MASTER_MEMORY + workers.value * WORKER_MEMORY
+        need = self._size(workers.value)
         if self.stated_workers is not None and workers.value > fits:
             yield (
                 f"{workers.value} workers ({workers.source}) need about {format_size(need)}, "
                 f"{self.usable}: expect the OOM killer. {fits} would fit."
             )
         elif workers.value == 1 and fits == 1 and self.stated_workers is None:
-            two = (MASTER_MEMORY + 2 * WORKER_MEMORY) / MEMORY_SHARE
+            two = self._size(2) / MEMORY_SHARE
             yield f"Only one worker fits into {format_size(self.memory)}; two need {_mib(two)}."
         if need > self.memory and self.stated_workers is None:
             there = format_size(self.memory)
@@ -146,6 +188,13 @@ class Sizing:
 
     def _over_databases(self, sign: str = " / ") -> str:
         return f"{sign}{self.databases} databases" if self.databases > 1 else ""
+
+
+_GUESS = "a guess: the size of a mid-size project"
+
+
+def _rounded(size: int) -> int:
+    return math.ceil(size / STEP) * STEP
 
 
 def _mib(size: float) -> str:

@@ -49,9 +49,7 @@ def project(**facts: Any) -> Project:
         "asgi_only": False,
         "debug": False,
         "allowed_hosts": ("shop.example",),
-        "databases": (
-            Database(alias="default", vendor="sqlite", where="db.sqlite3", max_age=0),
-        ),
+        "databases": (Database(alias="default", vendor="sqlite", where="db.sqlite3", max_age=0),),
         "static": StaticChoice(mode="collect", why="STATIC_ROOT is unset"),
         "brotli": True,
         "gunicorn_conf": False,

@@ -11,7 +11,7 @@ import pytest
 from django.core.checks import CheckMessage, Error
 
 from django_prodserve import checks
-from django_prodserve.checks import Seen, preflight, problems
+from django_prodserve.checks import Seen, preflight, problems, refuse
 from django_prodserve.databases import Answer
 from django_prodserve.errors import ProdserveError
 from django_prodserve.options import Sourced
@@ -129,7 +129,7 @@ def test_strict_makes_warnings_fatal() -> None:
 def test_errors_are_told_together() -> None:
     what = seen(facts={"debug": True, "asgi_only": True})
     with pytest.raises(ProdserveError, match=r"(?s)E001.*E003"):
-        preflight(what.plan, what.project)
+        refuse(what.plan, what.project)
 
 
 def test_every_message_is_a_check_message() -> None:

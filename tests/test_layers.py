@@ -11,17 +11,18 @@ PACKAGE = Path(__file__).parent.parent / "django_prodserve"
 
 # Each module may import from the ones above it only.
 LAYERS = [
-    {"__init__", "errors", "units", "decision"},
+    {"__init__", "errors", "units", "decision", "forked", "signals", "private_directory"},
     {"proxy", "cgroups"},
-    {"parsers", "machine", "platforms", "failures", "listeners"},
+    {"parsers", "machine", "platforms", "failures", "listeners", "footprint"},
     {"options", "sizing"},
     {"resolve", "gunicorn_sources"},
     {"staticfiles"},
-    {"project", "databases", "local"},
+    {"project", "databases", "local", "media", "measurements"},
     {"plan"},
     {"gunicorn_settings"},
     {"explain", "runtime", "application", "pipeline"},
-    {"checks"},
+    {"checks", "locks"},
+    {"prepare"},
     {"gunicorn_conf", "server", "wsgi"},
     {"command_line"},
     {"management"},

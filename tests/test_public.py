@@ -23,6 +23,8 @@ def surface() -> Iterator[str]:
     yield from (f"option {flag} {variable} {key}" for flag, variable, key, _, _ in reference())
     yield "option --json"
     yield "option --gunicorn-conf"
+    yield "option --measure"
+    yield "signal worker_started"
     yield "option --skip-checks"
     yield from (f"plan.decisions.{name}" for name, _ in plan().decisions())
 

@@ -59,7 +59,9 @@ def test_a_config_file_can_be_named_everywhere(tmp_path: Any, way: str) -> None:
         block["GUNICORN"] = {"config": str(conf)}
     else:
         environ["GUNICORN_CMD_ARGS"] = f"--config {conf}"
-    assert options(environ=environ, block=block).threads == 3
+    resolved = options(environ=environ, block=block)
+    assert resolved.threads == 3
+    assert resolved.config == str(conf)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_every_problem_is_told_at_once() -> None:
         ({"block": {"GUNICORN": {"pre_fork": "no.such.module.hook"}}}, "no.such.module"),
         ({"flags": {"config": "nowhere.py"}}, "there is no such file"),
         ({"flags": {"config": "python:shop.conf"}}, "only files are read"),
-        ({"block": {"CONFIG": 5}}, "must be a path"),
+        ({"block": {"CONFIG": 5}}, "PRODSERVE['CONFIG'] is no path"),
     ],
 )
 def test_wrong_inputs_get_one_clear_line(given: dict[str, Any], words: str) -> None:
@@ -166,3 +168,38 @@ def test_what_gunicorn_could_do_but_we_decide_is_a_note() -> None:
     resolved = options(block={"GUNICORN": {"wsgi_app": "shop.wsgi", "daemon": False}})
     assert not resolved.gunicorn
     assert any("WSGI_APPLICATION" in note for note in resolved.notes)
+
+
+PREPARE = {"PREPARE": ["wait-for-db", "migrate"]}
+
+
+def test_prepare_is_short_for_three_options() -> None:
+    resolved = options(block=PREPARE)
+    assert (resolved.wait_for_db, resolved.migrate, resolved.collectstatic) == (30, True, False)
+    assert {resolved.source("wait_for_db"), resolved.source("migrate")} == {"PRODSERVE['PREPARE']"}
+    assert options(block={"PREPARE": "migrate, collectstatic"}).collectstatic is True
+    assert options(block={"PREPARE": []}).migrate is False
+
+
+def test_what_says_it_more_exactly_wins_over_prepare() -> None:
+    assert options(block={**PREPARE, "WAIT_FOR_DB": "2m"}).wait_for_db == 120
+    assert options(environ={"PRODSERVE_MIGRATE": "off"}, block=PREPARE).migrate is False
+    resolved = options({"migrate": False}, block=PREPARE)
+    assert (resolved.migrate, resolved.source("migrate")) == (False, "--migrate")
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (
+            ["migrate", "migrat"],
+            "PRODSERVE['PREPARE'] has no step 'migrat'. There are wait-for-db, migrate, ",
+        ),
+        ([1], "PRODSERVE['PREPARE'] is [1], but must be a list of wait-for-db, migrate, collectstatic."),
+        (True, "PRODSERVE['PREPARE'] is True, but must be a list"),
+    ],
+)
+def test_a_wrong_step_is_told(value: Any, complaint: str) -> None:
+    with pytest.raises(ProdserveError) as caught:
+        options(block={"PREPARE": value})
+    assert complaint in str(caught.value)

@@ -55,6 +55,11 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         """Log at info."""
         self.error_log.info(msg, *args)
 
+    def atoms(self, *args: Any) -> Any:
+        """Return what access lines are made of; on a unix socket the peer has no address."""
+        atoms = super().atoms(*args)
+        return {**atoms, "h": atoms["h"] or "-"}
+
     def now(self) -> str:
         """Return the time for access lines, in UTC."""
         return time.strftime("[%d/%b/%Y:%H:%M:%S +0000]", time.gmtime())
@@ -115,9 +120,15 @@ class ErrorHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not gene
         return not shown and super().filter(record)
 
 
+_SPEAKERS = (
+    *("django", "django.request", "django.dispatch"),
+    *("django.security", "django.security.DisallowedHost"),
+)
+
+
 def _show_errors() -> None:
     """Give 500s and refused hosts a place to be seen, where LOGGING has none or forgot Django's loggers."""
-    for name in ("django", "django.request", "django.security", "django.security.DisallowedHost"):
+    for name in _SPEAKERS:
         logger = logging.getLogger(name)
         if logger.disabled:  # by disable_existing_loggers, which is LOGGING's default
             logger.disabled = False

@@ -39,7 +39,8 @@ def book(request, slug):
     if request.method == "POST" and form.is_valid():
         form.save()
         messages.success(request, "Thank you, your review is on the shelf.")
-        return redirect(book)
+        # A browser would keep the form's own #review, far below the message.
+        return redirect(f"{book.get_absolute_url()}#main")
     return render(request, "catalogue/book.html", {"book": book, "form": form})
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from . import stock as stock_projects
+from .groups import making_groups
 from .serving import environment
 
 
@@ -25,3 +28,21 @@ def env(tmp_path: Path) -> Callable[..., dict[str, str]]:
         return environment(tmp_path, extra, **site)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], stock_projects.Made]:
+    """Make a stock project, once for all tests of a run."""
+
+    @functools.cache
+    def made(name: str) -> stock_projects.Made:
+        return stock_projects.make(name, tmp_path_factory.mktemp(name))
+
+    return made
+
+
+@pytest.fixture
+def make_group() -> Iterator[Callable[..., Path]]:
+    """Give a function that makes a control group with limits, below another or below the own one."""
+    with making_groups() as make:
+        yield make

@@ -48,6 +48,14 @@ def run(*arguments: str, env: Mapping[str, str], cwd: Path = SITE) -> subprocess
     )
 
 
+def until(holds: Callable[[], bool], otherwise: Callable[[], str] = str) -> None:
+    """Wait for a condition; past the deadline fail with what ``otherwise`` says."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.02)
+
+
 class Server:
     """A running server: its process, what it printed, where it listens."""
 
@@ -147,8 +155,12 @@ def serving(
     bind: Sequence[str] = ("--bind", "127.0.0.1:0"),
     exit_code: int = 0,
     pass_fds: Sequence[int] = (),
+    address: str = "",
 ) -> Iterator[Server]:
-    """Serve a project until the block ends; then prove a clean stop."""
+    """Serve a project until the block ends; then prove a clean stop.
+
+    With ``address`` the test has a listening socket already: early requests wait in its queue.
+    """
     process = subprocess.Popen(
         [sys.executable, *command, *bind, *flags],
         cwd=cwd,
@@ -161,8 +173,7 @@ def serving(
     )
     server = Server(process)
     try:
-        ready = server.wait_for(" ready in ")
-        server.address = ready.split()[0]
+        server.address = address or server.wait_for(" ready in ").split()[0]
         yield server
         if process.poll() is None:
             assert server.stop() == exit_code, server.output

@@ -1,18 +1,11 @@
-"""Machine.detect() inside real control groups of version 1, in a process of its own.
-
-The groups are made below the own groups of the test run, so that its own limits stay in force, and they
-are removed in any case. Nothing here needs to be waited for: a limit holds once its file is written.
-"""
+"""Machine.detect() inside real control groups of version 1, in a process of its own."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
 import sys
-import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,14 +13,14 @@ import pytest
 from django_prodserve.cgroups import Cgroups, Tree
 from django_prodserve.units import MIB
 
+from .groups import HALF_A_CPU, PERIOD, limited_to, own_group
+
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(sys.platform != "linux", reason="control groups are a matter of Linux"),
 ]
 
 PROJECT = Path(__file__).parents[2]
-PERIOD = 100_000  # us
-HALF_A_CPU = {"cpu.cfs_period_us": PERIOD, "cpu.cfs_quota_us": PERIOD // 2}
 
 # What the child does to itself, step by step, before it looks at its machine.
 CHILD = """
@@ -91,49 +84,6 @@ def look(*groups, affinity=(), new_cgroups=False, bind=(), ballast=0, **variable
         pytest.skip(f"namespaces or mounts are {child.stderr.strip()}")
     assert child.returncode == 0, child.stderr
     return json.loads(child.stdout)
-
-
-def remove(group):
-    """Remove a group; the kernel may need a moment to forget a process that has been waited for."""
-    deadline = time.monotonic() + 5
-    while True:
-        try:
-            return group.rmdir()
-        except OSError as error:
-            if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.005)
-
-
-def own_group(controller):
-    """Return the directory of this test run's own group, or skip."""
-    group = Cgroups.find(Tree(Path("/"))).group(controller)
-    if group.version != 1 or not group.certain:
-        pytest.skip(f"{controller} is not a visible controller of cgroup v1 here")
-    return Path(group.levels[0].directory)
-
-
-@pytest.fixture
-def make_group():
-    """Give a function that makes a group with limits, below another or below the own one."""
-    with ExitStack() as stack:
-
-        def make(controller, limits, parent=None):
-            group = (parent or own_group(controller)) / f"prodserve-test-{os.getpid()}"
-            try:
-                group.mkdir()
-            except OSError as error:
-                pytest.skip(f"no group can be made for {controller}: {error.strerror}")
-            stack.callback(remove, group)
-            for name, value in limits.items():
-                (group / name).write_text(str(value))
-            return group
-
-        yield make
-
-
-def limited_to(mebibytes):
-    return {"memory.limit_in_bytes": mebibytes * MIB}
 
 
 def cpus_before():

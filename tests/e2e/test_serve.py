@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import re
-import shutil
 import signal
 import socket
 import ssl
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from .needs import need_program
 from .serving import PATIENCE, SITE, copy_site, run, serving
 
 COMMANDS = [("manage.py", "prodserve"), ("-m", "django_prodserve")]
@@ -200,8 +200,7 @@ def test_a_reload_signal_changes_nothing_and_says_what_to_do(env: Any, number: i
 
 
 def test_tls(env: Any, tmp_path: Path) -> None:
-    if not (openssl := shutil.which("openssl")):
-        pytest.skip("openssl is not installed")
+    openssl = need_program("openssl")
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     files = ["-keyout", str(key), "-out", str(certificate)]

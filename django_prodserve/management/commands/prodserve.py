@@ -62,15 +62,21 @@ class Command(BaseCommand):
         from ...gunicorn_conf import render_conf, search_path
         from ...pipeline import inspect_now
 
-        wants_plan = [name for name in ("json", "gunicorn_conf") if flags.get(name)]
+        wants_plan = [name for name in ("json", "gunicorn_conf", "measure") if flags.get(name)]
         if wants_plan and action != "plan":
             flag = "--" + wants_plan[0].replace("_", "-")
             raise ProdserveError(f"{flag} goes with plan: write prodserve plan {flag}")
         plan, project = inspect_now(flags)
+        if flags.get("measure"):
+            from ...server import measured
+
+            plan = measured(plan)
         if flags.get("gunicorn_conf"):
             self.stdout.write(render_conf(plan, os.getcwd(), search_path()), ending="")
         elif action == "plan":
-            self.stdout.write(as_json(plan) if flags.get("json") else explain(plan))
+            self.stdout.write(
+                as_json(plan) if flags.get("json") else explain(plan, details=flags["verbosity"] > 1)
+            )
         else:
             self.start(action, plan, project, flags, started)
 
@@ -79,6 +85,9 @@ class Command(BaseCommand):
         from ... import checks, server
 
         skipped = flags.get("skip_checks")
+
+        if not skipped:
+            checks.refuse(plan, project)
 
         def preflight() -> list[str]:
             return [] if skipped else checks.preflight(plan, project)

@@ -1,0 +1,90 @@
+"""Do one thing in a process of its own: what it leaves behind in memory ends with it.
+
+Called in the command's process, main thread, before the server forks workers. The caller closes connections
+first (``runtime.hooks.close_connections``) where the child could use one.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ChildError(Exception):
+    """The child ended without a result; the message says how."""
+
+
+def in_child(work: Callable[[], T], *, patience: float | None = None) -> T:
+    """Return what ``work`` returns in a fork of this process, or raise what it raises there.
+
+    ``patience`` bounds it, in seconds: a fork of a process with threads may wait for a lock for ever.
+    """
+    receiving, sending = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on forks beside threads
+        child = os.fork()
+    if not child:
+        os.close(receiving)
+        _work(work, sending)
+    os.close(sending)
+    ended = False
+    try:
+        answer = _read(receiving, patience)
+        ended = True
+    finally:
+        os.close(receiving)
+        if not ended:  # its time is up, or a signal ends this process
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+    if not answer:
+        raise ChildError(f"the process ended with status {os.waitstatus_to_exitcode(status)}")
+    result, error = pickle.loads(answer)  # written by our own fork
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return]
+
+
+def _work(work: Callable[[], Any], sending: int) -> None:
+    """In the child: work, send the outcome, end without a trace of the parent's cleaning up."""
+    code = 1
+    try:
+        with open(sending, "wb") as pipe:
+            pipe.write(_outcome(work))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _outcome(work: Callable[[], Any]) -> bytes:
+    try:
+        return pickle.dumps((work(), None))
+    except Exception as error:  # anything may happen in a project
+        with suppress(Exception):  # one that cannot travel, or not back
+            pickled = pickle.dumps((None, error))
+            pickle.loads(pickled)
+            return pickled
+        return pickle.dumps((None, ChildError(repr(error))))
+    except BaseException as error:  # sys.exit() in a module of the project's must not end the parent
+        return pickle.dumps((None, ChildError(repr(error))))
+
+
+def _read(receiving: int, patience: float | None) -> bytes:
+    deadline = None if patience is None else time.monotonic() + patience
+    found = bytearray()
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([receiving], [], [], left)[0]:
+            raise ChildError(f"the process took more than {patience:g} s")
+        part = os.read(receiving, 65536)
+        if not part:
+            return bytes(found)
+        found += part

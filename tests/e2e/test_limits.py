@@ -1,0 +1,86 @@
+"""The real server in real control groups: it plans with their limits, and stays within them under load."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from .groups import HALF_A_CPU, inside, limited_to
+from .serving import Server, serving
+from .stock import Made
+
+PRODSERVE = ("manage.py", "prodserve")
+CLIENTS = 40
+
+
+def facts(group: Path, name: str) -> dict[str, int]:
+    """Return the numbers of a file with a name and a number on each line."""
+    lines = (line.split() for line in (group / name).read_text().splitlines())
+    return {words[0]: int(words[1]) for words in lines}
+
+
+def burst(server: Server, paths: list[str], rounds: int) -> list[tuple[str, int]]:
+    """Ask for each path many times, from many clients at once; return every answer that was no 200."""
+    wanted = [path for _ in range(rounds) for path in paths]
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        answers = list(clients.map(lambda path: (path, server.get(path).status), wanted))
+    return [answer for answer in answers if answer[1] != 200]
+
+
+def planned(server: Server) -> int:
+    """Return how many workers the start lines speak of, in the end: measuring may have changed the plan."""
+    return int(re.findall(r"^workers +(\d+) x \d+ threads: ", server.output, re.MULTILINE)[-1])
+
+
+def first_start(tmp_path: Path) -> dict[str, str]:
+    """Return the variable that makes this the first start on a machine: nothing is collected yet."""
+    return {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+
+def assert_nobody_was_killed(server: Server, memory: Path, before: list[int]) -> None:
+    assert facts(memory, "memory.oom_control")["oom_kill"] == 0
+    assert server.workers(len(before)) == before
+    assert "SIGKILL" not in server.output
+
+
+def test_half_a_cpu_and_256_mib(env: Any, make_group: Callable[..., Path], tmp_path: Path) -> None:
+    cpu, memory = make_group("cpu", HALF_A_CPU), make_group("memory", limited_to(256))
+    with serving(env=env(first_start(tmp_path)), command=(*inside(cpu, memory), *PRODSERVE)) as server:
+        workers = server.workers(2)
+        assert re.search(
+            r"workers +2 x 16 threads: at least 2.*; 0.5 CPUs, 256 MiB; profile io", server.output
+        )
+        assert "OOM killer" not in server.output
+        assert burst(server, ["/", "/admin/login/", "/stream/", "/slow/?seconds=0.05"], rounds=60) == []
+        assert_nobody_was_killed(server, memory, workers)
+        assert (memory / "memory.failcnt").read_text().strip() == "0"
+        assert facts(cpu, "cpu.stat")["nr_throttled"] > 0  # the quota was real
+
+
+def test_128_mib_is_one_worker_and_says_what_two_would_need(
+    env: Any, make_group: Callable[..., Path], tmp_path: Path
+) -> None:
+    memory = make_group("memory", limited_to(128))
+    with serving(env=env(first_start(tmp_path)), command=(*inside(memory), *PRODSERVE)) as server:
+        workers = server.workers(1)
+        assert re.search(r"workers +1 x 16 threads: memory holds 1 ", server.output)
+        assert re.search(r"warning: Only one worker fits into 128 MiB; two need \d+ MiB", server.output)
+        assert burst(server, ["/", "/admin/login/", "/stream/"], rounds=80) == []
+        assert_nobody_was_killed(server, memory, workers)
+        assert (memory / "memory.failcnt").read_text().strip() == "0"
+
+
+def test_a_large_project_stays_within_256_mib(
+    stock: Callable[[str], Made], make_group: Callable[..., Path], tmp_path: Path
+) -> None:
+    made = stock("wagtail")
+    memory = make_group("memory", limited_to(256))
+    command, env = (*inside(memory), *PRODSERVE), made.env | first_start(tmp_path)
+    with serving("--cpus", "2", env=env, cwd=made.directory, command=command) as server:
+        workers = server.workers(planned(server))
+        assert burst(server, ["/", "/admin/login/", "/django-admin/login/"], rounds=60) == []
+        assert_nobody_was_killed(server, memory, workers)
+        assert (memory / "memory.failcnt").read_text().strip() == "0"

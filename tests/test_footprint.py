@@ -1,0 +1,234 @@
+"""What a project takes in memory: read, computed, kept from one start to the next."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from django_prodserve import measurements
+from django_prodserve.errors import ProdserveError
+from django_prodserve.footprint import Footprint, Reading, footprint, measure, read_memory
+from django_prodserve.forked import ChildError, in_child
+from django_prodserve.sizing import Sizing
+from django_prodserve.units import MIB
+
+from .facts import machine, plan
+
+ROLLUP = """55d0c0000000-7ffd00000000 ---p 00000000 00:00 0    [rollup]
+Rss:               60000 kB
+Pss:               40000 kB
+Pss_Dirty:         30000 kB
+Private_Clean:      1000 kB
+Private_Dirty:      3000 kB
+Swap:                  0 kB
+"""
+WAY = (True, "/prodserve-warm-up")
+
+
+def found(master: int = 41, worker: int = 16, **facts: Any) -> Footprint:
+    known = {"how": "PSS", "when": 1_800_000_000.0}
+    return Footprint(master=master * MIB, worker=worker * MIB, **{**known, **facts})
+
+
+class TestReading:
+    def test_the_kernel_tells_shares(self, tmp_path: Path) -> None:
+        (tmp_path / "smaps_rollup").write_text(ROLLUP)
+        assert read_memory(tmp_path) == Reading(40000 * 1024, 4000 * 1024)
+
+    @pytest.mark.parametrize("text", ["", "Pss: many kB\n", "Pss: 1 kB\n"])
+    def test_where_it_does_not_the_whole_counts(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "smaps_rollup").write_text(text)
+        reading = read_memory(tmp_path)
+        assert reading.private is None
+        assert reading.size > 10 * MIB
+
+    def test_without_the_file_too(self, tmp_path: Path) -> None:
+        assert read_memory(tmp_path).private is None
+
+
+@pytest.mark.parametrize(
+    ("trial", "preloaded", "worker"),
+    [
+        pytest.param(4, True, 16, id="a trial's own memory grows four times"),
+        pytest.param(15, True, 20, id="a heavy page: no more than half of the master is copied"),
+        pytest.param(25, False, 45, id="without preload all of it is the worker's own"),
+    ],
+)
+def test_what_a_worker_will_take(trial: int, preloaded: bool, worker: int) -> None:
+    master = Reading(40 * MIB, 39 * MIB)
+    made = footprint(master, Reading(22 * MIB, trial * MIB), preloaded=preloaded)
+    assert (made.master, made.worker, made.how) == (40 * MIB, worker * MIB, "PSS")
+
+
+def test_by_rss_each_worker_counts_as_a_whole_and_the_plan_says_so() -> None:
+    made = footprint(Reading(40 * MIB, None), Reading(42 * MIB, None), preloaded=True)
+    assert (made.master, made.worker, made.how) == (40 * MIB, 42 * MIB, "RSS")
+    sizing = Sizing(cpus=2, memory=512 * MIB, profile="io", worker_class="gthread", footprint=made)
+    assert "RSS, as PSS cannot be read here" in sizing.master_memory().why
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PSS is Linux")
+def test_a_trial_fork_is_measured_with_what_it_touches() -> None:
+    ballast = bytearray(20 * MIB)
+
+    def request() -> None:
+        ballast[::4096] = b"x" * len(ballast[::4096])  # every page of it becomes the child's own
+
+    idle, busy = measure(lambda: None), measure(request)
+    assert busy.worker - idle.worker > 10 * MIB
+    assert not any(ballast[:4096])
+
+
+@pytest.mark.parametrize(
+    ("stated", "worker"),
+    [
+        ({}, 48),
+        ({"threads": 4}, 24),
+        ({"profile": "cpu"}, 24),
+        ({"worker_class": "sync"}, 24),
+        ({"threads": 40}, 96),
+    ],
+)
+def test_threads_count_and_sums_are_rounded_up_to_eight(stated: dict[str, Any], worker: int) -> None:
+    made = plan(machine(2), **stated).again(found())
+    assert (made.master_memory.value, made.worker_memory.value) == (48 * MIB, worker * MIB)
+
+
+def test_a_measurement_decides_and_says_when_it_was_made() -> None:
+    seen = machine(8, 256 * MIB)
+    assert plan(seen).workers.value == 3
+    made = plan(seen).again(found(98, 38))
+    assert made.workers.value == 1
+    assert "memory holds 1 (measured 2027-01-15 08:00 UTC: master 104 MiB, 72 MiB each" in made.workers.why
+    assert any("Only one worker fits into 256 MiB" in line for line in made.warnings)
+    assert plan(seen, workers=4).again(found(98, 38)).workers.value == 4
+    assert plan(seen).again(found(38, 3)).workers.value == 4
+
+
+class TestKept:
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+        return tmp_path / "cache" / "django-prodserve" / "footprints"
+
+    @pytest.fixture
+    def views(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A module of the project's that is loaded."""
+        file = tmp_path / "views.py"
+        file.write_text("one = 1\n")
+        module = ModuleType("views_of_a_test")
+        module.__file__ = str(file)
+        monkeypatch.setitem(sys.modules, "views_of_a_test", module)
+        return file
+
+    def test_it_comes_back(self, views: Path, place: Path) -> None:
+        assert measurements.last(WAY) is None
+        assert measurements.keep(found(), WAY)
+        assert measurements.last(WAY) == found()
+        assert [path.stat().st_mode & 0o777 for path in place.iterdir()] == [0o600]
+
+    def test_other_code_is_not_it(self, views: Path, settings: Any) -> None:
+        measurements.keep(found(), WAY)
+        assert measurements.last((False, "/prodserve-warm-up")) is None
+        settings.MIDDLEWARE = [*settings.MIDDLEWARE, "more"]
+        assert measurements.last(WAY) is None
+        settings.MIDDLEWARE = settings.MIDDLEWARE[:-1]
+        assert measurements.last(WAY)
+        views.write_text("two = 22\n")
+        assert measurements.last(WAY) is None
+        measurements.keep(found(), WAY)
+        views.unlink()
+        assert measurements.last(WAY) is None
+
+    def test_a_newly_installed_package_may_be_other_code(
+        self, views: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        packages = tmp_path / "site-packages"
+        packages.mkdir()
+        monkeypatch.syspath_prepend(packages)
+        measurements.keep(found(), WAY)
+        assert measurements.last(WAY)
+        (packages / "new").mkdir()
+        os.utime(packages, (1, 1))
+        assert measurements.last(WAY) is None
+
+    @pytest.mark.parametrize("text", ["", "{}", "[]", '{"code": 1, "modules": 2}'])
+    def test_a_damaged_file_is_no_measurement(self, views: Path, place: Path, text: str) -> None:
+        measurements.keep(found(), WAY)
+        next(place.iterdir()).write_text(text)
+        assert measurements.last(WAY) is None
+
+    def test_others_cannot_leave_one_for_us(self, views: Path, place: Path) -> None:
+        measurements.keep(found(), WAY)
+        place.chmod(0o777)
+        assert measurements.last(WAY) is None
+
+    def test_what_gone_projects_left_is_removed(self, views: Path, place: Path) -> None:
+        place.mkdir(parents=True, mode=0o700)
+        gone = place / "gone.json"
+        gone.write_text("{}")
+        os.utime(gone, (time.time() - 31 * 86400,) * 2)
+        measurements.keep(found(), WAY)
+        assert not gone.exists()
+        assert len(list(place.iterdir())) == 1
+
+    def test_where_nothing_can_be_written_nothing_is_kept(
+        self, views: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(measurements, "bases", list)
+        assert not measurements.keep(found(), WAY)
+
+    def test_asking_costs_less_than_a_start_notices(self, views: Path) -> None:
+        modules = [__file__] * 3000
+        started = time.process_time()
+        measurements.code(modules, WAY)
+        assert time.process_time() - started < 0.1  # 0.01 on a quiet machine
+
+
+class Unpicklable(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__("both")
+
+
+def leave() -> None:
+    sys.exit("no key")
+
+
+def break_down() -> None:
+    raise Unpicklable(1, 2)
+
+
+class TestInAChild:
+    def test_results_and_errors_come_back(self) -> None:
+        assert in_child(lambda: ["lines"] * 50_000) == ["lines"] * 50_000
+        with pytest.raises(ProdserveError, match=r"broken\n  mend it"):
+            in_child(lambda: (_ for _ in ()).throw(ProdserveError("broken", "mend it")))
+
+    @pytest.mark.parametrize(
+        ("work", "said"),
+        [
+            (leave, "SystemExit"),
+            (break_down, "Unpicklable"),
+            (lambda: lambda: 1, "lambda"),
+            (lambda: os.kill(os.getpid(), signal.SIGKILL), "status -9"),
+        ],
+    )
+    def test_what_cannot_is_told(self, work: Any, said: str) -> None:
+        with pytest.raises((ChildError, AttributeError, pickle.PicklingError), match=said):
+            in_child(work)
+
+    def test_patience_ends(self) -> None:
+        with pytest.raises(ChildError, match=r"more than 0\.1 s"):
+            in_child(signal.pause, patience=0.1)
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
