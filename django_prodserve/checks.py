@@ -88,7 +88,8 @@ def _debug(seen: Seen) -> Iterator[CheckMessage]:
 
 
 def _hosts(seen: Seen) -> Iterator[CheckMessage]:
-    if not seen.project.allowed_hosts and not seen.project.debug:
+    # With DEBUG Django allows localhost; without it, which is the next step, nobody.
+    if not seen.project.allowed_hosts and not (seen.project.debug and seen.allow_debug):
         yield NO_HOSTS
 
 
@@ -171,7 +172,7 @@ def _answers(seen: Seen) -> Iterator[CheckMessage]:
         if answer.pending:
             yield Warning(
                 f"Database {answer.alias!r} lacks {answer.pending} migrations.",
-                hint="manage.py migrate",
+                hint="manage.py migrate, or prodserve --migrate",
                 id="prodserve.W008",
             )
 

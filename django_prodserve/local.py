@@ -57,8 +57,7 @@ def apply() -> tuple[str, ...]:
     if not lines:
         return (told,)
     return (
-        f"{told}. For production, in the settings:",
-        *(f"    {line}" for line in lines),
+        "\n    ".join((f"{told}. For production, in the settings:", *lines)),
         "what the settings derived from DEBUG keeps its value here",
     )
 
