@@ -295,6 +295,10 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
         try:
             pid: int | None = super().spawn_worker()
             return pid
+        except SystemExit as ending:
+            if os.getpid() != arbiter_pid:
+                hooks.end_worker(ending)
+            raise
         finally:
             if os.getpid() == arbiter_pid:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, hooks.STOPPING)

@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from django.contrib.staticfiles.storage import StaticFilesStorage, staticfiles_storage
+from django.contrib.staticfiles.storage import (
+    ManifestStaticFilesStorage,
+    StaticFilesStorage,
+    staticfiles_storage,
+)
 from django.core.files.storage import Storage, storages
 from django.template import Context, Engine
 from django.templatetags.static import static
@@ -227,6 +231,26 @@ def test_a_storage_of_the_project_is_kept_and_collects_privately(project):
         static("nowhere.css")
 
 
+def test_a_storage_that_does_not_compress_is_kept_and_its_files_are_compressed(project):
+    project.settings(STORAGES=staticfiles("django.contrib.staticfiles.storage.ManifestStaticFilesStorage"))
+    files = project.prepare()
+    assert type(staticfiles_storage._wrapped) is ManifestStaticFilesStorage
+    assert files.encodings == {"br", "gzip"}
+    app = files.layer(django)
+    for accepted, wanted in {"gzip, br": "br", "gzip": "gzip"}.items():
+        hit = ask(app, static("site.css"), HTTP_ACCEPT_ENCODING=accepted)
+        assert hit.headers["Content-Encoding"] == wanted
+        assert "immutable" in hit.headers["Cache-Control"]
+
+
+def test_files_that_the_projects_storage_has_compressed_are_left_alone(project):
+    project.write({"app.js.gz": "made by somebody else"})
+    project.settings(STORAGES=staticfiles("django.contrib.staticfiles.storage.ManifestStaticFilesStorage"))
+    directory = Path(project.prepare().directory)
+    assert (directory / "app.js.gz").read_text() == "made by somebody else"
+    assert not (directory / "app.js.br").exists()
+
+
 def test_a_strict_storage_that_cannot_collect_gives_working_pages_and_a_line(project):
     project.write({"broken.css": "p { background: url(gone.png) }"})
     project.settings(STORAGES=MANIFEST)
@@ -388,6 +412,13 @@ class TestWhiteNoiseSettings:
         drawing = ask(app, "/static/img/dot.svg").headers
         assert (drawing["Content-Type"], drawing["X-Own"]) == ("image/x-own", "/static/img/dot.svg")
         assert "Access-Control-Allow-Origin" not in drawing
+
+    def test_types_beyond_whitenoises_table(self, project):
+        names = ("a.ttf", "a.otf", "a.webmanifest", "a.js.map")
+        project.write(dict.fromkeys(names, "{}"))
+        app = project.prepare().layer(django)
+        types = [ask(app, f"/static/{name}").headers["Content-Type"] for name in names]
+        assert types == ["font/ttf", "font/otf", "application/manifest+json", "application/json"]
 
     def test_a_root_that_is_missing_is_a_line_not_a_python_warning(self, project):
         project.settings(WHITENOISE_ROOT=project.place / "nowhere")

@@ -6,13 +6,16 @@ worker's main thread. Gunicorn ends the server when a hook raises, so each of th
 
 from __future__ import annotations
 
+import atexit
 import functools
 import gc
 import os
 import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.cache import caches
@@ -185,3 +188,16 @@ def heartbeat_directory() -> str:
         except OSError:
             continue
     raise OSError("no directory is writable: /dev/shm, /run or the temporary directory is needed")
+
+
+def end_worker(ending: SystemExit) -> NoReturn:
+    """End a worker as multiprocessing ends its processes: exit handlers run, nothing is taken apart.
+
+    Its tidying writes to every object, and so copies every page that is shared with the arbiter: two workers
+    of Wagtail that stopped took 107 MiB on top of 162, and the OOM killer took the arbiter.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ending.code if isinstance(ending.code, int) else bool(ending.code))

@@ -167,6 +167,6 @@ def _choose_source(storage: Storage, url: str, collect: bool) -> StaticChoice:
     if not is_writable():
         why = f"{state} and no directory is writable: files where they lie, {LOST}. {FIX}"
         return StaticChoice(mode="finders", why=why, url=url)
-    how = "hashed and compressed" if storage.is_default else f"through {storage.kind.__name__}"
+    how = "hashed and compressed" if storage.is_default else f"through {storage.kind.__name__}, compressed"
     why = f"{state}: collected into a private directory, {how}"
     return StaticChoice(mode="collect", why=why, url=url, compressed=storage.is_default)

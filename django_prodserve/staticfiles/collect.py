@@ -178,7 +178,7 @@ def fill(directory: Path, sources: dict[str, Source], entry: dict[str, Any]) -> 
     """Do collectstatic's work into ``directory`` with the storage ``entry``; return a line per problem."""
     from django.core.files.storage import storages
 
-    from .storage import LenientStorage, use_storage
+    from .storage import COMPRESSING, LenientStorage, compress_beside, use_storage
 
     undo = use_storage(entry_at(entry, directory), static_root=str(directory))
     try:
@@ -191,6 +191,8 @@ def fill(directory: Path, sources: dict[str, Source], entry: dict[str, Any]) -> 
         for _, _, outcome in getattr(storage, "post_process", _nothing)(found, dry_run=False):
             if isinstance(outcome, Exception):
                 raise outcome
+        if not isinstance(storage, COMPRESSING):
+            compress_beside(directory)
     finally:
         undo()
     return storage.problems() if isinstance(storage, LenientStorage) else []

@@ -34,6 +34,13 @@ STATUS_LINES = {status: f"{status.value} {status.phrase}" for status in HTTPStat
 # One range, as long as a number can be; anything else is answered with the whole file, as RFC 9110 allows.
 ONE_RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})", re.ASCII)
 EMPTY = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", "0")]
+# What WhiteNoise's own table lacks: it would be sent as application/octet-stream.
+MORE_TYPES = {
+    ".map": "application/json",
+    ".otf": "font/otf",
+    ".ttf": "font/ttf",
+    ".webmanifest": "application/manifest+json",
+}
 REFUSED = re.compile(r";\s*q=0(\.0*)?\s*$")
 
 
@@ -198,6 +205,7 @@ def _as_served(*, url: str, root: StrPath | None, finders: bool) -> UserSettings
         "WHITENOISE_STATIC_PREFIX": url,
         "WHITENOISE_AUTOREFRESH": getattr(settings, "WHITENOISE_AUTOREFRESH", False),
         "WHITENOISE_USE_FINDERS": finders or getattr(settings, "WHITENOISE_USE_FINDERS", False),
+        "WHITENOISE_MIMETYPES": MORE_TYPES | (getattr(settings, "WHITENOISE_MIMETYPES", None) or {}),
         "WHITENOISE_MAX_AGE": getattr(settings, "WHITENOISE_MAX_AGE", 60),
         "STATIC_ROOT": root,
     }

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from django_prodserve.units import MIB
+
 from .groups import HALF_A_CPU, inside, limited_to
 from .serving import Server, serving
 from .stock import Made
@@ -84,3 +86,15 @@ def test_a_large_project_stays_within_256_mib(
         assert burst(server, ["/", "/admin/login/", "/django-admin/login/"], rounds=60) == []
         assert_nobody_was_killed(server, memory, workers)
         assert (memory / "memory.failcnt").read_text().strip() == "0"
+
+
+def test_stopping_takes_no_memory_on_top(env: Any, make_group: Callable[..., Path]) -> None:
+    memory = make_group("memory", {})
+    with serving("--workers", "2", env=env(), command=(*inside(memory), *PRODSERVE)) as server:
+        server.workers(2)
+        assert burst(server, ["/", "/admin/login/"], rounds=60) == []
+        in_use = int((memory / "memory.usage_in_bytes").read_text())
+        peak = memory / "memory.max_usage_in_bytes"
+        peak.write_text("0")
+        assert server.stop() == 0
+        assert int(peak.read_text()) < in_use + 10 * MIB
