@@ -21,6 +21,7 @@ class Cell:
     max: float = 0.0
     cpu: float = 0.0  # CPU seconds for 1000 requests
     pss: float = 0.0  # MiB after the load
+    noise: float = 0.0  # share of the CPUs that others used meanwhile
     problem: str = ""  # why nothing of this counts
 
 
