@@ -18,16 +18,8 @@ from typing import Any
 
 import pytest
 
+from .needs import need_package, need_program
 from .serving import PATIENCE
-
-
-def program(name: str) -> str:
-    """Return where a program is; skip the test where it is not on this machine."""
-    places = [os.environ.get("PATH", ""), "/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
-    found = shutil.which(name, path=os.pathsep.join(places))
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
 
 
 def free_port() -> int:
@@ -60,7 +52,7 @@ class Postgres:
         """Run the server for the block."""
         place = ["-D", str(self.directory / "data"), "-k", str(self.directory)]
         where = ["-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-F"]
-        with process([program("postgres"), *place, *where], self.directory, self.port, signal.SIGINT):
+        with process([need_program("postgres"), *place, *where], self.directory, self.port, signal.SIGINT):
             yield
 
     def settings(self, name: str, port: int | None = None, **more: Any) -> dict[str, Any]:
@@ -94,7 +86,7 @@ class Postgres:
             f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
             f"auth_type = trust\nauth_file = {self.directory / 'users'}\npool_mode = transaction\n"
         )
-        with process([program("pgbouncer"), str(configuration)], self.directory, port, signal.SIGINT):
+        with process([need_program("pgbouncer"), str(configuration)], self.directory, port, signal.SIGINT):
             yield port
 
 
@@ -137,8 +129,8 @@ def answers(port: int) -> bool:
 @contextlib.contextmanager
 def cluster() -> Iterator[Postgres]:
     """Make a cluster that nobody else has, and remove it."""
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    initdb = program("initdb")
+    need_package("psycopg")
+    initdb = need_program("initdb")
     directory = Path(tempfile.mkdtemp(prefix="prodserve-postgres-"))
     who = account()
     try:
