@@ -37,12 +37,25 @@ def settings_module(request: HttpRequest) -> HttpResponse:
     return HttpResponse(f"{settings.SETTINGS_MODULE} {os.environ['DJANGO_SETTINGS_MODULE']}")
 
 
+def write(request: HttpRequest) -> HttpResponse:
+    """Read, then write, in one transaction: two of them at once are what sqlite's deferred ones cannot do."""
+    from django.contrib.sessions.backends.db import SessionStore
+    from django.contrib.sessions.models import Session
+    from django.db import transaction
+
+    with transaction.atomic():
+        before = Session.objects.count()
+        SessionStore().create()
+    return HttpResponse(str(before))
+
+
 urlpatterns = [
     path("", hello),
     path("whoami/", whoami),
     path("boom/", boom),
     path("slow/", slow),
     path("stream/", stream),
+    path("write/", write),
     path("settings/", settings_module),
     path("admin/", admin.site.urls),
 ]
