@@ -185,7 +185,7 @@ def test_the_places_and_their_order(tmp_path, monkeypatch):
     assert [str(place) for place in private_directory.bases()] == names
     assert [str(place) for place in private_directory.bases(served_by=8)] == names[2:]
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    monkeypatch.setenv("HOME", "/nonexistent")
+    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     places = [str(place) for place in private_directory.bases()]
     assert places == [

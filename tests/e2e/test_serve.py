@@ -244,7 +244,7 @@ def test_a_killed_worker_is_replaced(env: Any) -> None:
 
 
 def test_the_working_directory_and_home_may_be_read_only(env: Any) -> None:
-    extra = {"HOME": "/nonexistent", "XDG_CACHE_HOME": "/proc/nonexistent"}
+    extra = {"HOME": "/proc/nonexistent", "XDG_CACHE_HOME": "/proc/nonexistent"}
     with serving(env=env(extra)) as server:
         assert server.get("/").status == 200
         assert "Control server" not in server.output
