@@ -1,0 +1,201 @@
+"""Who does what: memory that the arbiter, its workers and other processes such as ``status`` share.
+
+The arbiter makes the board before it forks, and gives each worker a slot (slot.py). What a worker has written
+survives its death, for the arbiter to read and to add to the totals. The file is private to its user; where
+none can be written the memory is anonymous, and only the server itself can read it.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from struct import Struct
+from typing import Any
+
+from .slot import CLAIMED, FREE, HEAD, ROW, TALLY_CELLS, WHOLE, Memory, Slot, Tally, tally
+
+MAGIC = int.from_bytes(b"prodsrv\1", "little")
+"""The last byte is the version of this layout."""
+
+REASONS = (
+    *("crashed", "killed", "out of memory", "stuck", "boot", "memory"),
+    *("max-requests", "max-lifetime", "reload", "fewer wanted", "asked"),
+)
+"""Why workers ended; each is counted."""
+
+# The header's cells of eight bytes; then the arbiter's note, the totals of workers that are gone, the load
+# table and the slots.
+_MAGIC, _SLOTS, _ROWS, _STARTED, _PID, _NOTE_SEQUENCE, _NOTE_LENGTH = range(7)
+_RESTARTS = 7
+_NOTE = 32
+_NOTE_BYTES = 4096
+_GONE = _NOTE + _NOTE_BYTES // 8
+_GONE_REFUSED, _GONE_CUT = _GONE + TALLY_CELLS, _GONE + TALLY_CELLS + 1
+_LOADS = _GONE_CUT + 1
+
+
+def _cells(slots: int, rows: int) -> int:
+    return _LOADS + 4 * slots + slots * (HEAD + rows * ROW)
+
+
+class Board:
+    """The whole board: made with ``create`` by the arbiter, or opened read-only with ``open``."""
+
+    def __init__(self, shared: mmap.mmap, path: Path | None, slots: int, rows: int) -> None:
+        self.path = path
+        self.memory = Memory(memoryview(shared))
+        self.whole, self.seconds = self.memory.whole, self.memory.seconds
+        first = _LOADS + 4 * slots
+        self.slots = tuple(
+            Slot(
+                self.memory,
+                index,
+                at=first + index * (HEAD + rows * ROW),
+                rows=rows,
+                load=_LOADS + index,
+                stride=slots,
+            )
+            for index in range(slots)
+        )
+        self._load_table = partial(Struct(f"={3 * slots}Q").unpack_from, shared, _LOADS * 8)
+
+    @classmethod
+    def create(cls, path: Path | None, *, slots: int, rows: int, now: float) -> Board:
+        """Make an empty board; raises OSError where the file cannot be made or the disk is full."""
+        size = _cells(slots, rows) * 8
+        shared = mmap.mmap(-1, size) if path is None else _make(path, size)
+        board = cls(shared, path, slots, rows)
+        board.whole[_SLOTS], board.whole[_ROWS], board.whole[_PID] = slots, rows, os.getpid()
+        board.seconds[_STARTED] = now
+        board.whole[_MAGIC] = MAGIC
+        return board
+
+    @classmethod
+    def open(cls, path: Path) -> Board:
+        """Read the board of another process; raises OSError, or ValueError if it is none of ours."""
+        with path.open("rb") as file:
+            shared = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        size = len(shared) // 8
+        head = memoryview(shared)[: min(size, 3) * 8].cast("Q").tolist()
+        if head[:1] != [MAGIC] or size < _cells(head[_SLOTS], head[_ROWS]):
+            raise ValueError(f"{path} is no board of this version of prodserve")
+        return cls(shared, path, head[_SLOTS], head[_ROWS])
+
+    def remove(self) -> None:
+        """Remove the file; those who have it open can go on."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    # The arbiter's.
+
+    def claim(self, index: int | None = None) -> Slot:
+        """Give away a slot, the first free one if none is named; raises IndexError where all are taken."""
+        if index is None:
+            index = next((slot.index for slot in self.slots if slot.state == FREE), len(self.slots))
+        slot = self.slots[index]
+        slot.clear()
+        slot.state = CLAIMED
+        return slot
+
+    def release(self, slot: Slot) -> None:
+        """Take a slot back from a worker that is gone, and keep what it has counted."""
+        whole, seconds = slot.sums()
+        refused, cut = slot.refused, slot.cut
+        slot.clear()
+        for cell, value in enumerate(whole, _GONE):
+            self.whole[cell] += value
+        for cell, number in enumerate(seconds, _GONE + WHOLE):
+            self.seconds[cell] += number
+        self.whole[_GONE_REFUSED] += refused
+        self.whole[_GONE_CUT] += cut
+
+    def count_restart(self, reason: str) -> None:
+        """Count the end of a worker; the reason is one of REASONS."""
+        self.whole[_RESTARTS + REASONS.index(reason)] += 1
+
+    def write_note(self, facts: Mapping[str, Any]) -> None:
+        """Leave facts for readers: what was decided, what to advise. The sequence is odd while it changes."""
+        text = json.dumps(facts, separators=(",", ":")).encode()
+        if len(text) > _NOTE_BYTES:
+            raise ValueError(f"the board's note holds {_NOTE_BYTES} bytes, not {len(text)}")
+        first = _NOTE * 8
+        self.whole[_NOTE_SEQUENCE] += 1
+        self.memory.bytes[first : first + len(text)] = text
+        self.whole[_NOTE_LENGTH] = len(text)
+        self.whole[_NOTE_SEQUENCE] += 1
+
+    # Readers.
+
+    @property
+    def pid(self) -> int:
+        """Return the arbiter's pid."""
+        return self.whole[_PID]
+
+    @property
+    def started(self) -> float:
+        return self.seconds[_STARTED]
+
+    def taken(self) -> list[Slot]:
+        """Return the slots that a worker has."""
+        return [slot for slot in self.slots if slot.state != FREE]
+
+    def note(self) -> dict[str, Any]:
+        """Return what the arbiter has left; empty where it has left nothing, or died while it wrote."""
+        for _ in range(1000):
+            sequence = self.whole[_NOTE_SEQUENCE]
+            text = bytes(self.memory.bytes[_NOTE * 8 : _NOTE * 8 + self.whole[_NOTE_LENGTH]])
+            if sequence == self.whole[_NOTE_SEQUENCE] and not sequence % 2:
+                with suppress(ValueError):
+                    found: dict[str, Any] = json.loads(text)
+                    return found
+        return {}
+
+    def restarts(self) -> dict[str, int]:
+        """Return how many workers ended, by reason, where any did."""
+        counts = self.whole[_RESTARTS : _RESTARTS + len(REASONS)].tolist()
+        return {reason: count for reason, count in zip(REASONS, counts, strict=True) if count}
+
+    def totals(self) -> Tally:
+        """Return what all workers have counted, those that are gone included."""
+        whole = self.whole[_GONE : _GONE + WHOLE].tolist()
+        seconds = self.seconds[_GONE + WHOLE : _GONE + TALLY_CELLS].tolist()
+        refused, cut = self.whole[_GONE_REFUSED], self.whole[_GONE_CUT]
+        for slot in self.taken():
+            more, longer = slot.sums()
+            whole = [a + b for a, b in zip(whole, more, strict=True)]
+            seconds = [x + y for x, y in zip(seconds, longer, strict=True)]
+            refused, cut = refused + slot.refused, cut + slot.cut
+        return tally(whole, seconds, refused, cut)
+
+    def peers(self, me: Slot) -> list[tuple[int, int]]:
+        """Return (connections, busy threads) of every other worker that serves my generation."""
+        mine = me.generation + 1
+        table = [*self._load_table()]
+        table[me.index] = 0
+        count = len(self.slots)
+        return [
+            (connections, busy)
+            for serves, connections, busy in zip(table, table[count:], table[2 * count :], strict=False)
+            if serves == mine
+        ]
+
+
+def _make(path: Path, size: int) -> mmap.mmap:
+    """Make a file that only this user can read, with its space taken: a full disk would kill a writer."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+        else:
+            os.write(descriptor, bytes(size))
+        return mmap.mmap(descriptor, size)
+    except OSError:
+        path.unlink()
+        raise
+    finally:
+        os.close(descriptor)
