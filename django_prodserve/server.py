@@ -37,6 +37,7 @@ from .runtime import hooks
 from .runtime.alive import Alive
 from .runtime.logs import make_visible
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
+from .worker import ProdserveWorker
 
 Say = Callable[[str], object]
 Check = Callable[[], None]
@@ -220,6 +221,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         for name, value in {**wanted, **hooks.all_hooks(users_hooks)}.items():
             self.cfg.set(name, value)
         self.cfg.set("when_ready", self._when_ready(self.cfg.when_ready))
+        ProdserveWorker.configure(
+            queue_timeout=self.plan.queue_timeout.value, max_body=self.plan.max_body.value
+        )
 
     def _when_ready(self, users: Callable[[Arbiter], None]) -> Callable[[Arbiter], None]:
         def when_ready(arbiter: Arbiter) -> None:
