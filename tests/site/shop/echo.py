@@ -65,4 +65,6 @@ class EchoEverything:
         SEEN[f"{meta['REMOTE_ADDR']}:{meta.get('REMOTE_PORT', '')}"].append(f"{request.method} {target}")
         answer = echo(request)
         answer["X-Echo"] = "1"  # Django's answer, not the server's
+        if not answer.streaming:
+            answer["Content-Length"] = str(len(answer.content))  # CommonMiddleware's task
         return answer
