@@ -105,7 +105,7 @@ def shown(value: float | str | None) -> str:
 
 def show(name: str, by_server: dict[str, Figures]) -> None:
     """Print a scenario: figures down, servers across."""
-    print(f"\n## {name}: {SCENARIOS[name].says}\n")
+    print(f"\n## {name}: {SCENARIOS[name]}\n")
     figures = dict.fromkeys(figure for each in by_server.values() for figure in each)
     rows = [["", *by_server]]
     for figure in figures:

@@ -6,15 +6,16 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import load
 import psutil
-from measure import Running
+from measure import ROOT, Running
 from traffic import FAILED, UNANSWERED, Seen, Stream, percentile, send
 from views import VIEWS
 
@@ -42,9 +43,12 @@ class Scenario:
     """What is done to a server, and how that must be started."""
 
     run: Callable[[Running, Scale], Figures]
-    threads: int = 4
     says: str = ""
+    threads: int = 4
     options: tuple[tuple[str, str], ...] = ()  # more of them, by the server's family
+
+    def __str__(self) -> str:
+        return self.says or (self.run.__doc__ or "").split("\n")[0]
 
 
 def spread(counts: dict[str, int]) -> str:
@@ -162,6 +166,7 @@ def burst(server: Running, scale: Scale) -> Figures:
 
 def slow_clients(server: Running, scale: Scale) -> Figures:
     """300 clients of one kind after the other, and one in a hurry beside them."""
+    sys.path.append(str(ROOT))  # the tests' slow clients
     from tests.e2e.slow import crowd, kinds
 
     figures: Figures = {}
@@ -310,21 +315,17 @@ KEPT = (
     ("prodserve", "--keep-alive 600 --worker-connections 6000"),
     ("gthread", "--keep-alive 600 --worker-connections 6000"),
 )
+RECYCLED = (("prodserve", "--max-requests 50"), ("gthread", "--max-requests 50"))
 SCENARIOS = {
     "balance": Scenario(balance, threads=8),
     "slowmix": Scenario(slowmix),
     "cpu-tail": Scenario(cpu_tail),
     "slow-clients": Scenario(slow_clients),
-    "overload-waiting": Scenario(overload("/wait/?ms=50")),
-    "overload-computing": Scenario(overload("/spin/?ms=10")),
+    "overload-waiting": Scenario(overload("/wait/?ms=50"), "Ten times the capacity of a view that waits."),
+    "overload-computing": Scenario(overload("/spin/?ms=10"), "Ten times the capacity of one that computes."),
     "burst": Scenario(burst),
     "idle": Scenario(idle, options=KEPT),
-    "recycle": Scenario(
-        recycle, options=(("prodserve", "--max-requests 50"), ("gthread", "--max-requests 50"))
-    ),
+    "recycle": Scenario(recycle, options=RECYCLED),
     "kill": Scenario(kill),
     "soak": Scenario(soak),
-}
-SCENARIOS = {
-    name: replace(each, says=(each.run.__doc__ or "").split("\n")[0]) for name, each in SCENARIOS.items()
 }
