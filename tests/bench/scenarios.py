@@ -203,8 +203,9 @@ def idle_connections(port: int, count: int) -> Iterator[list[socket.socket]]:
 
 
 def is_open(connection: socket.socket) -> bool:
+    connection.setblocking(False)
     try:
-        return connection.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK) != b""
+        return connection.recv(1, socket.MSG_PEEK) != b""
     except BlockingIOError:
         return True
     except OSError:
