@@ -7,6 +7,9 @@ import time
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+
+from shop.echo import echo
 
 
 def hello(request: HttpRequest) -> HttpResponse:
@@ -57,5 +60,6 @@ urlpatterns = [
     path("stream/", stream),
     path("write/", write),
     path("settings/", settings_module),
+    path("echo/", csrf_exempt(echo)),
     path("admin/", admin.site.urls),
 ]
