@@ -76,8 +76,8 @@ class Runner:
         self._streams, self._slot = streams, slot
         self._before, self._after = _hook(worker, "pre_request"), _hook(worker, "post_request")
 
-    def run(self, connection: Connection, row: int, started: float, *, must_close: bool) -> tuple[bool, int]:
-        """Return whether the connection can be kept, and the status; ClientGoneError where it is lost."""
+    def run(self, connection: Connection, row: int, started: float, *, must_close: bool) -> bool:
+        """Return whether the connection can be kept; raise ClientGoneError where it is lost."""
         request = connection.request
         assert request is not None
         slot, worker = self._slot, self._worker
@@ -95,7 +95,7 @@ class Runner:
                 close = getattr(result, "close", None)
                 if close is not None:
                     close()
-            return not answer.should_close, answer.status_code
+            return not answer.should_close
         except ClientGoneError:
             raise
         except BaseException as error:  # what the application raises costs this request, not the thread
@@ -109,7 +109,7 @@ class Runner:
             if self._after:
                 self._guarded(environ, answer)
 
-    def _failed(self, connection: Connection, answer: Answer, error: BaseException) -> tuple[bool, int]:
+    def _failed(self, connection: Connection, answer: Answer, error: BaseException) -> bool:
         from .replies import refusal
 
         if answer.headers_sent:
@@ -117,7 +117,7 @@ class Runner:
             raise ClientGoneError("the response broke off") from error
         answer.status_code = 500
         answer.send(refusal(self._worker, connection, error), True)
-        return False, 500
+        return False
 
     def _guarded(self, environ: dict[str, Any], answer: Answer) -> None:
         with suppress(Exception):

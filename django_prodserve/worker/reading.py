@@ -7,16 +7,25 @@ asks for more, ``NeedMoreError`` says so, and everything is kept for the next ti
 from __future__ import annotations
 
 import io
+import re
 from typing import IO, Any
 
 from gunicorn.http import body, message
-from gunicorn.http.errors import InvalidHeader, InvalidRequestLine, LimitRequestHeaders, ObsoleteFolding
+from gunicorn.http.errors import (
+    InvalidChunkSize,
+    InvalidHeader,
+    InvalidRequestLine,
+    LimitRequestHeaders,
+    NoMoreData,
+    ObsoleteFolding,
+)
 from gunicorn.http.unreader import Unreader
 
 from . import limits
 from .spool import Spool
 
 HEAD_END = b"\r\n\r\n"
+SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;|\r\n)")
 
 
 class NeedMoreError(Exception):
@@ -207,13 +216,10 @@ class ChunkedBody:
             return True
         if self._trailers:
             return line == b"\r\n" or len(line) > self.head.limit_request_field_size
-        digits = line.partition(b";")[0].strip()
-        try:
-            size = int(digits, 16)
-        except ValueError:
+        digits = SIZE.match(line)
+        if digits is None:
             return True
-        if size < 0 or len(digits) > 16:
-            return True
+        size = int(digits[1], 16)
         self._trailers = size == 0
         self._in_data = size + 2 if size else 0
         self.size += size
@@ -223,8 +229,11 @@ class ChunkedBody:
         """Return the body, decoded, and its length; raise what Gunicorn's reader raises."""
         decoded = Spool(limits.BODY_IN_MEMORY)
         reader = body.ChunkedReader(self.head, _FileSource(self.spool.rewound()))
-        while piece := reader.read(limits.RECEIVE):
-            decoded.write(piece)
+        try:
+            while piece := reader.read(limits.RECEIVE):
+                decoded.write(piece)
+        except NoMoreData:
+            raise InvalidChunkSize(b"the framing of the body is wrong") from None
         self.spool.file.close()
         return decoded.rewound(), decoded.size
 
@@ -237,4 +246,4 @@ class _FileSource(Unreader):  # type: ignore[misc]  # Gunicorn has no types
         self.file = file
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        return self.file.read(max(size_hint or 0, io.DEFAULT_BUFFER_SIZE))
+        return self.file.read(min(max(size_hint or 0, io.DEFAULT_BUFFER_SIZE), limits.MIB))

@@ -40,7 +40,7 @@ WRONG: list[tuple[list[str], dict[str, str], str]] = [
     (["--bind", "unix:" + "/x" * 70], {}, "the kernel allows 107"),
     (["--worker-class", "gunicorn.workers.UvicornWorker"], {}, "serves ASGI"),
     (["--worker-class", "eventlet"], {}, "is not supported"),
-    (["--worker-class", "sync", "--threads", "4"], {}, "--worker-class gthread"),
+    (["--worker-class", "sync", "--threads", "4"], {}, "leave one of them out"),
     (["--trusted-proxies", "10.0.0.5/8"], {}, "10.0.0.0/8"),
     (["--trusted-proxies", "everyone"], {}, "everyone"),
     (["--trusted-hops", "0"], {}, "--trusted-hops is '0'"),
