@@ -36,6 +36,7 @@ from .prepare import prepare
 from .runtime import hooks
 from .runtime.alive import Alive
 from .runtime.logs import make_visible
+from .runtime.origins import ORIGINS
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
 
 Say = Callable[[str], object]
@@ -256,6 +257,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         """Say where to look, now that somebody listens."""
         for line in self.alive.lines(preloaded=self.cfg.preload_app):
             self.say(f"warning: {line}")
+        ORIGINS.stop()
         seconds = time.monotonic() - self.started
         tls = bool(self.cfg.is_ssl)
         addresses = "  ".join(listeners.url(each, tls=tls) for each in self.sockets)
