@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from django.conf import settings
@@ -181,12 +182,11 @@ def guard(name: str, users: Hook, title: str) -> Hook:
 
 def heartbeat_directory() -> str:
     """Return where workers can touch their heartbeat file without waiting for a disk."""
-    for directory in ("/dev/shm", "/run", tempfile.gettempdir()):
-        try:
+    for candidate in ("/dev/shm", "/run", None):
+        with suppress(OSError):
+            directory = candidate or tempfile.gettempdir()  # which raises where it finds none
             with tempfile.TemporaryFile(dir=directory):
                 return directory
-        except OSError:
-            continue
     raise OSError("no directory is writable: /dev/shm, /run or the temporary directory is needed")
 
 
