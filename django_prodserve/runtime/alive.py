@@ -22,6 +22,7 @@ from .origins import ORIGINS
 
 TASKS = Path("/proc/self/task")
 SYSTEM = ("/run/systemd/", "/dev/log")  # what a supervisor's journal and notices go through
+AWARE = {"jemalloc_bg_thd"}  # threads of libraries that start them anew in a fork by themselves
 START = "start it in a receiver of django_prodserve.signals.worker_started"
 OPEN = START.replace("start it", "open it")
 
@@ -99,7 +100,8 @@ def foreign_threads(tasks: Path = TASKS) -> list[str]:
     with suppress(OSError):
         names = {task.name: (task / "comm").read_text().strip() for task in tasks.iterdir()}
     nameless = names.get(str(os.getpid()), "")
-    return sorted(name for task, name in names.items() if int(task) not in ours and name != nameless)
+    known = {nameless, *AWARE}
+    return sorted(name for task, name in names.items() if int(task) not in ours and name not in known)
 
 
 def connected() -> list[tuple[int, str]]:
