@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,24 +110,43 @@ def test_who_has_wrapped_us_stays_and_nothing_more_is_noted(monkeypatch: pytest.
         threading.Thread.start = original  # type: ignore[method-assign]
 
 
-def test_a_package_is_named_where_no_line_is_the_project_s(tmp_path: Any) -> None:
+PRODUCT = """
+import site, sys
+sys.path[:0] = site.getsitepackages()
+from django.conf import settings
+from django_prodserve.runtime.origins import ORIGINS
+settings.configure(INSTALLED_APPS={apps})
+ORIGINS.record()
+import product
+print(ORIGINS.of_thread(product.start()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("apps", "named"),
+    [
+        (["django.contrib.auth", "product.apps.Product"], "product/__init__.py, line 3"),
+        (["django.contrib.auth"], "exporter.py, line 4"),
+    ],
+)
+def test_where_no_line_is_the_project_s_an_app_s_is_named_or_the_package_s(
+    tmp_path: Path, apps: list[str], named: str
+) -> None:
     """Run from standard input: all that is left of the project is ``__main__``, as manage.py is."""
-    package = tmp_path / "site-packages" / "exporter"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(
+    packages = tmp_path / "site-packages"
+    (packages / "product").mkdir(parents=True)
+    (packages / "product" / "__init__.py").write_text(
+        "def start():\n    import exporter\n    return exporter.start()\n"
+    )
+    (packages / "exporter.py").write_text(
         "import threading\ndef start():\n    t = threading.Timer(0, print)\n    t.start()\n    return t\n"
     )
-    code = (
-        "import sys, site\n"
-        f"site.getsitepackages = lambda: [{str(package.parent)!r}]\n"
-        f"sys.path[:0] = [{str(package.parent)!r}, {str(PACKAGE.parent)!r}]\n"
-        "from django_prodserve.runtime.origins import ORIGINS\n"
-        "ORIGINS.record()\n"
-        "import exporter\n"
-        "print(ORIGINS.of_thread(exporter.start()))\n"
+    code = f"import site\nsite.getsitepackages = lambda: [{str(packages)!r}]\n{PRODUCT.format(apps=apps)}"
+    environ = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    ended = subprocess.run(
+        [sys.executable, "-"], input=code, capture_output=True, text=True, cwd=tmp_path, env=environ
     )
-    ended = subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True, cwd=tmp_path)
-    assert "site-packages/exporter/__init__.py, line 4" in ended.stdout, ended.stderr
+    assert ended.stdout.strip() == f"site-packages/{named}", ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from django.conf import settings
+
 from ..failures import is_own, short
 
 COMMAND = "prodserve"
@@ -87,18 +89,28 @@ class Origins:
 
 
 def caller(frame: FrameType | None) -> str:
-    """Return the project's innermost line that led here; else that of the package which did it."""
-    package = ""
+    """Return the innermost line that led here: the project's; else an installed app's; else a package's."""
+    app = package = ""
+    installed = _installed_apps()
     while frame is not None:
-        file = frame.f_code.co_filename
+        file, module = frame.f_code.co_filename, frame.f_globals.get("__name__", "")
         # manage.py is in every stack, and says nothing.
-        if frame.f_globals.get("__name__") != "__main__" and not file.startswith(("<", _OURS)):
+        if module != "__main__" and not file.startswith(("<", _OURS)):
+            line = f"{short(file)}, line {frame.f_lineno}"
             if is_own(file):
-                return f"{short(file)}, line {frame.f_lineno}"
-            if not package and not _is_standard(file):
-                package = f"{short(file)}, line {frame.f_lineno}"
+                return line
+            if module.partition(".")[0] in installed:
+                app = app or line
+            if not _is_standard(file):
+                package = package or line
         frame = frame.f_back
-    return package
+    return app or package
+
+
+def _installed_apps() -> set[str]:
+    """Return the top-level packages of INSTALLED_APPS but Django; nothing while the settings are loaded."""
+    names = settings.INSTALLED_APPS if settings.configured else ()
+    return {name.partition(".")[0] for name in names} - {"django"}
 
 
 def _is_standard(file: str) -> bool:
