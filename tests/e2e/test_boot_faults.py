@@ -23,9 +23,13 @@ AWAY = {"ENGINE": "django.db.backends.postgresql", "NAME": "shop", "HOST": "db.s
 def at_home(env: Any, tmp_path: Path, **more: str) -> dict[str, str]:
     """Return an environment with a home of its own and no other place for a cache."""
     (tmp_path / "home").mkdir()
-    environ: dict[str, str] = env({"HOME": str(tmp_path / "home"), **more})
-    del environ["XDG_CACHE_HOME"]
-    return environ
+    return without(env({"HOME": str(tmp_path / "home"), **more}), "XDG_CACHE_HOME")
+
+
+def without(environ: dict[str, str], *names: str) -> dict[str, str]:
+    """Return an environment without these, and without what would write down coverage where nobody may."""
+    gone = {name for name in environ if name in names or name.startswith("COVERAGE_")}
+    return {name: text for name, text in environ.items() if name not in gone}
 
 
 def answers(server: Server) -> bool:
@@ -97,8 +101,7 @@ def test_a_user_that_nobody_knows(env: Any, tmp_path: Path) -> None:
     reading = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
     nobody = ("setpriv", "--reuid=1000660000", "--regid=1000660000", "--clear-groups", *reading)
     environ = env({"HOME": "/nonexistent", "TMPDIR": str(tmp_path / "tmp")})
-    for name in ("XDG_CACHE_HOME", "USER", "LOGNAME"):
-        environ.pop(name, None)
+    environ = without(environ, "XDG_CACHE_HOME", "USER", "LOGNAME")
     with serving(env=environ, command=(*mounted("true", then=nobody), *MANAGE)) as server:
         assert answers(server)
         assert "runs as root" not in server.output
