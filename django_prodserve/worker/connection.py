@@ -101,7 +101,7 @@ class Connection:
             raise ClientGoneError(*error.args) from error
 
     def holds_unread(self) -> bool:
-        """Say whether bytes are here that nobody has read: to close then resets, and may cut off our answer."""
+        """Say whether bytes are here that nobody has read: to close would cut off our answer."""
         count = fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4))
         return bool(self.buffer) or count != bytes(4)
 
