@@ -170,8 +170,8 @@ class Answer:
             raise AssertionError("the application did not call start_response")
         self.headers_sent = True
         connection = b"close\r\n" if self.should_close else b"keep-alive\r\n"
-        framing = b"Transfer-Encoding: chunked\r\n\r\n" if self.chunked else b"\r\n"
-        return b"".join((self._head, DATES.tail(), connection, *self._lines, framing))
+        framing = b"Transfer-Encoding: chunked\r\n" if self.chunked else b""
+        return b"".join((self._head, DATES.tail(), connection, framing, *self._lines, b"\r\n"))
 
     def write(self, data: bytes, last: bool = False) -> None:
         """Send a piece of the body, with the head before the first."""

@@ -28,8 +28,8 @@ class Environs:
             "wsgi.url_scheme": "https" if config.is_ssl else "http",
             "SCRIPT_NAME": os.environ.get("SCRIPT_NAME", ""),
         }
-        self.by_host = isinstance(server, str)  # a unix socket: the Host header is all there is
-        if not self.by_host:
+        self.path = server if isinstance(server, str) else None  # of a unix socket
+        if self.path is None:
             self.base |= {"SERVER_NAME": server[0], "SERVER_PORT": str(server[1])}
         self._keys: dict[str, str] = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
 
@@ -51,8 +51,8 @@ class Environs:
             environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client[0], str(client[1])
         else:
             environ["REMOTE_ADDR"] = client if isinstance(client, str) else client.decode()
-        if self.by_host:
-            _name_server(environ)
+        if self.path is not None:
+            _name_server(environ, self.path)
         path = request.path
         script = self.base["SCRIPT_NAME"]
         if "HTTP_SCRIPT_NAME" in environ:  # Script-Name is another header, and nobody's
@@ -86,9 +86,9 @@ class Environs:
         return key
 
 
-def _name_server(environ: dict[str, Any]) -> None:
-    """Say what Gunicorn says of a unix socket: the Host header's name and port."""
-    host = environ.get("HTTP_HOST", "")
-    name, colon, port = host.partition(":")
+def _name_server(environ: dict[str, Any], path: str) -> None:
+    """Say what Gunicorn says of a unix socket: the Host header's name and port, else its path."""
+    name, colon, port = environ.get("HTTP_HOST", "").partition(":")
     default = "443" if environ["wsgi.url_scheme"] == "https" else "80"
-    environ["SERVER_NAME"], environ["SERVER_PORT"] = name, port if colon else default if host else ""
+    environ["SERVER_NAME"] = name or path
+    environ["SERVER_PORT"] = port if colon else default if name else ""

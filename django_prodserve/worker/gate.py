@@ -15,6 +15,8 @@ from .crew import Crew
 
 WINDOW = 2.0
 """Seconds that a wait must stand."""
+LOOK = 0.25
+"""Seconds between two looks at whether it becomes shorter."""
 AT_ONCE = 3.25
 """A wait of this many timeouts is an overload at once: 4 times the capacity for 2 s builds 3 of them."""
 SHARE = 0.1
@@ -24,13 +26,14 @@ SHARE = 0.1
 class Overload:
     """Judge a queue by how long it makes wait. ``timeout`` in seconds; 0 never refuses. Pure."""
 
-    __slots__ = ("_calm", "_since", "_worst", "is_on", "target", "timeout")
+    __slots__ = ("_calm", "_grows", "_mark", "_since", "is_on", "target", "timeout")
 
     def __init__(self, timeout: float) -> None:
         self.timeout, self.target = timeout, timeout * SHARE
         self.is_on = False
         self._since = math.inf  # since when the wait stands beyond the timeout
-        self._worst = 0.0  # what it was when it was last looked at
+        self._mark = (0.0, 0.0)  # when it was last looked at, and what it was then
+        self._grows = True
         self._calm = 0.0  # when something was last refused
 
     def refuses(self, wait: float, now: float) -> bool:
@@ -41,11 +44,12 @@ class Overload:
             self._since = math.inf
             return False
         if self._since == math.inf:
-            self._since, self._worst = now, wait
+            self._since, self._mark, self._grows = now, (now, wait), True
+        elif now - self._mark[0] >= LOOK:
+            self._grows = wait >= self._mark[1]
+            self._mark = now, wait
         stands = now - self._since >= WINDOW
-        self.is_on = wait > AT_ONCE * self.timeout or (stands and wait >= self._worst)
-        if stands:  # where it becomes shorter, look again in a while
-            self._since, self._worst = now - 0.75 * WINDOW, wait
+        self.is_on = wait > AT_ONCE * self.timeout or (stands and self._grows)
         self._calm = now
         return self.is_on
 
