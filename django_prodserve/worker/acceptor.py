@@ -3,7 +3,8 @@
 Lives in a worker, in the thread that waits for events. The kernel wakes every worker for a new connection.
 One takes it that has a free slot and no more connections than the least loaded of those that have one too;
 the others leave it. What still waits after 3 ms is taken by who has the fewest connections, and after another
-3 ms by anybody: a worker that never answers, or whose figures are old, holds up nobody.
+3 ms by anybody, few at first: a worker that gets no CPU for a moment finds its share, and one that never
+answers holds up nobody.
 """
 
 from __future__ import annotations
@@ -65,16 +66,22 @@ class Acceptor:
         if self._left == 0 and not (has_slot and self._is_mine()):
             self._left, self.retry_at = 1, now + PATIENCE
             return
-        most = min(room, AT_A_TIME) if self._left else 1
         before = self._slot.connections
+        most = min(room, self._at_a_time())
         left = [self._take(descriptor, most, now, arrived) for descriptor in self.listeners]
         if self._left and any(left):
-            took_none = self._slot.connections == before
-            self._left, self.retry_at = 2 if took_none else 1, min(self.retry_at, now + PATIENCE)
+            shared = self._left == 1 and self._slot.connections > before
+            self._left += 0 if shared else 1
+            self.retry_at = min(self.retry_at, now + PATIENCE)
         elif self.retry_at == math.inf:
             self._left = 0
             for descriptor in self.listeners:
                 self._poller.arm(descriptor, READ)
+
+    def _at_a_time(self) -> int:
+        """Return how many to take: ever more while a less loaded worker leaves them lying."""
+        late = self._left
+        return 1 if late == 0 else AT_A_TIME if late == 1 else min(AT_A_TIME, 2 ** (late // 2 - 1))
 
     def _is_mine(self) -> bool:
         """Say whether no other worker has fewer connections: of those with a free slot, or late of all."""

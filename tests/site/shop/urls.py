@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Iterator
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
@@ -34,6 +35,19 @@ def stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(f"{number}\n" for number in range(1000))
 
 
+def events(request: HttpRequest) -> StreamingHttpResponse:
+    """A stream: ``count`` pieces, each a number in ``size`` bytes, ``pause`` seconds apart."""
+    asked = request.GET
+    count, size, pause = int(asked["count"]), int(asked.get("size", 0)), float(asked.get("pause", 0))
+
+    def pieces() -> Iterator[bytes]:
+        for number in range(count):
+            yield f"{number}\n".encode().rjust(size, b".")
+            time.sleep(pause)
+
+    return StreamingHttpResponse(pieces(), content_type="text/event-stream")
+
+
 def settings_module(request: HttpRequest) -> HttpResponse:
     from django.conf import settings
 
@@ -58,6 +72,7 @@ urlpatterns = [
     path("boom/", boom),
     path("slow/", slow),
     path("stream/", stream),
+    path("events/", events),
     path("write/", write),
     path("settings/", settings_module),
     path("echo/", csrf_exempt(echo)),
