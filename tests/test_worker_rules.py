@@ -56,7 +56,9 @@ REQUESTS = {
     "two slashes": b"GET //a//b HTTP/1.1\r\nHost: x\r\n\r\n",
     "asterisk": b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
     "repeated fields": b"GET / HTTP/1.1\r\nHost: x\r\nA: 1\r\nCookie: a\r\na: 2\r\nCookie: b\r\nA: 3\r\n\r\n",
-    "content type and length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: a/b\r\nContent-Length: 3\r\n\r\nabc",
+    "content type and length": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: a/b\r\nContent-Length: 3\r\n\r\nabc"
+    ),
     "underscores are dropped": b"GET / HTTP/1.1\r\nHost: x\r\nX_Forwarded_For: 1.2.3.4\r\n\r\n",
     "a script name that is none": b"GET / HTTP/1.1\r\nHost: x\r\nScript-Name: /evil\r\n\r\n",
     "latin-1": b"GET / HTTP/1.1\r\nHost: x\r\nA: \xe4\r\n\r\n",

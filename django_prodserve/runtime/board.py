@@ -62,7 +62,7 @@ class Board:
             )
             for index in range(slots)
         )
-        self._load_table = partial(Struct(f"={3 * slots}Q").unpack_from, shared, _LOADS * 8)
+        self._load_table = partial(Struct(f"={4 * slots}Q").unpack_from, shared, _LOADS * 8)
 
     @classmethod
     def create(cls, path: Path | None, *, slots: int, rows: int, now: float) -> Board:
@@ -173,14 +173,16 @@ class Board:
         return tally(whole, seconds, refused, cut)
 
     def peers(self, me: Slot) -> list[tuple[int, int]]:
-        """Return (connections, busy threads) of every other worker that serves my generation."""
+        """Return (connections, requests that run or wait) of every other worker that serves my generation."""
         mine = me.generation + 1
         table = [*self._load_table()]
         table[me.index] = 0
         count = len(self.slots)
         return [
-            (connections, busy)
-            for serves, connections, busy in zip(table, table[count:], table[2 * count :], strict=False)
+            (connections, busy + queue)
+            for serves, connections, busy, queue in zip(
+                table, table[count:], table[2 * count :], table[3 * count :], strict=False
+            )
             if serves == mine
         ]
 

@@ -14,6 +14,7 @@ import math
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -47,6 +48,7 @@ class Acceptor:
         """When connections that were left to others are taken all the same."""
         self._poller, self._board, self._slot, self._most = poller, board, slot, most
         self._left = 0  # how often in a row connections were left to others
+        self._lock = threading.Lock()  # what was accepted is known when drain returns
 
     def start(self) -> None:
         """Begin to take connections."""
@@ -54,8 +56,15 @@ class Acceptor:
             listener.setblocking(False)
             self._poller.add(descriptor, READ)
 
-    def accept(self, now: float, has_slot: bool, arrived: Arrived) -> None:
-        """Take what is this worker's to take. Called when a listener is ready, or ``retry_at`` has come."""
+    def accept(self, now: float, load: int, arrived: Arrived) -> None:
+        """Take what is this worker's to take. Called when a listener is ready, or ``retry_at`` has come.
+
+        ``load`` is how many requests run or wait here.
+        """
+        with self._lock:
+            self._accept(now, load, arrived)
+
+    def _accept(self, now: float, load: int, arrived: Arrived) -> None:
         if now < self.retry_at < math.inf:
             return
         self.retry_at = math.inf
@@ -63,7 +72,7 @@ class Acceptor:
         if room <= 0:
             self.retry_at = now + 10 * PATIENCE
             return
-        if self._left == 0 and not (has_slot and self._is_mine()):
+        if self._left == 0 and not self._is_mine(load):
             self._left, self.retry_at = 1, now + PATIENCE
             return
         before = self._slot.connections
@@ -83,13 +92,17 @@ class Acceptor:
         late = self._left
         return 1 if late == 0 else AT_A_TIME if late == 1 else min(AT_A_TIME, 2 ** (late // 2 - 1))
 
-    def _is_mine(self) -> bool:
-        """Say whether no other worker has fewer connections: of those with a free slot, or late of all."""
+    def _is_mine(self, load: int | None = None) -> bool:
+        """Say whether nobody is better placed: with a free thread, if anybody has one, or less to do."""
         slot = self._slot
-        threads, mine, late = slot.threads, slot.connections, self._left > 0
-        return all(
-            mine <= connections + 1 for connections, busy in self._board.peers(slot) if late or busy < threads
-        )
+        threads, mine, peers = slot.threads, slot.connections, self._board.peers(slot)
+        if load is not None:
+            free = [connections for connections, busy in peers if busy < threads]
+            if load < threads:
+                return all(mine <= connections + 1 for connections in free)
+            if free:
+                return False
+        return all(mine <= connections + 1 for connections, _ in peers)
 
     def _take(self, descriptor: int, most: int, now: float, arrived: Arrived) -> bool:
         """Take up to so many; say whether some may be left."""
@@ -110,13 +123,15 @@ class Acceptor:
 
     def drain(self, arrived: Arrived, now: float) -> None:
         """Take all that the kernel has accepted for us, then close: nobody may be reset."""
-        for descriptor, listener in self.listeners.items():
-            self._poller.forget(descriptor)
-            with suppress(OSError):
-                self._take(descriptor, MANY, now, arrived)
-            listener.close()
-        self.listeners.clear()
-        self.retry_at = math.inf
+        with self._lock:
+            self._left = 0
+            for descriptor, listener in self.listeners.items():
+                self._poller.forget(descriptor)
+                with suppress(OSError):
+                    self._take(descriptor, MANY, now, arrived)
+                listener.close()
+            self.listeners = {}
+            self.retry_at = math.inf
 
 
 def waited_in_kernel(sock: socket.socket) -> float:

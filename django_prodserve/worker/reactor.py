@@ -76,14 +76,14 @@ class Reactor:
             elif descriptor in acceptor.listeners:
                 listening = True
         if listening:
-            crew = self.crew
-            acceptor.accept(now, crew.running + len(crew.ready) < crew.slots, self.arrive)
+            acceptor.accept(now, self.crew.running + len(self.crew.ready), self.arrive)
         self.slot.queue = len(self.crew.ready)
 
     def arrive(self, sock: socket, peer: Any, listener: int, now: float, waited: float) -> None:
         """Take a new connection. What it sends first is most often here already."""
         connection = Connection(sock, peer, self.environs[listener])
         connection.waited, connection.due = waited, now + limits.HEAD
+        self.events += 1
         self.connections[connection.fd] = connection
         self.slot.connections = len(self.connections)
         self.step(connection, now)
@@ -141,7 +141,7 @@ class Reactor:
             found = self.shortcut.find(connection)
             if found is not None:
                 data, keep = found
-                return self.reply(connection, data, now, keep=keep and not self.retiring)
+                return self.reply(connection, data, now, keep=keep)
         behind = None
         for refused in self.gate.enter(connection, now):
             self.slot.refused += 1
@@ -266,7 +266,7 @@ class Reactor:
                 raise ClientGoneError
             keep = self.runner.run(connection, row, started, must_close=self.must_close())
             now = time.monotonic()
-            self.go_on(connection, self.conclude(connection, now, keep=keep and not self.retiring), now)
+            self.go_on(connection, self.conclude(connection, now, keep=keep), now)
         except ClientGoneError:
             self.drop(connection)
         except BaseException:
@@ -315,7 +315,7 @@ class Reactor:
 
     def retire(self, now: float) -> None:
         """Take what the kernel has accepted for us, and no more; what is answered from now on is the last."""
-        self.retiring = True
+        self.retiring = self.shortcut.retiring = True
         self.acceptor.drain(self.arrive, now)
 
     def hurry(self, before: float) -> None:

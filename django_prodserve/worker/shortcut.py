@@ -38,6 +38,7 @@ class Shortcut:
         self._proxy, self._static, self._access = proxy, static, worker.access
         self._ready: dict[tuple[str, bool], tuple[bytes, bytes]] = {}
         self._kept = 0
+        self.retiring = False
 
     def find(self, connection: Connection) -> tuple[bytes, bool] | None:
         """Return a complete response and whether the connection may be kept; None for the long way."""
@@ -58,7 +59,7 @@ class Shortcut:
         found = self._response(hit, accepted, secure)
         if found is None:
             return None
-        keep = not request.should_close()
+        keep = not (request.should_close() or self.retiring)
         if self._access.is_on:
             self._access.add(self._environ(connection), 200, len(found[1]))
         return b"".join((OK, DATES.tail(), b"keep-alive\r\n" if keep else b"close\r\n", *found)), keep

@@ -155,7 +155,8 @@ def test_every_request_has_its_access_line(server: Server) -> None:
         until(lambda path=path: path in server.output, lambda: server.output)  # type: ignore[misc]
         (line,) = [each for each in server.output.splitlines() if path in each]
         assert re.fullmatch(
-            r'127\.0\.0\.1 - - \[[^]]+ \+0000\] "GET \S+ HTTP/1.1" 200 \d+ "http://x/\\x5c" "a \\x22quoted\\x22 agent"',
+            r'127\.0\.0\.1 - - \[[^]]+ \+0000\] "GET \S+ HTTP/1.1" 200 \d+ '
+            r'"http://x/\\x5c" "a \\x22quoted\\x22 agent"',
             line,
         ), line
 
@@ -304,7 +305,8 @@ def answers(server: Server) -> bool:
 
 
 MANAGE = (
-    "import os, sys; os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings'); sys.path.insert(0, '.');"
+    "import os, sys; sys.path.insert(0, '.');"
+    "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings');"
     "from django.core.management import execute_from_command_line;"
     "execute_from_command_line(['manage.py', *sys.argv[1:]])"
 )
