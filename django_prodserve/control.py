@@ -6,8 +6,12 @@ while settings are broken, and for nobody but the same user and root.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,3 +128,78 @@ def _of_others() -> Iterator[tuple[str, int]]:
         uids = process.info["uids"]
         if uids and uids.effective != os.geteuid() and {"prodserve", "django_prodserve"} & set(words):
             yield process.info["username"] or str(uids.effective), process.info["pid"]
+
+
+POLL = 0.05  # seconds between two looks
+Say = Callable[[str], object]
+
+
+def act(action: str, binds: Sequence[str] | None, say: Say) -> None:
+    """Reload or stop the server of the project that this command belongs to; wait for the outcome."""
+    server = find_here(binds)
+    {"reload": reload, "stop": stop}[action](server, say)
+
+
+def find_here(binds: Sequence[str] | None) -> Running:
+    """Return the server of the project where we are, or where the program that was typed lies."""
+    places = [logical_directory()]
+    program = os.path.join(places[0], sys.argv[0])
+    if os.path.basename(program) != "__main__.py":
+        places.append(os.path.dirname(os.path.abspath(program)))
+    for place in places[1:]:
+        with contextlib.suppress(ProdserveError):
+            return find(place, binds)
+    return find(places[0], binds)
+
+
+def logical_directory() -> str:
+    """Return the working directory as it was typed: a link on the way may lead elsewhere later."""
+    typed = os.environ.get("PWD", "")
+    with contextlib.suppress(OSError):
+        if os.path.isabs(typed) and os.path.samefile(typed, "."):
+            return typed
+    return os.getcwd()
+
+
+def reload(server: Running, say: Say) -> None:
+    """Let the keeper start a new generation; raise ProdserveError with the reason if that fails."""
+    if not server.record.get("keeper"):
+        raise ProdserveError(
+            f"The server (pid {server.pid}) has no keeper, so it cannot reload: {server.record.get('why')}.",
+            "Restart it to serve new code.",
+        )
+    attempt = int(server.record.get("attempts", 0)) + 1
+    _send(server, signal.SIGHUP)
+    while True:
+        now = server.again()
+        if now is None:
+            raise ProdserveError(f"The server (pid {server.pid}) ended before it had reloaded; see its log.")
+        if now.record["done"] >= attempt:
+            break
+        time.sleep(POLL)
+    outcome = now.record["outcome"]
+    if not outcome["ok"]:
+        raise ProdserveError(f"Reload failed, the old code serves on: {outcome['reason']}")
+    where = ", ".join(now.binds)
+    say(f"reloaded in {outcome['seconds']:.1f} s: generation {now.generation} serves on {where}")
+
+
+def stop(server: Running, say: Say) -> None:
+    """Send SIGTERM and wait until the server has ended; raise ProdserveError where it does not in time."""
+    seconds = float(server.record.get("seconds_to_stop", 25)) + 5
+    deadline = time.monotonic() + seconds
+    _send(server, signal.SIGTERM)
+    while server.is_alive:
+        if time.monotonic() > deadline:
+            raise ProdserveError(f"The server (pid {server.pid}) still runs after {seconds:g} s.")
+        time.sleep(POLL)
+    say(f"stopped: {server}")
+
+
+def _send(server: Running, number: int) -> None:
+    try:
+        os.kill(server.pid, number)
+    except ProcessLookupError:
+        raise ProdserveError(f"The server (pid {server.pid}) has just ended.") from None
+    except PermissionError:
+        raise ProdserveError(f"The server (pid {server.pid}) belongs to someone else.") from None

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import stat
@@ -115,6 +114,8 @@ def start_time(pid: int) -> int | None:
 
 
 def _key(directory: str, program: str) -> str:
+    import hashlib  # late: the keeper does without OpenSSL
+
     return hashlib.blake2b(f"{directory}\0{program}".encode(errors="replace"), digest_size=8).hexdigest()
 
 
