@@ -32,6 +32,7 @@ class Child:
         self.deadline = 0.0
         self.served_since = 0.0
         self.seconds_to_stop = 25.0
+        self.extra_workers = 0
         self.reason = ""
 
     @classmethod
@@ -82,7 +83,9 @@ class Child:
                 raise OSError(
                     error.errno, f"{spec['argv'][0]} cannot be started: {error.strerror}"
                 ) from error
-        return cls(number, pid, ours, early)
+        child = cls(number, pid, ours, early)
+        child.extra_workers = extra_workers
+        return child
 
     def messages(self) -> list[dict[str, Any]]:
         """Return what has arrived; the arbiter alone writes, one message in a datagram."""

@@ -15,18 +15,14 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # started by path, without site: put the package where it can be imported from
-    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-
-from django_prodserve import env_file, run_directory
-from django_prodserve.runtime.child import Child
-from django_prodserve.runtime.notify import Notifier
+from .. import env_file, run_directory
+from .child import Child
+from .notify import Notifier
 
 HEARD = ("HUP", "TERM", "INT", "QUIT", "CHLD", "USR1", "USR2", "TTIN", "TTOU", "WINCH")
 BACK_OFF = (0.0, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0)  # seconds before a generation that died is started again
@@ -98,11 +94,17 @@ class Keeper:
             self.say("SIGUSR2 changes nothing: SIGHUP, or prodserve reload, serves new code.", "WARNING")
         elif number in {signal.SIGTTIN, signal.SIGTTOU}:
             self.extra_workers += 1 if number == signal.SIGTTIN else -1
-            if self.serving:
-                self.serving.kill(number)
+            self._tell_workers()
         elif number == signal.SIGUSR1:
             for child in self._children():
                 child.kill(number)
+
+    def _tell_workers(self) -> None:
+        """Pass on how many workers more or less are wanted; one that still boots would be stopped by it."""
+        while self.serving and (missing := self.extra_workers - self.serving.extra_workers):
+            step = 1 if missing > 0 else -1
+            self.serving.kill(signal.SIGTTIN if step > 0 else signal.SIGTTOU)
+            self.serving.extra_workers += step
 
     def _terminal_is_gone(self) -> bool:
         """Say whether SIGHUP means what its name says: the terminal that we were started in was closed."""
@@ -158,6 +160,7 @@ class Keeper:
         self.notifier.ready(f"serving, generation {child.number}")
         self._finish_reload("")
         self._save()
+        self._tell_workers()
 
     # What ended
 
@@ -364,7 +367,3 @@ def main(descriptor: int) -> int:
     with open(descriptor, encoding="utf-8") as file:
         spec = json.load(file)
     return Keeper(spec).run()
-
-
-if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))

@@ -19,8 +19,9 @@ from typing import Any
 
 from .. import restart, run_directory
 from ..control import logical_directory
+from ..errors import ProdserveError
 from ..plan import Plan
-from . import alive, child, keeper, notify
+from . import alive, child, keep, keeper, notify
 from .generation import Alone, Kept
 
 STOPPING = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD}
@@ -56,7 +57,7 @@ def behind_keeper(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
         "notify": notifier.address,
         "watchdog": notifier.watchdog,
         "boot_seconds": BOOT + plan.wait_for_db.value + (MIGRATING if plan.migrate.value else 0),
-        "pidfile": _pidfile(plan),
+        "pidfile": _write_pidfile(plan),
         "first": None,
     }
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # they wait until somebody can hear them
@@ -106,7 +107,7 @@ def _become_keeper(spec: dict[str, Any], sockets: Sequence[socket.socket]) -> No
         sys.executable,
         "-I",
         "-S",
-        keeper.__file__,
+        keep.__file__,
         str(file.fileno()),
         "prodserve",
         *spec["argv"][1:2],
@@ -177,6 +178,14 @@ def _path_to_remove(address: str, bound: socket.socket) -> str:
     return str(os.path.abspath(bound.getsockname())) if address.startswith("unix:") else ""
 
 
-def _pidfile(plan: Plan) -> str:
+def _write_pidfile(plan: Plan) -> str:
+    """Write Gunicorn's pid file; with a keeper the generations do not, for its pid is the one that stays."""
     stated = plan.gunicorn.get("pidfile")
-    return os.path.abspath(stated.value) if stated and stated.value else ""
+    if not stated or not stated.value:
+        return ""
+    path = os.path.abspath(str(stated.value))
+    try:
+        Path(path).write_text(f"{os.getpid()}\n")
+    except OSError as error:
+        raise ProdserveError(f"{stated.source}: {path} cannot be written: {error.strerror}.") from error
+    return path

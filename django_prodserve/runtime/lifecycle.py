@@ -25,6 +25,7 @@ else:
 
 HASTY = {signal.SIGINT, signal.SIGQUIT}
 STOPPING = {signal.SIGTERM, *HASTY}
+HURRY = 1.0  # seconds that workers have to leave when somebody is in a hurry
 DEATHS = 3  # so many workers that die before all have answered end the start
 
 
@@ -43,7 +44,8 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         super().start()
         for bound in self.app.sockets:
             bound.close()  # Gunicorn has its own copies; ours would keep the listeners open in every worker
-        self.num_workers = max(1, self.num_workers + self.generation.extra_workers)
+        if self.generation.extra_workers:
+            self.num_workers = max(1, self.num_workers + self.generation.extra_workers)
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         """Gunicorn's loop passes here in every turn, so this is where we look around."""
@@ -119,7 +121,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
             orders.close()
         sock.close_sockets(self.LISTENERS, False)
         self.LISTENERS = []
-        self.kill_workers(signal.SIGTERM if graceful else signal.SIGQUIT)
+        self._kill_all(signal.SIGTERM if graceful else signal.SIGQUIT)
         self._await_workers(0 if hasty else self.app.plan.graceful_timeout.value)
 
     def _drain(self, seconds: float) -> bool:
@@ -139,21 +141,26 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def _await_workers(self, seconds: float) -> None:
         """Wait until every worker has ended; kill those that have not in time."""
         end = time.monotonic() + seconds
-        while self.WORKERS and (remaining := end - time.monotonic()) > 0:
+        while self._is_peopled() and (remaining := end - time.monotonic()) > 0:
             with suppress(queue.Empty):
                 if self.SIG_QUEUE.get(timeout=min(remaining, 0.2)) in HASTY:
-                    self.kill_workers(signal.SIGQUIT)
-                    end = min(end, time.monotonic() + 0.3)
-            self._reap()
-        self.kill_workers(signal.SIGKILL)
+                    self._kill_all(signal.SIGQUIT)
+                    end = min(end, time.monotonic() + HURRY)
+        self._kill_all(signal.SIGKILL)
         end = time.monotonic() + 0.3
-        while self.WORKERS and time.monotonic() < end:
+        while self._is_peopled() and time.monotonic() < end:
             time.sleep(0.01)
-            self._reap()
 
-    def _reap(self) -> None:
+    def _is_peopled(self) -> bool:
+        """Say whether a child of ours is left; those that have ended are buried first."""
+        self.reap_dirty_arbiter()
         with suppress(HaltServer):  # a worker that could not boot changes nothing now
             self.reap_workers()
+        return bool(self.WORKERS or self.dirty_arbiter_pid)
+
+    def _kill_all(self, number: int) -> None:
+        self.kill_workers(number)
+        self.kill_dirty_arbiter(number)
 
 
 def _has_answered(worker: Any) -> bool:
