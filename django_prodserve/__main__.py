@@ -11,7 +11,7 @@ import os
 import sys
 from typing import NoReturn
 
-from . import env_file
+from . import early, env_file
 from .command_line import CONTROL, WINDOWS, chosen_action, control_parser
 from .errors import ProdserveError
 
@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _act_on_the_running_server(arguments: list[str]) -> None:
     """Reload or stop without Django: quickly, and also while the settings are broken. Ends the process."""
+    early.hand_over()
     try:
         parsed = control_parser("python -m django_prodserve").parse_args(arguments)
         action = chosen_action(parsed.action)

@@ -137,7 +137,12 @@ Say = Callable[[str], object]
 def act(action: str, binds: Sequence[str] | None, say: Say) -> None:
     """Reload or stop the server of the project that this command belongs to; wait for the outcome."""
     server = find_here(binds)
-    {"reload": reload, "stop": stop}[action](server, say)
+    try:
+        {"reload": reload, "stop": stop}[action](server, say)
+    except KeyboardInterrupt:
+        raise ProdserveError(
+            f"Not waited for: the server (pid {server.pid}) has been told to {action}."
+        ) from None
 
 
 def find_here(binds: Sequence[str] | None) -> Running:

@@ -21,7 +21,7 @@ from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from . import listeners, measurements
+from . import early, listeners, measurements
 from .application import WSGI, build, warm_up
 from .errors import ProdserveError
 from .explain import words_at_start, words_on_measuring
@@ -53,8 +53,8 @@ def serve(
     ``kept`` is what a keeper gave to this process; None where it was started by somebody else. Then it makes
     a keeper of itself, and goes on as its child.
     """
-    signal.signal(signal.SIGTERM, stop_early)
-    sockets = _take(plan, kept) if kept else _bind(plan)
+    signal.signal(signal.SIGTERM, early.stop)
+    sockets = _take(plan, kept) if kept else _bind_in_time(plan, say)
     generation = kept or (launch.behind_keeper if plan.keeper.value else launch.alone)(plan, sockets)
     arbiter_pid = os.getpid()
     try:
@@ -86,6 +86,23 @@ def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> N
 def _bind(plan: Plan) -> list[socket.socket]:
     check_certificate(plan.certfile.value, plan.keyfile.value)
     return listeners.bind(plan.bind.value, plan.umask.value)
+
+
+def _bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
+    """Bind; where a server of this project was killed just now, wait until its last requests are answered."""
+    deadline = 0.0
+    while True:
+        try:
+            return _bind(plan)
+        except ProdserveError:
+            if not deadline:
+                seconds = launch.predecessor(plan)
+                deadline = time.monotonic() + seconds
+                if seconds:
+                    say(f"waiting for the addresses of a server that was killed, up to {seconds:g} s")
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
 
 
 def _take(plan: Plan, kept: Kept) -> list[socket.socket]:
@@ -171,11 +188,6 @@ def _load_apart(plan: Plan, static: StaticFiles, check_project: Check, say: Say)
         reason = str(error) if isinstance(error, ChildError) else repr(error)
         raise ProdserveError(f"Loading the application failed: {reason}") from error
     return footprint(master, trial, preloaded=False) if trial else None
-
-
-def stop_early(number: int, frame: object) -> None:
-    """Handle SIGTERM until Gunicorn does: PID 1 of a container has no default action for it."""
-    raise SystemExit(128 + number)
 
 
 def check_certificate(certfile: str | None, keyfile: str | None) -> None:

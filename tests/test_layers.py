@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "django_prodserve"
 # Each module may import from the ones above it only.
 LAYERS = [
     {
-        "__init__",
+        "early",
         "errors",
         "units",
         "decision",
@@ -22,7 +22,7 @@ LAYERS = [
         "run_directory",
         "env_file",
     },
-    {"proxy", "cgroups", "control", "restart"},
+    {"__init__", "proxy", "cgroups", "control", "restart"},
     {"parsers", "machine", "platforms", "failures", "listeners", "footprint"},
     {"options", "sizing"},
     {"resolve", "gunicorn_sources"},

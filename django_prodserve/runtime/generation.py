@@ -60,6 +60,9 @@ class Alone:
     def stopping(self) -> None:
         self.notifier.stopping()
 
+    def left(self) -> None:
+        """Nobody else serves, so nobody needs to know."""
+
     def is_orphan(self) -> bool:
         return False
 
@@ -114,6 +117,10 @@ class Kept:
 
     def stopping(self) -> None:
         """The keeper has been told before us, and has told systemd."""
+
+    def left(self) -> None:
+        """None of our workers accepts any more: whoever connects now meets the newer generation."""
+        self._send({"left": True})
 
     def is_orphan(self) -> bool:
         """Say whether the keeper is gone: then nobody can stop us, and the next server needs the port."""

@@ -27,6 +27,7 @@ from .notify import Notifier
 HEARD = ("HUP", "TERM", "INT", "QUIT", "CHLD", "USR1", "USR2", "TTIN", "TTOU", "WINCH")
 BACK_OFF = (0.0, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0)  # seconds before a generation that died is started again
 ENDINGS = 8  # so many starts in a row that never served end the server: an orchestrator must see it
+LEAVING = 2.0  # seconds after which the old generation is taken to accept no more
 PROVEN = 10.0  # seconds of service after which the next death counts as the first
 
 
@@ -46,6 +47,7 @@ class Keeper:
         self.extra_workers = 0
         self.reload_wanted = False
         self.reload_started = 0.0  # monotonic; 0 where the generation that boots is no reload
+        self.finish_at = 0.0  # monotonic; 0 where nobody is about to leave
         self.stop_deadline = 0.0  # monotonic; 0 while nobody has asked to stop
         self.exit_code = 0
         self.ended_early = 0
@@ -77,6 +79,8 @@ class Keeper:
     def _seconds(self) -> float:
         """Return how long nothing may happen: until the next deadline, or the next start."""
         moments = [child.deadline for child in self._children() if child.deadline]
+        if self.finish_at:
+            moments.append(self.finish_at)
         if not self.stop_deadline and not self.serving and not self.booting:
             moments.append(self.start_at)
         return max(0.0, min([60.0, *(moment - time.monotonic() for moment in moments)]))
@@ -144,6 +148,8 @@ class Keeper:
         if "changed" in message and child is self.serving and not self.stop_deadline:
             self.say(f"{message['changed']} changed: reloading")
             self.reload_wanted = True
+        if "left" in message and child is self.retiring:
+            self._finish_reload("")
         if "ready" in message and child is self.booting:
             self._promote(child, message["ready"])
 
@@ -157,10 +163,13 @@ class Keeper:
         if self.retiring:
             self.retiring.retire()
         self.record.update(facts, generation=child.number, ready=True)
-        self.notifier.ready(f"serving, generation {child.number}")
-        self._finish_reload("")
         self._save()
         self._tell_workers()
+        if self.retiring:
+            self.finish_at = time.monotonic() + LEAVING  # or sooner, when it says that it accepts no more
+        else:
+            self.notifier.ready(f"serving, generation {child.number}")
+            self._finish_reload("")
 
     # What ended
 
@@ -191,6 +200,8 @@ class Keeper:
             if time.monotonic() - child.served_since >= PROVEN:
                 self.ended_early = 0
             self._start_later()
+        elif not was_booting and not was_serving:
+            self._finish_reload("")
         child.end()
 
     def _failed_to_boot(self, child: Child, status: int) -> None:
@@ -198,7 +209,6 @@ class Keeper:
         if self.serving:
             self.say(f"Reload failed, the old code serves on: {reason}", "ERROR")
             self._finish_reload(reason)
-            self._save()
         elif not self.record["ready"]:
             self._give_up(os.waitstatus_to_exitcode(status))
         else:
@@ -219,6 +229,8 @@ class Keeper:
 
     def _enforce_deadlines(self) -> None:
         now = time.monotonic()
+        if self.finish_at and now >= self.finish_at:
+            self._finish_reload("")
         for child in self._children():
             if child.deadline and now >= child.deadline:
                 if child is self.booting:
@@ -249,7 +261,6 @@ class Keeper:
             if self.serving:
                 self.say(f"Reload failed, the old code serves on: {reason}", "ERROR")
                 self._finish_reload(reason)
-                self._save()
             else:
                 self.say(f"Generation {self.number} cannot start: {reason}", "ERROR")
                 self._start_later()
@@ -268,6 +279,8 @@ class Keeper:
         return environ
 
     def _finish_reload(self, reason: str) -> None:
+        """A reload is over: who waits for it may rely on what it says."""
+        self.finish_at = 0.0
         if not self.reload_started:
             return
         seconds = time.monotonic() - self.reload_started
@@ -277,7 +290,9 @@ class Keeper:
         if reason:
             self.notifier.ready(f"reload failed, the old code serves on: {reason}")
         else:
+            self.notifier.ready(f"serving, generation {self.number}")
             self.say(f"Reloaded in {seconds:.1f} s: generation {self.number} serves.")
+        self._save()
 
     # The place, the log, the end
 

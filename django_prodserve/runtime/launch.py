@@ -88,6 +88,23 @@ def behind_keeper(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
     )
 
 
+def predecessor(plan: Plan) -> float:
+    """Return for how long a server that was killed may still hold our addresses, in seconds; mostly 0.
+
+    Its workers answer what they have accepted, and keep their copies of the listeners meanwhile.
+    """
+    directory = logical_directory()
+    return max(
+        (
+            float(record.get("seconds_to_stop", 0)) + 1
+            for record in run_directory.left_behind()
+            if record.get("project") == directory
+            and {*record.get("binds", ()), *record.get("addresses", ())} & set(plan.bind.value)
+        ),
+        default=0.0,
+    )
+
+
 def threads_are_running() -> bool:
     """Say whether a fork would lose something that runs: a thread of Python's, or of a C library."""
     return threading.active_count() > 1 or bool(alive.foreign_threads())

@@ -15,6 +15,7 @@ from gunicorn import sock
 from gunicorn.errors import HaltServer
 
 from . import obey, orders
+from .watch import PERIOD, Watcher
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter as _Arbiter
@@ -38,9 +39,12 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     answering = False
     """Whether the first full set of workers has answered."""
     stopped = False
+    watcher: Watcher | None = None
 
     def start(self) -> None:
         obey.install()
+        plan = self.app.plan
+        self.watcher = Watcher(plan.env_file.value) if plan.reload.value else None
         super().start()
         for bound in self.app.sockets:
             bound.close()  # Gunicorn has its own copies; ours would keep the listeners open in every worker
@@ -51,6 +55,8 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         """Gunicorn's loop passes here in every turn, so this is where we look around."""
         if not self.answering:
             timeout = 0.02
+        elif self.watcher:
+            timeout = min(timeout, PERIOD)
         signals: list[int] = super().wait_for_signals(min(timeout, self.generation.beats or timeout))
         if not self.answering:
             self._look_for_answers()
@@ -58,6 +64,8 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
             self.log.error("The keeper is gone: stopping.")
             raise StopIteration
         self.generation.beat()
+        if self.answering and self.watcher and (file := self.watcher.look()):
+            self.generation.changed(file)
         return signals
 
     def _look_for_answers(self) -> None:
@@ -141,9 +149,13 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def _await_workers(self, seconds: float) -> None:
         """Wait until every worker has ended; kill those that have not in time."""
         end = time.monotonic() + seconds
+        left = False
         while self._is_peopled() and (remaining := end - time.monotonic()) > 0:
+            if not left and orders.all_left(self.WORKERS.values()):
+                left = True
+                self.generation.left()
             with suppress(queue.Empty):
-                if self.SIG_QUEUE.get(timeout=min(remaining, 0.2)) in HASTY:
+                if self.SIG_QUEUE.get(timeout=min(remaining, 0.2 if left else 0.01)) in HASTY:
                     self._kill_all(signal.SIGQUIT)
                     end = min(end, time.monotonic() + HURRY)
         self._kill_all(signal.SIGKILL)

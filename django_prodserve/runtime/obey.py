@@ -71,6 +71,7 @@ def _answer_the_rest(worker: Any) -> None:
                 _accept_all(worker)
                 for listener in worker.sockets:
                     listener.close()
+                orders.leave(worker)
 
         worker.set_accept_enabled = set_accept_enabled
     else:
@@ -78,6 +79,7 @@ def _answer_the_rest(worker: Any) -> None:
 
         def run_and_answer_the_rest() -> None:
             run()
+            orders.leave(worker)
             _accept_all(worker)
 
         worker.run = run_and_answer_the_rest

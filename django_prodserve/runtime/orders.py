@@ -8,6 +8,7 @@ would cut short the drain delay, which its arbiter keeps.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterable
 from typing import Any
 
 SLOTS = 4096  # more workers than this are never alive at once
@@ -42,6 +43,17 @@ def tell_to_stop(age: int) -> None:
 def told_to_stop(worker: Any) -> bool:
     """Say whether this worker's arbiter wants it to stop. Asked by the worker when a signal arrives."""
     return _flags is None or bool(_flags[worker.age % SLOTS])
+
+
+def leave(worker: Any) -> None:
+    """A worker that was told to stop accepts no more; said by the worker."""
+    if _flags is not None:
+        _flags[worker.age % SLOTS] = 2
+
+
+def all_left(workers: Iterable[Any]) -> bool:
+    """Say whether none of these workers accepts any more."""
+    return _flags is None or all(_flags[worker.age % SLOTS] == 2 for worker in workers)
 
 
 def drain() -> None:

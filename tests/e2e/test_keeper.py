@@ -15,6 +15,7 @@ import pytest
 
 from .serving import PATIENCE, copy_site, run, serving, until
 from .test_reload import RELOAD, Load
+from .test_stop import in_flight
 
 
 def places() -> dict[int, Path]:
@@ -66,6 +67,20 @@ def test_nobody_outlives_a_killed_keeper(env: Any, tmp_path: Path) -> None:
         with serving(env=env(), cwd=site, bind=("--bind", address)):
             assert not place.exists()
         server.process.wait()
+
+
+def test_after_a_kill_a_supervisor_starts_it_again_at_once(env: Any, tmp_path: Path) -> None:
+    """Workers that still answer hold the port: the new server waits for it."""
+    site = copy_site(tmp_path)
+    with serving(env=env(), cwd=site) as server:
+        address = server.address.removeprefix("http://")
+        with in_flight(server, 1, 2.0) as answers:
+            flags = ("--bind", address)
+            server.process.kill()
+            server.process.wait()
+            with serving(env=env(), cwd=site, bind=flags) as second:
+                assert second.get("/").text == "hello"
+    assert [getattr(answer, "status", answer) for answer in answers] == [200]
 
 
 @pytest.mark.parametrize("worker_class", ["gthread", "sync"])

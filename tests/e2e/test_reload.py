@@ -294,3 +294,37 @@ def test_the_number_of_workers_survives_a_reload(env: Any, tmp_path: Path) -> No
         until(lambda: len(server.workers()) == 2)
         assert run(*RELOAD, env=env(), cwd=site).returncode == 0
         until(lambda: len(server.arbiters()) == 1 and len(server.workers()) == 2)
+
+
+def test_with_reload_a_burst_of_saves_is_served_once(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    urls = site / "shop" / "urls.py"
+    with serving("--reload", env=env(), cwd=site) as server:
+        server.workers(2)
+        for number in range(5):
+            (site / "shop" / f"other{number}.py").write_text("pass\n")
+            time.sleep(0.02)
+        urls.write_text(urls.read_text().replace('"hello"', '"saved"'))
+        server.wait_for("changed: reloading")
+        server.wait_for("generation 2 serves")
+        assert server.get("/").text == "saved"
+        urls.write_text(urls.read_text().replace('"saved"', '"saved'))
+        server.wait_for("Reload failed, the old code serves on")
+        assert server.get("/").text == "saved"
+        urls.write_text(urls.read_text().replace('"saved', '"mended"'))
+        server.wait_for("generation 4 serves")
+        assert server.get("/").text == "mended"
+        assert server.output.count("changed: reloading") == 3
+
+
+def test_reload_on_changes_needs_a_keeper_and_gunicorns_own_is_refused(env: Any) -> None:
+    ended = run("manage.py", "prodserve", "--reload", "--no-keeper", env=env())
+    assert ended.returncode == 1
+    assert "--reload needs the keeper, but --keeper says no" in ended.stderr
+    ended = run("manage.py", "prodserve", env=env(PRODSERVE={"GUNICORN": {"reload": True}}))
+    assert ended.returncode == 1
+    assert "Gunicorn's reload is refused" in ended.stderr
+    assert "use --reload" in ended.stderr
+    ended = run("manage.py", "prodserve", env=env(PRODSERVE={"ENV_FILE": ".env"}))
+    assert ended.returncode == 1
+    assert "PRODSERVE['ENV_FILE'] comes too late" in ended.stderr

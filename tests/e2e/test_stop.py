@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -105,6 +106,22 @@ def test_the_listener_is_closed_while_the_last_requests_run(env: Any, keeper: st
         assert server.process.poll() is None
         assert server.process.wait(PATIENCE) == 0
     assert [getattr(answer, "status", answer) for answer in answers] == [200, 200]
+
+
+@KEEPERS
+@CLASSES
+def test_who_waits_to_be_accepted_is_answered_too(env: Any, keeper: str, worker_class: str) -> None:
+    """One request at a time: the others wait in the listener's queue, where Gunicorn would reset them."""
+    flags = [keeper, "--workers", "1", "--threads", "1", "--worker-class", worker_class]
+    with serving(*flags, env=env()) as server, contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(4):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE))
+            client.sendall(b"GET /slow/?seconds=0.5 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            clients.append(client)
+        until(lambda: established(server) >= 1)
+        assert server.stop() == 0
+        assert [client.recv(15) for client in clients] == [b"HTTP/1.1 200 OK"] * 4
 
 
 @KEEPERS

@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ... import __version__, command_line, control, restart
+from ... import __version__, command_line, control, early, restart
 from ...errors import ProdserveError
 
 
@@ -46,6 +46,7 @@ class Command(BaseCommand):
 
     def handle(self, *, action: Any = None, **flags: Any) -> None:
         started = time.monotonic()
+        early.hand_over()
         if sys.platform == "win32":
             raise CommandError(command_line.WINDOWS)
         from ...runtime.generation import adopt
