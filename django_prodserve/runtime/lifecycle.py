@@ -5,6 +5,7 @@ Mixed into our Arbiter; lives in the arbiter, main thread, in its loop. Nothing 
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import time
@@ -44,7 +45,10 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def start(self) -> None:
         obey.install()
         plan = self.app.plan
-        self.watcher = Watcher(plan.env_file.value) if plan.reload.value else None
+        if plan.reload.value and self.generation.keeper:
+            # The first generation was the keeper's process before the fork, and began to load there.
+            process = self.generation.keeper if self.generation.number == 1 else os.getpid()
+            self.watcher = Watcher(plan.env_file.value, process)
         super().start()
         for bound in self.app.sockets:
             bound.close()  # Gunicorn has its own copies; ours would keep the listeners open in every worker

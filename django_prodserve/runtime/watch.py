@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
+from .. import run_directory
 from ..failures import is_own, short
 
 PERIOD = 0.5  # seconds between two looks; editors and git write many files within one
@@ -21,8 +22,9 @@ MOST = 20_000  # files; a look at more would hold up the arbiter
 class Watcher:
     """Tells a change once, when nothing else has changed since the look before."""
 
-    def __init__(self, env_file: str | None) -> None:
-        self.born = time.time_ns()
+    def __init__(self, env_file: str | None, process: int) -> None:
+        """``process`` began to load what is served: a save since then may have come too late."""
+        self.born = time.time_ns() - age(process)
         self.env_files = [os.path.abspath(each) for each in (".env", env_file) if each]
         self.known: dict[str, int] | None = None
         self.changed = ""
@@ -63,6 +65,12 @@ class Watcher:
         for path in self.env_files:
             with suppress(OSError):
                 yield path, os.stat(path).st_mtime_ns
+
+
+def age(pid: int) -> int:
+    """Return for how long a process has been running, in nanoseconds. Keepers are Linux's, and so is this."""
+    started = run_directory.start_time(pid) or 0
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - started * 10**9 // os.sysconf("SC_CLK_TCK")
 
 
 def _code_directories() -> Iterator[str]:
