@@ -57,6 +57,10 @@ def serve(
     sockets = _take(plan, kept) if kept else _bind_in_time(plan, say)
     generation = kept or (launch.behind_keeper if plan.keeper.value else launch.alone)(plan, sockets)
     arbiter_pid = os.getpid()
+    if generation.place is None and generation.number == 1:
+        say(
+            "warning: reload and stop cannot find this server, signals can: nowhere may it write down its pid"
+        )
     try:
         plan = prepare(plan, say)
         static = _introduce(plan, say, preflight())

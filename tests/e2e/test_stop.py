@@ -187,6 +187,56 @@ def test_control_needs_no_settings(env: Any, tmp_path: Any) -> None:
         assert server.process.wait(PATIENCE) == 0
 
 
+def test_a_closed_terminal_stops_it(env: Any, tmp_path: Any) -> None:
+    """SIGHUP means to reload otherwise; here it would leave a server behind that nobody sees."""
+    master, slave = os.openpty()
+    script = (
+        "import fcntl, os, sys, termios\n"
+        "os.setsid()\n"
+        "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "os.execv(sys.executable, [sys.executable, 'manage.py', 'prodserve', '--bind', '127.0.0.1:0'])\n"
+    )
+    site = copy_site(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=site,
+        env=env(),
+        stdin=slave,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        os.close(slave)
+        server = Server(process)
+        server.address = server.wait_for(" ready in ").split()[0]
+        assert server.get("/").text == "hello"
+        os.close(master)
+        assert process.wait(PATIENCE) == 0
+        server._reader.join(PATIENCE)
+        assert "Reload" not in server.output
+
+
+def test_it_belongs_to_someone_else(env: Any, tmp_path: Any) -> None:
+    if os.geteuid():
+        pytest.skip("only root can be somebody else")
+    site = copy_site(tmp_path)
+    act = (
+        "import os, sys; os.setgid(65534); os.setuid(65534)\n"
+        "from django_prodserve import control\n"
+        "from django_prodserve.errors import ProdserveError\n"
+        "try: control.act('stop', None, print)\n"
+        "except ProdserveError as error: sys.exit(str(error))\n"
+    )
+    with serving(env=env(), cwd=site) as server:
+        for name in ("psutil", "django_prodserve.control"):  # loaded before the rights to read them are gone
+            act = f"import {name}\n{act}"
+        ended = run("-c", act, env=env(), cwd=site)
+        assert ended.returncode == 1
+        assert "No prodserve runs for the project" in ended.stderr
+        assert f"(pid {server.process.pid})" in ended.stderr
+        assert "run this command as that user" in ended.stderr
+
+
 @pytest.mark.parametrize("keeper", ["--keeper", "--no-keeper"])
 def test_a_signal_before_it_serves_ends_it_without_a_traceback(env: Any, keeper: str, tmp_path: Any) -> None:
     site, gate = copy_site(tmp_path), tmp_path / "gate"
