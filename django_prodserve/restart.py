@@ -43,6 +43,8 @@ def with_env_file(typed: str | None, environ: Mapping[str, str]) -> None:
     path = typed or environ.get("PRODSERVE_ENV_FILE")
     if not path or env_file.APPLIED in environ:
         return
+    if not {"prodserve", "django_prodserve"} & set(sys.orig_argv):  # such as call_command in a shell
+        raise ProdserveError("--env-file is for the command line: settings have been read already.")
     fresh = original_environment()
     try:
         env_file.apply(path, fresh)

@@ -24,7 +24,7 @@ from ..plan import Plan
 from . import alive, child, keep, keeper, notify
 from .generation import Alone, Kept
 
-STOPPING = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD}
+HEARD = {getattr(signal, f"SIG{name}") for name in keeper.HEARD}
 BOOT = 300.0  # seconds after which a reload gives up; heavy projects load in 5
 MIGRATING = 660.0  # as long as servers wait for each other's migrations, and a minute
 
@@ -60,7 +60,7 @@ def behind_keeper(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
         "pidfile": _write_pidfile(plan),
         "first": None,
     }
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # they wait until somebody can hear them
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # they wait until somebody can hear them
     sys.stdout.flush()
     sys.stderr.flush()
     if threads_are_running():
@@ -74,7 +74,7 @@ def behind_keeper(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
     ours.close()
     os.setpgid(0, 0)  # Ctrl-C is for the keeper, who decides what it means
     _without_terminal()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
     return Kept(
         {
             "number": 1,
@@ -120,15 +120,7 @@ def _become_keeper(spec: dict[str, Any], sockets: Sequence[socket.socket]) -> No
     if spec["first"]:
         kept.add(spec["first"]["channel"])
     _keep_only(kept)
-    command = [
-        sys.executable,
-        "-I",
-        "-S",
-        keep.__file__,
-        str(file.fileno()),
-        "prodserve",
-        *spec["argv"][1:2],
-    ]
+    command = [sys.executable, "-I", "-S", keep.__file__, str(file.fileno()), *spec["argv"][1:]]
     try:
         os.execve(sys.executable, command, environ)
     except OSError:  # no memory, or the interpreter was replaced: keep from here, with all that is loaded

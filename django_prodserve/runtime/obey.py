@@ -1,7 +1,9 @@
 """A worker obeys its arbiter, and nobody else; and it does not outlive it.
 
 Lives in the worker, main thread, right before its loop; one thread of its own waits for the arbiter's death.
-For Gunicorn's own worker classes; one that sets ``asks_for_orders`` sees to its signals and listeners itself.
+For Gunicorn's own worker classes. One that sets ``asks_for_orders`` sees to its signals and listeners itself:
+it asks ``orders.told_to_stop`` when a signal arrives, accepts whoever waits where ``orders.closing`` is true,
+and says ``orders.leave`` when it accepts no more.
 """
 
 from __future__ import annotations
