@@ -16,7 +16,7 @@ from gunicorn import sock
 from gunicorn.errors import HaltServer
 
 from . import obey, orders
-from .watch import PERIOD, Watcher
+from .file_changes import PERIOD, Watcher
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter as _Arbiter

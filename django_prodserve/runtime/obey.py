@@ -1,9 +1,8 @@
 """A worker obeys its arbiter, and nobody else; and it does not outlive it.
 
 Lives in the worker, main thread, right before its loop; one thread of its own waits for the arbiter's death.
-For Gunicorn's own worker classes. One that sets ``asks_for_orders`` sees to its signals and listeners itself:
-it asks ``orders.told_to_stop`` when a signal arrives, accepts whoever waits where ``orders.closing`` is true,
-and says ``orders.leave`` when it accepts no more.
+A worker class of ours closes its listeners itself: where ``orders.closing`` is true it accepts first whoever
+waits, and then says ``orders.leave``. For Gunicorn's own classes that is done here.
 """
 
 from __future__ import annotations
@@ -35,9 +34,8 @@ def follow(worker: Any) -> None:
     threading.Thread(
         target=_wait_for_the_end, args=(worker, read), name="prodserve-lifeline", daemon=True
     ).start()
-    if not getattr(worker, "asks_for_orders", False):
-        _handle_signals(worker)
-        _answer_the_rest(worker)
+    _handle_signals(worker)
+    _answer_the_rest(worker)
 
 
 def _wait_for_the_end(worker: Any, lifeline: int) -> None:
@@ -76,7 +74,7 @@ def _answer_the_rest(worker: Any) -> None:
                 orders.leave(worker)
 
         worker.set_accept_enabled = set_accept_enabled
-    else:
+    elif hasattr(worker, "accept"):
         run = worker.run
 
         def run_and_answer_the_rest() -> None:
