@@ -87,7 +87,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def kill_worker(self, pid: int, sig: int) -> None:
         """Send a signal to a worker, which obeys it because we say so first."""
         if sig in STOPPING and pid in self.WORKERS:
-            orders.tell_to_stop(self.WORKERS[pid].age)
+            orders.tell_to_stop(self.WORKERS[pid].age, at_once=sig in HASTY)
         super().kill_worker(pid, sig)
 
     def handle_int(self) -> None:
@@ -127,7 +127,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         self.generation.stopping()
         for_good = not self.generation.is_retired()
         hasty = False
-        if self.answering and for_good and not self.generation.is_orphan():
+        if self.WORKERS and for_good and not self.generation.is_orphan():
             hasty = self._drain(self.app.plan.drain_delay.value)
         if for_good:
             orders.close()

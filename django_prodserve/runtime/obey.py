@@ -49,8 +49,10 @@ def _wait_for_the_end(worker: Any, lifeline: int) -> None:
 
 def _handle_signals(worker: Any) -> None:
     def stop(number: int, frame: object) -> None:
-        if orders.told_to_stop(worker):
-            (worker.handle_exit if number == signal.SIGTERM else worker.handle_quit)(number, frame)
+        if number != signal.SIGTERM and orders.told_to_stop_at_once(worker):
+            worker.handle_quit(number, frame)
+        elif orders.told_to_stop(worker):
+            worker.handle_exit(number, frame)
 
     def ignore(number: int, frame: object) -> None:
         """A closed terminal, or a SIGHUP to every process, is the arbiter's affair."""

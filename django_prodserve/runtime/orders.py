@@ -13,6 +13,7 @@ from typing import Any
 
 SLOTS = 4096  # more workers than this are never alive at once
 _DRAINING, _CLOSING = SLOTS, SLOTS + 1
+_STOP, _LEFT, _AT_ONCE = 1, 2, 3
 
 _flags: mmap.mmap | None = None
 
@@ -34,10 +35,10 @@ def forget(age: int) -> None:
         _flags[age % SLOTS] = 0
 
 
-def tell_to_stop(age: int) -> None:
+def tell_to_stop(age: int, *, at_once: bool = False) -> None:
     """A worker shall stop; its signal follows."""
     if _flags is not None:
-        _flags[age % SLOTS] = 1
+        _flags[age % SLOTS] = _AT_ONCE if at_once else _STOP
 
 
 def told_to_stop(worker: Any) -> bool:
@@ -45,15 +46,20 @@ def told_to_stop(worker: Any) -> bool:
     return _flags is None or bool(_flags[worker.age % SLOTS])
 
 
+def told_to_stop_at_once(worker: Any) -> bool:
+    """Say whether it shall not even answer what it has."""
+    return _flags is None or _flags[worker.age % SLOTS] == _AT_ONCE
+
+
 def leave(worker: Any) -> None:
     """A worker that was told to stop accepts no more; said by the worker."""
     if _flags is not None:
-        _flags[worker.age % SLOTS] = 2
+        _flags[worker.age % SLOTS] = _LEFT
 
 
 def all_left(workers: Iterable[Any]) -> bool:
     """Say whether none of these workers accepts any more."""
-    return _flags is None or all(_flags[worker.age % SLOTS] == 2 for worker in workers)
+    return _flags is None or all(_flags[worker.age % SLOTS] == _LEFT for worker in workers)
 
 
 def drain() -> None:

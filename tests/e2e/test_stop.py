@@ -152,8 +152,13 @@ def test_ctrl_c_in_a_terminal_reaches_a_whole_group_and_is_graceful(env: Any) ->
         serving("--no-keeper", env=env()) as server,
         in_flight(server, 1, 1.5) as answers,
     ):
-        for pid in (server.process.pid, *server.workers()):
+        workers = server.workers()
+        for pid in (*workers, server.process.pid):
             os.kill(pid, signal.SIGINT)
+        until(lambda: refuses(server.port))
+        for pid in workers:  # late: their arbiter has told them to stop by now, but not at once
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
         assert server.process.wait(PATIENCE) == 0
     assert [getattr(answer, "status", answer) for answer in answers] == [200]
 
