@@ -57,7 +57,7 @@ class Load:
                 answer = connection.getresponse()
                 self.answers.append(f"{answer.status} {answer.read().decode()}")
             except (OSError, http.client.HTTPException) as error:
-                self.failures.append(repr(error))
+                self.failures.append(f"{'kept' if keep else 'new'} connection: {error!r}")
                 connection.close()
         connection.close()
 
