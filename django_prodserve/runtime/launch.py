@@ -133,9 +133,12 @@ def _become_keeper(spec: dict[str, Any], sockets: Sequence[socket.socket]) -> No
 
 def _keep_only(kept: set[int]) -> None:
     """Let no descriptor but these survive the exec: one that was left open would travel for ever."""
-    for name in os.listdir("/dev/fd"):
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # a chroot without devices
+        names = os.listdir("/dev/fd")
+    for number in {*map(int, names), *kept}:
         with contextlib.suppress(OSError):  # the listing's own
-            os.set_inheritable(int(name), int(name) in kept or int(name) < 3)
+            os.set_inheritable(number, number in kept or number < 3)
 
 
 def _without_terminal() -> None:

@@ -179,18 +179,20 @@ def test_an_edited_dotenv_counts(env: Any, tmp_path: Path) -> None:
         assert server.get("/").text == "after"
 
 
-def test_a_switched_link_leads_to_the_new_release(env: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("told_by", ["PWD", "the program"])
+def test_a_switched_link_leads_to_the_new_release(env: Any, tmp_path: Path, told_by: str) -> None:
     old, new, current = tmp_path / "r1", tmp_path / "r2", tmp_path / "current"
     copy_site(tmp_path).rename(old)
     shutil.copytree(old, new)
     edit(new / "shop" / "urls.py", 'HttpResponse("hello")', 'HttpResponse("release 2")')
     current.symlink_to(old)
-    extra = {"PWD": str(current)}
-    with serving(env=env(extra), cwd=current) as server:
+    extra = {"PWD": str(current if told_by == "PWD" else "/")}
+    program = "manage.py" if told_by == "PWD" else str(current / "manage.py")
+    with serving(env=env(extra), cwd=current, command=(program, "prodserve")) as server:
         current.unlink()
         current.symlink_to(new)
         shutil.rmtree(old)
-        ended = run(*RELOAD, env=env(extra), cwd=current)
+        ended = run(program, "prodserve", "reload", env=env(extra), cwd=current)
         assert ended.returncode == 0, ended.stderr
         assert server.get("/").text == "release 2"
 
