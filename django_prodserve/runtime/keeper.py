@@ -97,11 +97,13 @@ class Keeper:
         elif number == signal.SIGUSR2:
             self.say("SIGUSR2 changes nothing: SIGHUP, or prodserve reload, serves new code.", "WARNING")
         elif number in {signal.SIGTTIN, signal.SIGTTOU}:
-            self.extra_workers += 1 if number == signal.SIGTTIN else -1
+            wanted = self.extra_workers + (1 if number == signal.SIGTTIN else -1)
+            self.extra_workers = max(wanted, 1 - self.record.get("workers", 1))
             self._tell_workers()
         elif number == signal.SIGUSR1:
-            for child in self._children():
-                child.kill(number)
+            for child in (self.serving, self.retiring):  # it would end one that still boots
+                if child is not None:
+                    child.kill(number)
 
     def _tell_workers(self) -> None:
         """Pass on how many workers more or less are wanted; one that still boots would be stopped by it."""
