@@ -144,3 +144,22 @@ def test_gunicorns_pid_file_names_the_pid_that_stays(env: Any, tmp_path: Path) -
         assert int(file.read_text()) == server.process.pid
         assert server.stop() == 0
         assert not file.exists()
+
+
+def test_what_cannot_start_again_is_tried_again_until_it_can(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    settings = site / "shop" / "settings.py"
+    text = settings.read_text()
+    with serving(env=env(), cwd=site) as server:
+        until(lambda: json.loads((places()[server.process.pid] / "server.json").read_text())["ready"])
+        settings.write_text(f"{text}\n1/0\n")
+        os.kill(server.arbiters()[0], signal.SIGKILL)
+        line = server.wait_for("Generation 2 cannot start")
+        assert "ZeroDivisionError" in line
+        assert "settings.py, line " in line
+        settings.write_text(text)
+        until(
+            lambda: len(server.arbiters()) == 1 and len(psutil.Process(server.arbiters()[0]).children()) == 2
+        )
+        assert server.get("/").text == "hello"
+        server.lines = [line for line in server.output.splitlines() if "Traceback" not in line]
