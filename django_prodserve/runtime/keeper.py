@@ -197,6 +197,8 @@ class Keeper:
         )
         if was_booting and not self.stop_deadline:
             self._failed_to_boot(child, status)
+        elif was_booting and not self.record["ready"]:  # stopped before it served: it knows how far it was
+            self.exit_code = _exit_code(status)
         elif was_serving and not self.stop_deadline:
             self.say(f"Generation {child.number} {_ending(status)}; starting another.", "ERROR")
             if time.monotonic() - child.served_since >= PROVEN:
@@ -212,7 +214,7 @@ class Keeper:
             self.say(f"Reload failed, the old code serves on: {reason}", "ERROR")
             self._finish_reload(reason)
         elif not self.record["ready"]:
-            self._give_up(os.waitstatus_to_exitcode(status))
+            self._give_up(_exit_code(status) or 1)
         else:
             self.say(f"Generation {child.number} cannot start: {reason}", "ERROR")
             self._start_later()
@@ -225,8 +227,8 @@ class Keeper:
             self._give_up(1)
 
     def _give_up(self, code: int) -> None:
-        """End with the code of what ended; a signal's number is told as shells do."""
-        self.exit_code = 128 - code if code < 0 else code or 1
+        """End with this code when nobody is left."""
+        self.exit_code = code
         self.stop_deadline = time.monotonic()
 
     def _enforce_deadlines(self) -> None:
@@ -338,6 +340,12 @@ def _unlink_socket(path: str) -> None:
             probe.setblocking(False)
             if probe.connect_ex(path):  # nobody answers: ours is closed
                 os.unlink(path)
+
+
+def _exit_code(status: int) -> int:
+    """Return the code of what ended; a signal's number is told as shells do."""
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
 
 
 def _ending(status: int) -> str:

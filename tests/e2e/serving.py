@@ -123,7 +123,10 @@ class Server:
         """Return the pids of the worker processes; with ``count``, once there are that many."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            pids = [child.pid for arbiter in self.arbiters() for child in psutil.Process(arbiter).children()]
+            pids: list[int] = []
+            for arbiter in self.arbiters():
+                with contextlib.suppress(psutil.NoSuchProcess):  # an old one that has just ended
+                    pids += [child.pid for child in psutil.Process(arbiter).children()]
             if len(pids) >= max(count, 1):
                 return pids
             assert time.monotonic() < deadline, f"{len(pids)} workers"
