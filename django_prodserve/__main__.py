@@ -11,7 +11,8 @@ import os
 import sys
 from typing import NoReturn
 
-from .command_line import WINDOWS, chosen_action
+from . import early, env_file
+from .command_line import CONTROL, WINDOWS, chosen_action, control_parser
 from .errors import ProdserveError
 
 
@@ -20,6 +21,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     if sys.platform == "win32":
         _fail(WINDOWS, 1)
+    if set(CONTROL) & set(arguments):
+        _act_on_the_running_server(arguments)
     from .management.commands.prodserve import Command
 
     command = Command()
@@ -31,12 +34,43 @@ def main(argv: list[str] | None = None) -> None:
     except ProdserveError as error:
         _fail(str(error), 2)
     try:
+        if chosen_action(parsed.action) not in CONTROL:
+            _apply_env_file(getattr(parsed, "env_file", None))
         set_up(parsed.settings, parsed.pythonpath)
     except ProdserveError as error:
         if parsed.traceback:
             raise
         _fail(str(error), 1)
     command.run_from_argv([*program, *arguments])
+
+
+def _act_on_the_running_server(arguments: list[str]) -> None:
+    """Reload or stop without Django: quickly, and also while the settings are broken. Ends the process."""
+    early.hand_over()
+    try:
+        parsed = control_parser("python -m django_prodserve").parse_args(arguments)
+        action = chosen_action(parsed.action)
+        if action not in CONTROL:
+            return  # the word stood somewhere else, such as behind --bind
+    except ProdserveError as error:
+        _fail(str(error), 2)
+    from . import control
+
+    try:
+        control.act(action, getattr(parsed, "bind", None), print)
+    except ProdserveError as error:
+        _fail(str(error), 1)
+    sys.exit(0)
+
+
+def _apply_env_file(path: str | None) -> None:
+    """Put the file's values into the environment before settings are read; later the keeper does."""
+    path = path or os.environ.get("PRODSERVE_ENV_FILE")
+    if path and env_file.APPLIED not in os.environ:
+        try:
+            env_file.apply(path, os.environ)
+        except (OSError, ValueError) as error:
+            raise ProdserveError(env_file.complaint(path, error)) from error
 
 
 def set_up(settings: str | None, pythonpath: str | None) -> None:

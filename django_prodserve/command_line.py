@@ -19,12 +19,14 @@ ACTIONS = {
     "serve": "serve the project (what happens without an action)",
     "plan": "print every decision with its reason; nothing is started",
     "check": "load, warm up and try the address; exit 1 on what would stop serving",
+    "reload": "serve new code, settings and environment without losing a request; exit 1 if they are broken",
+    "stop": "let running requests finish and stop the server",
 }
+CONTROL = ("reload", "stop")
+"""Actions on the running server; they need no project, only where it lies."""
 LATER = {
     "status": "look at the processes with `ps`",
     "dump": "use `py-spy dump`",
-    "reload": "restart the server",
-    "stop": "send SIGTERM to the server",
     "export": "use `prodserve plan --gunicorn-conf`",
 }
 
@@ -99,6 +101,8 @@ SWITCHES = {
     "local",
     "strict",
     "allow_debug",
+    "keeper",
+    "reload",
 }
 
 
@@ -126,6 +130,17 @@ class FlatParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ProdserveError(re.sub("^argument ", "", message))
+
+
+def control_parser(program: str) -> argparse.ArgumentParser:
+    """Return the same parser without Django, for actions that need no project. Its flags are accepted."""
+    parser = FlatParser(program, allow_abbrev=False)
+    add_arguments(parser)
+    for name in ("--settings", "--pythonpath", "-v", "--verbosity"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
+    for name in ("--traceback", "--no-color", "--force-color"):
+        parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
+    return parser
 
 
 def chosen_action(words: str | Sequence[str] | None) -> str:

@@ -27,7 +27,7 @@ READ_AT_IMPORT = ("WEB_CONCURRENCY", "PORT", "FORWARDED_ALLOW_IPS")
 
 REFUSED = {
     "daemon": "a supervisor must see the server it started; leave it in the foreground",
-    "reload": "it would serve old code: the project is loaded before the workers are forked; restart instead",
+    "reload": "it would serve old code: the project is loaded before the workers are forked; use --reload",
 }
 UNUSED = {
     "wsgi_app": "WSGI_APPLICATION in the settings decides",

@@ -51,9 +51,15 @@ def close(bound: socket.socket) -> None:
     """Close a listener and remove its unix path, unless somebody else's socket stands there by now."""
     name = bound.getsockname() if bound.family == socket.AF_UNIX else ""
     bound.close()
+    if isinstance(name, str):
+        remove_path(name)
+
+
+def remove_path(path: str) -> None:
+    """Remove the path of a unix socket, unless somebody serves behind it."""
     with suppress(OSError):
-        if isinstance(name, str) and name and not _answers(name):
-            os.unlink(name)
+        if path and not _answers(path):
+            os.unlink(path)
 
 
 def url(bound: socket.socket, *, tls: bool) -> str:

@@ -136,6 +136,13 @@ class Options:
         why="5 s less than the 30 s after which most platforms kill",
         gunicorn="graceful_timeout",
     )
+    drain_delay: float = option(
+        0.0,
+        parsers.duration,
+        "How long to serve on after the signal to stop, while load balancers learn of it.",
+        metavar="TIME",
+        why="nobody here sends requests after the signal",
+    )
     keep_alive: float = option(
         75.0,
         parsers.duration,
@@ -301,6 +308,24 @@ class Options:
         gunicorn="config",
     )
 
+    keeper: bool | None = option(
+        None,
+        parsers.boolean,
+        "Keep the pid and the sockets in a small process, so that reload can replace all the rest.",
+    )
+    env_file: str | None = option(
+        None,
+        parsers.path,
+        "A file of KEY=VALUE lines, put into the environment before settings are read, at every reload anew.",
+        metavar="PATH",
+    )
+    reload: bool = option(
+        False,
+        parsers.boolean,
+        "Reload when a file of the project changes: for development and staging.",
+        why="a deploy says when it is complete: prodserve reload",
+    )
+
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)
     gunicorn: Mapping[str, Sourced] = field(default_factory=dict, repr=False)
     """Gunicorn settings that have no row of their own: name to value and source."""
@@ -376,5 +401,6 @@ COMPUTED = {
     "preload",
     "warmup",
     "trusted_hops",
+    "keeper",
 }
 """Options whose default is worked out by the plan."""

@@ -49,6 +49,7 @@ class Plan:
     trusted_hops: Decision[int | None]
     timeout: Decision[float]
     graceful_timeout: Decision[float]
+    drain_delay: Decision[float]
     keep_alive: Decision[float]
     max_requests: Decision[int]
     max_requests_jitter: Decision[int]
@@ -70,6 +71,9 @@ class Plan:
     strict: Decision[bool]
     allow_debug: Decision[bool]
     config: Decision[str | None]
+    keeper: Decision[bool]
+    env_file: Decision[str | None]
+    reload: Decision[bool]
 
     static_choice: StaticChoice
     """How static files are served, for the one who does it."""
@@ -141,6 +145,7 @@ def make_plan(
         "preload": _preload(wishes, fork_safe),
         "warmup": _warmup(wishes),
         "trusted_hops": _hops(wishes),
+        "keeper": _keeper(wishes, linux=fork_safe),
         "max_requests_jitter": _jitter(wishes),
     }
     plain = {
@@ -279,6 +284,18 @@ def _preload(wishes: _Wishes, fork_safe: bool) -> Decision[bool]:
     if not fork_safe:
         why = "macOS frameworks may crash in processes that were forked after loading"
     return wishes.stated("preload") or Decision(fork_safe, why)
+
+
+def _keeper(wishes: _Wishes, *, linux: bool) -> Decision[bool]:
+    platform = wishes.platform
+    computed = Decision(True, "prodserve reload serves new code, with the same pid and sockets")
+    if not linux:
+        computed = Decision(False, "reloading needs Linux: restart to serve new code")
+    elif wishes.options.reload:
+        computed = Decision(True, "--reload needs it")
+    elif platform.rolls:
+        computed = Decision(False, f"{platform.name} replaces the whole instance to serve new code")
+    return wishes.stated("keeper") or computed
 
 
 def _warmup(wishes: _Wishes) -> Decision[str]:

@@ -21,6 +21,8 @@ class Platform:
     """Option name to raw value: what the platform implies. Ranks above computed, below stated."""
     why: Mapping[str, str]
     """Option name to reason, for the plan."""
+    rolls: bool = False
+    """Whether it serves new code by new instances, so that nothing is ever reloaded in place."""
 
 
 NOWHERE = Platform(name="", marker="", values={}, why={})
@@ -34,6 +36,7 @@ class _Rule:
     marker: str
     values: Mapping[str, str]
     why: Mapping[str, str]
+    rolls: bool = True
 
 
 def _router(hops: int) -> dict[str, str]:
@@ -82,14 +85,19 @@ RULES = (
     _Rule(
         name="Kubernetes",
         marker="KUBERNETES_SERVICE_HOST",
-        values={"graceful_timeout": "25"},
-        why={"graceful_timeout": "5 s less than terminationGracePeriodSeconds, 30 s by default"},
+        # Endpoints are removed when the pod is told to stop, not before: requests come for some seconds more.
+        values={"drain_delay": "5", "graceful_timeout": "22"},
+        why={
+            "drain_delay": "Services send requests for a while after SIGTERM",
+            "graceful_timeout": "with the drain delay within terminationGracePeriodSeconds, 30 s by default",
+        },
     ),
     _Rule(
         name="systemd",
         marker="INVOCATION_ID",
         values={"graceful_timeout": "25"},
         why={"graceful_timeout": "well within TimeoutStopSec, 90 s by default"},
+        rolls=False,
     ),
 )
 
@@ -103,5 +111,5 @@ def recognise(environ: Mapping[str, str]) -> Platform:
                 "trusted_hops": f"{rule.name}'s router appends to X-Forwarded-For",
                 **rule.why,
             }
-            return Platform(name=rule.name, marker=rule.marker, values=rule.values, why=why)
+            return Platform(name=rule.name, marker=rule.marker, values=rule.values, why=why, rolls=rule.rolls)
     return NOWHERE

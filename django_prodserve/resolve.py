@@ -116,6 +116,13 @@ def contradictions(values: Mapping[str, Any], sources: Mapping[str, str]) -> Ite
             f"{sources['threads']} asks for {threads} threads and {sources['worker_class']} for sync, "
             "which has none: leave one of them out."
         )
+    if values.get("reload") and values.get("keeper") is False:
+        yield f"{sources['reload']} needs the keeper, but {sources['keeper']} says no: leave one of them out."
+    if sources.get("env_file", "").startswith("PRODSERVE["):
+        yield (
+            f"{sources['env_file']} comes too late: settings have been read when it is seen. "
+            "Write --env-file, or set PRODSERVE_ENV_FILE."
+        )
     if values.get("keyfile") and not values.get("certfile"):
         yield f"{sources['keyfile']} names a key without its certificate: add --certfile."
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import django
 from django.conf import settings
@@ -24,7 +24,7 @@ from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from . import listeners, measurements
+from . import early, listeners, measurements
 from .application import WSGI, build, warm_up
 from .errors import ProdserveError
 from .explain import words_at_start, words_on_measuring
@@ -36,8 +36,10 @@ from .media import Library
 from .pipeline import way_to_load
 from .plan import Plan
 from .prepare import prepare
-from .runtime import hooks
+from .runtime import hooks, launch
 from .runtime.alive import Alive
+from .runtime.generation import Generation, Kept
+from .runtime.lifecycle import Lifecycle
 from .runtime.logs import make_visible
 from .runtime.origins import ORIGINS
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
@@ -48,15 +50,26 @@ Check = Callable[[], None]
 Preflight = Callable[[], list[str]]
 
 
-def serve(plan: Plan, say: Say, preflight: Preflight, check_project: Check, started: float) -> NoReturn:
-    """Serve this plan until a signal ends it, then exit the process. ``started`` is a monotonic time."""
-    signal.signal(signal.SIGTERM, stop_early)
-    sockets = _bind(plan)
+def serve(
+    plan: Plan, say: Say, preflight: Preflight, check_project: Check, started: float, kept: Kept | None
+) -> NoReturn:
+    """Serve this plan until a signal ends it, then exit the process. ``started`` is a monotonic time.
+
+    ``kept`` is what a keeper gave to this process; None where it was started by somebody else. Then it makes
+    a keeper of itself, and goes on as its child.
+    """
+    signal.signal(signal.SIGTERM, early.stop)
+    sockets = _take(plan, kept) if kept else _bind_in_time(plan, say)
+    generation = kept or (launch.behind_keeper if plan.keeper.value else launch.alone)(plan, sockets)
     arbiter_pid = os.getpid()
+    if generation.place is None and generation.number == 1:
+        say(
+            "warning: reload and stop cannot find this server, signals can: nowhere may it write down its pid"
+        )
     try:
         plan = prepare(plan, say)
         static = _introduce(plan, say, preflight())
-        Server(plan, static, sockets, say, check_project, started).run()
+        Server(plan, static, sockets, say, check_project, started, generation).run()
     except (ProdserveError, CommandError):
         raise
     except Exception as error:  # Gunicorn's own complaints are RuntimeErrors and others, each a sentence
@@ -65,7 +78,8 @@ def serve(plan: Plan, say: Say, preflight: Preflight, check_project: Check, star
     finally:
         if os.getpid() == arbiter_pid:  # workers come through here too when they exit
             for bound in sockets:
-                listeners.close(bound)
+                bound.close()
+            generation.end()
     raise AssertionError("the arbiter's loop ends by SystemExit")
 
 
@@ -89,6 +103,28 @@ def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> N
 def _bind(plan: Plan) -> list[socket.socket]:
     check_certificate(plan.certfile.value, plan.keyfile.value)
     return listeners.bind(plan.bind.value, plan.umask.value)
+
+
+def _bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
+    """Bind; where a server of this project was killed just now, wait until its last requests are answered."""
+    deadline = 0.0
+    while True:
+        try:
+            return _bind(plan)
+        except ProdserveError:
+            if not deadline:
+                seconds = launch.predecessor(plan)
+                deadline = time.monotonic() + seconds
+                if seconds:
+                    say(f"waiting for the addresses of a server that was killed, up to {seconds:g} s")
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _take(plan: Plan, kept: Kept) -> list[socket.socket]:
+    check_certificate(plan.certfile.value, plan.keyfile.value)
+    return kept.take(plan.bind.value)
 
 
 def _introduce(plan: Plan, say: Say, warnings: list[str], scratch: Path | None = None) -> StaticFiles:
@@ -171,11 +207,6 @@ def _load_apart(plan: Plan, static: StaticFiles, check_project: Check, say: Say)
     return footprint(master, trial, preloaded=False) if trial else None
 
 
-def stop_early(number: int, frame: object) -> None:
-    """Handle SIGTERM until Gunicorn does: PID 1 of a container has no default action for it."""
-    raise SystemExit(128 + number)
-
-
 def check_certificate(certfile: str | None, keyfile: str | None) -> None:
     """Load the certificate once, so that a wrong one is told before anything starts."""
     if certfile is None:
@@ -208,8 +239,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         say: Say,
         check_project: Check,
         started: float,
+        generation: Generation,
     ) -> None:
-        self.plan, self.static, self.sockets = plan, static, sockets
+        self.plan, self.static, self.sockets, self.generation = plan, static, sockets, generation
         self.say, self.check_project, self.started = say, check_project, started
         self.arbiter: ProdserveArbiter | None = None
         self.alive = Alive()
@@ -227,6 +259,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         users_hooks = {name: wanted.pop(name) for name in hooks.NAMES if name in wanted}
         # Gunicorn closes the number it is given: a copy leaves ours to be cleaned up by us.
         wanted["bind"] = [f"fd://{os.dup(each.fileno())}" for each in self.sockets]
+        if self.generation.keeper:
+            wanted.pop("pidfile", None)  # the keeper's pid is the one that stays
         heartbeats = wanted.setdefault("worker_tmp_dir", hooks.heartbeat_directory())
         if not os.access(heartbeats, os.W_OK):
             raise ProdserveError(f"worker_tmp_dir {heartbeats} is no directory that this user may write.")
@@ -278,6 +312,15 @@ class Server(BaseApplication):  # type: ignore[misc]
         addresses = "  ".join(listeners.url(each, tls=tls) for each in self.sockets)
         self.say(f"{addresses}  ready in {seconds:.1f} s")
 
+    def facts(self) -> dict[str, Any]:
+        """Return what is written down about a server that serves."""
+        return {
+            "settings": self.plan.settings.value,
+            "binds": list(self.plan.bind.value),
+            "workers": self.cfg.workers,
+            "seconds_to_stop": self.plan.drain_delay.value + self.plan.graceful_timeout.value,
+        }
+
     def run(self) -> NoReturn:
         for variable in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
             os.environ.pop(variable, None)  # taken as addresses already; Gunicorn would take them again
@@ -289,11 +332,12 @@ class Server(BaseApplication):  # type: ignore[misc]
         raise AssertionError("the arbiter's loop ends by SystemExit")
 
 
-class ProdserveArbiter(Arbiter):  # type: ignore[misc]
+class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
     """Gunicorn's master process, with our sockets and without a reload that would serve old code."""
 
     def __init__(self, app: Server) -> None:
         app.arbiter = self
+        self.generation = app.generation
         super().__init__(app)
 
     def start(self) -> None:
@@ -319,13 +363,3 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
         finally:
             if os.getpid() == arbiter_pid:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, hooks.STOPPING)
-
-    def handle_hup(self) -> None:
-        self._refuse("SIGHUP")
-
-    def handle_usr2(self) -> None:
-        self._refuse("SIGUSR2")
-
-    def _refuse(self, name: str) -> None:
-        """Gunicorn would fork workers from the code that is loaded here, which is the old code."""
-        self.log.warning("%s changes nothing: restart the server to serve new code or settings.", name)

@@ -11,8 +11,18 @@ PACKAGE = Path(__file__).parent.parent / "django_prodserve"
 
 # Each module may import from the ones above it only.
 LAYERS = [
-    {"__init__", "errors", "units", "decision", "forked", "signals", "private_directory"},
-    {"proxy", "cgroups"},
+    {
+        "early",
+        "errors",
+        "units",
+        "decision",
+        "forked",
+        "signals",
+        "private_directory",
+        "run_directory",
+        "env_file",
+    },
+    {"__init__", "proxy", "cgroups", "control", "restart"},
     {"parsers", "machine", "platforms", "failures", "listeners", "footprint"},
     {"options", "sizing"},
     {"resolve", "gunicorn_sources"},

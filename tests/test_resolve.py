@@ -82,7 +82,7 @@ def test_a_config_file_can_be_named_everywhere(tmp_path: Any, way: str) -> None:
         ),
         ({"DYNO": "web.1"}, "keep_alive", 100.0, "Heroku"),
         ({"K_SERVICE": "shop", "PORT": "8080"}, "keep_alive", 620.0, "Cloud Run"),
-        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "graceful_timeout", 25.0, "Kubernetes"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "graceful_timeout", 22.0, "Kubernetes"),
         ({"PRODSERVE_SERVICE_HOST": "10.0.0.1", "PRODSERVE_PORT": "tcp://10.0.0.1:80"}, "bind", None, ""),
     ],
 )

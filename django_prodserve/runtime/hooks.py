@@ -26,6 +26,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from ..signals import worker_started
+from . import obey
 
 Hook = Callable[..., Any]
 
@@ -116,6 +117,7 @@ STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
 def post_worker_init(worker: Any) -> None:
     """Let waiting signals in, make lines visible that loading has hidden, and send ``worker_started``."""
+    obey.follow(worker)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     show_lines(worker.log)
     worker_started.send_robust(sender=type(worker), worker=worker)

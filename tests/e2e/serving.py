@@ -112,11 +112,21 @@ class Server:
         finally:
             connection.close()
 
+    def arbiters(self) -> list[int]:
+        """Return the arbiters' pids, oldest first: the keeper's children, or the process itself."""
+        process = psutil.Process(self.process.pid)
+        if not any(word.endswith("keep.py") for word in process.cmdline()):
+            return [process.pid]
+        return [child.pid for child in sorted(process.children(), key=lambda each: each.create_time())]
+
     def workers(self, count: int = 0) -> list[int]:
         """Return the pids of the worker processes; with ``count``, once there are that many."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            pids = [child.pid for child in psutil.Process(self.process.pid).children()]
+            pids: list[int] = []
+            for arbiter in self.arbiters():
+                with contextlib.suppress(psutil.NoSuchProcess):  # an old one that has just ended
+                    pids += [child.pid for child in psutil.Process(arbiter).children()]
             if len(pids) >= max(count, 1):
                 return pids
             assert time.monotonic() < deadline, f"{len(pids)} workers"

@@ -237,7 +237,7 @@ def test_connections_to_us_are_kept(front: Any) -> None:
 
 def established(server: Server) -> int:
     """Return how many TCP connections the server holds open."""
-    processes = [psutil.Process(pid) for pid in (server.process.pid, *server.workers())]
+    processes = [psutil.Process(pid) for pid in (*server.arbiters(), *server.workers())]
     found = [each for process in processes for each in process.net_connections("tcp")]
     return len([each for each in found if each.status == psutil.CONN_ESTABLISHED])
 

@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ... import __version__, command_line
+from ... import __version__, command_line, control, early, restart
 from ...errors import ProdserveError
 
 
@@ -46,17 +46,29 @@ class Command(BaseCommand):
 
     def handle(self, *, action: Any = None, **flags: Any) -> None:
         started = time.monotonic()
+        early.hand_over()
         if sys.platform == "win32":
             raise CommandError(command_line.WINDOWS)
+        from ...runtime.generation import adopt
+
+        kept = adopt(os.environ)
         try:
-            self.act(command_line.chosen_action(action), flags, started)
-        except ProdserveError as error:
-            raise CommandError(str(error)) from error
+            self.act(command_line.chosen_action(action), flags, started, kept)
+        except Exception as error:
+            if kept is not None:
+                kept.failed(str(error) or repr(error))
+            if isinstance(error, ProdserveError):
+                raise CommandError(str(error)) from error
+            raise
         except KeyboardInterrupt:
             raise CommandError("stopped before it was ready", returncode=130) from None
 
-    def act(self, action: str, flags: dict[str, Any], started: float) -> None:
+    def act(self, action: str, flags: dict[str, Any], started: float, kept: Any) -> None:
         """Do what was asked; ProdserveError says what the operator can mend."""
+        if action in command_line.CONTROL:
+            control.act(action, flags.get("bind"), self.say)
+            return
+        restart.with_env_file(flags.get("env_file"), os.environ)
         # Late: the plan reads settings, and importing Gunicorn parses the environment.
         from ...explain import as_json, explain
         from ...gunicorn_conf import render_conf, search_path
@@ -78,9 +90,11 @@ class Command(BaseCommand):
                 as_json(plan) if flags.get("json") else explain(plan, details=flags["verbosity"] > 1)
             )
         else:
-            self.start(action, plan, project, flags, started)
+            self.start(action, plan, project, flags, started, kept)
 
-    def start(self, action: str, plan: Any, project: Any, flags: dict[str, Any], started: float) -> None:
+    def start(
+        self, action: str, plan: Any, project: Any, flags: dict[str, Any], started: float, kept: Any
+    ) -> None:
         """Check or serve; both kinds of checks run when the address is bound."""
         from ... import checks, server
 
@@ -100,7 +114,7 @@ class Command(BaseCommand):
             server.check(plan, self.say, preflight, check_project)
             self.say("ready to serve")
         else:
-            server.serve(plan, self.say, preflight, check_project, started)
+            server.serve(plan, self.say, preflight, check_project, started, kept)
 
     def check_project(self) -> None:
         """Run Django's system checks; an exception in one of them is told in one message."""

@@ -1,0 +1,74 @@
+"""``--env-file``: lines of KEY=VALUE that are put into the environment before settings are read.
+
+Standard library alone: read by ``python -m django_prodserve`` before Django is set up, by the management
+command (which then starts itself again), and by the keeper for every generation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Mapping, MutableMapping
+
+APPLIED = "_PRODSERVE_ENV_FILE"
+"""Names the variables that came from the file and what they were before: a removed line counts too."""
+
+LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
+
+
+def parse(text: str) -> dict[str, str]:
+    """Return the variables of such a file; raise ValueError with the number of the first wrong line.
+
+    Quotes around a value are taken off, ``#`` starts a comment at the start of a line or behind a space, and
+    ``export`` in front is allowed. Nothing is expanded.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        parts = LINE.fullmatch(line)
+        if parts is None:
+            raise ValueError(f"line {number} is not KEY=VALUE")
+        found[parts[1]] = _value(parts[2], number)
+    return found
+
+
+def _value(raw: str, number: int) -> str:
+    if raw[:1] not in {"'", '"'}:
+        return re.split(r"\s#", raw, maxsplit=1)[0].strip()
+    try:
+        words = shlex.split(raw, comments=True)
+    except ValueError:
+        raise ValueError(f"line {number} has a quote without its end") from None
+    if len(words) != 1:
+        raise ValueError(f"line {number} has text behind the closing quote")
+    return words[0]
+
+
+def apply(path: str, environ: MutableMapping[str, str]) -> None:
+    """Put the file's values into an environment, and note what they replaced; raise OSError or ValueError."""
+    with open(path, encoding="utf-8") as file:
+        values = parse(file.read())
+    before = {name: environ.get(name) for name in values}
+    environ.update(values)
+    environ[APPLIED] = json.dumps(before)
+
+
+def without(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment as it was before a file was applied to it."""
+    original = dict(environ)
+    for name, value in json.loads(original.pop(APPLIED, "{}")).items():
+        if value is None:
+            original.pop(name, None)
+        else:
+            original[name] = value
+    return original
+
+
+def complaint(path: str, error: Exception) -> str:
+    """Return one sentence on why a file cannot be used."""
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return f"--env-file {path} cannot be used: {reason} ({os.path.abspath(path)})."
