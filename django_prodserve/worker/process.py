@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from gunicorn.workers.base import Worker
 
+from ..runtime import orders
 from ..runtime.board import Board
 from ..runtime.slot import RETIRING, SERVING, Slot
 from .access import Access
@@ -109,6 +110,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         deadline = began + self.cfg.graceful_timeout
         self.slot.state = RETIRING
         self.reactor.retire(now)
+        orders.leave(self)
         next_look = now
         while self.reactor.connections and now < deadline:
             if now >= next_look:
