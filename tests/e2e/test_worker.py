@@ -166,7 +166,13 @@ def test_connections_spread_over_workers_and_all_threads_are_used(env: Env) -> N
         serving("--workers", "2", "--threads", "8", env=env()) as server,
         ThreadPoolExecutor(32) as clients,
     ):
-        gate = threading.Barrier(32)
+        gate, seen_workers = threading.Barrier(32), set()
+
+        def both_serve() -> bool:
+            seen_workers.add(server.get("/slow/?seconds=0").text.split()[0])
+            return len(seen_workers) == 2
+
+        until(both_serve)
 
         def ask(_: int) -> Counter[str]:
             with closing(connect(server)) as connection:
