@@ -106,14 +106,14 @@ def test_workers_see_the_others_of_their_generation_that_serve(board: Board) -> 
     for slot, generation in zip(slots, [0, 0, 1, 0], strict=True):
         slot.start(1, generation, 3, now=1.0)
         assert slot.state == BOOTING
-        slot.connections, slot.busy, slot.queue = 10 + slot.index, slot.index, 100 * slot.index
+        slot.connections, slot.work, slot.queue = 10 + slot.index, slot.index, 100
     assert board.peers(slots[0]) == []
     for slot in slots:
         slot.state = SERVING
-    assert board.peers(slots[0]) == [(11, 101), (13, 303)]
+    assert board.peers(slots[0]) == [(11, 1), (13, 3)]
     assert board.peers(slots[2]) == []
     slots[3].state = RETIRING
-    assert board.peers(slots[0]) == [(11, 101)]
+    assert board.peers(slots[0]) == [(11, 1)]
 
 
 def test_what_a_worker_wrote_survives_its_death_in_the_totals(board: Board) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Any
 
-from .slot import CLAIMED, FREE, HEAD, ROW, TALLY_CELLS, WHOLE, Memory, Slot, Tally, tally
+from .slot import CLAIMED, COLUMNS, FREE, HEAD, ROW, TALLY_CELLS, WHOLE, Memory, Slot, Tally, tally
 
 MAGIC = int.from_bytes(b"prodsrv\1", "little")
 """The last byte is the version of this layout."""
@@ -40,7 +40,7 @@ _LOADS = _GONE_CUT + 1
 
 
 def _cells(slots: int, rows: int) -> int:
-    return _LOADS + 4 * slots + slots * (HEAD + rows * ROW)
+    return _LOADS + COLUMNS * slots + slots * (HEAD + rows * ROW)
 
 
 class Board:
@@ -50,7 +50,7 @@ class Board:
         self.path = path
         self.memory = Memory(memoryview(shared))
         self.whole, self.seconds = self.memory.whole, self.memory.seconds
-        first = _LOADS + 4 * slots
+        first = _LOADS + COLUMNS * slots
         self.slots = tuple(
             Slot(
                 self.memory,
@@ -62,7 +62,7 @@ class Board:
             )
             for index in range(slots)
         )
-        self._load_table = partial(Struct(f"={4 * slots}Q").unpack_from, shared, _LOADS * 8)
+        self._load_table = partial(Struct(f"={3 * slots}Q").unpack_from, shared, _LOADS * 8)
 
     @classmethod
     def create(cls, path: Path | None, *, slots: int, rows: int, now: float) -> Board:
@@ -173,16 +173,14 @@ class Board:
         return tally(whole, seconds, refused, cut)
 
     def peers(self, me: Slot) -> list[tuple[int, int]]:
-        """Return (connections, requests that run or wait) of every other worker that serves my generation."""
+        """Return (connections, load) of every other worker that serves my generation."""
         mine = me.generation + 1
         table = [*self._load_table()]
         table[me.index] = 0
         count = len(self.slots)
         return [
-            (connections, busy + queue)
-            for serves, connections, busy, queue in zip(
-                table, table[count:], table[2 * count :], table[3 * count :], strict=False
-            )
+            (connections, load)
+            for serves, connections, load in zip(table, table[count:], table[2 * count :], strict=False)
             if serves == mine
         ]
 

@@ -120,7 +120,8 @@ class _Load:
         slot.whole[slot.load + self.column * slot.stride] = value
 
 
-CONNECTIONS, BUSY, QUEUE = range(1, 4)
+CONNECTIONS, LOAD, BUSY, QUEUE = range(1, 5)
+COLUMNS = 5
 """Columns of the load table, each as long as there are slots. The first holds the generation + 1 of workers
 that serve, 0 for others."""
 
@@ -149,6 +150,8 @@ class Slot:
     refused = _Whole(_REFUSED)
     cut = _Whole(_CUT)
     connections = _Load(CONNECTIONS)
+    work = _Load(LOAD)
+    """How many of its threads are spoken for, for the others to see: all where a request would have to wait."""
     busy = _Load(BUSY)
     queue = _Load(QUEUE)
 
@@ -178,7 +181,7 @@ class Slot:
     def clear(self) -> None:
         """Empty the slot: the arbiter's, when it has reaped the worker."""
         self.state = FREE
-        self.connections = self.busy = self.queue = 0
+        self.connections = self.work = self.busy = self.queue = 0
         end = self.rows[-1] + ROW
         self.bytes[self.at * 8 : end * 8] = bytes((end - self.at) * 8)
 

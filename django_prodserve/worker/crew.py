@@ -128,6 +128,11 @@ class Crew(Generic[Work]):
         if self._promotions > PROMOTIONS:
             self._become(lazy=False)
 
+    @property
+    def load(self) -> int:
+        """Return how many threads are spoken for: all in a lazy crew, whose one thread finishes first."""
+        return self.slots if self.lazy and self.running else self.running + len(self.ready)
+
     def ended_after(self, seconds: float) -> None:
         """Take note of how long a request took."""
         self.mean += (seconds - self.mean) * WEIGHT

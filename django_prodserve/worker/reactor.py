@@ -76,8 +76,8 @@ class Reactor:
             elif descriptor in acceptor.listeners:
                 listening = True
         if listening:
-            acceptor.accept(now, self.crew.running + len(self.crew.ready), self.arrive)
-        self.slot.queue = len(self.crew.ready)
+            acceptor.accept(now, self.crew.load, self.arrive)
+        self.slot.queue, self.slot.work = len(self.crew.ready), self.crew.load
 
     def arrive(self, sock: socket, peer: Any, listener: int, now: float, waited: float) -> None:
         """Take a new connection. What it sends first is most often here already."""
@@ -260,7 +260,7 @@ class Reactor:
         """Run Django for a complete request, and let its response leave."""
         started = time.monotonic()
         crew, slot = self.crew, self.slot
-        slot.busy = crew.running
+        slot.busy, slot.work = crew.running, crew.load
         try:
             if started - connection.arrived > GONE_AFTER and connection.is_gone():
                 raise ClientGoneError
@@ -274,7 +274,7 @@ class Reactor:
             self.drop(connection)
         finally:
             crew.ended_after(time.monotonic() - started)
-            slot.busy = crew.running - 1
+            slot.busy, slot.work = crew.running - 1, crew.running - 1 + len(crew.ready)
 
     # The main thread.
 
