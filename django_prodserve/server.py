@@ -35,6 +35,7 @@ from .plan import Plan
 from .prepare import prepare
 from .runtime import hooks
 from .runtime.alive import Alive
+from .runtime.arbiter import ProdserveArbiter, given_slots
 from .runtime.logs import make_visible
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
 
@@ -220,6 +221,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         for name, value in {**wanted, **hooks.all_hooks(users_hooks)}.items():
             self.cfg.set(name, value)
         self.cfg.set("when_ready", self._when_ready(self.cfg.when_ready))
+        given_slots(self.cfg)
 
     def _when_ready(self, users: Callable[[Arbiter], None]) -> Callable[[Arbiter], None]:
         def when_ready(arbiter: Arbiter) -> None:
@@ -270,45 +272,3 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.adopt(_load_apart(self.plan, self.static, self.check_project, self.say))
         ProdserveArbiter(self).run()
         raise AssertionError("the arbiter's loop ends by SystemExit")
-
-
-class ProdserveArbiter(Arbiter):  # type: ignore[misc]
-    """Gunicorn's master process, with our sockets and without a reload that would serve old code."""
-
-    def __init__(self, app: Server) -> None:
-        app.arbiter = self
-        super().__init__(app)
-
-    def start(self) -> None:
-        # "systemd" is Gunicorn's word for sockets that are not its own: it does not unlink their paths.
-        self.systemd = True
-        super().start()
-
-    def spawn_worker(self) -> int | None:
-        """Fork a worker that cannot miss a signal to stop: it waits until the worker has its handlers.
-
-        Gunicorn loses a SIGTERM between the fork and ``init_signals``; stopping then takes all of
-        graceful_timeout. The worker's side is in ``hooks.post_worker_init``.
-        """
-        signal.pthread_sigmask(signal.SIG_BLOCK, hooks.STOPPING)
-        arbiter_pid = os.getpid()
-        try:
-            pid: int | None = super().spawn_worker()
-            return pid
-        except SystemExit as ending:
-            if os.getpid() != arbiter_pid:
-                hooks.end_worker(ending)
-            raise
-        finally:
-            if os.getpid() == arbiter_pid:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, hooks.STOPPING)
-
-    def handle_hup(self) -> None:
-        self._refuse("SIGHUP")
-
-    def handle_usr2(self) -> None:
-        self._refuse("SIGUSR2")
-
-    def _refuse(self, name: str) -> None:
-        """Gunicorn would fork workers from the code that is loaded here, which is the old code."""
-        self.log.warning("%s changes nothing: restart the server to serve new code or settings.", name)

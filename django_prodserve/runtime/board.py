@@ -163,7 +163,7 @@ class Board:
     def totals(self) -> Tally:
         """Return what all workers have counted, those that are gone included."""
         whole = self.whole[_GONE : _GONE + WHOLE].tolist()
-        seconds = self.seconds[_GONE + WHOLE : _GONE + TALLY_CELLS].tolist()
+        seconds: list[float] = self.seconds[_GONE + WHOLE : _GONE + TALLY_CELLS].tolist()  # type: ignore[assignment]  # floats
         refused, cut = self.whole[_GONE_REFUSED], self.whole[_GONE_CUT]
         for slot in self.taken():
             more, longer = slot.sums()

@@ -175,6 +175,10 @@ class Slot:
         self.whole[self.at + _STATE] = state
         self.whole[self.load] = self.generation + 1 if state == SERVING else 0
 
+    @property
+    def is_free(self) -> bool:
+        return self.state == FREE
+
     def clear(self) -> None:
         """Empty the slot: the arbiter's, when it has reaped the worker."""
         self.state = FREE

@@ -1,0 +1,131 @@
+"""Workers that die, fail, hang or are recycled: the server goes on, and says what happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from .serving import Server, serving, until
+
+
+@contextmanager
+def clients(server: Server, path: str = "/", count: int = 2) -> Iterator[list[object]]:
+    """Ask all the time while the block runs; the list holds every answer, or what was raised."""
+    answers: list[object] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                answers.append(server.get(path).status)
+            except OSError as error:
+                answers.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def trouble(tmp_path: Path, *what: str) -> Path:
+    """Make the directory where files tell the workers what to do wrong."""
+    directory = tmp_path / "trouble"
+    directory.mkdir(exist_ok=True)
+    for name in what:
+        (directory / name).touch()
+    return directory
+
+
+def test_workers_that_are_killed_are_started_again(env: Any) -> None:
+    with serving("--workers", "2", env=env()) as server:
+        before = server.workers(2)
+        os.kill(before[0], signal.SIGKILL)
+        server.wait_for(f"Worker {before[0]} was killed with SIGKILL, not by this server")
+        until(lambda: before[0] not in server.workers(2))
+        for pid in server.workers(2):
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: len(server.workers()) == 2 and not {*before} & {*server.workers()})
+        assert server.get("/").status == 200
+        assert "out of memory" not in server.output.lower()
+
+
+def test_workers_that_cannot_boot_again_do_not_stop_a_site(env: Any, tmp_path: Path) -> None:
+    directory = trouble(tmp_path)
+    hooks = {"GUNICORN": {"post_fork": "shop.hooks.post_fork"}}
+    with serving("--workers", "2", env=env({"TROUBLE": str(directory)}, PRODSERVE=hooks)) as server:
+        victim, survivor = server.workers(2)
+        (directory / "fail at boot").touch()
+        os.kill(victim, signal.SIGKILL)
+        started = time.monotonic()
+        server.wait_for("could not boot (exit code 3)")
+        server.wait_for("Workers end as soon as they start")
+        assert time.monotonic() - started > 0.4  # 0.25 s, then 0.5 s: not as fast as it can
+        assert server.get("/").status == 200
+        assert server.workers() == [survivor] or survivor in server.workers()
+        (directory / "fail at boot").unlink()
+        server.workers(2)
+        assert server.output.count("could not boot") < 6
+
+
+def test_a_server_that_cannot_start_any_worker_ends(env: Any, tmp_path: Path) -> None:
+    directory = trouble(tmp_path)
+    hooks = {"GUNICORN": {"post_fork": "shop.hooks.post_fork"}}
+    settings = env({"TROUBLE": str(directory)}, PRODSERVE=hooks)
+    with serving("--workers", "2", env=settings) as server:
+        server.workers(2)
+        (directory / "fail at boot").touch()
+        for pid in server.workers(2):
+            os.kill(pid, signal.SIGKILL)
+        server.wait_for("No worker serves after 6 tries", patience=40)
+        assert server.process.wait(timeout=10) == 3
+        assert len([line for line in server.output.splitlines() if "could not boot" in line]) < 20
+
+
+def test_the_first_failure_to_boot_ends_the_server_at_once(env: Any, tmp_path: Path) -> None:
+    directory = trouble(tmp_path, "fail at boot")
+    hooks = {"GUNICORN": {"post_fork": "shop.hooks.post_fork"}}
+    with serving(env=env({"TROUBLE": str(directory)}, PRODSERVE=hooks)) as server:
+        assert server.process.wait(timeout=10) == 3
+
+
+def test_more_and_fewer_workers_on_request(env: Any) -> None:
+    with serving("--workers", "2", env=env()) as server, clients(server) as answers:
+        server.workers(2)
+        server.process.send_signal(signal.SIGTTIN)
+        server.workers(3)
+        for count in (2, 1):
+            server.process.send_signal(signal.SIGTTOU)
+            until(lambda: len(server.workers()) == count)  # noqa: B023
+    assert {*answers} == {200}
+
+
+def test_recycling_never_leaves_fewer_workers(env: Any) -> None:
+    def serving_now(server: Server) -> int:
+        return len([p for p in psutil.Process(server.process.pid).children() if p.status() != "zombie"])
+
+    with serving("--workers", "2", "--max-lifetime", "3s", env=env()) as server, clients(server) as answers:
+        before = {*server.workers(2)}
+        seen: list[int] = []
+
+        def all_new() -> bool:
+            seen.append(serving_now(server))
+            return not before & {*server.workers()}
+
+        until(all_new)
+        assert min(seen) >= 2
+        assert max(seen) == 3
+    assert {*answers} == {200}
+    assert server.output.count("is replaced: max-lifetime") >= 2
