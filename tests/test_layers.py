@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "django_prodserve"
 
 # Each module may import from the ones above it only.
 LAYERS = [
-    {"__init__", "errors", "units", "decision", "forked", "signals", "private_directory"},
+    {"__init__", "errors", "units", "decision", "forked", "signals", "timeouts", "private_directory"},
     {"proxy", "cgroups"},
     {"parsers", "machine", "platforms", "failures", "listeners", "footprint"},
     {"options", "sizing"},
@@ -96,6 +96,13 @@ def test_the_middle_is_pure(name: str) -> None:
     for path in modules()[name]:
         others = {each for each in imports(path) if not each.startswith(".")}
         assert others <= STANDARD, f"{name} imports {others - STANDARD}"
+
+
+def test_policies_are_pure() -> None:
+    for name in ("policies", "slot"):
+        found = imports(PACKAGE / "runtime" / f"{name}.py")
+        assert found <= STANDARD | {".units"}, name
+        assert not found & {"time", "os", "logging"}, name
 
 
 def test_only_the_far_edge_imports_gunicorn() -> None:

@@ -170,13 +170,14 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
             self._failed_early(member, status, now)
 
     def _end(self, member: Member, status: int) -> End:
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         return End(
             code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
-            number=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+            number=number,
             ours=bool(member.leaving) or self.stopping,
             served=member.served,
             recycles=bool(self.cfg.max_requests),
-            oom_kills=self.tick.new_oom_kills(),
+            out_of_memory=number == signal.SIGKILL and self.tick.memory.was_killer(),
         )
 
     def _failed_early(self, member: Member, status: int, now: float) -> None:

@@ -22,7 +22,6 @@ class Member:
     worker: Any
     slot: Slot
     born: float
-    memory_at_first: int = 0
     served: bool = False
     leaving: str = ""
     """Why it was told to go; empty while it may stay."""

@@ -24,13 +24,20 @@ class MemoryOf:
         self.level: Level | None = found.level if found is not None and found.size == tightest else None
         self.master = read_memory().size
         self.kills = self.count_kills()
+        self.before = (0, 0.0)
 
-    def room(self) -> Room | None:
+    def room(self, now: float) -> Room | None:
         """Return the limit and what is used of it now; None where nothing limits."""
         if self.limit is None:
             return None
         used = self.cgroups.memory_used(self.level) if self.level else None
-        return Room(limit=self.limit, used=used, master=self.master)
+        room = Room(limit=self.limit, used=used, master=self.master, growth=self._growth(used or 0, now))
+        self.before = (used or 0, now)
+        return room
+
+    def _growth(self, used: int, now: float) -> float:
+        before, then = self.before
+        return max(0.0, (used - before) / (now - then)) if then and now > then else 0.0
 
     def count_kills(self) -> int:
         """Return how many processes of the group the kernel has killed for memory."""
@@ -41,7 +48,9 @@ class MemoryOf:
         text = self.cgroups.tree.read(group.levels[0].file(name)) or ""
         return parse_amount(parse_table(text).get("oom_kill", "")) or 0
 
-    def new_kills(self) -> int:
-        """Return how many there were since the last call."""
-        before, self.kills = self.kills, self.count_kills()
-        return self.kills - before
+    def was_killer(self) -> bool:
+        """Say whether the kernel has killed one more process for memory than is accounted for."""
+        if self.count_kills() <= self.kills:
+            return False
+        self.kills += 1
+        return True

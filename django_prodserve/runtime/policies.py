@@ -23,8 +23,10 @@ YOUNG = 60.0
 SHARE, HIGH, CRITICAL = 0.85, 0.80, 0.90
 """Of the memory limit: what workers are planned to take together; where the fattest worker is replaced,
 replacement first; where it must go at once."""
+AHEAD = 0.6
+"""Seconds that a worker needs to be told, to finish and to give its memory back."""
 GREW = 1.5
-"""A worker that takes less than this times what it took at first gains nothing by being replaced."""
+"""A worker that takes less than this times what was planned gains nothing by being replaced."""
 ROUNDS = 6
 """Failed rounds of starting workers after which a server without any gives up: 8 s and their boots."""
 
@@ -51,11 +53,8 @@ class Seen:
     """Since one of its requests ended, or the youngest of those that run has started."""
     memory: int = 0
     """Its proportional share (PSS)."""
-    memory_at_first: int = 0
-
-    @property
-    def grown(self) -> int:
-        return self.memory - self.memory_at_first
+    planned: int = 0
+    """What the plan expects a worker of this project to take under load."""
 
 
 def hangs_at_boot(seen: Seen, limit: float = BOOT) -> Verdict | None:
@@ -89,8 +88,13 @@ class Room:
     used: int | None
     """None where nothing accounts for this server alone."""
     master: int
-    where: str = ""
-    """Whose limit it is."""
+    growth: float = 0.0
+    """Bytes that more was used each second since the last look."""
+
+    @property
+    def soon(self) -> int:
+        """Return what will be used before anything that is done now has an effect."""
+        return int((self.used or 0) + self.growth * AHEAD)
 
     def without(self, leaving: int) -> Room:
         """Return the same without what those take who are leaving."""
@@ -104,24 +108,25 @@ class Room:
 def too_fat(crew: Sequence[Seen], room: Room, since_last: float) -> tuple[Seen, Verdict, bool] | None:
     """Return the worker to replace for its memory, why, and whether it must go before its replacement.
 
-    The kernel kills at the limit. Close to it the fattest worker goes, young or not, if it has grown at all;
+    The kernel kills at the limit. Close to it the fattest worker goes, young or not, if that gains anything;
     before that one that grew beyond its share, a minute after the last at the earliest.
     """
     if not crew:
         return None
-    fattest = max(crew, key=lambda seen: seen.grown)
+    fattest = max(crew, key=lambda seen: seen.memory)
     size, used, limit = format_size(fattest.memory), room.used or 0, format_size(room.limit)
-    if used >= CRITICAL * room.limit and fattest.memory > GREW * fattest.memory_at_first:
-        line = f"takes {size} while {format_size(used)} of {limit} are used{room.where}"
+    gains = fattest.memory > GREW * fattest.planned
+    if gains and used >= room.limit / 2 and room.soon >= CRITICAL * room.limit:
+        line = f"takes {size} while {format_size(used)} of {limit} are used"
         return fattest, Verdict("memory", line), True
-    if fattest.age < YOUNG or fattest.memory < GREW * fattest.memory_at_first or since_last < YOUNG:
+    if not gains or min(fattest.age, since_last) < YOUNG:
         return None
     if used >= HIGH * room.limit:
-        line = f"takes {size} while {format_size(used)} of {limit} are used{room.where}"
-        return fattest, Verdict("memory", line), used + fattest.memory_at_first > CRITICAL * room.limit
+        line = f"takes {size} while {format_size(used)} of {limit} are used"
+        return fattest, Verdict("memory", line), used + fattest.planned > CRITICAL * room.limit
     share = room.share(len(crew))
     if fattest.memory > share:
-        line = f"takes {size}, more than its share of {format_size(share)} of {limit}{room.where}"
+        line = f"takes {size}, more than its share of {format_size(share)} of {limit}"
         return fattest, Verdict("memory", line), False
     return None
 
@@ -156,15 +161,15 @@ class End:
     served: bool = True
     recycles: bool = False
     """Whether Gunicorn's own workers end by themselves after max_requests."""
-    oom_kills: int = 0
-    """How many processes the kernel killed for memory since the last worker ended."""
+    out_of_memory: bool = False
+    """Whether the kernel has killed a process of ours for memory that is not accounted for yet."""
 
 
 def why_it_ended(end: End) -> Verdict | None:
     """Return why a worker has ended that nobody had asked to; None if there is nothing to say."""
     if end.ours or (end.served and end.recycles and end.code == 0):
         return None
-    if end.number == signal.SIGKILL and end.oom_kills:
+    if end.number == signal.SIGKILL and end.out_of_memory:
         return Verdict(
             "out of memory",
             "was killed by the kernel: the memory limit is reached. Use fewer workers (--workers) or "

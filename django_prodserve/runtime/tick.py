@@ -75,7 +75,7 @@ class Tick:
             busy=len(running),
             idle=now - latest if running else 0.0,
             memory=slot.memory,
-            memory_at_first=member.memory_at_first,
+            planned=self.arbiter.plan.worker_memory.value,
         )
 
     def heartbeat(self, member: Member) -> float:
@@ -176,11 +176,10 @@ class Tick:
 
     def memories(self, now: float) -> None:
         """Replace the fattest worker before the kernel acts."""
-        room = self.memory.room()
+        room = self.memory.room(now)
         if room is None:
             return
-        close = room.used is not None and room.used > policies.HIGH * room.limit
-        if close or now >= self.next_measuring:
+        if room.soon > policies.HIGH * room.limit or now >= self.next_measuring:
             self.next_measuring = now + MEASURE_EVERY
             self.measure()
         leaving = sum(member.slot.memory for member in self.arbiter.crew.leaving())
@@ -206,13 +205,6 @@ class Tick:
         """Read every worker's memory."""
         for member in self.arbiter.crew:
             try:
-                size = read_memory(Path(f"/proc/{member.pid}")).size
+                member.slot.memory = read_memory(Path(f"/proc/{member.pid}")).size
             except OSError:  # it has ended
                 continue
-            member.slot.memory = size
-            if member.slot.state == SERVING and not member.memory_at_first:
-                member.memory_at_first = size
-
-    def new_oom_kills(self) -> int:
-        """Return how many processes the kernel killed for memory since a worker last ended."""
-        return self.memory.new_kills()

@@ -1,6 +1,7 @@
 """Views that show what reached Django."""
 
 import os
+import re
 import threading
 import time
 
@@ -25,6 +26,34 @@ def boom(request: HttpRequest) -> HttpResponse:
 def slow(request: HttpRequest) -> HttpResponse:
     time.sleep(min(float(request.GET.get("seconds", "0.1")), 10))
     return HttpResponse(f"{os.getpid()} {threading.get_ident()}")
+
+
+LEAKED: list[bytearray] = []
+
+
+def leak(request: HttpRequest) -> HttpResponse:
+    LEAKED.append(bytearray(int(request.GET.get("mib", "5")) * 2**20))
+    return HttpResponse(str(os.getpid()))
+
+
+STUCK = threading.Lock()
+STUCK.acquire()
+
+
+def deadlock(request: HttpRequest) -> HttpResponse:
+    with STUCK:
+        return HttpResponse()
+
+
+def spin(request: HttpRequest) -> HttpResponse:
+    while True:
+        pass
+
+
+def hold_gil(request: HttpRequest) -> HttpResponse:
+    """Backtrack for ever: the regular expression engine never gives up the GIL."""
+    re.match(r"(a+)+$", "a" * 60 + "b")
+    return HttpResponse()
 
 
 def stream(request: HttpRequest) -> StreamingHttpResponse:
@@ -55,6 +84,10 @@ urlpatterns = [
     path("boom/", boom),
     path("slow/", slow),
     path("stream/", stream),
+    path("leak/", leak),
+    path("deadlock/", deadlock),
+    path("spin/", spin),
+    path("hold-gil/", hold_gil),
     path("write/", write),
     path("settings/", settings_module),
     path("admin/", admin.site.urls),
