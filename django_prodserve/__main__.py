@@ -11,7 +11,7 @@ import os
 import sys
 from typing import NoReturn
 
-from .command_line import WINDOWS, chosen_action
+from .command_line import LOOKING, WINDOWS, chosen_action, control_parser
 from .errors import ProdserveError
 
 
@@ -20,6 +20,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     if sys.platform == "win32":
         _fail(WINDOWS, 1)
+    if set(LOOKING) & set(arguments):
+        _look_at_the_running_server(arguments)
     from .management.commands.prodserve import Command
 
     command = Command()
@@ -37,6 +39,24 @@ def main(argv: list[str] | None = None) -> None:
             raise
         _fail(str(error), 1)
     command.run_from_argv([*program, *arguments])
+
+
+def _look_at_the_running_server(arguments: list[str]) -> None:
+    """Tell status or dump without Django: quickly, and while settings are broken. Ends the process."""
+    try:
+        parsed = control_parser("python -m django_prodserve").parse_args(arguments)
+        action = chosen_action(parsed.action)
+        if action not in LOOKING:
+            return  # the word stood somewhere else, such as behind --bind
+    except ProdserveError as error:
+        _fail(str(error), 2)
+    from . import status
+
+    try:
+        status.act(action, getattr(parsed, "bind", None), print, as_json=getattr(parsed, "json", False))
+    except ProdserveError as error:
+        _fail(str(error), 1)
+    sys.exit(0)
 
 
 def set_up(settings: str | None, pythonpath: str | None) -> None:

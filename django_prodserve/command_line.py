@@ -19,10 +19,12 @@ ACTIONS = {
     "serve": "serve the project (what happens without an action)",
     "plan": "print every decision with its reason; nothing is started",
     "check": "load, warm up and try the address; exit 1 on what would stop serving",
+    "status": "what the running server does, worker by worker; --json for scripts",
+    "dump": "the stack of every thread of the running server with its request; nothing is stopped",
 }
+LOOKING = ("status", "dump")
+"""Actions that look at the running server; they need no project, only where it lies."""
 LATER = {
-    "status": "look at the processes with `ps`",
-    "dump": "use `py-spy dump`",
     "reload": "restart the server",
     "stop": "send SIGTERM to the server",
     "export": "use `prodserve plan --gunicorn-conf`",
@@ -40,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = "; ".join(f"{name}: {text}" for name, text in ACTIONS.items())
     parser.add_argument("action", nargs="*", default=[], metavar="ACTION", help=actions)
     parser.add_argument(
-        "--json", action="store_true", default=argparse.SUPPRESS, help="With plan: print JSON."
+        "--json", action="store_true", default=argparse.SUPPRESS, help="With plan and status: print JSON."
     )
     parser.add_argument(
         "--gunicorn-conf",
@@ -126,6 +128,17 @@ class FlatParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ProdserveError(re.sub("^argument ", "", message))
+
+
+def control_parser(program: str) -> argparse.ArgumentParser:
+    """Return the same parser without Django, for actions that need no project. Its flags are accepted."""
+    parser = FlatParser(program, allow_abbrev=False)
+    add_arguments(parser)
+    for name in ("--settings", "--pythonpath", "-v", "--verbosity"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
+    for name in ("--traceback", "--no-color", "--force-color"):
+        parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
+    return parser
 
 
 def chosen_action(words: str | Sequence[str] | None) -> str:

@@ -10,9 +10,11 @@ import os
 import signal
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 import django
@@ -21,8 +23,9 @@ from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from . import listeners, measurements
+from . import listeners, measurements, run_directory
 from .application import WSGI, build, warm_up
+from .control import logical_directory
 from .errors import ProdserveError
 from .explain import words_at_start, words_on_measuring
 from .footprint import Footprint, Reading, after, footprint, measure, read_memory
@@ -38,6 +41,7 @@ from .runtime.alive import Alive
 from .runtime.arbiter import ProdserveArbiter, given_slots
 from .runtime.logs import make_visible
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
+from .status import board_path
 
 Say = Callable[[str], object]
 Check = Callable[[], None]
@@ -49,10 +53,11 @@ def serve(plan: Plan, say: Say, preflight: Preflight, check_project: Check, star
     signal.signal(signal.SIGTERM, stop_early)
     sockets = _bind(plan)
     arbiter_pid = os.getpid()
+    place = _place(plan)
     try:
         plan = prepare(plan, say)
         static = _introduce(plan, say, preflight())
-        Server(plan, static, sockets, say, check_project, started).run()
+        Server(plan, static, sockets, say, check_project, started, place).run()
     except (ProdserveError, CommandError):
         raise
     except Exception as error:  # Gunicorn's own complaints are RuntimeErrors and others, each a sentence
@@ -62,7 +67,22 @@ def serve(plan: Plan, say: Say, preflight: Preflight, check_project: Check, star
         if os.getpid() == arbiter_pid:  # workers come through here too when they exit
             for bound in sockets:
                 listeners.close(bound)
+            if place is not None:
+                run_directory.remove(place)
     raise AssertionError("the arbiter's loop ends by SystemExit")
+
+
+def _place(plan: Plan) -> Path | None:
+    """Make the private place where status finds this server; None where nothing is writable."""
+    project = logical_directory()
+    with suppress(OSError):
+        place = run_directory.create(project, sys.argv[0])
+        started = run_directory.start_time(os.getpid())
+        binds = list(plan.bind.value)
+        record = {"pid": os.getpid(), "started": started, "project": project, "binds": binds}
+        run_directory.write(place, record)
+        return place
+    return None
 
 
 def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> None:
@@ -196,7 +216,10 @@ class Server(BaseApplication):  # type: ignore[misc]
         say: Say,
         check_project: Check,
         started: float,
+        place: Path | None,
     ) -> None:
+        self.number = 1
+        self.board_path = board_path(place, self.number) if place else None
         self.plan, self.static, self.sockets = plan, static, sockets
         self.say, self.check_project, self.started = say, check_project, started
         self.arbiter: ProdserveArbiter | None = None

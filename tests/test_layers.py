@@ -11,8 +11,18 @@ PACKAGE = Path(__file__).parent.parent / "django_prodserve"
 
 # Each module may import from the ones above it only.
 LAYERS = [
-    {"__init__", "errors", "units", "decision", "forked", "signals", "timeouts", "private_directory"},
-    {"proxy", "cgroups"},
+    {
+        "__init__",
+        "errors",
+        "units",
+        "decision",
+        "forked",
+        "signals",
+        "timeouts",
+        "private_directory",
+        "run_directory",
+    },
+    {"proxy", "cgroups", "control"},
     {"parsers", "machine", "platforms", "failures", "listeners", "footprint"},
     {"options", "sizing"},
     {"resolve", "gunicorn_sources"},
@@ -21,7 +31,7 @@ LAYERS = [
     {"plan"},
     {"gunicorn_settings"},
     {"explain", "runtime", "application", "pipeline"},
-    {"checks", "locks"},
+    {"checks", "locks", "status"},
     {"prepare"},
     {"gunicorn_conf", "server", "wsgi"},
     {"command_line"},

@@ -37,10 +37,11 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
     board: Board
     stacks: Stacks
 
-    def __init__(self, app: Any, *, generation: int = 0, board_path: Path | None = None) -> None:
+    def __init__(self, app: Any) -> None:
         app.arbiter = self
         self.plan: Plan = app.plan
-        self.generation, self.board_path = generation, board_path
+        self.number: int = app.number
+        self.board_path: Path | None = app.board_path
         self.crew = Crew()
         self.rounds, self.last_failure, self.next_start = 0, 0.0, 0.0
         self.has_served = self.stopping = False
@@ -65,6 +66,7 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
             self.board_path = None
             self.board = Board.create(None, slots=slots, rows=rows, now=now)
             self.stacks = Stacks(slots, None)
+        self.board.write_note({"profile": self.plan.profile.value, "settings": self.plan.settings.value})
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         signals: list[int] = super().wait_for_signals(min(timeout, self.tick.patience))
@@ -225,8 +227,8 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
 
     def take_slot(self, worker: Any) -> None:
         """In the worker, right after the fork: say who has the slot, and answer who asks for stacks."""
-        worker.slot.start(os.getpid(), self.generation, self.cfg.threads, time.monotonic())
         self.stacks.register(worker.slot.index)
+        worker.slot.start(os.getpid(), self.number, self.cfg.threads, time.monotonic())
 
     def serves_now(self, worker: Any) -> None:
         """In the worker, when it has loaded."""

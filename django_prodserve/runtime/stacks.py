@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -72,9 +71,8 @@ def _open(path: Path | None) -> IO[bytes]:
 
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
     else:
-        descriptor, name = tempfile.mkstemp()
-        os.unlink(name)
-        os.close(descriptor)
+        import tempfile
+
         return tempfile.TemporaryFile("a+b", buffering=0)
     return os.fdopen(descriptor, "a+b", buffering=0)
 
@@ -109,7 +107,11 @@ def with_requests(text: str, running: list[Request], now: float) -> str:
 
 
 def describe(request: Request, now: float) -> str:
+    """Return a request and its age on one line."""
+    return f"{described(request.method, request.path, request.id)} for {now - request.start:.1f} s"
+
+
+def described(method: str, path: str, request_id: str) -> str:
     """Return a request on one line that nobody can forge: the path is what a client sent."""
-    name = f"{request.method} {request.path}".encode("unicode_escape").decode("ascii")
-    identity = f" [{request.id}]" if request.id else ""
-    return f"{name}{identity} for {now - request.start:.1f} s"
+    name = f"{method} {path}".encode("unicode_escape").decode("ascii")
+    return f"{name} [{request_id}]" if request_id else name

@@ -154,7 +154,8 @@ class Tick:
     def ask_stacks(self, member: Member, verdict: Verdict) -> None:
         """Ask a worker for its stacks: they are told with the next look."""
         self.asked[member.pid] = verdict.line
-        self.arbiter.stacks.ask(member.slot.index, member.pid)
+        if member.slot.pid == member.pid:  # it has registered: the signal would end one that has not
+            self.arbiter.stacks.ask(member.slot.index, member.pid)
 
     def tell_stacks(self, now: float) -> None:
         """Log the stacks of the workers that were asked."""

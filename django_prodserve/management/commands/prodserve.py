@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ... import __version__, command_line
+from ... import __version__, command_line, status
 from ...errors import ProdserveError
 
 
@@ -57,6 +57,9 @@ class Command(BaseCommand):
 
     def act(self, action: str, flags: dict[str, Any], started: float) -> None:
         """Do what was asked; ProdserveError says what the operator can mend."""
+        if action in command_line.LOOKING:
+            status.act(action, flags.get("bind"), self.say, as_json=bool(flags.get("json")))
+            return
         # Late: the plan reads settings, and importing Gunicorn parses the environment.
         from ...explain import as_json, explain
         from ...gunicorn_conf import render_conf, search_path
