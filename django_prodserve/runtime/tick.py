@@ -32,7 +32,7 @@ class Tick:
 
     def __init__(self, arbiter: ProdserveArbiter) -> None:
         self.arbiter, self.log = arbiter, arbiter.log
-        self.patience = 1.0
+        self.patience, self.boot = 1.0, policies.BOOT
         self.memory = MemoryOf(arbiter.plan.memory.value)
         self.last_replaced = -policies.YOUNG
         self.next_measuring = 0.0
@@ -103,7 +103,7 @@ class Tick:
         waiting = max(0, self.waiting())
         for member in self.arbiter.crew.staying():
             seen = self.see(member, now)
-            if verdict := policies.hangs_at_boot(seen):
+            if verdict := policies.hangs_at_boot(seen, self.boot):
                 self.log.error("Worker %s %s: it is killed.", seen.pid, verdict.line)
                 self.ask_stacks(member, verdict)
                 self.arbiter.crew.leave(member, "boot", now + 1.0)

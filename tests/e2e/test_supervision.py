@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,3 +132,36 @@ def test_recycling_never_leaves_fewer_workers(env: Any) -> None:
         assert max(seen) == 3
     assert {*answers} == {200}
     assert server.output.count("is replaced: max-lifetime") >= 2
+
+
+def test_a_worker_that_hangs_at_boot_is_killed(env: Any, tmp_path: Path) -> None:
+    directory = trouble(tmp_path)
+    hooks = {"GUNICORN": {"post_fork": "shop.hooks.post_fork", "on_starting": "shop.hooks.impatient"}}
+    with serving("--workers", "2", env=env({"TROUBLE": str(directory)}, PRODSERVE=hooks)) as server:
+        assert server.get("/").status == 200
+        victim, survivor = server.workers(2)
+        (directory / "hang at boot").touch()
+        os.kill(victim, signal.SIGKILL)
+        line = server.wait_for("did not finish booting within 2 s: it is killed")
+        hanging = int(line.partition("Worker ")[2].split()[0])
+        assert server.get("/").status == 200
+        server.wait_for("in post_fork")  # the stack says where it hangs
+        (directory / "hang at boot").unlink()
+        until(lambda: hanging not in server.workers() and len(server.workers()) == 2)
+        assert survivor in server.workers()
+
+
+def test_workers_that_hold_the_gil_are_replaced_and_say_where(env: Any) -> None:
+    """The worker class is Gunicorn's own: nothing but its heartbeat tells that Python stands still."""
+    settings = env(PRODSERVE={"GUNICORN": {"timeout": 2}})
+    with serving("--workers", "2", "--worker-class", "gthread", env=settings) as server:
+        before = server.workers(2)
+        with ThreadPoolExecutor(8) as stuck:
+            held = [stuck.submit(server.get, "/hold-gil/") for _ in range(8)]
+            until(lambda: any("has not run Python" in line for line in server.output.splitlines()))
+            until(lambda: len(server.workers()) == 2 and not {*before} & {*server.workers()})
+            for each in held:
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    each.result(timeout=30)
+        assert server.get("/").status == 200
+        assert "in hold_gil" in server.output

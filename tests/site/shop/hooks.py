@@ -18,3 +18,8 @@ def post_fork(server: Any, worker: Any) -> None:
         os._exit(3)
     while told("hang at boot"):
         time.sleep(0.1)
+
+
+def impatient(server: Any) -> None:
+    """As ``on_starting``: workers have two seconds to boot."""
+    server.tick.boot = 2.0
