@@ -7,7 +7,6 @@ network, so it takes 0.2 s and works while settings are broken. Stops nothing an
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from . import control
 from .errors import ProdserveError
 from .footprint import read_memory
 from .runtime.board import Board
+from .runtime.processes import cpu_seconds
 from .runtime.slot import BOUNDS, STATES, Request, Slot, Tally
 from .runtime.stacks import ask_now, described, stacks_path, with_requests
 from .units import format_age, format_size
@@ -110,7 +110,7 @@ def worker(slot: Slot, now: float) -> dict[str, Any]:
         "connections": slot.connections,
         "requests": slot.tally().requests,
         "memory": _memory(slot),
-        "cpu": _cpu(slot),
+        "cpu": cpu_seconds(slot.pid) or slot.cpu,
         "oldest": _request(running[0], now) if running else None,
     }
 
@@ -124,14 +124,6 @@ def _memory(slot: Slot) -> int:
     with suppress(OSError):
         return read_memory(Path(f"/proc/{slot.pid}")).size
     return slot.memory
-
-
-def _cpu(slot: Slot) -> float:
-    """Return the CPU seconds of a worker; fields 14 and 15 of proc(5)'s stat."""
-    with suppress(OSError, ValueError, IndexError):
-        words = Path(f"/proc/{slot.pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-    return slot.cpu
 
 
 def words(known: dict[str, Any]) -> Iterator[str]:

@@ -109,7 +109,7 @@ def test_the_middle_is_pure(name: str) -> None:
 
 
 def test_policies_are_pure() -> None:
-    for name in ("policies", "slot"):
+    for name in ("policies", "slot", "advice"):
         found = imports(PACKAGE / "runtime" / f"{name}.py")
         assert found <= STANDARD | {".units"}, name
         assert not found & {"time", "os", "logging"}, name

@@ -66,7 +66,13 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
             self.board_path = None
             self.board = Board.create(None, slots=slots, rows=rows, now=now)
             self.stacks = Stacks(slots, None)
-        self.board.write_note({"profile": self.plan.profile.value, "settings": self.plan.settings.value})
+        self.note: dict[str, str] = {}
+        self.tell(profile=self.plan.profile.value, settings=self.plan.settings.value)
+
+    def tell(self, **facts: str) -> None:
+        """Leave something on the board for status."""
+        self.note |= facts
+        self.board.write_note(self.note)
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         signals: list[int] = super().wait_for_signals(min(timeout, self.tick.patience))

@@ -145,7 +145,7 @@ class Slot:
     memory = _Whole(_MEMORY)
     """The arbiter's: bytes of this worker's proportional share."""
     cpu = _Seconds(_CPU)
-    """CPU seconds of the worker's process."""
+    """The arbiter's: CPU seconds of the worker's process."""
     refused = _Whole(_REFUSED)
     cut = _Whole(_CUT)
     connections = _Load(CONNECTIONS)

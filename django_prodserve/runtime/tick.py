@@ -20,6 +20,7 @@ from .memory import MemoryOf
 from .policies import Seen, Verdict
 from .slot import SERVING
 from .stacks import describe, with_requests
+from .survey import Survey
 
 if TYPE_CHECKING:
     from .arbiter import ProdserveArbiter
@@ -34,6 +35,8 @@ class Tick:
         self.arbiter, self.log = arbiter, arbiter.log
         self.patience, self.boot = 1.0, policies.BOOT
         self.memory = MemoryOf(arbiter.plan.memory.value)
+        self.survey = Survey(arbiter)
+        self.next_survey = 0.0
         self.last_replaced = -policies.YOUNG
         self.next_measuring = 0.0
         self.next_look = 0.0
@@ -46,7 +49,14 @@ class Tick:
         now = time.monotonic()
         if now >= self.next_look:
             self.next_look = now + 0.9
-            for step in (self.tell_stacks, self.overdue, self.stuck, self.wishes, self.recovered):
+            for step in (
+                self.tell_stacks,
+                self.overdue,
+                self.stuck,
+                self.wishes,
+                self.recovered,
+                self.advise,
+            ):
                 self._safely(step, now)
         self._safely(self.memories, now)
 
@@ -148,6 +158,15 @@ class Tick:
         self.arbiter.has_served = self.arbiter.has_served or bool(serving)
         if any(now - member.born > 10 and member.born > self.arbiter.last_failure for member in serving):
             self.arbiter.rounds = 0
+
+    def advise(self, now: float) -> None:
+        """Tell what fits the traffic, when there is something new to tell."""
+        if now < self.next_survey:
+            return
+        self.next_survey = now + MEASURE_EVERY
+        if advice := self.survey.look(now):
+            self.arbiter.tell(advice=advice.line)
+            self.log.say("advice    %s", advice.line)
 
     # Stacks.
 
