@@ -124,6 +124,8 @@ def _reasons(plan: Plan) -> Iterator[tuple[str, str]]:
         name = row.metadata.get("gunicorn")
         if name and name not in FIXED:
             yield name, _why(plan, row.name)
+    sync = plan.worker_class.value == "sync"
+    yield "timeout", _why(plan, "timeout") if sync else "a heartbeat: whether Python still runs in a worker"
     for name, sourced in plan.gunicorn.items():
         yield name, sourced.source
 

@@ -32,7 +32,7 @@ def mix(**facts: Any) -> Mix:
         ({"cpu": 96.0, "wait": 4.0, "profile": "cpu", "threads": 4}, "fits", "profile cpu with 4"),
         ({"profile": "cpu", "threads": 4}, "profile io", "--profile io fits, 13 threads"),
         ({"cpu": 2.0, "wait": 98.0}, "more threads", "up to 64 threads"),
-        ({"queued": 0.5}, "threads", "wait for threads: up to 32"),
+        ({"queued": 0.5}, "threads", "of it for threads: up to 32"),
         ({"queued": 0.5, "db_budget": True}, "db", "--db-connections keeps few"),
         ({"queued": 0.5, "used": 1.8, "busiest": 0.9}, "cpu", "1.8 of 2 are in use"),
         ({"queued": 0.5, "used": 0.95, "busiest": 0.9}, "gil", "a worker uses 0.9 CPUs"),

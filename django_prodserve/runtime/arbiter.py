@@ -36,6 +36,7 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
 
     board: Board
     stacks: Stacks
+    _last_logged_active_worker_count: int | None
 
     def __init__(self, app: Any) -> None:
         app.arbiter = self
@@ -108,8 +109,11 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
             self.let_go(member, "fewer wanted")
         for member, reason in self.crew.replaced(wanted):
             self.let_go(member, reason)
-        if time.monotonic() < self.next_start:
-            return
+        if time.monotonic() >= self.next_start:
+            self._start_missing(wanted)
+        self._send_metrics()
+
+    def _start_missing(self, wanted: int) -> None:
         free = sum(1 for slot in self.board.slots if slot.is_free)
         for _ in range(min(free, self.crew.missing(wanted))):
             try:
@@ -117,6 +121,19 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
             except OSError as error:  # no process or memory left for one more
                 self.failed(f"no worker can be started: {error}")
                 return
+
+    def _send_metrics(self) -> None:
+        """Log what Gunicorn's statsd logger turns into metrics."""
+        count = len(self.crew.staying())
+        if count != self._last_logged_active_worker_count:
+            self._last_logged_active_worker_count = count
+            self._gauge("workers", count, "gauge")
+        if self.cfg.enable_backlog_metric:
+            self._gauge("backlog", self.tick.waiting(), "histogram")
+
+    def _gauge(self, name: str, value: int, kind: str) -> None:
+        extra = {"metric": f"gunicorn.{name}", "value": value, "mtype": kind}
+        self.log.debug("%s: %d", name, value, extra=extra)
 
     # Letting workers go.
 

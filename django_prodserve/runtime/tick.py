@@ -102,15 +102,14 @@ class Tick:
         return policies.stands_still(self.see(member, time.monotonic()), self.arbiter.timeout) is not None
 
     def waiting(self) -> int:
-        """Return how many requests wait: in the listeners' queues and in workers."""
-        queued: int = sum(each.get_backlog() or 0 for each in self.arbiter.LISTENERS)
-        return queued
+        """Return how many connections wait to be accepted."""
+        return sum(max(0, each.get_backlog() or 0) for each in self.arbiter.LISTENERS)
 
     # Stuck workers.
 
     def stuck(self, now: float) -> None:
         """Replace workers that hang at boot, stand still or finish nothing while others wait."""
-        waiting = max(0, self.waiting())
+        waiting = self.waiting()
         for member in self.arbiter.crew.staying():
             seen = self.see(member, now)
             if verdict := policies.hangs_at_boot(seen, self.boot):
