@@ -125,3 +125,22 @@ def test_more_and_fewer() -> None:
     assert ship.turn() == [2]  # the marked one goes anyway, and then one too many is left
     assert ship.turn() == [1]
     assert [member.pid for member in ship.crew.staying()] == [3, 4]
+
+
+def test_what_raises_in_the_tick_is_logged_once_of_each_kind(caplog: pytest.LogCaptureFixture) -> None:
+    import logging
+
+    from django_prodserve.runtime.tick import Tick
+
+    plan = SimpleNamespace(memory=SimpleNamespace(value=None))
+    tick = Tick(SimpleNamespace(log=logging.getLogger("tick"), plan=plan))  # type: ignore[arg-type]
+
+    def breaks(error: Exception) -> None:
+        raise error
+
+    for error in (OSError("first"), OSError("second"), ValueError("third")):
+        tick.safely(breaks, error)
+    told = [record.message for record in caplog.records]
+    assert len(told) == 2
+    assert "breaks OSError; the server goes on" in told[0]
+    assert "breaks ValueError" in told[1]

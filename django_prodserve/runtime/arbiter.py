@@ -103,6 +103,10 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, hooks.STOPPING)
 
     def manage_workers(self) -> None:
+        """Keep the crew complete; Gunicorn calls this on each turn of its loop."""
+        self.tick.safely(self._complete_crew)
+
+    def _complete_crew(self) -> None:
         """Let go whom others have replaced, and start whom the crew misses."""
         wanted = self.num_workers
         for member in self.crew.surplus(wanted):
@@ -169,7 +173,7 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
             if pid == self.dirty_arbiter_pid:
                 self.handle_dirty_arbiter_exit(pid, status)
             else:
-                self.ended(pid, status)
+                self.tick.safely(self.ended, pid, status)
 
     def ended(self, pid: int, status: int) -> None:
         """Say why a worker has ended, unless it was asked to; keep its counts."""

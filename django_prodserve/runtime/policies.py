@@ -105,11 +105,13 @@ class Room:
         return int((self.limit * SHARE - self.master) / max(1, workers))
 
 
-def too_fat(crew: Sequence[Seen], room: Room, since_last: float) -> tuple[Seen, Verdict, bool] | None:
+def too_fat(
+    crew: Sequence[Seen], room: Room, since_last: float, pause: float = YOUNG
+) -> tuple[Seen, Verdict, bool] | None:
     """Return the worker to replace for its memory, why, and whether it must go before its replacement.
 
     The kernel kills at the limit. Close to it the fattest worker goes, young or not, if that gains anything;
-    before that one that grew beyond its share, a minute after the last at the earliest.
+    before that one that grew beyond its share, with a pause after the last.
     """
     if not crew:
         return None
@@ -119,7 +121,7 @@ def too_fat(crew: Sequence[Seen], room: Room, since_last: float) -> tuple[Seen, 
     if gains and used >= room.limit / 2 and room.soon >= CRITICAL * room.limit:
         line = f"takes {size} while {format_size(used)} of {limit} are used"
         return fattest, Verdict("memory", line), True
-    if not gains or min(fattest.age, since_last) < YOUNG:
+    if not gains or fattest.age < YOUNG or since_last < pause:
         return None
     if used >= HIGH * room.limit:
         line = f"takes {size} while {format_size(used)} of {limit} are used"
@@ -129,6 +131,11 @@ def too_fat(crew: Sequence[Seen], room: Room, since_last: float) -> tuple[Seen, 
         line = f"takes {size}, more than its share of {format_size(share)} of {limit}"
         return fattest, Verdict("memory", line), False
     return None
+
+
+def next_pause(pause: float, age: float) -> float:
+    """Return the pause after a worker of this age was replaced: longer where it grew again at once."""
+    return min(2 * pause, 3600.0) if age < 10 * pause else YOUNG
 
 
 def until_next_look(room: Room | None) -> float:

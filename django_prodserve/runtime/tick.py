@@ -37,7 +37,7 @@ class Tick:
         self.memory = MemoryOf(arbiter.plan.memory.value)
         self.survey = Survey(arbiter)
         self.next_survey = 0.0
-        self.last_replaced = -policies.YOUNG
+        self.last_replaced, self.pause = -policies.YOUNG, policies.YOUNG
         self.next_measuring = 0.0
         self.next_look = 0.0
         self.asked: dict[int, str] = {}
@@ -57,13 +57,14 @@ class Tick:
                 self.recovered,
                 self.advise,
             ):
-                self._safely(step, now)
-        self._safely(self.memories, now)
+                self.safely(step, now)
+        self.safely(self.memories, now)
 
-    def _safely(self, step: Callable[[float], object], now: float) -> None:
+    def safely(self, step: Callable[..., object], *arguments: object) -> None:
+        """Do something that must not end the server whatever it raises; log each kind of that once."""
         try:
-            step(now)
-        except Exception as error:  # whatever it is, it must not end the server
+            step(*arguments)
+        except Exception as error:
             kind = f"{step.__name__} {type(error).__name__}"
             if kind not in self.raised:
                 self.raised.add(kind)
@@ -218,7 +219,7 @@ class Tick:
             self.arbiter.let_go(member, verdict.reason)
             self.last_replaced = now
         elif self.arbiter.replace(member, verdict):
-            self.last_replaced = now
+            self.last_replaced, self.pause = now, policies.next_pause(self.pause, seen.age)
 
     def measure(self) -> None:
         """Read every worker's memory."""
