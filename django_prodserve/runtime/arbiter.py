@@ -67,6 +67,8 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
             self.board_path = None
             self.board = Board.create(None, slots=slots, rows=rows, now=now)
             self.stacks = Stacks(slots, None)
+        if hasattr(self.worker_class, "board"):
+            self.worker_class.board = self.board
         self.note: dict[str, str] = {}
         self.tell(profile=self.plan.profile.value, settings=self.plan.settings.value)
 
@@ -123,8 +125,16 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
             try:
                 self.spawn_worker()
             except OSError as error:  # no process or memory left for one more
-                self.failed(f"no worker can be started: {error}")
+                self.failed(f"No worker can be started: {error}")
+                self._free_slots()
                 return
+
+    def _free_slots(self) -> None:
+        """Take back slots of workers that never began."""
+        known = {member.slot.index for member in self.crew}
+        for slot in self.board.taken():
+            if slot.index not in known:
+                slot.clear()
 
     def _send_metrics(self) -> None:
         """Log what Gunicorn's statsd logger turns into metrics."""
@@ -249,8 +259,10 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
     # Around a fork.
 
     def give_slot(self, worker: Any) -> None:
-        """Give a worker its place on the board, before the fork."""
-        worker.board, worker.slot = self.board, self.board.claim()
+        """Give a worker its place on the board, before the fork; ours has taken one already."""
+        worker.supervised = True
+        if not hasattr(worker, "slot"):
+            worker.slot = self.board.claim()
 
     def take_slot(self, worker: Any) -> None:
         """In the worker, right after the fork: say who has the slot, and answer who asks for stacks."""

@@ -33,7 +33,7 @@ class Tick:
 
     def __init__(self, arbiter: ProdserveArbiter) -> None:
         self.arbiter, self.log = arbiter, arbiter.log
-        self.patience, self.boot = 1.0, policies.BOOT
+        self.patience, self.boot, self.starved = 1.0, policies.BOOT, policies.STARVED
         self.memory = MemoryOf(arbiter.plan.memory.value)
         self.survey = Survey(arbiter)
         self.next_survey = 0.0
@@ -120,7 +120,7 @@ class Tick:
                 self.arbiter.failed("")
                 continue
             verdict = policies.stands_still(seen, self.arbiter.timeout) or policies.is_starved(
-                seen, waiting + member.slot.queue
+                seen, waiting + member.slot.queue, self.starved
             )
             if verdict is not None and self.arbiter.replace(member, verdict):
                 self.ask_stacks(member, verdict)

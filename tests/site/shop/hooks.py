@@ -21,5 +21,5 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def impatient(server: Any) -> None:
-    """As ``on_starting``: workers have two seconds to boot."""
-    server.tick.boot = 2.0
+    """As ``on_starting``: workers have two seconds to boot, or to finish a request while others wait."""
+    server.tick.boot = server.tick.starved = 2.0

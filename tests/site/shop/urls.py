@@ -4,10 +4,13 @@ import os
 import re
 import threading
 import time
+from collections.abc import Iterator
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
+
+from django_prodserve.timeouts import request_timeout
 
 
 def hello(request: HttpRequest) -> HttpResponse:
@@ -21,6 +24,12 @@ def whoami(request: HttpRequest) -> JsonResponse:
 
 def boom(request: HttpRequest) -> HttpResponse:
     raise RuntimeError("the view broke")
+
+
+@request_timeout(60)
+def patient(request: HttpRequest) -> HttpResponse:
+    time.sleep(3.5)
+    return HttpResponse("worth waiting for")
 
 
 def slow(request: HttpRequest) -> HttpResponse:
@@ -60,6 +69,15 @@ def stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(f"{number}\n" for number in range(1000))
 
 
+def ticking(request: HttpRequest) -> StreamingHttpResponse:
+    def ticks() -> Iterator[str]:
+        for _ in range(int(2 * float(request.GET["seconds"]))):
+            time.sleep(0.5)
+            yield "tick\n"
+
+    return StreamingHttpResponse(ticks())
+
+
 def settings_module(request: HttpRequest) -> HttpResponse:
     from django.conf import settings
 
@@ -83,7 +101,9 @@ urlpatterns = [
     path("whoami/", whoami),
     path("boom/", boom),
     path("slow/", slow),
+    path("patient/", patient),
     path("stream/", stream),
+    path("ticking/", ticking),
     path("leak/", leak),
     path("deadlock/", deadlock),
     path("spin/", spin),
