@@ -141,6 +141,8 @@ def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
     texts = {
         "trusted_proxies": ",".join(plan.trusted_proxies.value) or "none",
         "trusted_hops": "" if plan.trusted_hops.value is None else str(plan.trusted_hops.value),
+        "queue_timeout": f"{plan.queue_timeout.value:g}",
+        "max_body": "" if plan.max_body.value is None else str(plan.max_body.value),
         "warmup": plan.warmup.value,
         "static": "on" if plan.static.value != "off" else "off",
         "collect": "on" if plan.collect.value else "off",

@@ -28,6 +28,8 @@ def gunicorn_settings(plan: Plan) -> dict[str, Any]:
     """Return every setting that differs from Gunicorn's defaults, but for the hooks of ours."""
     settings = {name: _as_gunicorn(value) for name, value in _from_rows(plan)}
     settings |= DECIDED_BY_LAYERS
+    if plan.worker_class.value == "prodserve":
+        settings["worker_class"] = "django_prodserve.worker.ProdserveWorker"
     kind = "StatsdLogger" if "statsd_host" in plan.gunicorn else "Logger"
     settings["logger_class"] = f"django_prodserve.runtime.logs.{kind}"
     settings["proc_name"] = f"prodserve {plan.settings.value}"

@@ -70,12 +70,12 @@ class Options:
         gunicorn="threads",
     )
     worker_class: str = option(
-        "gthread",
+        "prodserve",
         parsers.worker_class,
-        "gthread (threads) or sync (one request at a time in each worker).",
-        metavar="gthread|sync",
+        "prodserve (clients wait on an event loop, threads run Django), or Gunicorn's gthread or sync.",
+        metavar="prodserve|gthread|sync",
         short="-k",
-        why="threads wait side by side in one process",
+        why="no client holds a thread, however slow it is",
         gunicorn="worker_class",
     )
     cpus: float | None = option(
@@ -89,6 +89,20 @@ class Options:
         parsers.positive,
         "Most database connections this server may open; caps workers x threads.",
         metavar="N",
+    )
+    queue_timeout: float = option(
+        2.0,
+        parsers.duration,
+        "Refuse requests with 503 while they would wait for a thread this long for good; 0 never.",
+        metavar="TIME",
+        why="a longer wait helps nobody: clients have gone by then",
+    )
+    max_body: int | None = option(
+        None,
+        parsers.size,
+        "Largest request body; a larger one is refused with 413.",
+        metavar="SIZE",
+        why="Django has limits of its own for what it keeps in memory",
     )
     max_requests: int = option(
         0,

@@ -147,6 +147,8 @@ def one_of(*choices: str) -> Callable[[Any], str]:
 
 
 WORKER_CLASSES = {
+    "prodserve": "prodserve",
+    "django_prodserve.worker.prodserveworker": "prodserve",
     "gthread": "gthread",
     "gunicorn.workers.gthread.threadworker": "gthread",
     "sync": "sync",
@@ -155,18 +157,16 @@ WORKER_CLASSES = {
 
 
 def worker_class(raw: Any) -> str:
-    """gthread or sync."""
+    """prodserve, gthread or sync."""
     name = str(raw).strip()
     known = WORKER_CLASSES.get(name.lower())
     if known:
         return known
     if re.search("uvicorn|asgi|hypercorn|daphne", name, re.IGNORECASE):
-        raise Explained(
-            f"{name!r} serves ASGI; prodserve serves WSGI. Write gthread, or leave the option out."
-        )
+        raise Explained(f"{name!r} serves ASGI; prodserve serves WSGI. Leave the option out.")
     if re.search("gevent|eventlet|tornado", name, re.IGNORECASE):
         raise Explained(
-            f"{name!r} is not supported, Django runs in threads here. Write gthread with --threads."
+            f"{name!r} is not supported, Django runs in threads here. Leave it out, and state --threads."
         )
     raise ValueError(raw)
 

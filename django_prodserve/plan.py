@@ -34,6 +34,8 @@ class Plan:
     master_memory: Decision[int]
     worker_memory: Decision[int]
     worker_class: Decision[str]
+    queue_timeout: Decision[float]
+    max_body: Decision[int | None]
     workers: Decision[int]
     threads: Decision[int]
     db_connections: Decision[int | None]
@@ -109,11 +111,12 @@ def make_plan(
     wishes = _Wishes(options, platform)
     cpus = choose_cpus(machine, wishes)
     memory = choose_memory(machine, wishes)
+    worker_class = choose_worker_class(wishes)
     sizing = Sizing(
         cpus=cpus.value,
         memory=memory.value,
         profile=options.profile,
-        worker_class=options.worker_class,
+        worker_class=worker_class.value,
         databases=max(1, sum(database.counts for database in project.databases)),
         stated_workers=wishes.stated("workers"),
         stated_threads=wishes.stated("threads"),
@@ -131,6 +134,7 @@ def make_plan(
         "memory": memory,
         "master_memory": sizing.master_memory(),
         "worker_memory": sizing.worker_memory(),
+        "worker_class": worker_class,
         "workers": workers,
         "threads": threads,
         "database": _database(project, workers.value * threads.value),
@@ -201,6 +205,21 @@ def choose_cpus(machine: Machine, wishes: _Wishes) -> Decision[float]:
 def choose_memory(machine: Machine, wishes: _Wishes) -> Decision[int | None]:
     """Stated memory, or the tightest limit; None where nothing is known."""
     return wishes.stated("memory") or Decision(machine.memory_effective, machine.memory_effective_why)
+
+
+def choose_worker_class(wishes: _Wishes) -> Decision[str]:
+    """Stated, or ours; Gunicorn's threads for what ours does not speak."""
+    plain = wishes.plain("worker_class")
+    passed = wishes.options.gunicorn
+    foreign = {
+        "TLS": wishes.options.certfile is not None,
+        "the uwsgi protocol": "protocol" in passed and passed["protocol"].value != "http",
+        "HTTP/2": "http_protocols" in passed and "h2" in str(passed["http_protocols"].value),
+    }
+    for what, is_wanted in foreign.items():
+        if is_wanted and plain.value == "prodserve":
+            return Decision("gthread", f"{what} is served by Gunicorn's own threads: put a proxy in front")
+    return plain
 
 
 def choose_bind(machine: Machine, wishes: _Wishes) -> Decision[tuple[str, ...]]:

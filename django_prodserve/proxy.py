@@ -159,12 +159,16 @@ class ProxyLayer:
         self.trusts = lru_cache(maxsize=REMEMBERED)(trust.trusts)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        self.clean(environ)
+        return self.application(environ, start_response)
+
+    def clean(self, environ: WSGIEnvironment) -> None:
+        """Leave in the environ only what the peer may say."""
         # 1.3 us for a usual request; a loop over the 36 names takes 1.6 (3.13) to 3.3 us (3.10).
         if "FORWARDED" in "\n".join(environ) or not CLAIMS.isdisjoint(environ):
             claims = _take_claims(environ)
             if self.trusts(environ.get("REMOTE_ADDR")):
                 self.believe(environ, claims)
-        return self.application(environ, start_response)
 
     def believe(self, environ: WSGIEnvironment, claims: dict[str, str]) -> None:
         """Put back what a trusted peer said, as far as it can be true."""

@@ -114,7 +114,7 @@ def contradictions(values: Mapping[str, Any], sources: Mapping[str, str]) -> Ite
     if values.get("worker_class") == "sync" and threads > 1:
         yield (
             f"{sources['threads']} asks for {threads} threads and {sources['worker_class']} for sync, "
-            "which has none: write --worker-class gthread, or leave the threads out."
+            "which has none: leave one of them out."
         )
     if values.get("keyfile") and not values.get("certfile"):
         yield f"{sources['keyfile']} names a key without its certificate: add --certfile."

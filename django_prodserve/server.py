@@ -42,6 +42,7 @@ from .runtime.arbiter import ProdserveArbiter, given_slots
 from .runtime.logs import make_visible
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
 from .status import board_path
+from .worker import ProdserveWorker
 
 Say = Callable[[str], object]
 Check = Callable[[], None]
@@ -245,6 +246,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
         self.cfg.set("when_ready", self._when_ready(self.cfg.when_ready))
         given_slots(self.cfg)
+        ProdserveWorker.configure(
+            queue_timeout=self.plan.queue_timeout.value, max_body=self.plan.max_body.value
+        )
 
     def _when_ready(self, users: Callable[[Arbiter], None]) -> Callable[[Arbiter], None]:
         def when_ready(arbiter: Arbiter) -> None:

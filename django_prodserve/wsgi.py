@@ -7,9 +7,11 @@ import django
 from .application import build, warm_up
 from .pipeline import plan_now
 from .staticfiles import prepare_static
+from .worker import ProdserveWorker
 
 django.setup(set_prefix=False)
 _plan = plan_now({})
+ProdserveWorker.configure(queue_timeout=_plan.queue_timeout.value, max_body=_plan.max_body.value)
 application = build(_plan, prepare_static(_plan.static_choice))
 if _plan.warmup.value != "off":
     warm_up(application, _plan.warmup.value)

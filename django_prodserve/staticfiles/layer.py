@@ -287,11 +287,13 @@ def middleware_classes() -> Iterator[tuple[str, type]]:
 class StaticLayer:
     """The WSGI application around Django that answers for files and hands on everything else."""
 
-    __slots__ = ("application", "find", "hsts", "redirect", "security")
+    __slots__ = ("application", "files", "find", "hsts", "redirect", "security")
 
     def __init__(self, site: Site, security: Security, application: WSGIApplication) -> None:
         find: Callable[[str], Any] = site.find_file if site.autorefresh else site.files.get
         self.find = find
+        self.files: dict[str, Any] | None = None if site.autorefresh else site.files
+        """Every file by its path; None where they are looked up at each request."""
         self.application = application
         self.security = security
         self.hsts, self.redirect = list(security.hsts), security.redirect

@@ -1,4 +1,4 @@
-"""Measure prodserve side by side with other ways to serve Django.
+r"""Measure prodserve side by side with other ways to serve Django.
 
 One server runs at a time. For each view and each round every server is started, warmed up, loaded and
 stopped, in an order that rotates: what the machine does meanwhile hits all of them. So ratios to the base
@@ -6,6 +6,15 @@ of the same round are the figures; requests per second are those of this machine
 
     python tests/bench/compare.py --servers prodserve,granian --views hello,io
     python tests/bench/compare.py --servers "prodserve --threads 4,gthread-2x4" --rounds 5
+
+What the server itself costs, what 16 threads cost and what the access log costs:
+
+    python tests/bench/compare.py --rounds 5 --views nodjango,hello,hello-close,json,db,template \
+        --servers "prodserve --workers 2 --threads 4,gthread-2x4,granian"
+    python tests/bench/compare.py --rounds 5 --views nodjango,hello \
+        --servers "prodserve --workers 2 --threads 4,prodserve --workers 2 --threads 16"
+    python tests/bench/compare.py --rounds 5 --views hello \
+        --servers "prodserve --workers 2 --threads 4,prodserve --workers 2 --threads 4 --access-log -"
 """
 
 from __future__ import annotations
@@ -28,11 +37,12 @@ from subprocess import SubprocessError
 import load
 from measure import Failed, prepare, running
 from noise import QUIET, Watch, await_quiet
-from report import Cell, summary, view_table
+from report import Cell, summary, summary_table, view_table
 from servers import CPUS, SERVERS, Server, choose
 from views import USUAL, VIEWS, View
 
 BASE = "gthread-2x4"
+RIVAL = "granian"  # whose CPU per request is one more base
 WARM_UP = 0.4  # seconds of load that is not measured: every thread started, every import done
 PACKAGES = [
     "django",
@@ -221,6 +231,9 @@ def show(wanted: argparse.Namespace, seen: list[Cell]) -> None:
         print(f"\nOthers used {median(noises):.0%} of the CPUs, at most {max(noises):.0%} of a cell's time.")
         print("\n## Summary")
         summary(seen, wanted.base, print)
+        for other in sorted({cell.server for cell in seen} & {BASE, RIVAL} - {wanted.base}):
+            print(f"\nCPU per request, {other} = 1\n")
+            print(summary_table(seen, other, "cpu"))
 
 
 if __name__ == "__main__":

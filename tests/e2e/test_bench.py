@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 COMPARE = Path(__file__).parent.parent / "bench" / "compare.py"
+BEHAVIOUR = COMPARE.with_name("behaviour.py")
+FIGURES = {
+    "balance": "of 320",
+    "slowmix": "p99 ms",
+    "cpu-tail": "p99 ms",
+    "overload-waiting": "goodput",
+    "burst": "asked",
+    "idle": "KiB each",
+    "recycle": "requests",
+    "kill": "lost for each",
+    "soak": "descriptors grew",
+}
 
 
 def test_the_bench_compares_two_servers() -> None:
@@ -18,3 +31,14 @@ def test_the_bench_compares_two_servers() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     row = next(line for line in done.stdout.splitlines() if line.startswith("| prodserve "))
     assert len(re.findall(r" x\d+\.\d\d ", row)) == 6, done.stdout
+
+
+def test_the_bench_shows_how_servers_behave() -> None:
+    flags = f"--servers prodserve --scenarios {','.join(FIGURES)} --scale 0.01 --json"
+    done = subprocess.run(
+        [sys.executable, BEHAVIOUR, *flags.split()], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    for scenario, figure in FIGURES.items():
+        assert figure in found[scenario]["prodserve"], found[scenario]

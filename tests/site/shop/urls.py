@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+
+from shop.echo import echo
 
 from django_prodserve.timeouts import request_timeout
 
@@ -110,5 +113,6 @@ urlpatterns = [
     path("hold-gil/", hold_gil),
     path("write/", write),
     path("settings/", settings_module),
+    path("echo/", csrf_exempt(echo)),
     path("admin/", admin.site.urls),
 ]

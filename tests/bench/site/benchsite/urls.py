@@ -1,5 +1,6 @@
 """Views that do a fixed amount of work of one kind."""
 
+import os
 import time
 
 from django.contrib import admin
@@ -44,6 +45,22 @@ def io(request: HttpRequest) -> HttpResponse:
     return HttpResponse("waited")
 
 
+def wait(request: HttpRequest) -> HttpResponse:
+    """Wait as long as asked, and say which process has."""
+    time.sleep(min(float(request.GET.get("ms", "50")), 10_000) / 1000)
+    return HttpResponse(str(os.getpid()))
+
+
+def spin(request: HttpRequest) -> HttpResponse:
+    """Compute for about as long as asked, and say which process has."""
+    burn(min(int(request.GET.get("ms", "10")), 1000))
+    return HttpResponse(str(os.getpid()))
+
+
+def large(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(bytes(5 * 2**20))
+
+
 def cpu(request: HttpRequest) -> HttpResponse:
     return HttpResponse(str(burn(10)))
 
@@ -70,6 +87,9 @@ urlpatterns = [
     path("db/", db),
     path("template/", template),
     path("io/", io),
+    path("wait/", wait),
+    path("spin/", spin),
+    path("large/", large),
     path("cpu/", cpu),
     path("mixed/", mixed),
     path("upload/", upload),

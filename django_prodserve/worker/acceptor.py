@@ -1,0 +1,115 @@
+"""Which worker takes a new connection.
+
+Lives in a worker, in the thread that waits for events. The kernel wakes every worker for a new connection.
+One takes it that has a free slot and no more connections than the least loaded of those that have one too;
+the others leave it. What still waits after 3 ms is taken by who has the fewest connections, and after another
+3 ms by anybody: a worker that never answers, or whose figures are old, holds up nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import socket
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from ..runtime.board import Board
+from ..runtime.slot import Slot
+from .poller import READ, Epoll, Poll
+
+PATIENCE = 0.003
+"""Seconds that a connection is left to a less loaded worker: it is awake already."""
+AT_A_TIME = 16
+"""Connections taken before those that are here get their turn."""
+MANY = 100_000
+"""More than a kernel queues."""
+SHORTAGE = 0.5
+"""Seconds until the next try where descriptors are used up."""
+OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+GONE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR, errno.EPERM}
+
+Arrived = Callable[[socket.socket, Any, int, float, float], None]
+
+
+class Acceptor:
+    """Takes connections from the listeners, when it is this worker's turn."""
+
+    def __init__(
+        self, listeners: Sequence[socket.socket], poller: Epoll | Poll, board: Board, slot: Slot, most: int
+    ) -> None:
+        self.listeners = {listener.fileno(): listener for listener in listeners}
+        self.retry_at = math.inf
+        """When connections that were left to others are taken all the same."""
+        self._poller, self._board, self._slot, self._most = poller, board, slot, most
+        self._left = 0  # how often in a row connections were left to others
+
+    def start(self) -> None:
+        """Begin to take connections."""
+        for descriptor, listener in self.listeners.items():
+            listener.setblocking(False)
+            self._poller.add(descriptor, READ)
+
+    def accept(self, now: float, has_slot: bool, arrived: Arrived) -> None:
+        """Take what is this worker's to take. Called when a listener is ready, or ``retry_at`` has come."""
+        if now < self.retry_at < math.inf:
+            return
+        self.retry_at = math.inf
+        if self._slot.connections >= self._most:
+            self.retry_at = now + 10 * PATIENCE
+            return
+        if self._left < 2 and not self._is_mine(has_slot):
+            self._left += 1
+            self.retry_at = now + PATIENCE
+            return
+        anybody, late, self._left = self._left >= 2, self._left > 0, 0
+        for descriptor in self.listeners:
+            self._take(descriptor, AT_A_TIME if anybody else 1, now, late=late, arrived=arrived)
+            if self.retry_at == math.inf:
+                self._poller.arm(descriptor, READ)
+
+    def _is_mine(self, has_slot: bool) -> bool:
+        slot = self._slot
+        threads, mine = slot.threads, slot.connections
+        if self._left:
+            return all(mine <= connections + 1 for connections, _ in self._board.peers(slot))
+        return has_slot and all(
+            busy >= threads or mine <= connections + 1 for connections, busy in self._board.peers(slot)
+        )
+
+    def _take(self, descriptor: int, most: int, now: float, *, late: bool, arrived: Arrived) -> None:
+        listener = self.listeners[descriptor]
+        for _ in range(most):
+            try:
+                sock, peer = listener.accept()
+            except OSError as error:
+                if error.errno in OUT_OF_DESCRIPTORS:
+                    self.retry_at = now + SHORTAGE
+                elif error.errno not in GONE:
+                    raise
+                return
+            arrived(sock, peer, descriptor, now, waited_in_kernel(sock) if late else 0.0)
+
+    def drain(self, arrived: Arrived, now: float) -> None:
+        """Take all that the kernel has accepted for us, then close: nobody may be reset."""
+        for descriptor, listener in self.listeners.items():
+            self._poller.forget(descriptor)
+            with suppress(OSError):
+                self._take(descriptor, MANY, now, late=False, arrived=arrived)
+            listener.close()
+        self.listeners.clear()
+        self.retry_at = math.inf
+
+
+def waited_in_kernel(sock: socket.socket) -> float:
+    """Return how many seconds ago this connection's last bytes came: they waited to be accepted. 1.7 us."""
+    if sys.platform != "linux" or sock.family == socket.AF_UNIX:
+        return 0.0
+    with suppress(OSError):
+        facts = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56)
+        # tcpi_last_data_recv in linux/tcp.h: milliseconds.
+        return float(struct.unpack_from("=I", facts, 52)[0]) / 1000
+    return 0.0

@@ -1,0 +1,231 @@
+"""The response to one request: Gunicorn's rules for heads and framing, made cheap.
+
+Lives in a worker, in the thread that runs the request. What belongs together leaves in one send.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+from gunicorn import SERVER, util
+from gunicorn.http import wsgi
+from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName
+from gunicorn.http.message import TOKEN_RE
+
+if TYPE_CHECKING:
+    from .reading import Head
+
+Headers = list[tuple[str, str]]
+
+LENGTH, HOP = 1, 2
+NAMES_REMEMBERED, VALUES_REMEMBERED, LONGEST_REMEMBERED = 256, 16, 200
+
+
+class Lines:
+    """Header lines that were checked before; two regular expressions each are most of a response's cost."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, dict[str, bytes] | int] = {}
+
+    def line(self, name: str, value: str) -> bytes | int:
+        """Return the line as it leaves, or LENGTH or HOP where the name means something to the server."""
+        known = self._names.get(name)
+        if type(known) is dict:
+            line = known.get(value)
+            if line is not None:
+                return line
+        return self._check(name, value, known)
+
+    def _check(self, name: str, value: str, known: dict[str, bytes] | int | None) -> bytes | int:
+        if not isinstance(name, str):
+            raise TypeError(f"{name!r} is not a string")
+        if known is None and not TOKEN_RE.fullmatch(name):
+            raise InvalidResponseHeaderName(f"{name!r}")
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} is not a string")
+        if not wsgi.HEADER_VALUE_RE.fullmatch(value):
+            raise InvalidResponseHeader(f"{name!r}")  # the value may be secret
+        if known is None:
+            lower = name.lower()
+            known = LENGTH if lower == "content-length" else HOP if lower in util.hop_headers else {}
+            if len(self._names) < NAMES_REMEMBERED:
+                self._names[name] = known
+        if isinstance(known, int):
+            return known
+        stripped = value.strip(" \t")
+        line = f"{name}: {stripped}\r\n".encode("latin-1")
+        if len(known) < VALUES_REMEMBERED and len(value) < LONGEST_REMEMBERED:
+            known[value] = line
+        return line
+
+
+class Dates:
+    """The lines that every response starts with, made once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._tail = b""
+
+    def tail(self) -> bytes:
+        """Return the Server and Date lines, and the start of the Connection line."""
+        second = int(time.time())
+        if second != self._second:
+            date = formatdate(second, localtime=False, usegmt=True)
+            self._tail = f"\r\nServer: {SERVER}\r\nDate: {date}\r\nConnection: ".encode("latin-1")
+            self._second = second
+        return self._tail
+
+
+LINES, DATES = Lines(), Dates()
+_STATUS_LINES: dict[tuple[Any, str], tuple[bytes, int]] = {}
+
+
+def status_line(version: tuple[int, int], status: str) -> tuple[bytes, int]:
+    """Return the status line and its code; raise as Gunicorn does where the status is none."""
+    found = _STATUS_LINES.get((version, status))
+    if found is not None:
+        return found
+    if not isinstance(status, str):
+        raise TypeError(f"{status!r} is not a string")
+    if not wsgi.STATUS_RE.fullmatch(status):
+        raise ValueError(f"Invalid status {status!r}")
+    found = f"HTTP/{version[0]}.{version[1]} {status}".encode("latin-1"), int(status[:3])
+    if len(_STATUS_LINES) < NAMES_REMEMBERED:
+        _STATUS_LINES[version, status] = found
+    return found
+
+
+class Answer:
+    """One response. Who uses it says in ``send`` and ``send_file`` how bytes leave."""
+
+    __slots__ = (
+        *("_head", "_lines", "_omits_body", "chunked", "headers", "headers_sent", "must_close", "request"),
+        *("response_length", "sent", "status", "status_code"),
+    )
+
+    def __init__(self, request: Head, *, must_close: bool) -> None:
+        self.request, self.must_close = request, must_close
+        self.status = ""
+        self.status_code = 0
+        self.headers: Headers = []
+        self.headers_sent = False
+        self.response_length: int | None = None
+        self.sent = 0
+        self.chunked = False
+
+    def send(self, data: bytes, last: bool) -> None:
+        """Let these bytes leave; with ``last`` no more follow."""
+        raise NotImplementedError
+
+    def send_file(self, head: bytes, descriptor: int, offset: int, count: int, after: bytes) -> None:
+        """Let the head leave, then a part of a file, then ``after``; no more follows."""
+        raise NotImplementedError
+
+    def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], None]:
+        """Take status and headers, as WSGI wants it."""
+        if exc_info:
+            try:
+                if self.headers_sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+        elif self.status:
+            raise AssertionError("Response headers already set!")
+        request = self.request
+        self._head, code = status_line(request.version, status)
+        self.status, self.status_code, self.headers = status, code, headers
+        self.response_length = None
+        # RFC 9110: these carry no body, whatever the application yields; 1xx and 204 no length either.
+        nothing = code == 204 or code < 200
+        self._omits_body = nothing or code == 304 or request.method == "HEAD"
+        lines = []
+        take = LINES.line
+        for name, value in headers:
+            line = take(name, value)
+            if type(line) is bytes:
+                lines.append(line)
+            elif line == LENGTH and not nothing:
+                self.response_length = int(value)
+                lines.append(f"{name}: {value.strip()}\r\n".encode("latin-1"))
+        self._lines = lines
+        self.chunked = self.response_length is None and request.version > (1, 0) and not self._omits_body
+        return self.write
+
+    @property
+    def should_close(self) -> bool:
+        """Say whether the connection ends with this response."""
+        if self.must_close or self.request.should_close():
+            return True
+        return self.response_length is None and not self.chunked and not self._omits_body
+
+    def head(self) -> bytes:
+        """Return the head as it leaves; nothing where it has left."""
+        if self.headers_sent:
+            return b""
+        if not self.status:
+            raise AssertionError("the application did not call start_response")
+        self.headers_sent = True
+        connection = b"close\r\n" if self.should_close else b"keep-alive\r\n"
+        framing = b"Transfer-Encoding: chunked\r\n\r\n" if self.chunked else b"\r\n"
+        return b"".join((self._head, DATES.tail(), connection, *self._lines, framing))
+
+    def write(self, data: bytes, last: bool = False) -> None:
+        """Send a piece of the body, with the head before the first."""
+        if not isinstance(data, bytes):
+            raise TypeError(f"{data!r} is not a byte")
+        if data and not self._omits_body:
+            if self.response_length is not None:
+                data = data[: self.response_length - self.sent]
+            self.sent += len(data)
+            framed = b"%X\r\n%b\r\n" % (len(data), data) if self.chunked and data else data
+        else:
+            framed = b""
+        if last and self.chunked:
+            framed += b"0\r\n\r\n"
+        out = self.head() + framed
+        if out:
+            self.send(out, last or self.is_complete)
+
+    @property
+    def is_complete(self) -> bool:
+        """Say whether every byte of a body of known length has been given."""
+        return self.response_length is not None and (self._omits_body or self.sent >= self.response_length)
+
+    def respond(self, result: Iterable[bytes]) -> None:
+        """Send all that the application yields."""
+        if isinstance(result, wsgi.FileWrapper) and self._respond_with_file(result):
+            return
+        if getattr(result, "streaming", True) is False or type(result) is list:
+            # Django has it all: one send, also where it comes without a length.
+            self.write(b"".join(result), last=True)
+        else:
+            for item in result:
+                # A head alone waits for the first bytes, but not for those after them.
+                if item or not self.headers_sent:
+                    self.write(item)
+            self.write(b"", last=True)
+        if self.response_length is not None and self.sent < self.response_length and not self._omits_body:
+            self.must_close = True  # fewer bytes than were promised: the client must not wait for them
+
+    def _respond_with_file(self, wrapper: Any) -> bool:
+        """Let the kernel send the file; False where it is none that the kernel knows."""
+        if not util.has_fileno(wrapper.filelike) or not self.status:
+            return False
+        descriptor = wrapper.filelike.fileno()
+        try:
+            offset = os.lseek(descriptor, 0, os.SEEK_CUR)
+            there = os.fstat(descriptor).st_size - offset
+        except OSError:  # a pipe
+            return False
+        count = there if self.response_length is None else self.response_length
+        if self._omits_body or count <= 0:
+            self.write(b"", last=True)
+            return True
+        before, after = (b"%X\r\n" % count, b"\r\n0\r\n\r\n") if self.chunked else (b"", b"")
+        self.sent = count
+        self.send_file(self.head() + before, descriptor, offset, count, after)
+        return True

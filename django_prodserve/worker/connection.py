@@ -1,0 +1,117 @@
+"""One client's connection and how far it is. Lives in a worker; at any time one thread owns it.
+
+Whoever gets its event from the poller, or finds its deadline past, must ``take`` it first; who arms it again
+gives it back. Between the two nobody else reads or writes its attributes.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any
+
+from .limits import RECEIVE
+
+if TYPE_CHECKING:
+    from .environ import Environs
+    from .outbox import Outbox
+    from .reading import ChunkedBody, FixedBody, Head
+
+IDLE, HEAD, BODY, OWNED, WRITE, STREAM, LINGER = range(7)
+"""Between requests; a head or a body arrives; a thread has it; a complete response leaves; a stream leaves
+while its thread makes more; closed by us, until the client closes too."""
+
+
+class ClientGoneError(OSError):
+    """The client has hung up, or was cut off."""
+
+
+class Connection:
+    """A socket and the state of its conversation."""
+
+    __slots__ = (
+        *(
+            "_free",
+            "armed",
+            "arrived",
+            "arriving",
+            "body",
+            "buffer",
+            "client_closes",
+            "due",
+            "environs",
+            "fd",
+        ),
+        *("is_known", "keep"),
+        *("moved", "number", "out", "peer", "request", "sock", "state", "waited"),
+    )
+
+    def __init__(self, sock: socket.socket, peer: Any, environs: Environs) -> None:
+        self.sock, self.peer, self.environs = sock, peer, environs
+        self.fd = sock.fileno()
+        self.state = IDLE
+        self.buffer = b""
+        """Bytes of a head that is not complete, or of requests behind the one that runs."""
+        self.number = 0  # requests so far
+        self.request: Head | None = None
+        self.arriving: FixedBody | ChunkedBody | None = None
+        self.body: tuple[IO[bytes], int] | None = None
+        self.arrived = 0.0  # when the request was complete
+        self.waited = 0.0  # seconds in the kernel's accept queue, where that was long
+        self.due = math.inf  # when somebody must look what became of it
+        self.moved = 0  # bytes since the last look
+        self.out: Outbox | None = None
+        self.keep = False  # whether another request may follow, once what is left has left
+        self.client_closes = False  # as it has said
+        self.is_known = False  # to the poller
+        self.armed = False  # for what a stream has left
+        self._free: list[None] = []
+
+    def take(self) -> bool:
+        """Become its owner; False where somebody else is."""
+        try:
+            self._free.pop()
+        except IndexError:
+            return False
+        return True
+
+    def give(self) -> None:
+        """Stop being its owner."""
+        self._free.append(None)
+
+    def push(self, data: bytes | memoryview) -> int:
+        """Send what the kernel takes at once."""
+        try:
+            return self.sock.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ClientGoneError(*error.args) from error
+
+    def receive(self) -> bytes:
+        """Return what is here, nothing where the client has closed; BlockingIOError where nothing is here."""
+        try:
+            return self.sock.recv(RECEIVE, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise ClientGoneError(*error.args) from error
+
+    def is_gone(self) -> bool:
+        """Say whether the client has hung up. One that has only stopped sending looks the same."""
+        try:
+            return not self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def forget_request(self) -> None:
+        """Let go of what belonged to the request that is over; what it said of the connection is kept."""
+        if self.request is not None:
+            self.client_closes = self.request.should_close()
+        if self.body is not None:
+            with suppress(OSError):
+                self.body[0].close()
+        self.request = self.arriving = self.body = None

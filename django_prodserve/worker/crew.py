@@ -1,0 +1,149 @@
+"""The threads of a worker: one waits for the clients, the others run Django, all of them can do both.
+
+Lives in a worker. There is one thread more than may run Django at a time, so one is always left for the
+clients. Whoever is free runs the oldest complete request; where there is none, one thread waits for
+events and the others sleep, and the one that ran last is woken first.
+
+Who gets an event does all of its work, up to running Django: a thread for the sockets and a hand-over cost 25
+to 40 % more. *Eager*: whoever begins to run Django wakes another to wait for events. *Lazy*: nobody is woken;
+short requests are over before it would pay, and the main thread (worker.py) looks every 2 ms whether nothing
+has moved and wakes one. ``look`` judges once a second.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Work = TypeVar("Work")
+
+TICK = 0.002
+"""Seconds between two looks at a lazy crew."""
+BUSY = 500
+"""Events a second from which on waking somebody for each is worth saving."""
+SHORT = 0.001
+"""Seconds of a request that is over before another thread would have the interpreter."""
+PROMOTIONS = 25
+"""Wakings a second by the main thread that show that requests wait rather than compute."""
+WEIGHT = 0.05
+"""Of one request in the mean."""
+TRIAL = 5
+"""Seconds after which a busy eager crew is tried lazily again."""
+
+
+class Crew(Generic[Work]):
+    """Threads, and the queue of what is complete and waits for one."""
+
+    def __init__(
+        self,
+        slots: int,
+        wait: Callable[[], None],
+        run: Callable[[Work, int], None],
+        failed: Callable[[], None],
+    ) -> None:
+        self.slots = slots
+        self.ready: deque[Work] = deque()
+        """Complete requests, oldest first."""
+        self.running = 0
+        """Threads that run Django."""
+        self.lazy = False
+        self.moved = 0
+        """Turns of the event loop and requests that ended."""
+        self._wait, self._run, self._failed = wait, run, failed
+        self._lock = threading.Lock()
+        self._waiting = False  # somebody waits for events, or handles some
+        self._sleepers: list[threading.Lock] = []
+        self._size = 0
+        self._seen = 0
+        self._promotions = 0
+        self._eager_for = 0
+        self.mean = 0.0
+        """Seconds that a request takes, the last ones counting most."""
+
+    def start(self) -> None:
+        """Start the first thread; the others come when they are needed."""
+        self._wake(None)
+
+    def _thread(self, row: int) -> None:
+        """Do what is most urgent, for ever."""
+        alarm = threading.Lock()
+        alarm.acquire()
+        lock, ready = self._lock, self.ready
+        waits = runs = False
+        while True:
+            with lock:
+                if runs:
+                    self.running -= 1
+                if waits:
+                    self._waiting = False
+                runs = waits = False
+                if ready and self.running < self.slots:
+                    work, runs = ready.popleft(), True
+                    self.running += 1
+                    wakes = not self._waiting and not self.lazy
+                elif not self._waiting:
+                    self._waiting = waits = True
+                else:
+                    self._sleepers.append(alarm)
+            try:
+                if runs:
+                    if wakes:
+                        self.recruit()
+                    self._run(work, row)
+                    self.moved += 1
+                elif waits:
+                    self._wait()
+                    self.moved += 1
+                else:
+                    alarm.acquire()
+            except BaseException:  # a thread that dies would be missed for ever
+                self._failed()
+
+    def recruit(self) -> None:
+        """Wake a thread unless somebody waits for events: the one that ran last, or a new one."""
+        with self._lock:
+            if self._waiting:
+                return
+            alarm = self._sleepers.pop() if self._sleepers else None
+            if alarm is None and self._size > self.slots:
+                return  # all of them run
+        self._wake(alarm)
+
+    def _wake(self, alarm: threading.Lock | None) -> None:
+        if alarm is not None:
+            alarm.release()
+            return
+        row, self._size = self._size, self._size + 1
+        threading.Thread(target=self._thread, args=(row,), name=f"prodserve-{row}", daemon=True).start()
+
+    def tick(self) -> None:
+        """Wake somebody where nothing has moved since the last tick. The main thread's."""
+        moved = self.moved
+        if moved == self._seen and not self._waiting:
+            self._promotions += 1
+            self.recruit()
+        self._seen = moved
+        if self._promotions > PROMOTIONS:
+            self._become(lazy=False)
+
+    def ended_after(self, seconds: float) -> None:
+        """Take note of how long a request took."""
+        self.mean += (seconds - self.mean) * WEIGHT
+
+    def look(self, events: int) -> None:
+        """Judge once a second: ``events`` is how many there were."""
+        self._promotions = 0
+        if events < BUSY:
+            self._become(lazy=False)
+        elif not self.lazy:
+            self._eager_for += 1
+            if self.mean < SHORT or self._eager_for > TRIAL:
+                self._become(lazy=True)
+
+    def _become(self, *, lazy: bool) -> None:
+        if self.lazy and not lazy:
+            self.lazy = False
+            self.recruit()
+        self.lazy, self._eager_for = lazy, 0

@@ -1,0 +1,92 @@
+"""Make the WSGI environ of a request: what Gunicorn's ``create`` makes, from a base that is made once.
+
+Lives in a worker, in the thread that runs the request.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import IO, Any
+from urllib.parse import unquote_to_bytes
+
+from gunicorn.http import wsgi
+from gunicorn.http.errors import ConfigurationProblem
+
+from .reading import Head
+
+NAMES_REMEMBERED = 512
+
+
+class Environs:
+    """Makes environs for requests that come through one listener."""
+
+    def __init__(self, config: Any, server: Any) -> None:
+        self.base: dict[str, Any] = {
+            **wsgi.base_environ(config),
+            "wsgi.multithread": True,
+            "wsgi.url_scheme": "https" if config.is_ssl else "http",
+            "SCRIPT_NAME": os.environ.get("SCRIPT_NAME", ""),
+        }
+        self.by_host = isinstance(server, str)  # a unix socket: the Host header is all there is
+        if not self.by_host:
+            self.base |= {"SERVER_NAME": server[0], "SERVER_PORT": str(server[1])}
+        self._keys: dict[str, str] = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
+
+    def make(self, request: Head, client: Any, body: tuple[IO[bytes], int] | None) -> dict[str, Any]:
+        """Return the environ; ``client`` is the peer's address, ``body`` a complete body and its length."""
+        environ = self.base.copy()
+        version = request.version
+        environ["REQUEST_METHOD"] = request.method
+        environ["QUERY_STRING"] = request.query
+        environ["RAW_URI"] = request.uri
+        environ["SERVER_PROTOCOL"] = "HTTP/1.1" if version == (1, 1) else f"HTTP/{version[0]}.{version[1]}"
+        keys = self._keys
+        for name, value in request.headers:
+            key = keys.get(name) or self._learn(name)
+            environ[key] = f"{environ[key]},{value}" if key in environ else value
+        if request.scheme != environ["wsgi.url_scheme"]:
+            environ["wsgi.url_scheme"] = request.scheme
+        if isinstance(client, tuple):
+            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client[0], str(client[1])
+        else:
+            environ["REMOTE_ADDR"] = client if isinstance(client, str) else client.decode()
+        if self.by_host:
+            _name_server(environ)
+        path = request.path
+        script = environ.get("HTTP_SCRIPT_NAME", environ["SCRIPT_NAME"])
+        if script:
+            if not path.startswith(script):
+                raise ConfigurationProblem(
+                    f"Request path {path!r} does not start with SCRIPT_NAME {script!r}"
+                )
+            path = path[len(script) :]
+            environ["SCRIPT_NAME"] = script
+        # Only ASCII comes through the parser, so there is nothing to do without a %.
+        environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+        self._set_body(environ, body)
+        if request.proxy_protocol_info:
+            environ.update(wsgi.proxy_environ(request))
+        return environ
+
+    def _set_body(self, environ: dict[str, Any], body: tuple[IO[bytes], int] | None) -> None:
+        if body is None:
+            environ["wsgi.input"] = io.BytesIO()
+            return
+        environ["wsgi.input"], length = body
+        if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
+            environ["CONTENT_LENGTH"] = str(length)  # Django reads no further than this
+
+    def _learn(self, name: str) -> str:
+        key = "HTTP_" + name.replace("-", "_")
+        if len(self._keys) < NAMES_REMEMBERED:
+            self._keys[name] = key
+        return key
+
+
+def _name_server(environ: dict[str, Any]) -> None:
+    """Say what Gunicorn says of a unix socket: the Host header's name and port."""
+    host = environ.get("HTTP_HOST", "")
+    name, colon, port = host.partition(":")
+    default = "443" if environ["wsgi.url_scheme"] == "https" else "80"
+    environ["SERVER_NAME"], environ["SERVER_PORT"] = name, port if colon else default if host else ""

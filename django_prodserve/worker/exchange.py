@@ -1,0 +1,134 @@
+"""Run Django for one complete request.
+
+Lives in a worker, in a pool thread that this request has for itself.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from typing import Any
+
+from ..runtime.slot import Slot
+from .answer import Answer
+from .connection import ClientGoneError, Connection
+from .outbox import FilePart, Outbox
+from .reading import Head
+from .streams import Streams
+
+
+class Exchange(Answer):
+    """An answer that leaves through a connection."""
+
+    __slots__ = ("_row", "_slot", "_streams", "connection")
+
+    def __init__(
+        self,
+        connection: Connection,
+        request: Head,
+        streams: Streams,
+        slot: Slot,
+        row: int,
+        *,
+        must_close: bool,
+    ) -> None:
+        super().__init__(request, must_close=must_close)
+        self.connection, self._streams, self._slot, self._row = connection, streams, slot, row
+
+    def send(self, data: bytes, last: bool) -> None:
+        """Send what the client takes now. The rest of a complete response leaves without this thread."""
+        connection = self.connection
+        if not last or connection.out is not None:
+            self._streams.push(connection, data)
+            self._slot.progress(self._row, time.monotonic())
+            return
+        sent = connection.push(data)
+        if sent < len(data):
+            connection.out = Outbox()
+            connection.out.add(memoryview(data)[sent:])
+
+    def send_file(self, head: bytes, descriptor: int, offset: int, count: int, after: bytes) -> None:
+        """Let the kernel send as much as the client takes now; the rest leaves through a copy of the file."""
+        connection = self.connection
+        out = connection.out or Outbox()
+        connection.sock.setblocking(False)  # sendfile has no flag of its own for that
+        if head:
+            out.add(head)
+        part = FilePart(descriptor, offset, count)
+        out.add_part(part)
+        if after:
+            out.add(after)
+        try:
+            out.flush(connection.sock)
+        finally:
+            if part.left:
+                part.descriptor = os.dup(descriptor)
+                part.is_ours = True
+        connection.out = out if out.pieces else None
+
+
+class Runner:
+    """Runs the application of one worker."""
+
+    def __init__(self, worker: Any, streams: Streams, slot: Slot) -> None:
+        self._worker, self._wsgi = worker, worker.wsgi
+        self._streams, self._slot = streams, slot
+        self._before, self._after = _hook(worker, "pre_request"), _hook(worker, "post_request")
+
+    def run(self, connection: Connection, row: int, started: float, *, must_close: bool) -> tuple[bool, int]:
+        """Return whether the connection can be kept, and the status; ClientGoneError where it is lost."""
+        request = connection.request
+        assert request is not None
+        slot, worker = self._slot, self._worker
+        environ: dict[str, Any] = {}
+        answer = Exchange(connection, request, self._streams, slot, row, must_close=must_close)
+        slot.begin(row, started, request.method, request.path, "")
+        try:
+            if self._before:
+                self._before(worker, request)
+            environ = connection.environs.make(request, connection.peer, connection.body)
+            result = self._wsgi(environ, answer.start_response)
+            try:
+                answer.respond(result)
+            finally:
+                close = getattr(result, "close", None)
+                if close is not None:
+                    close()
+            return not answer.should_close, answer.status_code
+        except ClientGoneError:
+            raise
+        except BaseException as error:  # what the application raises costs this request, not the thread
+            return self._failed(connection, answer, error)
+        finally:
+            now = time.monotonic()
+            slot.end(
+                row, now, min(answer.status_code or 500, 599), started, max(0.0, started - connection.arrived)
+            )
+            worker.access.note(answer, environ, now - started)
+            if self._after:
+                self._guarded(environ, answer)
+
+    def _failed(self, connection: Connection, answer: Answer, error: BaseException) -> tuple[bool, int]:
+        from .replies import refusal
+
+        if answer.headers_sent:
+            self._worker.log.exception("Error handling request %s", answer.request.uri)
+            raise ClientGoneError("the response broke off") from error
+        answer.status_code = 500
+        answer.send(refusal(self._worker, connection, error), True)
+        return False, 500
+
+    def _guarded(self, environ: dict[str, Any], answer: Answer) -> None:
+        with suppress(Exception):
+            try:
+                assert self._after is not None
+                self._after(self._worker, answer.request, environ, answer)
+            except Exception:
+                self._worker.log.exception("Exception in post_request hook")
+
+
+def _hook(worker: Any, name: str) -> Any:
+    """Return the user's hook; Gunicorn's own does nothing that anybody would miss."""
+    setting = worker.cfg.settings[name]
+    return None if setting.get() is type(setting).default else setting.get()

@@ -1,0 +1,98 @@
+"""Which requests wait for a thread, and which are refused at once because too many wait.
+
+Lives in a worker, in the thread that waits for events. Two things tell a standing queue from a burst: a wait
+beyond the timeout for a whole window that does not become shorter, and a wait that no burst of four times
+the capacity for two seconds can build. While overloaded the queue is kept so short that what is served is
+served at once, and that normal times are back the moment the load is.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .connection import Connection
+from .crew import Crew
+
+WINDOW = 2.0
+"""Seconds that a wait must stand."""
+AT_ONCE = 3.25
+"""A wait of this many timeouts is an overload at once: 4 times the capacity for 2 s builds 3 of them."""
+SHARE = 0.1
+"""The wait that is left to the queue while overloaded, as a share of the timeout."""
+
+
+class Overload:
+    """Judge a queue by how long it makes wait. ``timeout`` in seconds; 0 never refuses. Pure."""
+
+    __slots__ = ("_calm", "_since", "_worst", "is_on", "target", "timeout")
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout, self.target = timeout, timeout * SHARE
+        self.is_on = False
+        self._since = math.inf  # since when the wait stands beyond the timeout
+        self._worst = 0.0  # what it was when it was last looked at
+        self._calm = 0.0  # when something was last refused
+
+    def refuses(self, wait: float, now: float) -> bool:
+        """Say whether a request is refused that arrives now and would wait this long."""
+        if self.is_on:
+            return self._goes_on(wait, now)
+        if wait <= self.timeout or not self.timeout:
+            self._since = math.inf
+            return False
+        if self._since == math.inf:
+            self._since, self._worst = now, wait
+        stands = now - self._since >= WINDOW
+        self.is_on = wait > AT_ONCE * self.timeout or (stands and wait >= self._worst)
+        if stands:  # where it becomes shorter, look again in a while
+            self._since, self._worst = now - 0.75 * WINDOW, wait
+        self._calm = now
+        return self.is_on
+
+    def _goes_on(self, wait: float, now: float) -> bool:
+        if wait > self.target:
+            self._calm = now
+        elif now - self._calm > WINDOW:
+            self.is_on, self._since = False, math.inf
+        return wait > self.target
+
+
+class Gate:
+    """The way into the crew's queue."""
+
+    def __init__(self, timeout: float, crew: Crew[Connection]) -> None:
+        self.overload = Overload(timeout)
+        self._crew = crew
+
+    def enter(self, connection: Connection, now: float) -> list[Connection]:
+        """Queue a complete request; return those that are refused for it, itself perhaps."""
+        ready = self._crew.ready
+        if not ready and not self.overload.is_on:  # the usual case
+            ready.append(connection)
+            return []
+        was_on = self.overload.is_on
+        if not self.overload.refuses(max(self.wait(now), connection.waited), now):
+            ready.append(connection)
+            return []
+        return [connection] if was_on else [connection, *self._too_many()]
+
+    def wait(self, now: float) -> float:
+        """Return how long a request waits that arrives now: as its elders do, or as their number says."""
+        ready, crew = self._crew.ready, self._crew
+        try:
+            oldest = now - ready[0].arrived
+        except IndexError:  # a thread has taken it meanwhile
+            return 0.0
+        return max(oldest, len(ready) * crew.mean / crew.slots)
+
+    def _too_many(self) -> list[Connection]:
+        """Take the eldest out of a queue that is too long: their clients have waited longest already."""
+        ready, crew = self._crew.ready, self._crew
+        fits = int(self.overload.target * crew.slots / max(crew.mean, 1e-6))
+        taken = []
+        while len(ready) > fits:
+            try:
+                taken.append(ready.popleft())
+            except IndexError:
+                break
+        return taken

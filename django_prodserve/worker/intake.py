@@ -1,0 +1,71 @@
+"""Collect requests: their heads and bodies, whole, before any thread is lent to them.
+
+Lives in a worker, in the thread that owns the connection, most often the one that waits for events.
+"""
+
+from __future__ import annotations
+
+from ..runtime.slot import Slot
+from . import limits
+from .connection import BODY, HEAD, IDLE, Connection
+from .reading import ChunkedBody, FixedBody, NeedMoreError, ParserSettings, read_head
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class BodyTooLargeError(Exception):
+    """The body is larger than ``--max-body``."""
+
+
+class Intake:
+    """Takes bytes as they come, and says when a request is complete."""
+
+    def __init__(self, settings: ParserSettings, slot: Slot, *, max_body: int) -> None:
+        self._settings, self._slot, self._max_body = settings, slot, max_body
+
+    def take(self, connection: Connection, data: bytes, now: float) -> bool:
+        """Say whether a request is complete with these bytes. Raises what the parser does, and ours."""
+        if connection.arriving is None:
+            behind = self._head(connection, data, now)
+            if connection.arriving is None:
+                return behind is not None
+            data = behind or b""
+        if not data:
+            return False
+        rest = connection.arriving.feed(data)
+        if self._max_body and connection.arriving.size > self._max_body:
+            raise BodyTooLargeError
+        if rest is None:
+            return False
+        connection.buffer = rest
+        connection.body = connection.arriving.content()
+        connection.arriving = None
+        if self._max_body and connection.body[1] > self._max_body:
+            raise BodyTooLargeError
+        return True
+
+    def _head(self, connection: Connection, data: bytes, now: float) -> bytes | None:
+        """Take bytes of a head; return those behind it, or None while it is not complete."""
+        seen = len(connection.buffer)
+        if seen:
+            data = connection.buffer + data
+        try:
+            request = read_head(self._settings, data, seen, connection.peer, connection.number + 1)
+        except NeedMoreError:
+            connection.buffer = data
+            if connection.state == IDLE:
+                connection.state, connection.due = HEAD, now + limits.HEAD
+            return None
+        connection.number += 1
+        connection.request = request
+        if request.length == 0:
+            connection.buffer = request.rest
+            return request.rest
+        connection.buffer = b""
+        if self._max_body and (request.length or 0) > self._max_body:
+            raise BodyTooLargeError
+        connection.arriving = ChunkedBody(request) if request.length is None else FixedBody(request.length)
+        connection.state, connection.due, connection.moved = BODY, now + limits.STALL, 0
+        if request._expected_100_continue and not request.rest:
+            connection.push(CONTINUE)
+        return request.rest

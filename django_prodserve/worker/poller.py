@@ -1,0 +1,97 @@
+"""Wait for many sockets at once.
+
+Lives in a worker. Any thread may arm a descriptor; one thread at a time waits. An armed descriptor gives one
+event and is then silent until it is armed again, so that whoever got the event owns what belongs to it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from contextlib import suppress
+
+READ, WRITE = 1, 4
+"""POLLIN and POLLOUT, which epoll and poll share."""
+MOST_EVENTS = 32
+
+Event = tuple[int, int]
+
+
+class Epoll:
+    """Linux."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._register, self._modify = self._epoll.register, self._epoll.modify
+        self._once = select.EPOLLONESHOT
+
+    def add(self, descriptor: int, events: int) -> None:
+        """Arm a descriptor for the first time."""
+        self._register(descriptor, events | self._once)
+
+    def arm(self, descriptor: int, events: int) -> None:
+        """Arm it again."""
+        self._modify(descriptor, events | self._once)
+
+    def forget(self, descriptor: int) -> None:
+        """Forget a descriptor that stays open; the kernel forgets one that is closed."""
+        with suppress(OSError):
+            self._epoll.unregister(descriptor)
+
+    def closed(self, descriptor: int) -> None:
+        """Take note that a descriptor was closed: the kernel has."""
+
+    def wait(self, timeout: float | None) -> list[Event]:
+        """Return what happened, after ``timeout`` seconds at the latest."""
+        return self._epoll.poll(timeout, MOST_EVENTS)
+
+
+class Poll:
+    """Everywhere else: slower with many sockets, and a pipe wakes who waits when something is armed."""
+
+    def __init__(self) -> None:
+        self._armed: dict[int, int] = {}
+        self._lock = threading.Lock()
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+
+    def add(self, descriptor: int, events: int) -> None:
+        """Arm a descriptor."""
+        with self._lock:
+            self._armed[descriptor] = events
+        with suppress(BlockingIOError):
+            os.write(self._writer, b"!")
+
+    arm = add
+
+    def forget(self, descriptor: int) -> None:
+        """Forget a descriptor."""
+        with self._lock:
+            self._armed.pop(descriptor, None)
+
+    closed = forget
+
+    def wait(self, timeout: float | None) -> list[Event]:
+        """Return what happened, after ``timeout`` seconds at the latest."""
+        poll = select.poll()
+        poll.register(self._reader, READ)
+        with self._lock:
+            for descriptor, events in self._armed.items():
+                poll.register(descriptor, events)
+        found = []
+        for descriptor, events in poll.poll(None if timeout is None else max(0, timeout) * 1000):
+            if descriptor == self._reader:
+                with suppress(BlockingIOError):
+                    os.read(self._reader, 4096)
+                continue
+            with self._lock:
+                if self._armed.pop(descriptor, None):
+                    found.append((descriptor, events))
+        return found
+
+
+def make_poller() -> Epoll | Poll:
+    """Return the best that this system has."""
+    return Epoll() if hasattr(select, "epoll") else Poll()

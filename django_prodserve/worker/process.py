@@ -1,0 +1,137 @@
+"""The worker process as Gunicorn knows it: how it starts, keeps time, and ends.
+
+Lives in a worker, on its main thread, which runs neither requests nor Django: it keeps the heartbeat, looks
+once a second at what is due, takes signals, and ends the process when it must. ``__init__`` runs in the
+arbiter.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from typing import Any, ClassVar
+
+from gunicorn.workers.base import Worker
+
+from ..runtime.board import Board
+from ..runtime.slot import RETIRING, SERVING, Slot
+from .access import Access
+from .crew import TICK
+from .reactor import Reactor
+
+LINGER_IDLE = 2.0
+"""Seconds that a retiring worker waits for a request that a client may be sending on an idle connection."""
+SPARE_SLOTS = 8
+
+
+class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
+    """Serves one process's share of the connections."""
+
+    board: ClassVar[Board | None] = None
+    """The arbiter's; without one the workers share memory of their own."""
+    queue_timeout: ClassVar[float] = 2.0
+    max_body: ClassVar[int] = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.slot = self._claim()
+        self._retire_at = 0.0
+
+    @classmethod
+    def configure(cls, *, queue_timeout: float, max_body: int | None) -> None:
+        """Set what Gunicorn has no settings for."""
+        cls.queue_timeout, cls.max_body = queue_timeout, max_body or 0
+
+    def _claim(self) -> Slot:
+        """Take a free slot on the board, in the arbiter, before the fork."""
+        cls = type(self)
+        if cls.board is None:
+            slots = 2 * self.cfg.workers + SPARE_SLOTS
+            cls.board = Board.create(None, slots=slots, rows=self.cfg.threads + 1, now=time.monotonic())
+        for slot in cls.board.taken():
+            if slot.pid and not _is_alive(slot.pid):
+                cls.board.release(slot)
+        return cls.board.claim()
+
+    def init_process(self) -> None:
+        """Take the slot, then let Gunicorn set up the process, load the application and call ``run``."""
+        self.slot.start(os.getpid(), 0, self.cfg.threads, time.monotonic())
+        super().init_process()
+
+    @property
+    def sees_no_requests(self) -> bool:
+        """Say whether no hook of the user's wants to see every request."""
+        names = ("pre_request", "post_request")
+        return all(self.cfg.settings[name].get() is self.cfg.settings[name].default for name in names)
+
+    def run(self) -> None:
+        """Serve until told to stop, or until ``max_requests`` were served."""
+        board = type(self).board
+        assert board is not None
+        self.access = Access(self.log, self.cfg)
+        self.reactor = Reactor(self, self.sockets, board, self.slot)
+        self.slot.state = SERVING
+        self.reactor.acceptor.start()
+        self.reactor.crew.start()
+        self._wakeup = select.poll()
+        self._wakeup.register(self.PIPE[0], select.POLLIN)
+        next_look = 0.0
+        while self.alive:
+            now = time.monotonic()
+            if now >= next_look:
+                next_look = now + 1.0
+                self._look(now)
+            lazy = self.reactor.crew.lazy
+            self._sleep(TICK if lazy else next_look - now)
+            if lazy:
+                self.reactor.crew.tick()
+        self._retire()
+
+    def _look(self, now: float) -> None:
+        self.notify()
+        self.slot.heartbeat = now
+        if self.ppid != os.getppid():
+            self.log.info("Parent changed, shutting down: %s", self)
+            self.alive = False
+        reactor = self.reactor
+        reactor.look(now)
+        self.access.flush()
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep until then, or until a signal."""
+        if self._wakeup.poll(max(0.0, seconds) * 1000):
+            os.read(self.PIPE[0], 4096)
+
+    def _retire(self) -> None:
+        """Take no more connections, answer what is here, and end: by the deadline at the latest."""
+        began = now = time.monotonic()
+        deadline = began + self.cfg.graceful_timeout
+        self.slot.state = RETIRING
+        self.reactor.retire(now)
+        next_look = now
+        while self.reactor.connections and now < deadline:
+            if now >= next_look:
+                next_look = now + 0.25
+                self._look(now)
+                if now - began > LINGER_IDLE:
+                    self.reactor.hurry(now)
+            self.reactor.crew.tick()
+            self._sleep(0.02)
+            now = time.monotonic()
+        self.access.flush()
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """End at once; what is noted of requests is written first."""
+        self.access.flush()
+        super().handle_quit(sig, frame)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

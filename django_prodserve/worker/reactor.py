@@ -1,0 +1,328 @@
+"""What happens on connections, one event after the other, and what is due on them.
+
+Lives in a worker: ``turn`` in the one pool thread that waits for events, ``serve`` in those that run Django,
+``look`` and ``retire`` in the main thread. It owns every socket that waits; threads are lent to Django alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from socket import SHUT_WR, socket
+from typing import Any
+
+from ..runtime.board import Board
+from ..runtime.slot import Slot
+from . import limits, replies
+from .acceptor import Acceptor
+from .connection import BODY, HEAD, IDLE, LINGER, OWNED, STREAM, WRITE, ClientGoneError, Connection
+from .crew import Crew
+from .environ import Environs
+from .exchange import Runner
+from .gate import Gate
+from .intake import Intake
+from .outbox import Outbox
+from .poller import READ, make_poller
+from .poller import WRITE as WRITABLE
+from .reading import ParserSettings
+from .shortcut import Shortcut
+from .streams import Streams
+
+GONE_AFTER = 1.0
+"""Seconds in the queue after which it is worth a look whether the client is still there."""
+
+
+class Reactor:
+    """The connections of one worker."""
+
+    def __init__(self, worker: Any, listeners: Sequence[socket], board: Board, slot: Slot) -> None:
+        config = worker.cfg
+        self.worker, self.slot = worker, slot
+        self.connections: dict[int, Connection] = {}
+        self.poller = make_poller()
+        self.crew: Crew[Connection] = Crew(config.threads, self.turn, self.serve, self.report)
+        self.acceptor = Acceptor(listeners, self.poller, board, slot, config.worker_connections)
+        self.intake = Intake(ParserSettings(config), slot, max_body=worker.max_body)
+        self.gate = Gate(worker.queue_timeout, self.crew)
+        self.streams = Streams(self.poller, slot, config.threads)
+        self.runner = Runner(worker, self.streams, slot)
+        self.shortcut = Shortcut(worker)
+        self.environs = {each.fileno(): Environs(config, each.getsockname()) for each in listeners}
+        self.keep_alive = float(config.keepalive)
+        self.retiring = False
+        self.events = 0
+        """Events since the last look."""
+        self.steps: tuple[Callable[[Connection, float], None], ...] = (
+            *(self.receive, self.receive, self.receive),  # IDLE, HEAD, BODY
+            *(self.ignore, self.flush, self.ignore, self.drain),  # OWNED, WRITE, STREAM, LINGER
+        )
+
+    # The thread that waits for events.
+
+    def turn(self) -> None:
+        """Wait for events, and do all that they need but running Django."""
+        acceptor = self.acceptor
+        retry = acceptor.retry_at
+        events = self.poller.wait(None if retry == math.inf else max(0.0, retry - time.monotonic()))
+        now = time.monotonic()
+        self.events += len(events)
+        listening = retry < math.inf
+        for descriptor, _ in events:
+            connection = self.connections.get(descriptor)
+            if connection is not None:
+                self.advance(connection, now)
+            elif descriptor in acceptor.listeners:
+                listening = True
+        if listening:
+            crew = self.crew
+            acceptor.accept(now, crew.running + len(crew.ready) < crew.slots, self.arrive)
+        self.slot.queue = len(self.crew.ready)
+
+    def arrive(self, sock: socket, peer: Any, listener: int, now: float, waited: float) -> None:
+        """Take a new connection. What it sends first is most often here already."""
+        connection = Connection(sock, peer, self.environs[listener])
+        connection.waited, connection.due = waited, now + limits.HEAD
+        self.connections[connection.fd] = connection
+        self.slot.connections = len(self.connections)
+        self.step(connection, now)
+
+    def advance(self, connection: Connection, now: float) -> None:
+        """Go on with a connection on which something has happened."""
+        if connection.state == STREAM and self.streams.flush(connection):
+            return
+        if connection.take():
+            self.step(connection, now)
+
+    def step(self, connection: Connection, now: float) -> None:
+        """Do what the connection's state asks for; a fault costs one connection, not the worker."""
+        try:
+            self.steps[connection.state](connection, now)
+        except ClientGoneError:
+            self.drop(connection)
+        except Exception:
+            self.report()
+            self.drop(connection)
+
+    def receive(self, connection: Connection, now: float) -> None:
+        """Take what has arrived of a request."""
+        try:
+            data = connection.receive()
+        except BlockingIOError:
+            self.arm(connection, READ)
+            return
+        if data:
+            connection.moved += len(data)
+            self.digest(connection, data, now)
+        else:
+            self.drop(connection)
+
+    def digest(self, connection: Connection, data: bytes, now: float) -> None:
+        """Make requests of these bytes, one after the other while they can be answered at once."""
+        more: bytes | None = data
+        while more is not None:
+            try:
+                complete = self.intake.take(connection, more, now)
+            except ClientGoneError:
+                raise
+            except Exception as error:  # whatever the parser raises is an answer to the client
+                self.refuse(connection, error, now)
+                return
+            if not complete:
+                self.arm(connection, READ)
+                return
+            more = self.dispatch(connection, now)
+
+    def dispatch(self, connection: Connection, now: float) -> bytes | None:
+        """Answer a complete request or queue it; return the bytes behind it where it is answered already."""
+        connection.state, connection.due, connection.arrived = OWNED, math.inf, now
+        if self.shortcut.is_open:
+            found = self.shortcut.find(connection)
+            if found is not None:
+                data, keep = found
+                return self.reply(connection, data, now, keep=keep and not self.retiring)
+        behind = None
+        for refused in self.gate.enter(connection, now):
+            self.slot.refused += 1
+            request = refused.request
+            keep = request is not None and not request.should_close() and not self.retiring
+            more = self.reply(refused, replies.busy(keep=keep), now, keep=keep)
+            if refused is connection:
+                behind = more
+            elif more is not None:
+                self.digest(refused, more, now)
+        return behind
+
+    def ignore(self, connection: Connection, now: float) -> None:
+        """Nothing is to be done: an event that is older than the state."""
+
+    def flush(self, connection: Connection, now: float) -> None:
+        """Send what is left of a complete response."""
+        out = connection.out
+        assert out is not None
+        connection.moved += out.flush(connection.sock)
+        if out.pieces:
+            self.arm(connection, WRITABLE)
+            return
+        connection.out = None
+        self.go_on(connection, self.settle(connection, now, keep=connection.keep), now)
+
+    def drain(self, connection: Connection, now: float) -> None:
+        """Throw away what a client still sends after our last word, until it closes."""
+        with suppress(BlockingIOError):
+            while data := connection.receive():
+                connection.moved += len(data)
+                if connection.moved > limits.LINGER_BYTES:
+                    break
+            self.drop(connection)
+            return
+        self.arm(connection, READ)
+
+    # Whoever owns the connection.
+
+    def reply(self, connection: Connection, data: bytes, now: float, *, keep: bool) -> bytes | None:
+        """Send a complete response; return what is behind its request where it has left and that is kept."""
+        sent = connection.push(data)
+        if sent < len(data):
+            connection.out = Outbox()
+            connection.out.add(memoryview(data)[sent:])
+        return self.conclude(connection, now, keep=keep)
+
+    def conclude(self, connection: Connection, now: float, *, keep: bool) -> bytes | None:
+        """Let a complete response leave; return what is behind its request, as ``settle`` does."""
+        connection.forget_request()
+        if connection.out is not None:
+            connection.keep = keep
+            if self.streams.end(connection, now):
+                self.arm(connection, WRITABLE)
+                return None
+        return self.settle(connection, now, keep=keep)
+
+    def settle(self, connection: Connection, now: float, *, keep: bool) -> bytes | None:
+        """A response has left. Return what is behind its request already; else wait for more, or close."""
+        if not keep:
+            self.close(connection, now, politely=not connection.client_closes)
+            return None
+        connection.state, connection.due = IDLE, now + self.keep_alive
+        if connection.buffer:
+            behind, connection.buffer = connection.buffer, b""
+            return behind
+        self.arm(connection, READ)
+        return None
+
+    def go_on(self, connection: Connection, behind: bytes | None, now: float) -> None:
+        """Take the next request where it is here already."""
+        if behind is not None:
+            self.digest(connection, behind, now)
+
+    def refuse(self, connection: Connection, error: Exception, now: float) -> None:
+        """Answer a request that nobody can take, and close."""
+        self.reply(connection, replies.refusal(self.worker, connection, error), now, keep=False)
+
+    def arm(self, connection: Connection, events: int) -> None:
+        """Give the connection back to whoever gets its next event."""
+        connection.give()
+        if connection.is_known:
+            self.poller.arm(connection.fd, events)
+        else:
+            connection.is_known = True
+            self.poller.add(connection.fd, events)
+
+    def close(self, connection: Connection, now: float, *, politely: bool) -> None:
+        """Say that nothing follows; politely: close when the client has, lest a reset cuts off our last."""
+        if politely or connection.buffer:
+            with suppress(OSError):
+                connection.sock.shutdown(SHUT_WR)
+                connection.buffer = b""
+                connection.state, connection.due, connection.moved = LINGER, now + limits.LINGER, 0
+                self.arm(connection, READ)
+                return
+        self.drop(connection)
+
+    def drop(self, connection: Connection) -> None:
+        """Close a connection. Only its owner may; it is nobody's afterwards."""
+        connection.forget_request()
+        if connection.out is not None:
+            connection.out.close()
+        self.connections.pop(connection.fd, None)
+        self.slot.connections = len(self.connections)
+        self.poller.closed(connection.fd)
+        connection.sock.close()
+
+    def report(self) -> None:
+        """Log a fault of the server's."""
+        self.worker.log.exception("The worker goes on after an error of its own.")
+
+    # The threads that run Django.
+
+    def serve(self, connection: Connection, row: int) -> None:
+        """Run Django for a complete request, and let its response leave."""
+        started = time.monotonic()
+        crew, slot = self.crew, self.slot
+        slot.busy = crew.running
+        try:
+            if started - connection.arrived > GONE_AFTER and connection.is_gone():
+                raise ClientGoneError
+            keep = self.runner.run(connection, row, started, must_close=self.must_close())
+            now = time.monotonic()
+            self.go_on(connection, self.conclude(connection, now, keep=keep and not self.retiring), now)
+        except ClientGoneError:
+            self.drop(connection)
+        except BaseException:
+            self.report()
+            self.drop(connection)
+        finally:
+            crew.ended_after(time.monotonic() - started)
+            slot.busy = crew.running - 1
+
+    # The main thread.
+
+    def look(self, now: float) -> None:
+        """Once a second: judge how the threads share their work, and end what has taken too long."""
+        events, self.events = self.events, 0
+        self.crew.look(events)
+        for connection in list(self.connections.values()):
+            if connection.due > now:
+                continue
+            if connection.state == STREAM:
+                self.streams.expire(connection, now)
+            elif connection.take():
+                self.expire(connection, now)
+
+    def expire(self, connection: Connection, now: float) -> None:
+        """Do what is due on a connection that is ours for it."""
+        state = connection.state
+        try:
+            if connection.due > now:
+                self.arm(connection, WRITABLE if state == WRITE else READ)
+            elif state in (BODY, WRITE) and connection.moved >= limits.STALL * limits.LEAST_RATE:
+                connection.due, connection.moved = now + limits.STALL, 0
+                self.arm(connection, WRITABLE if state == WRITE else READ)
+            elif state in (HEAD, BODY):
+                self.reply(connection, replies.timed_out(), now, keep=False)
+            elif state == IDLE:
+                self.close(connection, now, politely=True)
+            else:
+                self.slot.cut += state == WRITE
+                self.drop(connection)
+        except ClientGoneError:
+            self.drop(connection)
+
+    def must_close(self) -> bool:
+        """Say whether a response ends its connection: the worker retires, or has too much to do."""
+        return self.retiring
+
+    def retire(self, now: float) -> None:
+        """Take what the kernel has accepted for us, and no more; what is answered from now on is the last."""
+        self.retiring = True
+        self.acceptor.drain(self.arrive, now)
+
+    def hurry(self, before: float) -> None:
+        """Close connections that have been idle since the worker began to retire."""
+        for connection in list(self.connections.values()):
+            if connection.state == IDLE and connection.due <= before + self.keep_alive and connection.take():
+                if connection.state == IDLE:
+                    self.close(connection, before, politely=True)
+                else:
+                    self.arm(connection, READ)
