@@ -143,6 +143,8 @@ def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
         "trusted_hops": "" if plan.trusted_hops.value is None else str(plan.trusted_hops.value),
         "queue_timeout": f"{plan.queue_timeout.value:g}",
         "max_body": "" if plan.max_body.value is None else str(plan.max_body.value),
+        "timeout": f"{plan.timeout.value:g}",
+        "slow": f"{plan.slow.value:g}",
         "warmup": plan.warmup.value,
         "static": "on" if plan.static.value != "off" else "off",
         "collect": "on" if plan.collect.value else "off",

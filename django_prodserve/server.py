@@ -247,7 +247,10 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.cfg.set("when_ready", self._when_ready(self.cfg.when_ready))
         given_slots(self.cfg)
         ProdserveWorker.configure(
-            queue_timeout=self.plan.queue_timeout.value, max_body=self.plan.max_body.value
+            queue_timeout=self.plan.queue_timeout.value,
+            max_body=self.plan.max_body.value,
+            request_timeout=self.plan.timeout.value,
+            slow=self.plan.slow.value,
         )
 
     def _when_ready(self, users: Callable[[Arbiter], None]) -> Callable[[Arbiter], None]:

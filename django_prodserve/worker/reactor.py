@@ -7,6 +7,7 @@ Lives in a worker: ``turn`` in the one pool thread that waits for events, ``serv
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -42,7 +43,7 @@ class Reactor:
         self.worker, self.slot = worker, slot
         self.connections: dict[int, Connection] = {}
         self.poller = make_poller()
-        self.crew: Crew[Connection] = Crew(config.threads, self.turn, self.serve, self.report)
+        self.crew: Crew[Connection] = Crew(config.threads, self.turn, self.serve, self.report, self.begun)
         self.acceptor = Acceptor(listeners, self.poller, board, slot, config.worker_connections)
         self.intake = Intake(ParserSettings(config), slot, max_body=worker.max_body)
         self.gate = Gate(worker.queue_timeout, self.crew)
@@ -255,6 +256,10 @@ class Reactor:
         self.worker.log.exception("The worker goes on after an error of its own.")
 
     # The threads that run Django.
+
+    def begun(self, row: int) -> None:
+        """Say on the board whose row this is: its stack may be asked for."""
+        self.slot.thread(row, threading.get_ident(), threading.get_native_id())
 
     def serve(self, connection: Connection, row: int) -> None:
         """Run Django for a complete request, and let its response leave."""

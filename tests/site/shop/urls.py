@@ -11,9 +11,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpRe
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
-from shop.echo import echo
-
 from django_prodserve.timeouts import request_timeout
+from shop.echo import echo
 
 
 def hello(request: HttpRequest) -> HttpResponse:
