@@ -20,8 +20,8 @@ DECIDED_BY_LAYERS: dict[str, Any] = {
     "forwarder_headers": "",
 }
 
-HEARTBEAT = 30
-"""Seconds without a turn of a worker's event loop after which it is replaced; Gunicorn's default."""
+HEARTBEAT = 20
+"""Seconds without a turn of a worker's event loop after which it is replaced: it serves nobody meanwhile."""
 
 
 def gunicorn_settings(plan: Plan) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def test_gunicorn_takes_every_setting(stated: dict[str, Any]) -> None:
         config.set(name, value)
     config.validate()
     # With threads it is the heartbeat; sync has nothing else that ends a request.
-    assert config.timeout == (91 if "worker_class" in stated else 30)
+    assert config.timeout == (91 if "worker_class" in stated else 20)
 
 
 def test_gunicorns_own_timeout_can_be_stated() -> None:

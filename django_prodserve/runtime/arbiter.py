@@ -20,7 +20,7 @@ from . import hooks, policies
 from .board import Board
 from .crew import Crew, Member
 from .policies import End, Verdict
-from .slot import SERVING
+from .slot import GO_STUCK, SERVING
 from .stacks import Stacks
 from .tick import Tick
 
@@ -162,6 +162,7 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
         """Tell a worker to finish what it has and go; one that runs no Python goes at once."""
         silent = reason == "stuck" and self.tick.is_silent(member)
         patience = 1.0 if silent else self.cfg.graceful_timeout + BEYOND
+        member.slot.order = GO_STUCK if reason == "stuck" else 0
         self.crew.leave(member, reason, time.monotonic() + patience)
         self.kill_worker(member.pid, signal.SIGABRT if silent else signal.SIGTERM)
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 FREE, CLAIMED, BOOTING, SERVING, RETIRING = range(5)
 STATES = ("free", "starting", "booting", "serving", "retiring")
 
+GO_STUCK = 1
+
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the histograms in seconds; one more bucket holds what took longer."""
 BUCKETS = len(BOUNDS) + 1
@@ -139,7 +141,7 @@ class Slot:
     wish = _Whole(_WISH)
     """Why the worker wants to be replaced: an index into REASONS + 1; 0 if it does not."""
     order = _Whole(_ORDER)
-    """The arbiter's: an order of watch.py that the worker has not carried out yet."""
+    """The arbiter's, before it tells the worker to go: GO_STUCK if its threads end no request."""
     deadline = _Seconds(_DEADLINE)
     """The arbiter's: when it will kill this worker; 0.0 if it will not."""
     memory = _Whole(_MEMORY)

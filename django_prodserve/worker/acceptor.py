@@ -94,11 +94,13 @@ class Acceptor:
             arrived(sock, peer, descriptor, now, waited_in_kernel(sock) if late else 0.0)
 
     def drain(self, arrived: Arrived, now: float) -> None:
-        """Take all that the kernel has accepted for us, then close: nobody may be reset."""
+        """Close; where nobody else serves, take what the kernel has accepted first: nobody may be reset."""
+        is_last = not self._board.peers(self._slot)
         for descriptor, listener in self.listeners.items():
             self._poller.forget(descriptor)
             with suppress(OSError):
-                self._take(descriptor, MANY, now, late=False, arrived=arrived)
+                if is_last:
+                    self._take(descriptor, MANY, now, late=False, arrived=arrived)
             listener.close()
         self.listeners.clear()
         self.retry_at = math.inf

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from gunicorn.workers.base import Worker
 
 from ..runtime.board import REASONS, Board
-from ..runtime.slot import RETIRING, SERVING, Slot
+from ..runtime.slot import GO_STUCK, RETIRING, SERVING, Slot
 from ..runtime.watch import Watch
 from .access import Access
 from .crew import TICK
@@ -131,6 +131,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             if now >= next_look:
                 next_look = now + 0.25
                 self._look(now)
+                if self.slot.order == GO_STUCK:
+                    self.reactor.turn_away(now)
                 if now - began > LINGER_IDLE:
                     self.reactor.hurry(now)
             self.reactor.crew.tick()

@@ -267,7 +267,7 @@ class Reactor:
         crew, slot = self.crew, self.slot
         slot.busy = crew.running
         try:
-            if started - connection.arrived > GONE_AFTER and connection.is_gone():
+            if started - connection.arrived + connection.waited > GONE_AFTER and connection.is_gone():
                 raise ClientGoneError
             keep = self.runner.run(connection, row, started, must_close=self.must_close())
             now = time.monotonic()
@@ -322,6 +322,17 @@ class Reactor:
         """Take what the kernel has accepted for us, and no more; what is answered from now on is the last."""
         self.retiring = True
         self.acceptor.drain(self.arrive, now)
+
+    def turn_away(self, now: float) -> None:
+        """Refuse what waits for threads that are stuck: another worker has taken over."""
+        while self.crew.ready:
+            with suppress(IndexError):  # a thread has taken it after all
+                connection = self.crew.ready.popleft()
+                self.slot.refused += 1
+                try:
+                    self.reply(connection, replies.busy(keep=False), now, keep=False)
+                except ClientGoneError:
+                    self.drop(connection)
 
     def hurry(self, before: float) -> None:
         """Close connections that have been idle since the worker began to retire."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from .serving import Server, serving, until
 
@@ -115,11 +116,12 @@ def test_more_and_fewer_workers_on_request(env: Any) -> None:
     assert {*answers} == {200}
 
 
-def test_recycling_never_leaves_fewer_workers(env: Any) -> None:
+@pytest.mark.parametrize("flags", [["--max-lifetime", "3s"], ["--max-requests", "100"]], ids=" ".join)
+def test_recycling_never_leaves_fewer_workers(env: Any, flags: list[str]) -> None:
     def serving_now(server: Server) -> int:
         return len([p for p in psutil.Process(server.process.pid).children() if p.status() != "zombie"])
 
-    with serving("--workers", "2", "--max-lifetime", "3s", env=env()) as server, clients(server) as answers:
+    with serving("--workers", "2", *flags, env=env()) as server, clients(server) as answers:
         before = {*server.workers(2)}
         seen: list[int] = []
 
@@ -131,7 +133,7 @@ def test_recycling_never_leaves_fewer_workers(env: Any) -> None:
         assert min(seen) >= 2
         assert max(seen) == 3
     assert {*answers} == {200}
-    assert server.output.count("is replaced: max-lifetime") >= 2
+    assert server.output.count(f"is replaced: {flags[0][2:]}.") >= 2
 
 
 def test_a_worker_that_hangs_at_boot_is_killed(env: Any, tmp_path: Path) -> None:
