@@ -36,6 +36,14 @@ def test_a_worker_that_runs_no_python() -> None:
     assert policies.stands_still(seen(silent=999.0, serving=False), 30) is None
 
 
+def test_after_one_frozen_worker_the_next_is_noticed_sooner() -> None:
+    assert policies.frozen_for(20, since_last=1000) == 20
+    assert policies.frozen_for(20, since_last=30) == 5
+    assert policies.frozen_for(4, since_last=30) == 2
+    assert policies.frozen_for(1, since_last=30) == 1
+    assert policies.frozen_for(0, since_last=30) == 0
+
+
 @pytest.mark.parametrize(
     ("facts", "waiting", "stuck"),
     [
@@ -119,8 +127,8 @@ def test_memory_is_looked_at_more_often_where_little_is_left() -> None:
     assert policies.until_next_look(None) == 1.0
     assert policies.until_next_look(room(None)) == 1.0
     assert policies.until_next_look(room(0, limit=100 * GIB)) == 1.0
-    assert 0.3 < policies.until_next_look(room(100 * MIB)) < 0.5
-    assert policies.until_next_look(room(1000 * MIB)) == 0.1
+    assert 0.05 < policies.until_next_look(room(100 * MIB)) < 0.2
+    assert policies.until_next_look(room(1000 * MIB)) == 0.05
 
 
 def test_failing_workers_are_tried_less_and_less_often() -> None:

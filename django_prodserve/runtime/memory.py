@@ -22,6 +22,8 @@ class MemoryOf:
         self.limit = tightest
         # The group accounts for this server only if it is the group that limits it.
         self.level: Level | None = found.level if found is not None and found.size == tightest else None
+        version = self.cgroups.group("memory").version
+        self.current = "memory.current" if version == 2 else "memory.usage_in_bytes"
         self.master = read_memory().size
         self.kills = self.count_kills()
         self.before = (0, 0.0)
@@ -30,10 +32,17 @@ class MemoryOf:
         """Return the limit and what is used of it now; None where nothing limits."""
         if self.limit is None:
             return None
-        used = self.cgroups.memory_used(self.level) if self.level else None
+        used = self.used(self.level) if self.level else None
         room = Room(limit=self.limit, used=used, master=self.master, growth=self._growth(used or 0, now))
         self.before = (used or 0, now)
         return room
+
+    def used(self, level: Level) -> int | None:
+        """Return the bytes in use; file pages that the kernel may drop are left out where it matters."""
+        used = parse_amount(self.cgroups.tree.read(level.file(self.current)) or "")
+        if used is None or self.limit is None or used < self.limit / 2:
+            return used
+        return self.cgroups.memory_used(level)
 
     def _growth(self, used: int, now: float) -> float:
         before, then = self.before

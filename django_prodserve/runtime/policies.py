@@ -23,6 +23,8 @@ YOUNG = 60.0
 SHARE, HIGH, CRITICAL = 0.85, 0.80, 0.90
 """Of the memory limit: what workers are planned to take together; where the fattest worker is replaced,
 replacement first; where it must go at once."""
+FASTEST = 4 << 30
+"""Bytes a second that memory is thought to grow at most."""
 AHEAD = 0.6
 """Seconds that a worker needs to be told, to finish and to give its memory back."""
 GREW = 1.5
@@ -139,10 +141,18 @@ def next_pause(pause: float, age: float) -> float:
 
 
 def until_next_look(room: Room | None) -> float:
-    """Return the seconds until memory must be looked at again: a leak takes 2 GiB a second at most."""
+    """Return the seconds until memory must be looked at again; views that leak took 1.5 GiB a second."""
     if room is None or room.used is None:
         return 1.0
-    return min(1.0, max(0.1, (room.limit * CRITICAL - room.used) / (2 << 30)))
+    return min(1.0, max(0.05, (room.limit / 2 - room.used) / FASTEST))
+
+
+def frozen_for(limit: float, since_last: float) -> float:
+    """Return how long a worker may stand still: less while others of the kind may wait for the next one.
+
+    What holds the GIL was most often asked for more than once, and the rest is still in the kernel's queue.
+    """
+    return min(limit, max(2.0, limit / 4)) if since_last < YOUNG else limit
 
 
 def back_off(rounds: int) -> float:

@@ -33,10 +33,11 @@ class Tick:
 
     def __init__(self, arbiter: ProdserveArbiter) -> None:
         self.arbiter, self.log = arbiter, arbiter.log
-        self.patience, self.boot, self.starved = 1.0, policies.BOOT, policies.STARVED
+        self.patience, self.boot, self.starved = 0.05, policies.BOOT, policies.STARVED
         self.memory = MemoryOf(arbiter.plan.memory.value)
         self.survey = Survey(arbiter)
         self.next_survey = 0.0
+        self.last_frozen = -policies.YOUNG
         self.last_replaced, self.pause = -policies.YOUNG, policies.YOUNG
         self.next_measuring = 0.0
         self.next_look = 0.0
@@ -100,7 +101,8 @@ class Tick:
         return max(last, beat) if beat <= time.monotonic() else last
 
     def is_silent(self, member: Member) -> bool:
-        return policies.stands_still(self.see(member, time.monotonic()), self.arbiter.timeout) is not None
+        now = time.monotonic()
+        return policies.stands_still(self.see(member, now), self.frozen_for(now)) is not None
 
     def waiting(self) -> int:
         """Return how many connections wait to be accepted."""
@@ -119,11 +121,16 @@ class Tick:
                 self.arbiter.crew.leave(member, "boot", now + 1.0)
                 self.arbiter.failed("")
                 continue
-            verdict = policies.stands_still(seen, self.arbiter.timeout) or policies.is_starved(
+            verdict = policies.stands_still(seen, self.frozen_for(now)) or policies.is_starved(
                 seen, waiting + member.slot.queue, self.starved
             )
             if verdict is not None and self.arbiter.replace(member, verdict):
                 self.ask_stacks(member, verdict)
+                self.last_frozen = now if self.is_silent(member) else self.last_frozen
+
+    def frozen_for(self, now: float) -> float:
+        """Return how long a worker may stand still now."""
+        return policies.frozen_for(self.arbiter.timeout, now - self.last_frozen)
 
     def wishes(self, now: float) -> None:
         """Replace workers that have asked for it; who must wait is asked again."""
@@ -197,6 +204,7 @@ class Tick:
     def memories(self, now: float) -> None:
         """Replace the fattest worker before the kernel acts."""
         room = self.memory.room(now)
+        self.patience = policies.until_next_look(room)
         if room is None:
             return
         if room.soon > policies.HIGH * room.limit or now >= self.next_measuring:
@@ -208,7 +216,6 @@ class Tick:
         found = policies.too_fat(
             crew, room, now - self.last_replaced if self.last_replaced else policies.YOUNG
         )
-        self.patience = policies.until_next_look(room)
         if found is not None:
             self._slim(*found, now)
 
