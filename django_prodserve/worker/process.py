@@ -65,6 +65,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     def init_process(self) -> None:
         """Take the slot, then let Gunicorn set up the process, load the application and call ``run``."""
         self.slot.start(os.getpid(), 0, self.cfg.threads, time.monotonic())
+        self.access = Access(self.log, self.cfg)  # before there are signals that want it written
         super().init_process()
 
     @property
@@ -77,7 +78,6 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         """Serve until told to stop, or until ``max_requests`` were served."""
         board = type(self).board
         assert board is not None
-        self.access = Access(self.log, self.cfg)
         self.reactor = Reactor(self, self.sockets, board, self.slot)
         self.watch = Watch(self.slot, timeout=self.request_timeout, slow=self.slow, log=self.log)
         self.slot.state = SERVING
