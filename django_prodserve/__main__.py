@@ -72,6 +72,9 @@ def set_up(settings: str | None, pythonpath: str | None) -> None:
     import django
 
     from .failures import failure
+    from .runtime.origins import ORIGINS
+
+    ORIGINS.record()
 
     try:
         django.setup()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .staticfiles import StaticFiles
 
+WARM_UP = "django-prodserve warm-up"  # what the request calls itself
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
@@ -75,7 +76,7 @@ def warm_up(application: WSGI, path: str) -> str:
 
     got_request_exception.connect(note)
     try:
-        with _quiet(path):
+        with _quiet():
             response = application(_environ(path), start_response)
             for _ in response:
                 pass
@@ -94,18 +95,19 @@ def _raised(path: str, error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet(path: str) -> Iterator[None]:
-    """Keep this one request out of the project's log."""
+def _quiet() -> Iterator[None]:
+    """Keep this one request out of the project's log; middleware may have changed its path by then."""
 
-    def is_ours(record: logging.LogRecord) -> bool:
-        return getattr(getattr(record, "request", None), "path", None) != path
+    def is_theirs(record: logging.LogRecord) -> bool:
+        meta = getattr(getattr(record, "request", None), "META", {})
+        return bool(meta.get("HTTP_USER_AGENT") != WARM_UP)
 
     logger = logging.getLogger("django.request")
-    logger.addFilter(is_ours)
+    logger.addFilter(is_theirs)
     try:
         yield
     finally:
-        logger.removeFilter(is_ours)
+        logger.removeFilter(is_theirs)
 
 
 def _environ(path: str) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def _environ(path: str) -> dict[str, Any]:
         "SERVER_PORT": "443",
         "SERVER_PROTOCOL": "HTTP/1.1",
         "HTTP_HOST": host,
-        "HTTP_USER_AGENT": "django-prodserve warm-up",
+        "HTTP_USER_AGENT": WARM_UP,
         "REMOTE_ADDR": "127.0.0.1",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "https",

@@ -1,6 +1,15 @@
-"""The installable Django app."""
+"""The installable Django app.
+
+Importing it is the first that manage.py lets us do: before that only the settings are loaded.
+"""
+
+import sys
 
 from django.apps import AppConfig
+
+from .runtime.origins import record_for
+
+record_for(sys.argv)
 
 
 class ProdserveConfig(AppConfig):

@@ -1,21 +1,29 @@
 """Ask each database once, over a short connection of its own, what the preflight must know.
 
-Lives in the command, before the fork. Nothing stays open, no pool is created, nothing is written.
+Each is asked by a process of its own, before the server forks: the kernel ends it when the time is up,
+wherever it hangs. No driver's time limit covers a name server that does not answer, and a thread that waits
+for one would hold the resolver's lock over the fork. Nothing stays open, no pool is created, nothing is
+written.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
+from .forked import ChildError, in_child
+
 PATIENCE = 2  # seconds for one connection: a start must not hang on a database that is away
+READING = 60.0  # seconds to read the migrations of a large project, on half a CPU
 
 # What limits connections, by vendor; the reserved ones are not for applications.
 _LIMITS = {
@@ -41,27 +49,52 @@ class Answer:
 
 def ask_all() -> tuple[Answer, ...]:
     """Ask every database in DATABASES."""
-    return tuple(_ask(alias) for alias in connections if _vendor(alias) != "unknown")
+    return tuple(_ask_apart(alias) for alias in connections if _vendor(alias) != "unknown")
 
 
 def _vendor(alias: str) -> str:
     return str(connections[alias].vendor)
 
 
-def _ask(alias: str) -> Answer:
+def _ask_apart(alias: str) -> Answer:
+    """Ask in a process of its own, where that is safe."""
+    if sys.platform == "darwin":  # its frameworks may crash in a fork of a loaded process
+        return _ask(alias)
+    try:
+        return in_child(lambda: _ask(alias, bounded=True), patience=PATIENCE + READING)
+    except ChildError:
+        name = _host(alias)
+        return Answer(alias=alias, error=f"no answer{f' from {name}' if name else ''} within {PATIENCE} s")
+
+
+def _host(alias: str) -> str:
+    return str(connections[alias].settings_dict["HOST"] or "")
+
+
+def _end_after(seconds: float) -> None:
+    """Let the kernel end this process then; never, with 0. Blocking C code hears no handler of Python's."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _ask(alias: str, *, bounded: bool = False) -> Answer:
     """Ask over a copy of the connection, so that the project's own stays as it is."""
     connection = connections[alias].copy()
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite" and not _is_there(name):
         return Answer(alias=alias, error=f"there is no file {name}; manage.py migrate makes it")
     _impatient(connection)
+    if bounded:
+        _end_after(PATIENCE)
     started = time.perf_counter()
     try:
         with closing(connection):
             connection.ensure_connection()
             seconds = time.perf_counter() - started
-            limit = _limit(connection)
-            return Answer(alias=alias, seconds=seconds, max_connections=limit, pending=_pending(connection))
+            answer = Answer(alias=alias, seconds=seconds, max_connections=_limit(connection))
+            if bounded:
+                _end_after(0)
+            return replace(answer, pending=_pending(connection))
     except Exception as error:  # drivers raise what they like; the preflight reports it
         return Answer(alias=alias, error=str(error).strip().partition("\n")[0] or type(error).__name__)
 

@@ -31,6 +31,22 @@ def bind(addresses: Sequence[str], umask: int) -> list[socket.socket]:
     return sockets
 
 
+def attempt(addresses: Sequence[str], umask: int) -> None:
+    """Bind the addresses and let them go again; a stale unix socket, which serving replaces, stays."""
+    for bound in bind([address for address in addresses if not _is_replaceable(address)], umask):
+        close(bound)
+
+
+def _is_replaceable(address: str) -> bool:
+    path = address.removeprefix("unix:")
+    if path == address:
+        return False
+    with suppress(OSError):
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+        return is_socket and not _answers(path) and os.access(os.path.dirname(path) or ".", os.W_OK)
+    return False
+
+
 def close(bound: socket.socket) -> None:
     """Close a listener and remove its unix path, unless somebody else's socket stands there by now."""
     name = bound.getsockname() if bound.family == socket.AF_UNIX else ""

@@ -13,8 +13,9 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 import django
@@ -40,6 +41,7 @@ from .runtime import hooks
 from .runtime.alive import Alive
 from .runtime.arbiter import ProdserveArbiter, given_slots
 from .runtime.logs import make_visible
+from .runtime.origins import ORIGINS
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
 from .status import board_path
 from .worker import ProdserveWorker
@@ -87,12 +89,20 @@ def _place(plan: Plan) -> Path | None:
 
 
 def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> None:
-    """Do what serving does up to the fork: try the address, collect, check, load, warm up."""
-    for bound in _bind(plan):
-        listeners.close(bound)
-    static = _introduce(plan, say, preflight())
-    check_project()
-    _load(plan, static, say)
+    """Do what serving does up to the fork: try the address, collect, check, load, warm up.
+
+    Nothing on disk is another thing afterwards: files are collected into a directory that is removed.
+    """
+    sys.dont_write_bytecode = True
+    check_certificate(plan.certfile.value, plan.keyfile.value)
+    listeners.attempt(plan.bind.value, plan.umask.value)
+    with ExitStack() as stack:
+        scratch = None
+        if plan.static_choice.mode == "collect":
+            scratch = Path(stack.enter_context(TemporaryDirectory(prefix="prodserve-check-")))
+        static = _introduce(plan, say, preflight(), scratch)
+        check_project()
+        _load(plan, static, say)
 
 
 def _bind(plan: Plan) -> list[socket.socket]:
@@ -100,9 +110,9 @@ def _bind(plan: Plan) -> list[socket.socket]:
     return listeners.bind(plan.bind.value, plan.umask.value)
 
 
-def _introduce(plan: Plan, say: Say, warnings: list[str]) -> StaticFiles:
+def _introduce(plan: Plan, say: Say, warnings: list[str], scratch: Path | None = None) -> StaticFiles:
     """Prepare the static files and say the few lines that come before the address."""
-    static = prepare_static(plan.static_choice, served_by=_workers_user(plan))
+    static = prepare_static(plan.static_choice, served_by=_workers_user(plan), scratch=scratch)
     for line in words_at_start(plan, describe(static), django.__version__):
         say(line)
     if plan.media.value:
@@ -288,6 +298,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         """Say where to look, now that somebody listens."""
         for line in self.alive.lines(preloaded=self.cfg.preload_app):
             self.say(f"warning: {line}")
+        ORIGINS.stop()
         seconds = time.monotonic() - self.started
         tls = bool(self.cfg.is_ssl)
         addresses = "  ".join(listeners.url(each, tls=tls) for each in self.sockets)

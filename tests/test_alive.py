@@ -115,7 +115,12 @@ def test_pairs_and_pipes_are_this_process_s_own() -> None:
 
 
 def test_threads_of_c_libraries_are_known_by_the_name_they_gave_themselves(tmp_path: Path) -> None:
-    named = {str(os.getpid()): "python", "999001": "python", "999002": "grpc_global_tim"}
+    named = {
+        str(os.getpid()): "python",
+        "999001": "python",
+        "999002": "grpc_global_tim",
+        "999003": "jemalloc_bg_thd",
+    }
     for task, name in named.items():
         (tmp_path / task).mkdir()
         (tmp_path / task / "comm").write_text(f"{name}\n")

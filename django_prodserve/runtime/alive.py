@@ -18,9 +18,11 @@ from types import CodeType, FrameType
 from typing import Any
 
 from ..failures import is_own, short
+from .origins import ORIGINS
 
 TASKS = Path("/proc/self/task")
 SYSTEM = ("/run/systemd/", "/dev/log")  # what a supervisor's journal and notices go through
+AWARE = {"jemalloc_bg_thd"}  # threads of libraries that start them anew in a fork by themselves
 START = "start it in a receiver of django_prodserve.signals.worker_started"
 OPEN = START.replace("start it", "open it")
 
@@ -42,7 +44,9 @@ class Alive:
             yield f"workers will not have the thread {name!r} of a C library: {OPEN}"
         for connection in connected():
             remedy = OPEN + _or_later(preloaded, connection in self.early_sockets)
-            yield f"workers would share the open connection to {connection[1]}: {remedy}"
+            opened = ORIGINS.of_socket(connection[0])
+            where = f" (opened in {opened})" if opened else ""
+            yield f"workers would share the open connection to {connection[1]}{where}: {remedy}"
 
 
 def _or_later(preloaded: bool, early: bool) -> str:
@@ -51,9 +55,15 @@ def _or_later(preloaded: bool, early: bool) -> str:
 
 
 def started_by(thread: threading.Thread) -> str:
-    """Return where the code lies that a thread runs: the project's own where it has any."""
+    """Return which line started a thread, and what it runs: the project's own where it has any.
+
+    Where nobody saw the start, where the code lies that it runs.
+    """
+    started = ORIGINS.of_thread(thread)
     codes = [*_functions(thread), *_frames(thread)]
     found = next((each for each in codes if is_own(each.co_filename)), codes[0] if codes else None)
+    if started:
+        return f" (started in {started}{f', to run {found.co_name}' if found else ''})"
     if found is None:
         return ""
     return f" ({found.co_name} in {short(found.co_filename)}, line {found.co_firstlineno})"
@@ -90,7 +100,8 @@ def foreign_threads(tasks: Path = TASKS) -> list[str]:
     with suppress(OSError):
         names = {task.name: (task / "comm").read_text().strip() for task in tasks.iterdir()}
     nameless = names.get(str(os.getpid()), "")
-    return sorted(name for task, name in names.items() if int(task) not in ours and name != nameless)
+    known = {nameless, *AWARE}
+    return sorted(name for task, name in names.items() if int(task) not in ours and name not in known)
 
 
 def connected() -> list[tuple[int, str]]:

@@ -10,15 +10,19 @@ import atexit
 import functools
 import gc
 import os
+import random
 import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from ..signals import worker_started
@@ -75,8 +79,21 @@ def freeze() -> None:
 
     4 x 4 threads, total PSS after load: 145 MB without preload, 114 with, 83 frozen, 74 warmed too.
     """
+    import_for_workers()
     gc.collect()
     gc.freeze()
+
+
+def import_for_workers() -> None:
+    """Import once what each worker would import for itself, for 0.9 MiB in every one of them."""
+    random.Random(b"")  # Gunicorn seeds in the worker; seeding with bytes loads a C module
+    if not settings.configured:
+        return
+    with suppress(ImportError, ImproperlyConfigured):  # then it is told where it is needed
+        for connection in connections.all():
+            connection.ops.compiler("SQLCompiler")
+            if connection.settings_dict["OPTIONS"].get("pool"):
+                import_module("psycopg_pool")
 
 
 def close_connections() -> None:
@@ -181,12 +198,11 @@ def guard(name: str, users: Hook, title: str) -> Hook:
 
 def heartbeat_directory() -> str:
     """Return where workers can touch their heartbeat file without waiting for a disk."""
-    for directory in ("/dev/shm", "/run", tempfile.gettempdir()):
-        try:
+    for candidate in ("/dev/shm", "/run", None):
+        with suppress(OSError):
+            directory = candidate or tempfile.gettempdir()  # which raises where it finds none
             with tempfile.TemporaryFile(dir=directory):
                 return directory
-        except OSError:
-            continue
     raise OSError("no directory is writable: /dev/shm, /run or the temporary directory is needed")
 
 

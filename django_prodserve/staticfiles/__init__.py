@@ -59,36 +59,43 @@ class StaticFiles:
         return StaticLayer(self.site, Security.from_settings(), application)
 
 
-def prepare_static(choice: StaticChoice, *, served_by: int | None = None) -> StaticFiles:
+def prepare_static(
+    choice: StaticChoice, *, served_by: int | None = None, scratch: Path | None = None
+) -> StaticFiles:
     """Collect where needed, point the settings at the files, and read them all in.
 
-    ``served_by`` is the user id of the workers, where it is not ours.
+    ``served_by`` is the user id of the workers, where it is not ours. With ``scratch`` nothing is written
+    anywhere else.
     """
     if choice.mode in ("off", "project"):
         return StaticFiles(choice=choice)
     started = time.perf_counter()
     try:
-        files = _prepare(choice, Storage.from_settings(), served_by)
+        files = _prepare(choice, Storage.from_settings(), served_by, scratch)
     except ImproperlyConfigured as error:
         raise ProdserveError(str(error), "Correct the STATIC_ and MEDIA_ settings.") from error
     return replace(files, seconds=time.perf_counter() - started)
 
 
-def _prepare(choice: StaticChoice, storage: Storage, served_by: int | None) -> StaticFiles:
+def _prepare(
+    choice: StaticChoice, storage: Storage, served_by: int | None, scratch: Path | None
+) -> StaticFiles:
     if choice.mode == "collect":
-        return _from_collected(choice, storage, served_by)
+        return _from_collected(choice, storage, served_by, scratch)
     if choice.mode == "root":
         return _from_root(choice, storage)
-    return _in_place(choice, storage, ())
+    return _in_place(choice, storage, (choice.warning,) if choice.warning else ())
 
 
-def _from_collected(choice: StaticChoice, storage: Storage, served_by: int | None) -> StaticFiles:
+def _from_collected(
+    choice: StaticChoice, storage: Storage, served_by: int | None, scratch: Path | None
+) -> StaticFiles:
     from .collect import CannotCollectError, collect, entry_at
     from .storage import use_storage
 
     entry = storage.ours() if choice.compressed else storage.entry
     try:
-        found = collect(entry, served_by=served_by)
+        found = collect(entry, served_by=served_by, scratch=scratch)
     except CannotCollectError as error:
         return _downgraded(choice, storage, str(error), FIX)
     except ImproperlyConfigured:

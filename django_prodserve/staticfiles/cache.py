@@ -24,8 +24,11 @@ STALE_BUILD = 3600.0  # a build takes seconds: what is older was interrupted
 STALE_PROJECT = 30 * 86400.0  # each release directory of a project is another project here
 
 
-def take(base: Path, directory: Path) -> list[str] | None:
-    """Hold a complete directory for as long as this server lives; return its lines, or None."""
+def take(base: Path, directory: Path, *, mark: bool = True) -> list[str] | None:
+    """Hold a complete directory for as long as this server lives; return its lines, or None.
+
+    ``mark`` it as used, so that it is pruned later than others.
+    """
     try:
         if not is_ours(base) or lock(directory, exclusive=False) is None:
             return None
@@ -36,9 +39,10 @@ def take(base: Path, directory: Path) -> list[str] | None:
         lines = [str(line) for line in note["warnings"]]
     except (OSError, ValueError, KeyError):
         return None
-    with contextlib.suppress(OSError):  # a read-only image: nothing is pruned there either
-        os.utime(directory)
-        os.utime(directory.parent)
+    if mark:
+        with contextlib.suppress(OSError):  # a read-only image: nothing is pruned there either
+            os.utime(directory)
+            os.utime(directory.parent)
     return lines
 
 

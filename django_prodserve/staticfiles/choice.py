@@ -35,6 +35,7 @@ class StaticChoice:
     url: str = ""
     root: str = ""
     compressed: bool = False
+    warning: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +167,8 @@ def _choose_source(storage: Storage, url: str, collect: bool) -> StaticChoice:
         return StaticChoice(mode="finders", why=why, url=url)
     if not is_writable():
         why = f"{state} and no directory is writable: files where they lie, {LOST}. {FIX}"
-        return StaticChoice(mode="finders", why=why, url=url)
+        warning = f"static files are served where they lie, {LOST}: no directory is writable. {FIX}"
+        return StaticChoice(mode="finders", why=why, url=url, warning=warning)
     how = "hashed and compressed" if storage.is_default else f"through {storage.kind.__name__}, compressed"
     why = f"{state}: collected into a private directory, {how}"
     return StaticChoice(mode="collect", why=why, url=url, compressed=storage.is_default)

@@ -130,9 +130,10 @@ def _stable(value: object) -> str:
     return str(value) if isinstance(value, os.PathLike) else type(value).__qualname__
 
 
-def collect(entry: dict[str, Any], *, served_by: int | None = None) -> Collected:
+def collect(entry: dict[str, Any], *, served_by: int | None = None, scratch: Path | None = None) -> Collected:
     """Return a complete directory for the storage ``entry``: one from an earlier start, or a new one.
 
+    A new one is made in ``scratch``, where that is given, and one from an earlier start is left as it is.
     Raises CannotCollectError where nothing can be written, and what the project's own storage raises.
     """
     sources, unreadable = list_sources()
@@ -140,11 +141,11 @@ def collect(entry: dict[str, Any], *, served_by: int | None = None) -> Collected
     place = Path(project_key() + ("-shared" if shared else ""), fingerprint(sources, entry))
     candidates = bases(served_by)
     for base in candidates:
-        lines = take(base, base / place)
+        lines = take(base, base / place, mark=scratch is None)
         if lines is not None:
             return _collected(base / place, False, unreadable + lines)
     reasons = []
-    for base in candidates:
+    for base in [scratch] if scratch else candidates:
         try:
             lines = build(
                 base,
@@ -155,7 +156,8 @@ def collect(entry: dict[str, Any], *, served_by: int | None = None) -> Collected
         except OSError as error:
             reasons.append(f"{error.filename or base}: {error.strerror or error}")
         else:
-            prune(base, base / place)
+            if scratch is None:
+                prune(base, base / place)
             return _collected(base / place, True, unreadable + lines)
     raise CannotCollectError("no directory could be written: " + "; ".join(reasons))
 

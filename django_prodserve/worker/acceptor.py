@@ -58,31 +58,38 @@ class Acceptor:
         if now < self.retry_at < math.inf:
             return
         self.retry_at = math.inf
-        if self._slot.connections >= self._most:
+        room = self._most - self._slot.connections
+        if room <= 0:
             self.retry_at = now + 10 * PATIENCE
             return
-        if self._left < 2 and not self._is_mine(has_slot):
-            self._left += 1
-            self.retry_at = now + PATIENCE
+        if self._left == 0 and not (has_slot and self._is_mine()):
+            self._left, self.retry_at = 1, now + PATIENCE
             return
-        anybody, late, self._left = self._left >= 2, self._left > 0, 0
-        for descriptor in self.listeners:
-            self._take(descriptor, AT_A_TIME if anybody else 1, now, late=late, arrived=arrived)
-            if self.retry_at == math.inf:
+        most = min(room, AT_A_TIME) if self._left else 1
+        before = self._slot.connections
+        left = [self._take(descriptor, most, now, arrived) for descriptor in self.listeners]
+        if self._left and any(left):
+            took_none = self._slot.connections == before
+            self._left, self.retry_at = 2 if took_none else 1, min(self.retry_at, now + PATIENCE)
+        elif self.retry_at == math.inf:
+            self._left = 0
+            for descriptor in self.listeners:
                 self._poller.arm(descriptor, READ)
 
-    def _is_mine(self, has_slot: bool) -> bool:
+    def _is_mine(self) -> bool:
+        """Say whether no other worker has fewer connections: of those with a free slot, or late of all."""
         slot = self._slot
-        threads, mine = slot.threads, slot.connections
-        if self._left:
-            return all(mine <= connections + 1 for connections, _ in self._board.peers(slot))
-        return has_slot and all(
-            busy >= threads or mine <= connections + 1 for connections, busy in self._board.peers(slot)
+        threads, mine, late = slot.threads, slot.connections, self._left > 0
+        return all(
+            mine <= connections + 1 for connections, busy in self._board.peers(slot) if late or busy < threads
         )
 
-    def _take(self, descriptor: int, most: int, now: float, *, late: bool, arrived: Arrived) -> None:
-        listener = self.listeners[descriptor]
+    def _take(self, descriptor: int, most: int, now: float, arrived: Arrived) -> bool:
+        """Take up to so many; say whether some may be left."""
+        listener, late = self.listeners[descriptor], self._left > 0
         for _ in range(most):
+            if self._left == 1 and not self._is_mine():
+                return True
             try:
                 sock, peer = listener.accept()
             except OSError as error:
@@ -90,8 +97,9 @@ class Acceptor:
                     self.retry_at = now + SHORTAGE
                 elif error.errno not in GONE:
                     raise
-                return
+                return False
             arrived(sock, peer, descriptor, now, waited_in_kernel(sock) if late else 0.0)
+        return True
 
     def drain(self, arrived: Arrived, now: float) -> None:
         """Close; where nobody else serves, take what the kernel has accepted first: nobody may be reset."""
@@ -100,7 +108,7 @@ class Acceptor:
             self._poller.forget(descriptor)
             with suppress(OSError):
                 if is_last:
-                    self._take(descriptor, MANY, now, late=False, arrived=arrived)
+                    self._take(descriptor, MANY, now, arrived)
             listener.close()
         self.listeners.clear()
         self.retry_at = math.inf

@@ -6,8 +6,10 @@ gives it back. Between the two nobody else reads or writes its attributes.
 
 from __future__ import annotations
 
+import fcntl
 import math
 import socket
+import termios
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
@@ -98,6 +100,11 @@ class Connection:
         except OSError as error:
             raise ClientGoneError(*error.args) from error
 
+    def holds_unread(self) -> bool:
+        """Say whether bytes are here that nobody has read: to close would cut off our answer."""
+        count = fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4))
+        return bool(self.buffer) or count != bytes(4)
+
     def is_gone(self) -> bool:
         """Say whether the client has hung up. One that has only stopped sending looks the same."""
         try:
@@ -110,7 +117,7 @@ class Connection:
     def forget_request(self) -> None:
         """Let go of what belonged to the request that is over; what it said of the connection is kept."""
         if self.request is not None:
-            self.client_closes = self.request.should_close()
+            self.client_closes = self.request.should_close() and not self.request.must_close
         if self.body is not None:
             with suppress(OSError):
                 self.body[0].close()

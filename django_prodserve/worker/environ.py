@@ -54,7 +54,9 @@ class Environs:
         if self.by_host:
             _name_server(environ)
         path = request.path
-        script = environ.get("HTTP_SCRIPT_NAME", environ["SCRIPT_NAME"])
+        script = self.base["SCRIPT_NAME"]
+        if "HTTP_SCRIPT_NAME" in environ:  # Script-Name is another header, and nobody's
+            script = next((value for name, value in request.headers if name == "SCRIPT_NAME"), script)
         if script:
             if not path.startswith(script):
                 raise ConfigurationProblem(

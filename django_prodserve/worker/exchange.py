@@ -79,8 +79,8 @@ class Runner:
         self._streams, self._slot, self._sampler = streams, slot, Sampler(slot)
         self._before, self._after = _hook(worker, "pre_request"), _hook(worker, "post_request")
 
-    def run(self, connection: Connection, row: int, started: float, *, must_close: bool) -> tuple[bool, int]:
-        """Return whether the connection can be kept, and the status; ClientGoneError where it is lost."""
+    def run(self, connection: Connection, row: int, started: float, *, must_close: bool) -> bool:
+        """Return whether the connection can be kept; raise ClientGoneError where it is lost."""
         request = connection.request
         assert request is not None
         slot, worker = self._slot, self._worker
@@ -99,7 +99,7 @@ class Runner:
                 close = getattr(result, "close", None)
                 if close is not None:
                     close()
-            return not answer.should_close, answer.status_code
+            return not answer.should_close
         except ClientGoneError:
             raise
         except BaseException as error:  # what the application raises costs this request, not the thread
@@ -115,7 +115,7 @@ class Runner:
             if self._after:
                 self._guarded(environ, answer)
 
-    def _failed(self, connection: Connection, answer: Answer, error: BaseException) -> tuple[bool, int]:
+    def _failed(self, connection: Connection, answer: Answer, error: BaseException) -> bool:
         from .replies import refusal, reply
 
         interrupted = isinstance(error, RequestTimeout)
@@ -129,7 +129,7 @@ class Runner:
         answer.status_code = 504 if interrupted else 500
         told = reply("504 Gateway Timeout") if interrupted else refusal(self._worker, connection, error)
         answer.send(told, True)
-        return False, 500
+        return False
 
     def _guarded(self, environ: dict[str, Any], answer: Answer) -> None:
         with suppress(Exception):

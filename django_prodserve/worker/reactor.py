@@ -203,7 +203,7 @@ class Reactor:
     def settle(self, connection: Connection, now: float, *, keep: bool) -> bytes | None:
         """A response has left. Return what is behind its request already; else wait for more, or close."""
         if not keep:
-            self.close(connection, now, politely=not connection.client_closes)
+            self.close(connection, now, politely=not connection.client_closes or connection.holds_unread())
             return None
         connection.state, connection.due = IDLE, now + self.keep_alive
         if connection.buffer:
@@ -232,7 +232,7 @@ class Reactor:
 
     def close(self, connection: Connection, now: float, *, politely: bool) -> None:
         """Say that nothing follows; politely: close when the client has, lest a reset cuts off our last."""
-        if politely or connection.buffer:
+        if politely:
             with suppress(OSError):
                 connection.sock.shutdown(SHUT_WR)
                 connection.buffer = b""

@@ -7,16 +7,26 @@ asks for more, ``NeedMoreError`` says so, and everything is kept for the next ti
 from __future__ import annotations
 
 import io
+import re
 from typing import IO, Any
 
 from gunicorn.http import body, message
-from gunicorn.http.errors import InvalidHeader, InvalidRequestLine, LimitRequestHeaders, ObsoleteFolding
+from gunicorn.http.errors import (
+    InvalidChunkSize,
+    InvalidHeader,
+    InvalidRequestLine,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    NoMoreData,
+    ObsoleteFolding,
+)
 from gunicorn.http.unreader import Unreader
 
 from . import limits
 from .spool import Spool
 
 HEAD_END = b"\r\n\r\n"
+SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;|\r\n)")
 
 
 class NeedMoreError(Exception):
@@ -27,6 +37,8 @@ class ParserSettings:
     """What Gunicorn's parser reads of its Config, as plain attributes: Config takes 0.3 us for each."""
 
     proxy_protocol: str
+    limit_request_line: int
+    http_parser: str
 
     NAMES = (
         *("limit_request_line", "limit_request_fields", "limit_request_field_size", "http_parser"),
@@ -49,6 +61,7 @@ class ParserSettings:
         self.longest_line = line + 4  # an empty line may come before it
         self.longest_head = line + fields * (size + 2) + 8
         self.uses_c = message._check_fast_parser(config)
+        self.http_parser = "python"  # the question costs 0.5 us a request, and is answered
 
 
 class Buffered(Unreader):  # type: ignore[misc]  # Gunicorn has no types
@@ -76,12 +89,28 @@ class Head(message.Request):  # type: ignore[misc]  # Gunicorn has no types
 
     def __init__(self, settings: ParserSettings, data: bytes, peer: Any, number: int) -> None:
         source = Buffered(data)
+        self.length: int | None = 0
         super().__init__(settings, source, peer, number)
-        reader = self.body.reader
-        self.length: int | None = None if isinstance(reader, body.ChunkedReader) else reader.length
         self.rest = source.data
         """What came behind the head."""
-        if self.version >= (1, 1) and not any(name == "HOST" for name, _ in self.headers):
+
+    def parse(self, unreader: Buffered) -> bytes:
+        """Parse as Gunicorn's ``Request`` does, with the parser that was chosen at the start."""
+        settings, data = self.cfg, bytearray(unreader.read())
+        if settings.proxy_protocol != "off" and self.req_number == 1:
+            data = self._handle_proxy_protocol(unreader, data, settings.proxy_protocol)
+        parse = self._parse_fast if settings.uses_c else self._parse_python
+        rest: bytes = parse(unreader, data)
+        return rest
+
+    def set_body_reader(self) -> None:
+        """Let Gunicorn judge the framing where there is any, and ask for a Host."""
+        names = [name for name, _ in self.headers]
+        if "CONTENT-LENGTH" in names or "TRANSFER-ENCODING" in names:
+            super().set_body_reader()
+            reader = self.body.reader
+            self.length = None if isinstance(reader, body.ChunkedReader) else reader.length
+        if "HOST" not in names and self.version >= (1, 1):
             raise InvalidHeader("HTTP/1.1 needs a Host header", req=self)
 
     def _peer_trusted_for_forwarded(self) -> Any:
@@ -95,20 +124,11 @@ def read_head(settings: ParserSettings, data: bytes, seen: int, peer: Any, numbe
     What Gunicorn refuses raises its exception, as soon as that is certain.
     """
     end = data.find(HEAD_END, max(0, seen - 3))
-    if (
-        end < 0
-        and not (number == 1 and settings.proxy_protocol != "off")
-        and not _is_hopeless(settings, data)
-    ):
-        raise NeedMoreError
+    if end < 0 and not (number == 1 and settings.proxy_protocol != "off"):
+        _judge_incomplete(settings, data)
     if settings.uses_c:
         _check_for_c(data[: end + 4] if end >= 0 else data)
-    try:
-        return Head(settings, data, peer, number)
-    except NeedMoreError:
-        if len(data) > settings.longest_head:
-            raise LimitRequestHeaders("max buffer headers") from None
-        raise
+    return Head(settings, data, peer, number)
 
 
 def _check_for_c(head: bytes) -> None:
@@ -122,11 +142,15 @@ def _check_for_c(head: bytes) -> None:
         raise InvalidRequestLine(line.decode("latin-1"))
 
 
-def _is_hopeless(settings: ParserSettings, data: bytes) -> bool:
-    """Say whether the parser would refuse what is here of a head: it never becomes complete."""
+def _judge_incomplete(settings: ParserSettings, data: bytes) -> None:
+    """Raise NeedMoreError for the start of a head, and refuse what can never become one."""
     if len(data) > settings.longest_line and b"\r\n" not in data[2 : settings.longest_line]:
-        return True
-    return len(data) > settings.longest_head or data.count(b"\n") != data.count(b"\r\n")
+        raise LimitRequestLine(len(data), settings.limit_request_line)
+    if len(data) > settings.longest_head:
+        raise LimitRequestHeaders("max buffer headers")
+    if data.count(b"\n") == data.count(b"\r\n"):
+        raise NeedMoreError
+    # A bare LF: the parser says what it thinks of it.
 
 
 class FixedBody:
@@ -207,13 +231,10 @@ class ChunkedBody:
             return True
         if self._trailers:
             return line == b"\r\n" or len(line) > self.head.limit_request_field_size
-        digits = line.partition(b";")[0].strip()
-        try:
-            size = int(digits, 16)
-        except ValueError:
+        digits = SIZE.match(line)
+        if digits is None:
             return True
-        if size < 0 or len(digits) > 16:
-            return True
+        size = int(digits[1], 16)
         self._trailers = size == 0
         self._in_data = size + 2 if size else 0
         self.size += size
@@ -223,8 +244,11 @@ class ChunkedBody:
         """Return the body, decoded, and its length; raise what Gunicorn's reader raises."""
         decoded = Spool(limits.BODY_IN_MEMORY)
         reader = body.ChunkedReader(self.head, _FileSource(self.spool.rewound()))
-        while piece := reader.read(limits.RECEIVE):
-            decoded.write(piece)
+        try:
+            while piece := reader.read(limits.RECEIVE):
+                decoded.write(piece)
+        except NoMoreData:
+            raise InvalidChunkSize(b"the framing of the body is wrong") from None
         self.spool.file.close()
         return decoded.rewound(), decoded.size
 
@@ -237,4 +261,4 @@ class _FileSource(Unreader):  # type: ignore[misc]  # Gunicorn has no types
         self.file = file
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        return self.file.read(max(size_hint or 0, io.DEFAULT_BUFFER_SIZE))
+        return self.file.read(min(max(size_hint or 0, io.DEFAULT_BUFFER_SIZE), limits.MIB))

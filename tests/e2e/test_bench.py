@@ -10,16 +10,12 @@ from pathlib import Path
 
 COMPARE = Path(__file__).parent.parent / "bench" / "compare.py"
 BEHAVIOUR = COMPARE.with_name("behaviour.py")
+# Enough to run all that the scenarios are made of; a figure of each.
 FIGURES = {
-    "balance": "of 320",
     "slowmix": "p99 ms",
-    "cpu-tail": "p99 ms",
     "overload-waiting": "goodput",
-    "burst": "asked",
     "idle": "KiB each",
-    "recycle": "requests",
     "kill": "lost for each",
-    "soak": "descriptors grew",
 }
 
 

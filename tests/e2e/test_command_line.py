@@ -40,7 +40,7 @@ WRONG: list[tuple[list[str], dict[str, str], str]] = [
     (["--bind", "unix:" + "/x" * 70], {}, "the kernel allows 107"),
     (["--worker-class", "gunicorn.workers.UvicornWorker"], {}, "serves ASGI"),
     (["--worker-class", "eventlet"], {}, "is not supported"),
-    (["--worker-class", "sync", "--threads", "4"], {}, "--worker-class gthread"),
+    (["--worker-class", "sync", "--threads", "4"], {}, "leave one of them out"),
     (["--trusted-proxies", "10.0.0.5/8"], {}, "10.0.0.0/8"),
     (["--trusted-proxies", "everyone"], {}, "everyone"),
     (["--trusted-hops", "0"], {}, "--trusted-hops is '0'"),
@@ -187,6 +187,32 @@ def test_a_broken_project_is_one_message(
             settings.read_text().replace('"django_prodserve",', '"django_prodserve", "shop.apps.X",')
         )
     ended = run(*COMMANDS["-m"], "--bind", "127.0.0.1:0", env=env(), cwd=site)
+    assert ended.returncode == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert len(ended.stderr.splitlines()) <= 2, ended.stderr
+    for each in words:
+        assert each in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("shop/urls.py", "from . import missing\n", ["missing", "urls.py, line 1"]),
+        ("shop/views.py", "def index(request)\n", ["SyntaxError", "views.py, line 1: def index(request)"]),
+        ("shop/views.py", "import json\nimport no_such\n", ["no_such", "views.py, line 2: import no_such"]),
+        ("shop/wsgi.py", "raise RuntimeError('wsgi broke')\n", ["wsgi broke", "wsgi.py, line 1"]),
+    ],
+)
+@pytest.mark.parametrize("action", ["serve", "check"])
+def test_what_settings_do_not_load_is_one_message_under_manage_py_too(
+    env: Any, tmp_path: Path, file: str, text: str, words: list[str], action: str
+) -> None:
+    site = copy_site(tmp_path)
+    if file == "shop/views.py":
+        urls = site / "shop" / "urls.py"
+        urls.write_text(f"from . import views\n{urls.read_text()}")
+    (site / file).write_text(text)
+    ended = run(*COMMANDS["manage.py"], action, "--bind", "127.0.0.1:0", env=env(), cwd=site)
     assert ended.returncode == 1, ended.stderr
     assert "Traceback" not in ended.stderr
     assert len(ended.stderr.splitlines()) <= 2, ended.stderr

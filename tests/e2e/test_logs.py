@@ -302,3 +302,27 @@ def test_check_says_the_same_of_a_broken_warm_up(env: Any, tmp_path: Path) -> No
     ended = run("manage.py", "prodserve", "check", "--bind", "127.0.0.1:0", env=env(), cwd=site)
     assert len(lines(ended.stdout, "^warning: the warm-up .*shop/tenants.py, line 6")) == 1
     assert "Traceback" not in ended.stdout + ended.stderr
+
+
+SLASHES = """
+
+def middleware(get_response):
+    def handle(request):
+        request.path = request.path_info = f"{request.path_info.rstrip('/')}/"
+        return get_response(request)
+
+    return handle
+"""
+
+
+@pytest.mark.parametrize("path", ["/nowhere?page=1", "/nowhere"])
+def test_a_warm_up_leaves_no_line_whatever_becomes_of_its_path(env: Any, tmp_path: Path, path: str) -> None:
+    site = copy_site(tmp_path)
+    (site / "shop" / "slashes.py").write_text(SLASHES)
+    settings = site / "shop" / "settings.py"
+    settings.write_text(settings.read_text() + 'MIDDLEWARE.insert(0, "shop.slashes.middleware")\n')
+    loud = logging_setting(root=CONSOLE)
+    with serving("--warmup", path, env=env(LOGGING=loud), cwd=site) as server:
+        assert "Not Found" not in server.output
+        assert server.get("/elsewhere").status == 404
+        server.wait_for("Not Found: /elsewhere/")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .serving import run, serving
+from .serving import copy_site, run, serving
 
 COMMAND = ("manage.py", "prodserve")
 MIDDLEWARE = [
@@ -119,3 +121,45 @@ def test_local_is_refused_in_public(env: Any, flags: list[str], extra: dict[str,
 def test_local_in_the_settings_counts_too(env: Any) -> None:
     ended = run(*COMMAND, "plan", "--json", env=env(DEBUG=True, PRODSERVE={"LOCAL": True}))
     assert json.loads(ended.stdout)["decisions"]["bind"]["value"] == ["127.0.0.1:8000"]
+
+
+def tree(*places: Path) -> dict[str, tuple[int, int, int, int]]:
+    """Return kind, inode, size and date of all that lies in these directories, and of themselves."""
+    found = {}
+    for place in places:
+        for path in (place, *place.rglob("*")):
+            facts = path.lstat()
+            found[str(path)] = facts.st_mode, facts.st_ino, facts.st_size, facts.st_mtime_ns
+    return found
+
+
+@pytest.mark.parametrize("served_before", [False, True])
+def test_check_changes_nothing(env: Any, tmp_path: Path, served_before: bool) -> None:
+    """Neither the cache, nor the project and its bytecode, nor a stale socket that serving would replace."""
+    site = copy_site(tmp_path)
+    places = [tmp_path / name for name in ("cache", "home", "tmp", "run")]
+    for place in places:
+        place.mkdir()
+    names = ("XDG_CACHE_HOME", "HOME", "TMPDIR")
+    environ = env(dict(zip(names, map(str, places), strict=False)))
+    run("manage.py", "migrate", "-v0", env=environ, cwd=site)
+    if served_before:
+        with serving(env=environ, cwd=site) as server:
+            assert server.get("/").status == 200
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(tmp_path / "run" / "shop.sock"))
+    (site / "shop" / "fresh.py").write_text("compiled = True\n")  # nobody has imported this one
+    urls = site / "shop" / "urls.py"
+    urls.write_text(f"from . import fresh\n{urls.read_text()}")
+    before = tree(site, *places)
+    assert any("django-prodserve" in path for path in before) is served_before
+    bind = ("--bind", "127.0.0.1:0", "--bind", f"unix:{tmp_path}/run/shop.sock")
+    ended = run(*COMMAND, "check", *bind, "--bind", f"unix:{tmp_path}/run/new.sock", env=environ, cwd=site)
+    assert ended.returncode == 0, ended.stderr
+    assert "br + gzip, cached for a year" in ended.stdout
+    del before[str(tmp_path / "tmp")], before[str(tmp_path / "run")]  # what came and went leaves a date
+    after = tree(site, *places)
+    assert {path: facts for path, facts in after.items() if facts != before.get(path)} == {
+        path: after[path] for path in (str(tmp_path / "tmp"), str(tmp_path / "run"))
+    }
+    assert before.keys() <= after.keys()
