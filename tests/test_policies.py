@@ -159,6 +159,7 @@ def test_failing_workers_are_tried_less_and_less_often() -> None:
         (End(code=0, recycles=True), None, ""),
         (End(code=0, recycles=True, served=False), "boot", "exit code 0"),
         (End(code=None, number=signal.SIGKILL, ours=True), None, ""),
+        (End(code=None, number=signal.SIGKILL, ours=True, out_of_memory=True), "out of memory", "kernel"),
     ],
 )
 def test_why_a_worker_has_ended(end: End, reason: str | None, words: str) -> None:

@@ -217,7 +217,7 @@ class ProdserveArbiter(Arbiter):  # type: ignore[misc]
             ours=bool(member.leaving) or self.stopping,
             served=member.served,
             recycles=bool(self.cfg.max_requests),
-            out_of_memory=number == signal.SIGKILL and self.tick.memory.was_killer(),
+            out_of_memory=number == signal.SIGKILL and not member.killed and self.tick.memory.was_killer(),
         )
 
     def _failed_early(self, member: Member, status: int, now: float) -> None:

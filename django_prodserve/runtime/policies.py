@@ -179,19 +179,19 @@ class End:
     recycles: bool = False
     """Whether Gunicorn's own workers end by themselves after max_requests."""
     out_of_memory: bool = False
-    """Whether the kernel has killed a process of ours for memory that is not accounted for yet."""
+    """Whether it was killed by the kernel for memory, which may happen to one that is leaving, too."""
 
 
 def why_it_ended(end: End) -> Verdict | None:
     """Return why a worker has ended that nobody had asked to; None if there is nothing to say."""
-    if end.ours or (end.served and end.recycles and end.code == 0):
-        return None
-    if end.number == signal.SIGKILL and end.out_of_memory:
+    if end.out_of_memory:
         return Verdict(
             "out of memory",
             "was killed by the kernel: the memory limit is reached. Use fewer workers (--workers) or "
             "threads, give it more memory, or find what grows: prodserve status shows each worker's memory",
         )
+    if end.ours or (end.served and end.recycles and end.code == 0):
+        return None
     if end.number == signal.SIGKILL:
         return Verdict("killed", "was killed with SIGKILL, not by this server and not for memory")
     if end.number:
