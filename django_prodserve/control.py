@@ -137,7 +137,12 @@ Say = Callable[[str], object]
 def act(action: str, binds: Sequence[str] | None, say: Say) -> None:
     """Reload or stop the server of the project that this command belongs to; wait for the outcome."""
     server = find_here(binds)
-    {"reload": reload, "stop": stop}[action](server, say)
+    try:
+        {"reload": reload, "stop": stop}[action](server, say)
+    except KeyboardInterrupt:
+        raise ProdserveError(
+            f"Not waited for: the server (pid {server.pid}) has been told to {action}."
+        ) from None
 
 
 def find_here(binds: Sequence[str] | None) -> Running:
@@ -153,11 +158,15 @@ def find_here(binds: Sequence[str] | None) -> Running:
 
 
 def logical_directory() -> str:
-    """Return the working directory as it was typed: a link on the way may lead elsewhere later."""
-    typed = os.environ.get("PWD", "")
-    with contextlib.suppress(OSError):
-        if os.path.isabs(typed) and os.path.samefile(typed, "."):
-            return typed
+    """Return the working directory as it was typed: a link on the way may lead elsewhere later.
+
+    Shells say it in PWD; a supervisor may not, but it names the interpreter or manage.py by their full path.
+    """
+    typed = [Path(word) for word in sys.orig_argv[:8] if os.path.isabs(word)]
+    for each in (os.environ.get("PWD", ""), *(str(parent) for path in typed for parent in path.parents)):
+        with contextlib.suppress(OSError):
+            if os.path.isabs(each) and os.path.samefile(each, "."):
+                return each
     return os.getcwd()
 
 

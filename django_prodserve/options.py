@@ -6,33 +6,12 @@ reference in the README. resolve.py fills the rows. Standard library alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from . import parsers
-
-
-def option(
-    default: Any,
-    parse: Callable[[Any], Any],
-    help: str,
-    *,
-    metavar: str = "",
-    why: str = "",
-    gunicorn: str = "",
-    short: str = "",
-) -> Any:
-    """Declare one option. ``why`` defends the default; ``gunicorn`` is the name of its setting there."""
-    metadata = {
-        "parse": parse,
-        "help": help,
-        "metavar": metavar,
-        "why": why,
-        "gunicorn": gunicorn,
-        "short": short,
-    }
-    return field(default=default, metadata=metadata)
+from .option_row import option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,15 @@ import json
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 RECORD = "server.json"
 PREFIX = "prodserve-"
+
+OLD = 3600.0  # seconds
 
 Record = dict[str, Any]
 
@@ -41,7 +44,7 @@ def create(directory: str, program: str) -> Path:
         with contextlib.suppress(OSError):
             ours = base / f"{PREFIX}{uid}"
             _make_private(ours)
-            _remove_stale(ours)
+            _remove_stale(ours, _key(directory, program))
             place = ours / name
             with contextlib.suppress(FileNotFoundError):
                 remove(place)  # left by somebody who had our pid
@@ -84,6 +87,15 @@ def running() -> Iterator[tuple[Path, Record]]:
             record = read(place)
             if record is not None and is_alive(record):
                 yield place, record
+
+
+def left_behind() -> Iterator[Record]:
+    """Yield the records of this user's servers that were killed."""
+    for ours in _private_directories():
+        for place in ours.iterdir():
+            record = read(place)
+            if record is not None and not is_alive(record):
+                yield record
 
 
 def is_alive(record: Mapping[str, Any]) -> bool:
@@ -157,9 +169,15 @@ def _make_private(directory: Path) -> None:
         raise PermissionError(errno.EACCES, "is not writable", str(directory))
 
 
-def _remove_stale(ours: Path) -> None:
-    """Remove the places of servers that have ended without a word."""
+def _remove_stale(ours: Path, key: str) -> None:
+    """Remove the places of servers that were killed: our predecessors', and others' that are old.
+
+    Another project's next start looks for what its own predecessor left.
+    """
     for place in ours.iterdir():
+        with contextlib.suppress(OSError):
+            if not place.name.startswith(key) and time.time() - place.stat().st_mtime < OLD:
+                continue
         record = read(place)
         pid = place.name.rpartition("-")[2]
         # A server that is just starting has a place and no record yet.

@@ -44,6 +44,13 @@ def clients(server: Server, path: str = "/", count: int = 2) -> Iterator[list[ob
             thread.join()
 
 
+def is_alive(pid: int) -> bool:
+    """Say whether a process has not ended, not even as a zombie."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def trouble(tmp_path: Path, *what: str) -> Path:
     """Make the directory where files tell the workers what to do wrong."""
     directory = tmp_path / "trouble"
@@ -87,11 +94,13 @@ def test_workers_that_cannot_boot_again_do_not_stop_a_site(env: Any, tmp_path: P
 def test_a_server_that_cannot_start_any_worker_ends(env: Any, tmp_path: Path) -> None:
     directory = trouble(tmp_path)
     hooks = {"GUNICORN": {"post_fork": "shop.hooks.post_fork"}}
-    settings = env({"TROUBLE": str(directory)}, PRODSERVE=hooks)
+    # Where something else starts it again.
+    settings = env({"TROUBLE": str(directory), "KUBERNETES_SERVICE_HOST": "10.0.0.1"}, PRODSERVE=hooks)
     with serving("--workers", "2", env=settings) as server:
-        server.workers(2)
+        assert server.get("/").status == 200
+        pids = server.workers(2)
         (directory / "fail at boot").touch()
-        for pid in server.workers(2):
+        for pid in pids:
             os.kill(pid, signal.SIGKILL)
         server.wait_for("No worker serves after 6 tries", patience=40)
         assert server.process.wait(timeout=10) == 3
@@ -118,15 +127,12 @@ def test_more_and_fewer_workers_on_request(env: Any) -> None:
 
 @pytest.mark.parametrize("flags", [["--max-lifetime", "3s"], ["--max-requests", "100"]], ids=" ".join)
 def test_recycling_never_leaves_fewer_workers(env: Any, flags: list[str]) -> None:
-    def serving_now(server: Server) -> int:
-        return len([p for p in psutil.Process(server.process.pid).children() if p.status() != "zombie"])
-
     with serving("--workers", "2", *flags, env=env()) as server, clients(server) as answers:
         before = {*server.workers(2)}
         seen: list[int] = []
 
         def all_new() -> bool:
-            seen.append(serving_now(server))
+            seen.append(len([pid for pid in server.workers() if is_alive(pid)]))
             return not before & {*server.workers()}
 
         until(all_new)
