@@ -12,7 +12,7 @@ import sys
 from typing import NoReturn
 
 from . import early, env_file
-from .command_line import CONTROL, WINDOWS, chosen_action, control_parser
+from .command_line import CONTROL, LOOKING, WINDOWS, chosen_action, control_parser
 from .errors import ProdserveError
 
 
@@ -21,8 +21,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     if sys.platform == "win32":
         _fail(WINDOWS, 1)
-    if set(CONTROL) & set(arguments):
-        _act_on_the_running_server(arguments)
+    if {*CONTROL, *LOOKING} & set(arguments):
+        _turn_to_the_running_server(arguments)
     from .management.commands.prodserve import Command
 
     command = Command()
@@ -44,20 +44,24 @@ def main(argv: list[str] | None = None) -> None:
     command.run_from_argv([*program, *arguments])
 
 
-def _act_on_the_running_server(arguments: list[str]) -> None:
-    """Reload or stop without Django: quickly, and also while the settings are broken. Ends the process."""
+def _turn_to_the_running_server(arguments: list[str]) -> None:
+    """Act without Django: quickly, and also while the settings are broken. Ends the process."""
     early.hand_over()
     try:
         parsed = control_parser("python -m django_prodserve").parse_args(arguments)
         action = chosen_action(parsed.action)
-        if action not in CONTROL:
+        if action not in (*CONTROL, *LOOKING):
             return  # the word stood somewhere else, such as behind --bind
     except ProdserveError as error:
         _fail(str(error), 2)
-    from . import control
+    from . import control, status
 
+    bind = getattr(parsed, "bind", None)
     try:
-        control.act(action, getattr(parsed, "bind", None), print)
+        if action in LOOKING:
+            status.act(action, bind, print, as_json=getattr(parsed, "json", False))
+        else:
+            control.act(action, bind, print)
     except ProdserveError as error:
         _fail(str(error), 1)
     sys.exit(0)

@@ -21,12 +21,13 @@ ACTIONS = {
     "check": "load, warm up and try the address; exit 1 on what would stop serving",
     "reload": "serve new code, settings and environment without losing a request; exit 1 if they are broken",
     "stop": "let running requests finish and stop the server",
+    "status": "what the running server does, worker by worker; --json for scripts",
+    "dump": "the stack of every thread of the running server with its request; nothing is stopped",
 }
 CONTROL = ("reload", "stop")
+LOOKING = ("status", "dump")
 """Actions on the running server; they need no project, only where it lies."""
 LATER = {
-    "status": "look at the processes with `ps`",
-    "dump": "use `py-spy dump`",
     "export": "use `prodserve plan --gunicorn-conf`",
 }
 
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = "; ".join(f"{name}: {text}" for name, text in ACTIONS.items())
     parser.add_argument("action", nargs="*", default=[], metavar="ACTION", help=actions)
     parser.add_argument(
-        "--json", action="store_true", default=argparse.SUPPRESS, help="With plan: print JSON."
+        "--json", action="store_true", default=argparse.SUPPRESS, help="With plan and status: print JSON."
     )
     parser.add_argument(
         "--gunicorn-conf",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .decision import Decision
     from .plan import Plan
 
-_SECONDS = {"timeout", "graceful_timeout", "keep_alive", "wait_for_db"}
+_SECONDS = {"timeout", "slow", "max_lifetime", "graceful_timeout", "keep_alive", "wait_for_db"}
 
 
 def explain(plan: Plan, *, details: bool = False) -> str:

@@ -49,7 +49,7 @@ class Footprint:
 
 
 def read_memory(process: Path = Path("/proc/self")) -> Reading:
-    """Return this process's PSS and private memory, or its RSS where the kernel shows no more."""
+    """Return a process's PSS and private memory, or its RSS where the kernel shows no more."""
     try:
         lines = (process / "smaps_rollup").read_text().splitlines()
         sizes = {words[0]: int(words[1]) * KIB for words in map(str.split, lines) if words[-1] == "kB"}
@@ -57,7 +57,11 @@ def read_memory(process: Path = Path("/proc/self")) -> Reading:
     except (OSError, LookupError, ValueError):
         import psutil  # 1.4 MiB that most servers need not have
 
-        return Reading(psutil.Process().memory_info().rss, None)
+        pid = int(process.name) if process.name.isdecimal() else None
+        try:
+            return Reading(psutil.Process(pid).memory_info().rss, None)
+        except psutil.Error as error:
+            raise ProcessLookupError(f"{process} is gone") from error
 
 
 def measure(request: Callable[[], object]) -> Footprint:

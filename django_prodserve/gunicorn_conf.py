@@ -124,6 +124,8 @@ def _reasons(plan: Plan) -> Iterator[tuple[str, str]]:
         name = row.metadata.get("gunicorn")
         if name and name not in FIXED:
             yield name, _why(plan, row.name)
+    sync = plan.worker_class.value == "sync"
+    yield "timeout", _why(plan, "timeout") if sync else "a heartbeat: whether Python still runs in a worker"
     for name, sourced in plan.gunicorn.items():
         yield name, sourced.source
 
@@ -141,6 +143,8 @@ def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
         "trusted_hops": "" if plan.trusted_hops.value is None else str(plan.trusted_hops.value),
         "queue_timeout": f"{plan.queue_timeout.value:g}",
         "max_body": "" if plan.max_body.value is None else str(plan.max_body.value),
+        "timeout": f"{plan.timeout.value:g}",
+        "slow": f"{plan.slow.value:g}",
         "warmup": plan.warmup.value,
         "static": "on" if plan.static.value != "off" else "off",
         "collect": "on" if plan.collect.value else "off",

@@ -20,6 +20,9 @@ DECIDED_BY_LAYERS: dict[str, Any] = {
     "forwarder_headers": "",
 }
 
+HEARTBEAT = 20
+"""Seconds without a turn of a worker's event loop after which it is replaced: it serves nobody meanwhile."""
+
 
 def gunicorn_settings(plan: Plan) -> dict[str, Any]:
     """Return every setting that differs from Gunicorn's defaults, but for the hooks of ours."""
@@ -30,6 +33,8 @@ def gunicorn_settings(plan: Plan) -> dict[str, Any]:
     kind = "StatsdLogger" if "statsd_host" in plan.gunicorn else "Logger"
     settings["logger_class"] = f"django_prodserve.runtime.logs.{kind}"
     settings["proc_name"] = f"prodserve {plan.settings.value}"
+    # With threads the heartbeat only tells that Python runs; sync has nothing else to end a request with.
+    settings["timeout"] = math.ceil(plan.timeout.value) if plan.worker_class.value == "sync" else HEARTBEAT
     # Its default place fails in containers without HOME, and a second server would steal it.
     settings["control_socket_disable"] = True
     if not plan.preload.value:

@@ -6,33 +6,12 @@ reference in the README. resolve.py fills the rows. Standard library alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from . import parsers
-
-
-def option(
-    default: Any,
-    parse: Callable[[Any], Any],
-    help: str,
-    *,
-    metavar: str = "",
-    why: str = "",
-    gunicorn: str = "",
-    short: str = "",
-) -> Any:
-    """Declare one option. ``why`` defends the default; ``gunicorn`` is the name of its setting there."""
-    metadata = {
-        "parse": parse,
-        "help": help,
-        "metavar": metavar,
-        "why": why,
-        "gunicorn": gunicorn,
-        "short": short,
-    }
-    return field(default=default, metadata=metadata)
+from .option_row import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,14 +98,27 @@ class Options:
         metavar="N",
         gunicorn="max_requests_jitter",
     )
-    timeout: float = option(
-        30.0,
+    max_lifetime: float = option(
+        0.0,
         parsers.duration,
-        "Replace a worker that is silent for this long; ends slow requests with sync only.",
+        "Replace a worker after this time; 0 never.",
+        metavar="TIME",
+        why="workers are not replaced without a cause",
+    )
+    timeout: float = option(
+        120.0,
+        parsers.duration,
+        "The longest a request may run: it is interrupted and answered 504, or its worker replaced; 0 off.",
         metavar="TIME",
         short="-t",
-        why="Gunicorn's heartbeat",
-        gunicorn="timeout",
+        why="longer than any page that somebody waits for",
+    )
+    slow: float = option(
+        10.0,
+        parsers.duration,
+        "Log a request that has run for this long once, with the stack of its thread; 0 off.",
+        metavar="TIME",
+        why="nobody waits that long willingly",
     )
     graceful_timeout: float = option(
         25.0,

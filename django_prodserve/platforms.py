@@ -49,10 +49,11 @@ RULES = (
         name="Heroku",
         marker="DYNO",
         # The router holds idle connections for 90 s, and kills a dyno 30 s after SIGTERM.
-        values={**_router(1), "keep_alive": "100", "graceful_timeout": "25"},
+        values={**_router(1), "keep_alive": "100", "graceful_timeout": "25", "timeout": "30"},
         why={
             "keep_alive": "longer than the 90 s of Heroku's router",
             "graceful_timeout": "Heroku kills 30 s after SIGTERM",
+            "timeout": "Heroku's router gives up after 30 s",
         },
     ),
     _Rule(

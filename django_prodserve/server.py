@@ -22,7 +22,6 @@ import django
 from django.conf import settings
 from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
-from gunicorn.arbiter import Arbiter
 
 from . import early, listeners, measurements
 from .application import WSGI, build, warm_up
@@ -38,8 +37,8 @@ from .plan import Plan
 from .prepare import prepare
 from .runtime import hooks, launch
 from .runtime.alive import Alive
+from .runtime.arbiter import ProdserveArbiter, given_slots
 from .runtime.generation import Generation, Kept
-from .runtime.lifecycle import Lifecycle
 from .runtime.logs import make_visible
 from .runtime.origins import ORIGINS
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
@@ -267,12 +266,16 @@ class Server(BaseApplication):  # type: ignore[misc]
         for name, value in {**wanted, **hooks.all_hooks(users_hooks)}.items():
             self.cfg.set(name, value)
         self.cfg.set("when_ready", self._when_ready(self.cfg.when_ready))
+        given_slots(self.cfg)
         ProdserveWorker.configure(
-            queue_timeout=self.plan.queue_timeout.value, max_body=self.plan.max_body.value
+            queue_timeout=self.plan.queue_timeout.value,
+            max_body=self.plan.max_body.value,
+            request_timeout=self.plan.timeout.value,
+            slow=self.plan.slow.value,
         )
 
-    def _when_ready(self, users: Callable[[Arbiter], None]) -> Callable[[Arbiter], None]:
-        def when_ready(arbiter: Arbiter) -> None:
+    def _when_ready(self, users: Callable[[ProdserveArbiter], None]) -> Callable[[ProdserveArbiter], None]:
+        def when_ready(arbiter: ProdserveArbiter) -> None:
             self.ready()
             users(arbiter)
 
@@ -330,36 +333,3 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.adopt(_load_apart(self.plan, self.static, self.check_project, self.say))
         ProdserveArbiter(self).run()
         raise AssertionError("the arbiter's loop ends by SystemExit")
-
-
-class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
-    """Gunicorn's master process, with our sockets and without a reload that would serve old code."""
-
-    def __init__(self, app: Server) -> None:
-        app.arbiter = self
-        self.generation = app.generation
-        super().__init__(app)
-
-    def start(self) -> None:
-        # "systemd" is Gunicorn's word for sockets that are not its own: it does not unlink their paths.
-        self.systemd = True
-        super().start()
-
-    def spawn_worker(self) -> int | None:
-        """Fork a worker that cannot miss a signal to stop: it waits until the worker has its handlers.
-
-        Gunicorn loses a SIGTERM between the fork and ``init_signals``; stopping then takes all of
-        graceful_timeout. The worker's side is in ``hooks.post_worker_init``.
-        """
-        signal.pthread_sigmask(signal.SIG_BLOCK, hooks.STOPPING)
-        arbiter_pid = os.getpid()
-        try:
-            pid: int | None = super().spawn_worker()
-            return pid
-        except SystemExit as ending:
-            if os.getpid() != arbiter_pid:
-                hooks.end_worker(ending)
-            raise
-        finally:
-            if os.getpid() == arbiter_pid:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, hooks.STOPPING)

@@ -54,6 +54,14 @@ def format_duration(seconds: float) -> str:
     return f"{_short(seconds)} s"
 
 
+def format_age(seconds: float) -> str:
+    """Write how long ago something was: ``4 s``, ``12 min``, ``3 h``, ``5 days``."""
+    for unit, name in ((2 * 86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= unit:
+            return f"{seconds / (86400 if name == 'days' else unit):.0f} {name}"
+    return f"{seconds:.0f} s"
+
+
 def format_cpus(cpus: float) -> str:
     """Write a number of CPUs for people: ``1 CPU``, ``0.5 CPUs``."""
     return f"{cpus:.3g} CPU{'' if cpus == 1 else 's'}"

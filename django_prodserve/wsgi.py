@@ -11,7 +11,12 @@ from .worker import ProdserveWorker
 
 django.setup(set_prefix=False)
 _plan = plan_now({})
-ProdserveWorker.configure(queue_timeout=_plan.queue_timeout.value, max_body=_plan.max_body.value)
+ProdserveWorker.configure(
+    queue_timeout=_plan.queue_timeout.value,
+    max_body=_plan.max_body.value,
+    request_timeout=_plan.timeout.value,
+    slow=_plan.slow.value,
+)
 application = build(_plan, prepare_static(_plan.static_choice))
 if _plan.warmup.value != "off":
     warm_up(application, _plan.warmup.value)

@@ -18,7 +18,13 @@ from .facts import plan
     [
         {},
         {"workers": 3, "threads": 2, "timeout": "0.5s", "umask": "077"},
-        {"worker_class": "sync", "preload": "off", "access_log": "-", "bind": "unix:/run/a.sock"},
+        {
+            "worker_class": "sync",
+            "timeout": "90.5s",
+            "preload": "off",
+            "access_log": "-",
+            "bind": "unix:/run/a.sock",
+        },
         {"trusted_proxies": "private,192.0.2.1", "max_requests": 100},
     ],
 )
@@ -27,7 +33,15 @@ def test_gunicorn_takes_every_setting(stated: dict[str, Any]) -> None:
     for name, value in gunicorn_settings(plan(**stated)).items():
         config.set(name, value)
     config.validate()
-    assert config.timeout == (1 if "timeout" in stated else 30)
+    # With threads it is the heartbeat; sync has nothing else that ends a request.
+    assert config.timeout == (91 if "worker_class" in stated else 20)
+
+
+def test_gunicorns_own_timeout_can_be_stated() -> None:
+    import dataclasses
+
+    made = dataclasses.replace(plan(timeout="5m"), gunicorn={"timeout": Sourced(7, "test")})
+    assert gunicorn_settings(made)["timeout"] == 7
 
 
 @pytest.mark.parametrize(

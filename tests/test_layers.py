@@ -18,12 +18,13 @@ LAYERS = [
         "decision",
         "forked",
         "signals",
+        "timeouts",
         "private_directory",
         "run_directory",
         "env_file",
     },
     {"__init__", "proxy", "cgroups", "control", "restart"},
-    {"parsers", "machine", "platforms", "failures", "listeners", "footprint"},
+    {"parsers", "machine", "platforms", "failures", "listeners", "footprint", "option_row"},
     {"options", "sizing"},
     {"resolve", "gunicorn_sources"},
     {"staticfiles"},
@@ -32,7 +33,7 @@ LAYERS = [
     {"gunicorn_settings"},
     {"explain", "runtime", "application", "pipeline"},
     {"worker"},
-    {"checks", "locks"},
+    {"checks", "locks", "status"},
     {"prepare"},
     {"gunicorn_conf", "server", "wsgi"},
     {"command_line"},
@@ -47,6 +48,7 @@ PURE = {
     "parsers",
     "proxy",
     "options",
+    "option_row",
     "resolve",
     "platforms",
     "cgroups",
@@ -107,6 +109,13 @@ def test_the_middle_is_pure(name: str) -> None:
     for path in modules()[name]:
         others = {each for each in imports(path) if not each.startswith(".")}
         assert others <= STANDARD, f"{name} imports {others - STANDARD}"
+
+
+def test_policies_are_pure() -> None:
+    for name in ("policies", "slot", "advice"):
+        found = imports(PACKAGE / "runtime" / f"{name}.py")
+        assert found <= STANDARD | {".units"}, name
+        assert not found & {"time", "os", "logging"}, name
 
 
 def test_only_the_far_edge_imports_gunicorn() -> None:

@@ -25,6 +25,8 @@ def surface() -> Iterator[str]:
     yield "option --gunicorn-conf"
     yield "option --measure"
     yield "signal worker_started"
+    yield "decorator timeouts.request_timeout"
+    yield "exception timeouts.RequestTimeout"
     yield "option --skip-checks"
     yield from (f"plan.decisions.{name}" for name, _ in plan().decisions())
 

@@ -17,11 +17,11 @@ def options(flags: Any = None, environ: Any = None, block: Any = None) -> Any:
 
 
 LAYERS: list[tuple[str, dict[str, Any]]] = [
-    ("--timeout", {"flags": {"timeout": "1"}}),
-    ("PRODSERVE_TIMEOUT", {"environ": {"PRODSERVE_TIMEOUT": "2"}}),
-    ("PRODSERVE['TIMEOUT']", {"block": {"TIMEOUT": 3}}),
-    ("PRODSERVE['GUNICORN']['timeout']", {"block": {"GUNICORN": {"timeout": 4}}}),
-    ("GUNICORN_CMD_ARGS", {"environ": {"GUNICORN_CMD_ARGS": "--timeout 5"}}),
+    ("--graceful-timeout", {"flags": {"graceful_timeout": "1"}}),
+    ("PRODSERVE_GRACEFUL_TIMEOUT", {"environ": {"PRODSERVE_GRACEFUL_TIMEOUT": "2"}}),
+    ("PRODSERVE['GRACEFUL_TIMEOUT']", {"block": {"GRACEFUL_TIMEOUT": 3}}),
+    ("PRODSERVE['GUNICORN']['graceful_timeout']", {"block": {"GUNICORN": {"graceful_timeout": 4}}}),
+    ("GUNICORN_CMD_ARGS", {"environ": {"GUNICORN_CMD_ARGS": "--graceful-timeout 5"}}),
 ]
 
 
@@ -32,15 +32,15 @@ def test_the_strongest_source_wins_and_is_named(strongest: int) -> None:
         for kind, values in part.items():
             given[kind] |= values
     resolved = options(**given)
-    assert resolved.source("timeout") == LAYERS[strongest][0]
-    assert resolved.timeout == strongest + 1
+    assert resolved.source("graceful_timeout") == LAYERS[strongest][0]
+    assert resolved.graceful_timeout == strongest + 1
 
 
 def test_a_config_file_ranks_below_gunicorn_cmd_args(tmp_path: Any) -> None:
     conf = tmp_path / "gunicorn.conf.py"
-    conf.write_text("import os\ntimeout = 7\nthreads = 3\nnot_a_setting = 1\nraw_env = ['A=1']\n")
-    resolved = options({"config": str(conf)}, {"GUNICORN_CMD_ARGS": "--timeout 5"})
-    assert resolved.timeout == 5
+    conf.write_text("import os\ngraceful_timeout = 7\nthreads = 3\nnot_a_setting = 1\nraw_env = ['A=1']\n")
+    resolved = options({"config": str(conf)}, {"GUNICORN_CMD_ARGS": "--graceful-timeout 5"})
+    assert resolved.graceful_timeout == 5
     assert (resolved.threads, resolved.source("threads")) == (3, f"{conf}: threads")
     assert resolved.gunicorn["raw_env"].value == ["A=1"]
 

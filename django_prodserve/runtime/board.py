@@ -163,7 +163,7 @@ class Board:
     def totals(self) -> Tally:
         """Return what all workers have counted, those that are gone included."""
         whole = self.whole[_GONE : _GONE + WHOLE].tolist()
-        seconds = self.seconds[_GONE + WHOLE : _GONE + TALLY_CELLS].tolist()
+        seconds: list[float] = self.seconds[_GONE + WHOLE : _GONE + TALLY_CELLS].tolist()  # type: ignore[assignment]  # floats
         refused, cut = self.whole[_GONE_REFUSED], self.whole[_GONE_CUT]
         for slot in self.taken():
             more, longer = slot.sums()
@@ -183,6 +183,11 @@ class Board:
             for serves, connections, load in zip(table, table[count:], table[2 * count :], strict=False)
             if serves == mine
         ]
+
+
+def board_path(place: Path, generation: int) -> Path:
+    """Return where a generation's board lies; two of them exist while one takes over."""
+    return place / f"board-{generation}"
 
 
 def _make(path: Path, size: int) -> mmap.mmap:

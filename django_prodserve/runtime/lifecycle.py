@@ -76,7 +76,8 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         if len(self.WORKERS) >= self.num_workers and all(map(_has_answered, self.WORKERS.values())):
             self.answering = True
             self.generation.ready(self.app.facts())
-        elif self._stats["workers_spawned"] - self.num_workers >= DEATHS:
+        elif self.generation.number > 1 and self._stats["workers_spawned"] - self.num_workers >= DEATHS:
+            # A generation that cannot serve must not keep the one that can from being told so.
             raise HaltServer(f"{DEATHS} workers ended before they answered", 1)
 
     def spawn_worker(self) -> int | None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 FREE, CLAIMED, BOOTING, SERVING, RETIRING = range(5)
 STATES = ("free", "starting", "booting", "serving", "retiring")
 
+GO_STUCK = 1
+
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the histograms in seconds; one more bucket holds what took longer."""
 BUCKETS = len(BOUNDS) + 1
@@ -140,18 +142,18 @@ class Slot:
     wish = _Whole(_WISH)
     """Why the worker wants to be replaced: an index into REASONS + 1; 0 if it does not."""
     order = _Whole(_ORDER)
-    """The arbiter's: an order of watch.py that the worker has not carried out yet."""
+    """The arbiter's, before it tells the worker to go: GO_STUCK if its threads end no request."""
     deadline = _Seconds(_DEADLINE)
     """The arbiter's: when it will kill this worker; 0.0 if it will not."""
     memory = _Whole(_MEMORY)
     """The arbiter's: bytes of this worker's proportional share."""
     cpu = _Seconds(_CPU)
-    """CPU seconds of the worker's process."""
+    """The arbiter's: CPU seconds of the worker's process."""
     refused = _Whole(_REFUSED)
     cut = _Whole(_CUT)
     connections = _Load(CONNECTIONS)
     work = _Load(LOAD)
-    """How many of its threads are spoken for, for the others to see: all where a request would have to wait."""
+    """How many of its threads are spoken for; all of them where a request would have to wait."""
     busy = _Load(BUSY)
     queue = _Load(QUEUE)
 
@@ -177,6 +179,10 @@ class Slot:
     def state(self, state: int) -> None:
         self.whole[self.at + _STATE] = state
         self.whole[self.load] = self.generation + 1 if state == SERVING else 0
+
+    @property
+    def is_free(self) -> bool:
+        return self.state == FREE
 
     def clear(self) -> None:
         """Empty the slot: the arbiter's, when it has reaped the worker."""

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from ..runtime import orders
 from ..runtime.board import Board
 from ..runtime.slot import Slot
 from .poller import READ, Epoll, Poll
@@ -122,13 +123,15 @@ class Acceptor:
         return True
 
     def drain(self, arrived: Arrived, now: float) -> None:
-        """Take all that the kernel has accepted for us, then close: nobody may be reset."""
+        """Take all that the kernel has accepted, unless others serve on, and close: nobody may be reset."""
+        is_last = orders.closing() or not self._board.peers(self._slot)
         with self._lock:
             self._left = 0
             for descriptor, listener in self.listeners.items():
                 self._poller.forget(descriptor)
                 with suppress(OSError):
-                    self._take(descriptor, MANY, now, arrived)
+                    if is_last:
+                        self._take(descriptor, MANY, now, arrived)
                 listener.close()
             self.listeners = {}
             self.retry_at = math.inf

@@ -42,6 +42,7 @@ class Crew(Generic[Work]):
         wait: Callable[[], None],
         run: Callable[[Work, int], None],
         failed: Callable[[], None],
+        begun: Callable[[int], None],
     ) -> None:
         self.slots = slots
         self.ready: deque[Work] = deque()
@@ -51,7 +52,7 @@ class Crew(Generic[Work]):
         self.lazy = False
         self.moved = 0
         """Turns of the event loop and requests that ended."""
-        self._wait, self._run, self._failed = wait, run, failed
+        self._wait, self._run, self._failed, self._begun = wait, run, failed, begun
         self._lock = threading.Lock()
         self._waiting = False  # somebody waits for events, or handles some
         self._sleepers: list[threading.Lock] = []
@@ -70,6 +71,7 @@ class Crew(Generic[Work]):
         """Do what is most urgent, for ever."""
         alarm = threading.Lock()
         alarm.acquire()
+        self._begun(row)
         lock, ready = self._lock, self.ready
         waits = runs = False
         while True:

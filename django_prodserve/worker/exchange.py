@@ -10,7 +10,10 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from ..runtime import watch
+from ..runtime.sampling import Sampler
 from ..runtime.slot import Slot
+from ..timeouts import RequestTimeout
 from .answer import Answer
 from .connection import ClientGoneError, Connection
 from .outbox import FilePart, Outbox
@@ -73,7 +76,7 @@ class Runner:
 
     def __init__(self, worker: Any, streams: Streams, slot: Slot) -> None:
         self._worker, self._wsgi = worker, worker.wsgi
-        self._streams, self._slot = streams, slot
+        self._streams, self._slot, self._sampler = streams, slot, Sampler(slot)
         self._before, self._after = _hook(worker, "pre_request"), _hook(worker, "post_request")
 
     def run(self, connection: Connection, row: int, started: float, *, must_close: bool) -> bool:
@@ -83,6 +86,7 @@ class Runner:
         slot, worker = self._slot, self._worker
         environ: dict[str, Any] = {}
         answer = Exchange(connection, request, self._streams, slot, row, must_close=must_close)
+        sampled = self._sampler.begin(slot.busy, started)
         slot.begin(row, started, request.method, request.path, "")
         try:
             if self._before:
@@ -102,6 +106,8 @@ class Runner:
             return self._failed(connection, answer, error)
         finally:
             now = time.monotonic()
+            if sampled:
+                self._sampler.end(row, sampled, now)
             slot.end(
                 row, now, min(answer.status_code or 500, 599), started, max(0.0, started - connection.arrived)
             )
@@ -110,13 +116,19 @@ class Runner:
                 self._guarded(environ, answer)
 
     def _failed(self, connection: Connection, answer: Answer, error: BaseException) -> bool:
-        from .replies import refusal
+        from .replies import refusal, reply
 
+        interrupted = isinstance(error, RequestTimeout)
+        if interrupted:
+            watch.clean_up()
+        if answer.headers_sent and interrupted:
+            raise ClientGoneError("the response took too long") from error
         if answer.headers_sent:
             self._worker.log.exception("Error handling request %s", answer.request.uri)
             raise ClientGoneError("the response broke off") from error
-        answer.status_code = 500
-        answer.send(refusal(self._worker, connection, error), True)
+        answer.status_code = 504 if interrupted else 500
+        told = reply("504 Gateway Timeout") if interrupted else refusal(self._worker, connection, error)
+        answer.send(told, True)
         return False
 
     def _guarded(self, environ: dict[str, Any], answer: Answer) -> None:

@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 from gunicorn.workers.base import Worker
 
 from ..runtime import orders
-from ..runtime.board import Board
-from ..runtime.slot import RETIRING, SERVING, Slot
+from ..runtime.board import REASONS, Board
+from ..runtime.slot import GO_STUCK, RETIRING, SERVING, Slot
+from ..runtime.watch import Watch
 from .access import Access
 from .crew import TICK
 from .reactor import Reactor
@@ -33,6 +34,10 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     """The arbiter's; without one the workers share memory of their own."""
     queue_timeout: ClassVar[float] = 2.0
     max_body: ClassVar[int] = 0
+    request_timeout: ClassVar[float] = 0.0
+    slow: ClassVar[float] = 0.0
+    supervised = False
+    """Whether an arbiter of ours replaces this worker where it asks for that."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -40,9 +45,12 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self._retire_at = 0.0
 
     @classmethod
-    def configure(cls, *, queue_timeout: float, max_body: int | None) -> None:
+    def configure(
+        cls, *, queue_timeout: float, max_body: int | None, request_timeout: float, slow: float
+    ) -> None:
         """Set what Gunicorn has no settings for."""
         cls.queue_timeout, cls.max_body = queue_timeout, max_body or 0
+        cls.request_timeout, cls.slow = request_timeout, slow
 
     def _claim(self) -> Slot:
         """Take a free slot on the board, in the arbiter, before the fork."""
@@ -58,6 +66,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     def init_process(self) -> None:
         """Take the slot, then let Gunicorn set up the process, load the application and call ``run``."""
         self.slot.start(os.getpid(), 0, self.cfg.threads, time.monotonic())
+        self.access = Access(self.log, self.cfg)  # before there are signals that want it written
         super().init_process()
 
     @property
@@ -70,8 +79,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         """Serve until told to stop, or until ``max_requests`` were served."""
         board = type(self).board
         assert board is not None
-        self.access = Access(self.log, self.cfg)
         self.reactor = Reactor(self, self.sockets, board, self.slot)
+        self.watch = Watch(self.slot, timeout=self.request_timeout, slow=self.slow, log=self.log)
         self.slot.state = SERVING
         self.reactor.acceptor.start()
         self.reactor.crew.start()
@@ -97,7 +106,15 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             self.alive = False
         reactor = self.reactor
         reactor.look(now)
+        self.watch.look(now)
+        if not self.slot.wish and self.slot.tally().requests >= self.max_requests:
+            self._ask_to_go()
         self.access.flush()
+
+    def _ask_to_go(self) -> None:
+        """Have another worker take over; where nobody listens, Gunicorn starts one when this one is gone."""
+        self.slot.wish = REASONS.index("max-requests") + 1
+        self.alive = self.supervised and self.alive
 
     def _sleep(self, seconds: float) -> None:
         """Sleep until then, or until a signal."""
@@ -116,6 +133,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             if now >= next_look:
                 next_look = now + 0.25
                 self._look(now)
+                if self.slot.order == GO_STUCK:
+                    self.reactor.turn_away(now)
                 if now - began > LINGER_IDLE:
                     self.reactor.hurry(now)
             self.reactor.crew.tick()

@@ -7,6 +7,7 @@ Lives in a worker: ``turn`` in the one pool thread that waits for events, ``serv
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -42,7 +43,7 @@ class Reactor:
         self.worker, self.slot = worker, slot
         self.connections: dict[int, Connection] = {}
         self.poller = make_poller()
-        self.crew: Crew[Connection] = Crew(config.threads, self.turn, self.serve, self.report)
+        self.crew: Crew[Connection] = Crew(config.threads, self.turn, self.serve, self.report, self.begun)
         self.acceptor = Acceptor(listeners, self.poller, board, slot, config.worker_connections)
         self.intake = Intake(ParserSettings(config), slot, max_body=worker.max_body)
         self.gate = Gate(worker.queue_timeout, self.crew)
@@ -256,13 +257,17 @@ class Reactor:
 
     # The threads that run Django.
 
+    def begun(self, row: int) -> None:
+        """Say on the board whose row this is: its stack may be asked for."""
+        self.slot.thread(row, threading.get_ident(), threading.get_native_id())
+
     def serve(self, connection: Connection, row: int) -> None:
         """Run Django for a complete request, and let its response leave."""
         started = time.monotonic()
         crew, slot = self.crew, self.slot
         slot.busy, slot.work = crew.running, crew.load
         try:
-            if started - connection.arrived > GONE_AFTER and connection.is_gone():
+            if started - connection.arrived + connection.waited > GONE_AFTER and connection.is_gone():
                 raise ClientGoneError
             keep = self.runner.run(connection, row, started, must_close=self.must_close())
             now = time.monotonic()
@@ -317,6 +322,17 @@ class Reactor:
         """Take what the kernel has accepted for us, and no more; what is answered from now on is the last."""
         self.retiring = self.shortcut.retiring = True
         self.acceptor.drain(self.arrive, now)
+
+    def turn_away(self, now: float) -> None:
+        """Refuse what waits for threads that are stuck: another worker has taken over."""
+        while self.crew.ready:
+            with suppress(IndexError):  # a thread has taken it after all
+                connection = self.crew.ready.popleft()
+                self.slot.refused += 1
+                try:
+                    self.reply(connection, replies.busy(keep=False), now, keep=False)
+                except ClientGoneError:
+                    self.drop(connection)
 
     def hurry(self, before: float) -> None:
         """Close connections that have been idle since the worker began to retire."""

@@ -51,7 +51,6 @@ WRONG: list[tuple[list[str], dict[str, str], str]] = [
     (["--json"], {}, "goes with plan"),
     (["serv"], {}, "Did you mean serve?"),
     (["frobnicate"], {}, "There is no action 'frobnicate'"),
-    (["status"], {}, "is not in this release"),
     (["export", "systemd"], {}, "One action at a time"),
     (["0.0.0.0:8080"], {}, "write --bind 0.0.0.0:8080"),
     (["8080"], {}, "write --bind 8080"),

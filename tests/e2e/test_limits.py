@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -98,3 +100,25 @@ def test_stopping_takes_no_memory_on_top(env: Any, make_group: Callable[..., Pat
         peak.write_text("0")
         assert server.stop() == 0
         assert int(peak.read_text()) < in_use + 10 * MIB
+
+
+def test_a_view_that_leaks_is_served_within_the_limit(env: Any, make_group: Callable[..., Path]) -> None:
+    """1.8 GiB leak through 1 GiB in two seconds: workers are replaced before the kernel kills one."""
+    memory = make_group("memory", limited_to(1024))
+    with serving("--workers", "2", env=env(), command=(*inside(memory), *PRODSERVE)) as server:
+        server.workers(2)
+        with ThreadPoolExecutor(4) as clients:
+            answers = list(clients.map(lambda _: server.get("/leak/").status, range(360)))
+        assert answers == [200] * 360
+        assert facts(memory, "memory.oom_control")["oom_kill"] == 0
+        server.wait_for("of 1 GiB are used: it must go at once")
+
+
+def test_a_kill_by_the_kernel_is_told_from_others(env: Any, make_group: Callable[..., Path]) -> None:
+    memory = make_group("memory", limited_to(256))
+    with serving("--workers", "2", env=env(), command=(*inside(memory), *PRODSERVE)) as server:
+        assert server.get("/").status == 200
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            server.get("/leak/?mib=400")
+        server.wait_for("was killed by the kernel: the memory limit is reached. Use fewer workers")
+        assert server.get("/").status == 200

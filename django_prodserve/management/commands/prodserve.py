@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ... import __version__, command_line, control, early, restart
+from ... import __version__, command_line, control, early, restart, status
 from ...errors import ProdserveError
 
 
@@ -67,6 +67,9 @@ class Command(BaseCommand):
         """Do what was asked; ProdserveError says what the operator can mend."""
         if action in command_line.CONTROL:
             control.act(action, flags.get("bind"), self.say)
+            return
+        if action in command_line.LOOKING:
+            status.act(action, flags.get("bind"), self.say, as_json=bool(flags.get("json")))
             return
         restart.with_env_file(flags.get("env_file"), os.environ)
         # Late: the plan reads settings, and importing Gunicorn parses the environment.

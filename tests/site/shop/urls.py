@@ -1,6 +1,7 @@
 """Views that show what reached Django."""
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpRe
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
+from django_prodserve.timeouts import request_timeout
 from shop.echo import echo
 
 
@@ -26,9 +28,43 @@ def boom(request: HttpRequest) -> HttpResponse:
     raise RuntimeError("the view broke")
 
 
+@request_timeout(60)
+def patient(request: HttpRequest) -> HttpResponse:
+    time.sleep(3.5)
+    return HttpResponse("worth waiting for")
+
+
 def slow(request: HttpRequest) -> HttpResponse:
     time.sleep(min(float(request.GET.get("seconds", "0.1")), 10))
     return HttpResponse(f"{os.getpid()} {threading.get_ident()}")
+
+
+LEAKED: list[bytearray] = []
+
+
+def leak(request: HttpRequest) -> HttpResponse:
+    LEAKED.append(bytearray(int(request.GET.get("mib", "5")) * 2**20))
+    return HttpResponse(str(os.getpid()))
+
+
+STUCK = threading.Lock()
+STUCK.acquire()
+
+
+def deadlock(request: HttpRequest) -> HttpResponse:
+    with STUCK:
+        return HttpResponse()
+
+
+def spin(request: HttpRequest) -> HttpResponse:
+    while True:
+        pass
+
+
+def hold_gil(request: HttpRequest) -> HttpResponse:
+    """Backtrack for ever: the regular expression engine never gives up the GIL."""
+    re.match(r"(a+)+$", "a" * 60 + "b")
+    return HttpResponse()
 
 
 def stream(request: HttpRequest) -> StreamingHttpResponse:
@@ -46,6 +82,15 @@ def events(request: HttpRequest) -> StreamingHttpResponse:
             time.sleep(pause)
 
     return StreamingHttpResponse(pieces(), content_type="text/event-stream")
+
+
+def ticking(request: HttpRequest) -> StreamingHttpResponse:
+    def ticks() -> Iterator[str]:
+        for _ in range(int(2 * float(request.GET["seconds"]))):
+            time.sleep(0.5)
+            yield "tick\n"
+
+    return StreamingHttpResponse(ticks())
 
 
 def settings_module(request: HttpRequest) -> HttpResponse:
@@ -71,8 +116,14 @@ urlpatterns = [
     path("whoami/", whoami),
     path("boom/", boom),
     path("slow/", slow),
+    path("patient/", patient),
     path("stream/", stream),
     path("events/", events),
+    path("ticking/", ticking),
+    path("leak/", leak),
+    path("deadlock/", deadlock),
+    path("spin/", spin),
+    path("hold-gil/", hold_gil),
     path("write/", write),
     path("settings/", settings_module),
     path("echo/", csrf_exempt(echo)),

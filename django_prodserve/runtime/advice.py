@@ -1,0 +1,99 @@
+"""What live traffic says about profile, threads and what requests wait for. Pure; standard library alone.
+
+It advises and never changes anything by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+ENOUGH = 100
+"""Samples before anything is said; one request in eight is sampled, if it ran alone in its worker."""
+COMPUTES = 0.5
+"""A mix that computes more than this share of its time is profile cpu."""
+WORTH = 1.3
+"""Threads worth having for each one that could compute all the time (MEASURED: 1.3 x (cpu + io) / cpu)."""
+MOST = 64
+FELT = 0.1
+"""Waiting for a thread is told from this share of a request's time on."""
+FULL = 0.85
+"""CPU in use from this share on is all there is."""
+THROTTLED = 0.05
+"""Share of the quota's periods that were cut short from which on the quota is what requests wait for."""
+
+
+class Advice(NamedTuple):
+    """``kind`` changes when something new is to be told."""
+
+    kind: str
+    line: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """What was seen in a stretch of time: seconds of the sampled requests, CPUs, shares from 0 to 1."""
+
+    samples: int
+    cpu: float
+    """Computing."""
+    wait: float
+    """For databases, services, locks, sleep."""
+    queued: float
+    """Share of all requests' time that they waited for a thread."""
+    used: float
+    """CPUs that all workers used, and the busiest one of them."""
+    busiest: float
+    cpus: float
+    throttled: float
+    profile: str
+    threads: int
+    db_budget: bool
+    """Whether the share of database connections is what keeps threads few."""
+
+    @property
+    def computing(self) -> float:
+        return self.cpu / (self.cpu + self.wait) if self.cpu + self.wait else 0.0
+
+    @property
+    def worth(self) -> int:
+        """Threads worth having in each worker."""
+        return min(MOST, max(2, math.ceil(WORTH / max(self.computing, WORTH / MOST))))
+
+
+def advise(mix: Mix) -> Advice | None:
+    """Return what to tell; None as long as too little was seen."""
+    if mix.samples < ENOUGH:
+        return None
+    profile = "cpu" if mix.computing > COMPUTES else "io"
+    seen = f"requests compute {mix.computing:.0%} of their time"
+    waits = waiting_for(mix)
+    if waits:
+        kind, remedy = waits
+        return Advice(kind, f"{seen} and wait {mix.queued:.0%} of it for {remedy}")
+    if profile != mix.profile:
+        return Advice(
+            f"profile {profile}", f"{seen}: --profile {profile} fits, {mix.worth} threads are enough"
+        )
+    if profile == "io" and mix.worth > 2 * mix.threads:
+        return Advice("more threads", f"{seen}: up to {mix.worth} threads a worker would pay (--threads)")
+    return Advice("fits", f"{seen}: profile {mix.profile} with {mix.threads} threads fits")
+
+
+def waiting_for(mix: Mix) -> tuple[str, str] | None:
+    """Return what the queue waits for and what would help; None where requests hardly wait."""
+    if mix.queued < FELT:
+        return None
+    if mix.throttled >= THROTTLED:
+        return "quota", f"the CPU quota, which cut short {mix.throttled:.0%} of its periods: raise the limit"
+    if mix.used >= FULL * mix.cpus:
+        return "cpu", f"CPUs: {mix.used:.1f} of {mix.cpus:g} are in use. More CPUs or faster views help"
+    if mix.busiest >= FULL:
+        return (
+            "gil",
+            f"the GIL: a worker uses {mix.busiest:.1f} CPUs and others are idle. More --workers help",
+        )
+    if mix.db_budget:
+        return "db", "threads, which --db-connections keeps few: raise it if the database allows"
+    return "threads", f"threads: up to {max(mix.worth, 2 * mix.threads)} a worker would pay (--threads)"

@@ -1,0 +1,117 @@
+"""The stacks of every thread of a process, asked for from outside with a signal.
+
+faulthandler's handler is C: it answers while a thread holds the GIL or all threads are stuck. The arbiter
+opens a file for each slot before it forks; a worker registers first thing after the fork. Whoever asks sends
+the signal and reads the file: the arbiter in its tick, ``dump`` in a process of its own.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import re
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from .slot import Request
+
+DUMP: int = signal.SIGRTMIN + 1 if hasattr(signal, "SIGRTMIN") else getattr(signal, "SIGINFO", signal.SIGUSR2)
+"""A signal that Gunicorn resets in no worker and that nobody else is likely to use."""
+
+
+class Stacks:
+    """The file of each slot; without a path files that have no name, for the server alone."""
+
+    def __init__(self, count: int, path: Path | None) -> None:
+        self.files: list[IO[bytes]] = [_open(path and stacks_path(path, index)) for index in range(count)]
+
+    def register(self, index: int) -> None:
+        """Answer the signal in this process, with the stacks of all threads into the slot's file.
+
+        Fatal errors such as segmentation faults write theirs to standard error.
+        """
+        faulthandler.register(DUMP, file=self.files[index].fileno(), all_threads=True)
+        with suppress(OSError, ValueError):  # standard error may be closed, or no file
+            faulthandler.enable(sys.stderr.fileno(), all_threads=True)
+
+    def ask(self, index: int, pid: int) -> None:
+        """Have a worker write its stacks; they can be read a moment later."""
+        self.files[index].truncate(0)
+        with suppress(ProcessLookupError):
+            os.kill(pid, DUMP)
+
+    def read(self, index: int) -> str:
+        """Return what a worker has written since it was asked."""
+        size = os.fstat(self.files[index].fileno()).st_size
+        return os.pread(self.files[index].fileno(), size, 0).decode("utf-8", "replace")
+
+    def remove(self, path: Path | None) -> None:
+        """Remove the files that have a name."""
+        for index in range(len(self.files) if path else 0):
+            assert path is not None
+            stacks_path(path, index).unlink(missing_ok=True)
+
+
+def stacks_path(board: Path, index: int) -> Path:
+    """Return where the worker of this slot writes its stacks, beside the board."""
+    return board.with_name(f"{board.name}-stacks-{index}")
+
+
+def _open(path: Path | None) -> IO[bytes]:
+    """Open for appending: after a truncation the next stacks start at the beginning."""
+    if path is not None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    elif hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("prodserve-stacks")
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
+    else:
+        import tempfile
+
+        return tempfile.TemporaryFile("a+b", buffering=0)
+    return os.fdopen(descriptor, "a+b", buffering=0)
+
+
+def ask_now(board: Path, index: int, pid: int, patience: float = 2.0) -> str:
+    """Ask from another process and wait for the answer; what came within ``patience`` seconds."""
+    path = stacks_path(board, index)
+    os.truncate(path, 0)
+    os.kill(pid, DUMP)
+    before, deadline = "", time.monotonic() + patience
+    while time.monotonic() < deadline:
+        time.sleep(0.02)
+        text = path.read_text("utf-8", "replace")
+        if text and text == before:
+            return text
+        before = text
+    return before
+
+
+_THREAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)", re.MULTILINE)
+
+
+def with_requests(text: str, running: list[Request], now: float) -> str:
+    """Put above each thread's stack the request that it runs."""
+    by_ident = {request.ident: request for request in running}
+
+    def label(match: re.Match[str]) -> str:
+        request = by_ident.get(int(match[1], 16))
+        return f"{describe(request, now)}\n{match[0]}" if request else match[0]
+
+    return _THREAD.sub(label, text).strip()
+
+
+def describe(request: Request, now: float) -> str:
+    """Return a request and its age on one line."""
+    return f"{described(request.method, request.path, request.id)} for {now - request.start:.1f} s"
+
+
+def described(method: str, path: str, request_id: str) -> str:
+    """Return a request on one line that nobody can forge: the path is what a client sent."""
+    name = f"{method} {path}".encode("unicode_escape").decode("ascii")
+    return f"{name} [{request_id}]" if request_id else name

@@ -1,0 +1,95 @@
+"""Gather what advice.py judges, stretch by stretch, and tell what is new.
+
+Lives in the arbiter, main loop, every 15 s. Reads the board, /proc and the quota's counters.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..cgroups import Cgroups, Tree, parse_table
+from .advice import ENOUGH, Advice, Mix, advise
+from .processes import cpu_seconds
+from .slot import Tally
+
+if TYPE_CHECKING:
+    from .arbiter import ProdserveArbiter
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Counters at the beginning of a stretch."""
+
+    when: float
+    tally: Tally
+    cpu: dict[int, float]
+    """CPU seconds of each worker, by pid."""
+    periods: int
+    throttled: int
+
+
+class Survey:
+    """What traffic was like since the last mark."""
+
+    def __init__(self, arbiter: ProdserveArbiter, root: Path = Path("/")) -> None:
+        self.arbiter = arbiter
+        self.cgroups = Cgroups.find(Tree(root))
+        self.before: Mark | None = None
+        self.told: Advice | None = None
+
+    def look(self, now: float) -> Advice | None:
+        """Return advice if it is new; a stretch lasts until enough was sampled."""
+        mark = self.mark(now)
+        if self.before is None:
+            self.before = mark
+            return None
+        if mark.tally.samples - self.before.tally.samples < ENOUGH:
+            return None
+        advice = advise(self.mix(self.before, mark))
+        self.before = mark
+        if advice is None or (self.told and self.told.kind == advice.kind):
+            return None
+        self.told = advice
+        return advice
+
+    def mark(self, now: float) -> Mark:
+        """Return the counters as they are."""
+        cpu = {member.pid: cpu_seconds(member.pid) for member in self.arbiter.crew}
+        for member in self.arbiter.crew:
+            member.slot.cpu = cpu.get(member.pid, 0.0)
+        periods, throttled = self._quota()
+        return Mark(now, self.arbiter.board.totals(), cpu, periods, throttled)
+
+    def mix(self, before: Mark, after: Mark) -> Mix:
+        """Return what happened between two marks."""
+        plan, seconds = self.arbiter.plan, max(after.when - before.when, 1e-3)
+        used = [(after.cpu[pid] - before.cpu.get(pid, 0.0)) / seconds for pid in after.cpu]
+        queued = after.tally.queued_sum - before.tally.queued_sum
+        latency = after.tally.latency_sum - before.tally.latency_sum
+        periods = after.periods - before.periods
+        return Mix(
+            samples=after.tally.samples - before.tally.samples,
+            cpu=after.tally.cpu_sum - before.tally.cpu_sum,
+            wait=after.tally.wait_sum - before.tally.wait_sum,
+            queued=queued / (queued + latency) if queued + latency else 0.0,
+            used=sum(used),
+            busiest=max(used, default=0.0),
+            cpus=plan.cpus.value,
+            throttled=(after.throttled - before.throttled) / periods if periods > 0 else 0.0,
+            profile=plan.profile.value,
+            threads=self.arbiter.cfg.threads,
+            db_budget="database connections" in plan.threads.why,
+        )
+
+    def _quota(self) -> tuple[int, int]:
+        """Return how many periods of the CPU quota there were, and how many were cut short."""
+        group = self.cgroups.group("cpu")
+        if not group.levels:
+            return 0, 0
+        table = parse_table(self.cgroups.tree.read(group.levels[0].file("cpu.stat")) or "")
+        with suppress(ValueError):
+            return int(table.get("nr_periods", "0")), int(table.get("nr_throttled", "0"))
+        return 0, 0

@@ -1,0 +1,237 @@
+"""The tick: about once a second look at every worker, ask the policies, act.
+
+Lives in the arbiter, on Gunicorn's main loop. Reads the board and /proc, sends signals, logs. Never blocks,
+touches no database and no user code; what it raises is logged once of each kind and ends nothing.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..footprint import read_memory
+from . import policies
+from .board import REASONS
+from .crew import Member
+from .memory import MemoryOf
+from .policies import Seen, Verdict
+from .slot import SERVING
+from .stacks import describe, with_requests
+from .survey import Survey
+
+if TYPE_CHECKING:
+    from .arbiter import ProdserveArbiter
+
+MEASURE_EVERY = 15.0  # seconds; reading a worker's PSS takes about 1 ms of its memory lock
+
+
+class Tick:
+    """What the arbiter remembers from one look to the next."""
+
+    def __init__(self, arbiter: ProdserveArbiter) -> None:
+        self.arbiter, self.log = arbiter, arbiter.log
+        self.patience, self.boot, self.starved = 0.05, policies.BOOT, policies.STARVED
+        self.memory = MemoryOf(arbiter.plan.memory.value)
+        self.survey = Survey(arbiter)
+        self.next_survey = 0.0
+        self.last_frozen = -policies.YOUNG
+        self.last_replaced, self.pause = -policies.YOUNG, policies.YOUNG
+        self.next_measuring = 0.0
+        self.next_look = 0.0
+        self.asked: dict[int, str] = {}
+        """Workers that were asked for their stacks, by pid, and why."""
+        self.raised: set[str] = set()
+
+    def look(self) -> None:
+        """Look at all there is to look at, each by itself."""
+        now = time.monotonic()
+        if now >= self.next_look:
+            self.next_look = now + 0.9
+            for step in (
+                self.tell_stacks,
+                self.overdue,
+                self.stuck,
+                self.wishes,
+                self.recovered,
+                self.advise,
+            ):
+                self.safely(step, now)
+        self.safely(self.memories, now)
+
+    def safely(self, step: Callable[..., object], *arguments: object) -> None:
+        """Do something that must not end the server whatever it raises; log each kind of that once."""
+        try:
+            step(*arguments)
+        except Exception as error:
+            kind = f"{step.__name__} {type(error).__name__}"
+            if kind not in self.raised:
+                self.raised.add(kind)
+                self.log.exception("Looking after the workers failed in %s; the server goes on.", kind)
+
+    # Looking.
+
+    def see(self, member: Member, now: float) -> Seen:
+        """Return a worker as the policies know it."""
+        slot = member.slot
+        running = slot.running()
+        latest = max([slot.last_end(), *(request.progress for request in running)])
+        return Seen(
+            pid=member.pid,
+            age=now - member.born,
+            serving=slot.state == SERVING,
+            silent=now - self.heartbeat(member),
+            threads=slot.threads,
+            busy=len(running),
+            idle=now - latest if running else 0.0,
+            memory=slot.memory,
+            planned=self.arbiter.plan.worker_memory.value,
+        )
+
+    def heartbeat(self, member: Member) -> float:
+        """Return when the worker's event loop last turned; a worker that just began has turned now."""
+        last: float = member.slot.heartbeat
+        try:
+            beat: float = member.worker.tmp.last_update()
+        except (OSError, ValueError):
+            return last
+        # The file begins with the wall clock's time, which is later than any monotonic one.
+        return max(last, beat) if beat <= time.monotonic() else last
+
+    def is_silent(self, member: Member) -> bool:
+        now = time.monotonic()
+        return policies.stands_still(self.see(member, now), self.frozen_for(now)) is not None
+
+    def waiting(self) -> int:
+        """Return how many connections wait to be accepted."""
+        return sum(max(0, each.get_backlog() or 0) for each in self.arbiter.LISTENERS)
+
+    # Stuck workers.
+
+    def stuck(self, now: float) -> None:
+        """Replace workers that hang at boot, stand still or finish nothing while others wait."""
+        waiting = self.waiting()
+        for member in self.arbiter.crew.staying():
+            seen = self.see(member, now)
+            if verdict := policies.hangs_at_boot(seen, self.boot):
+                self.log.error("Worker %s %s: it is killed.", seen.pid, verdict.line)
+                self.ask_stacks(member, verdict)
+                self.arbiter.crew.leave(member, "boot", now + 1.0)
+                self.arbiter.failed("")
+                continue
+            verdict = policies.stands_still(seen, self.frozen_for(now)) or policies.is_starved(
+                seen, waiting + member.slot.queue, self.starved
+            )
+            if verdict is not None and self.arbiter.replace(member, verdict):
+                self.ask_stacks(member, verdict)
+                self.last_frozen = now if self.is_silent(member) else self.last_frozen
+
+    def frozen_for(self, now: float) -> float:
+        """Return how long a worker may stand still now."""
+        return policies.frozen_for(self.arbiter.timeout, now - self.last_frozen)
+
+    def wishes(self, now: float) -> None:
+        """Replace workers that have asked for it; who must wait is asked again."""
+        for member in self.arbiter.crew.staying():
+            if wish := member.slot.wish:
+                reason = REASONS[wish - 1]
+                if self.arbiter.crew.mark(member.pid, reason):
+                    self.log.say("Worker %s is replaced: %s.", member.pid, reason)
+                    if reason == "stuck":
+                        self.ask_stacks(member, Verdict(reason, "could not end a request"))
+        longest = self.arbiter.plan.max_lifetime.value
+        for member in self.arbiter.crew.staying() if longest else ():
+            if now - member.born > longest and self.arbiter.crew.mark(member.pid, "max-lifetime"):
+                self.log.say("Worker %s is replaced: max-lifetime.", member.pid)
+
+    def overdue(self, now: float) -> None:
+        """Kill workers that were told to go and have not."""
+        for member in self.arbiter.crew.leaving():
+            if now <= member.slot.deadline:
+                continue
+            if not member.killed:
+                member.killed = True
+                self.ask_stacks(member, Verdict(member.leaving, "did not end in time and is killed"))
+            else:
+                self.arbiter.kill_worker(member.pid, signal.SIGKILL)
+
+    def recovered(self, now: float) -> None:
+        """Forget failed rounds once workers serve again for a while."""
+        serving = self.arbiter.crew.serving()
+        for member in serving:
+            member.served = True
+        self.arbiter.has_served = self.arbiter.has_served or bool(serving)
+        if any(now - member.born > 10 and member.born > self.arbiter.last_failure for member in serving):
+            self.arbiter.rounds = 0
+
+    def advise(self, now: float) -> None:
+        """Tell what fits the traffic, when there is something new to tell."""
+        if now < self.next_survey:
+            return
+        self.next_survey = now + MEASURE_EVERY
+        if advice := self.survey.look(now):
+            self.arbiter.tell(advice=advice.line)
+            self.log.say("advice    %s", advice.line)
+
+    # Stacks.
+
+    def ask_stacks(self, member: Member, verdict: Verdict) -> None:
+        """Ask a worker for its stacks: they are told with the next look."""
+        self.asked[member.pid] = verdict.line
+        if member.slot.pid == member.pid:  # it has registered: the signal would end one that has not
+            self.arbiter.stacks.ask(member.slot.index, member.pid)
+
+    def tell_stacks(self, now: float) -> None:
+        """Log the stacks of the workers that were asked."""
+        for member in self.arbiter.crew:
+            if line := self.asked.pop(member.pid, ""):
+                text = with_requests(self.arbiter.stacks.read(member.slot.index), member.slot.running(), now)
+                self.log.error("Worker %s %s. Its threads:\n%s", member.pid, line, text or "(no answer)")
+
+    def tell_requests(self, member: Member) -> None:
+        """Log what a worker was doing when it ended."""
+        now = time.monotonic()
+        for request in member.slot.running():
+            self.log.error("Worker %s ended while it ran %s", member.pid, describe(request, now))
+
+    def forget(self, pid: int) -> None:
+        self.asked.pop(pid, None)
+
+    # Memory.
+
+    def memories(self, now: float) -> None:
+        """Replace the fattest worker before the kernel acts."""
+        room = self.memory.room(now)
+        self.patience = policies.until_next_look(room)
+        if room is None:
+            return
+        if room.soon > policies.HIGH * room.limit or now >= self.next_measuring:
+            self.next_measuring = now + MEASURE_EVERY
+            self.measure()
+        leaving = sum(member.slot.memory for member in self.arbiter.crew.leaving())
+        room = room.without(leaving)
+        crew = [self.see(each, now) for each in self.arbiter.crew.serving() if each.slot.memory]
+        found = policies.too_fat(
+            crew, room, now - self.last_replaced if self.last_replaced else policies.YOUNG
+        )
+        if found is not None:
+            self._slim(*found, now)
+
+    def _slim(self, seen: Seen, verdict: Verdict, at_once: bool, now: float) -> None:
+        member = self.arbiter.crew.members[seen.pid]
+        if at_once:
+            self.log.warning("Worker %s %s: it must go at once.", seen.pid, verdict.line)
+            self.arbiter.let_go(member, verdict.reason)
+            self.last_replaced = now
+        elif self.arbiter.replace(member, verdict):
+            self.last_replaced, self.pause = now, policies.next_pause(self.pause, seen.age)
+
+    def measure(self) -> None:
+        """Read every worker's memory."""
+        for member in self.arbiter.crew:
+            try:
+                member.slot.memory = read_memory(Path(f"/proc/{member.pid}")).size
+            except OSError:  # it has ended
+                continue

@@ -1,0 +1,124 @@
+"""A worker's eye on its own requests: which are slow, and which have had their time.
+
+Lives in a worker, in the thread that looks around once a second; it runs no user code but the URLconf's
+patterns. A thread that holds the GIL stops this one too: the arbiter sees that its heartbeat stands still.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from ..timeouts import MARK, RequestTimeout
+from ..units import format_duration
+from . import policies
+from .board import REASONS
+from .slot import Request, Slot
+from .stacks import describe
+
+STUCK = REASONS.index("stuck") + 1
+LOOKED_UP = 1.0
+"""Seconds after which a request's route is looked up; nearly all have ended by then."""
+
+
+@dataclass
+class Case:
+    """What is known of a request that runs for long."""
+
+    start: float
+    route: str
+    limit: float
+    told: bool = False
+    interrupted: float = 0.0
+    """When it was asked to end; 0.0 if it was not."""
+
+
+class Watch:
+    """Looks at the requests of one worker."""
+
+    def __init__(self, slot: Slot, *, timeout: float, slow: float, log: Any) -> None:
+        self.slot, self.timeout, self.slow, self.log = slot, timeout, slow, log
+        self.cases: dict[int, Case] = {}
+
+    def look(self, now: float) -> None:
+        """Look at every request that runs; about once a second."""
+        for request in self.slot.running():
+            if now - request.start >= LOOKED_UP:
+                self._look_at(request, self._case(request), now)
+
+    def _case(self, request: Request) -> Case:
+        case = self.cases.get(request.row)
+        if case is None or case.start != request.start:
+            route, limit = find_route(request.path)
+            case = Case(request.start, route, self.timeout if limit is None else limit)
+            self.cases[request.row] = case
+        return case
+
+    def _look_at(self, request: Request, case: Case, now: float) -> None:
+        age = now - request.progress  # a stream that moves is young
+        if case.interrupted:
+            if now - case.interrupted > policies.LEAVES_WITHIN and self.slot.wish != STUCK:
+                self.slot.wish = STUCK
+                self.log.error("%s does not end: its worker is replaced.", title(request, case, now))
+        elif case.limit and age >= case.limit:
+            case.interrupted = now
+            self._tell(request, case, now, f"is past its timeout of {format_duration(case.limit)}")
+            interrupt(self.slot, request)
+        elif self.slow and age >= self.slow and not case.told:
+            case.told = True
+            self._tell(request, case, now, "is slow")
+
+    def _tell(self, request: Request, case: Case, now: float, what: str) -> None:
+        self.log.warning("%s %s. Its thread:\n%s", title(request, case, now), what, stack_of(request.ident))
+
+
+def title(request: Request, case: Case, now: float) -> str:
+    """Return who a request is: method, path, route, id and age."""
+    route = f" (route {case.route!r})" if case.route else ""
+    return f"Request {describe(request, now)}{route}"
+
+
+def find_route(path: str) -> tuple[str, float | None]:
+    """Return the route of a path and how long its view may run; empty and None where nobody says."""
+    from django.urls import resolve
+
+    with suppress(Exception):  # no such route, or a converter that raises: then it has none
+        match = resolve(unquote(path))
+        return match.route, getattr(match.func, MARK, None)
+    return "", None
+
+
+def stack_of(ident: int) -> str:
+    """Return the stack of a thread as Python prints it."""
+    frame = sys._current_frames().get(ident)
+    return "".join(traceback.format_stack(frame)).rstrip() if frame else "(it has ended)"
+
+
+def interrupt(slot: Slot, request: Request) -> None:
+    """Raise RequestTimeout in the thread of a request; it arrives when that thread runs Python again."""
+    import ctypes
+
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    ident = ctypes.c_ulong(request.ident)
+    if _runs(slot, request):
+        raise_in(ident, ctypes.py_object(RequestTimeout))
+        if not _runs(slot, request):  # it has just ended: the next one in this thread is not meant
+            raise_in(ident, None)
+
+
+def _runs(slot: Slot, request: Request) -> bool:
+    found = slot.request(request.row)
+    return found is not None and found.start == request.start
+
+
+def clean_up() -> None:
+    """Close this thread's database connections: an interrupted one may be in the middle of a message."""
+    from django.db import connections
+
+    for connection in connections.all(initialized_only=True):
+        with suppress(Exception):  # whatever a driver says that was interrupted
+            connection.close()

@@ -1,0 +1,81 @@
+"""``status`` and ``dump``: what the running server does, told by a command of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from django_prodserve import run_directory
+
+from .serving import copy_site, run, serving
+
+STATUS = ("-m", "django_prodserve", "status")
+
+
+def place(project: Path) -> Path:
+    """Return the private place of the one server that runs here."""
+    (found,) = [where for where, record in run_directory.running() if record["project"] == str(project)]
+    return found
+
+
+def test_status_tells_what_every_worker_does(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    with serving("--workers", "2", "--threads", "3", env=env(), cwd=site) as server:
+        pids = server.workers(2)
+        assert server.get("/").status == 200
+        (site / "shop" / "settings.py").write_text("this is broken")
+        started = time.monotonic()
+        told = run(*STATUS, "--json", env=env(), cwd=site)
+        assert time.monotonic() - started < 5  # 0.15 s on a quiet machine
+        assert told.returncode == 0, told.stderr
+        known = json.loads(told.stdout)
+        assert known["pid"] == server.process.pid
+        children = psutil.Process(known["pid"]).children()
+        assert known["arbiter"] in {known["pid"], *(child.pid for child in children)}
+        assert known["generation"] == 1
+        assert 0 <= known["uptime"] < 60
+        assert known["profile"] == "io"
+        assert {each["pid"] for each in known["workers"]} == {*pids}
+        for each in known["workers"]:
+            assert each["threads"] == 3
+            assert each["memory"] > 2**20
+            assert each["cpu"] >= 0
+        people = run(*STATUS, env=env(), cwd=site).stdout
+        assert people.splitlines()[0].startswith(f"server    pid {known['pid']} on 127.0.0.1:")
+        assert f"worker    pid {pids[0]} serving, age " in people
+
+
+def test_the_board_is_private_and_goes_with_the_server(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    with serving(env=env(), cwd=site) as server:
+        server.workers(2)
+        where = place(site)
+        files = list(where.iterdir())
+        assert any(file.name == "board-1" for file in files)
+        for file in files:
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            assert file.stat().st_uid == os.geteuid()
+    assert not where.exists()
+
+
+def test_without_a_server_status_says_so(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    for action in ("status", "dump"):
+        told = run("-m", "django_prodserve", action, env=env(), cwd=site)
+        assert told.returncode == 1
+        assert told.stderr.startswith(f"prodserve: No prodserve runs for the project in {site}")
+        assert "Traceback" not in told.stderr
+
+
+def test_status_through_manage_py(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    with serving(env=env(), cwd=site) as server:
+        pids = server.workers(2)
+        told = run("manage.py", "prodserve", "status", env=env(), cwd=site)
+        assert f"pid {pids[0]} " in told.stdout, told.stderr

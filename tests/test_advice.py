@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from django_prodserve.runtime.advice import Mix, advise
+
+
+def mix(**facts: Any) -> Mix:
+    usual = {
+        "samples": 200,
+        "cpu": 10.0,
+        "wait": 90.0,
+        "queued": 0.0,
+        "used": 0.4,
+        "busiest": 0.2,
+        "cpus": 2.0,
+        "throttled": 0.0,
+        "profile": "io",
+        "threads": 16,
+        "db_budget": False,
+    }
+    return Mix(**usual | facts)
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind", "words"),
+    [
+        ({}, "fits", "compute 10% of their time: profile io with 16 threads fits"),
+        ({"cpu": 96.0, "wait": 4.0}, "profile cpu", "--profile cpu fits, 2 threads are enough"),
+        ({"cpu": 96.0, "wait": 4.0, "profile": "cpu", "threads": 4}, "fits", "profile cpu with 4"),
+        ({"profile": "cpu", "threads": 4}, "profile io", "--profile io fits, 13 threads"),
+        ({"cpu": 2.0, "wait": 98.0}, "more threads", "up to 64 threads"),
+        ({"queued": 0.5}, "threads", "of it for threads: up to 32"),
+        ({"queued": 0.5, "db_budget": True}, "db", "--db-connections keeps few"),
+        ({"queued": 0.5, "used": 1.8, "busiest": 0.9}, "cpu", "1.8 of 2 are in use"),
+        ({"queued": 0.5, "used": 0.95, "busiest": 0.9}, "gil", "a worker uses 0.9 CPUs"),
+        ({"queued": 0.5, "used": 0.5, "cpus": 0.5, "throttled": 0.4}, "quota", "cut short 40%"),
+        ({"cpu": 0.0, "wait": 0.0}, "more threads", "0%"),
+    ],
+)
+def test_what_fits_and_what_requests_wait_for(facts: dict[str, Any], kind: str, words: str) -> None:
+    advice = advise(mix(**facts))
+    assert advice is not None
+    assert advice.kind == kind
+    assert words in advice.line
+
+
+def test_nothing_is_said_of_few_requests() -> None:
+    assert advise(mix(samples=99)) is None

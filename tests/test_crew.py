@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from django_prodserve.runtime.board import Board
+from django_prodserve.runtime.crew import Crew, Member
+from django_prodserve.runtime.slot import BOOTING, RETIRING, SERVING
+
+
+class Ship:
+    """A crew, and what its arbiter would do."""
+
+    def __init__(self, count: int) -> None:
+        self.crew = Crew()
+        self.wanted = count
+        self.board = Board.create(None, slots=20, rows=2, now=0.0)
+        self.last = 0
+        self.turn()
+        self.boot()
+
+    def turn(self) -> list[int]:
+        """Do what the arbiter does on each turn; return who was told to go."""
+        told = []
+        for member in self.crew.surplus(self.wanted):
+            self.crew.leave(member, "fewer wanted", 1.0)
+            told.append(member.pid)
+        for member, reason in self.crew.replaced(self.wanted):
+            self.crew.leave(member, reason, 1.0)
+            told.append(member.pid)
+        for _ in range(self.crew.missing(self.wanted)):
+            self.last += 1
+            slot = self.board.claim()
+            slot.start(self.last, 0, 1, 0.0)
+            worker = SimpleNamespace(pid=self.last, age=self.last)
+            self.crew.members[self.last] = Member(worker, slot, born=0.0)
+        return told
+
+    def boot(self) -> None:
+        for member in self.crew:
+            if member.slot.state == BOOTING:
+                member.slot.state = SERVING
+
+    def end(self, pid: int) -> None:
+        member = self.crew.gone(pid)
+        assert member is not None
+        self.board.release(member.slot)
+
+    def pids(self) -> list[int]:
+        return [member.pid for member in self.crew]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_replacement_serves_before_the_old_one_goes(count: int) -> None:
+    ship = Ship(count)
+    assert ship.crew.mark(1, "memory")
+    assert ship.turn() == []
+    assert len(ship.pids()) == count + 1
+    assert ship.turn() == []  # it boots still
+    ship.boot()
+    assert ship.turn() == [1]
+    assert ship.crew.members[1].slot.state == RETIRING
+    assert ship.turn() == []
+    ship.end(1)
+    assert ship.turn() == []
+    assert len(ship.pids()) == count
+
+
+def test_those_who_can_wait_go_one_at_a_time() -> None:
+    ship = Ship(3)
+    assert ship.crew.mark(1, "max-requests")
+    assert not ship.crew.mark(2, "max-lifetime")
+    ship.turn()
+    ship.boot()
+    assert ship.turn() == [1]
+    assert not ship.crew.mark(2, "memory")  # 1 is leaving still
+    ship.end(1)
+    assert ship.crew.mark(2, "memory")
+
+
+def test_stuck_workers_wait_for_nobody() -> None:
+    ship = Ship(2)
+    assert ship.crew.mark(1, "stuck")
+    assert ship.crew.mark(2, "stuck")
+    assert not ship.crew.mark(2, "stuck")
+    ship.turn()
+    assert ship.pids() == [1, 2, 3, 4]
+    ship.crew.members[3].slot.state = SERVING
+    assert ship.turn() == [1]
+    ship.boot()
+    assert ship.turn() == [2]
+    assert ship.pids() == [1, 2, 3, 4]
+
+
+def test_a_replacement_that_dies_is_started_again_and_the_old_one_stays() -> None:
+    ship = Ship(2)
+    ship.crew.mark(1, "memory")
+    ship.turn()
+    ship.end(3)
+    assert ship.turn() == []
+    assert ship.pids() == [1, 2, 4]
+
+
+def test_an_old_one_that_dies_needs_no_replacement_more() -> None:
+    ship = Ship(2)
+    ship.crew.mark(1, "memory")
+    ship.turn()
+    ship.end(1)
+    ship.boot()
+    assert ship.turn() == []
+    assert ship.pids() == [2, 3]
+
+
+def test_more_and_fewer() -> None:
+    ship = Ship(2)
+    ship.wanted = 3
+    ship.turn()
+    ship.boot()
+    assert ship.pids() == [1, 2, 3]
+    ship.crew.mark(2, "memory")
+    ship.turn()
+    ship.boot()
+    ship.wanted = 2
+    assert ship.turn() == [2]  # the marked one goes anyway, and then one too many is left
+    assert ship.turn() == [1]
+    assert [member.pid for member in ship.crew.staying()] == [3, 4]
+
+
+def test_what_raises_in_the_tick_is_logged_once_of_each_kind(caplog: pytest.LogCaptureFixture) -> None:
+    import logging
+
+    from django_prodserve.runtime.tick import Tick
+
+    plan = SimpleNamespace(memory=SimpleNamespace(value=None))
+    tick = Tick(SimpleNamespace(log=logging.getLogger("tick"), plan=plan))  # type: ignore[arg-type]
+
+    def breaks(error: Exception) -> None:
+        raise error
+
+    for error in (OSError("first"), OSError("second"), ValueError("third")):
+        tick.safely(breaks, error)
+    told = [record.message for record in caplog.records]
+    assert len(told) == 2
+    assert "breaks OSError; the server goes on" in told[0]
+    assert "breaks ValueError" in told[1]

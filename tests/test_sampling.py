@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+
+from django_prodserve.runtime.board import Board
+from django_prodserve.runtime.sampling import ONE_IN, Sampler
+from django_prodserve.runtime.slot import Slot
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells the run delay")
+
+
+@pytest.fixture
+def slot() -> Slot:
+    return Board.create(None, slots=1, rows=2, now=0.0).claim()
+
+
+def compute() -> None:
+    until = time.thread_time() + 0.01
+    while time.thread_time() < until:
+        pass
+
+
+def request(sampler: Sampler, work: object) -> None:
+    token = sampler.begin(1, time.monotonic())
+    assert callable(work)
+    work()
+    if token:
+        sampler.end(0, token, time.monotonic())
+
+
+def test_one_request_in_eight_is_measured(slot: Slot) -> None:
+    sampler = Sampler(slot)
+    for _ in range(3 * ONE_IN):
+        request(sampler, lambda: None)
+    assert slot.tally().samples == 3
+
+
+@pytest.mark.parametrize(
+    ("work", "least", "most"), [(compute, 0.7, 1.01), (lambda: time.sleep(0.01), 0.0, 0.3)]
+)
+def test_computing_is_told_from_waiting(slot: Slot, work: object, least: float, most: float) -> None:
+    sampler = Sampler(slot)
+    for _ in range(3 * ONE_IN):
+        request(sampler, work)
+    tally = slot.tally()
+    share = tally.cpu_sum / (tally.cpu_sum + tally.wait_sum)
+    assert least <= share <= most
+    assert tally.delay_sum >= 0
+
+
+def test_requests_beside_others_are_not_measured(slot: Slot) -> None:
+    sampler = Sampler(slot)
+    assert not any(sampler.begin(2, 0.0) for _ in range(2 * ONE_IN))
+    token = next(token for _ in range(ONE_IN) if (token := sampler.begin(1, 0.0)))
+    sampler.begin(2, 0.0)  # another one begins while it runs
+    sampler.end(0, token, 1.0)
+    assert slot.tally().samples == 0

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from django.http import HttpRequest, HttpResponse
+from django.test import override_settings
+from django.urls import path
+from django.utils.decorators import method_decorator
+from django.views import View
+
+from django_prodserve.runtime.board import Board
+from django_prodserve.runtime.slot import Slot
+from django_prodserve.runtime.watch import STUCK, Watch, find_route, interrupt
+from django_prodserve.timeouts import RequestTimeout, request_timeout
+
+LOG = logging.getLogger("watched")
+
+
+@request_timeout(300)
+def report(request: HttpRequest) -> HttpResponse:
+    return HttpResponse()
+
+
+@method_decorator(request_timeout(0), name="dispatch")
+class Endless(View):
+    pass
+
+
+urlpatterns = [
+    path("report/<int:year>/", report),
+    path("endless/", Endless.as_view()),
+    path("short/", request_timeout(1.5)(View.as_view())),
+    path("plain/", lambda request: HttpResponse()),
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("/report/2026/", ("report/<int:year>/", 300.0)),
+        ("/report%2F2026/", ("report/<int:year>/", 300.0)),
+        ("/endless/", ("endless/", 0.0)),
+        ("/short/", ("short/", 1.5)),
+        ("/plain/", ("plain/", None)),
+        ("/nowhere/", ("", None)),
+    ],
+)
+def test_a_view_says_how_long_it_may_run(where: str, expected: tuple[str, float | None]) -> None:
+    with override_settings(ROOT_URLCONF=__name__):
+        assert find_route(where) == expected
+
+
+def test_a_negative_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="-1"):
+        request_timeout(-1)
+
+
+def spinning() -> None:
+    while True:
+        time.sleep(0.001)
+
+
+@contextmanager
+def running(slot: Slot, view: Callable[[], None], start: float) -> Iterator[list[BaseException]]:
+    """Run a view in a thread as a worker does; the list holds what ended it."""
+    ended: list[BaseException] = []
+
+    def work() -> None:
+        slot.thread(0, threading.get_ident())
+        slot.begin(0, start, "GET", "/plain/", "the-id")
+        try:
+            view()
+        except BaseException as error:
+            ended.append(error)
+        slot.end(0, time.monotonic(), 504, start, 0.0)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not slot.running() and thread.is_alive():
+        time.sleep(0.001)
+    yield ended
+    thread.join()
+
+
+@pytest.fixture
+def slot() -> Slot:
+    return Board.create(None, slots=1, rows=2, now=0.0).claim()
+
+
+def test_a_slow_request_is_told_once_with_its_stack(slot: Slot, caplog: pytest.LogCaptureFixture) -> None:
+    over = threading.Event()
+
+    def waits_for_somebody() -> None:
+        over.wait()
+
+    watch = Watch(slot, timeout=0, slow=10, log=LOG)
+    with override_settings(ROOT_URLCONF=__name__), running(slot, waits_for_somebody, start=100.0):
+        watch.look(now=109.0)
+        assert caplog.records == []
+        watch.look(now=110.5)
+        watch.look(now=1000.0)
+        over.set()
+    (record,) = caplog.records
+    assert "GET /plain/ [the-id] for 10.5 s (route 'plain/') is slow" in record.message
+    assert "in waits_for_somebody\n    over.wait()" in record.message
+
+
+def test_a_request_past_its_timeout_is_interrupted(slot: Slot, caplog: pytest.LogCaptureFixture) -> None:
+    watch = Watch(slot, timeout=30, slow=0, log=LOG)
+    with running(slot, spinning, start=100.0) as ended:
+        watch.look(now=129.0)
+        watch.look(now=130.0)
+    assert [type(error) for error in ended] == [RequestTimeout]
+    assert "is past its timeout of 30 s" in caplog.text
+    watch.look(now=200.0)
+    assert slot.wish == 0
+    assert slot.tally().classes[4] == 1
+
+
+def test_one_that_cannot_be_interrupted_costs_the_worker(slot: Slot) -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    watch = Watch(slot, timeout=30, slow=0, log=LOG)
+    with running(slot, lambda: lock.acquire() and None, start=100.0) as ended:
+        watch.look(now=130.0)
+        watch.look(now=131.0)
+        assert slot.wish == 0
+        watch.look(now=133.0)
+        assert slot.wish == STUCK
+        lock.release()
+    assert [type(error) for error in ended] in ([RequestTimeout], [])
+
+
+def test_a_stream_that_moves_is_not_stuck(slot: Slot, caplog: pytest.LogCaptureFixture) -> None:
+    over = threading.Event()
+    watch = Watch(slot, timeout=30, slow=10, log=LOG)
+    with running(slot, lambda: over.wait() and None, start=100.0):
+        for second in range(101, 200):
+            slot.progress(0, second - 0.5)
+            watch.look(now=float(second))
+        assert caplog.records == []
+        watch.look(now=240.0)
+        over.set()
+    assert "past its timeout" in caplog.text
+
+
+def test_a_request_that_has_ended_leaves_the_next_one_alone(slot: Slot) -> None:
+    over = threading.Event()
+    with running(slot, lambda: over.wait() and None, start=100.0) as ended:
+        (request,) = slot.running()
+        slot.end(0, 101.0, 200, 100.0, 0.0)
+        slot.begin(0, 102.0, "GET", "/next", "")
+        interrupt(slot, request)
+        over.set()
+    assert ended == []
