@@ -152,11 +152,11 @@ class Options:
         gunicorn="backlog",
     )
     worker_connections: int = option(
-        1000,
+        10_000,
         parsers.positive,
         "Most connections of one worker, idle ones included.",
         metavar="N",
-        why="Gunicorn's default; far more than threads, so that idle connections are kept",
+        why="an idle connection costs 1 KiB; as many as the descriptors allow",
         gunicorn="worker_connections",
     )
     limit_request_line: int = option(

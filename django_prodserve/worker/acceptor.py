@@ -42,12 +42,19 @@ class Acceptor:
     """Takes connections from the listeners, when it is this worker's turn."""
 
     def __init__(
-        self, listeners: Sequence[socket.socket], poller: Epoll | Poll, board: Board, slot: Slot, most: int
+        self,
+        listeners: Sequence[socket.socket],
+        poller: Epoll | Poll,
+        board: Board,
+        slot: Slot,
+        most: int,
+        make_room: Callable[[float], None],
     ) -> None:
         self.listeners = {listener.fileno(): listener for listener in listeners}
         self.retry_at = math.inf
         """When connections that were left to others are taken all the same."""
         self._poller, self._board, self._slot, self._most = poller, board, slot, most
+        self._make_room = make_room
         self._left = 0  # how often in a row connections were left to others
         self._lock = threading.Lock()  # what was accepted is known when drain returns
 
@@ -71,6 +78,7 @@ class Acceptor:
         self.retry_at = math.inf
         room = self._most - self._slot.connections
         if room <= 0:
+            self._make_room(now)
             self.retry_at = now + 10 * PATIENCE
             return
         if self._left == 0 and not self._is_mine(load):

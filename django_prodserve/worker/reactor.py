@@ -6,7 +6,9 @@ Lives in a worker: ``turn`` in the one pool thread that waits for events, ``serv
 
 from __future__ import annotations
 
+import heapq
 import math
+import resource
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +33,10 @@ from .reading import ParserSettings
 from .shortcut import Shortcut
 from .streams import Streams
 
+CLOSED_AT_ONCE = 32
+"""Idle connections that make room for new ones."""
+RESERVED = 128
+"""Descriptors that connections leave to the application."""
 GONE_AFTER = 1.0
 """Seconds in the queue after which it is worth a look whether the client is still there."""
 
@@ -44,7 +50,8 @@ class Reactor:
         self.connections: dict[int, Connection] = {}
         self.poller = make_poller()
         self.crew: Crew[Connection] = Crew(config.threads, self.turn, self.serve, self.report, self.begun)
-        self.acceptor = Acceptor(listeners, self.poller, board, slot, config.worker_connections)
+        most = descriptors_for(config.worker_connections)
+        self.acceptor = Acceptor(listeners, self.poller, board, slot, most, self.make_room)
         self.intake = Intake(ParserSettings(config), slot, max_body=worker.max_body)
         self.gate = Gate(worker.queue_timeout, self.crew)
         self.streams = Streams(self.poller, slot, config.threads)
@@ -88,6 +95,16 @@ class Reactor:
         self.connections[connection.fd] = connection
         self.slot.connections = len(self.connections)
         self.step(connection, now)
+
+    def make_room(self, now: float) -> None:
+        """Close connections that have been idle for longest, so that others are not kept out."""
+        idle = [each for each in list(self.connections.values()) if each.state == IDLE and each.number]
+        for connection in heapq.nsmallest(CLOSED_AT_ONCE, idle, key=lambda each: each.due):
+            if connection.take():
+                if connection.state == IDLE:
+                    self.close(connection, now, politely=True)
+                else:
+                    self.arm(connection, READ)
 
     def advance(self, connection: Connection, now: float) -> None:
         """Go on with a connection on which something has happened."""
@@ -342,3 +359,15 @@ class Reactor:
                     self.close(connection, before, politely=True)
                 else:
                     self.arm(connection, READ)
+
+
+def descriptors_for(connections: int) -> int:
+    """Let this process open as many files as so many connections need; return how many it can have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + RESERVED
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):  # macOS has another limit beside this one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return connections if soft == resource.RLIM_INFINITY else min(connections, max(16, soft - RESERVED))
