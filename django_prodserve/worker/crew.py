@@ -29,6 +29,8 @@ PROMOTIONS = 25
 """Wakings a second by the main thread that show that requests wait rather than compute."""
 WEIGHT = 0.05
 """Of one request in the mean."""
+LONGEST = 5.0
+"""Seconds that one request counts in the mean."""
 TRIAL = 5
 """Seconds after which a busy eager crew is tried lazily again."""
 
@@ -136,8 +138,8 @@ class Crew(Generic[Work]):
         return self.slots if self.lazy and self.running else self.running + len(self.ready)
 
     def ended_after(self, seconds: float) -> None:
-        """Take note of how long a request took."""
-        self.mean += (seconds - self.mean) * WEIGHT
+        """Take note of how long a request took; one stream says little about the others."""
+        self.mean += (min(seconds, LONGEST) - self.mean) * WEIGHT
 
     def look(self, events: int) -> None:
         """Judge once a second: ``events`` is how many there were."""

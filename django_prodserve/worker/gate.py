@@ -9,6 +9,7 @@ served at once, and that normal times are back the moment the load is.
 from __future__ import annotations
 
 import math
+import sys
 
 from .connection import Connection
 from .crew import Crew
@@ -19,6 +20,11 @@ LOOK = 0.25
 """Seconds between two looks at whether it becomes shorter."""
 AT_ONCE = 3.25
 """A wait of this many timeouts is an overload at once: 4 times the capacity for 2 s builds 3 of them."""
+SEEN = 0.25
+"""The queue's length counts where its eldest has waited this share of the timeout."""
+SWITCH, SWITCH_WHEN_REFUSING = 0.005, 0.0002
+"""Seconds that a thread may keep the interpreter while another wants it: each call to the kernel gives it up,
+and who refuses would wait for it behind every thread that computes."""
 SHARE = 0.1
 """The wait that is left to the queue while overloaded, as a share of the timeout."""
 
@@ -78,7 +84,16 @@ class Gate:
         if not self.overload.refuses(max(self.wait(now), connection.waited), now):
             ready.append(connection)
             return []
-        return [connection] if was_on else [connection, *self._too_many()]
+        if was_on:
+            return [connection]
+        sys.setswitchinterval(SWITCH_WHEN_REFUSING)
+        return [connection, *self._too_many()]
+
+    def look(self, now: float) -> None:
+        """Once a second: without requests nobody else notices that an overload is over."""
+        overload = self.overload
+        if not overload.refuses(self.wait(now), now) and sys.getswitchinterval() < SWITCH:
+            sys.setswitchinterval(SWITCH)
 
     def wait(self, now: float) -> float:
         """Return how long a request waits that arrives now: as its elders do, or as their number says."""
@@ -87,6 +102,8 @@ class Gate:
             oldest = now - ready[0].arrived
         except IndexError:  # a thread has taken it meanwhile
             return 0.0
+        if oldest < SEEN * self.overload.timeout and not self.overload.is_on:
+            return oldest  # the mean may be that of other views
         return max(oldest, len(ready) * crew.mean / crew.slots)
 
     def _too_many(self) -> list[Connection]:

@@ -263,7 +263,8 @@ class Reactor:
         connection.forget_request()
         if connection.out is not None:
             connection.out.close()
-        self.connections.pop(connection.fd, None)
+        if self.connections.get(connection.fd) is connection:
+            del self.connections[connection.fd]
         self.slot.connections = len(self.connections)
         self.poller.closed(connection.fd)
         connection.sock.close()
@@ -304,6 +305,7 @@ class Reactor:
         """Once a second: judge how the threads share their work, and end what has taken too long."""
         events, self.events = self.events, 0
         self.crew.look(events)
+        self.gate.look(now)
         for connection in list(self.connections.values()):
             if connection.due > now:
                 continue
