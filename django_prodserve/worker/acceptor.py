@@ -22,7 +22,7 @@ from typing import Any
 from ..runtime import orders
 from ..runtime.board import Board
 from ..runtime.slot import Slot
-from .poller import READ, Epoll, Poll
+from .poller import Epoll, Poll
 
 PATIENCE = 0.003
 """Seconds that a connection is left to a less loaded worker: it is awake already."""
@@ -55,14 +55,28 @@ class Acceptor:
         """When connections that were left to others are taken all the same."""
         self._poller, self._board, self._slot, self._most = poller, board, slot, most
         self._make_room = make_room
+        self.is_watching = False
         self._left = 0  # how often in a row connections were left to others
         self._lock = threading.Lock()  # what was accepted is known when drain returns
 
     def start(self) -> None:
         """Begin to take connections."""
-        for descriptor, listener in self.listeners.items():
+        for listener in self.listeners.values():
             listener.setblocking(False)
-            self._poller.add(descriptor, READ)
+        self._watch()
+
+    def _watch(self) -> None:
+        self.is_watching = True
+        for descriptor in self.listeners:
+            self._poller.watch(descriptor)
+
+    def _leave(self, until: float) -> None:
+        """Hear nothing of the listeners until then."""
+        self.retry_at = until
+        if self.is_watching:
+            self.is_watching = False
+            for descriptor in self.listeners:
+                self._poller.forget(descriptor)
 
     def accept(self, now: float, load: int, arrived: Arrived) -> None:
         """Take what is this worker's to take. Called when a listener is ready, or ``retry_at`` has come.
@@ -79,10 +93,11 @@ class Acceptor:
         room = self._most - self._slot.connections
         if room <= 0:
             self._make_room(now)
-            self.retry_at = now + 10 * PATIENCE
+            self._leave(now + 10 * PATIENCE)
             return
         if self._left == 0 and not self._is_mine(load):
-            self._left, self.retry_at = 1, now + PATIENCE
+            self._left = 1
+            self._leave(now + PATIENCE)
             return
         before = self._slot.connections
         most = min(room, self._at_a_time())
@@ -90,11 +105,11 @@ class Acceptor:
         if self._left and any(left):
             shared = self._left == 1 and self._slot.connections > before
             self._left += 0 if shared else 1
-            self.retry_at = min(self.retry_at, now + PATIENCE)
+            self._leave(min(self.retry_at, now + PATIENCE))
         elif self.retry_at == math.inf:
             self._left = 0
-            for descriptor in self.listeners:
-                self._poller.arm(descriptor, READ)
+            if not self.is_watching:
+                self._watch()
 
     def _at_a_time(self) -> int:
         """Return how many to take: ever more while a less loaded worker leaves them lying."""
@@ -123,7 +138,7 @@ class Acceptor:
                 sock, peer = listener.accept()
             except OSError as error:
                 if error.errno in OUT_OF_DESCRIPTORS:
-                    self.retry_at = now + SHORTAGE
+                    self._leave(now + SHORTAGE)
                 elif error.errno not in GONE:
                     raise
                 return False

@@ -38,6 +38,8 @@ class Lines:
             line = known.get(value)
             if line is not None:
                 return line
+        elif known == LENGTH and type(value) is str and value.isdecimal():
+            return LENGTH
         return self._check(name, value, known)
 
     def _check(self, name: str, value: str, known: dict[str, bytes] | int | None) -> bytes | int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 
 from .connection import Connection
 from .crew import Crew
@@ -27,6 +28,9 @@ SWITCH, SWITCH_WHEN_REFUSING = 0.005, 0.0002
 and who refuses would wait for it behind every thread that computes."""
 SHARE = 0.1
 """The wait that is left to the queue while overloaded, as a share of the timeout."""
+
+
+NOBODY: Sequence[Connection] = ()
 
 
 class Overload:
@@ -74,16 +78,16 @@ class Gate:
         self.overload = Overload(timeout)
         self._crew = crew
 
-    def enter(self, connection: Connection, now: float) -> list[Connection]:
+    def enter(self, connection: Connection, now: float) -> Sequence[Connection]:
         """Queue a complete request; return those that are refused for it, itself perhaps."""
         ready = self._crew.ready
-        if not ready and not self.overload.is_on:  # the usual case
+        if len(ready) < self._crew.slots and not self.overload.is_on:  # the usual case: no wait to speak of
             ready.append(connection)
-            return []
+            return NOBODY
         was_on = self.overload.is_on
         if not self.overload.refuses(max(self.wait(now), connection.waited), now):
             ready.append(connection)
-            return []
+            return NOBODY
         if was_on:
             return [connection]
         sys.setswitchinterval(SWITCH_WHEN_REFUSING)

@@ -34,6 +34,10 @@ class Epoll:
         """Arm it again."""
         self._modify(descriptor, events | self._once)
 
+    def watch(self, descriptor: int) -> None:
+        """Report a descriptor as often as it is readable, until it is forgotten."""
+        self._register(descriptor, READ)
+
     def forget(self, descriptor: int) -> None:
         """Forget a descriptor that stays open; the kernel forgets one that is closed."""
         with suppress(OSError):
@@ -52,6 +56,7 @@ class Poll:
 
     def __init__(self) -> None:
         self._armed: dict[int, int] = {}
+        self._watched: set[int] = set()
         self._lock = threading.Lock()
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -66,10 +71,17 @@ class Poll:
 
     arm = add
 
+    def watch(self, descriptor: int) -> None:
+        """Report a descriptor as often as it is readable."""
+        with self._lock:
+            self._watched.add(descriptor)
+        self.add(descriptor, READ)
+
     def forget(self, descriptor: int) -> None:
         """Forget a descriptor."""
         with self._lock:
             self._armed.pop(descriptor, None)
+            self._watched.discard(descriptor)
 
     closed = forget
 
@@ -87,8 +99,11 @@ class Poll:
                     os.read(self._reader, 4096)
                 continue
             with self._lock:
-                if self._armed.pop(descriptor, None):
-                    found.append((descriptor, events))
+                known = descriptor in self._armed
+                if known and descriptor not in self._watched:
+                    del self._armed[descriptor]
+            if known:
+                found.append((descriptor, events))
         return found
 
 

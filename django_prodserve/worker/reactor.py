@@ -155,16 +155,18 @@ class Reactor:
     def dispatch(self, connection: Connection, now: float) -> bytes | None:
         """Answer a complete request or queue it; return the bytes behind it where it is answered already."""
         connection.state, connection.due, connection.arrived = OWNED, math.inf, now
-        if self.shortcut.is_open:
-            found = self.shortcut.find(connection)
+        request = connection.request
+        assert request is not None
+        hit = self.shortcut.files.get(request.path)
+        if hit is not None:
+            found = self.shortcut.find(connection, hit)
             if found is not None:
                 data, keep = found
                 return self.reply(connection, data, now, keep=keep)
         behind = None
         for refused in self.gate.enter(connection, now):
             self.slot.refused += 1
-            request = refused.request
-            keep = request is not None and not request.should_close() and not self.retiring
+            keep = not (refused.request is None or refused.request.should_close() or self.retiring)
             more = self.reply(refused, replies.busy(keep=keep), now, keep=keep)
             if refused is connection:
                 behind = more

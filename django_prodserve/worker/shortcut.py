@@ -26,26 +26,25 @@ class Shortcut:
 
     def __init__(self, worker: Any) -> None:
         proxy, static = _layers(worker.wsgi)
-        self._files: dict[str, Any] = {}
+        self.files: dict[str, Any] = {}
+        """Every file that may go the short way, by its path."""
         if (
             static is not None
             and static.files is not None
             and worker.sees_no_requests
             and not worker.access.is_gunicorns
         ):
-            self._files = static.files
-        self.is_open = bool(self._files)
+            self.files = static.files
         self._proxy, self._static, self._access = proxy, static, worker.access
         self._ready: dict[tuple[str, bool], tuple[bytes, bytes]] = {}
         self._kept = 0
         self.retiring = False
 
-    def find(self, connection: Connection) -> tuple[bytes, bool] | None:
+    def find(self, connection: Connection, hit: Any) -> tuple[bytes, bool] | None:
         """Return a complete response and whether the connection may be kept; None for the long way."""
         request = connection.request
         assert request is not None
-        hit = self._files.get(request.path)
-        if hit is None or request.method != "GET" or request.version != (1, 1) or connection.body is not None:
+        if request.method != "GET" or request.version != (1, 1) or connection.body is not None:
             return None
         accepted = ""
         for name, value in request.headers:
