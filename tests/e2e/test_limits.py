@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import re
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from django_prodserve.units import MIB
 
 from .groups import HALF_A_CPU, inside, limited_to
-from .serving import Server, serving
+from .serving import Server, serving, until
 from .stock import Made
 
 PRODSERVE = ("manage.py", "prodserve")
@@ -114,11 +115,23 @@ def test_a_view_that_leaks_is_served_within_the_limit(env: Any, make_group: Call
         server.wait_for("of 1 GiB are used: it must go at once")
 
 
+def answers(server: Server) -> bool:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return server.get("/").status == 200
+    return False
+
+
 def test_a_kill_by_the_kernel_is_told_from_others(env: Any, make_group: Callable[..., Path]) -> None:
     memory = make_group("memory", limited_to(256))
     with serving("--workers", "2", env=env(), command=(*inside(memory), *PRODSERVE)) as server:
         assert server.get("/").status == 200
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            server.get("/leak/?mib=400")
-        server.wait_for("was killed by the kernel: the memory limit is reached. Use fewer workers")
-        assert server.get("/").status == 200
+        told = "was killed by the kernel: the memory limit is reached. Use fewer workers"
+        # The kernel chooses whom it kills, and beside busy neighbours the server may be quicker than it.
+        for _ in range(20):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                server.get("/leak/?mib=400")
+            time.sleep(1.0)
+            if told in server.output:
+                break
+        assert told in server.output, server.output
+        until(lambda: answers(server))
