@@ -5,7 +5,6 @@ Lives in a worker, in the thread that owns the connection, most often the one th
 
 from __future__ import annotations
 
-from ..runtime.slot import Slot
 from . import limits
 from .connection import BODY, HEAD, IDLE, Connection
 from .reading import ChunkedBody, FixedBody, NeedMoreError, ParserSettings, read_head
@@ -20,8 +19,8 @@ class BodyTooLargeError(Exception):
 class Intake:
     """Takes bytes as they come, and says when a request is complete."""
 
-    def __init__(self, settings: ParserSettings, slot: Slot, *, max_body: int) -> None:
-        self._settings, self._slot, self._max_body = settings, slot, max_body
+    def __init__(self, settings: ParserSettings, *, max_body: int) -> None:
+        self._settings, self._max_body = settings, max_body
 
     def take(self, connection: Connection, data: bytes, now: float) -> bool:
         """Say whether a request is complete with these bytes. Raises what the parser does, and ours."""

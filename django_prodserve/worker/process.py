@@ -42,7 +42,6 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.slot = self._claim()
-        self._retire_at = 0.0
 
     @classmethod
     def configure(

@@ -52,7 +52,7 @@ class Reactor:
         self.crew: Crew[Connection] = Crew(config.threads, self.turn, self.serve, self.report, self.begun)
         most = descriptors_for(config.worker_connections)
         self.acceptor = Acceptor(listeners, self.poller, board, slot, most, self.make_room)
-        self.intake = Intake(ParserSettings(config), slot, max_body=worker.max_body)
+        self.intake = Intake(ParserSettings(config), max_body=worker.max_body)
         self.gate = Gate(worker.queue_timeout, self.crew)
         self.streams = Streams(self.poller, slot, config.threads)
         self.runner = Runner(worker, self.streams, slot)
@@ -100,11 +100,15 @@ class Reactor:
         """Close connections that have been idle for longest, so that others are not kept out."""
         idle = [each for each in list(self.connections.values()) if each.state == IDLE and each.number]
         for connection in heapq.nsmallest(CLOSED_AT_ONCE, idle, key=lambda each: each.due):
-            if connection.take():
-                if connection.state == IDLE:
-                    self.close(connection, now, politely=True)
-                else:
-                    self.arm(connection, READ)
+            self.close_idle(connection, now)
+
+    def close_idle(self, connection: Connection, now: float) -> None:
+        """Close a connection that looked idle, unless somebody has its next request by now."""
+        if connection.take():
+            if connection.state == IDLE:
+                self.close(connection, now, politely=True)
+            else:
+                self.arm(connection, READ)
 
     def advance(self, connection: Connection, now: float) -> None:
         """Go on with a connection on which something has happened."""
@@ -289,7 +293,7 @@ class Reactor:
         try:
             if started - connection.arrived + connection.waited > GONE_AFTER and connection.is_gone():
                 raise ClientGoneError
-            keep = self.runner.run(connection, row, started, must_close=self.must_close())
+            keep = self.runner.run(connection, row, started, must_close=self.retiring)
             now = time.monotonic()
             self.go_on(connection, self.conclude(connection, now, keep=keep), now)
         except ClientGoneError:
@@ -335,10 +339,6 @@ class Reactor:
         except ClientGoneError:
             self.drop(connection)
 
-    def must_close(self) -> bool:
-        """Say whether a response ends its connection: the worker retires, or has too much to do."""
-        return self.retiring
-
     def retire(self, now: float) -> None:
         """Take what the kernel has accepted for us, and no more; what is answered from now on is the last."""
         self.retiring = self.shortcut.retiring = True
@@ -358,11 +358,8 @@ class Reactor:
     def hurry(self, before: float) -> None:
         """Close connections that have been idle since the worker began to retire."""
         for connection in list(self.connections.values()):
-            if connection.state == IDLE and connection.due <= before + self.keep_alive and connection.take():
-                if connection.state == IDLE:
-                    self.close(connection, before, politely=True)
-                else:
-                    self.arm(connection, READ)
+            if connection.state == IDLE and connection.due <= before + self.keep_alive:
+                self.close_idle(connection, before)
 
 
 def descriptors_for(connections: int) -> int:
