@@ -250,6 +250,12 @@ class Options:
         why="what an operator needs; Gunicorn's own chatter is at debug",
         gunicorn="loglevel",
     )
+    server_timing: bool = option(
+        False,
+        parsers.boolean,
+        "Tell browsers how long a request waited and ran, in a Server-Timing header.",
+        why="timing is nobody's business in production",
+    )
     static: bool = option(
         True,
         parsers.boolean,

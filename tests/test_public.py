@@ -27,6 +27,9 @@ def surface() -> Iterator[str]:
     yield "signal worker_started"
     yield "decorator timeouts.request_timeout"
     yield "exception timeouts.RequestTimeout"
+    yield "decorator logs.unlogged"
+    yield "filter logs.RequestIDFilter"
+    yield "context variable logs.request_id"
     yield "option --skip-checks"
     yield from (f"plan.decisions.{name}" for name, _ in plan().decisions())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -122,7 +123,7 @@ def test_dump_shows_every_stack_and_stops_nothing(env: Any, tmp_path: Path, path
             assert (told[-1]["method"], told[-1]["path"]) == ("GET", path)
             dumped = run("-m", "django_prodserve", "dump", env=env(), cwd=site)
             assert f"worker {pids[0]} (serving)" in dumped.stdout, dumped.stderr
-            assert f"GET {path} for " in dumped.stdout
+            assert re.search(rf"GET {path} \[\w+\] for ", dumped.stdout), dumped.stdout
             assert f"in {path.strip('/').replace('-', '_')}" in dumped.stdout
             assert server.workers(1) == pids
             server.process.terminate()
