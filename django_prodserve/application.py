@@ -1,4 +1,4 @@
-"""The onion that every request goes through: proxy trust, static files, media, Django. Outermost first.
+"""The onion around Django: a request's id, proxy trust, static files, media. Outermost first.
 
 Built once, before the fork (in the worker with --no-preload). A layer does O(1) work, reads no settings
 and takes no lock.
@@ -20,8 +20,10 @@ from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from .failures import failure
+from .identity import Identity, IdentityLayer
 from .media import media_layer
 from .proxy import ProxyLayer, parse_trust
+from .routes import note_routes
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -42,7 +44,12 @@ def build(plan: Plan, static: StaticFiles) -> WSGI:
     """Load the project and wrap it; raise ProdserveError with the project's own line where that fails."""
     trust = parse_trust(plan.trusted_proxies.value, plan.trusted_hops.value)
     media = media_layer(wanted=plan.media.value)
-    return onion(load_django(), lambda inner: ProxyLayer(inner, trust), static.layer, media)
+    note_routes()
+
+    def identified(inner: ProxyLayer) -> IdentityLayer:
+        return IdentityLayer(inner, Identity(inner.trusts), timing=plan.server_timing.value)
+
+    return identified(ProxyLayer(onion(load_django(), static.layer, media), trust))
 
 
 def load_django() -> WSGI:

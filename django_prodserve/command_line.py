@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from . import options
 from .errors import ProdserveError
+from .reference import reference
 
 ACTIONS = {
     "serve": "serve the project (what happens without an action)",
@@ -60,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-checks", action="store_true", default=False, help="Skip Django's system checks."
     )
-    defaults = {flag: default for flag, _, _, default, _ in options.reference()}
+    defaults = {flag: default for flag, _, _, default, _ in reference()}
     for row in options.rows():
         _add_row(parser, row.name, row.metadata, defaults[options.flag_name(row.name)])
 

@@ -148,6 +148,7 @@ def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
         "warmup": plan.warmup.value,
         "static": "on" if plan.static.value != "off" else "off",
         "collect": "on" if plan.collect.value else "off",
+        "server_timing": "on" if plan.server_timing.value else "off",
         "media": "on" if plan.media.value else "off",
     }
     for name, text in texts.items():

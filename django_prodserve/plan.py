@@ -65,6 +65,7 @@ class Plan:
     keyfile: Decision[str | None]
     access_log: Decision[str | None]
     log_level: Decision[str]
+    server_timing: Decision[bool]
     media: Decision[bool]
     wait_for_db: Decision[float]
     migrate: Decision[bool]
@@ -149,6 +150,7 @@ def make_plan(
         "trusted_hops": _hops(wishes),
         "keeper": _keeper(wishes, linux=fork_safe),
         "max_requests_jitter": _jitter(wishes),
+        "server_timing": _server_timing(wishes),
     }
     plain = {
         row.name: wishes.plain(row.name)
@@ -279,6 +281,12 @@ def _jitter(wishes: _Wishes) -> Decision[int]:
     most = wishes.options.max_requests
     why = "as wide as --max-requests: fewest workers replaced together" if most else "no --max-requests"
     return wishes.stated("max_requests_jitter") or Decision(most, why)
+
+
+def _server_timing(wishes: _Wishes) -> Decision[bool]:
+    if wishes.options.local and not wishes.stated("server_timing"):
+        return Decision(True, "--local: the browser's network panel shows it")
+    return wishes.plain("server_timing")
 
 
 def _preload(wishes: _Wishes, fork_safe: bool) -> Decision[bool]:

@@ -10,15 +10,13 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from . import control
 from .errors import ProdserveError
-from .footprint import read_memory
 from .runtime.board import Board, board_path
-from .runtime.processes import cpu_seconds
-from .runtime.slot import BOUNDS, STATES, Request, Slot, Tally
+from .runtime.facts import of_board
+from .runtime.slot import BOUNDS, STATES
 from .runtime.stacks import ask_now, described, stacks_path, with_requests
 from .units import format_age, format_size
 
@@ -52,73 +50,14 @@ def open_board(server: control.Running) -> Board:
 
 
 def facts(server: control.Running, board: Board, now: float) -> dict[str, Any]:
-    """Return all there is to tell, for JSON; times in seconds, sizes in bytes."""
-    tally = board.totals()
+    """Return all there is to tell, for JSON."""
     return {
         "pid": server.pid,
-        "arbiter": board.pid,
         "project": server.project,
         "bind": list(server.binds),
         "generation": server.generation,
-        "uptime": round(now - board.started, 1),
-        **counts(tally),
-        "workers": [worker(slot, now) for slot in board.taken()],
-        "restarts": board.restarts(),
-        **board.note(),
+        **of_board(board, now),
     }
-
-
-def counts(tally: Tally) -> dict[str, Any]:
-    """Return what was counted of requests that have ended."""
-    requests = tally.requests
-    return {
-        "requests": requests,
-        "statuses": {f"{number}xx": count for number, count in enumerate(tally.classes, 1) if count},
-        "refused": tally.refused,
-        "cut": tally.cut,
-        "mean": tally.latency_sum / requests if requests else 0.0,
-        "p99_below": quantile(tally.latency, 0.99),
-        "mean_queued": tally.queued_sum / requests if requests else 0.0,
-    }
-
-
-def quantile(buckets: Sequence[int], share: float) -> float | None:
-    """Return the bound below which this share of what was counted lies; None beyond the last bound."""
-    wanted, seen = share * sum(buckets), 0
-    for bound, count in zip(BOUNDS, buckets, strict=False):
-        seen += count
-        if seen >= wanted:
-            return bound
-    return None
-
-
-def worker(slot: Slot, now: float) -> dict[str, Any]:
-    """Return what one worker does."""
-    running = sorted(slot.running(), key=lambda request: request.start)
-    return {
-        "pid": slot.pid,
-        "state": STATES[slot.state],
-        "age": round(now - slot.started, 1) if slot.started else 0.0,
-        "threads": slot.threads,
-        "busy": len(running),
-        "queue": slot.queue,
-        "connections": slot.connections,
-        "requests": slot.tally().requests,
-        "memory": _memory(slot),
-        "cpu": cpu_seconds(slot.pid) or slot.cpu,
-        "oldest": _request(running[0], now) if running else None,
-    }
-
-
-def _request(request: Request, now: float) -> dict[str, Any]:
-    age = round(now - request.start, 1)
-    return {"method": request.method, "path": request.path, "id": request.id, "age": age}
-
-
-def _memory(slot: Slot) -> int:
-    with suppress(OSError):
-        return read_memory(Path(f"/proc/{slot.pid}")).size
-    return slot.memory
 
 
 def words(known: dict[str, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from django_prodserve.command_line import ACTIONS
-from django_prodserve.options import reference
+from django_prodserve.reference import reference
 
 from .facts import plan
 
@@ -27,6 +27,9 @@ def surface() -> Iterator[str]:
     yield "signal worker_started"
     yield "decorator timeouts.request_timeout"
     yield "exception timeouts.RequestTimeout"
+    yield "decorator logs.unlogged"
+    yield "filter logs.RequestIDFilter"
+    yield "context variable logs.request_id"
     yield "option --skip-checks"
     yield from (f"plan.decisions.{name}" for name, _ in plan().decisions())
 

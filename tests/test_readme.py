@@ -9,8 +9,8 @@ import pytest
 
 from django_prodserve import __version__
 from django_prodserve.command_line import ACTIONS
-from django_prodserve.options import reference
 from django_prodserve.platforms import RULES
+from django_prodserve.reference import reference
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -45,7 +45,7 @@ class Keeper:
         self.retiring: Child | None = None
         self.number = 0
         self.extra_workers = 0
-        self.reload_wanted = False
+        self.reload_wanted = self.reopen_wanted = False
         self.reload_started = 0.0  # monotonic; 0 where the generation that boots is no reload
         self.finish_at = 0.0  # monotonic; 0 where nobody is about to leave
         self.stop_deadline = 0.0  # monotonic; 0 while nobody has asked to stop
@@ -101,7 +101,8 @@ class Keeper:
             self.extra_workers = max(wanted, 1 - self.record.get("workers", 1))
             self._tell_workers()
         elif number == signal.SIGUSR1:
-            for child in (self.serving, self.retiring):  # it would end one that still boots
+            self.reopen_wanted = self.booting is not None  # it would end one that still boots
+            for child in (self.serving, self.retiring):
                 if child is not None:
                     child.kill(number)
 
@@ -167,6 +168,9 @@ class Keeper:
         self.record.update(facts, generation=child.number, ready=True)
         self._save()
         self._tell_workers()
+        if self.reopen_wanted:
+            self.reopen_wanted = False
+            child.kill(signal.SIGUSR1)
         if self.retiring:
             self.finish_at = time.monotonic() + LEAVING  # or sooner, when it says that it accepts no more
         else:

@@ -18,6 +18,9 @@ from django.core.exceptions import DisallowedHost
 from gunicorn import glogging
 from gunicorn.instrument.statsd import Statsd
 
+from ..logs import request_id
+from ..routes import UNLOGGED
+
 UTC_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -27,7 +30,12 @@ class UTCFormatter(logging.Formatter):
     converter = staticmethod(time.gmtime)
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s [%(process)d] [%(levelname)s] %(message)s", UTC_TIME)
+        super().__init__("%(asctime)s [%(process)d] [%(levelname)s] %(prodserve_id)s%(message)s", UTC_TIME)
+
+    def format(self, record: logging.LogRecord) -> str:
+        name = request_id.get()
+        record.prodserve_id = f"[{name}] " if name else ""
+        return super().format(record)
 
 
 class ProjectFormatter(UTCFormatter):
@@ -54,6 +62,12 @@ class Logger(glogging.Logger):  # type: ignore[misc]
     def say(self, msg: str, *args: Any) -> None:
         """Log at info."""
         self.error_log.info(msg, *args)
+
+    def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
+        """Log a request as Gunicorn does; nothing is said for its id afterwards."""
+        if UNLOGGED not in environ:
+            super().access(resp, req, environ, request_time)
+        request_id.set("")
 
     def atoms(self, *args: Any) -> Any:
         """Return what access lines are made of; on a unix socket the peer has no address."""

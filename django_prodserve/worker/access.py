@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.config import AccessLogFormat
 
+from ..identity import ID, QUEUE
+from ..routes import ROUTE, UNLOGGED
 from ..runtime.logs import Logger
 
 if TYPE_CHECKING:
@@ -43,20 +45,23 @@ class Access:
 
     def note(self, answer: Answer, environ: dict[str, Any], seconds: float) -> None:
         """Note one request."""
+        if UNLOGGED in environ:
+            return
         if self.is_gunicorns:
             self._log.access(answer, answer.request, environ, timedelta(seconds=seconds))
         elif self.is_on and environ:
-            self.add(environ, answer.status_code, answer.sent)
+            self.add(environ, answer.status_code, answer.sent, seconds)
 
-    def add(self, environ: dict[str, Any], status: int, sent: int) -> None:
-        """Note one request as a line in Gunicorn's default format."""
+    def add(self, environ: dict[str, Any], status: int, sent: int, seconds: float) -> None:
+        """Note one request as a line in Gunicorn's default format, with more behind it."""
         get = environ.get
         authorization = get("HTTP_AUTHORIZATION")
         user = _user(authorization) if authorization else "-"
         line = (
             f'{environ["REMOTE_ADDR"] or "-"} - {user} {self._now()} "{environ["REQUEST_METHOD"]} '
             f'{_safe(environ["RAW_URI"])} {environ["SERVER_PROTOCOL"]}" {status} {sent} '
-            f'"{_safe(get("HTTP_REFERER", "-"))}" "{_safe(get("HTTP_USER_AGENT", "-"))}"'
+            f'"{_safe(get("HTTP_REFERER", "-"))}" "{_safe(get("HTTP_USER_AGENT", "-"))}" '
+            f"{get(ID) or '-'} {get(ROUTE) or '-'} {seconds * 1000:.1f}ms {get(QUEUE, 0.0) * 1000:.1f}ms"
         )
         self._lines.append(line)
         if len(self._lines) >= AT_A_TIME:

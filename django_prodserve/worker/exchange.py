@@ -10,6 +10,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from ..identity import QUEUE, Identity
+from ..logs import request_id
 from ..runtime import watch
 from ..runtime.sampling import Sampler
 from ..runtime.slot import Slot
@@ -77,6 +79,7 @@ class Runner:
     def __init__(self, worker: Any, streams: Streams, slot: Slot) -> None:
         self._worker, self._wsgi = worker, worker.wsgi
         self._streams, self._slot, self._sampler = streams, slot, Sampler(slot)
+        self._identify = getattr(worker.wsgi, "identity", None) or Identity(lambda peer: False)
         self._before, self._after = _hook(worker, "pre_request"), _hook(worker, "post_request")
 
     def run(self, connection: Connection, row: int, started: float, *, must_close: bool) -> bool:
@@ -87,11 +90,14 @@ class Runner:
         environ: dict[str, Any] = {}
         answer = Exchange(connection, request, self._streams, slot, row, must_close=must_close)
         sampled = self._sampler.begin(slot.busy, started)
-        slot.begin(row, started, request.method, request.path, "")
+        queued = max(0.0, started - connection.arrived)
         try:
             if self._before:
+                slot.begin(row, started, request.method, request.path, "")
                 self._before(worker, request)
             environ = connection.environs.make(request, connection.peer, connection.body)
+            environ[QUEUE] = queued + connection.waited if connection.number <= 1 else queued
+            slot.begin(row, started, request.method, request.path, self._identify(environ))
             result = self._wsgi(environ, answer.start_response)
             try:
                 answer.respond(result)
@@ -108,12 +114,11 @@ class Runner:
             now = time.monotonic()
             if sampled:
                 self._sampler.end(row, sampled, now)
-            slot.end(
-                row, now, min(answer.status_code or 500, 599), started, max(0.0, started - connection.arrived)
-            )
+            slot.end(row, now, min(answer.status_code or 500, 599), started, queued)
             worker.access.note(answer, environ, now - started)
             if self._after:
                 self._guarded(environ, answer)
+            request_id.set("")
 
     def _failed(self, connection: Connection, answer: Answer, error: BaseException) -> bool:
         from .replies import refusal, reply

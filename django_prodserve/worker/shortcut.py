@@ -60,7 +60,7 @@ class Shortcut:
             return None
         keep = not (request.should_close() or self.retiring)
         if self._access.is_on:
-            self._access.add(self._environ(connection), 200, len(found[1]))
+            self._access.add(self._environ(connection), 200, len(found[1]), 0.0)
         return b"".join((OK, DATES.tail(), b"keep-alive\r\n" if keep else b"close\r\n", *found)), keep
 
     def _is_secure(self, connection: Connection) -> bool | None:
@@ -110,9 +110,11 @@ class Shortcut:
 
 def _layers(wsgi: Any) -> tuple[ProxyLayer | None, StaticLayer | None]:
     """Return the layers of ours that the application is wrapped in (application.py)."""
+    from ..identity import IdentityLayer
     from ..proxy import ProxyLayer
     from ..staticfiles.layer import StaticLayer
 
+    wsgi = wsgi.application if isinstance(wsgi, IdentityLayer) else wsgi
     proxy = wsgi if isinstance(wsgi, ProxyLayer) else None
     inner = proxy.application if proxy is not None else wsgi
     return proxy, inner if isinstance(inner, StaticLayer) else None

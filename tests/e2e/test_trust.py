@@ -88,7 +88,7 @@ class Both:
             body = answer.read()
             assert answer.status == 200, body
             seen: dict[str, Any] = json.loads(body)
-        for name in ("QUERY_STRING", "RAW_URI", "REMOTE_PORT"):
+        for name in ("QUERY_STRING", "RAW_URI", "REMOTE_PORT", "prodserve.request_id"):
             seen["meta"].pop(name, None)
         del seen["pid"]
         return seen

@@ -1,0 +1,35 @@
+"""The options of what is seen of the server: logs, times. Standard library alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import parsers
+from .option_row import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenOptions:
+    """Who gets to know what."""
+
+    access_log: str | None = option(
+        None,
+        parsers.path,
+        "Write a line per request to PATH, or to standard output with -.",
+        metavar="PATH|-",
+        gunicorn="accesslog",
+    )
+    log_level: str = option(
+        "info",
+        parsers.one_of("debug", "info", "warning", "error", "critical"),
+        "Least severity of the server's own lines.",
+        metavar="LEVEL",
+        why="what an operator needs; Gunicorn's own chatter is at debug",
+        gunicorn="loglevel",
+    )
+    server_timing: bool = option(
+        False,
+        parsers.boolean,
+        "Tell browsers how long a request waited and ran, in a Server-Timing header.",
+        why="timing is nobody's business in production",
+    )
