@@ -15,13 +15,14 @@ from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderNam
 
 from django_prodserve.worker.answer import Answer
 from django_prodserve.worker.environ import Environs
+from django_prodserve.worker.known import MOST
 from django_prodserve.worker.reading import (
     ChunkedBody,
     FixedBody,
     Head,
     NeedMoreError,
     ParserSettings,
-    read_head,
+    Reader,
 )
 
 CONFIG = Config()
@@ -33,7 +34,7 @@ PEER = ("198.51.100.7", 4711)
 
 
 def head(data: bytes) -> Head:
-    return read_head(SETTINGS, data, 0, PEER, 1)
+    return Reader(SETTINGS).read(data, 0, PEER, 1)
 
 
 class Sock:
@@ -210,5 +211,56 @@ def test_a_head_is_the_same_however_it_is_cut(start: int, step: int) -> None:
     data = REQUESTS["repeated fields"]
     for end in range(start, len(data), step):
         with pytest.raises(NeedMoreError):
-            read_head(SETTINGS, data[:end], max(0, end - step), PEER, 1)
-    assert read_head(SETTINGS, data, len(data) - step, PEER, 1).headers == head(data).headers
+            Reader(SETTINGS).read(data[:end], max(0, end - step), PEER, 1)
+    assert Reader(SETTINGS).read(data, len(data) - step, PEER, 1).headers == head(data).headers
+
+
+PIECES = [
+    *(b"GET / HTTP/1.1", b"GET /a?b HTTP/1.0", b"POST /p HTTP/1.1", b"get / HTTP/1.1", b"GET  / HTTP/1.1"),
+    *(b"CONNECT a:1 HTTP/1.1", b"OPTIONS * HTTP/1.1", b"GET / HTTP/2.0", b"GET /\xe4 HTTP/1.1", b"", b"GET /"),
+]
+LINES = [
+    *(b"Host: a", b"Host: b", b"host:a", b"Content-Length: 3", b"Content-Length: 4", b"Content-Length: -1"),
+    *(b"Transfer-Encoding: chunked", b"Transfer-Encoding: x", b"Content-Type: a/b", b"Content-Type: c"),
+    *(b"Expect: 100-continue", b"Expect: x", b"Cookie: a=b", b"Authorization: Basic eDp5", b"A_B: c", b"A: "),
+    *(b"Connection: close", b"Connection: keep-alive", b"Connection: x", b" folded", b"\tfolded", b"No colon"),
+    *(b": x", b"A : b", b"A: b\x00", b"A: b\nC: d", b"A: \xff", b"\xff: a", b"X: " + b"y" * 9000, b"A:b:c"),
+]
+
+
+def judged(read: Any, data: bytes) -> Any:
+    """Return all that the rest of the server asks of a request, or how it is refused."""
+    try:
+        request = read(data, 0, PEER, 2)
+    except Exception as error:
+        return type(error), str(error)
+    known = ("method", "uri", "path", "query", "fragment", "version", "headers", "scheme", "must_close")
+    more = ("length", "rest", "peer_addr", "remote_addr", "req_number", "_expected_100_continue", "trailers")
+    return [*(getattr(request, name) for name in (*known, *more)), request.should_close()]
+
+
+def test_what_is_remembered_changes_no_judgement() -> None:
+    chance = random.Random(4)
+    reader = Reader(SETTINGS)
+    kinds = set()
+    for _ in range(4000):
+        line = chance.choice(PIECES[:3] if chance.random() < 0.8 else PIECES)
+        headers = [b"Host: a"] * (chance.random() < 0.8) + chance.choices(LINES, k=chance.randrange(5))
+        chance.shuffle(headers)
+        data = b"\r\n".join([line, *headers, b"", chance.choice([b"", b"", b"behind", b"GET /2 HTTP/1.1\r\n"])])
+        wanted = judged(lambda data, seen, peer, number: Head(SETTINGS, data, peer, number), data)
+        got = judged(reader.read, data)
+        assert got == wanted, data
+        kinds.add(got[0])
+    assert len(kinds) > 10
+
+
+def test_secrets_are_not_remembered_and_memory_is_bounded() -> None:
+    reader = Reader(SETTINGS)
+    for number in range(3000):
+        name = b"GET /%d HTTP/1.1\r\nHost: %d\r\n" % (number % 700, number)
+        for _ in range(2):
+            reader.read(name + b"Cookie: secret\r\nAuthorization: secret\r\n\r\n", 0, PEER, 1)
+    for memory in (reader._lines, reader._headers):
+        assert MOST <= len(memory._young) + len(memory._old) <= 2 * MOST
+        assert not any(b"secret" in line for half in (memory._young, memory._old) for line in half)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from . import limits
 from .connection import BODY, HEAD, IDLE, Connection
-from .reading import ChunkedBody, FixedBody, NeedMoreError, ParserSettings, read_head
+from .reading import ChunkedBody, FixedBody, NeedMoreError, ParserSettings, Reader
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -20,7 +20,7 @@ class Intake:
     """Takes bytes as they come, and says when a request is complete."""
 
     def __init__(self, settings: ParserSettings, *, max_body: int) -> None:
-        self._settings, self._max_body = settings, max_body
+        self._reader, self._max_body = Reader(settings), max_body
 
     def take(self, connection: Connection, data: bytes, now: float) -> bool:
         """Say whether a request is complete with these bytes. Raises what the parser does, and ours."""
@@ -49,7 +49,7 @@ class Intake:
         if seen:
             data = connection.buffer + data
         try:
-            request = read_head(self._settings, data, seen, connection.peer, connection.number + 1)
+            request = self._reader.read(data, seen, connection.peer, connection.number + 1)
         except NeedMoreError:
             connection.buffer = data
             if connection.state == IDLE:

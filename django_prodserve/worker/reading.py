@@ -23,9 +23,14 @@ from gunicorn.http.errors import (
 from gunicorn.http.unreader import Unreader
 
 from . import limits
+from .known import LONGEST, Recent
 from .spool import Spool
 
 HEAD_END = b"\r\n\r\n"
+ONCE = ("HOST", "CONTENT-TYPE")
+"""Headers that may come once."""
+SECRET = {"AUTHORIZATION", "COOKIE", "PROXY-AUTHORIZATION"}
+"""Headers that are not remembered: others must not find them in memory."""
 SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;|\r\n)")
 
 
@@ -86,13 +91,17 @@ class Head(message.Request):  # type: ignore[misc]  # Gunicorn has no types
     """A request whose head is complete. ``length``: of the body, None where it comes in chunks."""
 
     cfg: ParserSettings
+    headers: list[tuple[str, str]]
+    version: tuple[int, int]
+    length: int | None = 0
+    rest = b""
+    """What came behind the head."""
+    _closes: bool | None = None
 
     def __init__(self, settings: ParserSettings, data: bytes, peer: Any, number: int) -> None:
         source = Buffered(data)
-        self.length: int | None = 0
         super().__init__(settings, source, peer, number)
         self.rest = source.data
-        """What came behind the head."""
 
     def parse(self, unreader: Buffered) -> bytes:
         """Parse as Gunicorn's ``Request`` does, with the parser that was chosen at the start."""
@@ -105,7 +114,7 @@ class Head(message.Request):  # type: ignore[misc]  # Gunicorn has no types
 
     def set_body_reader(self) -> None:
         """Let Gunicorn judge the framing where there is any, and ask for a Host."""
-        names = [name for name, _ in self.headers]
+        names = dict(self.headers)
         if "CONTENT-LENGTH" in names or "TRANSFER-ENCODING" in names:
             super().set_body_reader()
             reader = self.body.reader
@@ -113,22 +122,97 @@ class Head(message.Request):  # type: ignore[misc]  # Gunicorn has no types
         if "HOST" not in names and self.version >= (1, 1):
             raise InvalidHeader("HTTP/1.1 needs a Host header", req=self)
 
+    def should_close(self) -> bool:
+        """Say whether the client wants no other request on this connection, or must not send one."""
+        if self._closes is None:
+            self._closes = super().should_close()
+        return self._closes or self.must_close
+
     def _peer_trusted_for_forwarded(self) -> Any:
         """Our layers decide whom to trust; Gunicorn would parse the peer's address at each request."""
         return ({}, []) if self.cfg.names_nothing else super()._peer_trusted_for_forwarded()
 
 
-def read_head(settings: ParserSettings, data: bytes, seen: int, peer: Any, number: int) -> Head:
-    """Parse ``data``, of which ``seen`` bytes were here before; NeedMoreError while the head is not complete.
+class Reader:
+    """Reads the heads of one worker's requests. Lines that were judged before are not judged again."""
 
-    What Gunicorn refuses raises its exception, as soon as that is certain.
-    """
-    end = data.find(HEAD_END, max(0, seen - 3))
-    if end < 0 and not (number == 1 and settings.proxy_protocol != "off"):
-        _judge_incomplete(settings, data)
-    if settings.uses_c:
-        _check_for_c(data[: end + 4] if end >= 0 else data)
-    return Head(settings, data, peer, number)
+    def __init__(self, settings: ParserSettings) -> None:
+        self.settings = settings
+        self._lines: Recent[bytes, dict[str, Any]] = Recent()
+        """Request lines, and the attributes of a request that begins with one."""
+        self._headers: Recent[bytes, tuple[str, str]] = Recent()
+        self._remembers = settings.names_nothing and settings.proxy_protocol == "off"
+        if self._remembers:
+            one = Head(settings, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", None, 1)
+            self._judge = one.parse_headers
+            self._usual = dict(vars(one), unreader=Buffered(b""))
+
+    def read(self, data: bytes, seen: int, peer: Any, number: int) -> Head:
+        """Read ``data``, of which ``seen`` bytes were here before; NeedMoreError while the head is not complete.
+
+        What Gunicorn refuses raises its exception, as soon as that is certain.
+        """
+        settings = self.settings
+        end = data.find(HEAD_END, max(0, seen - 3))
+        if end < 0 and not (number == 1 and settings.proxy_protocol != "off"):
+            _judge_incomplete(settings, data)
+        if self._remembers and end >= 0:
+            line_end = data.find(b"\r\n")
+            line = self._lines.get(data[:line_end])
+            headers = self._known_headers(data[line_end + 2 : end]) if line is not None else None
+            if headers is not None:
+                request = Head.__new__(Head)
+                request.__dict__ = line | {
+                    "headers": headers,
+                    "peer_addr": peer,
+                    "remote_addr": peer,
+                    "req_number": number,
+                    "rest": data[end + 4 :],
+                }
+                request.set_body_reader()
+                return request
+        if settings.uses_c:
+            _check_for_c(data[: end + 4] if end >= 0 else data)
+        request = Head(settings, data, peer, number)
+        if self._remembers and 0 < end and not data.startswith(b"\r\n"):
+            self._remember_line(data[: data.find(b"\r\n")], request)
+        return request
+
+    def _remember_line(self, line: bytes, request: Head) -> None:
+        if len(line) <= LONGEST:
+            names = ("method", "uri", "path", "query", "fragment", "version")
+            self._lines.put(line, self._usual | {name: getattr(request, name) for name in names})
+
+    def _known_headers(self, block: bytes) -> list[tuple[str, str]] | None:
+        """Return the headers of these lines; None where Gunicorn must judge them together."""
+        get, headers = self._headers.get, []
+        lines = block.split(b"\r\n")
+        if len(lines) > self._usual["limit_request_fields"]:
+            return None
+        for line in lines:
+            header = get(line)
+            if header is None:
+                header = self._judge_alone(line)
+                if header is None:
+                    return None
+            headers.append(header)
+        if len(dict(headers)) < len(headers):
+            names = [name for name, _ in headers]
+            if any(names.count(name) > 1 for name in ONCE):
+                return None
+        return headers
+
+    def _judge_alone(self, line: bytes) -> tuple[str, str] | None:
+        """Return the header of a line that means the same wherever it stands; None for any other."""
+        try:
+            found: list[tuple[str, str]] = self._judge(line)
+        except Exception:  # the whole head raises it again, as it must be told
+            return None
+        if not found or found[0][0] == "EXPECT":
+            return None
+        if len(line) <= LONGEST and found[0][0] not in SECRET:
+            self._headers.put(line, found[0])
+        return found[0]
 
 
 def _check_for_c(head: bytes) -> None:
