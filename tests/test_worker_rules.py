@@ -217,13 +217,28 @@ def test_a_head_is_the_same_however_it_is_cut(start: int, step: int) -> None:
 
 PIECES = [
     *(b"GET / HTTP/1.1", b"GET /a?b HTTP/1.0", b"POST /p HTTP/1.1", b"get / HTTP/1.1", b"GET  / HTTP/1.1"),
-    *(b"CONNECT a:1 HTTP/1.1", b"OPTIONS * HTTP/1.1", b"GET / HTTP/2.0", b"GET /\xe4 HTTP/1.1", b"", b"GET /"),
+    *(
+        b"CONNECT a:1 HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+        b"GET / HTTP/2.0",
+        b"GET /\xe4 HTTP/1.1",
+        b"",
+        b"GET /",
+    ),
 ]
 LINES = [
     *(b"Host: a", b"Host: b", b"host:a", b"Content-Length: 3", b"Content-Length: 4", b"Content-Length: -1"),
     *(b"Transfer-Encoding: chunked", b"Transfer-Encoding: x", b"Content-Type: a/b", b"Content-Type: c"),
-    *(b"Expect: 100-continue", b"Expect: x", b"Cookie: a=b", b"Authorization: Basic eDp5", b"A_B: c", b"A: "),
-    *(b"Connection: close", b"Connection: keep-alive", b"Connection: x", b" folded", b"\tfolded", b"No colon"),
+    *(b"Expect: 100-continue", b"Expect: x", b"Cookie: a=b", b"Authorization: Basic eDp5", b"A_B: c"),
+    b"A: ",
+    *(
+        b"Connection: close",
+        b"Connection: keep-alive",
+        b"Connection: x",
+        b" folded",
+        b"\tfolded",
+        b"No colon",
+    ),
     *(b": x", b"A : b", b"A: b\x00", b"A: b\nC: d", b"A: \xff", b"\xff: a", b"X: " + b"y" * 9000, b"A:b:c"),
 ]
 
@@ -247,7 +262,9 @@ def test_what_is_remembered_changes_no_judgement() -> None:
         line = chance.choice(PIECES[:3] if chance.random() < 0.8 else PIECES)
         headers = [b"Host: a"] * (chance.random() < 0.8) + chance.choices(LINES, k=chance.randrange(5))
         chance.shuffle(headers)
-        data = b"\r\n".join([line, *headers, b"", chance.choice([b"", b"", b"behind", b"GET /2 HTTP/1.1\r\n"])])
+        data = b"\r\n".join(
+            [line, *headers, b"", chance.choice([b"", b"", b"behind", b"GET /2 HTTP/1.1\r\n"])]
+        )
         wanted = judged(lambda data, seen, peer, number: Head(SETTINGS, data, peer, number), data)
         got = judged(reader.read, data)
         assert got == wanted, data

@@ -180,6 +180,13 @@ class Slot:
         self.whole[self.at + _STATE] = state
         self.whole[self.load] = self.generation + 1 if state == SERVING else 0
 
+    def show(self, busy: int, work: int, queue: int) -> None:
+        """Say how many threads run Django, how many are spoken for, and how many requests wait."""
+        whole, load, stride = self.whole, self.load, self.stride
+        whole[load + LOAD * stride] = work
+        whole[load + BUSY * stride] = busy
+        whole[load + QUEUE * stride] = queue
+
     @property
     def is_free(self) -> bool:
         return self.state == FREE

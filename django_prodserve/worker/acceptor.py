@@ -102,9 +102,9 @@ class Acceptor:
         before = self._slot.connections
         most = min(room, self._at_a_time())
         left = [self._take(descriptor, most, now, arrived) for descriptor in self.listeners]
-        if self._left and any(left):
-            shared = self._left == 1 and self._slot.connections > before
-            self._left += 0 if shared else 1
+        shared = self._left == 1 and self._slot.connections > before
+        if self._left and any(left) and not shared:
+            self._left += 1
             self._leave(min(self.retry_at, now + PATIENCE))
         elif self.retry_at == math.inf:
             self._left = 0

@@ -19,9 +19,11 @@ from gunicorn.http.message import TOKEN_RE
 if TYPE_CHECKING:
     from .reading import Head
 
-Headers = list[tuple[str, str]]
+Header = tuple[str, str]
+Headers = list[Header]
 
-LENGTH, HOP = 1, 2
+LENGTH, HOP = -1, -2
+BLANKS = " \t"
 NAMES_REMEMBERED, VALUES_REMEMBERED, LONGEST_REMEMBERED = 256, 16, 200
 
 
@@ -29,39 +31,42 @@ class Lines:
     """Header lines that were checked before; two regular expressions each are most of a response's cost."""
 
     def __init__(self) -> None:
-        self._names: dict[str, dict[str, bytes] | int] = {}
+        self._known: dict[Header, bytes] = {}
+        self._kinds: dict[str, int] = {}
+        """What a name means to the server, and how many of its values are known."""
+        self.known = self._known.get
 
-    def line(self, name: str, value: str) -> bytes | int:
+    def of(self, headers: Headers) -> list[Any]:
+        """Return the line of each header that is known, None for the others."""
+        try:
+            return [*map(self.known, headers)]
+        except TypeError:  # a list instead of a tuple: WSGI forbids it, and it is easily forgiven
+            return [None] * len(headers)
+
+    def check(self, name: str, value: str) -> bytes | int:
         """Return the line as it leaves, or LENGTH or HOP where the name means something to the server."""
-        known = self._names.get(name)
-        if type(known) is dict:
-            line = known.get(value)
-            if line is not None:
-                return line
-        elif known == LENGTH and type(value) is str and value.isdecimal():
-            return LENGTH
-        return self._check(name, value, known)
-
-    def _check(self, name: str, value: str, known: dict[str, bytes] | int | None) -> bytes | int:
         if not isinstance(name, str):
             raise TypeError(f"{name!r} is not a string")
-        if known is None and not TOKEN_RE.fullmatch(name):
+        kind = self._kinds.get(name)
+        if kind == LENGTH and type(value) is str and value.isdecimal():
+            return LENGTH
+        if kind is None and not TOKEN_RE.fullmatch(name):
             raise InvalidResponseHeaderName(f"{name!r}")
         if not isinstance(value, str):
             raise TypeError(f"{value!r} is not a string")
         if not wsgi.HEADER_VALUE_RE.fullmatch(value):
             raise InvalidResponseHeader(f"{name!r}")  # the value may be secret
-        if known is None:
+        if kind is None:
             lower = name.lower()
-            known = LENGTH if lower == "content-length" else HOP if lower in util.hop_headers else {}
-            if len(self._names) < NAMES_REMEMBERED:
-                self._names[name] = known
-        if isinstance(known, int):
-            return known
-        stripped = value.strip(" \t")
-        line = f"{name}: {stripped}\r\n".encode("latin-1")
-        if len(known) < VALUES_REMEMBERED and len(value) < LONGEST_REMEMBERED:
-            known[value] = line
+            kind = LENGTH if lower == "content-length" else HOP if lower in util.hop_headers else 0
+            if len(self._kinds) < NAMES_REMEMBERED:
+                self._kinds[name] = kind
+        if kind < 0:
+            return kind
+        line = f"{name}: {value.strip(BLANKS)}\r\n".encode("latin-1")
+        if kind < VALUES_REMEMBERED and len(value) < LONGEST_REMEMBERED and name in self._kinds:
+            self._kinds[name] = kind + 1
+            self._known[name, value] = line
         return line
 
 
@@ -144,16 +149,15 @@ class Answer:
         # RFC 9110: these carry no body, whatever the application yields; 1xx and 204 no length either.
         nothing = code == 204 or code < 200
         self._omits_body = nothing or code == 304 or request.method == "HEAD"
-        lines = []
-        take = LINES.line
-        for name, value in headers:
-            line = take(name, value)
-            if type(line) is bytes:
-                lines.append(line)
-            elif line == LENGTH and not nothing:
+        self._lines = lines = LINES.of(headers)
+        while None in lines:
+            at = lines.index(None)
+            name, value = headers[at]
+            line = LINES.check(name, value)
+            if line == LENGTH and not nothing:
                 self.response_length = int(value)
-                lines.append(f"{name}: {value.strip()}\r\n".encode("latin-1"))
-        self._lines = lines
+                line = f"{name}: {value.strip()}\r\n".encode("latin-1")
+            lines[at] = line if type(line) is bytes else b""
         self.chunked = self.response_length is None and request.version > (1, 0) and not self._omits_body
         return self.write
 

@@ -12,6 +12,7 @@ has moved and wakes one. ``look`` judges once a second.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -24,7 +25,7 @@ TICK = 0.002
 BUSY = 500
 """Events a second from which on waking somebody for each is worth saving."""
 SHORT = 0.001
-"""Seconds of a request that is over before another thread would have the interpreter."""
+"""Seconds that a request waits while it would not pay to have another thread do something."""
 PROMOTIONS = 25
 """Wakings a second by the main thread that show that requests wait rather than compute."""
 WEIGHT = 0.05
@@ -64,6 +65,7 @@ class Crew(Generic[Work]):
         self._eager_for = 0
         self.mean = 0.0
         """Seconds that a request takes, the last ones counting most."""
+        self._waits = math.inf
 
     def start(self) -> None:
         """Start the first thread; the others come when they are needed."""
@@ -129,7 +131,7 @@ class Crew(Generic[Work]):
             self._promotions += 1
             self.recruit()
         self._seen = moved
-        if self._promotions > PROMOTIONS:
+        if self._promotions > PROMOTIONS and not self._is_short():
             self._become(lazy=False)
 
     @property
@@ -141,14 +143,23 @@ class Crew(Generic[Work]):
         """Take note of how long a request took; one stream says little about the others."""
         self.mean += (min(seconds, LONGEST) - self.mean) * WEIGHT
 
-    def look(self, events: int) -> None:
-        """Judge once a second: ``events`` is how many there were."""
+    def _is_short(self) -> bool:
+        """Say whether requests wait for nothing to speak of; where none was measured, as their time says."""
+        return min(self.mean, self._waits) < SHORT
+
+    def look(self, events: int, waits: float | None) -> None:
+        """Judge once a second: ``events`` is how many there were.
+
+        ``waits`` is how long a request waits of those that ran alone (runtime/sampling.py), None where none
+        did. Its whole time says less: on a busy machine most of it may be that it got no CPU.
+        """
         self._promotions = 0
+        self._waits = self._waits if waits is None else waits
         if events < BUSY:
             self._become(lazy=False)
         elif not self.lazy:
             self._eager_for += 1
-            if self.mean < SHORT or self._eager_for > TRIAL:
+            if self._is_short() or self._eager_for > TRIAL:
                 self._become(lazy=True)
 
     def _become(self, *, lazy: bool) -> None:

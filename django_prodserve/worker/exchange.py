@@ -82,14 +82,16 @@ class Runner:
         self._identify = getattr(worker.wsgi, "identity", None) or Identity(lambda peer: False)
         self._before, self._after = _hook(worker, "pre_request"), _hook(worker, "post_request")
 
-    def run(self, connection: Connection, row: int, started: float, *, must_close: bool) -> bool:
+    def run(
+        self, connection: Connection, row: int, started: float, running: int, *, must_close: bool
+    ) -> bool:
         """Return whether the connection can be kept; raise ClientGoneError where it is lost."""
         request = connection.request
         assert request is not None
         slot, worker = self._slot, self._worker
         environ: dict[str, Any] = {}
         answer = Exchange(connection, request, self._streams, slot, row, must_close=must_close)
-        sampled = self._sampler.begin(slot.busy, started)
+        sampled = self._sampler.begin(running, started)
         queued = max(0.0, started - connection.arrived)
         try:
             if self._before:

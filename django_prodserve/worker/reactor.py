@@ -62,6 +62,7 @@ class Reactor:
         self.retiring = False
         self.events = 0
         """Events since the last look."""
+        self.sampled = (0, 0.0)
         self.steps: tuple[Callable[[Connection, float], None], ...] = (
             *(self.receive, self.receive, self.receive),  # IDLE, HEAD, BODY
             *(self.ignore, self.flush, self.ignore, self.drain),  # OWNED, WRITE, STREAM, LINGER
@@ -85,7 +86,8 @@ class Reactor:
                 listening = True
         if listening:
             acceptor.accept(now, self.crew.load, self.arrive)
-        self.slot.queue, self.slot.work = len(self.crew.ready), self.crew.load
+        crew = self.crew
+        self.slot.show(crew.running, crew.load, len(crew.ready))
 
     def arrive(self, sock: socket, peer: Any, listener: int, now: float, waited: float) -> None:
         """Take a new connection. What it sends first is most often here already."""
@@ -289,11 +291,12 @@ class Reactor:
         """Run Django for a complete request, and let its response leave."""
         started = time.monotonic()
         crew, slot = self.crew, self.slot
-        slot.busy, slot.work = crew.running, crew.load
+        running = crew.running
+        slot.show(running, crew.load, len(crew.ready))
         try:
             if started - connection.arrived + connection.waited > GONE_AFTER and connection.is_gone():
                 raise ClientGoneError
-            keep = self.runner.run(connection, row, started, must_close=self.retiring)
+            keep = self.runner.run(connection, row, started, running, must_close=self.retiring)
             now = time.monotonic()
             self.go_on(connection, self.conclude(connection, now, keep=keep), now)
         except ClientGoneError:
@@ -303,14 +306,15 @@ class Reactor:
             self.drop(connection)
         finally:
             crew.ended_after(time.monotonic() - started)
-            slot.busy, slot.work = crew.running - 1, crew.running - 1 + len(crew.ready)
+            running, waiting = crew.running - 1, len(crew.ready)
+            slot.show(running, running + waiting, waiting)
 
     # The main thread.
 
     def look(self, now: float) -> None:
         """Once a second: judge how the threads share their work, and end what has taken too long."""
         events, self.events = self.events, 0
-        self.crew.look(events)
+        self.crew.look(events, self.waits())
         self.gate.look(now)
         for connection in list(self.connections.values()):
             if connection.due > now:
@@ -319,6 +323,12 @@ class Reactor:
                 self.streams.expire(connection, now)
             elif connection.take():
                 self.expire(connection, now)
+
+    def waits(self) -> float | None:
+        """Return the seconds that a request has waited since the last look, of those that ran alone."""
+        tally = self.slot.tally()
+        (samples, waited), self.sampled = self.sampled, (tally.samples, tally.wait_sum)
+        return (tally.wait_sum - waited) / (tally.samples - samples) if tally.samples > samples else None
 
     def expire(self, connection: Connection, now: float) -> None:
         """Do what is due on a connection that is ours for it."""

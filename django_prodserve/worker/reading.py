@@ -148,7 +148,7 @@ class Reader:
             self._usual = dict(vars(one), unreader=Buffered(b""))
 
     def read(self, data: bytes, seen: int, peer: Any, number: int) -> Head:
-        """Read ``data``, of which ``seen`` bytes were here before; NeedMoreError while the head is not complete.
+        """Read ``data``, of which ``seen`` bytes were here before; NeedMoreError while more must come.
 
         What Gunicorn refuses raises its exception, as soon as that is certain.
         """
@@ -156,26 +156,33 @@ class Reader:
         end = data.find(HEAD_END, max(0, seen - 3))
         if end < 0 and not (number == 1 and settings.proxy_protocol != "off"):
             _judge_incomplete(settings, data)
-        if self._remembers and end >= 0:
-            line_end = data.find(b"\r\n")
-            line = self._lines.get(data[:line_end])
-            headers = self._known_headers(data[line_end + 2 : end]) if line is not None else None
-            if headers is not None:
-                request = Head.__new__(Head)
-                request.__dict__ = line | {
-                    "headers": headers,
-                    "peer_addr": peer,
-                    "remote_addr": peer,
-                    "req_number": number,
-                    "rest": data[end + 4 :],
-                }
-                request.set_body_reader()
-                return request
+        remembers = self._remembers and end > 0
+        known = self._known(data, end, peer, number) if remembers else None
+        if known is not None:
+            return known
         if settings.uses_c:
             _check_for_c(data[: end + 4] if end >= 0 else data)
         request = Head(settings, data, peer, number)
-        if self._remembers and 0 < end and not data.startswith(b"\r\n"):
+        if remembers and not data.startswith(b"\r\n"):
             self._remember_line(data[: data.find(b"\r\n")], request)
+        return request
+
+    def _known(self, data: bytes, end: int, peer: Any, number: int) -> Head | None:
+        """Return the request where all of its lines mean what they have meant before; else None."""
+        line_end = data.find(b"\r\n")
+        line = self._lines.get(data[:line_end])
+        headers = self._known_headers(data[line_end + 2 : end]) if line is not None else None
+        if line is None or headers is None:
+            return None
+        request = Head.__new__(Head)
+        request.__dict__ = line | {
+            "headers": headers,
+            "peer_addr": peer,
+            "remote_addr": peer,
+            "req_number": number,
+            "rest": data[end + 4 :],
+        }
+        request.set_body_reader()
         return request
 
     def _remember_line(self, line: bytes, request: Head) -> None:
