@@ -5,6 +5,9 @@ One takes it that has a free slot and no more connections than the least loaded 
 the others leave it. What still waits after 3 ms is taken by who has the fewest connections, and after another
 3 ms by anybody, few at first: a worker that gets no CPU for a moment finds its share, and one that never
 answers holds up nobody.
+
+A kept connection cannot move to another worker. Where more requests wait here than there, and the worker
+there has fewer connections, a client is told to make a new one.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from .poller import Epoll, Poll
 
 PATIENCE = 0.003
 """Seconds that a connection is left to a less loaded worker: it is awake already."""
+MOVE_EVERY = 0.05
+"""Seconds from one look whether a kept connection should go to another worker to the next."""
 AT_A_TIME = 16
 """Connections taken before those that are here get their turn."""
 MANY = 100_000
@@ -56,6 +61,7 @@ class Acceptor:
         self._poller, self._board, self._slot, self._most = poller, board, slot, most
         self._make_room = make_room
         self.is_watching = False
+        self._move_at = 0.0
         self._left = 0  # how often in a row connections were left to others
         self._lock = threading.Lock()  # what was accepted is known when drain returns
 
@@ -144,6 +150,17 @@ class Acceptor:
                 return False
             arrived(sock, peer, descriptor, now, waited_in_kernel(sock) if late else 0.0)
         return True
+
+    def is_crowded(self, now: float, load: int) -> bool:
+        """Say whether a kept connection is better off with another worker; ``load``: requests that are here.
+
+        One after the other, so that they do not all go and come back.
+        """
+        if now < self._move_at:
+            return False
+        self._move_at = now + MOVE_EVERY
+        mine, peers = self._slot.connections, self._board.peers(self._slot)
+        return any(connections + 2 <= mine and busy + 2 <= load for connections, busy in peers)
 
     def drain(self, arrived: Arrived, now: float) -> None:
         """Take all that the kernel has accepted, unless others serve on, and close: nobody may be reset."""

@@ -296,7 +296,8 @@ class Reactor:
         try:
             if started - connection.arrived + connection.waited > GONE_AFTER and connection.is_gone():
                 raise ClientGoneError
-            keep = self.runner.run(connection, row, started, running, must_close=self.retiring)
+            last = self.retiring or self.should_move(connection, started, running)
+            keep = self.runner.run(connection, row, started, running, must_close=last)
             now = time.monotonic()
             self.go_on(connection, self.conclude(connection, now, keep=keep), now)
         except ClientGoneError:
@@ -308,6 +309,13 @@ class Reactor:
             crew.ended_after(time.monotonic() - started)
             running, waiting = crew.running - 1, len(crew.ready)
             slot.show(running, running + waiting, waiting)
+
+    def should_move(self, connection: Connection, now: float, running: int) -> bool:
+        """Say whether this connection had better be made anew, with another worker."""
+        waiting = len(self.crew.ready)
+        if not waiting or not self.acceptor.is_crowded(now, running + waiting):
+            return False
+        return not connection.holds_unread()  # what is behind this request would be lost
 
     # The main thread.
 

@@ -192,6 +192,36 @@ def test_connections_spread_over_workers_and_all_threads_are_used(env: Env) -> N
         assert took < 8 * 32 / 320 * 3
 
 
+def test_kept_connections_find_their_way_to_a_worker_that_is_idle(env: Env) -> None:
+    with (
+        serving("--workers", "1", "--threads", "2", env=env()) as server,
+        ThreadPoolExecutor(8) as clients,
+    ):
+        latest: dict[int, str] = {}
+        enough = threading.Event()
+
+        def ask(number: int) -> int:
+            count = 0
+            with closing(connect(server)) as connection:
+                while not enough.is_set():
+                    connection.request("GET", "/slow/?seconds=0.05")
+                    answer = connection.getresponse()
+                    assert answer.status == 200
+                    latest[number] = answer.read().decode().split()[0]
+                    count += 1
+            return count
+
+        asking = [clients.submit(ask, number) for number in range(8)]
+        try:
+            until(lambda: len(latest) == 8)
+            assert len(set(latest.values())) == 1
+            server.process.send_signal(signal.SIGTTIN)
+            until(lambda: sorted(Counter(latest.values()).values()) in ([3, 5], [4, 4]), lambda: str(latest))
+        finally:
+            enough.set()
+        assert all(each.result() for each in asking)
+
+
 def test_an_overload_is_refused_at_once_and_is_over_at_once(env: Env) -> None:
     """A queue that stands for longer than the timeout, with views that wait; probes by a client beside it."""
     flags = ("--workers", "1", "--threads", "2", "--queue-timeout", "0.2")
