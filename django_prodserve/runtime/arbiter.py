@@ -21,6 +21,7 @@ from .board import Board, board_path
 from .crew import Crew, Member
 from .lifecycle import Lifecycle
 from .policies import End, Verdict
+from .processes import be_expendable
 from .slot import GO_STUCK, SERVING
 from .stacks import Stacks
 from .tick import Tick
@@ -261,6 +262,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
 
     def take_slot(self, worker: Any) -> None:
         """In the worker, right after the fork: say who has the slot, and answer who asks for stacks."""
+        be_expendable()
         self.stacks.register(worker.slot.index)
         worker.slot.start(os.getpid(), self.number, self.cfg.threads, time.monotonic())
 

@@ -1,10 +1,25 @@
-"""What the kernel tells of a process. Reads /proc; used by the arbiter and by ``status``."""
+"""What the kernel tells of a process, and what it is told. /proc; used by arbiter, workers and ``status``."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from pathlib import Path
+
+EXPENDABLE = 50
+"""Thousandths of the memory limit that a worker seems to take on top of what it does, to the OOM killer."""
+
+
+def be_expendable() -> None:
+    """In a worker: have the kernel, where memory ends, kill it rather than the arbiter.
+
+    A worker that the kernel has killed is out of its sight while its memory is still being freed. Whoever
+    asks for memory then has it choose again, and of an arbiter and workers that have just been forked the
+    arbiter is the largest: all workers would end with it.
+    """
+    path = Path("/proc/self/oom_score_adj")
+    with suppress(OSError, ValueError):  # no such file but on Linux
+        path.write_text(str(min(1000, int(path.read_text()) + EXPENDABLE)))
 
 
 def cpu_seconds(pid: int) -> float:
