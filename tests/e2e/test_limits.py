@@ -132,7 +132,7 @@ def test_a_kill_by_the_kernel_is_told_from_others(env: Any, make_group: Callable
 
 
 def test_the_kernel_kills_a_worker_rather_than_the_arbiter(env: Any) -> None:
-    """It may kill twice, for the memory of the first is not free at once: then the arbiter was the largest."""
+    """It may kill twice while the memory of the first is freed: the arbiter was the largest then."""
 
     def score(pid: int) -> int:
         return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
