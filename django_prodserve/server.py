@@ -39,6 +39,7 @@ from .runtime import hooks, launch
 from .runtime.alive import Alive
 from .runtime.arbiter import ProdserveArbiter, given_slots
 from .runtime.generation import Generation, Kept
+from .runtime.headroom import Headroom
 from .runtime.logs import make_visible
 from .runtime.origins import ORIGINS
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
@@ -61,6 +62,8 @@ def serve(
     sockets = _take(plan, kept) if kept else _bind_in_time(plan, say)
     generation = kept or (launch.behind_keeper if plan.keeper.value else launch.alone)(plan, sockets)
     arbiter_pid = os.getpid()
+    if generation.beside:
+        Headroom(plan).check(plan)
     if generation.place is None and generation.number == 1:
         say(
             "warning: reload and stop cannot find this server, signals can: nowhere may it write down its pid"

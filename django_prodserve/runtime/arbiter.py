@@ -19,6 +19,7 @@ from gunicorn.errors import HaltServer
 from . import hooks, policies
 from .board import Board, board_path
 from .crew import Crew, Member
+from .headroom import Headroom
 from .lifecycle import Lifecycle
 from .policies import End, Verdict
 from .processes import be_expendable
@@ -48,6 +49,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         place = self.generation.place
         self.board_path: Path | None = board_path(place, self.number) if place else None
         self.crew = Crew()
+        self.headroom = Headroom(self.plan)
         self.rounds, self.last_failure, self.next_start = 0, 0.0, 0.0
         self.has_served = self.stopping = False
         super().__init__(app)
@@ -58,6 +60,18 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         self.make_board()
         self.tick = Tick(self)
         super().start()
+        if self.generation.beside:
+            self.begin_small()
+
+    def begin_small(self) -> None:
+        """Begin with as many workers as memory holds beside those of the generation before."""
+        wanted, self.num_workers = self.num_workers, self.headroom.begin(self.num_workers)
+        if self.num_workers < wanted:
+            self.log.say(
+                "Memory holds %d of %d workers beside the old ones: the others start when those are gone.",
+                self.num_workers,
+                wanted,
+            )
 
     def make_board(self) -> None:
         """Make the board; where its file cannot be written only this server can read it."""

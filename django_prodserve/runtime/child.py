@@ -14,8 +14,13 @@ import socket
 import time
 from typing import Any
 
+from .processes import seem_larger
+
 GENERATION = "_PRODSERVE_GENERATION"
 """The variable that tells a command that it is a generation, and what it was given."""
+
+ON_TRIAL = 500
+"""How much larger a generation seems to the OOM killer that boots beside one that serves (processes.py)."""
 
 STDERR = 99  # where a generation finds the real standard error; its own is a file until it has adopted us
 
@@ -57,6 +62,7 @@ class Child:
                 "stderr": STDERR,
                 "place": spec["place"],
                 "extra_workers": extra_workers,
+                "beside": spec["record"]["done"] < spec["record"]["attempts"],
                 "beats": spec["watchdog"] / 4,
                 "activated": spec["activated"],
             }
@@ -83,6 +89,8 @@ class Child:
                 raise OSError(
                     error.errno, f"{spec['argv'][0]} cannot be started: {error.strerror}"
                 ) from error
+        if given["beside"]:
+            seem_larger(pid, ON_TRIAL)
         child = cls(number, pid, ours, early)
         child.extra_workers = extra_workers
         return child

@@ -17,6 +17,7 @@ from gunicorn.errors import HaltServer
 
 from . import obey, orders
 from .file_changes import PERIOD, Watcher
+from .processes import EXPENDABLE, seem_larger
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter as _Arbiter
@@ -75,10 +76,18 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def _look_for_answers(self) -> None:
         if len(self.WORKERS) >= self.num_workers and all(map(_has_answered, self.WORKERS.values())):
             self.answering = True
+            if self.generation.beside:
+                self._be_worth_as_much()
             self.generation.ready(self.app.facts())
         elif self.generation.number > 1 and self._stats["workers_spawned"] - self.num_workers >= DEATHS:
             # A generation that cannot serve must not keep the one that can from being told so.
             raise HaltServer(f"{DEATHS} workers ended before they answered", 1)
+
+    def _be_worth_as_much(self) -> None:
+        """Tell the OOM killer that this generation is no trial any more: it was the first to be killed."""
+        seem_larger(os.getpid(), 0, than=self.generation.keeper)
+        for pid in self.WORKERS:
+            seem_larger(pid, EXPENDABLE, than=self.generation.keeper)
 
     def spawn_worker(self) -> int | None:
         orders.forget(self.worker_age + 1)

@@ -17,9 +17,14 @@ def be_expendable() -> None:
     asks for memory then has it choose again, and of an arbiter and workers that have just been forked the
     arbiter is the largest: all workers would end with it.
     """
-    path = Path("/proc/self/oom_score_adj")
-    with suppress(OSError, ValueError):  # no such file but on Linux
-        path.write_text(str(min(1000, int(path.read_text()) + EXPENDABLE)))
+    seem_larger("self", EXPENDABLE)
+
+
+def seem_larger(pid: int | str, thousandths: int, than: int | str = "self") -> None:
+    """Have a process seem larger by so much than another one is, to the OOM killer."""
+    with suppress(OSError, ValueError):  # no such file but on Linux; or the process has ended
+        other = int(Path(f"/proc/{than}/oom_score_adj").read_text())
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(min(1000, other + thousandths)))
 
 
 def cpu_seconds(pid: int) -> float:

@@ -56,6 +56,7 @@ class Tick:
                 self.stuck,
                 self.wishes,
                 self.recovered,
+                self.grow,
                 self.advise,
             ):
                 self.safely(step, now)
@@ -165,6 +166,10 @@ class Tick:
         self.arbiter.has_served = self.arbiter.has_served or bool(serving)
         if any(now - member.born > 10 and member.born > self.arbiter.last_failure for member in serving):
             self.arbiter.rounds = 0
+
+    def grow(self, now: float) -> None:
+        """Start workers that had to wait until another generation gave its memory back."""
+        self.arbiter.headroom.look(self.arbiter, now)
 
     def advise(self, now: float) -> None:
         """Tell what fits the traffic, when there is something new to tell."""
