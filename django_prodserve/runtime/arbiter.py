@@ -220,6 +220,8 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             self.board.count_restart(verdict.reason)
         elif member.leaving and not self.stopping:
             self.board.count_restart(member.leaving)
+        if verdict is None and not member.killed:
+            self.tick.tell_unfinished(member)
         self.board.release(member.slot)
         self.tick.forget(pid)
         if worker is not None:
@@ -265,6 +267,13 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         super().stop(graceful)
         self.board.remove()
         self.stacks.remove(self.board_path)
+
+    def cut_off(self) -> None:
+        """Say what the workers that are left had not finished, and kill them."""
+        for member in self.crew:
+            member.killed = True
+            self.tick.safely(self.tick.tell_unfinished, member)
+        super().cut_off()
 
     # Around a fork.
 

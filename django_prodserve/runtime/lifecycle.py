@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter as _Arbiter
 
     from .generation import Generation
+    from .tick import Tick
 else:
     _Arbiter = object
 
 HASTY = {signal.SIGINT, signal.SIGQUIT}
 STOPPING = {signal.SIGTERM, *HASTY}
 HURRY = 1.0  # seconds that workers have to leave when somebody is in a hurry
+LAST_LOOK = 0.25  # seconds before the end in which workers tell what they have not finished
 DEATHS = 3  # so many workers that die before all have answered end the start
 
 
@@ -41,6 +43,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     answering = False
     """Whether the first full set of workers has answered."""
     stopped = False
+    tick: Tick
     watcher: Watcher | None = None
 
     def start(self) -> None:
@@ -163,8 +166,11 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def _await_workers(self, seconds: float) -> None:
         """Wait until every worker has ended; kill those that have not in time."""
         end = time.monotonic() + seconds
-        left = False
+        left = asked = False
         while self._is_peopled() and (remaining := end - time.monotonic()) > 0:
+            if not asked and remaining < LAST_LOOK:
+                asked = True
+                self.tick.safely(self.tick.ask_unfinished)
             if not left and orders.all_left(self.WORKERS.values()):
                 left = True
                 self.generation.left()
@@ -172,10 +178,14 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
                 if self.SIG_QUEUE.get(timeout=min(remaining, 0.2 if left else 0.01)) in HASTY:
                     self._kill_all(signal.SIGQUIT)
                     end = min(end, time.monotonic() + HURRY)
-        self._kill_all(signal.SIGKILL)
+        self.cut_off()
         end = time.monotonic() + 0.3
         while self._is_peopled() and time.monotonic() < end:
             time.sleep(0.01)
+
+    def cut_off(self) -> None:
+        """Kill who has not finished in time."""
+        self._kill_all(signal.SIGKILL)
 
     def _is_peopled(self) -> bool:
         """Say whether a child of ours is left; those that have ended are buried first."""

@@ -19,7 +19,7 @@ from .crew import Member
 from .memory import MemoryOf
 from .policies import Seen, Verdict
 from .slot import SERVING
-from .stacks import describe, with_requests
+from .stacks import describe, stack_of, with_requests
 from .survey import Survey
 
 if TYPE_CHECKING:
@@ -194,6 +194,23 @@ class Tick:
             if line := self.asked.pop(member.pid, ""):
                 text = with_requests(self.arbiter.stacks.read(member.slot.index), member.slot.running(), now)
                 self.log.error("Worker %s %s. Its threads:\n%s", member.pid, line, text or "(no answer)")
+
+    def ask_unfinished(self) -> None:
+        """Ask those for their stacks who have a moment left."""
+        for member in self.arbiter.crew:
+            self.ask_stacks(member, Verdict("asked", "did not finish in time and is killed"))
+
+    def tell_unfinished(self, member: Member) -> None:
+        """Log what a worker was cut off in: each request, and its stack where it was asked for."""
+        line, now = self.asked.pop(member.pid, ""), time.monotonic()
+        text = self.arbiter.stacks.read(member.slot.index) if line else ""
+        running = member.slot.running()
+        for request in running:
+            stack = stack_of(text, request.ident)
+            told = f" Its thread:\n{stack}" if stack else ""
+            self.log.warning("Request %s did not finish in time.%s", describe(request, now), told)
+        if text and member.killed and not running:  # Gunicorn's own workers do not say what they run
+            self.log.warning("Worker %s %s. Its threads:\n%s", member.pid, line, text.strip())
 
     def tell_requests(self, member: Member) -> None:
         """Log what a worker was doing when it ended."""

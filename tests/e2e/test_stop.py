@@ -136,6 +136,27 @@ def test_what_does_not_finish_is_cut_at_the_graceful_timeout(env: Any, keeper: s
     assert [answer for answer in answers if isinstance(answer, Response)] == []
 
 
+@pytest.mark.parametrize("path", ["/deadlock/", "/hold-gil/"])
+@pytest.mark.parametrize("worker_class", ["prodserve", "gthread"])
+def test_what_does_not_finish_is_logged_with_its_stack(env: Any, path: str, worker_class: str) -> None:
+    flags = ("--workers", "1", "--graceful-timeout", "2s", "--worker-class", worker_class)
+    function = f"in {path.strip('/').replace('-', '_')}"
+    with (
+        serving(*flags, env=env()) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as client,
+    ):
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        dump = ("-m", "django_prodserve", "dump", "--bind", str(server.port))
+        until(lambda: function in run(*dump, env=env()).stdout)
+        begun = time.monotonic()
+        server.process.terminate()
+        assert server.process.wait(PATIENCE) == 0
+        assert time.monotonic() - begun < 2 + 1 + 4  # on a machine that is busy
+        line = server.wait_for("did not finish in time")
+        assert (f"Request GET {path} [" in line) == (worker_class == "prodserve")
+        server.wait_for(function)
+
+
 @KEEPERS
 def test_the_first_interrupt_is_graceful_and_the_second_stops_at_once(env: Any, keeper: str) -> None:
     with serving(keeper, env=env()) as server, in_flight(server, 2, 10):
