@@ -36,7 +36,7 @@ class Tick:
         self.patience, self.boot, self.starved = 0.05, policies.BOOT, policies.STARVED
         self.memory = MemoryOf(arbiter.plan.memory.value)
         self.survey = Survey(arbiter)
-        self.next_survey = 0.0
+        self.next_survey, self.survey_every = 0.0, MEASURE_EVERY
         self.last_frozen = -policies.YOUNG
         self.last_replaced, self.pause = -policies.YOUNG, policies.YOUNG
         self.next_measuring = 0.0
@@ -175,9 +175,9 @@ class Tick:
         """Tell what fits the traffic, when there is something new to tell."""
         if now < self.next_survey:
             return
-        self.next_survey = now + MEASURE_EVERY
+        self.next_survey = now + self.survey_every
         if advice := self.survey.look(now):
-            self.arbiter.tell(advice=advice.line)
+            self.arbiter.tell(advice=advice.line, advice_kind=advice.kind)
             self.log.say("advice    %s", advice.line)
 
     # Stacks.
