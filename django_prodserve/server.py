@@ -263,7 +263,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         wanted["bind"] = [f"fd://{os.dup(each.fileno())}" for each in self.sockets]
         if self.generation.keeper:
             wanted.pop("pidfile", None)  # the keeper's pid is the one that stays
-        heartbeats = wanted.setdefault("worker_tmp_dir", hooks.heartbeat_directory())
+        heartbeats = wanted.get("worker_tmp_dir") or hooks.heartbeat_directory()
+        wanted["worker_tmp_dir"] = heartbeats
         if not os.access(heartbeats, os.W_OK):
             raise ProdserveError(f"worker_tmp_dir {heartbeats} is no directory that this user may write.")
         for name, value in {**wanted, **hooks.all_hooks(users_hooks)}.items():

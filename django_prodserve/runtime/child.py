@@ -143,6 +143,50 @@ class Child:
         self.adopted()
 
 
+class Orphans:
+    """Process groups whose arbiter was killed. Their workers answer what they have and end by themselves,
+    unless something holds the GIL: then nothing in them hears that it is time."""
+
+    def __init__(self) -> None:
+        self.deadlines: dict[int, float] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.deadlines)
+
+    def adopt(self, child: Child) -> None:
+        """Give those that a generation leaves behind the time that a stop would have given them."""
+        self.deadlines[child.pid] = time.monotonic() + child.seconds_to_stop + 2
+
+    def look(self, now: float) -> None:
+        """Forget groups without a member, whose number may be another's soon; kill those that are late."""
+        for group, deadline in [*self.deadlines.items()]:
+            try:
+                os.killpg(group, signal.SIGKILL if now >= deadline else 0)
+            except OSError:
+                del self.deadlines[group]
+
+    def kill(self) -> None:
+        """Kill all that are left: nobody will be there to do it later."""
+        self.look(float("inf"))
+
+
+def exit_code(status: int) -> int:
+    """Return the code of what ended; a signal's number is told as shells do."""
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def ending(status: int) -> str:
+    """Return how a process ended, as a person says it."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
+
+
 def file_in_memory() -> Any:
     """Return a file without a name; on a disk only where memory has none."""
     if hasattr(os, "memfd_create"):

@@ -242,19 +242,23 @@ def test_a_closed_terminal_stops_it(env: Any, tmp_path: Any) -> None:
         assert "Reload" not in server.output
 
 
-def test_it_belongs_to_someone_else(env: Any, tmp_path: Any) -> None:
+@pytest.mark.parametrize(("module", "action"), [("control", "stop"), ("status", "status")])
+def test_it_belongs_to_someone_else(env: Any, tmp_path: Any, module: str, action: str) -> None:
     if os.geteuid():
         pytest.skip("only root can be somebody else")
     site = copy_site(tmp_path)
     act = (
         "import os, sys; os.setgid(65534); os.setuid(65534)\n"
-        "from django_prodserve import control\n"
+        f"from django_prodserve import {module}\n"
         "from django_prodserve.errors import ProdserveError\n"
-        "try: control.act('stop', None, print)\n"
+        f"try: {module}.act({action!r}, None, print)\n"
         "except ProdserveError as error: sys.exit(str(error))\n"
     )
     with serving(env=env(), cwd=site) as server:
-        for name in ("psutil", "django_prodserve.control"):  # loaded before the rights to read them are gone
+        for name in (
+            "psutil",
+            f"django_prodserve.{module}",
+        ):  # loaded while they may be read
             act = f"import {name}\n{act}"
         ended = run("-c", act, env=env(), cwd=site)
         assert ended.returncode == 1
