@@ -251,15 +251,20 @@ class Cgroups:
             self.tree.ignore(path, text)
         return size if size and size < UNLIMITED else None
 
-    def memory_used(self, level: Level) -> int | None:
-        """Return the bytes a level holds, without inactive file pages: those the kernel drops."""
+    def memory_used(self, level: Level, *, firm: bool = False) -> int | None:
+        """Return the bytes a level holds, without inactive file pages: those the kernel drops.
+
+        ``firm`` leaves out those in use, too: the kernel drops them before it kills, and reads them again.
+        """
         if self.group("memory").version == 2:
-            current, inactive = "memory.current", "inactive_file"
+            current, prefix = "memory.current", ""
         else:
-            current, inactive = "memory.usage_in_bytes", "total_inactive_file"
+            current, prefix = "memory.usage_in_bytes", "total_"
         used = parse_amount(self.tree.read(level.file(current)) or "")
         stat = parse_table(self.tree.read(level.file("memory.stat")) or "")
-        return None if used is None else max(0, used - (parse_amount(stat.get(inactive, "")) or 0))
+        names = ("inactive_file", "active_file") if firm else ("inactive_file",)
+        dropped = sum(parse_amount(stat.get(prefix + name, "")) or 0 for name in names)
+        return None if used is None else max(0, used - dropped)
 
     def pids_limit(self) -> int | None:
         """Return how many tasks (processes, threads) the tightest ``pids.max`` allows."""

@@ -39,6 +39,7 @@ from .runtime import hooks, launch
 from .runtime.alive import Alive
 from .runtime.arbiter import ProdserveArbiter, given_slots
 from .runtime.generation import Generation, Kept
+from .runtime.headroom import Headroom
 from .runtime.logs import make_visible
 from .runtime.origins import ORIGINS
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
@@ -61,6 +62,8 @@ def serve(
     sockets = _take(plan, kept) if kept else _bind_in_time(plan, say)
     generation = kept or (launch.behind_keeper if plan.keeper.value else launch.alone)(plan, sockets)
     arbiter_pid = os.getpid()
+    if generation.beside:
+        Headroom(plan).check(plan)
     if generation.place is None and generation.number == 1:
         say(
             "warning: reload and stop cannot find this server, signals can: nowhere may it write down its pid"
@@ -260,7 +263,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         wanted["bind"] = [f"fd://{os.dup(each.fileno())}" for each in self.sockets]
         if self.generation.keeper:
             wanted.pop("pidfile", None)  # the keeper's pid is the one that stays
-        heartbeats = wanted.setdefault("worker_tmp_dir", hooks.heartbeat_directory())
+        heartbeats = wanted.get("worker_tmp_dir") or hooks.heartbeat_directory()
+        wanted["worker_tmp_dir"] = heartbeats
         if not os.access(heartbeats, os.W_OK):
             raise ProdserveError(f"worker_tmp_dir {heartbeats} is no directory that this user may write.")
         for name, value in {**wanted, **hooks.all_hooks(users_hooks)}.items():

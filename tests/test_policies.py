@@ -168,3 +168,16 @@ def test_why_a_worker_has_ended(end: End, reason: str | None, words: str) -> Non
     if verdict is not None:
         assert words in verdict.line
         assert verdict.reason in REASONS
+
+
+@pytest.mark.parametrize(
+    ("used", "fits"), [(None, 8), (0, 8), (550 * MIB, 8), (750 * MIB, 4), (930 * MIB, 0), (2000 * MIB, 0)]
+)
+def test_how_many_workers_fit_beside_another_generation(used: int | None, fits: int) -> None:
+    room = Room(limit=1000 * MIB, used=used, master=0)
+    assert policies.fits_beside(room, 8, 50 * MIB) == fits
+
+
+def test_what_a_worker_takes_when_it_begins() -> None:
+    assert policies.fresh(56 * MIB, preloaded=True) == 14 * MIB
+    assert policies.fresh(56 * MIB, preloaded=False) == 56 * MIB

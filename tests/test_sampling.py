@@ -6,7 +6,7 @@ import time
 import pytest
 
 from django_prodserve.runtime.board import Board
-from django_prodserve.runtime.sampling import ONE_IN, Sampler
+from django_prodserve.runtime.sampling import EVERY, Sampler
 from django_prodserve.runtime.slot import Slot
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells the run delay")
@@ -31,11 +31,13 @@ def request(sampler: Sampler, work: object) -> None:
         sampler.end(0, token, time.monotonic())
 
 
-def test_one_request_in_eight_is_measured(slot: Slot) -> None:
+def test_one_request_in_a_millisecond_is_measured(slot: Slot) -> None:
     sampler = Sampler(slot)
-    for _ in range(3 * ONE_IN):
-        request(sampler, lambda: None)
-    assert slot.tally().samples == 3
+    for number in range(30):
+        started = 100.0 + number * EVERY / 8
+        if token := sampler.begin(1, started):
+            sampler.end(0, token, started)
+    assert slot.tally().samples == 4
 
 
 @pytest.mark.parametrize(
@@ -43,9 +45,10 @@ def test_one_request_in_eight_is_measured(slot: Slot) -> None:
 )
 def test_computing_is_told_from_waiting(slot: Slot, work: object, least: float, most: float) -> None:
     sampler = Sampler(slot)
-    for _ in range(3 * ONE_IN):
+    for _ in range(3):
         request(sampler, work)
     tally = slot.tally()
+    assert tally.samples == 3
     share = tally.cpu_sum / (tally.cpu_sum + tally.wait_sum)
     assert least <= share <= most
     assert tally.delay_sum >= 0
@@ -53,8 +56,9 @@ def test_computing_is_told_from_waiting(slot: Slot, work: object, least: float, 
 
 def test_requests_beside_others_are_not_measured(slot: Slot) -> None:
     sampler = Sampler(slot)
-    assert not any(sampler.begin(2, 0.0) for _ in range(2 * ONE_IN))
-    token = next(token for _ in range(ONE_IN) if (token := sampler.begin(1, 0.0)))
-    sampler.begin(2, 0.0)  # another one begins while it runs
-    sampler.end(0, token, 1.0)
+    assert not any(sampler.begin(2, float(number)) for number in range(16))
+    token = sampler.begin(1, 100.0)
+    assert token
+    sampler.begin(2, 100.0)  # another one begins while it runs
+    sampler.end(0, token, 101.0)
     assert slot.tally().samples == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -158,3 +159,25 @@ def test_a_request_that_has_ended_leaves_the_next_one_alone(slot: Slot) -> None:
         interrupt(slot, request)
         over.set()
     assert ended == []
+
+
+def test_who_is_traced_or_profiled_goes_on_beside_one_that_is_interrupted_and_waits(slot: Slot) -> None:
+    lock, went_on = threading.Lock(), threading.Event()
+    lock.acquire()
+
+    def traced() -> None:
+        sys.settrace(lambda *event: None)
+        for _ in range(10):
+            enter()
+        went_on.set()
+
+    with running(slot, lambda: lock.acquire() and None, start=100.0) as ended:
+        interrupt(slot, slot.running()[0])
+        threading.Thread(target=traced, daemon=True).start()
+        assert went_on.wait(10)
+        lock.release()
+    assert [type(error) for error in ended] == [RequestTimeout]
+
+
+def enter() -> None:
+    """A function of Python's: on entering one, Python 3.11 looks for exceptions again and again."""

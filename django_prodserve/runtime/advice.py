@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 ENOUGH = 100
-"""Samples before anything is said; one request in eight is sampled, if it ran alone in its worker."""
+"""Samples before anything is said of what requests do: of those that ran alone in their worker. Where they
+are so many that none does, as many requests show what they wait for."""
 COMPUTES = 0.5
 """A mix that computes more than this share of its time is profile cpu."""
 WORTH = 1.3
@@ -36,10 +37,13 @@ class Mix:
     """What was seen in a stretch of time: seconds of the sampled requests, CPUs, shares from 0 to 1."""
 
     samples: int
+    requests: int
     cpu: float
     """Computing."""
     wait: float
     """For databases, services, locks, sleep."""
+    busy: float
+    """Share of all requests' time that they computed: too little where threads wait for the GIL."""
     queued: float
     """Share of all requests' time that they waited for a thread."""
     used: float
@@ -54,7 +58,14 @@ class Mix:
 
     @property
     def computing(self) -> float:
+        if self.samples < ENOUGH:
+            return self.busy
         return self.cpu / (self.cpu + self.wait) if self.cpu + self.wait else 0.0
+
+    @property
+    def saturated(self) -> bool:
+        """Whether CPUs, or one worker's GIL, give all they have."""
+        return self.throttled >= THROTTLED or self.used >= FULL * self.cpus or self.busiest >= FULL
 
     @property
     def worth(self) -> int:
@@ -65,7 +76,7 @@ class Mix:
 def advise(mix: Mix) -> Advice | None:
     """Return what to tell; None as long as too little was seen."""
     if mix.samples < ENOUGH:
-        return None
+        return advise_on_waiting(mix) if mix.requests >= ENOUGH else None
     profile = "cpu" if mix.computing > COMPUTES else "io"
     seen = f"requests compute {mix.computing:.0%} of their time"
     waits = waiting_for(mix)
@@ -81,9 +92,19 @@ def advise(mix: Mix) -> Advice | None:
     return Advice("fits", f"{seen}: profile {mix.profile} with {mix.threads} threads fits")
 
 
+def advise_on_waiting(mix: Mix) -> Advice | None:
+    """Return what to tell where no request runs alone: what they wait for, in the queue or beside others."""
+    waits = waiting_for(mix)
+    if waits is None:
+        return None
+    kind, remedy = waits
+    queued = f"{mix.queued:.0%} of their time " if mix.queued >= FELT else ""
+    return Advice(kind, f"requests wait {queued}for {remedy}")
+
+
 def waiting_for(mix: Mix) -> tuple[str, str] | None:
     """Return what the queue waits for and what would help; None where requests hardly wait."""
-    if mix.queued < FELT:
+    if mix.queued < FELT and not (mix.samples < ENOUGH and mix.saturated):
         return None
     if mix.throttled >= THROTTLED:
         return "quota", f"the CPU quota, which cut short {mix.throttled:.0%} of its periods: raise the limit"
@@ -96,4 +117,6 @@ def waiting_for(mix: Mix) -> tuple[str, str] | None:
         )
     if mix.db_budget:
         return "db", "threads, which --db-connections keeps few: raise it if the database allows"
+    if mix.profile == "cpu" and mix.computing <= COMPUTES:
+        return "profile io", f"threads: --profile io fits, up to {mix.worth} a worker would pay"
     return "threads", f"threads: up to {max(mix.worth, 2 * mix.threads)} a worker would pay (--threads)"

@@ -19,8 +19,10 @@ from gunicorn.errors import HaltServer
 from . import hooks, policies
 from .board import Board, board_path
 from .crew import Crew, Member
+from .headroom import Headroom
 from .lifecycle import Lifecycle
 from .policies import End, Verdict
+from .processes import be_expendable
 from .slot import GO_STUCK, SERVING
 from .stacks import Stacks
 from .tick import Tick
@@ -47,6 +49,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         place = self.generation.place
         self.board_path: Path | None = board_path(place, self.number) if place else None
         self.crew = Crew()
+        self.headroom = Headroom(self.plan)
         self.rounds, self.last_failure, self.next_start = 0, 0.0, 0.0
         self.has_served = self.stopping = False
         super().__init__(app)
@@ -57,6 +60,18 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         self.make_board()
         self.tick = Tick(self)
         super().start()
+        if self.generation.beside:
+            self.begin_small()
+
+    def begin_small(self) -> None:
+        """Begin with as many workers as memory holds beside those of the generation before."""
+        wanted, self.num_workers = self.num_workers, self.headroom.begin(self.num_workers)
+        if self.num_workers < wanted:
+            self.log.say(
+                "Memory holds %d of %d workers beside the old ones: the others start when those are gone.",
+                self.num_workers,
+                wanted,
+            )
 
     def make_board(self) -> None:
         """Make the board; where its file cannot be written only this server can read it."""
@@ -205,6 +220,8 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             self.board.count_restart(verdict.reason)
         elif member.leaving and not self.stopping:
             self.board.count_restart(member.leaving)
+        if verdict is None and not member.killed:
+            self.tick.tell_unfinished(member)
         self.board.release(member.slot)
         self.tick.forget(pid)
         if worker is not None:
@@ -251,6 +268,13 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         self.board.remove()
         self.stacks.remove(self.board_path)
 
+    def cut_off(self) -> None:
+        """Say what the workers that are left had not finished, and kill them."""
+        for member in self.crew:
+            member.killed = True
+            self.tick.safely(self.tick.tell_unfinished, member)
+        super().cut_off()
+
     # Around a fork.
 
     def give_slot(self, worker: Any) -> None:
@@ -261,6 +285,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
 
     def take_slot(self, worker: Any) -> None:
         """In the worker, right after the fork: say who has the slot, and answer who asks for stacks."""
+        be_expendable()
         self.stacks.register(worker.slot.index)
         worker.slot.start(os.getpid(), self.number, self.cfg.threads, time.monotonic())
 

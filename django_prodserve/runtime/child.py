@@ -14,8 +14,13 @@ import socket
 import time
 from typing import Any
 
+from .processes import seem_larger
+
 GENERATION = "_PRODSERVE_GENERATION"
 """The variable that tells a command that it is a generation, and what it was given."""
+
+ON_TRIAL = 500
+"""How much larger a generation seems to the OOM killer that boots beside one that serves (processes.py)."""
 
 STDERR = 99  # where a generation finds the real standard error; its own is a file until it has adopted us
 
@@ -57,6 +62,7 @@ class Child:
                 "stderr": STDERR,
                 "place": spec["place"],
                 "extra_workers": extra_workers,
+                "beside": spec["record"]["done"] < spec["record"]["attempts"],
                 "beats": spec["watchdog"] / 4,
                 "activated": spec["activated"],
             }
@@ -83,6 +89,8 @@ class Child:
                 raise OSError(
                     error.errno, f"{spec['argv'][0]} cannot be started: {error.strerror}"
                 ) from error
+        if given["beside"]:
+            seem_larger(pid, ON_TRIAL)
         child = cls(number, pid, ours, early)
         child.extra_workers = extra_workers
         return child
@@ -133,6 +141,50 @@ class Child:
         """Its process has ended; its workers end by themselves."""
         self.channel.close()
         self.adopted()
+
+
+class Orphans:
+    """Process groups whose arbiter was killed. Their workers answer what they have and end by themselves,
+    unless something holds the GIL: then nothing in them hears that it is time."""
+
+    def __init__(self) -> None:
+        self.deadlines: dict[int, float] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.deadlines)
+
+    def adopt(self, child: Child) -> None:
+        """Give those that a generation leaves behind the time that a stop would have given them."""
+        self.deadlines[child.pid] = time.monotonic() + child.seconds_to_stop + 2
+
+    def look(self, now: float) -> None:
+        """Forget groups without a member, whose number may be another's soon; kill those that are late."""
+        for group, deadline in [*self.deadlines.items()]:
+            try:
+                os.killpg(group, signal.SIGKILL if now >= deadline else 0)
+            except OSError:
+                del self.deadlines[group]
+
+    def kill(self) -> None:
+        """Kill all that are left: nobody will be there to do it later."""
+        self.look(float("inf"))
+
+
+def exit_code(status: int) -> int:
+    """Return the code of what ended; a signal's number is told as shells do."""
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def ending(status: int) -> str:
+    """Return how a process ended, as a person says it."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
 
 
 def file_in_memory() -> Any:

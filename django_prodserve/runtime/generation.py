@@ -26,6 +26,7 @@ class Alone:
     keeper = 0
     number = 1
     extra_workers = 0
+    beside = False
 
     def __init__(
         self, place: Path | None, record: dict[str, Any], notifier: Notifier, paths: Sequence[str]
@@ -86,6 +87,8 @@ class Kept:
         self.keeper: int = given["keeper"]
         self.place = Path(given["place"]) if given["place"] else None
         self.extra_workers: int = given["extra_workers"]
+        self.beside: bool = given.get("beside", False)
+        """Whether it is a reload that starts it: the generation before serves, and takes memory."""
         self.beats: float = given["beats"]
         self.held: list[tuple[str, int]] = [(address, number) for address, number in given["listeners"]]
         self.channel = socket.socket(fileno=given["channel"])

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import env_file, run_directory
-from .child import Child
+from .child import Child, Orphans, ending, exit_code
 from .notify import Notifier
 
 HEARD = ("HUP", "TERM", "INT", "QUIT", "CHLD", "USR1", "USR2", "TTIN", "TTOU", "WINCH")
@@ -43,6 +43,7 @@ class Keeper:
         self.booting: Child | None = None
         self.serving: Child | None = None
         self.retiring: Child | None = None
+        self.orphans = Orphans()
         self.number = 0
         self.extra_workers = 0
         self.reload_wanted = self.reopen_wanted = False
@@ -81,6 +82,8 @@ class Keeper:
         moments = [child.deadline for child in self._children() if child.deadline]
         if self.finish_at:
             moments.append(self.finish_at)
+        if self.orphans:
+            moments.append(time.monotonic() + 1)
         if not self.stop_deadline and not self.serving and not self.booting:
             moments.append(self.start_at)
         return max(0.0, min([60.0, *(moment - time.monotonic() for moment in moments)]))
@@ -202,9 +205,10 @@ class Keeper:
         if was_booting and not self.stop_deadline:
             self._failed_to_boot(child, status)
         elif was_booting and not self.record["ready"]:  # stopped before it served: it knows how far it was
-            self.exit_code = _exit_code(status)
+            self.exit_code = exit_code(status)
         elif was_serving and not self.stop_deadline:
-            self.say(f"Generation {child.number} {_ending(status)}; starting another.", "ERROR")
+            self.orphans.adopt(child)
+            self.say(f"Generation {child.number} {ending(status)}; starting another.", "ERROR")
             if time.monotonic() - child.served_since >= PROVEN:
                 self.ended_early = 0
             self._start_later()
@@ -213,12 +217,12 @@ class Keeper:
         child.end()
 
     def _failed_to_boot(self, child: Child, status: int) -> None:
-        reason = child.why_it_ended(f"it {_ending(status)} before it was ready")
+        reason = child.why_it_ended(f"it {ending(status)} before it was ready")
         if self.serving:
             self.say(f"Reload failed, the old code serves on: {reason}", "ERROR")
             self._finish_reload(reason)
         elif not self.record["ready"]:
-            self._give_up(_exit_code(status) or 1)
+            self._give_up(exit_code(status) or 1)
         else:
             self.say(f"Generation {child.number} cannot start: {reason}", "ERROR")
             self._start_later()
@@ -239,6 +243,7 @@ class Keeper:
         now = time.monotonic()
         if self.finish_at and now >= self.finish_at:
             self._finish_reload("")
+        self.orphans.look(now)
         for child in self._children():
             if child.deadline and now >= child.deadline:
                 if child is self.booting:
@@ -326,6 +331,7 @@ class Keeper:
                 os.close(descriptor)
 
     def _clean_up(self) -> None:
+        self.orphans.kill()
         self._close_listeners()
         for _, _, path in self.spec["listeners"]:
             _unlink_socket(path)
@@ -344,23 +350,6 @@ def _unlink_socket(path: str) -> None:
             probe.setblocking(False)
             if probe.connect_ex(path):  # nobody answers: ours is closed
                 os.unlink(path)
-
-
-def _exit_code(status: int) -> int:
-    """Return the code of what ended; a signal's number is told as shells do."""
-    code = os.waitstatus_to_exitcode(status)
-    return 128 - code if code < 0 else code
-
-
-def _ending(status: int) -> str:
-    """Return how a process ended, as a person says it."""
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was ended by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was ended by signal {-code}"
 
 
 def _listen_to_signals() -> int:

@@ -17,17 +17,20 @@ from gunicorn.errors import HaltServer
 
 from . import obey, orders
 from .file_changes import PERIOD, Watcher
+from .processes import EXPENDABLE, seem_larger
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter as _Arbiter
 
     from .generation import Generation
+    from .tick import Tick
 else:
     _Arbiter = object
 
 HASTY = {signal.SIGINT, signal.SIGQUIT}
 STOPPING = {signal.SIGTERM, *HASTY}
 HURRY = 1.0  # seconds that workers have to leave when somebody is in a hurry
+LAST_LOOK = 0.25  # seconds before the end in which workers tell what they have not finished
 DEATHS = 3  # so many workers that die before all have answered end the start
 
 
@@ -40,6 +43,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     answering = False
     """Whether the first full set of workers has answered."""
     stopped = False
+    tick: Tick
     watcher: Watcher | None = None
 
     def start(self) -> None:
@@ -75,10 +79,18 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def _look_for_answers(self) -> None:
         if len(self.WORKERS) >= self.num_workers and all(map(_has_answered, self.WORKERS.values())):
             self.answering = True
+            if self.generation.beside:
+                self._be_worth_as_much()
             self.generation.ready(self.app.facts())
         elif self.generation.number > 1 and self._stats["workers_spawned"] - self.num_workers >= DEATHS:
             # A generation that cannot serve must not keep the one that can from being told so.
             raise HaltServer(f"{DEATHS} workers ended before they answered", 1)
+
+    def _be_worth_as_much(self) -> None:
+        """Tell the OOM killer that this generation is no trial any more: it was the first to be killed."""
+        seem_larger(os.getpid(), 0, than=self.generation.keeper)
+        for pid in self.WORKERS:
+            seem_larger(pid, EXPENDABLE, than=self.generation.keeper)
 
     def spawn_worker(self) -> int | None:
         orders.forget(self.worker_age + 1)
@@ -154,8 +166,11 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def _await_workers(self, seconds: float) -> None:
         """Wait until every worker has ended; kill those that have not in time."""
         end = time.monotonic() + seconds
-        left = False
+        left = asked = False
         while self._is_peopled() and (remaining := end - time.monotonic()) > 0:
+            if not asked and remaining < LAST_LOOK:
+                asked = True
+                self.tick.safely(self.tick.ask_unfinished)
             if not left and orders.all_left(self.WORKERS.values()):
                 left = True
                 self.generation.left()
@@ -163,10 +178,14 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
                 if self.SIG_QUEUE.get(timeout=min(remaining, 0.2 if left else 0.01)) in HASTY:
                     self._kill_all(signal.SIGQUIT)
                     end = min(end, time.monotonic() + HURRY)
-        self._kill_all(signal.SIGKILL)
+        self.cut_off()
         end = time.monotonic() + 0.3
         while self._is_peopled() and time.monotonic() < end:
             time.sleep(0.01)
+
+    def cut_off(self) -> None:
+        """Kill who has not finished in time."""
+        self._kill_all(signal.SIGKILL)
 
     def _is_peopled(self) -> bool:
         """Say whether a child of ours is left; those that have ended are buried first."""

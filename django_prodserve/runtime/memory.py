@@ -37,6 +37,13 @@ class MemoryOf:
         self.before = (used or 0, now)
         return room
 
+    def firm_room(self, now: float) -> Room | None:
+        """Return the limit and what is used of it for good, no file pages; None where nobody says."""
+        used = self.cgroups.memory_used(self.level, firm=True) if self.level else None
+        if self.limit is None or used is None:
+            return None
+        return Room(limit=self.limit, used=used, master=self.master)
+
     def used(self, level: Level) -> int | None:
         """Return the bytes in use; file pages that the kernel may drop are left out where it matters."""
         used = parse_amount(self.cgroups.tree.read(level.file(self.current)) or "")

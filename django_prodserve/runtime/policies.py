@@ -23,6 +23,10 @@ YOUNG = 60.0
 SHARE, HIGH, CRITICAL = 0.85, 0.80, 0.90
 """Of the memory limit: what workers are planned to take together; where the fattest worker is replaced,
 replacement first; where it must go at once."""
+BESIDE = 0.95
+"""Of the memory limit: what two generations may take together, for the seconds of a reload."""
+FRESH = 4
+"""So many times more than when it begins does a worker take under load (footprint.py), threads included."""
 FASTEST = 4 << 30
 """Bytes a second that memory is thought to grow at most."""
 AHEAD = 0.6
@@ -133,6 +137,18 @@ def too_fat(
         line = f"takes {size}, more than its share of {format_size(share)} of {limit}"
         return fattest, Verdict("memory", line), False
     return None
+
+
+def fresh(planned: int, *, preloaded: bool) -> int:
+    """Return what a worker takes in its first seconds; one that loads the project itself takes it all."""
+    return planned // FRESH if preloaded else planned
+
+
+def fits_beside(room: Room, wanted: int, each: int) -> int:
+    """Return how many of the wanted workers memory holds beside all that is there."""
+    if room.used is None:
+        return wanted
+    return max(0, min(wanted, int((BESIDE * room.limit - room.used) // max(1, each))))
 
 
 def next_pause(pause: float, age: float) -> float:

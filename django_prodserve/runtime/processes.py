@@ -1,10 +1,30 @@
-"""What the kernel tells of a process. Reads /proc; used by the arbiter and by ``status``."""
+"""What the kernel tells of a process, and what it is told. /proc; used by arbiter, workers and ``status``."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from pathlib import Path
+
+EXPENDABLE = 50
+"""Thousandths of the memory limit that a worker seems to take on top of what it does, to the OOM killer."""
+
+
+def be_expendable() -> None:
+    """In a worker: have the kernel, where memory ends, kill it rather than the arbiter.
+
+    A worker that the kernel has killed is out of its sight while its memory is still being freed. Whoever
+    asks for memory then has it choose again, and of an arbiter and workers that have just been forked the
+    arbiter is the largest: all workers would end with it.
+    """
+    seem_larger("self", EXPENDABLE)
+
+
+def seem_larger(pid: int | str, thousandths: int, than: int | str = "self") -> None:
+    """Have a process seem larger by so much than another one is, to the OOM killer."""
+    with suppress(OSError, ValueError):  # no such file but on Linux; or the process has ended
+        other = int(Path(f"/proc/{than}/oom_score_adj").read_text())
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(min(1000, other + thousandths)))
 
 
 def cpu_seconds(pid: int) -> float:

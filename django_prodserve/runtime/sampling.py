@@ -1,8 +1,9 @@
-"""Measure what requests spend their time on: of one in eight, if it ran alone in its worker.
+"""Measure what requests spend their time on: of one in a millisecond, if it ran alone in its worker.
 
 Lives in a worker, in the threads that run Django. CPU time over wall time of requests that share the GIL says
 nothing (10 to 43 % for a view that only computes); of one that ran alone, without the time that its thread
-was runnable and had no CPU, it is right. About 5 us for a sampled request; Linux alone tells the delay.
+was runnable and had no CPU, it is right. About 5 us for a sampled request, which is one in eight of the
+quickest and each of those that take long; Linux alone tells the delay.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from contextlib import suppress
 
 from .slot import Slot
 
-ONE_IN = 8
+EVERY = 0.001
+"""Seconds between two that are measured, at least."""
 
 Token = tuple[int, int, int, float]
 
@@ -23,14 +25,15 @@ class Sampler:
 
     def __init__(self, slot: Slot) -> None:
         self.slot = slot
-        self.begun = 0
+        self.begun, self.last = 0, 0.0
         self._local = threading.local()
 
     def begin(self, running: int, now: float) -> Token | None:
         """A request starts; ``running`` counts it. Return a token for ``end``, if it is to be measured."""
         self.begun = begun = self.begun + 1
-        if begun % ONE_IN or running > 1:
+        if running > 1 or now - self.last < EVERY:
             return None
+        self.last = now
         spent = self._spent()
         return (begun, *spent, now) if spent else None
 

@@ -106,6 +106,16 @@ def with_requests(text: str, running: list[Request], now: float) -> str:
     return _THREAD.sub(label, text).strip()
 
 
+def stack_of(text: str, ident: int) -> str:
+    """Return one thread's stack from those of a process; empty where it is not among them."""
+    starts = [*_THREAD.finditer(text)]
+    ends = [*(match.start() for match in starts[1:]), len(text)]
+    for match, end in zip(starts, ends, strict=False):
+        if int(match[1], 16) == ident:
+            return text[match.start() : end].strip()
+    return ""
+
+
 def describe(request: Request, now: float) -> str:
     """Return a request and its age on one line."""
     return f"{described(request.method, request.path, request.id)} for {now - request.start:.1f} s"

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .arbiter import ProdserveArbiter
 
 
+LONGEST = 600.0
+"""Seconds of a stretch: a rush must not be lost in hours of quiet."""
+
+
 @dataclass(frozen=True)
 class Mark:
     """Counters at the beginning of a stretch."""
@@ -46,9 +50,10 @@ class Survey:
         if self.before is None:
             self.before = mark
             return None
-        if mark.tally.samples - self.before.tally.samples < ENOUGH:
+        mix = self.mix(self.before, mark)
+        advice = advise(mix)
+        if advice is None and mix.samples < ENOUGH and now - self.before.when < LONGEST:
             return None
-        advice = advise(self.mix(self.before, mark))
         self.before = mark
         if advice is None or (self.told and self.told.kind == advice.kind):
             return None
@@ -72,8 +77,10 @@ class Survey:
         periods = after.periods - before.periods
         return Mix(
             samples=after.tally.samples - before.tally.samples,
+            requests=after.tally.requests - before.tally.requests,
             cpu=after.tally.cpu_sum - before.tally.cpu_sum,
             wait=after.tally.wait_sum - before.tally.wait_sum,
+            busy=min(1.0, sum(used) * seconds / latency) if latency else 0.0,
             queued=queued / (queued + latency) if queued + latency else 0.0,
             used=sum(used),
             busiest=max(used, default=0.0),

@@ -19,7 +19,7 @@ from .crew import Member
 from .memory import MemoryOf
 from .policies import Seen, Verdict
 from .slot import SERVING
-from .stacks import describe, with_requests
+from .stacks import describe, stack_of, with_requests
 from .survey import Survey
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Tick:
         self.patience, self.boot, self.starved = 0.05, policies.BOOT, policies.STARVED
         self.memory = MemoryOf(arbiter.plan.memory.value)
         self.survey = Survey(arbiter)
-        self.next_survey = 0.0
+        self.next_survey, self.survey_every = 0.0, MEASURE_EVERY
         self.last_frozen = -policies.YOUNG
         self.last_replaced, self.pause = -policies.YOUNG, policies.YOUNG
         self.next_measuring = 0.0
@@ -56,6 +56,7 @@ class Tick:
                 self.stuck,
                 self.wishes,
                 self.recovered,
+                self.grow,
                 self.advise,
             ):
                 self.safely(step, now)
@@ -166,13 +167,17 @@ class Tick:
         if any(now - member.born > 10 and member.born > self.arbiter.last_failure for member in serving):
             self.arbiter.rounds = 0
 
+    def grow(self, now: float) -> None:
+        """Start workers that had to wait until another generation gave its memory back."""
+        self.arbiter.headroom.look(self.arbiter, now)
+
     def advise(self, now: float) -> None:
         """Tell what fits the traffic, when there is something new to tell."""
         if now < self.next_survey:
             return
-        self.next_survey = now + MEASURE_EVERY
+        self.next_survey = now + self.survey_every
         if advice := self.survey.look(now):
-            self.arbiter.tell(advice=advice.line)
+            self.arbiter.tell(advice=advice.line, advice_kind=advice.kind)
             self.log.say("advice    %s", advice.line)
 
     # Stacks.
@@ -189,6 +194,23 @@ class Tick:
             if line := self.asked.pop(member.pid, ""):
                 text = with_requests(self.arbiter.stacks.read(member.slot.index), member.slot.running(), now)
                 self.log.error("Worker %s %s. Its threads:\n%s", member.pid, line, text or "(no answer)")
+
+    def ask_unfinished(self) -> None:
+        """Ask those for their stacks who have a moment left."""
+        for member in self.arbiter.crew:
+            self.ask_stacks(member, Verdict("asked", "did not finish in time and is killed"))
+
+    def tell_unfinished(self, member: Member) -> None:
+        """Log what a worker was cut off in: each request, and its stack where it was asked for."""
+        line, now = self.asked.pop(member.pid, ""), time.monotonic()
+        text = self.arbiter.stacks.read(member.slot.index) if line else ""
+        running = member.slot.running()
+        for request in running:
+            stack = stack_of(text, request.ident)
+            told = f" Its thread:\n{stack}" if stack else ""
+            self.log.warning("Request %s did not finish in time.%s", describe(request, now), told)
+        if text and member.killed and not running:  # Gunicorn's own workers do not say what they run
+            self.log.warning("Worker %s %s. Its threads:\n%s", member.pid, line, text.strip())
 
     def tell_requests(self, member: Member) -> None:
         """Log what a worker was doing when it ended."""

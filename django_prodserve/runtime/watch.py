@@ -6,6 +6,7 @@ patterns. A thread that holds the GIL stops this one too: the arbiter sees that 
 
 from __future__ import annotations
 
+import _thread
 import sys
 import traceback
 from contextlib import suppress
@@ -103,11 +104,48 @@ def interrupt(slot: Slot, request: Request) -> None:
     import ctypes
 
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    send = _send_and_settle if SPINS else raise_in
     ident = ctypes.c_ulong(request.ident)
     if _runs(slot, request):
-        raise_in(ident, ctypes.py_object(RequestTimeout))
+        send(ident, ctypes.py_object(RequestTimeout))
         if not _runs(slot, request):  # it has just ended: the next one in this thread is not meant
-            raise_in(ident, None)
+            send(ident, None)
+
+
+SPINS = sys.version_info[:2] == (3, 11)
+"""Python 3.11 tells all threads to look for an exception until it has arrived, and one that is traced or
+profiled looks again and again: with a request that waits in C none of them would go on."""
+
+
+class _SettledError(BaseException):
+    """Raised in a thread that has nothing else to do."""
+
+
+def _send_and_settle(ident: Any, error: Any) -> None:
+    """Raise in a thread, then have the others look no more: that it has arrived in one is what ends it.
+
+    Who is meant looks once more when it takes the GIL. A thread of its own, because what is raised in the
+    main thread could cut short a signal's handler.
+    """
+    import ctypes
+
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    settled = ctypes.py_object(_SettledError)
+    done = _thread.allocate_lock()
+
+    def send() -> None:
+        own = ctypes.c_ulong(_thread.get_ident())
+        try:  # no function of Python's may be called from the first to the second
+            raise_in(ident, error)
+            raise_in(own, settled)
+            while True:
+                pass
+        except _SettledError:
+            done.release()
+
+    done.acquire()
+    _thread.start_new_thread(send, ())
+    done.acquire()
 
 
 def _runs(slot: Slot, request: Request) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -82,6 +84,34 @@ def test_nothing_at_all_can_be_written(env: Any, tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
     assert len(ended.stderr.splitlines()) <= 2, ended.stderr
     assert " ready in " not in ended.stdout
+
+
+def test_nowhere_may_it_write_down_its_pid(env: Any, tmp_path: Path) -> None:
+    """Somebody's file is in the way: it serves, says so, and obeys signals."""
+    in_the_way = f"mount -t tmpfs none /dev/shm && touch /dev/shm/prodserve-{os.geteuid()}"
+    command = (*mounted(read_only("/"), in_the_way), *MANAGE)
+    environ = at_home(env, tmp_path)
+    with serving(env=environ, command=command) as server:
+        assert (
+            "warning: reload and stop cannot find this server, signals can: nowhere may it" in server.output
+        )
+        assert answers(server)
+        ended = run("-m", "django_prodserve", "status", env=environ)
+        assert ended.returncode == 1
+        assert "Traceback" not in ended.stderr
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("generation 2 serves")
+        assert answers(server)
+
+
+def test_a_place_for_heartbeats_that_is_stated_is_enough(env: Any, tmp_path: Path) -> None:
+    """Nothing else can be written, and nothing else needs to be."""
+    (tmp_path / "beats").mkdir()
+    command = (*mounted(read_only("/"), NO_SHM, f"mount -t tmpfs none {tmp_path / 'beats'}"), *MANAGE)
+    stated = {"GUNICORN": {"worker_tmp_dir": str(tmp_path / "beats")}}
+    environ = without(env({"HOME": "/nonexistent"}, PRODSERVE=stated), "XDG_CACHE_HOME")
+    with serving(env=environ, command=command) as server:
+        assert answers(server)
 
 
 def test_without_capabilities(env: Any) -> None:

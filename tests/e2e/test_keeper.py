@@ -91,6 +91,23 @@ def test_workers_do_not_outlive_a_killed_arbiter_without_a_keeper(env: Any, work
         assert psutil.wait_procs(workers, PATIENCE)[1] == []
 
 
+def test_an_orphan_that_holds_the_gil_is_killed(env: Any) -> None:
+    """Nothing in it can hear that its arbiter is gone; the others answer what they have."""
+    flags = ("--keeper", "--workers", "2", "--graceful-timeout", "3s")
+    with serving(*flags, env=env()) as server:
+        workers = [psutil.Process(pid) for pid in server.workers(2)]
+        (arbiter,) = server.arbiters()
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(b"GET /hold-gil/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            dump = ("-m", "django_prodserve", "dump", "--bind", str(server.port))
+            until(lambda: "in hold_gil" in run(*dump, env=env()).stdout)
+            os.kill(arbiter, signal.SIGKILL)
+            server.wait_for("was ended by SIGKILL; starting another")
+            assert psutil.wait_procs(workers, PATIENCE)[1] == []
+        until(lambda: arbiter not in server.arbiters() and len(server.workers()) == 2)
+        assert server.get("/").text == "hello"
+
+
 def test_a_unix_socket_stays_the_same_over_reloads_and_is_removed_at_the_end(
     env: Any, tmp_path: Path
 ) -> None:

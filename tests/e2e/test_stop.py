@@ -136,6 +136,27 @@ def test_what_does_not_finish_is_cut_at_the_graceful_timeout(env: Any, keeper: s
     assert [answer for answer in answers if isinstance(answer, Response)] == []
 
 
+@pytest.mark.parametrize("path", ["/deadlock/", "/hold-gil/"])
+@pytest.mark.parametrize("worker_class", ["prodserve", "gthread"])
+def test_what_does_not_finish_is_logged_with_its_stack(env: Any, path: str, worker_class: str) -> None:
+    flags = ("--workers", "1", "--graceful-timeout", "2s", "--worker-class", worker_class)
+    function = f"in {path.strip('/').replace('-', '_')}"
+    with (
+        serving(*flags, env=env()) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as client,
+    ):
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        dump = ("-m", "django_prodserve", "dump", "--bind", str(server.port))
+        until(lambda: function in run(*dump, env=env()).stdout)
+        begun = time.monotonic()
+        server.process.terminate()
+        assert server.process.wait(PATIENCE) == 0
+        assert time.monotonic() - begun < 2 + 1 + 4  # on a machine that is busy
+        line = server.wait_for("did not finish in time")
+        assert (f"Request GET {path} [" in line) == (worker_class == "prodserve")
+        server.wait_for(function)
+
+
 @KEEPERS
 def test_the_first_interrupt_is_graceful_and_the_second_stops_at_once(env: Any, keeper: str) -> None:
     with serving(keeper, env=env()) as server, in_flight(server, 2, 10):
@@ -221,19 +242,23 @@ def test_a_closed_terminal_stops_it(env: Any, tmp_path: Any) -> None:
         assert "Reload" not in server.output
 
 
-def test_it_belongs_to_someone_else(env: Any, tmp_path: Any) -> None:
+@pytest.mark.parametrize(("module", "action"), [("control", "stop"), ("status", "status")])
+def test_it_belongs_to_someone_else(env: Any, tmp_path: Any, module: str, action: str) -> None:
     if os.geteuid():
         pytest.skip("only root can be somebody else")
     site = copy_site(tmp_path)
     act = (
         "import os, sys; os.setgid(65534); os.setuid(65534)\n"
-        "from django_prodserve import control\n"
+        f"from django_prodserve import {module}\n"
         "from django_prodserve.errors import ProdserveError\n"
-        "try: control.act('stop', None, print)\n"
+        f"try: {module}.act({action!r}, None, print)\n"
         "except ProdserveError as error: sys.exit(str(error))\n"
     )
     with serving(env=env(), cwd=site) as server:
-        for name in ("psutil", "django_prodserve.control"):  # loaded before the rights to read them are gone
+        for name in (
+            "psutil",
+            f"django_prodserve.{module}",
+        ):  # loaded while they may be read
             act = f"import {name}\n{act}"
         ended = run("-c", act, env=env(), cwd=site)
         assert ended.returncode == 1

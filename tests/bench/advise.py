@@ -1,0 +1,139 @@
+"""Whether the server's advice is right: six workloads whose right advice is known, each on a real server.
+
+    python -m tests.bench.advise [--seconds 6] [workload ...]
+
+Prints what was advised for each, and exits 1 where that is wrong. Those that compute need CPUs that nobody
+else uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.groups import HALF_A_CPU, inside, making_groups
+from tests.e2e.serving import PATIENCE, Server, copy_site, environment, run, serving
+
+VIEWS = '''
+
+def work(request: HttpRequest) -> HttpResponse:
+    """Compute, then wait, for so many milliseconds."""
+    end = time.thread_time() + float(request.GET.get("compute", 0)) / 1000
+    while time.thread_time() < end:
+        pass
+    time.sleep(float(request.GET.get("wait", 0)) / 1000)
+    return HttpResponse()
+
+
+urlpatterns.append(path("work/", work))
+'''
+HOOK = '''
+
+def curious(server):
+    """As ``on_starting``: look at the traffic more often than every 15 s."""
+    server.tick.survey_every = 1.0
+'''
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Traffic of a known kind, and the kinds of advice that are right for it."""
+
+    path: str
+    clients: int
+    flags: tuple[str, ...]
+    right: tuple[str, ...]
+    limits: dict[str, int] = field(default_factory=dict)
+    """Of the CPU group that the server runs in."""
+
+
+IO, CPU = "/work/?compute=3&wait=27", "/work/?compute=20"
+WORKLOADS = {
+    "waits, profile io": Workload(IO, 3, ("--workers", "2"), ("fits",)),
+    "computes, profile io": Workload(CPU, 1, ("--workers", "2"), ("profile cpu",)),
+    "waits, profile cpu": Workload(IO, 16, ("--workers", "2", "--profile", "cpu"), ("threads", "profile io")),
+    "one GIL": Workload("/work/?compute=8&wait=4", 8, ("--workers", "1", "--threads", "4"), ("gil",)),
+    "quota": Workload(CPU, 8, ("--workers", "2", "--threads", "2"), ("quota",), HALF_A_CPU),
+    "database budget": Workload(IO, 16, ("--workers", "2", "--db-connections", "4"), ("db",)),
+}
+
+
+@contextlib.contextmanager
+def load(server: Server, path: str, clients: int) -> Iterator[None]:
+    """Ask all the time, each client on its own connection."""
+    over = threading.Event()
+
+    def ask() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+        while not over.is_set():
+            connection.request("GET", path)
+            connection.getresponse().read()
+        connection.close()
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def advice(workload: Workload, directory: Path, seconds: float) -> dict[str, Any]:
+    """Serve, load for so long at most, and return what ``status`` tells by then."""
+    site = copy_site(directory)
+    for name, more in (("urls", VIEWS), ("hooks", HOOK)):
+        file = site / "shop" / f"{name}.py"
+        file.write_text(file.read_text() + more)
+    env = environment(directory, PRODSERVE={"GUNICORN": {"on_starting": "shop.hooks.curious"}})
+    with ExitStack() as stack:
+        command = ("manage.py", "prodserve")
+        if workload.limits:
+            make = stack.enter_context(making_groups())
+            command = (*inside(make("cpu", workload.limits)), *command)
+        server = stack.enter_context(serving(*workload.flags, env=env, cwd=site, command=command))
+        known: dict[str, Any] = {}
+        with load(server, workload.path, workload.clients):
+            deadline = time.monotonic() + seconds
+            while "advice" not in known and time.monotonic() < deadline:
+                time.sleep(0.5)
+                told = run("-m", "django_prodserve", "status", "--json", env=env, cwd=site)
+                known = json.loads(told.stdout)
+        return known
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("workload", nargs="*", default=[*WORKLOADS])
+    wanted = parser.parse_args()
+    wrong = 0
+    for name in wanted.workload:
+        with tempfile.TemporaryDirectory() as directory:
+            place = Path(directory) / "run"
+            place.mkdir()
+            known = advice(WORKLOADS[name], place, wanted.seconds)
+        kind = known.get("advice_kind", "nothing")
+        right = kind in WORKLOADS[name].right
+        wrong += not right
+        print(f"{'ok   ' if right else 'WRONG'} {name:<22} {kind:<12} {known.get('advice', '')}", flush=True)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
