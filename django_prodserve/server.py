@@ -26,7 +26,7 @@ from gunicorn.app.base import BaseApplication
 from . import early, listeners, measurements
 from .application import WSGI, build, warm_up
 from .errors import ProdserveError
-from .explain import words_at_start, words_on_measuring
+from .explain import as_document, words_at_start, words_on_measuring
 from .footprint import Footprint, Reading, after, footprint, measure, read_memory
 from .forked import ChildError, in_child
 from .gunicorn_settings import gunicorn_settings
@@ -323,6 +323,10 @@ class Server(BaseApplication):  # type: ignore[misc]
             "workers": self.cfg.workers,
             "seconds_to_stop": self.plan.drain_delay.value + self.plan.graceful_timeout.value,
         }
+
+    def explained(self) -> dict[str, Any]:
+        """Return the plan with its reasons, for those who look at the server."""
+        return as_document(self.plan)
 
     def run(self) -> NoReturn:
         for variable in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):

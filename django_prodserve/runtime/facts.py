@@ -5,12 +5,15 @@ Lives in a command, and in a worker on the thread that waits for events. Reads t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..footprint import read_memory
+from . import history
 from .board import Board
 from .processes import cpu_seconds
 from .slot import BOUNDS, STATES, Request, Slot, Tally
@@ -19,13 +22,34 @@ from .slot import BOUNDS, STATES, Request, Slot, Tally
 def of_board(board: Board, now: float) -> dict[str, Any]:
     """Return all that the board tells, for JSON; times in seconds, sizes in bytes."""
     return {
+        **live(board, now, memory=_memory),
+        "events": [event.as_dict() for event in board.read_events()],
+        "plan": board.document.get("plan", {}),
+    }
+
+
+def live(board: Board, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
+    """Return what changes from second to second; cheap, unless each worker's memory is measured anew."""
+    told = board.read_events()
+    return {
         "arbiter": board.pid,
         "uptime": round(now - board.started, 1),
         **counts(board.totals()),
-        "workers": [worker(slot, now) for slot in board.taken()],
+        "workers": [worker(slot, now, memory) for slot in board.taken()],
         "restarts": board.restarts(),
+        "memory_limit": board.memory_limit or None,
+        "memory_used": board.memory_used or None,
+        "accept_queue": board.acceptable,
+        "sample": asdict(board.sample(time.time(), now)),
+        "bounds": BOUNDS,
+        "told": [len(told), told[-1].time if told else 0.0],
         **board.note(),
     }
+
+
+def past(board: Board) -> list[dict[str, Any]]:
+    """Return the samples of the last minutes, the oldest first."""
+    return [asdict(sample) for sample in history.read(board.history)]
 
 
 def counts(tally: Tally) -> dict[str, Any]:
@@ -52,8 +76,8 @@ def quantile(buckets: Sequence[int], share: float) -> float | None:
     return None
 
 
-def worker(slot: Slot, now: float) -> dict[str, Any]:
-    """Return what one worker does."""
+def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
+    """Return what one worker does; its memory as it was last measured, unless somebody measures."""
     running = sorted(slot.running(), key=lambda request: request.start)
     return {
         "pid": slot.pid,
@@ -64,7 +88,7 @@ def worker(slot: Slot, now: float) -> dict[str, Any]:
         "queue": slot.queue,
         "connections": slot.connections,
         "requests": slot.tally().requests,
-        "memory": _memory(slot),
+        "memory": memory(slot) if memory else slot.memory,
         "cpu": cpu_seconds(slot.pid) or slot.cpu,
         "oldest": _request(running[0], now) if running else None,
     }

@@ -9,6 +9,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .ring import Ring
 
 FREE, CLAIMED, BOOTING, SERVING, RETIRING = range(5)
 STATES = ("free", "starting", "booting", "serving", "retiring")
@@ -131,7 +135,7 @@ that serve, 0 for others."""
 class Slot:
     """A view of one slot, for its writers and for readers."""
 
-    __slots__ = ("at", "bytes", "index", "load", "rows", "seconds", "stride", "whole")
+    __slots__ = ("at", "bytes", "events", "index", "load", "rows", "seconds", "stride", "whole")
 
     pid = _Whole(_PID)
     generation = _Whole(_GENERATION)
@@ -157,8 +161,11 @@ class Slot:
     busy = _Load(BUSY)
     queue = _Load(QUEUE)
 
-    def __init__(self, memory: Memory, index: int, *, at: int, rows: int, load: int, stride: int) -> None:
+    def __init__(
+        self, memory: Memory, index: int, *, at: int, rows: int, load: int, stride: int, events: Ring
+    ) -> None:
         self.index, self.at, self.load, self.stride = index, at, load, stride
+        self.events = events
         self.bytes, self.whole, self.seconds = memory.bytes, memory.whole, memory.seconds
         self.rows = tuple(at + HEAD + row * ROW for row in range(rows))
 
@@ -190,6 +197,7 @@ class Slot:
         self.connections = self.work = self.busy = self.queue = 0
         end = self.rows[-1] + ROW
         self.bytes[self.at * 8 : end * 8] = bytes((end - self.at) * 8)
+        self.events.clear()
 
     # A request, in its thread. Each row is written by one thread alone.
 

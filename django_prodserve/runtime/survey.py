@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cgroups import Cgroups, Tree, parse_table
-from .advice import ENOUGH, Advice, Mix, advise
+from .advice import ENOUGH, THROTTLED, Advice, Mix, advise
 from .processes import cpu_seconds
 from .slot import Tally
 
@@ -39,10 +39,14 @@ class Survey:
         self.cgroups = Cgroups.find(Tree(root))
         self.before: Mark | None = None
         self.told: Advice | None = None
+        self.quota = self._quota()
+        self.throttling = 0.0
+        """Share of the quota's periods that were cut short since the last look, where that is felt."""
 
     def look(self, now: float) -> Advice | None:
         """Return advice if it is new; a stretch lasts until enough was sampled."""
         mark = self.mark(now)
+        self._judge_quota(mark)
         if self.before is None:
             self.before = mark
             return None
@@ -83,6 +87,13 @@ class Survey:
             threads=self.arbiter.cfg.threads,
             db_budget="database connections" in plan.threads.why,
         )
+
+    def _judge_quota(self, mark: Mark) -> None:
+        periods, throttled = mark.periods - self.quota[0], mark.throttled - self.quota[1]
+        self.quota = mark.periods, mark.throttled
+        share = throttled / periods if periods > 0 else 0.0
+        if (share >= THROTTLED) != bool(self.throttling):  # it begins or ends
+            self.throttling = share if share >= THROTTLED else 0.0
 
     def _quota(self) -> tuple[int, int]:
         """Return how many periods of the CPU quota there were, and how many were cut short."""
