@@ -96,8 +96,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         if before is not None:
             for event in before.read_events():
                 self.board.tell(event)
-            for sample in history.read(before.history):
-                history.write(self.board.history, sample)
+            history.go_on(self.board.history, after=before.history)
         text = f"Generation {self.number} serves with {self.num_workers} workers"
         self.event("reload" if self.number > 1 else "start", text)
 

@@ -15,7 +15,9 @@ from typing import Any
 from ..footprint import read_memory
 from . import history
 from .board import Board
+from .findings import judge
 from .processes import cpu_seconds
+from .rates import latest, points
 from .slot import BOUNDS, STATES, Request, Slot, Tally
 
 
@@ -30,26 +32,31 @@ def of_board(board: Board, now: float) -> dict[str, Any]:
 
 def live(board: Board, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
     """Return what changes from second to second; cheap, unless each worker's memory is measured anew."""
-    told = board.read_events()
+    told, sample = board.read_events(), board.sample(time.time(), now)
+    workers = [worker(slot, now, memory) for slot in board.taken()]
+    point = latest([*history.read(board.history), sample])
     return {
         "arbiter": board.pid,
         "uptime": round(now - board.started, 1),
         **counts(board.totals()),
-        "workers": [worker(slot, now, memory) for slot in board.taken()],
+        "workers": workers,
         "restarts": board.restarts(),
         "memory_limit": board.memory_limit or None,
         "memory_used": board.memory_used or None,
         "accept_queue": board.acceptable,
-        "sample": asdict(board.sample(time.time(), now)),
-        "bounds": BOUNDS,
+        "rates": asdict(point),
+        "findings": [
+            finding._asdict()
+            for finding in judge(workers, point, told, sample.time, board.memory_used, board.memory_limit)
+        ],
         "told": [len(told), told[-1].time if told else 0.0],
         **board.note(),
     }
 
 
 def past(board: Board) -> list[dict[str, Any]]:
-    """Return the samples of the last minutes, the oldest first."""
-    return [asdict(sample) for sample in history.read(board.history)]
+    """Return how traffic was in each of the last seconds, the oldest first."""
+    return [asdict(point) for point in points([*history.read(board.history)])]
 
 
 def counts(tally: Tally) -> dict[str, Any]:

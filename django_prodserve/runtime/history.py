@@ -50,6 +50,14 @@ def write(ring: Ring, sample: Sample) -> None:
     ring.add(sample.time, _SAMPLE.pack(sample.clock, *gauges, *counts))
 
 
+def go_on(ring: Ring, after: Ring) -> None:
+    """Put the samples of another ring before our own."""
+    samples = [*read(after), *read(ring)]
+    ring.clear()
+    for sample in samples:
+        write(ring, sample)
+
+
 def read(ring: Ring) -> Iterator[Sample]:
     """Yield the samples, the oldest first."""
     for wall, text in ring.read():

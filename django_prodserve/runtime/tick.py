@@ -193,6 +193,7 @@ class Tick:
     def remember(self, now: float) -> None:
         """Leave a sample of the counters, and what only the arbiter knows."""
         board = self.arbiter.board
+        self.measure(new_alone=True)
         board.count_waiting(self.waiting())
         history.write(board.history, board.sample(time.time(), now))
 
@@ -254,9 +255,11 @@ class Tick:
         elif self.arbiter.replace(member, verdict):
             self.last_replaced, self.pause = now, policies.next_pause(self.pause, seen.age)
 
-    def measure(self) -> None:
-        """Read every worker's memory."""
+    def measure(self, *, new_alone: bool = False) -> None:
+        """Read every worker's memory, or that of workers that were not measured yet."""
         for member in self.arbiter.crew:
+            if new_alone and (member.slot.memory or not member.serving):
+                continue
             try:
                 member.slot.memory = read_memory(Path(f"/proc/{member.pid}")).size
             except OSError:  # it has ended
