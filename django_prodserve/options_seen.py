@@ -27,6 +27,13 @@ class SeenOptions:
         why="what an operator needs; Gunicorn's own chatter is at debug",
         gunicorn="loglevel",
     )
+    manage: str | None = option(
+        None,
+        parsers.manage,
+        "Address for who looks after the server: HOST:PORT, PORT (on loopback), unix:PATH; off for none.",
+        metavar="ADDRESS",
+        why="nobody has asked for it",
+    )
     server_timing: bool = option(
         False,
         parsers.boolean,

@@ -16,6 +16,9 @@ from typing import Any
 from . import units
 from .proxy import parse_trust
 
+LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
+"""How addresses begin that nobody but this machine can reach."""
+
 
 class Explained(ValueError):
     """A value is wrong in a way that deserves its own sentence."""
@@ -194,6 +197,18 @@ def address(raw: str) -> str:
     if re.fullmatch(r"fd://\d+", text, re.ASCII):
         return text
     return _host_and_port(text, raw)
+
+
+def manage(raw: Any) -> str | None:
+    """HOST:PORT, PORT (of 127.0.0.1), unix:PATH or off."""
+    text = str(raw).strip()
+    if raw is False or text.lower() == "off":
+        return None
+    if re.fullmatch(r":?\d+", text, re.ASCII):
+        text = f"127.0.0.1:{text.lstrip(':')}"
+    if text.startswith("fd://"):
+        raise Explained(f"{raw!r} cannot be passed on: write HOST:PORT, PORT or unix:PATH.")
+    return address(text)
 
 
 def _host_and_port(text: str, raw: str) -> str:

@@ -89,7 +89,7 @@ def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> N
     """
     sys.dont_write_bytecode = True
     check_certificate(plan.certfile.value, plan.keyfile.value)
-    listeners.attempt(plan.bind.value, plan.umask.value)
+    listeners.attempt(plan.bind.value, plan.umask.value, plan.manage.value)
     with ExitStack() as stack:
         scratch = None
         if plan.static_choice.mode == "collect":
@@ -101,7 +101,7 @@ def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> N
 
 def _bind(plan: Plan) -> list[socket.socket]:
     check_certificate(plan.certfile.value, plan.keyfile.value)
-    return listeners.bind(plan.bind.value, plan.umask.value)
+    return listeners.bind(plan.bind.value, plan.umask.value, plan.manage.value)
 
 
 def _bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
@@ -123,7 +123,7 @@ def _bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
 
 def _take(plan: Plan, kept: Kept) -> list[socket.socket]:
     check_certificate(plan.certfile.value, plan.keyfile.value)
-    return kept.take(plan.bind.value)
+    return kept.take(plan.addresses)
 
 
 def _introduce(plan: Plan, say: Say, warnings: list[str], scratch: Path | None = None) -> StaticFiles:
@@ -240,7 +240,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         started: float,
         generation: Generation,
     ) -> None:
-        self.plan, self.static, self.sockets, self.generation = plan, static, sockets, generation
+        self.plan, self.static, self.generation = plan, static, generation
+        self.sockets = sockets[: len(plan.bind.value)]
+        self.manage = next(iter(sockets[len(plan.bind.value) :]), None)
         self.say, self.check_project, self.started = say, check_project, started
         self.arbiter: ProdserveArbiter | None = None
         self.alive = Alive()
@@ -272,6 +274,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             max_body=self.plan.max_body.value,
             request_timeout=self.plan.timeout.value,
             slow=self.plan.slow.value,
+            manage=self.manage,
+            manage_host=(self.plan.manage.value or "").removeprefix("unix:").rpartition(":")[0],
         )
 
     def _when_ready(self, users: Callable[[ProdserveArbiter], None]) -> Callable[[ProdserveArbiter], None]:
@@ -310,6 +314,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         for line in self.alive.lines(preloaded=self.cfg.preload_app):
             self.say(f"warning: {line}")
         ORIGINS.stop()
+        if self.manage is not None:
+            self.manage.listen(self.cfg.backlog)
+            self.say(f"manage    {listeners.url(self.manage, tls=False)}")
         seconds = time.monotonic() - self.started
         tls = bool(self.cfg.is_ssl)
         addresses = "  ".join(listeners.url(each, tls=tls) for each in self.sockets)

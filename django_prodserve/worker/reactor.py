@@ -26,7 +26,9 @@ from .environ import Environs
 from .exchange import Runner
 from .gate import Gate
 from .intake import Intake
+from .manage import Manage
 from .outbox import Outbox
+from .pages import Responder
 from .poller import READ, make_poller
 from .poller import WRITE as WRITABLE
 from .reading import ParserSettings
@@ -57,7 +59,11 @@ class Reactor:
         self.streams = Streams(self.poller, slot, config.threads)
         self.runner = Runner(worker, self.streams, slot)
         self.shortcut = Shortcut(worker)
-        self.environs = {each.fileno(): Environs(config, each.getsockname()) for each in listeners}
+        pages: dict[str, Responder] = {}
+        self.environs = {each.fileno(): Environs(config, each.getsockname(), pages.get) for each in listeners}
+        self.manage = Manage(worker, board, self.poller)
+        if self.manage.listener is not None:
+            self.environs[self.manage.descriptor] = Environs(config, "", self.manage.responder)
         self.keep_alive = float(config.keepalive)
         self.retiring = False
         self.events = 0
@@ -83,6 +89,8 @@ class Reactor:
                 self.advance(connection, now)
             elif descriptor in acceptor.listeners:
                 listening = True
+            elif descriptor == self.manage.descriptor:
+                self.manage.accept(now, self.arrive)
         if listening:
             acceptor.accept(now, self.crew.load, self.arrive)
         self.slot.queue, self.slot.work = len(self.crew.ready), self.crew.load
@@ -161,6 +169,10 @@ class Reactor:
         connection.state, connection.due, connection.arrived = OWNED, math.inf, now
         request = connection.request
         assert request is not None
+        responder = connection.environs.page(request.path)
+        if responder is not None:
+            keep = not (request.should_close() or self.retiring)
+            return self.reply(connection, responder(request, keep), now, keep=keep)
         hit = self.shortcut.files.get(request.path)
         if hit is not None:
             found = self.shortcut.find(connection, hit)
@@ -312,6 +324,7 @@ class Reactor:
         events, self.events = self.events, 0
         self.crew.look(events)
         self.gate.look(now)
+        self.manage.watch()
         for connection in list(self.connections.values()):
             if connection.due > now:
                 continue
@@ -342,6 +355,7 @@ class Reactor:
     def retire(self, now: float) -> None:
         """Take what the kernel has accepted for us, and no more; what is answered from now on is the last."""
         self.retiring = self.shortcut.retiring = True
+        self.manage.retire()
         self.acceptor.drain(self.arrive, now)
 
     def turn_away(self, now: float) -> None:
