@@ -91,7 +91,7 @@ def test_a_reader_never_sees_half_an_event(board: Board) -> None:
     thread.start()
     try:
         seen = 0
-        while seen < 2000:
+        while seen < 500:
             for event in board.read_events():
                 number = f"{event.time:.0f}"
                 assert (event.text, event.stack) == (number * 20, number * 50)
@@ -108,17 +108,16 @@ def test_a_sample_is_read_as_it_was_written(board: Board) -> None:
     slot.begin(0, 2.0, "GET", "/", "")
     slot.end(0, 2.3, 404, 2.0, 0.004)
     slot.begin(1, 3.0, "GET", "/", "")
-    slot.refused, slot.queue, slot.memory = 3, 4, 2**33
+    slot.refused, slot.queue = 3, 4
+    board.count_memory(2**34, 2**32)
     board.count_waiting(5)
     sample = board.sample(1e9, 9.5)
-    assert (sample.busy, sample.waiting, sample.memory, sample.refused) == (1, 9, 2**33, 3)
+    assert (sample.busy, sample.waiting, sample.memory, sample.refused) == (1, 9, 2**32, 3)
     assert sample.classes == (0, 0, 0, 1, 0)
     assert sum(sample.latency) == sum(sample.queued) == 1
     for _ in range(history.ENTRIES + 5):
         history.write(board.history, sample)
     assert [*history.read(board.history)] == [sample] * history.ENTRIES
-    board.count_memory(2**34, 2**32)
-    assert board.sample(1e9, 9.5).memory == 2**32
 
 
 def test_another_process_reads_document_and_events(tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ class Board:
             cut=tally.cut,
             busy=sum(len(slot.running()) for slot in taken),
             waiting=self.acceptable + sum(slot.queue for slot in taken),
-            memory=self.memory_used or sum(slot.memory for slot in taken),
+            memory=self.memory_used,
             classes=tally.classes,
             latency=tally.latency,
             queued=tally.queued,

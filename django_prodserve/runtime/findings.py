@@ -12,6 +12,8 @@ from .rates import Point
 BAD, WARN = "bad", "warn"
 LONG = 10.0
 """Seconds after which a request is told of."""
+WAIT = 0.1
+"""Seconds that one request in 20 may wait for a thread."""
 ERRORS = 0.05
 """Share of responses with 5xx from which on it is bad."""
 FRESH = 60.0
@@ -57,6 +59,10 @@ def _of_workers(workers: Sequence[dict[str, Any]], point: Point) -> Iterator[Fin
     elif point.waiting and busy >= threads:
         wait = f"{point.waiting} wait" if point.waiting > 1 else "1 waits"
         yield Finding(WARN, f"All {threads} threads are busy, and {wait}")
+    elif point.queued95 and point.queued95 >= WAIT:
+        yield Finding(
+            WARN, f"One request in 20 waits {format_duration(point.queued95)} or longer for a thread"
+        )
     long = [each["oldest"] for each in workers if each["oldest"] and each["oldest"]["age"] >= LONG]
     if long:
         oldest = max(long, key=lambda request: float(request["age"]))

@@ -229,7 +229,7 @@ class Tick:
     def memories(self, now: float) -> None:
         """Replace the fattest worker before the kernel acts."""
         room = self.memory.room(now)
-        self.arbiter.board.count_memory(self.memory.limit or 0, (room and room.used) or 0)
+        self.arbiter.board.count_memory(self.memory.limit or 0, (room and room.used) or self.taken())
         self.patience = policies.until_next_look(room)
         if room is None:
             return
@@ -244,6 +244,10 @@ class Tick:
         )
         if found is not None:
             self._slim(*found, now)
+
+    def taken(self) -> int:
+        """Return what the workers took when they were last measured, and the arbiter at its start."""
+        return self.memory.master + sum(member.slot.memory for member in self.arbiter.crew)
 
     def _slim(self, seen: Seen, verdict: Verdict, at_once: bool, now: float) -> None:
         member = self.arbiter.crew.members[seen.pid]

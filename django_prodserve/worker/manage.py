@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime import orders
 from ..runtime.board import Board
-from ..runtime.facts import of_board
+from ..runtime.facts import live, of_board, past
+from . import page
 from .pages import Page, Reply, document, encode, respond, text
 from .poller import Epoll, Poll
 
@@ -36,7 +37,12 @@ class Manage:
         self.descriptor = -1 if self.listener is None else self.listener.fileno()
         self._host: str = worker.manage_host.lower()
         self._watching = False
-        self.pages: dict[str, Page] = {"/status.json": self.status}
+        self.pages: dict[str, Page] = {
+            **page.pages(),
+            "/status.json": self.status,
+            "/live.json": self.live,
+            "/history.json": self.history,
+        }
         """Every page by its path."""
 
     # Connections.
@@ -79,11 +85,11 @@ class Manage:
         """Return the complete response to a request."""
         if not self._is_meant(request):
             return encode(text("403 Forbidden", "Use the address itself, or a plain name."), keep=keep)
-        page = self.pages.get(request.path)
-        if page is None:
+        found = self.pages.get(request.path)
+        if found is None:
             return encode(text("404 Not Found"), keep=keep)
         try:
-            return respond(page, request, keep)
+            return respond(found, request, keep)
         except Exception:
             self.worker.log.exception("%s on the management address failed.", request.path)
             return encode(text("500 Internal Server Error"), keep=keep)
@@ -106,6 +112,15 @@ class Manage:
         """Return what ``prodserve status --json`` tells."""
         facts = of_board(self.board, time.monotonic())
         return document({"generation": self.worker.slot.generation, **facts})
+
+    def live(self, request: Head) -> Reply:
+        """Return what the live page asks for each second."""
+        facts = live(self.board, time.monotonic())
+        return document({"generation": self.worker.slot.generation, **facts})
+
+    def history(self, request: Head) -> Reply:
+        """Return how traffic was in the last minutes, second by second."""
+        return document(past(self.board))
 
 
 def _is_literal(host: str) -> bool:

@@ -39,7 +39,7 @@ def test_the_management_address_tells_and_the_public_one_does_not(env: Any) -> N
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert server.get("/").status == 200
         assert server.get("/status.json").status == 404
-        assert [ask(server, path).status for path in ("/", "/whoami/", "/static/x.css")] == [404] * 3
+        assert [ask(server, path).status for path in ("/admin/", "/whoami/", "/static/x.css")] == [404] * 3
         assert ask(server, "/status.json", "HEAD").headers["content-length"].isdecimal()
         refused = ask(server, "/status.json", "POST", body=b"x")
         assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
