@@ -108,7 +108,7 @@ def test_a_sample_is_read_as_it_was_written(board: Board) -> None:
     slot.begin(0, 2.0, "GET", "/", "")
     slot.end(0, 2.3, 404, 2.0, 0.004)
     slot.begin(1, 3.0, "GET", "/", "")
-    slot.refused, slot.queue = 3, 4
+    slot.refused, slot.queue = 3, 5
     board.count_memory(2**34, 2**32)
     board.count_waiting(5)
     sample = board.sample(1e9, 9.5)

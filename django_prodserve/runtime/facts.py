@@ -92,7 +92,7 @@ def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) 
         "age": round(now - slot.started, 1) if slot.started else 0.0,
         "threads": slot.threads,
         "busy": len(running),
-        "queue": slot.queue,
+        "queue": slot.waiting(),
         "connections": slot.connections,
         "requests": slot.tally().requests,
         "memory": memory(slot) if memory else slot.memory,

@@ -248,6 +248,14 @@ class Slot:
         """Return what runs Django now."""
         return [found for row in range(len(self.rows)) if (found := self.request(row)) is not None]
 
+    def count_running(self) -> int:
+        """Return how many threads run Django now."""
+        return sum(1 for at in self.rows if self.seconds[at + _START])
+
+    def waiting(self) -> int:
+        """Return how many requests have no thread; one that a free thread is about to take has."""
+        return max(0, self.queue - max(0, self.threads - self.count_running()))
+
     def request(self, row: int) -> Request | None:
         """Return what this row runs; read again while it changes. The start serves as sequence number."""
         at = self.rows[row]
