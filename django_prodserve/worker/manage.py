@@ -30,13 +30,13 @@ GONE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR, errno.
 class Manage:
     """The management address as one worker serves it; where there is none it is silent."""
 
-    def __init__(self, worker: Any, board: Board, poller: Epoll | Poll) -> None:
+    def __init__(self, worker: Any, board: Board, poller: Epoll | Poll, probes: dict[str, Page]) -> None:
         self.worker, self.board, self._poller = worker, board, poller
         self.listener: socket | None = worker.manage
         self.descriptor = -1 if self.listener is None else self.listener.fileno()
         self._host: str = worker.manage_host.lower()
         self._watching = False
-        self.pages: dict[str, Page] = {"/status.json": self.status}
+        self.pages: dict[str, Page] = {**probes, "/status.json": self.status}
         """Every page by its path."""
 
     # Connections.
