@@ -74,7 +74,7 @@ def show(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return ", ".join(value)
+        return ", ".join(value) or "-"
     return "-" if value is None else str(value)
 
 

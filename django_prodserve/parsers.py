@@ -137,6 +137,24 @@ def proxies(raw: Any) -> tuple[str, ...]:
     return names
 
 
+def probes(raw: Any) -> tuple[str, ...]:
+    """two paths that begin with /, of life and of readiness, such as /livez,/readyz; or off."""
+    if raw is False or (isinstance(raw, str) and raw.strip().lower() == "off"):
+        return ()
+    paths = words(raw)
+    if len({*paths}) != 2 or not all(re.fullmatch(r"(/[\w.~-]+)+/?", each, re.ASCII) for each in paths):
+        raise ValueError(raw)
+    return paths
+
+
+def checks(raw: Any) -> tuple[str, ...]:
+    """a list of database and dotted paths of callables such as shop.health.queue, separated by commas."""
+    names = words(raw) if raw else ()
+    if not all(name == "database" or re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name) for name in names):
+        raise ValueError(raw)
+    return names
+
+
 def one_of(*choices: str) -> Callable[[Any], str]:
     """Make a parser that accepts these words."""
 

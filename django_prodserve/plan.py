@@ -66,6 +66,8 @@ class Plan:
     keyfile: Decision[str | None]
     access_log: Decision[str | None]
     log_level: Decision[str]
+    health: Decision[tuple[str, ...]]
+    ready: Decision[tuple[str, ...]]
     manage: Decision[str | None]
     server_timing: Decision[bool]
     media: Decision[bool]

@@ -147,6 +147,8 @@ def _workers_user(plan: Plan) -> int | None:
 def _load(plan: Plan, static: StaticFiles, say: Say) -> WSGI:
     """Return the whole application, warmed up; say what its warm-up request complained about."""
     application = build(plan, static)
+    if plan.health.value:
+        say(f"health    {application.paths}")
     path = plan.warmup.value
     warning = "" if path == "off" else warm_up(application, path)
     if warning:

@@ -31,7 +31,7 @@ GONE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR, errno.
 class Manage:
     """The management address as one worker serves it; where there is none it is silent."""
 
-    def __init__(self, worker: Any, board: Board, poller: Epoll | Poll) -> None:
+    def __init__(self, worker: Any, board: Board, poller: Epoll | Poll, probes: dict[str, Page]) -> None:
         self.worker, self.board, self._poller = worker, board, poller
         self.listener: socket | None = worker.manage
         self.descriptor = -1 if self.listener is None else self.listener.fileno()
@@ -39,6 +39,7 @@ class Manage:
         self._watching = False
         self.pages: dict[str, Page] = {
             **page.pages(),
+            **probes,
             "/status.json": self.status,
             "/live.json": self.live,
             "/history.json": self.history,

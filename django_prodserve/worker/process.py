@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from gunicorn.workers.base import Worker
 
+from ..health import HealthLayer
 from ..runtime import orders
 from ..runtime.board import REASONS, Board
 from ..runtime.slot import GO_STUCK, RETIRING, SERVING, Slot
@@ -41,6 +42,9 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     """Listens on the management address, where there is one..."""
     manage_host: ClassVar[str] = ""
     """...and the host that was typed for it; none for a unix socket."""
+    wsgi: Any
+    health: HealthLayer
+    """The layer that knows the probes, taken off the application: the event loop answers them."""
     supervised = False
     """Whether an arbiter of ours replaces this worker where it asks for that."""
 
@@ -91,6 +95,9 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         """Serve until told to stop, or until ``max_requests`` were served."""
         board = type(self).board
         assert board is not None
+        self.health = self.wsgi if isinstance(self.wsgi, HealthLayer) else HealthLayer(self.wsgi)
+        self.wsgi = self.health.application
+        self.health.readiness.begin()
         self.reactor = Reactor(self, self.sockets, board, self.slot)
         self.watch = Watch(self.slot, timeout=self.request_timeout, slow=self.slow, log=self.log)
         self.slot.state = SERVING

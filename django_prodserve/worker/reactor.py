@@ -28,9 +28,9 @@ from .gate import Gate
 from .intake import Intake
 from .manage import Manage
 from .outbox import Outbox
-from .pages import Responder
 from .poller import READ, make_poller
 from .poller import WRITE as WRITABLE
+from .probes import Probes
 from .reading import ParserSettings
 from .shortcut import Shortcut
 from .streams import Streams
@@ -59,9 +59,10 @@ class Reactor:
         self.streams = Streams(self.poller, slot, config.threads)
         self.runner = Runner(worker, self.streams, slot)
         self.shortcut = Shortcut(worker)
-        pages: dict[str, Responder] = {}
-        self.environs = {each.fileno(): Environs(config, each.getsockname(), pages.get) for each in listeners}
-        self.manage = Manage(worker, board, self.poller)
+        self.probes = Probes(worker, board, slot, self.gate)
+        page = self.probes.responders().get
+        self.environs = {each.fileno(): Environs(config, each.getsockname(), page) for each in listeners}
+        self.manage = Manage(worker, board, self.poller, self.probes.pages)
         if self.manage.listener is not None:
             self.environs[self.manage.descriptor] = Environs(config, "", self.manage.responder)
         self.keep_alive = float(config.keepalive)
@@ -324,6 +325,7 @@ class Reactor:
         events, self.events = self.events, 0
         self.crew.look(events)
         self.gate.look(now)
+        self.probes.look(now)
         self.manage.watch()
         for connection in list(self.connections.values()):
             if connection.due > now:
