@@ -1,4 +1,4 @@
-"""The live page in a real browser: under load, a replacement, a reload; without a server and with a new one."""
+"""The live page in a real browser: under load, a replacement, a reload, and while there is no server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .managing import MANAGE, address, ask
 from .serving import Server, copy_site, run, serving, until
 
 SMALL = {"width": 375, "height": 812, "deviceScaleFactor": 2, "mobile": True}
-HOSTILE = "/named/<img/src=x/onerror=document.title='owned'><script>document.title='owned'</script>?seconds=3"
+HOSTILE = "/named/<img/src=x/onerror=document.title='owned'><script>document.title='owned'</script>?seconds=5"
 
 # How many values each line of each chart has, and how many pixels of its canvas are painted.
 PAINTED = """
@@ -100,19 +100,19 @@ def test_the_page_during_load_and_a_replacement(env: Any, tmp_path: Path) -> Non
         browsing(f"http://{address(server)}", tmp_path) as browser,
         load(server),
     ):
-        hostile = threading.Thread(target=server.get, args=[HOSTILE])
-        hostile.start()
         browser.open("/")
         victim = server.workers(2)[0]
         until(lambda: len(ask(server, "/history.json").json()) > 5)
+        hostile = threading.Thread(target=server.get, args=[HOSTILE])
+        hostile.start()
         browser.wait(lambda: HOSTILE.partition("?")[0] in text(browser, "#workers"), "the running request")
         browser.wait(lambda: "in named" in text(browser, "#events"), "the slow request's stack")
+        hostile.join()
         os.kill(victim, signal.SIGKILL)
         browser.wait(lambda: f"Worker {victim} was killed" in text(browser, "#verdict .bad"), "the verdict")
         browser.wait(lambda: f"Worker {victim} was killed" in text(browser, "#events"), "the event")
         until(lambda: len(server.workers(2)) == 2)
         browser.wait(lambda: text(browser, "#workers tbody").count("serving") == 2, "the new worker")
-        hostile.join()
 
         charts = browser.script(PAINTED)
         assert [chart["title"] for chart in charts] == [
