@@ -34,6 +34,7 @@ _MAGIC, _SLOTS, _ROWS, _STARTED, _PID, _NOTE_SEQUENCE, _NOTE_LENGTH = range(7)
 _RESTARTS = 7
 _NOTE = 32
 _NOTE_BYTES = 4096
+_RELEASES = 20  # odd while counts move from a slot to the totals
 _GONE = _NOTE + _NOTE_BYTES // 8
 _GONE_REFUSED, _GONE_CUT = _GONE + TALLY_CELLS, _GONE + TALLY_CELLS + 1
 _LOADS = _GONE_CUT + 1
@@ -106,6 +107,7 @@ class Board:
         """Take a slot back from a worker that is gone, and keep what it has counted."""
         whole, seconds = slot.sums()
         refused, cut = slot.refused, slot.cut
+        self.whole[_RELEASES] += 1
         slot.clear()
         for cell, value in enumerate(whole, _GONE):
             self.whole[cell] += value
@@ -113,6 +115,7 @@ class Board:
             self.seconds[cell] += number
         self.whole[_GONE_REFUSED] += refused
         self.whole[_GONE_CUT] += cut
+        self.whole[_RELEASES] += 1
 
     def count_restart(self, reason: str) -> None:
         """Count the end of a worker; the reason is one of REASONS."""
@@ -161,7 +164,15 @@ class Board:
         return {reason: count for reason, count in zip(REASONS, counts, strict=True) if count}
 
     def totals(self) -> Tally:
-        """Return what all workers have counted, those that are gone included."""
+        """Return what all workers have counted, those that are gone included; it never becomes less."""
+        for _ in range(100):
+            before = self.whole[_RELEASES]
+            found = self._totals()
+            if before == self.whole[_RELEASES] and not before % 2:
+                break
+        return found
+
+    def _totals(self) -> Tally:
         whole = self.whole[_GONE : _GONE + WHOLE].tolist()
         seconds: list[float] = self.seconds[_GONE + WHOLE : _GONE + TALLY_CELLS].tolist()  # type: ignore[assignment]  # floats
         refused, cut = self.whole[_GONE_REFUSED], self.whole[_GONE_CUT]

@@ -34,6 +34,7 @@ def counts(tally: Tally) -> dict[str, Any]:
     return {
         "requests": requests,
         "statuses": {f"{number}xx": count for number, count in enumerate(tally.classes, 1) if count},
+        "static": tally.static,
         "refused": tally.refused,
         "cut": tally.cut,
         "mean": tally.latency_sum / requests if requests else 0.0,

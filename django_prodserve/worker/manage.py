@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from ..runtime import orders
 from ..runtime.board import Board
 from ..runtime.facts import of_board
+from ..runtime.metrics import CONTENT_TYPE, Metrics
 from .pages import Page, Reply, document, encode, respond, text
 from .poller import Epoll, Poll
+from .probes import Probes
 
 if TYPE_CHECKING:
     from .reading import Head
@@ -30,13 +32,19 @@ GONE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR, errno.
 class Manage:
     """The management address as one worker serves it; where there is none it is silent."""
 
-    def __init__(self, worker: Any, board: Board, poller: Epoll | Poll, probes: dict[str, Page]) -> None:
+    def __init__(self, worker: Any, board: Board, poller: Epoll | Poll, probes: Probes) -> None:
         self.worker, self.board, self._poller = worker, board, poller
         self.listener: socket | None = worker.manage
         self.descriptor = -1 if self.listener is None else self.listener.fileno()
         self._host: str = worker.manage_host.lower()
         self._watching = False
-        self.pages: dict[str, Page] = {**probes, "/status.json": self.status}
+        self._probes = probes
+        self._metrics: Metrics | None = None
+        self.pages: dict[str, Page] = {
+            **probes.pages,
+            "/status.json": self.status,
+            "/metrics": self.metrics,
+        }
         """Every page by its path."""
 
     # Connections.
@@ -101,6 +109,13 @@ class Manage:
         return host.lower() == self._host or "." not in host or _is_literal(host)
 
     # Pages.
+
+    def metrics(self, request: Head) -> Reply:
+        """Return what Prometheus asks for."""
+        if self._metrics is None:
+            self._metrics = Metrics(self.board, self.worker.sockets, self.worker.slot.generation)
+        ready = not self._probes.reasons(time.monotonic())
+        return Reply("200 OK", CONTENT_TYPE, self._metrics.text(ready=ready))
 
     def status(self, request: Head) -> Reply:
         """Return what ``prodserve status --json`` tells."""
