@@ -16,7 +16,7 @@ from typing import Any
 from . import control
 from .errors import ProdserveError
 from .runtime.board import Board, board_path
-from .runtime.facts import of_board
+from .runtime.facts import measured, of_board
 from .runtime.slot import BOUNDS, STATES
 from .runtime.stacks import ask_now, described, stacks_path, with_requests
 from .units import format_age, format_size
@@ -73,7 +73,7 @@ def facts(server: control.Running, board: Board, now: float) -> dict[str, Any]:
         "project": server.project,
         "bind": list(server.binds),
         "generation": server.generation,
-        **of_board(board, now),
+        **of_board(board, now, measured),
     }
 
 

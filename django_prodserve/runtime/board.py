@@ -37,6 +37,7 @@ _RESTARTS = 7
 _MEMORY_LIMIT, _MEMORY_USED, _ACCEPTABLE, _DOCUMENT = range(28, 32)
 _NOTE = 32
 _NOTE_BYTES = 4096
+_RELEASES = 20  # odd while counts move from a slot to the totals
 _GONE = _NOTE + _NOTE_BYTES // 8
 _GONE_REFUSED, _GONE_CUT = _GONE + TALLY_CELLS, _GONE + TALLY_CELLS + 1
 _LOADS = _GONE_CUT + 1
@@ -150,6 +151,7 @@ class Board:
         events.move(slot.events, to=self.events)
         whole, seconds = slot.sums()
         refused, cut = slot.refused, slot.cut
+        self.whole[_RELEASES] += 1
         slot.clear()
         for cell, value in enumerate(whole, _GONE):
             self.whole[cell] += value
@@ -157,6 +159,7 @@ class Board:
             self.seconds[cell] += number
         self.whole[_GONE_REFUSED] += refused
         self.whole[_GONE_CUT] += cut
+        self.whole[_RELEASES] += 1
 
     def count_restart(self, reason: str) -> None:
         """Count the end of a worker; the reason is one of REASONS."""
@@ -229,6 +232,8 @@ class Board:
         for _ in range(1000):
             sequence = self.whole[_NOTE_SEQUENCE]
             text = bytes(self.memory.bytes[_NOTE * 8 : _NOTE * 8 + self.whole[_NOTE_LENGTH]])
+            if not sequence:
+                return {}
             if sequence == self.whole[_NOTE_SEQUENCE] and not sequence % 2:
                 with suppress(ValueError):
                     found: dict[str, Any] = json.loads(text)
@@ -241,7 +246,15 @@ class Board:
         return {reason: count for reason, count in zip(REASONS, counts, strict=True) if count}
 
     def totals(self) -> Tally:
-        """Return what all workers have counted, those that are gone included."""
+        """Return what all workers have counted, those that are gone included; it never becomes less."""
+        for _ in range(100):
+            before = self.whole[_RELEASES]
+            found = self._totals()
+            if before == self.whole[_RELEASES] and not before % 2:
+                break
+        return found
+
+    def _totals(self) -> Tally:
         whole = self.whole[_GONE : _GONE + WHOLE].tolist()
         seconds: list[float] = self.seconds[_GONE + WHOLE : _GONE + TALLY_CELLS].tolist()  # type: ignore[assignment]  # floats
         refused, cut = self.whole[_GONE_REFUSED], self.whole[_GONE_CUT]

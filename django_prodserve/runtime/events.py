@@ -37,8 +37,8 @@ def write(ring: Ring, event: Event) -> None:
 
 
 def read(rings: Iterable[Ring]) -> list[Event]:
-    """Return the events of all these rings, the oldest first."""
-    found = [_event(entry) for ring in rings for entry in ring.read()]
+    """Return the events of all these rings, the oldest first; one that just moves is here once."""
+    found = {_event(entry): None for ring in rings for entry in ring.read()}
     return sorted(found, key=lambda event: event.time)
 
 

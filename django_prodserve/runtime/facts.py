@@ -21,10 +21,10 @@ from .rates import latest, points
 from .slot import BOUNDS, STATES, Request, Slot, Tally
 
 
-def of_board(board: Board, now: float) -> dict[str, Any]:
+def of_board(board: Board, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
     """Return all that the board tells, for JSON; times in seconds, sizes in bytes."""
     return {
-        **live(board, now, memory=_memory),
+        **live(board, now, memory),
         "events": [event.as_dict() for event in board.read_events()],
         "plan": board.document.get("plan", {}),
     }
@@ -34,7 +34,7 @@ def live(board: Board, now: float, memory: Callable[[Slot], int] | None = None) 
     """Return what changes from second to second; cheap, unless each worker's memory is measured anew."""
     told, sample = board.read_events(), board.sample(time.time(), now)
     workers = [worker(slot, now, memory) for slot in board.taken()]
-    point = latest([*history.read(board.history), sample])
+    point = latest([*history.read(board.history, last=8), sample])
     return {
         "arbiter": board.pid,
         "uptime": round(now - board.started, 1),
@@ -65,6 +65,7 @@ def counts(tally: Tally) -> dict[str, Any]:
     return {
         "requests": requests,
         "statuses": {f"{number}xx": count for number, count in enumerate(tally.classes, 1) if count},
+        "static": tally.static,
         "refused": tally.refused,
         "cut": tally.cut,
         "mean": tally.latency_sum / requests if requests else 0.0,
@@ -106,7 +107,8 @@ def _request(request: Request, now: float) -> dict[str, Any]:
     return {"method": request.method, "path": request.path, "id": request.id, "age": age}
 
 
-def _memory(slot: Slot) -> int:
+def measured(slot: Slot) -> int:
+    """Return a worker's memory as it is now: about 1 ms, in which it cannot map any."""
     with suppress(OSError):
         return read_memory(Path(f"/proc/{slot.pid}")).size
     return slot.memory

@@ -58,9 +58,9 @@ def go_on(ring: Ring, after: Ring) -> None:
         write(ring, sample)
 
 
-def read(ring: Ring) -> Iterator[Sample]:
-    """Yield the samples, the oldest first."""
-    for wall, text in ring.read():
+def read(ring: Ring, last: int | None = None) -> Iterator[Sample]:
+    """Yield the samples, or the last few, the oldest first."""
+    for wall, text in ring.read(last):
         clock, *rest = _SAMPLE.unpack(text)
         board, refused, cut, busy, waiting, memory, *counts = map(int, rest)
         yield Sample(

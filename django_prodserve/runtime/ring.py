@@ -51,10 +51,10 @@ class Ring:
         self.whole[at + _NUMBER] = number
         self.whole[self.at + _COUNT] = number
 
-    def read(self) -> list[Entry]:
-        """Return what is here, the oldest first."""
+    def read(self, last: int | None = None) -> list[Entry]:
+        """Return what is here, or the last few, the oldest first."""
         count = self.whole[self.at + _COUNT]
-        numbers = range(max(1, count - self.entries + 1), count + 1)
+        numbers = range(max(1, count - min(last or self.entries, self.entries) + 1), count + 1)
         return [entry for number in numbers if (entry := self._read(number)) is not None]
 
     def clear(self) -> None:

@@ -5,14 +5,14 @@ Lives in the arbiter, main loop, every 15 s. Reads the board, /proc and the quot
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..cgroups import Cgroups, Tree, parse_table
+from ..cgroups import Cgroups, Tree
 from .advice import ENOUGH, THROTTLED, Advice, Mix, advise
 from .processes import cpu_seconds
+from .quota import throttling
 from .slot import Tally
 
 if TYPE_CHECKING:
@@ -97,10 +97,5 @@ class Survey:
 
     def _quota(self) -> tuple[int, int]:
         """Return how many periods of the CPU quota there were, and how many were cut short."""
-        group = self.cgroups.group("cpu")
-        if not group.levels:
-            return 0, 0
-        table = parse_table(self.cgroups.tree.read(group.levels[0].file("cpu.stat")) or "")
-        with suppress(ValueError):
-            return int(table.get("nr_periods", "0")), int(table.get("nr_throttled", "0"))
-        return 0, 0
+        told = throttling(self.cgroups)
+        return told.periods, told.throttled

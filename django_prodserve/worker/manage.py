@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from ..runtime import orders
 from ..runtime.board import Board
 from ..runtime.facts import live, of_board, past
+from ..runtime.metrics import CONTENT_TYPE, Metrics
 from . import page
 from .pages import Page, Reply, document, encode, respond, text
 from .poller import Epoll, Poll
+from .probes import Probes
 
 if TYPE_CHECKING:
     from .reading import Head
@@ -31,18 +33,21 @@ GONE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR, errno.
 class Manage:
     """The management address as one worker serves it; where there is none it is silent."""
 
-    def __init__(self, worker: Any, board: Board, poller: Epoll | Poll, probes: dict[str, Page]) -> None:
+    def __init__(self, worker: Any, board: Board, poller: Epoll | Poll, probes: Probes) -> None:
         self.worker, self.board, self._poller = worker, board, poller
         self.listener: socket | None = worker.manage
         self.descriptor = -1 if self.listener is None else self.listener.fileno()
         self._host: str = worker.manage_host.lower()
         self._watching = False
+        self._probes = probes
+        self._metrics: Metrics | None = None
         self.pages: dict[str, Page] = {
             **page.pages(),
-            **probes,
+            **probes.pages,
             "/status.json": self.status,
             "/live.json": self.live,
             "/history.json": self.history,
+            "/metrics": self.metrics,
         }
         """Every page by its path."""
 
@@ -108,6 +113,13 @@ class Manage:
         return host.lower() == self._host or "." not in host or _is_literal(host)
 
     # Pages.
+
+    def metrics(self, request: Head) -> Reply:
+        """Return what Prometheus asks for."""
+        if self._metrics is None:
+            self._metrics = Metrics(self.board, self.worker.sockets, self.worker.slot.generation)
+        ready = not self._probes.reasons(time.monotonic())
+        return Reply("200 OK", CONTENT_TYPE, self._metrics.text(ready=ready))
 
     def status(self, request: Head) -> Reply:
         """Return what ``prodserve status --json`` tells."""

@@ -62,7 +62,7 @@ class Reactor:
         self.probes = Probes(worker, board, slot, self.gate)
         page = self.probes.responders().get
         self.environs = {each.fileno(): Environs(config, each.getsockname(), page) for each in listeners}
-        self.manage = Manage(worker, board, self.poller, self.probes.pages)
+        self.manage = Manage(worker, board, self.poller, self.probes)
         if self.manage.listener is not None:
             self.environs[self.manage.descriptor] = Environs(config, "", self.manage.responder)
         self.keep_alive = float(config.keepalive)
@@ -178,11 +178,12 @@ class Reactor:
         if hit is not None:
             found = self.shortcut.find(connection, hit)
             if found is not None:
+                self.slot.count_static()
                 data, keep = found
                 return self.reply(connection, data, now, keep=keep)
         behind = None
         for refused in self.gate.enter(connection, now):
-            self.slot.refused += 1
+            self.slot.count_refused()
             keep = not (refused.request is None or refused.request.should_close() or self.retiring)
             more = self.reply(refused, replies.busy(keep=keep), now, keep=keep)
             if refused is connection:
@@ -325,6 +326,7 @@ class Reactor:
         events, self.events = self.events, 0
         self.crew.look(events)
         self.gate.look(now)
+        self.slot.queue = len(self.crew.ready)
         self.probes.look(now)
         self.manage.watch()
         for connection in list(self.connections.values()):
@@ -365,7 +367,7 @@ class Reactor:
         while self.crew.ready:
             with suppress(IndexError):  # a thread has taken it after all
                 connection = self.crew.ready.popleft()
-                self.slot.refused += 1
+                self.slot.count_refused()
                 try:
                     self.reply(connection, replies.busy(keep=False), now, keep=False)
                 except ClientGoneError:
