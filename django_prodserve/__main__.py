@@ -59,7 +59,8 @@ def _turn_to_the_running_server(arguments: list[str]) -> None:
     bind = getattr(parsed, "bind", None)
     try:
         if action in LOOKING:
-            status.act(action, bind, print, as_json=getattr(parsed, "json", False))
+            wanted = {"as_json": getattr(parsed, "json", False), "live": getattr(parsed, "watch", False)}
+            status.act(action, bind, print, **wanted)
         else:
             control.act(action, bind, print)
     except ProdserveError as error:

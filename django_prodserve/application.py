@@ -1,4 +1,4 @@
-"""The onion around Django: a request's id, proxy trust, static files, media. Outermost first.
+"""The onion around Django: probes, a request's id, proxy trust, static files, media. Outermost first.
 
 Built once, before the fork (in the worker with --no-preload). A layer does O(1) work, reads no settings
 and takes no lock.
@@ -20,9 +20,12 @@ from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from .failures import failure
+from .health import HealthLayer, Paths
 from .identity import Identity, IdentityLayer
 from .media import media_layer
 from .proxy import ProxyLayer, parse_trust
+from .readiness import Readiness
+from .readiness import find as find_checks
 from .routes import note_routes
 
 if TYPE_CHECKING:
@@ -40,7 +43,7 @@ def onion(core: WSGI, *layers: Callable[[WSGI], WSGI]) -> WSGI:
     return core
 
 
-def build(plan: Plan, static: StaticFiles) -> WSGI:
+def build(plan: Plan, static: StaticFiles) -> HealthLayer:
     """Load the project and wrap it; raise ProdserveError with the project's own line where that fails."""
     trust = parse_trust(plan.trusted_proxies.value, plan.trusted_hops.value)
     media = media_layer(wanted=plan.media.value)
@@ -49,7 +52,9 @@ def build(plan: Plan, static: StaticFiles) -> WSGI:
     def identified(inner: ProxyLayer) -> IdentityLayer:
         return IdentityLayer(inner, Identity(inner.trusts), timing=plan.server_timing.value)
 
-    return identified(ProxyLayer(onion(load_django(), static.layer, media), trust))
+    application = identified(ProxyLayer(onion(load_django(), static.layer, media), trust))
+    readiness = Readiness(find_checks(plan.ready.value))
+    return HealthLayer(application, Paths.beside_routes(plan.health.value), readiness)
 
 
 def load_django() -> WSGI:

@@ -22,7 +22,7 @@ ACTIONS = {
     "check": "load, warm up and try the address; exit 1 on what would stop serving",
     "reload": "serve new code, settings and environment without losing a request; exit 1 if they are broken",
     "stop": "let running requests finish and stop the server",
-    "status": "what the running server does, worker by worker; --json for scripts",
+    "status": "what the running server does, worker by worker; --watch to look on, --json for scripts",
     "dump": "the stack of every thread of the running server with its request; nothing is stopped",
 }
 CONTROL = ("reload", "stop")
@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="*", default=[], metavar="ACTION", help=actions)
     parser.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="With plan and status: print JSON."
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="With status: show it anew each second.",
     )
     parser.add_argument(
         "--gunicorn-conf",

@@ -80,10 +80,11 @@ def _end_after(seconds: float) -> None:
 def _ask(alias: str, *, bounded: bool = False) -> Answer:
     """Ask over a copy of the connection, so that the project's own stays as it is."""
     connection = connections[alias].copy()
-    name = str(connection.settings_dict["NAME"])
-    if connection.vendor == "sqlite" and not _is_there(name):
-        return Answer(alias=alias, error=f"there is no file {name}; manage.py migrate makes it")
-    _impatient(connection)
+    try:
+        raise_if_missing(connection)
+    except FileNotFoundError as error:
+        return Answer(alias=alias, error=str(error))
+    make_impatient(connection, PATIENCE)
     if bounded:
         _end_after(PATIENCE)
     started = time.perf_counter()
@@ -99,16 +100,24 @@ def _ask(alias: str, *, bounded: bool = False) -> Answer:
         return Answer(alias=alias, error=str(error).strip().partition("\n")[0] or type(error).__name__)
 
 
+def raise_if_missing(connection: Any) -> None:
+    """Raise FileNotFoundError where a sqlite database is missing: to connect would make it."""
+    name = str(connection.settings_dict["NAME"])
+    if connection.vendor == "sqlite" and not _is_there(name):
+        raise FileNotFoundError(f"there is no file {name}; manage.py migrate makes it")
+
+
 def _is_there(name: str) -> bool:
     """Whether a sqlite file exists; connecting would make it. A memory database is always there."""
     return ":memory:" in name or name.startswith("file:") or os.path.exists(name)
 
 
-def _impatient(connection: Any) -> None:
+def make_impatient(connection: Any, seconds: float) -> None:
+    """Have a copy of a connection connect by itself, outside of any pool, and not for long."""
     options = connection.settings_dict["OPTIONS"]
     options.pop("pool", None)
     if connection.vendor in {"postgresql", "mysql"}:
-        options["connect_timeout"] = PATIENCE
+        options["connect_timeout"] = max(1, round(seconds))
 
 
 def _limit(connection: Any) -> int | None:

@@ -49,6 +49,18 @@ def as_json(plan: Plan) -> str:
     return json.dumps(document, indent=2, default=repr)
 
 
+def as_document(plan: Plan) -> dict[str, Any]:
+    """Return what an operator may see of a running server's plan: decisions as people read them."""
+    return {
+        "decisions": {
+            name: {"value": show(name, each.value), "why": each.why, "source": each.source}
+            for name, each in plan.decisions()
+        },
+        "notes": list(plan.notes),
+        "warnings": list(plan.warnings),
+    }
+
+
 def show(name: str, value: Any) -> str:
     """Write a decision's value for people."""
     if name.endswith("memory"):
@@ -62,7 +74,7 @@ def show(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return ", ".join(value)
+        return ", ".join(value) or "-"
     return "-" if value is None else str(value)
 
 

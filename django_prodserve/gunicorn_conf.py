@@ -150,6 +150,8 @@ def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
         "collect": "on" if plan.collect.value else "off",
         "server_timing": "on" if plan.server_timing.value else "off",
         "media": "on" if plan.media.value else "off",
+        "health": ",".join(plan.health.value) or "off",
+        "ready": ",".join(plan.ready.value),
     }
     for name, text in texts.items():
         if text:

@@ -11,6 +11,7 @@ import socket
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from .errors import ProdserveError
 
@@ -18,12 +19,17 @@ from .errors import ProdserveError
 UNIX_PATH_BYTES = 107 if os.uname().sysname == "Linux" else 103
 
 
-def bind(addresses: Sequence[str], umask: int) -> list[socket.socket]:
-    """Return a bound socket for each address; raise ProdserveError where that is not possible."""
+def bind(addresses: Sequence[str], umask: int, manage: str | None = None) -> list[socket.socket]:
+    """Return a bound socket for each address; raise ProdserveError where that is not possible.
+
+    That of the management address comes last.
+    """
     sockets: list[socket.socket] = []
     try:
         for address in addresses:
-            sockets.append(_bind(address, umask))
+            sockets.append(_bind(address, umask, PUBLIC))
+        if manage:
+            sockets.append(_bind(manage, umask, MANAGE))
     except ProdserveError:
         for bound in sockets:
             close(bound)
@@ -31,10 +37,29 @@ def bind(addresses: Sequence[str], umask: int) -> list[socket.socket]:
     return sockets
 
 
-def attempt(addresses: Sequence[str], umask: int) -> None:
+def attempt(addresses: Sequence[str], umask: int, manage: str | None = None) -> None:
     """Bind the addresses and let them go again; a stale unix socket, which serving replaces, stays."""
-    for bound in bind([address for address in addresses if not _is_replaceable(address)], umask):
+    tried = [address for address in addresses if not _is_replaceable(address)]
+    for bound in bind(tried, umask, None if manage and _is_replaceable(manage) else manage):
         close(bound)
+
+
+def refuse_shared(addresses: Sequence[str], manage: str | None) -> None:
+    """Raise ProdserveError where the public would be served on the management address."""
+    for address in addresses if manage else ():
+        if manage and _is_same(address, manage):
+            raise ProdserveError(
+                f"--manage {manage} is the address of the site itself ({address}).",
+                f"Choose another port: {MANAGE.another}",
+            )
+
+
+def _is_same(one: str, other: str) -> bool:
+    if one.startswith("unix:") and other.startswith("unix:"):
+        return os.path.abspath(one.removeprefix("unix:")) == os.path.abspath(other.removeprefix("unix:"))
+    (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
+    hosts = {each.replace("localhost", "127.0.0.1") for each in (host, other_host)}
+    return port == other_port != "0" and (len(hosts) == 1 or bool(hosts & {"0.0.0.0", "[::]"}))
 
 
 def _is_replaceable(address: str) -> bool:
@@ -73,12 +98,24 @@ def url(bound: socket.socket, *, tls: bool) -> str:
     return f"{'https' if tls else 'http'}://{host}:{name[1]}{remark}"
 
 
-def _bind(address: str, umask: int) -> socket.socket:
+class _Option(NamedTuple):
+    """The option that an address was stated with, and what else it may say."""
+
+    name: str
+    another: str
+    elsewhere: str
+
+
+PUBLIC = _Option("--bind", "--bind 8001", "For all of its addresses: --bind 0.0.0.0:8000")
+MANAGE = _Option("--manage", "--manage 9001", "For this machine alone: --manage 9000")
+
+
+def _bind(address: str, umask: int, option: _Option) -> socket.socket:
     if address.startswith("fd://"):
         return _inherited(address)
     if address.startswith("unix:"):
         return _unix(address.removeprefix("unix:"), umask)
-    return _tcp(address)
+    return _tcp(address, option)
 
 
 def _inherited(address: str) -> socket.socket:
@@ -143,7 +180,7 @@ def _answers(path: str) -> bool:
         return probe.connect_ex(path) in {0, errno.EAGAIN}
 
 
-def _tcp(address: str) -> socket.socket:
+def _tcp(address: str, option: _Option) -> socket.socket:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     try:
@@ -152,7 +189,7 @@ def _tcp(address: str) -> socket.socket:
         )[0]
     except OSError as error:
         raise ProdserveError(
-            f"--bind {address}: the host {host!r} is not known ({error.strerror})."
+            f"{option.name} {address}: the host {host!r} is not known ({error.strerror})."
         ) from error
     bound = socket.socket(family, kind, protocol)
     try:
@@ -160,28 +197,28 @@ def _tcp(address: str) -> socket.socket:
         bound.bind(target)
     except OSError as error:
         bound.close()
-        raise ProdserveError(*_tcp_problem(address, int(port), error)) from error
+        raise ProdserveError(*_tcp_problem(address, int(port), error, option)) from error
     return bound
 
 
-def _tcp_problem(address: str, port: int, error: OSError) -> tuple[str, str]:
+def _tcp_problem(address: str, port: int, error: OSError, option: _Option) -> tuple[str, str]:
     """Return what is wrong with an address, and what to do."""
     if error.errno == errno.EADDRINUSE:
         return (
             f"{address} is taken{_holder(port)}.",
-            "Stop that process, or choose another port: --bind 8001",
+            f"Stop that process, or choose another port: {option.another}",
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return (
             f"{address} is no address of this machine.",
-            "For all of its addresses: --bind 0.0.0.0:8000",
+            option.elsewhere,
         )
     if error.errno in {errno.EACCES, errno.EPERM}:
         return (
             f"{address}: this user may not use port {port}.",
             "Ports below 1024 need root or CAP_NET_BIND_SERVICE; a proxy in front needs neither.",
         )
-    return f"{address} cannot be bound: {error.strerror}.", "See --bind in prodserve --help."
+    return f"{address} cannot be bound: {error.strerror}.", f"See {option.name} in prodserve --help."
 
 
 def _holder(port: int) -> str:

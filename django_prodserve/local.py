@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from .errors import ProdserveError
+from .parsers import LOOPBACK
 
 if TYPE_CHECKING:
     from .options import Options
     from .platforms import Platform
 
 HOSTS = ["localhost", ".localhost", "127.0.0.1", "[::1]"]
-LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:", ":")
 
 # Cookies, redirects and promises that want https would lock everybody out of http://localhost.
 CHANGES: dict[str, Any] = {
@@ -40,10 +40,11 @@ def refuse_in_public(options: Options, platform: Platform) -> None:
             f"{platform.marker} is set.",
             "Leave it out, and put the settings right: prodserve check names them.",
         )
-    for address in options.bind or ():
-        if not address.startswith(LOOPBACK):
+    stated = [("bind", address) for address in options.bind or ()]
+    for name, address in (*stated, ("manage", options.manage or ":")):
+        if not address.startswith((*LOOPBACK, ":")):
             raise ProdserveError(
-                f"{said} serves this machine only, but {options.source('bind')} asks for {address}.",
+                f"{said} serves this machine only, but {options.source(name)} asks for {address}.",
                 "Leave one of them out.",
             )
 

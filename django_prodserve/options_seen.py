@@ -27,6 +27,27 @@ class SeenOptions:
         why="what an operator needs; Gunicorn's own chatter is at debug",
         gunicorn="loglevel",
     )
+    health: tuple[str, ...] = option(
+        ("/livez", "/readyz"),
+        parsers.probes,
+        "Paths of the probes of life and of readiness, answered before Django; off for none.",
+        metavar="LIVE,READY",
+        why="where Kubernetes' own components have them",
+    )
+    ready: tuple[str, ...] = option(
+        (),
+        parsers.checks,
+        "Checks of readiness: database, and dotted paths of callables of the project's.",
+        metavar="LIST",
+        why="a service that others may do without should not take the site down",
+    )
+    manage: str | None = option(
+        None,
+        parsers.manage,
+        "Address for who looks after the server: HOST:PORT, PORT (on loopback), unix:PATH; off for none.",
+        metavar="ADDRESS",
+        why="nobody has asked for it",
+    )
     server_timing: bool = option(
         False,
         parsers.boolean,

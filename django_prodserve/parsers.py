@@ -16,6 +16,9 @@ from typing import Any
 from . import units
 from .proxy import parse_trust
 
+LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
+"""How addresses begin that nobody but this machine can reach."""
+
 
 class Explained(ValueError):
     """A value is wrong in a way that deserves its own sentence."""
@@ -134,6 +137,24 @@ def proxies(raw: Any) -> tuple[str, ...]:
     return names
 
 
+def probes(raw: Any) -> tuple[str, ...]:
+    """two paths that begin with /, of life and of readiness, such as /livez,/readyz; or off."""
+    if raw is False or (isinstance(raw, str) and raw.strip().lower() == "off"):
+        return ()
+    paths = words(raw)
+    if len({*paths}) != 2 or not all(re.fullmatch(r"(/[\w.~-]+)+/?", each, re.ASCII) for each in paths):
+        raise ValueError(raw)
+    return paths
+
+
+def checks(raw: Any) -> tuple[str, ...]:
+    """a list of database and dotted paths of callables such as shop.health.queue, separated by commas."""
+    names = words(raw) if raw else ()
+    if not all(name == "database" or re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name) for name in names):
+        raise ValueError(raw)
+    return names
+
+
 def one_of(*choices: str) -> Callable[[Any], str]:
     """Make a parser that accepts these words."""
 
@@ -194,6 +215,18 @@ def address(raw: str) -> str:
     if re.fullmatch(r"fd://\d+", text, re.ASCII):
         return text
     return _host_and_port(text, raw)
+
+
+def manage(raw: Any) -> str | None:
+    """HOST:PORT, PORT (of 127.0.0.1), unix:PATH or off."""
+    text = str(raw).strip()
+    if raw is False or text.lower() == "off":
+        return None
+    if re.fullmatch(r":?\d+", text, re.ASCII):
+        text = f"127.0.0.1:{text.lstrip(':')}"
+    if text.startswith("fd://"):
+        raise Explained(f"{raw!r} cannot be passed on: write HOST:PORT, PORT or unix:PATH.")
+    return address(text)
 
 
 def _host_and_port(text: str, raw: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from django.conf import settings
 
-from . import gunicorn_sources, local, measurements, parsers, resolve
+from . import gunicorn_sources, listeners, local, measurements, parsers, resolve
 from .errors import ProdserveError
 from .machine import Machine
 from .options import Options, Sourced
@@ -43,6 +43,7 @@ def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
     project = Project.inspect(static=wishes.static, collect=wishes.collect)
     machine = Machine.detect(environ=environ)
     plan = make_plan(machine, platform, project, wishes, fork_safe=sys.platform != "darwin")
+    listeners.refuse_shared(plan.bind.value, plan.manage.value)
     measured = measurements.last(way_to_load(plan))
     return plan.again(measured) if measured else plan, project
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from .decision import Decision
+from .parsers import LOOPBACK
 from .sizing import Sizing
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ class Plan:
     keyfile: Decision[str | None]
     access_log: Decision[str | None]
     log_level: Decision[str]
+    health: Decision[tuple[str, ...]]
+    ready: Decision[tuple[str, ...]]
+    manage: Decision[str | None]
     server_timing: Decision[bool]
     media: Decision[bool]
     wait_for_db: Decision[float]
@@ -90,6 +94,11 @@ class Plan:
     """What will hurt, each with its remedy."""
     again: Callable[[Footprint], Plan] = field(repr=False, compare=False)
     """Decide once more from the same facts and wishes, and a measurement of the project."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every address that is listened on, the management address last."""
+        return (*self.bind.value, *filter(None, [self.manage.value]))
 
     def decisions(self) -> Iterator[tuple[str, Decision[Any]]]:
         """Yield every decision with its name, in the order in which they are explained."""
@@ -150,6 +159,7 @@ def make_plan(
         "trusted_hops": _hops(wishes),
         "keeper": _keeper(wishes, linux=fork_safe),
         "max_requests_jitter": _jitter(wishes),
+        "manage": choose_manage(wishes, worker_class),
         "server_timing": _server_timing(wishes),
     }
     plain = {
@@ -169,6 +179,7 @@ def make_plan(
             *_machine_warnings(machine, cpus),
             *sizing.warnings(workers, threads),
             *_project_warnings(project, options),
+            *_manage_warnings(wishes, worker_class),
         ),
     )
 
@@ -243,6 +254,26 @@ def choose_bind(machine: Machine, wishes: _Wishes) -> Decision[tuple[str, ...]]:
     if machine.container:
         return Decision((f"{host}:8000",), f"in a container, whose address is private ({machine.container})")
     return Decision((f"{host}:8000",), "this machine only; --bind 0.0.0.0:8000 opens it to others")
+
+
+def choose_manage(wishes: _Wishes, worker_class: Decision[str]) -> Decision[str | None]:
+    """As stated; nowhere with Gunicorn's own workers, where nobody would answer."""
+    if wishes.stated("manage") and worker_class.value != "prodserve":
+        return Decision(None, f"{worker_class.value} workers have no event loop to answer there")
+    return wishes.plain("manage")
+
+
+def _manage_warnings(wishes: _Wishes, worker_class: Decision[str]) -> Iterator[str]:
+    stated = wishes.stated("manage")
+    if stated is None:
+        return
+    if worker_class.value != "prodserve":
+        yield (
+            f"Nobody answers on {stated.value} ({stated.source}): only the worker class prodserve does, "
+            f"and this is {worker_class.value}."
+        )
+    elif not stated.value.startswith(LOOPBACK):
+        yield f"{stated.value} ({stated.source}) tells whoever can reach it what runs here."
 
 
 def _machine_warnings(machine: Machine, cpus: Decision[float]) -> Iterator[str]:

@@ -27,7 +27,7 @@ def _default_text(row: Field[Any]) -> str:
     if isinstance(row.default, bool):
         return "on" if row.default else "off"
     if isinstance(row.default, tuple):
-        return ", ".join(row.default)
+        return ", ".join(row.default) or "none"
     if row.name == "umask":
         return f"{row.default:04o}"
     return f"{row.default:g}" if isinstance(row.default, float) else str(row.default)

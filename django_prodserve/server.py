@@ -26,7 +26,7 @@ from gunicorn.app.base import BaseApplication
 from . import early, listeners, measurements
 from .application import WSGI, build, warm_up
 from .errors import ProdserveError
-from .explain import words_at_start, words_on_measuring
+from .explain import as_document, words_at_start, words_on_measuring
 from .footprint import Footprint, Reading, after, footprint, measure, read_memory
 from .forked import ChildError, in_child
 from .gunicorn_settings import gunicorn_settings
@@ -92,7 +92,7 @@ def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> N
     """
     sys.dont_write_bytecode = True
     check_certificate(plan.certfile.value, plan.keyfile.value)
-    listeners.attempt(plan.bind.value, plan.umask.value)
+    listeners.attempt(plan.bind.value, plan.umask.value, plan.manage.value)
     with ExitStack() as stack:
         scratch = None
         if plan.static_choice.mode == "collect":
@@ -104,7 +104,7 @@ def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> N
 
 def _bind(plan: Plan) -> list[socket.socket]:
     check_certificate(plan.certfile.value, plan.keyfile.value)
-    return listeners.bind(plan.bind.value, plan.umask.value)
+    return listeners.bind(plan.bind.value, plan.umask.value, plan.manage.value)
 
 
 def _bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
@@ -126,7 +126,7 @@ def _bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
 
 def _take(plan: Plan, kept: Kept) -> list[socket.socket]:
     check_certificate(plan.certfile.value, plan.keyfile.value)
-    return kept.take(plan.bind.value)
+    return kept.take(plan.addresses)
 
 
 def _introduce(plan: Plan, say: Say, warnings: list[str], scratch: Path | None = None) -> StaticFiles:
@@ -150,6 +150,8 @@ def _workers_user(plan: Plan) -> int | None:
 def _load(plan: Plan, static: StaticFiles, say: Say) -> WSGI:
     """Return the whole application, warmed up; say what its warm-up request complained about."""
     application = build(plan, static)
+    if plan.health.value:
+        say(f"health    {application.paths}")
     path = plan.warmup.value
     warning = "" if path == "off" else warm_up(application, path)
     if warning:
@@ -243,7 +245,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         started: float,
         generation: Generation,
     ) -> None:
-        self.plan, self.static, self.sockets, self.generation = plan, static, sockets, generation
+        self.plan, self.static, self.generation = plan, static, generation
+        self.sockets = sockets[: len(plan.bind.value)]
+        self.manage = next(iter(sockets[len(plan.bind.value) :]), None)
         self.say, self.check_project, self.started = say, check_project, started
         self.arbiter: ProdserveArbiter | None = None
         self.alive = Alive()
@@ -276,6 +280,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             max_body=self.plan.max_body.value,
             request_timeout=self.plan.timeout.value,
             slow=self.plan.slow.value,
+            manage=self.manage,
+            manage_host=(self.plan.manage.value or "").removeprefix("unix:").rpartition(":")[0],
         )
 
     def _when_ready(self, users: Callable[[ProdserveArbiter], None]) -> Callable[[ProdserveArbiter], None]:
@@ -314,6 +320,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         for line in self.alive.lines(preloaded=self.cfg.preload_app):
             self.say(f"warning: {line}")
         ORIGINS.stop()
+        if self.manage is not None:
+            self.manage.listen(self.cfg.backlog)
+            self.say(f"manage    {listeners.url(self.manage, tls=False)}")
         seconds = time.monotonic() - self.started
         tls = bool(self.cfg.is_ssl)
         addresses = "  ".join(listeners.url(each, tls=tls) for each in self.sockets)
@@ -327,6 +336,10 @@ class Server(BaseApplication):  # type: ignore[misc]
             "workers": self.cfg.workers,
             "seconds_to_stop": self.plan.drain_delay.value + self.plan.graceful_timeout.value,
         }
+
+    def explained(self) -> dict[str, Any]:
+        """Return the plan with its reasons, for those who look at the server."""
+        return as_document(self.plan)
 
     def run(self) -> NoReturn:
         for variable in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):

@@ -7,6 +7,7 @@ network, so it takes 0.2 s and works while settings are broken. Stops nothing an
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import Any
 from . import control
 from .errors import ProdserveError
 from .runtime.board import Board, board_path
-from .runtime.facts import of_board
+from .runtime.facts import measured, of_board
 from .runtime.slot import BOUNDS, STATES
 from .runtime.stacks import ask_now, described, stacks_path, with_requests
 from .units import format_age, format_size
@@ -23,8 +24,16 @@ from .units import format_age, format_size
 Say = Callable[[str], object]
 
 
-def act(action: str, binds: Sequence[str] | None, say: Say, *, as_json: bool = False) -> None:
-    """Tell of the server of the project that this command belongs to."""
+def act(
+    action: str, binds: Sequence[str] | None, say: Say, *, as_json: bool = False, live: bool = False
+) -> None:
+    """Tell of the server of the project that this command belongs to; ``live`` anew each second."""
+    if live:
+        refuse_live(action, as_json=as_json)
+        from .watching import watch
+
+        watch(binds, sys.stdout)
+        return
     server = control.find_here(binds)
     board = open_board(server)
     now = time.monotonic()
@@ -36,6 +45,14 @@ def act(action: str, binds: Sequence[str] | None, say: Say, *, as_json: bool = F
     else:
         for line in words(facts(server, board, now)):
             say(line)
+
+
+def refuse_live(action: str, *, as_json: bool = False) -> None:
+    """Raise ProdserveError where --watch has no meaning."""
+    if action != "status":
+        raise ProdserveError("--watch goes with status: write prodserve status --watch")
+    if as_json:
+        raise ProdserveError("--watch is for people and --json for scripts: name one of them.")
 
 
 def open_board(server: control.Running) -> Board:
@@ -56,7 +73,7 @@ def facts(server: control.Running, board: Board, now: float) -> dict[str, Any]:
         "project": server.project,
         "bind": list(server.binds),
         "generation": server.generation,
-        **of_board(board, now),
+        **of_board(board, now, measured),
     }
 
 

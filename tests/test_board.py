@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from django_prodserve.runtime.board import Board
-from django_prodserve.runtime.slot import BOOTING, BOUNDS, FREE, RETIRING, SERVING
+from django_prodserve.runtime.slot import BOOTING, BOUNDS, CLASSES, FREE, METHODS, RETIRING, SERVING
 
 
 @pytest.fixture
@@ -31,11 +31,12 @@ def test_a_request_is_seen_while_it_runs_and_counted_when_it_ends(board: Board) 
     assert (request.start, request.progress) == (11.0, 11.0)
     slot.progress(1, 12.0)
     assert slot.running()[0].progress == 12.0
-    slot.end(1, 13.5, 503, 11.0, 0.002)
+    slot.end(1, 13.5, 503, 11.0, 0.002, "POST")
     assert slot.running() == []
     assert slot.last_end() == 13.5
     tally = slot.tally()
     assert tally.classes == (0, 0, 0, 0, 1)
+    assert tally.answers[METHODS.index("POST") * CLASSES + 4] == 1
     assert tally.requests == 1
     assert tally.latency[BOUNDS.index(2.5)] == tally.queued[BOUNDS.index(0.0025)] == 1
     assert (tally.latency_sum, tally.queued_sum) == (2.5, 0.002)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -133,7 +134,11 @@ def test_what_raises_in_the_tick_is_logged_once_of_each_kind(caplog: pytest.LogC
     from django_prodserve.runtime.tick import Tick
 
     plan = SimpleNamespace(memory=SimpleNamespace(value=None))
-    tick = Tick(SimpleNamespace(log=logging.getLogger("tick"), plan=plan))  # type: ignore[arg-type]
+    events: list[tuple[str, str]] = []
+    arbiter: Any = SimpleNamespace(
+        log=logging.getLogger("tick"), plan=plan, event=lambda *event: events.append(event)
+    )
+    tick = Tick(arbiter)
 
     def breaks(error: Exception) -> None:
         raise error
@@ -144,3 +149,4 @@ def test_what_raises_in_the_tick_is_logged_once_of_each_kind(caplog: pytest.LogC
     assert len(told) == 2
     assert "breaks OSError; the server goes on" in told[0]
     assert "breaks ValueError" in told[1]
+    assert [kind for kind, _ in events] == ["failed", "failed"]

@@ -13,6 +13,14 @@ from django_prodserve.units import GIB, MIB
 @pytest.mark.parametrize(
     ("parse", "raw", "value"),
     [
+        (parsers.manage, "9000", "127.0.0.1:9000"),
+        (parsers.manage, 9000, "127.0.0.1:9000"),
+        (parsers.manage, ":9000", "127.0.0.1:9000"),
+        (parsers.manage, "0.0.0.0:9000", "0.0.0.0:9000"),
+        (parsers.manage, "*:9000", "0.0.0.0:9000"),
+        (parsers.manage, "unix:/run/m.sock", "unix:/run/m.sock"),
+        (parsers.manage, "off", None),
+        (parsers.manage, False, None),
         (parsers.duration, "30", 30),
         (parsers.duration, 30, 30),
         (parsers.duration, "30s", 30),

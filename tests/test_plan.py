@@ -207,3 +207,14 @@ def test_a_gunicorn_conf_that_lies_about_is_mentioned() -> None:
 def test_macos_does_not_preload() -> None:
     assert plan(fork_safe=False).preload.value is False
     assert plan(fork_safe=False, preload=True).preload.value is True
+
+
+def test_the_management_address_is_told_where_others_reach_it_or_nobody_answers() -> None:
+    assert plan(manage="127.0.0.1:9000").warnings == ()
+    assert plan(manage="127.0.0.1:9000").addresses == ("127.0.0.1:8000", "127.0.0.1:9000")
+    (open_to_others,) = plan(manage="0.0.0.0:9000").warnings
+    assert "whoever can reach it" in open_to_others
+    silent = plan(manage="127.0.0.1:9000", worker_class="gthread")
+    assert silent.manage.value is None
+    assert silent.addresses == ("127.0.0.1:8000",)
+    assert any("this is gthread" in line for line in silent.warnings)

@@ -22,6 +22,7 @@ def surface() -> Iterator[str]:
     yield from (f"action {name}" for name in ACTIONS)
     yield from (f"option {flag} {variable} {key}" for flag, variable, key, _, _ in reference())
     yield "option --json"
+    yield "option --watch"
     yield "option --gunicorn-conf"
     yield "option --measure"
     yield "signal worker_started"

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from . import hooks, policies
-from .board import Board, board_path
+from . import history, hooks, policies
+from .board import Board, board_path, last_board
 from .crew import Crew, Member
+from .events import Event
 from .headroom import Headroom
 from .lifecycle import Lifecycle
 from .policies import End, Verdict
@@ -76,14 +77,14 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
     def make_board(self) -> None:
         """Make the board; where its file cannot be written only this server can read it."""
         slots, rows = 2 * self.num_workers + 8, self.cfg.threads + 1
-        now = time.monotonic()
+        now, document = time.monotonic(), {"plan": self.app.explained()}
         try:
-            self.board = Board.create(self.board_path, slots=slots, rows=rows, now=now)
+            self.board = Board.create(self.board_path, slots=slots, rows=rows, now=now, document=document)
             self.stacks = Stacks(slots, self.board_path)
         except OSError as error:
             self.log.warning("status will not find this server: %s", error)
             self.board_path = None
-            self.board = Board.create(None, slots=slots, rows=rows, now=now)
+            self.board = Board.create(None, slots=slots, rows=rows, now=now, document=document)
             self.stacks = Stacks(slots, None)
         if hasattr(self.worker_class, "board"):
             self.worker_class.board = self.board
@@ -94,6 +95,25 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         """Leave something on the board for status."""
         self.note |= facts
         self.board.write_note(self.note)
+
+    def event(self, kind: str, text: str, stack: str = "") -> None:
+        """Leave on the board what has happened."""
+        self.board.tell(Event(time.time(), kind, text, stack))
+
+    def _look_for_answers(self) -> None:
+        super()._look_for_answers()
+        if self.answering:
+            self.tick.safely(self.take_over)
+
+    def take_over(self) -> None:
+        """Go on with what the generation before has seen, and say that this one serves."""
+        before = last_board(self.board_path.parent, self.number) if self.board_path else None
+        if before is not None:
+            for event in before.read_events():
+                self.board.tell(event)
+            history.go_on(self.board.history, after=before.history)
+        text = f"Generation {self.number} serves with {self.num_workers} workers"
+        self.event("reload" if self.number > 1 else "start", text)
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         signals: list[int] = super().wait_for_signals(min(timeout, self.tick.patience))
@@ -175,6 +195,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         if not self.crew.mark(member.pid, verdict.reason):
             return False
         self.log.warning("Worker %s %s: it is replaced.", member.pid, verdict.line)
+        self.event(verdict.reason, f"Worker {member.pid} {verdict.line}: it is replaced")
         return True
 
     def let_go(self, member: Member, reason: str) -> None:
@@ -216,7 +237,8 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         verdict = policies.why_it_ended(self._end(member, status))
         if verdict is not None:
             self.log.error("Worker %s %s.", pid, verdict.line)
-            self.tick.tell_requests(member)
+            ran = self.tick.tell_requests(member)
+            self.event(verdict.reason, f"Worker {pid} {verdict.line}", ran)
             self.board.count_restart(verdict.reason)
         elif member.leaving and not self.stopping:
             self.board.count_restart(member.leaving)
@@ -250,6 +272,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             self.failed("")
         if policies.gives_up(self.rounds, len(self.crew.serving())):
             self.log.critical("No worker serves after %d tries: the server stops.", self.rounds)
+            self.event("failed", f"No worker serves after {self.rounds} tries: the server stops")
             raise HaltServer("No worker can serve.", self.WORKER_BOOT_ERROR)
 
     def failed(self, line: str) -> None:
@@ -258,7 +281,9 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         self.rounds += 1
         self.next_start = self.last_failure + policies.back_off(self.rounds)
         if line or self.rounds == 3:
-            self.log.error("%s", line or "Workers end as soon as they start: trying less and less often.")
+            line = line or "Workers end as soon as they start: trying less and less often."
+            self.log.error("%s", line)
+            self.event("failed", line)
 
     # Stopping.
 

@@ -5,27 +5,58 @@ Lives in a command, and in a worker on the thread that waits for events. Reads t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..footprint import read_memory
+from . import history
 from .board import Board
+from .findings import judge
 from .processes import cpu_seconds
+from .rates import latest, points
 from .slot import BOUNDS, STATES, Request, Slot, Tally
 
 
-def of_board(board: Board, now: float) -> dict[str, Any]:
+def of_board(board: Board, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
     """Return all that the board tells, for JSON; times in seconds, sizes in bytes."""
+    return {
+        **live(board, now, memory),
+        "events": [event.as_dict() for event in board.read_events()],
+        "plan": board.document.get("plan", {}),
+    }
+
+
+def live(board: Board, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
+    """Return what changes from second to second; cheap, unless each worker's memory is measured anew."""
+    told, sample = board.read_events(), board.sample(time.time(), now)
+    workers = [worker(slot, now, memory) for slot in board.taken()]
+    point = latest([*history.read(board.history, last=8), sample])
     return {
         "arbiter": board.pid,
         "uptime": round(now - board.started, 1),
         **counts(board.totals()),
-        "workers": [worker(slot, now) for slot in board.taken()],
+        "workers": workers,
         "restarts": board.restarts(),
+        "memory_limit": board.memory_limit or None,
+        "memory_used": board.memory_used or None,
+        "accept_queue": board.acceptable,
+        "rates": asdict(point),
+        "findings": [
+            finding._asdict()
+            for finding in judge(workers, point, told, sample.time, board.memory_used, board.memory_limit)
+        ],
+        "told": [len(told), told[-1].time if told else 0.0],
         **board.note(),
     }
+
+
+def past(board: Board) -> list[dict[str, Any]]:
+    """Return how traffic was in each of the last seconds, the oldest first."""
+    return [asdict(point) for point in points([*history.read(board.history)])]
 
 
 def counts(tally: Tally) -> dict[str, Any]:
@@ -34,6 +65,7 @@ def counts(tally: Tally) -> dict[str, Any]:
     return {
         "requests": requests,
         "statuses": {f"{number}xx": count for number, count in enumerate(tally.classes, 1) if count},
+        "static": tally.static,
         "refused": tally.refused,
         "cut": tally.cut,
         "mean": tally.latency_sum / requests if requests else 0.0,
@@ -52,8 +84,8 @@ def quantile(buckets: Sequence[int], share: float) -> float | None:
     return None
 
 
-def worker(slot: Slot, now: float) -> dict[str, Any]:
-    """Return what one worker does."""
+def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
+    """Return what one worker does; its memory as it was last measured, unless somebody measures."""
     running = sorted(slot.running(), key=lambda request: request.start)
     return {
         "pid": slot.pid,
@@ -61,10 +93,10 @@ def worker(slot: Slot, now: float) -> dict[str, Any]:
         "age": round(now - slot.started, 1) if slot.started else 0.0,
         "threads": slot.threads,
         "busy": len(running),
-        "queue": slot.queue,
+        "queue": slot.waiting(),
         "connections": slot.connections,
         "requests": slot.tally().requests,
-        "memory": _memory(slot),
+        "memory": memory(slot) if memory else slot.memory,
         "cpu": cpu_seconds(slot.pid) or slot.cpu,
         "oldest": _request(running[0], now) if running else None,
     }
@@ -75,7 +107,8 @@ def _request(request: Request, now: float) -> dict[str, Any]:
     return {"method": request.method, "path": request.path, "id": request.id, "age": age}
 
 
-def _memory(slot: Slot) -> int:
+def measured(slot: Slot) -> int:
+    """Return a worker's memory as it is now: about 1 ms, in which it cannot map any."""
     with suppress(OSError):
         return read_memory(Path(f"/proc/{slot.pid}")).size
     return slot.memory

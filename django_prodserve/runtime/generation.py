@@ -103,7 +103,9 @@ class Kept:
                 f"The addresses changed from {', '.join(held)} to {', '.join(addresses)}.",
                 "Restart the server: a reload keeps its sockets.",
             )
-        return [socket.socket(fileno=number) for _, number in self.held]
+        left = list(self.held)
+        taken = [left.pop([name for name, _ in left].index(address)) for address in addresses]
+        return [socket.socket(fileno=number) for _, number in taken]
 
     def ready(self, facts: dict[str, Any]) -> None:
         self._send({"ready": facts})

@@ -32,7 +32,7 @@ MIGRATING = 660.0  # as long as servers wait for each other's migrations, and a 
 def alone(plan: Plan, sockets: Sequence[socket.socket]) -> Alone:
     """Make the place of a server without a keeper."""
     record = _record(plan, sockets, kept=False)
-    paths = [_path_to_remove(*each) for each in zip(plan.bind.value, sockets, strict=True)]
+    paths = [_path_to_remove(*each) for each in zip(plan.addresses, sockets, strict=True)]
     return Alone(_place(record), record, notify.take(os.environ), paths)
 
 
@@ -49,7 +49,7 @@ def behind_keeper(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
         "env_file": os.path.join(record["project"], plan.env_file.value) if plan.env_file.value else "",
         "listeners": [
             [address, bound.fileno(), _path_to_remove(address, bound)]
-            for address, bound in zip(plan.bind.value, sockets, strict=True)
+            for address, bound in zip(plan.addresses, sockets, strict=True)
         ],
         "activated": plan.bind.source == "LISTEN_FDS",
         "place": str(place or ""),
@@ -159,7 +159,8 @@ def _record(plan: Plan, sockets: Sequence[socket.socket], *, kept: bool) -> dict
         "home": "" if program.endswith("__main__.py") else os.path.dirname(os.path.abspath(program)),
         "settings": plan.settings.value,
         "binds": list(plan.bind.value),
-        "addresses": [_address(bound) for bound in sockets],
+        "addresses": [_address(bound) for bound in sockets[: len(plan.bind.value)]],
+        "manage": "".join(_address(bound) for bound in sockets[len(plan.bind.value) :]),
         "keeper": kept,
         "why": plan.keeper.why,
         "seconds_to_stop": plan.drain_delay.value + plan.graceful_timeout.value,

@@ -116,6 +116,16 @@ def stack_of(text: str, ident: int) -> str:
     return ""
 
 
+def with_a_request(text: str, calls: int = 12) -> str:
+    """Return the threads of a dump that run a request, each with its innermost calls, which come first.
+
+    All of them where none runs one: then something else holds the process up.
+    """
+    threads = [each.splitlines() for each in text.split("\n\n")]
+    labelled = [each for each in threads if each and not _THREAD.match(each[0])]
+    return "\n\n".join("\n".join(each[: calls + 2]) for each in labelled or threads)
+
+
 def describe(request: Request, now: float) -> str:
     """Return a request and its age on one line."""
     return f"{described(request.method, request.path, request.id)} for {now - request.start:.1f} s"

@@ -5,14 +5,14 @@ Lives in the arbiter, main loop, every 15 s. Reads the board, /proc and the quot
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..cgroups import Cgroups, Tree, parse_table
-from .advice import ENOUGH, Advice, Mix, advise
+from ..cgroups import Cgroups, Tree
+from .advice import ENOUGH, THROTTLED, Advice, Mix, advise
 from .processes import cpu_seconds
+from .quota import throttling
 from .slot import Tally
 
 if TYPE_CHECKING:
@@ -43,10 +43,14 @@ class Survey:
         self.cgroups = Cgroups.find(Tree(root))
         self.before: Mark | None = None
         self.told: Advice | None = None
+        self.quota = self._quota()
+        self.throttling = 0.0
+        """Share of the quota's periods that were cut short since the last look, where that is felt."""
 
     def look(self, now: float) -> Advice | None:
         """Return advice if it is new; a stretch lasts until enough was sampled."""
         mark = self.mark(now)
+        self._judge_quota(mark)
         if self.before is None:
             self.before = mark
             return None
@@ -91,12 +95,14 @@ class Survey:
             db_budget="database connections" in plan.threads.why,
         )
 
+    def _judge_quota(self, mark: Mark) -> None:
+        periods, throttled = mark.periods - self.quota[0], mark.throttled - self.quota[1]
+        self.quota = mark.periods, mark.throttled
+        share = throttled / periods if periods > 0 else 0.0
+        if (share >= THROTTLED) != bool(self.throttling):  # it begins or ends
+            self.throttling = share if share >= THROTTLED else 0.0
+
     def _quota(self) -> tuple[int, int]:
         """Return how many periods of the CPU quota there were, and how many were cut short."""
-        group = self.cgroups.group("cpu")
-        if not group.levels:
-            return 0, 0
-        table = parse_table(self.cgroups.tree.read(group.levels[0].file("cpu.stat")) or "")
-        with suppress(ValueError):
-            return int(table.get("nr_periods", "0")), int(table.get("nr_throttled", "0"))
-        return 0, 0
+        told = throttling(self.cgroups)
+        return told.periods, told.throttled

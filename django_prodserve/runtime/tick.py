@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..footprint import read_memory
-from . import policies
+from . import history, policies
 from .board import REASONS
 from .crew import Member
 from .memory import MemoryOf
 from .policies import Seen, Verdict
 from .slot import SERVING
-from .stacks import describe, stack_of, with_requests
+from .stacks import describe, stack_of, with_a_request, with_requests
 from .survey import Survey
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Tick:
         self.memory = MemoryOf(arbiter.plan.memory.value)
         self.survey = Survey(arbiter)
         self.next_survey, self.survey_every = 0.0, MEASURE_EVERY
+        self.throttling = 0.0
         self.last_frozen = -policies.YOUNG
         self.last_replaced, self.pause = -policies.YOUNG, policies.YOUNG
         self.next_measuring = 0.0
@@ -58,6 +59,7 @@ class Tick:
                 self.recovered,
                 self.grow,
                 self.advise,
+                self.remember,
             ):
                 self.safely(step, now)
         self.safely(self.memories, now)
@@ -71,6 +73,7 @@ class Tick:
             if kind not in self.raised:
                 self.raised.add(kind)
                 self.log.exception("Looking after the workers failed in %s; the server goes on.", kind)
+                self.arbiter.event("failed", f"Looking after the workers failed in {kind}")
 
     # Looking.
 
@@ -118,6 +121,7 @@ class Tick:
             seen = self.see(member, now)
             if verdict := policies.hangs_at_boot(seen, self.boot):
                 self.log.error("Worker %s %s: it is killed.", seen.pid, verdict.line)
+                self.arbiter.event("boot", f"Worker {seen.pid} {verdict.line}: it is killed")
                 self.ask_stacks(member, verdict)
                 self.arbiter.crew.leave(member, "boot", now + 1.0)
                 self.arbiter.failed("")
@@ -139,13 +143,17 @@ class Tick:
             if wish := member.slot.wish:
                 reason = REASONS[wish - 1]
                 if self.arbiter.crew.mark(member.pid, reason):
-                    self.log.say("Worker %s is replaced: %s.", member.pid, reason)
+                    self._say_replaced(member, reason)
                     if reason == "stuck":
                         self.ask_stacks(member, Verdict(reason, "could not end a request"))
         longest = self.arbiter.plan.max_lifetime.value
         for member in self.arbiter.crew.staying() if longest else ():
             if now - member.born > longest and self.arbiter.crew.mark(member.pid, "max-lifetime"):
-                self.log.say("Worker %s is replaced: max-lifetime.", member.pid)
+                self._say_replaced(member, "max-lifetime")
+
+    def _say_replaced(self, member: Member, reason: str) -> None:
+        self.log.say("Worker %s is replaced: %s.", member.pid, reason)
+        self.arbiter.event(reason, f"Worker {member.pid} is replaced: {reason}")
 
     def overdue(self, now: float) -> None:
         """Kill workers that were told to go and have not."""
@@ -179,6 +187,20 @@ class Tick:
         if advice := self.survey.look(now):
             self.arbiter.tell(advice=advice.line, advice_kind=advice.kind)
             self.log.say("advice    %s", advice.line)
+            self.arbiter.event("advice", advice.line)
+        if self.survey.throttling != self.throttling:
+            self.throttling = self.survey.throttling
+            told = (
+                f"cuts short {self.throttling:.0%} of its periods" if self.throttling else "is enough again"
+            )
+            self.arbiter.event("throttled", f"The CPU quota {told}")
+
+    def remember(self, now: float) -> None:
+        """Leave a sample of the counters, and what only the arbiter knows."""
+        board = self.arbiter.board
+        self.measure(new_alone=True)
+        board.count_waiting(self.waiting())
+        history.write(board.history, board.sample(time.time(), now))
 
     # Stacks.
 
@@ -194,6 +216,7 @@ class Tick:
             if line := self.asked.pop(member.pid, ""):
                 text = with_requests(self.arbiter.stacks.read(member.slot.index), member.slot.running(), now)
                 self.log.error("Worker %s %s. Its threads:\n%s", member.pid, line, text or "(no answer)")
+                self.arbiter.event("stacks", f"Worker {member.pid} {line}", with_a_request(text))
 
     def ask_unfinished(self) -> None:
         """Ask those for their stacks who have a moment left."""
@@ -212,11 +235,13 @@ class Tick:
         if text and member.killed and not running:  # Gunicorn's own workers do not say what they run
             self.log.warning("Worker %s %s. Its threads:\n%s", member.pid, line, text.strip())
 
-    def tell_requests(self, member: Member) -> None:
-        """Log what a worker was doing when it ended."""
+    def tell_requests(self, member: Member) -> str:
+        """Log what a worker was doing when it ended, and return it."""
         now = time.monotonic()
-        for request in member.slot.running():
-            self.log.error("Worker %s ended while it ran %s", member.pid, describe(request, now))
+        running = [f"ended while it ran {describe(each, now)}" for each in member.slot.running()]
+        for line in running:
+            self.log.error("Worker %s %s", member.pid, line)
+        return "\n".join(running)
 
     def forget(self, pid: int) -> None:
         self.asked.pop(pid, None)
@@ -226,6 +251,7 @@ class Tick:
     def memories(self, now: float) -> None:
         """Replace the fattest worker before the kernel acts."""
         room = self.memory.room(now)
+        self.arbiter.board.count_memory(self.memory.limit or 0, (room and room.used) or self.taken())
         self.patience = policies.until_next_look(room)
         if room is None:
             return
@@ -241,18 +267,25 @@ class Tick:
         if found is not None:
             self._slim(*found, now)
 
+    def taken(self) -> int:
+        """Return what the workers took when they were last measured, and the arbiter at its start."""
+        return self.memory.master + sum(member.slot.memory for member in self.arbiter.crew)
+
     def _slim(self, seen: Seen, verdict: Verdict, at_once: bool, now: float) -> None:
         member = self.arbiter.crew.members[seen.pid]
         if at_once:
             self.log.warning("Worker %s %s: it must go at once.", seen.pid, verdict.line)
+            self.arbiter.event(verdict.reason, f"Worker {seen.pid} {verdict.line}: it must go at once")
             self.arbiter.let_go(member, verdict.reason)
             self.last_replaced = now
         elif self.arbiter.replace(member, verdict):
             self.last_replaced, self.pause = now, policies.next_pause(self.pause, seen.age)
 
-    def measure(self) -> None:
-        """Read every worker's memory."""
+    def measure(self, *, new_alone: bool = False) -> None:
+        """Read every worker's memory, or that of workers that were not measured yet."""
         for member in self.arbiter.crew:
+            if new_alone and (member.slot.memory or not member.serving):
+                continue
             try:
                 member.slot.memory = read_memory(Path(f"/proc/{member.pid}")).size
             except OSError:  # it has ended

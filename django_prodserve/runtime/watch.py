@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import sys
+import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ..timeouts import MARK, RequestTimeout
 from ..units import format_duration
 from . import policies
 from .board import REASONS
+from .events import Event, innermost, write
 from .slot import Request, Slot
 from .stacks import describe
 
@@ -65,16 +67,25 @@ class Watch:
             if now - case.interrupted > policies.LEAVES_WITHIN and self.slot.wish != STUCK:
                 self.slot.wish = STUCK
                 self.log.error("%s does not end: its worker is replaced.", title(request, case, now))
+                self._event("stuck", request, case, now, "does not end: its worker is replaced")
         elif case.limit and age >= case.limit:
             case.interrupted = now
-            self._tell(request, case, now, f"is past its timeout of {format_duration(case.limit)}")
+            limit = format_duration(case.limit)
+            self._tell("timeout", request, case, now, f"is past its timeout of {limit}")
             interrupt(self.slot, request)
         elif self.slow and age >= self.slow and not case.told:
             case.told = True
-            self._tell(request, case, now, "is slow")
+            self._tell("slow", request, case, now, "is slow")
 
-    def _tell(self, request: Request, case: Case, now: float, what: str) -> None:
-        self.log.warning("%s %s. Its thread:\n%s", title(request, case, now), what, stack_of(request.ident))
+    def _tell(self, kind: str, request: Request, case: Case, now: float, what: str) -> None:
+        stack = stack_of(request.ident)
+        self.log.warning("%s %s. Its thread:\n%s", title(request, case, now), what, stack)
+        self._event(kind, request, case, now, what, stack)
+
+    def _event(self, kind: str, request: Request, case: Case, now: float, what: str, stack: str = "") -> None:
+        """Leave it on the board, where it outlives this worker."""
+        event = Event(time.time(), kind, f"{title(request, case, now)} {what}", innermost(stack))
+        write(self.slot.events, event)
 
 
 def title(request: Request, case: Case, now: float) -> str:

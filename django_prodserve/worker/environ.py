@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import os
-from typing import IO, Any
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from gunicorn.http import wsgi
@@ -15,13 +16,22 @@ from gunicorn.http.errors import ConfigurationProblem
 
 from .reading import Head
 
+if TYPE_CHECKING:
+    from .pages import Responder
+
 NAMES_REMEMBERED = 512
+
+NOTHING: dict[str, Responder] = {}
 
 
 class Environs:
     """Makes environs for requests that come through one listener."""
 
-    def __init__(self, config: Any, server: Any) -> None:
+    def __init__(
+        self, config: Any, server: Any, page: Callable[[str], Responder | None] = NOTHING.get
+    ) -> None:
+        self.page = page
+        """Finds who answers a path here without Django, if anybody does."""
         self.base: dict[str, Any] = {
             **wsgi.base_environ(config),
             "wsgi.multithread": True,

@@ -116,7 +116,7 @@ class Runner:
             now = time.monotonic()
             if sampled:
                 self._sampler.end(row, sampled, now)
-            slot.end(row, now, min(answer.status_code or 500, 599), started, queued)
+            slot.end(row, now, min(answer.status_code or 500, 599), started, queued, request.method)
             worker.access.note(answer, environ, now - started)
             if self._after:
                 self._guarded(environ, answer)

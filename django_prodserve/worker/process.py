@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import select
 import time
+from socket import socket
 from typing import Any, ClassVar
 
 from gunicorn.workers.base import Worker
 
+from ..health import HealthLayer
 from ..runtime import orders
 from ..runtime.board import REASONS, Board
 from ..runtime.slot import GO_STUCK, RETIRING, SERVING, Slot
@@ -36,6 +38,13 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     max_body: ClassVar[int] = 0
     request_timeout: ClassVar[float] = 0.0
     slow: ClassVar[float] = 0.0
+    manage: ClassVar[socket | None] = None
+    """Listens on the management address, where there is one..."""
+    manage_host: ClassVar[str] = ""
+    """...and the host that was typed for it; none for a unix socket."""
+    wsgi: Any
+    health: HealthLayer
+    """The layer that knows the probes, taken off the application: the event loop answers them."""
     supervised = False
     """Whether an arbiter of ours replaces this worker where it asks for that."""
 
@@ -45,11 +54,19 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
 
     @classmethod
     def configure(
-        cls, *, queue_timeout: float, max_body: int | None, request_timeout: float, slow: float
+        cls,
+        *,
+        queue_timeout: float,
+        max_body: int | None,
+        request_timeout: float,
+        slow: float,
+        manage: socket | None = None,
+        manage_host: str = "",
     ) -> None:
         """Set what Gunicorn has no settings for."""
         cls.queue_timeout, cls.max_body = queue_timeout, max_body or 0
         cls.request_timeout, cls.slow = request_timeout, slow
+        cls.manage, cls.manage_host = manage, manage_host
 
     def _claim(self) -> Slot:
         """Take a free slot on the board, in the arbiter, before the fork."""
@@ -64,7 +81,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
 
     def init_process(self) -> None:
         """Take the slot, then let Gunicorn set up the process, load the application and call ``run``."""
-        self.slot.start(os.getpid(), 0, self.cfg.threads, time.monotonic())
+        self.slot.start(os.getpid(), self.slot.generation, self.cfg.threads, time.monotonic())
         self.access = Access(self.log, self.cfg)  # before there are signals that want it written
         super().init_process()
 
@@ -78,6 +95,9 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         """Serve until told to stop, or until ``max_requests`` were served."""
         board = type(self).board
         assert board is not None
+        self.health = self.wsgi if isinstance(self.wsgi, HealthLayer) else HealthLayer(self.wsgi)
+        self.wsgi = self.health.application
+        self.health.readiness.begin()
         self.reactor = Reactor(self, self.sockets, board, self.slot)
         self.watch = Watch(self.slot, timeout=self.request_timeout, slow=self.slow, log=self.log)
         self.slot.state = SERVING

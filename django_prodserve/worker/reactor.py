@@ -26,9 +26,11 @@ from .environ import Environs
 from .exchange import Runner
 from .gate import Gate
 from .intake import Intake
+from .manage import Manage
 from .outbox import Outbox
 from .poller import READ, make_poller
 from .poller import WRITE as WRITABLE
+from .probes import Probes
 from .reading import ParserSettings
 from .shortcut import Shortcut
 from .streams import Streams
@@ -57,7 +59,12 @@ class Reactor:
         self.streams = Streams(self.poller, slot, config.threads)
         self.runner = Runner(worker, self.streams, slot)
         self.shortcut = Shortcut(worker)
-        self.environs = {each.fileno(): Environs(config, each.getsockname()) for each in listeners}
+        self.probes = Probes(worker, board, slot, self.gate)
+        page = self.probes.responders().get
+        self.environs = {each.fileno(): Environs(config, each.getsockname(), page) for each in listeners}
+        self.manage = Manage(worker, board, self.poller, self.probes)
+        if self.manage.listener is not None:
+            self.environs[self.manage.descriptor] = Environs(config, "", self.manage.responder)
         self.keep_alive = float(config.keepalive)
         self.retiring = False
         self.events = 0
@@ -84,6 +91,8 @@ class Reactor:
                 self.advance(connection, now)
             elif descriptor in acceptor.listeners:
                 listening = True
+            elif descriptor == self.manage.descriptor:
+                self.manage.accept(now, self.arrive)
         if listening:
             acceptor.accept(now, self.crew.load, self.arrive)
         crew = self.crew
@@ -163,15 +172,20 @@ class Reactor:
         connection.state, connection.due, connection.arrived = OWNED, math.inf, now
         request = connection.request
         assert request is not None
+        responder = connection.environs.page(request.path)
+        if responder is not None:
+            keep = not (request.should_close() or self.retiring)
+            return self.reply(connection, responder(request, keep), now, keep=keep)
         hit = self.shortcut.files.get(request.path)
         if hit is not None:
             found = self.shortcut.find(connection, hit)
             if found is not None:
+                self.slot.count_static()
                 data, keep = found
                 return self.reply(connection, data, now, keep=keep)
         behind = None
         for refused in self.gate.enter(connection, now):
-            self.slot.refused += 1
+            self.slot.count_refused()
             keep = not (refused.request is None or refused.request.should_close() or self.retiring)
             more = self.reply(refused, replies.busy(keep=keep), now, keep=keep)
             if refused is connection:
@@ -324,6 +338,9 @@ class Reactor:
         events, self.events = self.events, 0
         self.crew.look(events, self.waits())
         self.gate.look(now)
+        self.slot.queue = len(self.crew.ready)
+        self.probes.look(now)
+        self.manage.watch()
         for connection in list(self.connections.values()):
             if connection.due > now:
                 continue
@@ -360,6 +377,7 @@ class Reactor:
     def retire(self, now: float) -> None:
         """Take what the kernel has accepted for us, and no more; what is answered from now on is the last."""
         self.retiring = self.shortcut.retiring = True
+        self.manage.retire()
         self.acceptor.drain(self.arrive, now)
 
     def turn_away(self, now: float) -> None:
@@ -367,7 +385,7 @@ class Reactor:
         while self.crew.ready:
             with suppress(IndexError):  # a thread has taken it after all
                 connection = self.crew.ready.popleft()
-                self.slot.refused += 1
+                self.slot.count_refused()
                 try:
                     self.reply(connection, replies.busy(keep=False), now, keep=False)
                 except ClientGoneError:

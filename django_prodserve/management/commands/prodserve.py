@@ -69,8 +69,11 @@ class Command(BaseCommand):
             control.act(action, flags.get("bind"), self.say)
             return
         if action in command_line.LOOKING:
-            status.act(action, flags.get("bind"), self.say, as_json=bool(flags.get("json")))
+            wanted = {"as_json": bool(flags.get("json")), "live": bool(flags.get("watch"))}
+            status.act(action, flags.get("bind"), self.say, **wanted)
             return
+        if flags.get("watch"):
+            status.refuse_live(action)
         restart.with_env_file(flags.get("env_file"), os.environ)
         # Late: the plan reads settings, and importing Gunicorn parses the environment.
         from ...explain import as_json, explain

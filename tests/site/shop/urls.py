@@ -39,6 +39,11 @@ def slow(request: HttpRequest) -> HttpResponse:
     return HttpResponse(f"{os.getpid()} {threading.get_ident()}")
 
 
+def named(request: HttpRequest, name: str) -> HttpResponse:
+    time.sleep(min(float(request.GET["seconds"]), 10))
+    return HttpResponse(name)
+
+
 LEAKED: list[bytearray] = []
 
 
@@ -116,6 +121,7 @@ urlpatterns = [
     path("whoami/", whoami),
     path("boom/", boom),
     path("slow/", slow),
+    path("named/<path:name>", named),
     path("patient/", patient),
     path("stream/", stream),
     path("events/", events),

@@ -1,0 +1,61 @@
+"""What has happened to a server, for people: replacements, reloads, slow and stuck requests, crashes.
+
+The arbiter writes a ring of events on its main loop, and each worker a small one on its main thread, which
+the arbiter takes over when the worker is gone (board.py). Pure but for the shared memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from .ring import Entry, Ring
+
+ENTRIES, WORKER_ENTRIES = 64, 4
+SIZE = 3072
+"""Bytes of an event: a line, and the last 30 or so lines of a stack."""
+_LINE = 500
+
+
+class Event(NamedTuple):
+    """``kind`` is a word: a reason of board.REASONS, or start, reload, slow, timeout, throttled ..."""
+
+    time: float
+    """Seconds since 1970."""
+    kind: str
+    text: str
+    stack: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return self._asdict()
+
+
+def write(ring: Ring, event: Event) -> None:
+    """Leave an event for readers; a line and a stack that are too long are cut."""
+    line = event.text.replace("\0", " ")[:_LINE]
+    ring.add(event.time, f"{event.kind}\0{line}\0{event.stack}".encode("utf-8", "replace"))
+
+
+def read(rings: Iterable[Ring]) -> list[Event]:
+    """Return the events of all these rings, the oldest first; one that just moves is here once."""
+    found = {_event(entry): None for ring in rings for entry in ring.read()}
+    return sorted(found, key=lambda event: event.time)
+
+
+def move(source: Ring, to: Ring) -> None:
+    """Take over the events of a writer that is gone."""
+    for entry in source.read():
+        to.add(*entry)
+
+
+def _event(entry: Entry) -> Event:
+    kind, text, stack = [*entry.text.decode("utf-8", "ignore").split("\0", 2), "", ""][:3]
+    return Event(entry.time, kind, text, stack)
+
+
+def innermost(stack: str, size: int = SIZE - 700) -> str:
+    """Return the end of a stack as Python prints it, the innermost calls, in whole lines."""
+    if len(stack.encode("utf-8", "replace")) <= size:
+        return stack
+    end = stack.encode("utf-8", "replace")[-size:].decode("utf-8", "ignore")
+    return f"  ...\n{end.partition(chr(10))[2]}"

@@ -1,0 +1,74 @@
+"""Whether this server lives and is ready, answered without a thread.
+
+Lives in a worker: the answers in the thread that waits for events, ``look`` in the main thread. No probe ever
+waits: what takes time was looked at before (readiness.py), what other workers do stands on the board.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..health import HealthLayer
+from ..runtime import orders
+from ..runtime.board import Board
+from ..runtime.slot import SERVING, Slot
+from .pages import Page, Reply, Responder, respond, text
+
+if TYPE_CHECKING:
+    from .gate import Gate
+    from .reading import Head
+
+LONG = 10.0
+"""Seconds for which all workers must be saturated until the server is not ready for more."""
+
+
+class Probes:
+    """The probes of one worker."""
+
+    def __init__(self, worker: Any, board: Board, slot: Slot, gate: Gate) -> None:
+        self._worker, self._board, self._slot, self._gate = worker, board, slot, gate
+        self._layer: HealthLayer = worker.health
+        self._saturated_since = math.inf
+        live, ready = self._layer.paths.everywhere
+        self.pages: dict[str, Page] = {live: self.live, ready: self.ready}
+        """Both probes, for the management address."""
+
+    def responders(self) -> dict[str, Responder]:
+        """Return who answers the probes among the site's own paths."""
+        return {path: partial(respond, self.pages[path]) for path in self._layer.paths.ours}
+
+    def look(self, now: float) -> None:
+        """Once a second: say whether this worker is saturated, and note since when all are."""
+        self._slot.overloaded = self._gate.overload.is_on
+        serving = [slot for slot in self._board.slots if slot.state == SERVING]
+        if serving and all(map(is_saturated, serving)):
+            self._saturated_since = min(self._saturated_since, now)
+        else:
+            self._saturated_since = math.inf
+
+    def live(self, request: Head) -> Reply:
+        """This worker turns its event loop: it lives."""
+        return text("200 OK", "ok")
+
+    def ready(self, request: Head) -> Reply:
+        """Say whether requests are welcome, or in a word each why not."""
+        reasons = self.reasons(time.monotonic())
+        return text("503 Service Unavailable", *reasons) if reasons else text("200 OK", "ok")
+
+    def reasons(self, now: float) -> list[str]:
+        """Return why requests should go elsewhere. A worker that is replaced is no such reason."""
+        reasons = []
+        alone = not orders.installed() and not self._worker.alive
+        if orders.draining() or orders.closing() or alone:
+            reasons.append("draining")
+        if now - self._saturated_since >= LONG:
+            reasons.append("saturated")
+        return [*reasons, *self._layer.readiness.failing()]
+
+
+def is_saturated(slot: Slot) -> bool:
+    """Say whether a request that comes to this worker has to wait, or is refused."""
+    return bool(slot.overloaded) or (slot.busy >= slot.threads and slot.queue > 0)

@@ -1,0 +1,122 @@
+"""The management address: reached by who looks after the server, by nobody else, and always."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .managing import MANAGE, address, ask
+from .serving import Server, copy_site, run, serving, until
+
+STUCK = ("--workers", "1", "--threads", "2", "--graceful-timeout", "1s")
+
+
+def states(server: Server) -> list[str]:
+    return [each["state"] for each in ask(server, "/status.json").json()["workers"]]
+
+
+def test_the_management_address_tells_and_the_public_one_does_not(env: Any) -> None:
+    with serving(*MANAGE, "--workers", "2", "--access-log", "-", env=env()) as server:
+        pids = server.workers(2)
+        until(
+            lambda: (
+                [each["state"] for each in ask(server, "/status.json").json()["workers"]] == ["serving"] * 2
+            )
+        )
+        answer = ask(server, "/status.json")
+        known = answer.json()
+        assert {each["pid"] for each in known["workers"]} == {*pids}
+        assert known["generation"] == 1
+        assert known["arbiter"] in server.arbiters()
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert server.get("/").status == 200
+        assert server.get("/status.json").status == 404
+        assert [ask(server, path).status for path in ("/admin/", "/whoami/", "/static/x.css")] == [404] * 3
+        assert ask(server, "/status.json", "HEAD").headers["content-length"].isdecimal()
+        refused = ask(server, "/status.json", "POST", body=b"x")
+        assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+        until(lambda: '"GET / ' in server.output)
+        logged = [line for line in server.output.splitlines() if "HTTP/1.1" in line]
+        assert all(re.search(r'"GET /(status\.json)? HTTP/1.1" (200|404) ', line) for line in logged)
+        assert len(logged) == 2
+
+
+def test_a_page_elsewhere_cannot_point_its_own_name_here(env: Any) -> None:
+    with serving(*MANAGE, env=env()) as server:
+        hosts = ("evil.example", "127.0.0.1.evil.example:9000", "127.0.0.1", "[::1]:9000", "monitor:9000")
+        statuses = [ask(server, "/status.json", headers={"Host": host}).status for host in hosts]
+        assert statuses == [403, 403, 200, 200, 200]
+
+
+def test_the_management_address_answers_when_every_thread_is_stuck(env: Any) -> None:
+    with (
+        serving(*MANAGE, "--workers", "1", "--threads", "2", "--graceful-timeout", "1s", env=env()) as server,
+        ThreadPoolExecutor(2) as clients,
+    ):
+        stuck = [clients.submit(server.get, "/slow/?seconds=6") for _ in range(2)]
+        until(lambda: ask(server, "/status.json").json()["workers"][0]["busy"] == 2)
+        (worker,) = ask(server, "/status.json").json()["workers"]
+        assert worker["oldest"]["path"] == "/slow/"
+        assert not any(each.done() for each in stuck)
+
+
+def test_a_connection_to_the_management_address_may_be_kept(env: Any) -> None:
+    with serving(*MANAGE, env=env()) as server:
+        host, _, port = address(server).rpartition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=10)
+        sockets = set()
+        for _ in range(3):
+            connection.request("GET", "/status.json")
+            assert connection.getresponse().read()
+            sockets.add(connection.sock)
+        assert len(sockets) == 1
+        connection.close()
+
+
+def test_a_reload_keeps_the_management_address(env: Any, tmp_path: Path) -> None:
+    site, path = copy_site(tmp_path), tmp_path / "manage.sock"
+    with serving("--manage", f"unix:{path}", "--workers", "1", env=env(), cwd=site) as server:
+        assert ask(server, "/status.json").json()["generation"] == 1
+        assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0
+        told = run("-m", "django_prodserve", "reload", env=env(), cwd=site)
+        assert told.returncode == 0, told.stderr
+        until(lambda: ask(server, "/status.json").json()["generation"] == 2)
+        assert server.get("/").status == 200
+        assert server.get("/status.json").status == 404
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--manage", "nonsense"), "--manage: 'nonsense' is no address: write HOST:PORT, PORT"),
+        (("--manage", "fd://3"), "--manage: 'fd://3' cannot be passed on"),
+        (
+            ("--manage", ":8000", "--bind", "0.0.0.0:8000"),
+            "--manage 127.0.0.1:8000 is the address of the site",
+        ),
+        (("--manage", "unix:x.sock", "--bind", "unix:./x.sock"), "is the address of the site itself"),
+        (("--manage", "192.0.2.1:9000"), "192.0.2.1:9000 is no address of this machine."),
+    ],
+)
+def test_what_is_wrong_with_it_is_one_line(env: Any, flags: tuple[str, ...], told: str) -> None:
+    ended = run("manage.py", "prodserve", "--bind", "127.0.0.1:0", *flags, env=env())
+    assert ended.returncode != 0
+    assert told in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_taken_management_port_is_told_at_once(env: Any) -> None:
+    with serving(env=env()) as other:
+        ended = run("manage.py", "prodserve", "--bind", "127.0.0.1:0", "--manage", str(other.port), env=env())
+        assert ended.returncode == 1
+        assert f"127.0.0.1:{other.port} is taken" in ended.stderr
+        assert "another port: --manage 9001" in ended.stderr

@@ -1,0 +1,209 @@
+"""The live page in a real browser: under load, a replacement, a reload, and while there is no server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .browsing import DESKTOP, Browser, browsing
+from .managing import MANAGE, address, ask
+from .serving import Server, copy_site, run, serving, until
+
+SMALL = {"width": 375, "height": 812, "deviceScaleFactor": 2, "mobile": True}
+HOSTILE = "/named/<img/src=x/onerror=document.title='owned'><script>document.title='owned'</script>?seconds=5"
+
+# How many values each line of each chart has, and how many pixels of its canvas are painted.
+PAINTED = """
+return CHARTS.map(({title, plot}) => {
+  const {width, height} = plot.ctx.canvas;
+  const pixels = plot.ctx.getImageData(0, 0, width, height).data;
+  let painted = 0;
+  for (let at = 3; at < pixels.length; at += 4) painted += pixels[at] > 0;
+  return {title, painted, values: plot.data.map((line) => line.filter((value) => value !== null).length)};
+});
+"""
+NEGATIVE = "return CHARTS.flatMap(({plot}) => plot.data.flat()).filter((value) => value < 0)"
+# The least contrast (WCAG 2) of a text with what lies behind it, over all elements with a text of their own.
+CONTRAST = """
+const paint = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+const light = (...layers) => {
+  for (const layer of layers) { paint.fillStyle = layer; paint.fillRect(0, 0, 1, 1); }
+  const [r, g, b] = [...paint.getImageData(0, 0, 1, 1).data].slice(0, 3)
+    .map((part) => part / 255)
+    .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const behind = (element) => {
+  for (const layers = []; ; element = element.parentElement) {
+    layers.unshift(getComputedStyle(element).backgroundColor);
+    if (element === document.body) return layers;
+  }
+};
+const own = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+const seen = (element) => own(element) && element.checkVisibility();
+return [...document.body.querySelectorAll("*")].filter(seen).map((each) => {
+  const layers = behind(each);
+  const [low, high] = [light(...layers), light(...layers, getComputedStyle(each).color)].sort();
+  return [(high + 0.05) / (low + 0.05), each.tagName + " " + each.textContent.slice(0, 40)];
+}).sort((a, b) => a[0] - b[0])[0];
+"""
+
+
+@contextlib.contextmanager
+def load(server: Server) -> Iterator[None]:
+    """Ask for pages, good and bad ones, until the block ends."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            for path in ("/", "/slow/?seconds=0.05", "/nowhere/"):
+                with contextlib.suppress(OSError):  # a worker is killed meanwhile
+                    server.get(path)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def text(browser: Browser, selector: str) -> str:
+    return str(browser.script("return document.querySelector(arguments[0])?.textContent ?? ''", selector))
+
+
+def prefer(browser: Browser, scheme: str) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def assert_readable(browser: Browser, name: str) -> None:
+    """Nothing is wider than the window, and no text is faint."""
+    browser.picture(name)
+    assert browser.script("return document.documentElement.scrollWidth - innerWidth") <= 0
+    least, where = browser.script(CONTRAST)
+    assert least >= 4.5, where
+
+
+def test_the_page_during_load_and_a_replacement(env: Any, tmp_path: Path) -> None:
+    flags = (*MANAGE, "--workers", "2", "--threads", "4", "--slow", "1s")
+    with (
+        serving(*flags, env=env()) as server,
+        browsing(f"http://{address(server)}", tmp_path) as browser,
+        load(server),
+    ):
+        browser.open("/")
+        victim = server.workers(2)[0]
+        until(lambda: len(ask(server, "/history.json").json()) > 5)
+        hostile = threading.Thread(target=server.get, args=[HOSTILE])
+        hostile.start()
+        browser.wait(lambda: HOSTILE.partition("?")[0] in text(browser, "#workers"), "the running request")
+        browser.wait(lambda: "in named" in text(browser, "#events"), "the slow request's stack")
+        hostile.join()
+        os.kill(victim, signal.SIGKILL)
+        browser.wait(lambda: f"Worker {victim} was killed" in text(browser, "#verdict .bad"), "the verdict")
+        browser.wait(lambda: f"Worker {victim} was killed" in text(browser, "#events"), "the event")
+        until(lambda: len(server.workers(2)) == 2)
+        browser.wait(lambda: text(browser, "#workers tbody").count("serving") == 2, "the new worker")
+
+        charts = browser.script(PAINTED)
+        assert [chart["title"] for chart in charts] == [
+            "Requests each second",
+            "Latency",
+            "Threads and queue",
+            "Memory",
+        ]
+        for chart in charts:
+            assert all(count > 3 for count in chart["values"]), chart
+            assert chart["painted"] > 1000, chart
+        assert float(text(browser, "#tiles .value").replace(",", "")) > 0
+        assert "Requests/s" in text(browser, "#tiles")
+        assert text(browser, "#main-decisions").count("as stated") >= 2
+
+        assert "owned" not in browser.driver.title
+        assert browser.script("return document.querySelectorAll('main img, main script').length") == 0
+        event = "Request GET " + HOSTILE.partition("?")[0]
+        assert event in text(browser, "#events")
+
+        browser.script("for (const each of document.querySelectorAll('details')) each.open = true")
+        colours = set()
+        for scheme in ("light", "dark"):
+            prefer(browser, scheme)
+            for window, metrics in (("desktop", DESKTOP), ("phone", SMALL)):
+                browser.size(metrics)
+                browser.wait(
+                    lambda: browser.script(
+                        "return CHARTS.every(({plot, place}) => plot.width === place.clientWidth)"
+                    ),
+                    "the charts to fit",
+                )
+                assert_readable(browser, f"{scheme}-{window}")
+            colours.add(browser.style("body", "backgroundColor"))
+        assert len(colours) == 2
+        assert browser.problems() == []
+        assert all(each["url"].startswith(browser.address) for each in browser.requests())
+
+
+def test_the_page_survives_reload_and_restart_and_rests_when_hidden(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    with serving(*MANAGE, env=env(), cwd=site) as server:
+        where = address(server)
+        with browsing(f"http://{where}", tmp_path) as browser:
+            browser.open("/")
+            with load(server):
+                browser.wait(lambda: "Serving normally: " in text(browser, "#verdict"), "the verdict")
+                assert "generation 1" in text(browser, "#server")
+                assert run("-m", "django_prodserve", "reload", env=env(), cwd=site).returncode == 0
+                browser.wait(lambda: "generation 2" in text(browser, "#server"), "the new generation")
+                browser.wait(lambda: "Generation 2 serves" in text(browser, "#events"), "its event")
+                assert "Generation 1 serves" in text(browser, "#events")
+                browser.wait(lambda: "/s" in text(browser, "#verdict .ok"), "rates after the reload")
+                assert browser.script(NEGATIVE) == []
+            assert browser.problems() == []
+
+            asked = (
+                "return performance.getEntriesByType('resource').filter(({name}) => /live/.test(name)).length"
+            )
+            browser.script(VISIBLE, "hidden")
+            browser.script("window.rested = false; setTimeout(() => window.rested = true, 2500)")
+            before = browser.script(asked)
+            browser.wait(lambda: browser.script("return window.rested"), "a rest")
+            assert browser.script(asked) <= before + 1  # one may have been under way
+            browser.script(VISIBLE, "visible")
+            browser.wait(lambda: browser.script(asked) > before + 1, "another question")
+
+            assert server.stop() == 0
+            browser.wait(lambda: "No server answers here since" in text(browser, "#verdict .bad"), "the end")
+            assert "no server" in browser.driver.title
+            browser.picture("gone")
+            with serving("--manage", where, env=env(), cwd=site):
+                browser.wait(lambda: "generation 1" in text(browser, "#server"), "the new server")
+                browser.wait(lambda: "Serving normally" in text(browser, "#verdict .ok"), "its verdict")
+                browser.wait(lambda: "Generation 2" not in text(browser, "#events"), "its own events")
+
+
+VISIBLE = """
+Object.defineProperty(document, "visibilityState", {value: arguments[0], configurable: true});
+document.dispatchEvent(new Event("visibilitychange"));
+"""
+
+
+def test_nothing_of_the_page_may_load_or_be_framed_from_elsewhere(env: Any) -> None:
+    with serving(*MANAGE, env=env()) as server:
+        for path in ("/", "/page.js", "/page.css", "/icon.svg", "/uPlot.iife.min.js", "/uPlot.min.css"):
+            answer = ask(server, path)
+            assert answer.status == 200
+            policy = {*answer.headers["content-security-policy"].split("; ")}
+            assert {"default-src 'none'", "script-src 'self'", "connect-src 'self'"} < policy
+            assert {"frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'"} < policy
+            assert "unsafe" not in answer.headers["content-security-policy"]
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert server.get(path).body != answer.body

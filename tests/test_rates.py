@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from django_prodserve.runtime.events import Event
+from django_prodserve.runtime.findings import BAD, WARN, judge
+from django_prodserve.runtime.history import Sample
+from django_prodserve.runtime.rates import Point, latest, percentile, points
+from django_prodserve.runtime.slot import BOUNDS, BUCKETS
+from django_prodserve.watching import printable, render, sparkline
+
+
+def sample(clock: float, requests: int, *, board: int = 1, bucket: int = 0, **other: Any) -> Sample:
+    """Return a server that has answered so many requests, all of them in one bucket."""
+    counts = tuple(requests if index == bucket else 0 for index in range(BUCKETS))
+    known: dict[str, Any] = {"refused": 0, "cut": 0, "busy": 0, "waiting": 0, "memory": 0, **other}
+    return Sample(
+        time=1000 + clock,
+        clock=clock,
+        board=board,
+        classes=(0, requests, 0, 0, 0),
+        latency=counts,
+        queued=counts,
+        **known,
+    )
+
+
+def test_rates_are_differences_over_the_last_seconds() -> None:
+    samples = [sample(float(second), 10 * second) for second in range(20)]
+    samples += [sample(20.0, 790, refused=30, busy=3, waiting=2, memory=5)]
+    last = latest(samples)
+    assert last == points(samples)[-1]
+    assert last.requests == pytest.approx((790 - 150) / 5)
+    assert last.classes == pytest.approx((0, last.requests, 0, 0, 0))
+    assert last.refused == 6
+    assert (last.busy, last.waiting, last.memory) == (3, 2, 5)
+    assert points(samples)[10].requests == 10
+
+
+def test_a_reload_gives_no_negative_rates() -> None:
+    samples = [sample(float(second), 1000 * second) for second in range(5)]
+    samples += [sample(5.0 + second, 7 * second, board=2) for second in range(3)]
+    rates = [point.requests for point in points(samples)]
+    assert rates[0] is rates[5] is None
+    assert rates[1:5] == [1000] * 4
+    assert rates[6:] == [7, 7]
+
+
+def test_a_count_that_seems_to_shrink_for_an_instant_is_no_negative_rate() -> None:
+    last = latest([sample(1.0, 100), sample(2.0, 90)])
+    assert last.requests == 0
+    assert last.p95 is None
+
+
+def test_one_sample_tells_no_rate() -> None:
+    last = latest([sample(1.0, 100, busy=2)])
+    assert (last.requests, last.p50, last.refused, last.busy) == (None, None, None, 2)
+
+
+@pytest.mark.parametrize(
+    ("buckets", "share", "expected"),
+    [
+        ([0] * BUCKETS, 0.5, None),
+        ([100, *[0] * (BUCKETS - 1)], 0.5, 0.0005),
+        ([50, 50, *[0] * (BUCKETS - 2)], 0.99, 0.001 + 0.0015 * 0.98),
+        ([*[0] * (BUCKETS - 1), 1], 0.5, BOUNDS[-1]),
+        ([99, *[0] * (BUCKETS - 2), 1], 0.99, 0.001),
+    ],
+)
+def test_percentiles_lie_within_their_bucket(
+    buckets: list[int], share: float, expected: float | None
+) -> None:
+    found = percentile(buckets, share)
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+WORKER: dict[str, Any] = {
+    **{"pid": 12, "state": "serving", "threads": 4, "busy": 0, "queue": 0, "oldest": None},
+    **{"connections": 3, "requests": 70, "memory": 2**20, "share": None, "cpu": 1.0, "age": 3.0},
+}
+QUIET = Point(time=1000.0, requests=10.0, classes=(0.0, 10.0, 0.0, 0.0, 0.0), refused=0.0)
+EVIL = "/\x1b[2J<script>"
+
+
+@pytest.mark.parametrize(
+    ("workers", "point", "events", "used", "expected"),
+    [
+        ([WORKER], QUIET, [], 50, []),
+        ([], QUIET, [], 0, [(BAD, "No worker serves")]),
+        ([{**WORKER, "state": "retiring"}], QUIET, [], 0, [(BAD, "No worker serves")]),
+        ([WORKER], replace(QUIET, refused=3.0), [], 0, [(BAD, "3 requests are refused")]),
+        (
+            [{**WORKER, "busy": 4}],
+            replace(QUIET, waiting=2),
+            [],
+            85,
+            [(WARN, "All 4 threads are busy, and 2 wait"), (WARN, "85 B of 100 B")],
+        ),
+        ([WORKER], replace(QUIET, queued95=0.5), [], 95, [(BAD, "95 B of 100 B"), (WARN, "waits 0.5 s or")]),
+        ([WORKER], replace(QUIET, classes=(0, 9, 0, 0, 1.0)), [], 0, [(BAD, "10 % of all responses")]),
+        ([WORKER], replace(QUIET, classes=(0, 9.9, 0, 0, 0.1)), [], 0, [(WARN, "1 % of all responses")]),
+        (
+            [WORKER],
+            QUIET,
+            [
+                Event(900.0, "killed", "old"),
+                Event(990.0, "stuck", "Worker 3 hangs"),
+                Event(998.0, "slow", "x"),
+            ],
+            0,
+            [(BAD, "10 s ago: Worker 3 hangs")],
+        ),
+        (
+            [WORKER],
+            QUIET,
+            [Event(1.0, "throttled", "The CPU quota cuts short 9 %")],
+            0,
+            [(WARN, "quota cuts")],
+        ),
+        (
+            [{**WORKER, "oldest": {"method": "GET", "path": EVIL, "age": 44.2}}],
+            QUIET,
+            [],
+            0,
+            [(WARN, "A request has run for 44 s: GET /\\x1b[2J<script>")],
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_the_worst_first(
+    workers: list[dict[str, Any]],
+    point: Point,
+    events: list[Event],
+    used: int,
+    expected: list[tuple[str, str]],
+) -> None:
+    found = judge(workers, point, events, 1000.0, used, 100)
+    assert [finding.level for finding in found] == [level for level, _ in expected]
+    for finding, (_, text) in zip(found, expected, strict=True):
+        assert text in finding.text
+
+
+def test_a_path_gives_no_orders_to_a_terminal() -> None:
+    assert printable("GET /\x1b]0;owned\x07\u202e\x9b2J\n") == "GET /?]0;owned???2J?"
+
+
+def test_a_screen_is_never_wider_than_its_terminal() -> None:
+    known = {
+        **{"pid": 4711, "bind": ["127.0.0.1:8000"], "generation": 1234, "uptime": 99999.0},
+        **{"rates": vars(replace(QUIET, requests=123456.0)), "findings": [], "restarts": {"stuck": 3}},
+        **{"workers": [{**WORKER, "requests": 123456789}], "memory_limit": None, "events": []},
+        "profile": "io",
+    }
+    lines = render(known, [vars(QUIET)] * 300, "12:00:00", 80, 24)
+    assert max(len(line) for _, line in lines) <= 80
+
+
+def test_a_sparkline_shows_gaps_and_never_hides_a_value() -> None:
+    assert sparkline([None, 0.0, 0.001, 4.0, 8.0]) == "  ▁▄█"
+    assert sparkline([None, 0.0]) == "  "
