@@ -27,6 +27,7 @@ class Sampler:
         self.slot = slot
         self.begun, self.last = 0, 0.0
         self._local = threading.local()
+        self._before = (0, 0.0)
 
     def begin(self, running: int, now: float) -> Token | None:
         """A request starts; ``running`` counts it. Return a token for ``end``, if it is to be measured."""
@@ -44,6 +45,12 @@ class Sampler:
         if spent is not None:
             computed, delayed = (spent[0] - cpu) / 1e9, (spent[1] - delay) / 1e9
             self.slot.sample(row, computed, max(0.0, now - started - computed - delayed), delayed)
+
+    def waits(self) -> float | None:
+        """Return the seconds that a request waited since this was last asked; None if none was measured."""
+        tally = self.slot.tally()
+        (samples, waited), self._before = self._before, (tally.samples, tally.wait_sum)
+        return (tally.wait_sum - waited) / (tally.samples - samples) if tally.samples > samples else None
 
     def _spent(self) -> tuple[int, int] | None:
         """Return the nanoseconds that this thread computed, and those that it was kept from a CPU."""

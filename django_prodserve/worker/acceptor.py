@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import math
+import resource
 import socket
 import struct
 import sys
@@ -33,6 +34,8 @@ MOVE_EVERY = 0.05
 """Seconds from one look whether a kept connection should go to another worker to the next."""
 AT_A_TIME = 16
 """Connections taken before those that are here get their turn."""
+RESERVED = 128
+"""Descriptors that connections leave to the application."""
 MANY = 100_000
 """More than a kernel queues."""
 SHORTAGE = 0.5
@@ -186,3 +189,15 @@ def waited_in_kernel(sock: socket.socket) -> float:
         # tcpi_last_data_recv in linux/tcp.h: milliseconds.
         return float(struct.unpack_from("=I", facts, 52)[0]) / 1000
     return 0.0
+
+
+def descriptors_for(connections: int) -> int:
+    """Let this process open as many files as so many connections need; return how many it can have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + RESERVED
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):  # macOS has another limit beside this one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return connections if soft == resource.RLIM_INFINITY else min(connections, max(16, soft - RESERVED))

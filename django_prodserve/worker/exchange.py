@@ -78,7 +78,7 @@ class Runner:
 
     def __init__(self, worker: Any, streams: Streams, slot: Slot) -> None:
         self._worker, self._wsgi = worker, worker.wsgi
-        self._streams, self._slot, self._sampler = streams, slot, Sampler(slot)
+        self._streams, self._slot, self.sampler = streams, slot, Sampler(slot)
         self._identify = getattr(worker.wsgi, "identity", None) or Identity(lambda peer: False)
         self._before, self._after = _hook(worker, "pre_request"), _hook(worker, "post_request")
 
@@ -91,7 +91,7 @@ class Runner:
         slot, worker = self._slot, self._worker
         environ: dict[str, Any] = {}
         answer = Exchange(connection, request, self._streams, slot, row, must_close=must_close)
-        sampled = self._sampler.begin(running, started)
+        sampled = self.sampler.begin(running, started)
         queued = max(0.0, started - connection.arrived)
         try:
             if self._before:
@@ -115,7 +115,7 @@ class Runner:
         finally:
             now = time.monotonic()
             if sampled:
-                self._sampler.end(row, sampled, now)
+                self.sampler.end(row, sampled, now)
             slot.end(row, now, min(answer.status_code or 500, 599), started, queued, request.method)
             worker.access.note(answer, environ, now - started)
             if self._after:

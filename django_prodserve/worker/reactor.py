@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import resource
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 from ..runtime.board import Board
 from ..runtime.slot import Slot
 from . import limits, replies
-from .acceptor import Acceptor
+from .acceptor import Acceptor, descriptors_for
 from .connection import BODY, HEAD, IDLE, LINGER, OWNED, STREAM, WRITE, ClientGoneError, Connection
 from .crew import Crew
 from .environ import Environs
@@ -37,8 +36,6 @@ from .streams import Streams
 
 CLOSED_AT_ONCE = 32
 """Idle connections that make room for new ones."""
-RESERVED = 128
-"""Descriptors that connections leave to the application."""
 GONE_AFTER = 1.0
 """Seconds in the queue after which it is worth a look whether the client is still there."""
 
@@ -69,7 +66,6 @@ class Reactor:
         self.retiring = False
         self.events = 0
         """Events since the last look."""
-        self.sampled = (0, 0.0)
         self.steps: tuple[Callable[[Connection, float], None], ...] = (
             *(self.receive, self.receive, self.receive),  # IDLE, HEAD, BODY
             *(self.ignore, self.flush, self.ignore, self.drain),  # OWNED, WRITE, STREAM, LINGER
@@ -336,7 +332,7 @@ class Reactor:
     def look(self, now: float) -> None:
         """Once a second: judge how the threads share their work, and end what has taken too long."""
         events, self.events = self.events, 0
-        self.crew.look(events, self.waits())
+        self.crew.look(events, self.runner.sampler.waits())
         self.gate.look(now)
         self.slot.queue = len(self.crew.ready)
         self.probes.look(now)
@@ -348,12 +344,6 @@ class Reactor:
                 self.streams.expire(connection, now)
             elif connection.take():
                 self.expire(connection, now)
-
-    def waits(self) -> float | None:
-        """Return the seconds that a request has waited since the last look, of those that ran alone."""
-        tally = self.slot.tally()
-        (samples, waited), self.sampled = self.sampled, (tally.samples, tally.wait_sum)
-        return (tally.wait_sum - waited) / (tally.samples - samples) if tally.samples > samples else None
 
     def expire(self, connection: Connection, now: float) -> None:
         """Do what is due on a connection that is ours for it."""
@@ -396,15 +386,3 @@ class Reactor:
         for connection in list(self.connections.values()):
             if connection.state == IDLE and connection.due <= before + self.keep_alive:
                 self.close_idle(connection, before)
-
-
-def descriptors_for(connections: int) -> int:
-    """Let this process open as many files as so many connections need; return how many it can have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + RESERVED
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with suppress(OSError, ValueError):  # macOS has another limit beside this one
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return connections if soft == resource.RLIM_INFINITY else min(connections, max(16, soft - RESERVED))
