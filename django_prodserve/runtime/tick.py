@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..footprint import read_memory
-from . import policies
+from . import outlets, policies
 from .board import REASONS
 from .crew import Member
 from .memory import MemoryOf
@@ -57,6 +57,7 @@ class Tick:
                 self.wishes,
                 self.recovered,
                 self.advise,
+                self.tell_lost_lines,
             ):
                 self.safely(step, now)
         self.safely(self.memories, now)
@@ -70,6 +71,11 @@ class Tick:
             if kind not in self.raised:
                 self.raised.add(kind)
                 self.log.exception("Looking after the workers failed in %s; the server goes on.", kind)
+
+    def tell_lost_lines(self, now: float) -> None:
+        """Write what logs did not take before, and tell what they have lost."""
+        for line in outlets.look(now):
+            self.log.error("%s", line)
 
     # Looking.
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 Headers = list[tuple[str, str]]
 
-LENGTH, HOP = 1, 2
+LENGTH, HOP, ID = 1, 2, 3
+MEANT = {"content-length": LENGTH, "x-request-id": ID}
 NAMES_REMEMBERED, VALUES_REMEMBERED, LONGEST_REMEMBERED = 256, 16, 200
 
 
@@ -32,7 +33,7 @@ class Lines:
         self._names: dict[str, dict[str, bytes] | int] = {}
 
     def line(self, name: str, value: str) -> bytes | int:
-        """Return the line as it leaves, or LENGTH or HOP where the name means something to the server."""
+        """Return the line as it leaves, or LENGTH, HOP or ID where the name means something to the server."""
         known = self._names.get(name)
         if type(known) is dict:
             line = known.get(value)
@@ -53,7 +54,7 @@ class Lines:
             raise InvalidResponseHeader(f"{name!r}")  # the value may be secret
         if known is None:
             lower = name.lower()
-            known = LENGTH if lower == "content-length" else HOP if lower in util.hop_headers else {}
+            known = MEANT.get(lower) or (HOP if lower in util.hop_headers else {})
             if len(self._names) < NAMES_REMEMBERED:
                 self._names[name] = known
         if isinstance(known, int):
@@ -105,15 +106,19 @@ class Answer:
     """One response. Who uses it says in ``send`` and ``send_file`` how bytes leave."""
 
     __slots__ = (
-        *("_head", "_lines", "_omits_body", "chunked", "headers", "headers_sent", "must_close", "request"),
-        *("response_length", "sent", "status", "status_code"),
+        *("_head", "_headers", "_lines", "_omits_body", "chunked", "headers_sent", "must_close", "request"),
+        *("request_id", "response_length", "sent", "status", "status_code", "timing"),
     )
 
     def __init__(self, request: Head, *, must_close: bool) -> None:
         self.request, self.must_close = request, must_close
         self.status = ""
         self.status_code = 0
-        self.headers: Headers = []
+        self._headers: Headers = []
+        self.request_id = ""
+        """The id that the client is told; nothing where it is told none, or the project's own."""
+        self.timing: Callable[[], str] | None = None
+        """Says where the time went, where the client is told."""
         self.headers_sent = False
         self.response_length: int | None = None
         self.sent = 0
@@ -139,7 +144,7 @@ class Answer:
             raise AssertionError("Response headers already set!")
         request = self.request
         self._head, code = status_line(request.version, status)
-        self.status, self.status_code, self.headers = status, code, headers
+        self.status, self.status_code, self._headers = status, code, headers
         self.response_length = None
         # RFC 9110: these carry no body, whatever the application yields; 1xx and 204 no length either.
         nothing = code == 204 or code < 200
@@ -153,9 +158,21 @@ class Answer:
             elif line == LENGTH and not nothing:
                 self.response_length = int(value)
                 lines.append(f"{name}: {value.strip()}\r\n".encode("latin-1"))
+            elif line == ID:
+                self.request_id = ""
+                lines.append(f"{name}: {value.strip()}\r\n".encode("latin-1"))
+        if self.request_id:
+            lines.append(b"X-Request-ID: %b\r\n" % self.request_id.encode())
+        if self.timing is not None:
+            lines.append(b"Server-Timing: %b\r\n" % self.timing().encode())
         self._lines = lines
         self.chunked = self.response_length is None and request.version > (1, 0) and not self._omits_body
         return self.write
+
+    @property
+    def headers(self) -> Headers:
+        """The headers with what was added to them, for hooks and formats of the user's."""
+        return [*self._headers, ("X-Request-ID", self.request_id)] if self.request_id else self._headers
 
     @property
     def should_close(self) -> bool:

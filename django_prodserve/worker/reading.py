@@ -86,6 +86,8 @@ class Head(message.Request):  # type: ignore[misc]  # Gunicorn has no types
     """A request whose head is complete. ``length``: of the body, None where it comes in chunks."""
 
     cfg: ParserSettings
+    is_noted = True
+    """The worker writes the access line of what is refused, whatever Gunicorn's ``handle_error`` logs."""
 
     def __init__(self, settings: ParserSettings, data: bytes, peer: Any, number: int) -> None:
         source = Buffered(data)
