@@ -20,6 +20,7 @@ class Redaction:
         self.whole = WHOLE in names
         self.names = names - {WHOLE}
         self.is_on = bool(names)
+        self._hint = re.compile("|".join([*map(re.escape, self.names), "%", r"\+"]), re.IGNORECASE)
 
     def query(self, text: str) -> str:
         """Return a query string without what is to be hidden."""
@@ -27,6 +28,8 @@ class Redaction:
             return text
         if self.whole:
             return HIDDEN
+        if not self._hint.search(text):  # mostly
+            return text
         return "".join(map(self._parameter, re.split("([&;])", text)))
 
     def _parameter(self, text: str) -> str:

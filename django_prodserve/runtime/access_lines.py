@@ -22,6 +22,7 @@ from ..routes import ROUTE
 
 Environ = dict[str, Any]
 
+MOST_KNOWN, LONGEST_KNOWN = 1024, 300
 UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
 
 
@@ -82,38 +83,45 @@ class JSONLines:
     """Lines that are one object each, in ASCII: no byte of a client's can end a field or a line."""
 
     def __init__(self, redaction: Redaction) -> None:
-        self._redaction, self._clock = redaction, Clock(utc)
+        self._redaction = redaction
+        self._clock, self._end = Clock(utc), Clock(lambda second: f', "pid": {os.getpid()}}}')
+        self._known: dict[str | None, str] = {}
+        """Texts that come again and again, as JSON."""
 
     def __call__(self, environ: Environ, status: int, sent: int, seconds: float) -> str:
         """Return the line of one request; absent is null."""
-        get = environ.get
+        get, known, learn = environ.get, self._known.get, self._learn
         path, _, query = get("RAW_URI", "").partition("?")
-        referer = get("HTTP_REFERER")
+        referer, agent, client = get("HTTP_REFERER"), get("HTTP_USER_AGENT"), get("REMOTE_ADDR")
         if self._redaction.is_on:
             query, referer = self._redaction.query(query), referer and self._redaction.url(referer)
+        method, route, name = get("REQUEST_METHOD"), get(ROUTE), get(ID)
         now = time.time()
         return (
-            f'{{"time": "{self._clock(now)}.{int(now % 1 * 1000):03d}Z", "level": "info", '
-            f'"logger": "gunicorn.access", "method": {_json(get("REQUEST_METHOD"))}, "path": {_json(path)}, '
-            f'"query": {_json(query)}, "route": {_route(get(ROUTE))}, "status": {status}, "bytes": {sent}, '
+            f'{{"time": "{self._clock(now)}.{int(now * 1000) % 1000:03d}Z", "level": "info", '
+            f'"logger": "gunicorn.access", "method": {known(method) or learn(method)}, '
+            f'"path": {quoted(path)}, "query": {as_text(query) if query else "null"}, '
+            f'"route": {quoted(route) if route else "null"}, "status": {status}, "bytes": {sent}, '
             f'"duration_ms": {seconds * 1000:.1f}, "queue_ms": {get(QUEUE, 0.0) * 1000:.1f}, '
-            f'"client": {_json(get("REMOTE_ADDR"))}, "request_id": {_json(get(ID))}, '
-            f'"user_agent": {_json(get("HTTP_USER_AGENT"))}, "referer": {_json(referer)}, '
-            f'"pid": {os.getpid()}}}'
+            f'"client": {known(client) or learn(client)}, "request_id": {quoted(name) if name else "null"}, '
+            f'"user_agent": {known(agent) or learn(agent)}, "referer": {known(referer) or learn(referer)}'
+            f"{self._end(now)}"
         )
 
+    def _learn(self, text: str | None) -> str:
+        found = as_text(text) if text else "null"
+        if text is None or len(text) < LONGEST_KNOWN:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[text] = found
+        return found
 
-def _json(text: str | None) -> str:
-    """Write a string of WSGI's, whose characters are bytes, as JSON; nothing is null."""
-    if not text:
-        return "null"
+
+def as_text(text: str) -> str:
+    """Write a string of WSGI's, whose characters are bytes, as JSON."""
     if not text.isascii():
         text = text.encode("latin-1", "backslashreplace").decode("utf-8", "backslashreplace")
     return quoted(text)
-
-
-def _route(name: str | None) -> str:
-    return quoted(name) if name else "null"
 
 
 def _safe(text: str) -> str:

@@ -41,6 +41,7 @@ class Outlet:
         """Why the last attempt failed; nothing where it did not."""
         self._told, self._tell_at = 0, 0.0
         self._own = -1
+        self._socket: socket.socket | None = None
         self._open(descriptor)
         self.forget()
         OUTLETS.add(self)
@@ -48,7 +49,8 @@ class Outlet:
     def _open(self, descriptor: int) -> None:
         kind = os.fstat(descriptor).st_mode
         self._is_file = stat.S_ISREG(kind)
-        self._socket = socket.socket(fileno=os.dup(descriptor)) if stat.S_ISSOCK(kind) else None
+        if stat.S_ISSOCK(kind):
+            self._socket = socket.socket(fileno=os.dup(descriptor))
         self._descriptor, self._asks = descriptor, False
         if not self._is_file and self._socket is None:
             # Others write to the same open pipe and may want to wait: only one of our own is ours to change.
@@ -63,10 +65,20 @@ class Outlet:
     def reopen(self, descriptor: int) -> None:
         """Write elsewhere: a log was rotated."""
         with self._lock:
-            before, self._own = self._own, -1
+            self.close()
             self._open(descriptor)
-            if before >= 0:
-                os.close(before)
+
+    def close(self) -> None:
+        """Give back what was opened here."""
+        before, self._own = self._own, -1
+        if before >= 0:
+            os.close(before)
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def __del__(self) -> None:  # Gunicorn makes new handlers where it reads its configuration anew
+        self.close()
 
     def forget(self) -> None:
         """Keep nothing: a fork must not repeat its parent's lines."""
@@ -95,11 +107,11 @@ class Outlet:
                     data = waiting[0]
                     wrote = self._write(data)
                     self._size -= wrote
+                    self.fault = ""
                     if wrote == len(data):
                         waiting.popleft()
                     else:
                         waiting[0] = data[wrote:]
-                self.fault = ""
             except BlockingIOError:
                 pass
             except OSError as error:
@@ -134,7 +146,7 @@ class Outlet:
     def report(self, now: float) -> str:
         """Return what an operator must know of it, once a minute; mostly nothing."""
         lost = self.lost - self._told
-        if not (lost or self.fault) or now < self._tell_at:
+        if not (lost or (self.fault and self._waiting)) or now < self._tell_at:
             return ""
         self._tell_at, self._told = now + TOLD_EVERY, self.lost
         reason = self.fault or ("nobody reads it" if self._waiting else "it was not read for a while")
