@@ -103,6 +103,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
     def setup(self, cfg: Any) -> None:
         self.redaction = Redaction(_FORM.redact)
         self.choice = Choice(_FORM.sample, _FORM.slow)
+        self._next_look = 0.0
         self._lines = TextLines(self.redaction), JSONLines(self.redaction)
         self.is_plain = cfg.access_log_format == AccessLogFormat.default
         """Whether the lines of the access log are ours, not of a format of the user's."""
@@ -166,7 +167,16 @@ class Logger(glogging.Logger):  # type: ignore[misc]
                 self.access_log.info("%s", self.access_lines()(environ, status, resp.sent or 0, seconds))
             else:
                 glogging.Logger.access(self, resp, req, environ, request_time)
+        self._tell_lost_lines()
         request_id.set("")
+
+    def _tell_lost_lines(self) -> None:
+        """Do what our worker's main thread does: Gunicorn's own have nobody who looks once a second."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + 1.0
+            for line in outlets.look(now):
+                self.error("%s", line)
 
     def atoms(self, *args: Any) -> Any:
         """Return what access lines are made of; on a unix socket the peer has no address."""
