@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .decision import Decision
     from .plan import Plan
 
-_SECONDS = {"timeout", "slow", "max_lifetime", "graceful_timeout", "keep_alive", "wait_for_db"}
+_SECONDS = {"timeout", "slow", "max_lifetime", "graceful_timeout", "keep_alive", "wait_for_db", "log_slow"}
 
 
 def explain(plan: Plan, *, details: bool = False) -> str:
@@ -71,6 +71,8 @@ def show(name: str, value: Any) -> str:
         return format_duration(value)
     if name == "umask":
         return f"{value:04o}"
+    if name == "log_sample":
+        return f"{value * 100:g}%"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):

@@ -19,6 +19,34 @@ class SeenOptions:
         metavar="PATH|-",
         gunicorn="accesslog",
     )
+    log_format: str = option(
+        "auto",
+        parsers.one_of("text", "json", "auto"),
+        "Lines of the server, the access log, Django and the project: text, json, or json off a terminal.",
+        metavar="text|json|auto",
+        why="people read terminals, programs read all else",
+    )
+    log_redact: tuple[str, ...] | None = option(
+        None,
+        parsers.words,
+        "Hide in logs: query (whole query strings), or parameters by name, such as token,password.",
+        metavar="LIST",
+        why="nothing is hidden that nobody has named",
+    )
+    log_sample: float = option(
+        1.0,
+        parsers.share,
+        "Share of requests in the access log, such as 10%; those answered with 5xx always are.",
+        metavar="SHARE",
+        why="every request",
+    )
+    log_slow: float = option(
+        0.0,
+        parsers.duration,
+        "Log only requests this slow or with 5xx (and --log-sample's share of the others); 0 all.",
+        metavar="TIME",
+        why="every request, however quick",
+    )
     log_level: str = option(
         "info",
         parsers.one_of("debug", "info", "warning", "error", "critical"),

@@ -88,6 +88,15 @@ def size(raw: Any) -> int:
     return value
 
 
+def share(raw: Any) -> float:
+    """a share such as 10% or 0.1, above 0 and up to 100%."""
+    text = _text(raw).strip()
+    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 < value <= 1:
+        raise ValueError(raw)
+    return value
+
+
 def cpus(raw: Any) -> float:
     """a number of CPUs above 0, such as 2, 1.5 or 1500m."""
     return units.parse_cpus(_text(raw))

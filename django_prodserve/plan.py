@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .project import Project
     from .staticfiles import StaticChoice
 
+LOGGED_OTHERWISE = {"logconfig", "logconfig_dict", "logconfig_json", "syslog"}
 UNLIMITED_CPUS = 8  # a container without a CPU limit shares its node with others
 
 
@@ -65,6 +66,10 @@ class Plan:
     certfile: Decision[str | None]
     keyfile: Decision[str | None]
     access_log: Decision[str | None]
+    log_format: Decision[str]
+    log_redact: Decision[tuple[str, ...] | None]
+    log_sample: Decision[float]
+    log_slow: Decision[float]
     log_level: Decision[str]
     health: Decision[tuple[str, ...]]
     ready: Decision[tuple[str, ...]]
@@ -291,6 +296,9 @@ def _machine_warnings(machine: Machine, cpus: Decision[float]) -> Iterator[str]:
 
 
 def _project_warnings(project: Project, options: Options) -> Iterator[str]:
+    choosers = [name for name in ("log_sample", "log_slow") if options.source(name)]
+    if choosers and not options.access_log and not LOGGED_OTHERWISE & set(options.gunicorn):
+        yield f"{options.source(choosers[0])} chooses from a log that is not written: add --access-log -"
     if project.gunicorn_conf and options.config is None:
         yield "gunicorn.conf.py lies here but is not used. To use it: --config gunicorn.conf.py"
 

@@ -35,12 +35,11 @@ from .media import Library
 from .pipeline import way_to_load
 from .plan import Plan
 from .prepare import prepare
-from .runtime import hooks, launch
+from .runtime import hooks, launch, logs
 from .runtime.alive import Alive
 from .runtime.arbiter import ProdserveArbiter, given_slots
 from .runtime.generation import Generation, Kept
 from .runtime.headroom import Headroom
-from .runtime.logs import make_visible
 from .runtime.origins import ORIGINS
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
 from .worker import ProdserveWorker
@@ -275,6 +274,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
         self.cfg.set("when_ready", self._when_ready(self.cfg.when_ready))
         given_slots(self.cfg)
+        logs.configure(logs.Form.of(self.plan))
         ProdserveWorker.configure(
             queue_timeout=self.plan.queue_timeout.value,
             max_body=self.plan.max_body.value,
@@ -296,7 +296,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         # Without preload the trial has said already what each worker would repeat.
         application = _load(self.plan, self.static, self.say if self.cfg.preload_app else _silent)
         if self.arbiter is not None:
-            make_visible(self.arbiter.log, settings.LOGGING)
+            logs.make_visible(self.arbiter.log, settings.LOGGING)
         if self.cfg.preload_app:
             self.adopt(_measure(self.plan, application))
         return application

@@ -30,6 +30,7 @@ def surface() -> Iterator[str]:
     yield "exception timeouts.RequestTimeout"
     yield "decorator logs.unlogged"
     yield "filter logs.RequestIDFilter"
+    yield "formatter logs.JSONFormatter"
     yield "context variable logs.request_id"
     yield "option --skip-checks"
     yield from (f"plan.decisions.{name}" for name, _ in plan().decisions())

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import env_file, run_directory
+from .. import env_file, lines, run_directory
 from .child import Child, Orphans, ending, exit_code
 from .notify import Notifier
 
@@ -318,9 +318,7 @@ class Keeper:
 
     def say(self, line: str, level: str = "INFO") -> None:
         """Write one line as the generations do."""
-        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        with contextlib.suppress(OSError):
-            os.write(2, f"{moment} [{os.getpid()}] [{level}] {line}\n".encode(errors="replace"))
+        lines.write_if_read(2, lines.server_line(self.spec["log_format"], 2, level, line))
 
     def _is_done(self) -> bool:
         return bool(self.stop_deadline) and not self._children()

@@ -56,6 +56,7 @@ def behind_keeper(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
         "record": record,
         "notify": notifier.address,
         "watchdog": notifier.watchdog,
+        "log_format": plan.log_format.value,
         "boot_seconds": BOOT + plan.wait_for_db.value + (MIGRATING if plan.migrate.value else 0),
         "pidfile": _write_pidfile(plan),
         "first": None,

@@ -11,15 +11,25 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from gunicorn import glogging
+from gunicorn.config import AccessLogFormat
+from gunicorn.http.wsgi import Response
 from gunicorn.instrument.statsd import Statsd
 
-from ..logs import request_id
+from ..lines import wants_json
+from ..logs import JSONFormatter, request_id
+from ..redaction import Redaction
 from ..routes import UNLOGGED
+from . import outlets
+from .access_lines import Choice, JSONLines, TextLines
+
+if TYPE_CHECKING:
+    from ..plan import Plan
 
 UTC_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -38,49 +48,168 @@ class UTCFormatter(logging.Formatter):
         return super().format(record)
 
 
-class ProjectFormatter(UTCFormatter):
+class _OneLineForHosts(logging.Formatter):
     """For the project's errors. A refused Host is one line: scanners send thousands of them."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802, the name is logging's
         return "" if issubclass(ei[0], DisallowedHost) else super().formatException(ei)
 
 
+class ProjectFormatter(_OneLineForHosts, UTCFormatter):
+    """The same as text."""
+
+
+class ProjectJSONFormatter(_OneLineForHosts, JSONFormatter):
+    """The same as JSON."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How lines look, and what they say. ``format`` is text, json or auto."""
+
+    format: str = "auto"
+    redact: tuple[str, ...] = ()
+    sample: float = 1.0
+    slow: float = 0.0
+
+    @classmethod
+    def of(cls, plan: Plan) -> Form:
+        """Return what a plan says of logs."""
+        return cls(
+            plan.log_format.value, plan.log_redact.value or (), plan.log_sample.value, plan.log_slow.value
+        )
+
+    def is_json(self, handler: logging.Handler) -> bool:
+        """Say whether what this handler writes is JSON; syslog has lines of its own."""
+        stream = getattr(handler, "stream", None)
+        try:
+            return stream is not None and wants_json(self.format, stream.fileno())
+        except (OSError, ValueError):  # a stream that is no file
+            return self.format == "json"
+
+
+_FORM = Form()
+
+
+def configure(form: Form) -> None:
+    """Set what Gunicorn has no settings for, before its logger is made."""
+    global _FORM
+    _FORM = form
+
+
 class Logger(glogging.Logger):  # type: ignore[misc]
     """Gunicorn's logger with its chatter at debug; what operators need is said with ``say``."""
 
     def setup(self, cfg: Any) -> None:
+        self.redaction = Redaction(_FORM.redact)
+        self.choice = Choice(_FORM.sample, _FORM.slow)
+        self._next_look = 0.0
+        self._lines = TextLines(self.redaction), JSONLines(self.redaction)
+        self.is_plain = cfg.access_log_format == AccessLogFormat.default
+        """Whether the lines of the access log are ours, not of a format of the user's."""
         super().setup(cfg)
         self.ours = {each: [*filter(_is_ours, each.handlers)] for each in (self.error_log, self.access_log)}
         for handler in self.ours[self.error_log]:
-            if isinstance(handler, logging.StreamHandler):  # syslog writes the time by itself
-                handler.setFormatter(UTCFormatter())
+            if isinstance(handler, logging.StreamHandler):  # ours; syslog writes the time by itself
+                handler.setFormatter(
+                    JSONFormatter() if getattr(handler, "is_json", False) else UTCFormatter()
+                )
+
+    def _set_handler(self, log: Any, output: Any, fmt: Any, stream: Any = None) -> None:
+        """Let Gunicorn make a handler, and put one in its place that waits for nobody."""
+        super()._set_handler(log, output, fmt, stream)
+        made = self._get_gunicorn_handler(log)
+        if made is None or output is None:
+            return
+        name = "The access log" if log is self.access_log else "The error log"
+        handler: outlets.ConsoleHandler | outlets.FileHandler
+        if isinstance(made, logging.FileHandler):
+            handler = outlets.FileHandler(made.baseFilename, f"{name} {output}")
+        else:
+            handler = outlets.ConsoleHandler(made.stream, f"{name} on {made.stream.name.strip('<>')}")
+        log.removeHandler(made)
+        made.close()
+        handler.setFormatter(fmt)
+        handler.is_json = _FORM.is_json(handler)
+        handler._gunicorn = True  # type: ignore[union-attr]  # its mark
+        log.addHandler(handler)
+
+    def access_lines(self) -> TextLines | JSONLines:
+        """Return what makes lines for who writes the access log now; a project's handler gets text."""
+        return self._lines[any(getattr(each, "is_json", False) for each in self.access_log.handlers)]
 
     def info(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Log at debug: Gunicorn's infos tell what it does, not what anybody must know."""
         self.debug(msg, *args, **kwargs)
+
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log at warning; Gunicorn names what a client sent."""
+        super().warning(self.redaction.prose(msg), *map(self._hidden, args), **kwargs)
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log with the traceback; Gunicorn names the target of the request."""
+        super().exception(msg, *map(self._hidden, args), **kwargs)
+
+    def _hidden(self, value: Any) -> Any:
+        return self.redaction.prose(value) if isinstance(value, str) else value
 
     def say(self, msg: str, *args: Any) -> None:
         """Log at info."""
         self.error_log.info(msg, *args)
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
-        """Log a request as Gunicorn does; nothing is said for its id afterwards."""
-        if UNLOGGED not in environ:
-            super().access(resp, req, environ, request_time)
+        """Log a request if it is to be; nothing is said for its id afterwards."""
+        if isinstance(resp, Response) and getattr(req, "is_noted", False):
+            return  # refused, and the worker has a line for it
+        seconds, status = request_time.total_seconds(), int(str(resp.status).split()[0])
+        if UNLOGGED not in environ and self.choice.keeps(status, seconds):
+            if self.is_plain and self.access_log_enabled:
+                self.access_log.info("%s", self.access_lines()(environ, status, resp.sent or 0, seconds))
+            else:
+                glogging.Logger.access(self, resp, req, environ, request_time)
+        self._tell_lost_lines()
         request_id.set("")
+
+    def _tell_lost_lines(self) -> None:
+        """Do what our worker's main thread does: Gunicorn's own have nobody who looks once a second."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + 1.0
+            for line in outlets.look(now):
+                self.error("%s", line)
 
     def atoms(self, *args: Any) -> Any:
         """Return what access lines are made of; on a unix socket the peer has no address."""
         atoms = super().atoms(*args)
-        return {**atoms, "h": atoms["h"] or "-"}
+        atoms["h"] = atoms["h"] or "-"
+        if self.redaction.is_on:
+            whole = {"r", "f", "{referer}i", "{raw_uri}e", "{http_referer}e"}
+            atoms |= {name: self.redaction.prose(atoms[name]) for name in whole & atoms.keys()}
+            query = {"q", "{query_string}e"}
+            atoms |= {name: self.redaction.query(atoms[name] or "") for name in query & atoms.keys()}
+        return atoms
 
     def now(self) -> str:
         """Return the time for access lines, in UTC."""
         return time.strftime("[%d/%b/%Y:%H:%M:%S +0000]", time.gmtime())
 
 
+class _Counts(Statsd):  # type: ignore[misc]
+    """What Statsd counts of a request, without its line."""
+
+    access_log_enabled = False
+
+    def __init__(self, log: StatsdLogger) -> None:
+        self.__dict__.update(log.__dict__)
+
+
 class StatsdLogger(Logger, Statsd):  # type: ignore[misc]
     """The same where ``statsd_host`` is set: Gunicorn switches to Statsd only from its own logger class."""
+
+    def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
+        """Log a request as all do, and count it also where it is not logged."""
+        super().access(resp, req, environ, request_time)
+        _Counts(self).access(resp, req, environ, request_time)
 
 
 def make_visible(log: Any, logging_setting: Any) -> None:
@@ -93,6 +222,8 @@ def make_visible(log: Any, logging_setting: Any) -> None:
         _keep(log.error_log, log.ours[log.error_log], named)
         _keep(log.access_log, log.ours[log.access_log], named)
     _show_errors()
+    if not isinstance(logging.lastResort, LastResort):
+        logging.lastResort = LastResort()
 
 
 def _keep(logger: logging.Logger, ours: list[logging.Handler], named: dict[str, Any]) -> None:
@@ -121,13 +252,20 @@ def _is_console(handler: logging.Handler) -> bool:
     return isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
 
 
-class ErrorHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not generic before 3.11
+class LastResort(outlets.ConsoleHandler):
+    """Writes what no handler takes to standard error, as Python's own does, in our format."""
+
+    def __init__(self, level: int = logging.WARNING) -> None:
+        super().__init__(sys.stderr, "Standard error")
+        self.setLevel(level)
+        self.setFormatter(ProjectJSONFormatter() if _FORM.is_json(self) else ProjectFormatter())
+
+
+class ErrorHandler(LastResort):
     """Writes an error of Django's to standard error if no handler of the project's shows it."""
 
     def __init__(self) -> None:
-        super().__init__(sys.stderr)
-        self.setLevel(logging.ERROR)
-        self.setFormatter(ProjectFormatter())
+        super().__init__(logging.ERROR)
 
     def filter(self, record: logging.LogRecord) -> Any:
         shown = any(map(_shows_errors, _handlers(logging.getLogger(record.name))))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..footprint import read_memory
-from . import history, policies
+from . import history, outlets, policies
 from .board import REASONS
 from .crew import Member
 from .memory import MemoryOf
@@ -60,6 +60,7 @@ class Tick:
                 self.grow,
                 self.advise,
                 self.remember,
+                self.tell_lost_lines,
             ):
                 self.safely(step, now)
         self.safely(self.memories, now)
@@ -74,6 +75,11 @@ class Tick:
                 self.raised.add(kind)
                 self.log.exception("Looking after the workers failed in %s; the server goes on.", kind)
                 self.arbiter.event("failed", f"Looking after the workers failed in {kind}")
+
+    def tell_lost_lines(self, now: float) -> None:
+        """Write what logs did not take before, and tell what they have lost."""
+        for line in outlets.look(now):
+            self.log.error("%s", line)
 
     # Looking.
 

@@ -6,28 +6,22 @@ second. A format of the user's own, a logger class of theirs or StatsD get every
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
-import re
 import threading
-import time
 from collections import deque
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from gunicorn.config import AccessLogFormat
-
-from ..identity import ID, QUEUE
-from ..routes import ROUTE, UNLOGGED
+from ..routes import UNLOGGED
 from ..runtime.logs import Logger
+from ..runtime.outlets import ConsoleHandler, FileHandler
+from .answer import Answer
 
 if TYPE_CHECKING:
-    from .answer import Answer
+    from .reading import Head
 
 AT_A_TIME = 128
-UNSAFE = re.compile(r'[\x00-\x1f\x7f"\\]')
 
 
 class Access:
@@ -36,42 +30,45 @@ class Access:
     def __init__(self, log: Any, config: Any) -> None:
         self._log = log
         self.is_on = bool(log.access_log_enabled)
-        plain = type(log) is Logger and config.access_log_format == AccessLogFormat.default
+        plain = type(log) is Logger and log.is_plain
         self.is_gunicorns = (self.is_on and not plain) or config.statsd_host is not None
         """Whether Gunicorn's logger writes each line."""
         self._lines: deque[str] = deque()
         self._lock = threading.RLock()  # a signal may come while the main thread writes
-        self._second, self._time = 0, ""
+        if plain:
+            self.settle()
+
+    def settle(self) -> None:
+        """Look who writes the lines, now that LOGGING has been applied in this process."""
+        if type(self._log) is Logger:
+            self._line, self._choice = self._log.access_lines(), self._log.choice
 
     def note(self, answer: Answer, environ: dict[str, Any], seconds: float) -> None:
         """Note one request."""
-        if UNLOGGED in environ:
-            return
         if self.is_gunicorns:
             self._log.access(answer, answer.request, environ, timedelta(seconds=seconds))
-        elif self.is_on and environ:
+        elif self.is_on and environ and UNLOGGED not in environ:
             self.add(environ, answer.status_code, answer.sent, seconds)
 
-    def add(self, environ: dict[str, Any], status: int, sent: int, seconds: float) -> None:
-        """Note one request as a line in Gunicorn's default format, with more behind it."""
-        get = environ.get
-        authorization = get("HTTP_AUTHORIZATION")
-        user = _user(authorization) if authorization else "-"
-        line = (
-            f'{environ["REMOTE_ADDR"] or "-"} - {user} {self._now()} "{environ["REQUEST_METHOD"]} '
-            f'{_safe(environ["RAW_URI"])} {environ["SERVER_PROTOCOL"]}" {status} {sent} '
-            f'"{_safe(get("HTTP_REFERER", "-"))}" "{_safe(get("HTTP_USER_AGENT", "-"))}" '
-            f"{get(ID) or '-'} {get(ROUTE) or '-'} {seconds * 1000:.1f}ms {get(QUEUE, 0.0) * 1000:.1f}ms"
-        )
-        self._lines.append(line)
-        if len(self._lines) >= AT_A_TIME:
-            self.flush()
+    def note_refused(self, head: Head | None, environ: dict[str, Any], reply: bytes, seconds: float) -> None:
+        """Note a request that the server answered by itself; ``head`` is None where none could be read."""
+        status, size = reply[9 : reply.index(b"\r\n")].decode(), len(reply) - reply.index(b"\r\n\r\n") - 4
+        if not self.is_on:
+            return
+        if not self.is_gunicorns:
+            self.add(environ, int(status[:3]), size, seconds)
+        elif head is not None and isinstance(self._log, Logger):
+            answer = Answer(head, must_close=True)
+            answer.status, answer.status_code, answer.sent = status, int(status[:3]), size
+            self._log.access(answer, head, environ, timedelta(seconds=seconds))
 
-    def _now(self) -> str:
-        second = int(time.time())
-        if second != self._second:
-            self._time, self._second = self._log.now(), second
-        return self._time
+    def add(self, environ: dict[str, Any], status: int, sent: int, seconds: float) -> None:
+        """Note one request as a line of ours, if it is to be logged."""
+        choice = self._choice
+        if choice.is_all or choice.keeps(status, seconds):
+            self._lines.append(self._line(environ, status, sent, seconds))
+            if len(self._lines) >= AT_A_TIME:
+                self.flush()
 
     def flush(self) -> None:
         """Write what was noted."""
@@ -82,28 +79,20 @@ class Access:
             with suppress(IndexError):
                 while True:
                     lines.append(self._lines.popleft())
+            if not lines:
+                return
             logger = self._log.access_log
-            if lines and not logger.propagate and all(map(_joins, logger.handlers)):
-                lines = ["\n".join(lines)]  # one write, where that looks the same
-            for line in lines:
-                logger.info("%s", line)
+            if not logger.propagate and not logger.filters and all(map(_joins, logger.handlers)):
+                data = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+                for handler in logger.handlers:
+                    handler.put(data)
+            else:
+                for line in lines:
+                    logger.info("%s", line)
 
 
 def _joins(handler: logging.Handler) -> bool:
     """Say whether a handler writes several lines as if they had come one by one."""
     format_of = getattr(handler.formatter, "_fmt", None)
-    return isinstance(handler, logging.StreamHandler) and format_of == "%(message)s"
-
-
-def _safe(text: str) -> str:
-    """Return text that cannot end its field or its line."""
-    return UNSAFE.sub(lambda found: f"\\x{ord(found[0]):02x}", text) if UNSAFE.search(text) else text
-
-
-def _user(authorization: str) -> str:
-    """Return the name in a Basic Authorization header."""
-    kind, _, credentials = authorization.partition(" ")
-    if kind.lower() == "basic":
-        with suppress(binascii.Error, ValueError):
-            return _safe(base64.b64decode(credentials.strip()).split(b":", 1)[0].decode()) or "-"
-    return "-"
+    ours = isinstance(handler, (ConsoleHandler, FileHandler))
+    return ours and format_of == "%(message)s" and not handler.filters and handler.level <= logging.INFO

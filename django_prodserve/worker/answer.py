@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 Header = tuple[str, str]
 Headers = list[Header]
 
-LENGTH, HOP = -1, -2
+LENGTH, HOP, ID = -1, -2, -3
+MEANT = {"content-length": LENGTH, "x-request-id": ID}
 BLANKS = " \t"
 NAMES_REMEMBERED, VALUES_REMEMBERED, LONGEST_REMEMBERED = 256, 16, 200
 
@@ -44,7 +45,7 @@ class Lines:
             return [None] * len(headers)
 
     def check(self, name: str, value: str) -> bytes | int:
-        """Return the line as it leaves, or LENGTH or HOP where the name means something to the server."""
+        """Return the line as it leaves, or LENGTH, HOP or ID where its name means something to the server."""
         if not isinstance(name, str):
             raise TypeError(f"{name!r} is not a string")
         kind = self._kinds.get(name)
@@ -58,7 +59,7 @@ class Lines:
             raise InvalidResponseHeader(f"{name!r}")  # the value may be secret
         if kind is None:
             lower = name.lower()
-            kind = LENGTH if lower == "content-length" else HOP if lower in util.hop_headers else 0
+            kind = MEANT.get(lower) or (HOP if lower in util.hop_headers else 0)
             if len(self._kinds) < NAMES_REMEMBERED:
                 self._kinds[name] = kind
         if kind < 0:
@@ -110,15 +111,19 @@ class Answer:
     """One response. Who uses it says in ``send`` and ``send_file`` how bytes leave."""
 
     __slots__ = (
-        *("_head", "_lines", "_omits_body", "chunked", "headers", "headers_sent", "must_close", "request"),
-        *("response_length", "sent", "status", "status_code"),
+        *("_head", "_headers", "_lines", "_omits_body", "chunked", "headers_sent", "must_close", "request"),
+        *("request_id", "response_length", "sent", "status", "status_code", "timing"),
     )
 
     def __init__(self, request: Head, *, must_close: bool) -> None:
         self.request, self.must_close = request, must_close
         self.status = ""
         self.status_code = 0
-        self.headers: Headers = []
+        self._headers: Headers = []
+        self.request_id = ""
+        """The id that the client is told; nothing where it is told none, or the project's own."""
+        self.timing: Callable[[], str] | None = None
+        """Says where the time went, where the client is told."""
         self.headers_sent = False
         self.response_length: int | None = None
         self.sent = 0
@@ -144,7 +149,7 @@ class Answer:
             raise AssertionError("Response headers already set!")
         request = self.request
         self._head, code = status_line(request.version, status)
-        self.status, self.status_code, self.headers = status, code, headers
+        self.status, self.status_code, self._headers = status, code, headers
         self.response_length = None
         # RFC 9110: these carry no body, whatever the application yields; 1xx and 204 no length either.
         nothing = code == 204 or code < 200
@@ -157,9 +162,21 @@ class Answer:
             if line == LENGTH and not nothing:
                 self.response_length = int(value)
                 line = f"{name}: {value.strip()}\r\n".encode("latin-1")
+            elif line == ID:
+                self.request_id = ""
+                line = f"{name}: {value.strip()}\r\n".encode("latin-1")
             lines[at] = line if type(line) is bytes else b""
+        if self.request_id:
+            lines.append(b"X-Request-ID: %b\r\n" % self.request_id.encode())
+        if self.timing is not None:
+            lines.append(b"Server-Timing: %b\r\n" % self.timing().encode())
         self.chunked = self.response_length is None and request.version > (1, 0) and not self._omits_body
         return self.write
+
+    @property
+    def headers(self) -> Headers:
+        """The headers with what was added to them, for hooks and formats of the user's."""
+        return [*self._headers, ("X-Request-ID", self.request_id)] if self.request_id else self._headers
 
     @property
     def should_close(self) -> bool:

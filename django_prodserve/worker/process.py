@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from gunicorn.workers.base import Worker
 
 from ..health import HealthLayer
-from ..runtime import orders
+from ..runtime import orders, outlets
 from ..runtime.board import REASONS, Board
 from ..runtime.slot import GO_STUCK, RETIRING, SERVING, Slot
 from ..runtime.watch import Watch
@@ -51,6 +51,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.slot = self._claim()
+        self._reopens = False
 
     @classmethod
     def configure(
@@ -100,6 +101,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.health.readiness.begin()
         self.reactor = Reactor(self, self.sockets, board, self.slot)
         self.watch = Watch(self.slot, timeout=self.request_timeout, slow=self.slow, log=self.log)
+        self.access.settle()
         self.slot.state = SERVING
         self.reactor.acceptor.start()
         self.reactor.crew.start()
@@ -113,6 +115,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
                 self._look(now)
             lazy = self.reactor.crew.lazy
             self._sleep(TICK if lazy else next_look - now)
+            if self._reopens:
+                self._write_logs(now)
             if lazy:
                 self.reactor.crew.tick()
         self._retire()
@@ -128,7 +132,16 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.watch.look(now)
         if not self.slot.wish and self.slot.tally().requests >= self.max_requests:
             self._ask_to_go()
+        self._write_logs(now)
+
+    def _write_logs(self, now: float) -> None:
+        """Write what was noted, and tell what could not be written."""
+        if self._reopens:
+            self._reopens = False
+            self.log.reopen_files()
         self.access.flush()
+        for line in outlets.look(now):
+            self.log.error("%s", line)
 
     def _ask_to_go(self) -> None:
         """Have another worker take over; where nobody listens, Gunicorn starts one when this one is gone."""
@@ -160,6 +173,11 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             self._sleep(0.02)
             now = time.monotonic()
         self.access.flush()
+        outlets.drain()
+
+    def handle_usr1(self, sig: int, frame: Any) -> None:
+        """Have the main loop reopen the logs: it may be writing to one just now."""
+        self._reopens = True
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """End at once; what is noted of requests is written first."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from socket import SHUT_WR, socket
 from typing import Any
 
@@ -55,7 +56,8 @@ class Reactor:
         self.gate = Gate(worker.queue_timeout, self.crew)
         self.streams = Streams(self.poller, slot, config.threads)
         self.runner = Runner(worker, self.streams, slot)
-        self.shortcut = Shortcut(worker)
+        self.desk = replies.Desk(worker)
+        self.shortcut = Shortcut(worker, self.desk)
         self.probes = Probes(worker, board, slot, self.gate)
         page = self.probes.responders().get
         self.environs = {each.fileno(): Environs(config, each.getsockname(), page) for each in listeners}
@@ -183,7 +185,7 @@ class Reactor:
         for refused in self.gate.enter(connection, now):
             self.slot.count_refused()
             keep = not (refused.request is None or refused.request.should_close() or self.retiring)
-            more = self.reply(refused, replies.busy(keep=keep), now, keep=keep)
+            more = self.answer(refused, partial(replies.busy, keep=keep), now, keep=keep)
             if refused is connection:
                 behind = more
             elif more is not None:
@@ -225,6 +227,12 @@ class Reactor:
             connection.out.add(memoryview(data)[sent:])
         return self.conclude(connection, now, keep=keep)
 
+    def answer(
+        self, connection: Connection, make: Callable[[], bytes], now: float, *, keep: bool
+    ) -> bytes | None:
+        """Send an answer of the server's own."""
+        return self.reply(connection, self.desk.answered(connection, make), now, keep=keep)
+
     def conclude(self, connection: Connection, now: float, *, keep: bool) -> bytes | None:
         """Let a complete response leave; return what is behind its request, as ``settle`` does."""
         connection.forget_request()
@@ -254,7 +262,7 @@ class Reactor:
 
     def refuse(self, connection: Connection, error: Exception, now: float) -> None:
         """Answer a request that nobody can take, and close."""
-        self.reply(connection, replies.refusal(self.worker, connection, error), now, keep=False)
+        self.answer(connection, lambda: replies.refusal(self.worker, connection, error), now, keep=False)
 
     def arm(self, connection: Connection, events: int) -> None:
         """Give the connection back to whoever gets its next event."""
@@ -355,7 +363,7 @@ class Reactor:
                 connection.due, connection.moved = now + limits.STALL, 0
                 self.arm(connection, WRITABLE if state == WRITE else READ)
             elif state in (HEAD, BODY):
-                self.reply(connection, replies.timed_out(), now, keep=False)
+                self.answer(connection, replies.timed_out, now, keep=False)
             elif state == IDLE:
                 self.close(connection, now, politely=True)
             else:
@@ -377,7 +385,7 @@ class Reactor:
                 connection = self.crew.ready.popleft()
                 self.slot.count_refused()
                 try:
-                    self.reply(connection, replies.busy(keep=False), now, keep=False)
+                    self.answer(connection, partial(replies.busy, keep=False), now, keep=False)
                 except ClientGoneError:
                     self.drop(connection)
 

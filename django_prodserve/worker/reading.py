@@ -97,6 +97,8 @@ class Head(message.Request):  # type: ignore[misc]  # Gunicorn has no types
     rest = b""
     """What came behind the head."""
     _closes: bool | None = None
+    is_noted = True
+    """The worker writes the access line of what is refused, whatever Gunicorn's ``handle_error`` logs."""
 
     def __init__(self, settings: ParserSettings, data: bytes, peer: Any, number: int) -> None:
         source = Buffered(data)

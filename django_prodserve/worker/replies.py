@@ -1,12 +1,18 @@
-"""Answers that need neither a thread nor Django: refusals.
+"""Answers that need neither a thread nor Django: refusals, with an id and a line in the access log.
 
 Lives in a worker, in the thread that owns the connection.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from gunicorn.http.errors import ConfigurationProblem
+
+from ..identity import ID, Identity, IdentityLayer
+from ..logs import request_id
+from ..proxy import ProxyLayer
 from .answer import DATES
 from .connection import Connection
 from .intake import BodyTooLargeError
@@ -38,6 +44,58 @@ def busy(*, keep: bool) -> bytes:
 def timed_out() -> bytes:
     """Return what is said to a client that has sent half a request and no more."""
     return reply("408 Request Timeout")
+
+
+def stamped(data: bytes, name: str) -> bytes:
+    """Return a complete response with the id of its request."""
+    return data.replace(b"\r\n", b"\r\nX-Request-ID: %b\r\n" % name.encode(), 1) if name else data
+
+
+def body_size(data: bytes) -> int:
+    """Return the size of a complete response's body."""
+    return len(data) - data.index(b"\r\n\r\n") - 4
+
+
+class Desk:
+    """Gives answers of the server's own what every answer has."""
+
+    def __init__(self, worker: Any) -> None:
+        layer = worker.wsgi if isinstance(worker.wsgi, IdentityLayer) else None
+        self._identify = layer.identity if layer is not None else Identity(lambda peer: False)
+        self._tells = layer is not None
+        proxy = worker.wsgi if layer is None else layer.application
+        self._clean = proxy.clean if isinstance(proxy, ProxyLayer) else None
+        self._access = worker.access
+
+    def answered(self, connection: Connection, make: Callable[[], bytes]) -> bytes:
+        """Return the answer that ``make`` makes, with an id; the lines that it logs have it too."""
+        environ = self.environ(connection)
+        name = str(environ[ID])
+        request_id.set(name)
+        try:
+            data = make()
+        finally:
+            request_id.set("")
+        self._access.note_refused(connection.request, environ, data, 0.0)
+        return stamped(data, name if self._tells else "")
+
+    def environ(self, connection: Connection) -> dict[str, Any]:
+        """Return what the log says of a request that Django never sees, as far as there is one."""
+        request, peer = connection.request, connection.peer
+        environ: dict[str, Any] = {"REMOTE_ADDR": peer[0] if isinstance(peer, tuple) else ""}
+        if request is not None:
+            try:
+                environ = connection.environs.make(request, peer, None)
+            except ConfigurationProblem:  # which is why it is refused
+                environ |= {
+                    "REQUEST_METHOD": request.method,
+                    "RAW_URI": request.uri,
+                    "SERVER_PROTOCOL": "HTTP",
+                }
+        self._identify(environ)
+        if self._clean is not None:
+            self._clean(environ)
+        return environ
 
 
 class _Sink:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..identity import ID, IdentityLayer
 from . import limits
 from .answer import DATES
 from .connection import Connection
+from .replies import Desk
 
 if TYPE_CHECKING:
-    from ..proxy import ProxyLayer
     from ..staticfiles.layer import StaticLayer
 
 LONG_WAY = {"RANGE", "IF-RANGE", "IF-NONE-MATCH", "IF-MODIFIED-SINCE", "IF-MATCH", "IF-UNMODIFIED-SINCE"}
@@ -24,8 +25,9 @@ OK = b"HTTP/1.1 200 OK"
 class Shortcut:
     """The static files of one worker."""
 
-    def __init__(self, worker: Any) -> None:
-        proxy, static = _layers(worker.wsgi)
+    def __init__(self, worker: Any, desk: Desk) -> None:
+        self._desk = desk
+        static = _static_layer(worker.wsgi)
         self.files: dict[str, Any] = {}
         """Every file that may go the short way, by its path."""
         if (
@@ -35,7 +37,7 @@ class Shortcut:
             and not worker.access.is_gunicorns
         ):
             self.files = static.files
-        self._proxy, self._static, self._access = proxy, static, worker.access
+        self._static, self._access = static, worker.access
         self._ready: dict[tuple[str, bool], tuple[bytes, bytes]] = {}
         self._kept = 0
         self.retiring = False
@@ -59,9 +61,14 @@ class Shortcut:
         if found is None:
             return None
         keep = not (request.should_close() or self.retiring)
-        if self._access.is_on:
-            self._access.add(self._environ(connection), 200, len(found[1]), 0.0)
-        return b"".join((OK, DATES.tail(), b"keep-alive\r\n" if keep else b"close\r\n", *found)), keep
+        told = self._note(connection, len(found[1])) if self._access.is_on else b""
+        return b"".join((OK, DATES.tail(), b"keep-alive\r\n" if keep else b"close\r\n", told, *found)), keep
+
+    def _note(self, connection: Connection, size: int) -> bytes:
+        """Log a hit; return the line with its id, which without a log would name nothing."""
+        environ = self._desk.environ(connection)
+        self._access.add(environ, 200, size, 0.0)
+        return b"X-Request-ID: %b\r\n" % environ[ID].encode()
 
     def _is_secure(self, connection: Connection) -> bool | None:
         """Say whether the client came by https, where that matters; None where Django redirects."""
@@ -69,16 +76,8 @@ class Shortcut:
         assert static is not None
         if not (static.hsts or static.redirect):
             return False
-        secure = static.security.is_secure(self._environ(connection))
+        secure = static.security.is_secure(self._desk.environ(connection))
         return None if static.redirect and not secure else secure
-
-    def _environ(self, connection: Connection) -> dict[str, Any]:
-        """Return what Django would see of this request."""
-        assert connection.request is not None
-        environ = connection.environs.make(connection.request, connection.peer, None)
-        if self._proxy is not None:
-            self._proxy.clean(environ)
-        return environ
 
     def _response(self, hit: Any, accepted: str, secure: bool) -> tuple[bytes, bytes] | None:
         """Return the rest of the head, and the body; None for what is no small file."""
@@ -108,13 +107,11 @@ class Shortcut:
         return self._ready[path, secure]
 
 
-def _layers(wsgi: Any) -> tuple[ProxyLayer | None, StaticLayer | None]:
-    """Return the layers of ours that the application is wrapped in (application.py)."""
-    from ..identity import IdentityLayer
+def _static_layer(wsgi: Any) -> StaticLayer | None:
+    """Return the layer of static files that the application is wrapped in (application.py)."""
     from ..proxy import ProxyLayer
     from ..staticfiles.layer import StaticLayer
 
     wsgi = wsgi.application if isinstance(wsgi, IdentityLayer) else wsgi
-    proxy = wsgi if isinstance(wsgi, ProxyLayer) else None
-    inner = proxy.application if proxy is not None else wsgi
-    return proxy, inner if isinstance(inner, StaticLayer) else None
+    inner = wsgi.application if isinstance(wsgi, ProxyLayer) else wsgi
+    return inner if isinstance(inner, StaticLayer) else None

@@ -37,6 +37,7 @@ def environment(tmp_path: Path, extra: Mapping[str, str] | None = None, **site: 
         "PYTHONPATH": str(SITE.parent.parent),
         "PYTHONUNBUFFERED": "1",
         "NO_COLOR": "1",
+        "PRODSERVE_LOG_FORMAT": "text",  # a pipe would get JSON
     }
     return environ | dict(extra or {})
 

@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ... import __version__, command_line, control, early, restart, status
+from ... import __version__, command_line, control, early, lines, restart, status
 from ...errors import ProdserveError
 
 
@@ -120,7 +120,8 @@ class Command(BaseCommand):
             server.check(plan, self.say, preflight, check_project)
             self.say("ready to serve")
         else:
-            server.serve(plan, self.say, preflight, check_project, started, kept)
+            say = self.say_json if self.is_read_by_programs(plan.log_format.value) else self.say
+            server.serve(plan, say, preflight, check_project, started, kept)
 
     def check_project(self) -> None:
         """Run Django's system checks; an exception in one of them is told in one message."""
@@ -133,6 +134,20 @@ class Command(BaseCommand):
             raise
         except Exception as error:  # checks import the URLconf and whatever it imports
             raise failure("The project cannot be checked", error) from error
+
+    def is_read_by_programs(self, form: str) -> bool:
+        """Say whether the lines at start are JSON: they are in one log with those of the access log."""
+        try:
+            return lines.wants_json(form, self.stdout.fileno())
+        except (OSError, ValueError, AttributeError):  # no file: call_command captures it
+            return form == "json"
+
+    def say_json(self, line: str) -> None:
+        """Write one line at once, as JSON."""
+        words = line.removeprefix("warning: ")
+        level = "info" if words == line else "warning"
+        self.stdout.write(lines.as_json(time.time(), level, "prodserve", words))
+        self.stdout.flush()
 
     def say(self, line: str) -> None:
         """Write one line at once; containers buffer standard output otherwise."""

@@ -1,0 +1,57 @@
+"""One line of the server's log, as text or as JSON.
+
+Standard library alone, and little of it: the keeper, which has nothing else, writes its lines with it too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from contextlib import suppress
+from json.encoder import encode_basestring_ascii
+from typing import Any
+
+quoted = encode_basestring_ascii
+"""Writes a string as JSON: in ASCII, so that no byte of a client's can end its field or its line."""
+
+
+def wants_json(form: str, descriptor: int) -> bool:
+    """Say whether what is written there is JSON; ``auto`` asks whether a person reads it."""
+    return form == "json" or (form == "auto" and not os.isatty(descriptor))
+
+
+def utc(seconds: float) -> str:
+    """Return a time as RFC 3339 has it, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+def as_json(seconds: float, level: str, logger: str, message: str, **more: Any) -> str:
+    """Return a line as one object: the same fields first in every line."""
+    fields = {
+        "time": f"{utc(seconds)}.{int(seconds % 1 * 1000):03d}Z",
+        "level": level.lower(),
+        "logger": logger,
+        "message": message,
+        **more,
+        "pid": os.getpid(),
+    }
+    return json.dumps(fields)
+
+
+def write_if_read(descriptor: int, line: str) -> None:
+    """Write a line, unless a pipe is full that nobody reads: who supervises must not wait for it."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLOUT)
+    with suppress(OSError):
+        if poller.poll(0):
+            os.write(descriptor, f"{line}\n".encode(errors="replace"))
+
+
+def server_line(form: str, descriptor: int, level: str, message: str) -> str:
+    """Return a line of the server's that goes through no logger."""
+    now = time.time()
+    if wants_json(form, descriptor):
+        return as_json(now, level, "prodserve", message)
+    return f"{utc(now)}Z [{os.getpid()}] [{level}] {message}"

@@ -1,0 +1,50 @@
+"""What a log must not say: query strings, or parameters by name. Pure; standard library alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from urllib.parse import unquote_plus
+
+HIDDEN = "[redacted]"
+WHOLE = "query"
+"""The word for the whole query string."""
+QUERY = re.compile(r"\?[^\s'\"]*")
+
+
+class Redaction:
+    """Hides whole query strings, or the values of some parameters; case does not matter."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        names = {word.lower() for word in words}
+        self.whole = WHOLE in names
+        self.names = names - {WHOLE}
+        self.is_on = bool(names)
+        self._hint = re.compile("|".join([*map(re.escape, self.names), "%", r"\+"]), re.IGNORECASE)
+
+    def query(self, text: str) -> str:
+        """Return a query string without what is to be hidden."""
+        if not text or not self.is_on:
+            return text
+        if self.whole:
+            return HIDDEN
+        if not self._hint.search(text):  # mostly
+            return text
+        return "".join(map(self._parameter, re.split("([&;])", text)))
+
+    def _parameter(self, text: str) -> str:
+        name, equals, _ = text.partition("=")
+        plain = unquote_plus(name) if "%" in name or "+" in name else name
+        return f"{name}={HIDDEN}" if equals and plain.strip().lower() in self.names else text
+
+    def url(self, text: str) -> str:
+        """Return a URL, or the target of a request, the same way; a fragment counts as a query."""
+        if not self.is_on:
+            return text
+        path, mark, fragment = text.partition("#")
+        path, question, query = path.partition("?")
+        return f"{path}{question}{self.query(query)}{mark}{self.query(fragment)}"
+
+    def prose(self, text: str) -> str:
+        """Return a sentence in which there may be a URL."""
+        return QUERY.sub(lambda found: self.url(found[0]), text) if self.is_on else text

@@ -1,0 +1,138 @@
+"""What the access log says of one request, as text or as JSON, and of which ones it says anything.
+
+Lives in every worker, in the thread that ran the request.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import random
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ..identity import ID, QUEUE
+from ..lines import quoted, utc
+from ..redaction import Redaction
+from ..routes import ROUTE
+
+Environ = dict[str, Any]
+
+MOST_KNOWN, LONGEST_KNOWN = 1024, 300
+UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
+
+
+class Choice:
+    """Which requests are logged: those that failed, those that were slow, and a share of the others."""
+
+    def __init__(self, share: float, slow: float) -> None:
+        self.slow = slow or float("inf")
+        self.share = share if share < 1 or not slow else 0.0
+        self.is_all = self.share >= 1
+
+    def keeps(self, status: int, seconds: float) -> bool:
+        """Say whether this request is logged."""
+        return self.is_all or status >= 500 or seconds >= self.slow or random.random() < self.share
+
+
+class Clock:
+    """The time as lines tell it, made once a second."""
+
+    def __init__(self, form: Callable[[int], str]) -> None:
+        self._form, self._second, self._text = form, 0, ""
+
+    def __call__(self, now: float) -> str:
+        second = int(now)
+        if second != self._second:
+            self._text, self._second = self._form(second), second
+        return self._text
+
+
+def _common(second: int) -> str:
+    return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(second))
+
+
+class TextLines:
+    """Lines in Gunicorn's default format, with more behind it."""
+
+    def __init__(self, redaction: Redaction) -> None:
+        self._redaction, self._clock = redaction, Clock(_common)
+
+    def __call__(self, environ: Environ, status: int, sent: int, seconds: float) -> str:
+        """Return the line of one request; without a method it was none."""
+        get = environ.get
+        authorization = get("HTTP_AUTHORIZATION")
+        user = _user(authorization) if authorization else "-"
+        method, target, referer = get("REQUEST_METHOD"), get("RAW_URI", ""), get("HTTP_REFERER", "-")
+        if self._redaction.is_on:
+            target, referer = self._redaction.url(target), self._redaction.url(referer)
+        request = f"{method} {_safe(target)} {environ['SERVER_PROTOCOL']}" if method else "-"
+        waited = get(QUEUE, 0.0) * 1000
+        return (
+            f'{get("REMOTE_ADDR") or "-"} - {user} [{self._clock(time.time())}] "{request}" {status} {sent} '
+            f'"{_safe(referer)}" "{_safe(get("HTTP_USER_AGENT", "-"))}" '
+            f"{get(ID) or '-'} {_safe(get(ROUTE) or '-')} {seconds * 1000:.1f}ms {waited:.1f}ms"
+        )
+
+
+class JSONLines:
+    """Lines that are one object each, in ASCII: no byte of a client's can end a field or a line."""
+
+    def __init__(self, redaction: Redaction) -> None:
+        self._redaction = redaction
+        self._clock, self._end = Clock(utc), Clock(lambda second: f', "pid": {os.getpid()}}}')
+        self._known: dict[str | None, str] = {}
+        """Texts that come again and again, as JSON."""
+
+    def __call__(self, environ: Environ, status: int, sent: int, seconds: float) -> str:
+        """Return the line of one request; absent is null."""
+        get, known, learn = environ.get, self._known.get, self._learn
+        path, _, query = get("RAW_URI", "").partition("?")
+        referer, agent, client = get("HTTP_REFERER"), get("HTTP_USER_AGENT"), get("REMOTE_ADDR")
+        if self._redaction.is_on:
+            query, referer = self._redaction.query(query), referer and self._redaction.url(referer)
+        method, route, name = get("REQUEST_METHOD"), get(ROUTE), get(ID)
+        now = time.time()
+        return (
+            f'{{"time": "{self._clock(now)}.{int(now * 1000) % 1000:03d}Z", "level": "info", '
+            f'"logger": "gunicorn.access", "method": {known(method) or learn(method)}, '
+            f'"path": {quoted(path)}, "query": {as_text(query) if query else "null"}, '
+            f'"route": {quoted(route) if route else "null"}, "status": {status}, "bytes": {sent}, '
+            f'"duration_ms": {seconds * 1000:.1f}, "queue_ms": {get(QUEUE, 0.0) * 1000:.1f}, '
+            f'"client": {known(client) or learn(client)}, "request_id": {quoted(name) if name else "null"}, '
+            f'"user_agent": {known(agent) or learn(agent)}, "referer": {known(referer) or learn(referer)}'
+            f"{self._end(now)}"
+        )
+
+    def _learn(self, text: str | None) -> str:
+        found = as_text(text) if text else "null"
+        if text is None or len(text) < LONGEST_KNOWN:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[text] = found
+        return found
+
+
+def as_text(text: str) -> str:
+    """Write a string of WSGI's, whose characters are bytes, as JSON."""
+    if not text.isascii():
+        text = text.encode("latin-1", "backslashreplace").decode("utf-8", "backslashreplace")
+    return quoted(text)
+
+
+def _safe(text: str) -> str:
+    """Return text that cannot end its field or its line."""
+    return UNSAFE.sub(lambda found: f"\\x{ord(found[0]):02x}", text) if UNSAFE.search(text) else text
+
+
+def _user(authorization: str) -> str:
+    """Return the name in a Basic Authorization header."""
+    kind, _, credentials = authorization.partition(" ")
+    if kind.lower() == "basic":
+        with suppress(binascii.Error, ValueError):
+            return _safe(base64.b64decode(credentials.strip()).split(b":", 1)[0].decode()) or "-"
+    return "-"

@@ -1,0 +1,169 @@
+"""OpenTelemetry and Sentry, started by ``worker_started`` as the README says, report from every worker."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import brotli
+import pytest
+
+from .needs import need_package
+from .serving import PATIENCE, Server, copy_site, serving, until
+
+APPS = """
+
+from django.apps import AppConfig
+
+
+class Telemetry(AppConfig):
+    name = "shop"
+
+    def ready(self):
+        from django_prodserve.signals import worker_started
+
+        worker_started.connect(start)
+
+
+def start(worker, **kwargs):
+    {start}
+"""
+TRACING = """from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider()
+    exporter = OTLPSpanExporter("{collector}/v1/traces")
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=100))
+    trace.set_tracer_provider(provider)"""
+SENTRY = """import sentry_sdk
+
+    sentry_sdk.init(dsn="{dsn}", shutdown_timeout=1)"""
+VIEWS = """
+
+def traced(request):
+    from opentelemetry import trace
+
+    with trace.get_tracer("shop").start_as_current_span(f"view in {os.getpid()}"):
+        return HttpResponse(str(os.getpid()))
+
+
+def fails(request):
+    raise RuntimeError(f"the view broke in {os.getpid()}")
+
+
+urlpatterns += [path("traced/", traced), path("fails/", fails)]
+"""
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes whatever is posted to it."""
+
+    def __init__(self) -> None:
+        self.posted: list[bytes] = []
+        super().__init__(("127.0.0.1", 0), Taking)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.server_address[1]}"
+
+    def said(self, words: str) -> bool:
+        return any(words.encode() in body for body in self.posted)
+
+
+class Taking(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        unpack = {"gzip": gzip.decompress, "br": brotli.decompress}.get(
+            self.headers.get("Content-Encoding", ""), bytes
+        )
+        self.server.posted.append(unpack(body))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(PATIENCE)
+
+
+def a_site(tmp_path: Path, start: str) -> Path:
+    site = copy_site(tmp_path)
+    shop = site / "shop"
+    with (shop / "urls.py").open("a") as urls:
+        urls.write(VIEWS)
+    (shop / "apps.py").write_text(APPS.format(start=start))
+    settings = shop / "settings.py"
+    settings.write_text(settings.read_text() + 'INSTALLED_APPS += ["shop.apps.Telemetry"]\n')
+    return site
+
+
+def through_every_change(server: Server, reaches: Any) -> None:
+    """Let each worker report: the first ones, one that replaces another, those after a reload."""
+    reaches(server.workers(2))
+    os.kill(server.workers(2)[0], signal.SIGKILL)
+    server.wait_for("SIGKILL")
+    reaches(server.workers(2))
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for("Reloaded in ")
+    reaches(server.workers(2))
+
+
+@pytest.mark.parametrize("preload", ["--preload", "--no-preload"])
+def test_spans_arrive_from_every_worker(env: Any, tmp_path: Path, collector: Collector, preload: str) -> None:
+    need_package("opentelemetry")
+    site = a_site(tmp_path, TRACING.format(collector=f"http://{collector.address}"))
+
+    def reach(pids: list[int]) -> None:
+        seen: set[str] = set()
+
+        def everybody() -> bool:
+            seen.add(server.get("/traced/").text)
+            return len(seen) >= 2 and all(collector.said(f"view in {pid}") for pid in seen)
+
+        until(everybody, lambda: f"{seen} {pids} {server.output}")
+
+    with serving("--workers", "2", preload, env=env(), cwd=site) as server:
+        assert "warning: workers" not in server.output
+        through_every_change(server, reach)
+
+
+@pytest.mark.parametrize("place", ["worker_started", "settings"])
+def test_errors_arrive_from_every_worker(env: Any, tmp_path: Path, collector: Collector, place: str) -> None:
+    need_package("sentry_sdk")
+    init = SENTRY.format(dsn=f"http://key@{collector.address}/1")
+    site = a_site(tmp_path, init if place == "worker_started" else "pass")
+    if place == "settings":
+        settings = site / "shop" / "settings.py"
+        settings.write_text(settings.read_text() + init.replace("\n    ", "\n") + "\n")
+
+    def reach(pids: list[int]) -> None:
+        def everybody() -> bool:
+            assert server.get("/fails/").status == 500
+            return sum(collector.said(f"the view broke in {pid}") for pid in server.workers(2)) == 2
+
+        until(everybody, lambda: server.output)
+
+    with serving("--workers", "2", env=env(), cwd=site) as server:
+        through_every_change(server, reach)
+    event = next(body for body in collector.posted if b"the view broke" in body)
+    assert json.loads(event.splitlines()[2])["request"]["url"].endswith("/fails/")
