@@ -112,9 +112,9 @@ class Reactor:
             self.close_idle(connection, now)
 
     def close_idle(self, connection: Connection, now: float) -> None:
-        """Close a connection that looked idle, unless somebody has its next request by now."""
+        """Close a connection that looked idle, unless its next request is here by now."""
         if connection.take():
-            if connection.state == IDLE:
+            if connection.state == IDLE and not connection.holds_unread():
                 self.close(connection, now, politely=True)
             else:
                 self.arm(connection, READ)
@@ -365,7 +365,8 @@ class Reactor:
             elif state in (HEAD, BODY):
                 self.answer(connection, replies.timed_out, now, keep=False)
             elif state == IDLE:
-                self.close(connection, now, politely=True)
+                connection.give()
+                self.close_idle(connection, now)
             else:
                 self.slot.cut += state == WRITE
                 self.drop(connection)

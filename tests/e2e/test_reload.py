@@ -52,12 +52,14 @@ class Load:
     def _ask(self, keep: bool) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         while not self._over.wait(0.005):
+            began = time.monotonic()
             try:
                 connection.request("GET", "/", headers={} if keep else {"Connection": "close"})
                 answer = connection.getresponse()
                 self.answers.append(f"{answer.status} {answer.read().decode()}")
             except (OSError, http.client.HTTPException) as error:
-                self.failures.append(f"{'kept' if keep else 'new'} connection: {error!r}")
+                took = time.monotonic() - began
+                self.failures.append(f"{'kept' if keep else 'new'} connection after {took:.3f} s: {error!r}")
                 connection.close()
         connection.close()
 
@@ -86,11 +88,11 @@ def test_reloads_under_load_lose_nothing_and_serve_the_new_code(env: Any, tmp_pa
                 assert f"generation {number + 2} serves" in ended.stdout
                 assert [server.get("/").text for _ in range(5)] == [new] * 5
                 old = new
-        assert load.failures == []
+        assert load.failures == [], server.output
         assert {answer[:3] for answer in load.answers} == {"200"}
         assert len(load.answers) > 20 * count
         assert server.process.pid == pid
-        assert len(server.workers(2)) == 2
+        until(lambda: len(server.workers(2)) == 2)  # the last of the old ones may be leaving
 
 
 FAULTS = {

@@ -13,13 +13,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import psutil
 import pytest
 
-from .serving import PATIENCE, Server, run, serving, until
+from .serving import PATIENCE, Server, copy_site, run, serving, until
 
 Env = Callable[..., dict[str, str]]
 
@@ -284,6 +284,43 @@ def test_what_is_accepted_is_answered_when_a_worker_ends(env: Env) -> None:
         assert all(result.result(PATIENCE) > 0 for result in results)
         assert server.process.wait(PATIENCE) == 0
         assert failures == []
+
+
+STALL = """
+
+def stall(request):
+    \"\"\"Keep every other thread from running, as a C extension may.\"\"\"
+    import ctypes
+
+    ctypes.PyDLL(None).usleep(2_500_000)
+    return HttpResponse()
+
+
+urlpatterns.append(path("stall/", stall))
+"""
+
+
+def test_a_request_that_is_here_when_its_connection_is_to_be_closed_is_answered(
+    env: Env, tmp_path: Any
+) -> None:
+    """The worker runs again after the deadline of connections whose next request came before it."""
+    site = copy_site(tmp_path)
+    urls = site / "shop" / "urls.py"
+    urls.write_text(urls.read_text() + STALL)
+    flags = ("--workers", "1", "--threads", "2", "--keep-alive", "2")
+    with serving(*flags, env=env(), cwd=site) as server, ExitStack() as stack:
+        clients = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE) for _ in range(20)]
+        for client in clients:
+            stack.callback(client.close)
+            client.request("GET", "/")
+            assert client.getresponse().read() == b"hello"
+        with ThreadPoolExecutor(1) as other:
+            stalled = other.submit(server.get, "/stall/")
+            time.sleep(0.5)  # it stands still by now, or the requests are answered at once
+            for client in clients:
+                client.request("GET", "/")
+            assert [client.getresponse().status for client in clients] == [200] * len(clients)
+            assert stalled.result().status == 200
 
 
 def test_a_worker_that_is_killed_takes_only_its_own_requests_with_it(env: Env) -> None:
