@@ -327,6 +327,12 @@ function where(stack) {
   return `in ${name}, ${file.split("/").slice(-2).join("/")} line ${line}`;
 }
 
+/** Of a stack that has its innermost calls last, these are what is looked for. */
+function showEnd(details, stack) {
+  const place = details.querySelector("pre");
+  if (details.open && !stack.includes("most recent call first")) place.scrollTop = place.scrollHeight;
+}
+
 function showEvents(events) {
   marks = events.filter((each) => !["slow", "timeout", "stacks", "advice"].includes(each.kind));
   const open = new Set([...$("events").querySelectorAll("details[open]")].map((each) => each.dataset.key));
@@ -335,6 +341,7 @@ function showEvents(events) {
     if (event.stack) {
       const key = `${event.time} ${event.text}`;
       const details = make("details", { "data-key": key }, make("summary", {}, where(event.stack)), make("pre", { tabindex: 0 }, event.stack));
+      details.addEventListener("toggle", () => showEnd(details, event.stack));
       details.open = open.has(key);
       body.append(details);
     }
