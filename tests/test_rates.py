@@ -142,6 +142,11 @@ def test_what_is_wrong_is_said_the_worst_first(
         assert text in finding.text
 
 
+def test_a_reload_that_failed_is_told() -> None:
+    (finding,) = judge([WORKER], QUIET, [], 1000.0, 0, 0, "No module\nnamed x")
+    assert finding == (WARN, "The last reload failed, and the code before it serves: No module")
+
+
 def test_a_path_gives_no_orders_to_a_terminal() -> None:
     assert printable("GET /\x1b]0;owned\x07\u202e\x9b2J\n") == "GET /?]0;owned???2J?"
 

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .. import run_directory
 from ..footprint import read_memory
 from . import history
 from .board import Board
@@ -35,6 +36,9 @@ def live(board: Board, now: float, memory: Callable[[Slot], int] | None = None) 
     told, sample = board.read_events(), board.sample(time.time(), now)
     workers = [worker(slot, now, memory) for slot in board.taken()]
     point = latest([*history.read(board.history, last=8), sample])
+    findings = judge(
+        workers, point, told, sample.time, board.memory_used, board.memory_limit, failed_reload(board)
+    )
     return {
         "arbiter": board.pid,
         "uptime": round(now - board.started, 1),
@@ -45,13 +49,17 @@ def live(board: Board, now: float, memory: Callable[[Slot], int] | None = None) 
         "memory_used": board.memory_used or None,
         "accept_queue": board.acceptable,
         "rates": asdict(point),
-        "findings": [
-            finding._asdict()
-            for finding in judge(workers, point, told, sample.time, board.memory_used, board.memory_limit)
-        ],
+        "findings": [finding._asdict() for finding in findings],
         "told": [len(told), told[-1].time if told else 0.0],
         **board.note(),
     }
+
+
+def failed_reload(board: Board) -> str:
+    """Return why the last reload failed; empty where it did not, or where nobody has written it down."""
+    record = run_directory.read(board.path.parent) if board.path else None
+    outcome = (record or {}).get("outcome") or {"ok": True}
+    return "" if outcome["ok"] else str(outcome["reason"])
 
 
 def past(board: Board) -> list[dict[str, Any]]:

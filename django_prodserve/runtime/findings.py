@@ -37,6 +37,7 @@ def judge(
     wall: float,
     used: int,
     limit: int,
+    failed_reload: str = "",
 ) -> list[Finding]:
     """Return what an operator must know, the worst first; nothing where all is well."""
     found = [
@@ -44,6 +45,7 @@ def judge(
         *_of_answers(point),
         *_of_memory(used, limit),
         *_of_events(events, wall),
+        *_of_reload(failed_reload),
     ]
     return sorted(found, key=lambda finding: finding.level != BAD)
 
@@ -82,6 +84,12 @@ def _of_memory(used: int, limit: int) -> Iterator[Finding]:
     if limit and used >= NEARLY * limit:
         level = BAD if used >= FULL * limit else WARN
         yield Finding(level, f"{format_size(used)} of {format_size(limit)} memory are used")
+
+
+def _of_reload(reason: str) -> Iterator[Finding]:
+    if reason:
+        line = reason.strip().partition("\n")[0][:200]
+        yield Finding(WARN, f"The last reload failed, and the code before it serves: {line}")
 
 
 def _of_events(events: Sequence[Event], wall: float) -> Iterator[Finding]:

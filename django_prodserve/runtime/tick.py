@@ -159,7 +159,8 @@ class Tick:
 
     def _say_replaced(self, member: Member, reason: str) -> None:
         self.log.say("Worker %s is replaced: %s.", member.pid, reason)
-        self.arbiter.event(reason, f"Worker {member.pid} is replaced: {reason}")
+        if reason != "stuck":  # the worker has told which request it could not end
+            self.arbiter.event(reason, f"Worker {member.pid} is replaced: {reason}")
 
     def overdue(self, now: float) -> None:
         """Kill workers that were told to go and have not."""

@@ -133,6 +133,7 @@ def test_the_page_during_load_and_a_replacement(env: Any, tmp_path: Path) -> Non
         event = "Request GET " + HOSTILE.partition("?")[0]
         assert event in text(browser, "#events")
 
+        assert "in named, shop/urls.py line " in text(browser, "#events")
         browser.script("for (const each of document.querySelectorAll('details')) each.open = true")
         colours = set()
         for scheme in ("light", "dark"):

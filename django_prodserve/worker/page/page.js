@@ -319,6 +319,20 @@ function showWorkers(live) {
 
 const level = (kind) => (BAD.has(kind) ? "bad" : WARN.has(kind) ? "warn" : kind === "start" || kind === "reload" ? "ok" : "");
 
+/** Return where a stack ends: its innermost call, which Python prints last. */
+function where(stack) {
+  const calls = [...stack.matchAll(/^ {2}File "(.*)", line (\d+), in (.*)$/gm)];
+  if (!calls.length || stack.includes("most recent call first")) return "stack";
+  const [, file, line, name] = calls[calls.length - 1];
+  return `in ${name}, ${file.split("/").slice(-2).join("/")} line ${line}`;
+}
+
+/** Of a stack that has its innermost calls last, these are what is looked for. */
+function showEnd(details, stack) {
+  const place = details.querySelector("pre");
+  if (details.open && !stack.includes("most recent call first")) place.scrollTop = place.scrollHeight;
+}
+
 function showEvents(events) {
   marks = events.filter((each) => !["slow", "timeout", "stacks", "advice"].includes(each.kind));
   const open = new Set([...$("events").querySelectorAll("details[open]")].map((each) => each.dataset.key));
@@ -326,7 +340,8 @@ function showEvents(events) {
     const body = make("div", {}, event.text);
     if (event.stack) {
       const key = `${event.time} ${event.text}`;
-      const details = make("details", { "data-key": key }, make("summary", {}, "stack"), make("pre", { tabindex: 0 }, event.stack));
+      const details = make("details", { "data-key": key }, make("summary", {}, where(event.stack)), make("pre", { tabindex: 0 }, event.stack));
+      details.addEventListener("toggle", () => showEnd(details, event.stack));
       details.open = open.has(key);
       body.append(details);
     }

@@ -1,0 +1,110 @@
+"""What has happened is told by ``status --json`` and the management address, of workers that are gone too."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+from .managing import MANAGE, ask
+from .serving import Server, copy_site, run, serving, until
+
+
+def start(server: Server, path: str) -> None:
+    """Ask for something that may never be answered."""
+
+    def go() -> None:
+        with contextlib.suppress(OSError):  # its worker is killed
+            server.get(path)
+
+    threading.Thread(target=go, daemon=True).start()
+
+
+def told(server: Server) -> dict[str, dict[str, Any]]:
+    """Return the last event of each kind."""
+    return {event["kind"]: event for event in ask(server, "/status.json").json()["events"]}
+
+
+def test_a_stuck_request_and_a_killed_worker_are_told_with_what_they_ran(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    secret = {"GUNICORN": {"raw_env": ["TOKEN=hush-hush"]}}
+    flags = (*MANAGE, "--workers", "2", "--threads", "2", "--slow", "1s", "--timeout", "2s")
+    with serving(*flags, env=env(PRODSERVE=secret), cwd=site) as server:
+        before = server.workers(2)
+        start(server, "/deadlock/")
+        until(lambda: "stuck" in told(server), lambda: str(told(server)))
+        until(lambda: "stacks" in told(server), lambda: str(told(server)))
+        stuck = next(pid for pid in before if f"Worker {pid} " in told(server)["stacks"]["text"])
+        until(lambda: stuck not in server.workers(2))
+        events = told(server)
+        assert "does not end: its worker is replaced" in events["stuck"]["text"]
+        for kind in ("slow", "timeout"):
+            assert "Request GET /deadlock/ [" in events[kind]["text"]
+            assert "with STUCK:" in events[kind]["stack"]
+        assert events["start"]["text"] == "Generation 1 serves with 2 workers"
+        assert "GET /deadlock/" in events["stacks"]["stack"]
+        assert "in deadlock" in events["stacks"]["stack"]
+
+        start(server, "/slow/?seconds=9")
+        busy: list[int] = []
+
+        def runs() -> bool:
+            workers = ask(server, "/live.json").json()["workers"]
+            running = [each for each in workers if (each["oldest"] or {}).get("path") == "/slow/"]
+            busy[:] = [each["pid"] for each in running]
+            return bool(busy)
+
+        until(runs)
+        os.kill(busy[0], signal.SIGKILL)
+        until(lambda: "killed" in told(server), lambda: str(told(server)))
+        killed = told(server)["killed"]
+        assert killed["text"].startswith(f"Worker {busy[0]} was killed with SIGKILL")
+        assert "ended while it ran GET /slow/ [" in killed["stack"]
+
+        shown = run("-m", "django_prodserve", "status", "--json", env=env(), cwd=site).stdout
+        known = json.loads(shown)
+        assert {*events, "killed"} == {event["kind"] for event in known["events"]}
+        assert known["plan"]["decisions"]["workers"] == {
+            "value": "2",
+            "why": "as stated",
+            "source": "--workers",
+        }
+        assert known["memory_limit"] > known["memory_used"] > 2**20
+        assert {finding["level"] for finding in known["findings"]} >= {"bad"}
+        assert "hush-hush" not in shown
+        assert server.stop() == 0
+
+
+def test_recycled_workers_are_told(env: Any) -> None:
+    with serving(
+        *MANAGE, "--workers", "1", "--max-requests", "5", "--max-requests-jitter", "0", env=env()
+    ) as server:
+        (worker,) = server.workers(1)
+        for _ in range(8):
+            assert server.get("/").status == 200
+        text = f"Worker {worker} is replaced: max-requests"
+        until(lambda: told(server).get("max-requests", {}).get("text") == text)
+
+
+def test_a_reload_that_failed_is_told_until_one_succeeds(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    settings = site / "shop" / "settings.py"
+    good = settings.read_text()
+
+    def failures(server: Server) -> list[str]:
+        found = ask(server, "/live.json").json()["findings"]
+        return [each["text"] for each in found if "reload failed" in each["text"]]
+
+    with serving(*MANAGE, "--workers", "1", env=env(), cwd=site) as server:
+        assert failures(server) == []
+        settings.write_text(good + "\nROOT_URLCONF = 'nowhere'\n")
+        assert run("-m", "django_prodserve", "reload", env=env(), cwd=site).returncode == 1
+        (text,) = failures(server)
+        assert text.startswith("The last reload failed, and the code before it serves: ")
+        settings.write_text(good)
+        assert run("-m", "django_prodserve", "reload", env=env(), cwd=site).returncode == 0
+        assert failures(server) == []
