@@ -22,6 +22,7 @@ from django.utils.module_loading import import_string
 from .failures import failure
 from .health import HealthLayer, Paths
 from .identity import Identity, IdentityLayer
+from .logs import request_id
 from .media import media_layer
 from .proxy import ProxyLayer, parse_trust
 from .readiness import Readiness
@@ -97,6 +98,7 @@ def warm_up(application: WSGI, path: str) -> str:
         return _raised(path, error)
     finally:
         got_request_exception.disconnect(note)
+        request_id.set("")  # the arbiter's own lines belong to no request
     if statuses and statuses[0].startswith("5"):
         return errors[0] if errors else f"the warm-up request {path} was answered with {statuses[0]}"
     return ""

@@ -15,9 +15,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from .gunicorn_settings import gunicorn_settings
+from .log_form import LogForm
 from .options import Options, env_name
 from .runtime.hooks import NAMES, OURS
-from .runtime.logs import Form
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -57,7 +57,7 @@ def render_conf(plan: Plan, directory: str, search_path: str) -> str:
             "from django_prodserve.runtime import hooks", "prodserve's own, with the project's beside them"
         ),
         *_line("from django_prodserve.runtime import logs", "prodserve's log lines"),
-        *_line(f"logs.configure(logs.{Form.of(plan)!r})", _why(plan, "log_format")),
+        *_line(f"logs.configure(logs.{LogForm.of(plan)!r})", _why(plan, "log_format")),
         *_origins(plan, directory, {*code.values(), *hooks.values()}),
         "",
         *_line("wsgi_app = 'django_prodserve.wsgi:application'", "proxy trust, static files, Django"),

@@ -31,6 +31,7 @@ from .footprint import Footprint, Reading, after, footprint, measure, read_memor
 from .forked import ChildError, in_child
 from .gunicorn_settings import gunicorn_settings
 from .gunicorn_sources import workers_user
+from .log_form import LogForm
 from .media import Library
 from .pipeline import way_to_load
 from .plan import Plan
@@ -274,7 +275,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
         self.cfg.set("when_ready", self._when_ready(self.cfg.when_ready))
         given_slots(self.cfg)
-        logs.configure(logs.Form.of(self.plan))
+        logs.configure(LogForm.of(self.plan))
         ProdserveWorker.configure(
             queue_timeout=self.plan.queue_timeout.value,
             max_body=self.plan.max_body.value,

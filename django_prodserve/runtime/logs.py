@@ -11,8 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
@@ -22,14 +21,12 @@ from gunicorn.http.wsgi import Response
 from gunicorn.instrument.statsd import Statsd
 
 from ..lines import wants_json
+from ..log_form import LogForm
 from ..logs import JSONFormatter, request_id
 from ..redaction import Redaction
 from ..routes import UNLOGGED
 from . import outlets
 from .access_lines import Choice, JSONLines, TextLines
-
-if TYPE_CHECKING:
-    from ..plan import Plan
 
 UTC_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -63,38 +60,22 @@ class ProjectJSONFormatter(_OneLineForHosts, JSONFormatter):
     """The same as JSON."""
 
 
-@dataclass(frozen=True)
-class Form:
-    """How lines look, and what they say. ``format`` is text, json or auto."""
-
-    format: str = "auto"
-    redact: tuple[str, ...] = ()
-    sample: float = 1.0
-    slow: float = 0.0
-
-    @classmethod
-    def of(cls, plan: Plan) -> Form:
-        """Return what a plan says of logs."""
-        return cls(
-            plan.log_format.value, plan.log_redact.value or (), plan.log_sample.value, plan.log_slow.value
-        )
-
-    def is_json(self, handler: logging.Handler) -> bool:
-        """Say whether what this handler writes is JSON; syslog has lines of its own."""
-        stream = getattr(handler, "stream", None)
-        try:
-            return stream is not None and wants_json(self.format, stream.fileno())
-        except (OSError, ValueError):  # a stream that is no file
-            return self.format == "json"
+_FORM = LogForm()
 
 
-_FORM = Form()
-
-
-def configure(form: Form) -> None:
+def configure(form: LogForm) -> None:
     """Set what Gunicorn has no settings for, before its logger is made."""
     global _FORM
     _FORM = form
+
+
+def _is_json(handler: logging.Handler) -> bool:
+    """Say whether what this handler writes is JSON; syslog has lines of its own."""
+    stream = getattr(handler, "stream", None)
+    try:
+        return stream is not None and wants_json(_FORM.format, stream.fileno())
+    except (OSError, ValueError):  # a stream that is no file
+        return _FORM.format == "json"
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
@@ -130,7 +111,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         log.removeHandler(made)
         made.close()
         handler.setFormatter(fmt)
-        handler.is_json = _FORM.is_json(handler)
+        handler.is_json = _is_json(handler)
         handler._gunicorn = True  # type: ignore[union-attr]  # its mark
         log.addHandler(handler)
 
@@ -258,7 +239,7 @@ class LastResort(outlets.ConsoleHandler):
     def __init__(self, level: int = logging.WARNING) -> None:
         super().__init__(sys.stderr, "Standard error")
         self.setLevel(level)
-        self.setFormatter(ProjectJSONFormatter() if _FORM.is_json(self) else ProjectFormatter())
+        self.setFormatter(ProjectJSONFormatter() if _is_json(self) else ProjectFormatter())
 
 
 class ErrorHandler(LastResort):
