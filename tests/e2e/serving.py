@@ -113,6 +113,12 @@ class Server:
         finally:
             connection.close()
 
+    def answers(self) -> bool:
+        """Say whether it answers now."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.get("/").status == 200
+        return False
+
     def arbiters(self) -> list[int]:
         """Return the arbiters' pids, oldest first: the keeper's children, or the process itself."""
         process = psutil.Process(self.process.pid)

@@ -116,12 +116,6 @@ def test_a_view_that_leaks_is_served_within_the_limit(env: Any, make_group: Call
         server.wait_for("of 1 GiB are used: it must go at once")
 
 
-def answers(server: Server) -> bool:
-    with contextlib.suppress(OSError, http.client.HTTPException):
-        return server.get("/").status == 200
-    return False
-
-
 def test_a_kill_by_the_kernel_is_told_from_others(env: Any, make_group: Callable[..., Path]) -> None:
     memory = make_group("memory", limited_to(256))
     with serving("--workers", "2", env=env(), command=(*inside(memory), *PRODSERVE)) as server:
@@ -129,7 +123,7 @@ def test_a_kill_by_the_kernel_is_told_from_others(env: Any, make_group: Callable
         with contextlib.suppress(OSError, http.client.HTTPException):
             server.get("/leak/?mib=400")
         server.wait_for("was killed by the kernel: the memory limit is reached. Use fewer workers")
-        until(lambda: answers(server))
+        until(server.answers)
 
 
 def test_the_kernel_kills_a_worker_rather_than_the_arbiter(env: Any) -> None:

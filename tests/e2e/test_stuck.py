@@ -73,14 +73,8 @@ def test_all_threads_of_all_workers_stuck(env: Any, path: str) -> None:
         before = {*server.workers(2)}
         with asking(server, path, 12):
             until(lambda: not before & {*server.workers(2)})
-            until(lambda: _answers(server))
+            until(server.answers)
         assert f"in {path.strip('/').replace('-', '_')}" in server.output
-
-
-def _answers(server: Server) -> bool:
-    with contextlib.suppress(*GONE):
-        return server.get("/").status == 200
-    return False
 
 
 def test_a_worker_that_finishes_nothing_while_others_wait_is_replaced_sooner(env: Any) -> None:
@@ -89,7 +83,7 @@ def test_a_worker_that_finishes_nothing_while_others_wait_is_replaced_sooner(env
     with serving(*flags, env=settings) as server:
         with asking(server, "/deadlock/", 4):
             server.wait_for("has no free thread, and")
-            until(lambda: _answers(server))
+            until(server.answers)
         server.wait_for("in deadlock")
 
 

@@ -367,15 +367,8 @@ def test_where_descriptors_run_out_the_server_serves_on(env: Env) -> None:
         crowd = [raw(server) for _ in range(80)]
         for each in crowd:
             each.close()
-        until(lambda: answers(server))
+        until(server.answers)
         assert "Traceback" not in server.output
-
-
-def answers(server: Server) -> bool:
-    try:
-        return server.get("/").status == 200
-    except OSError:
-        return False
 
 
 MANAGE = (
