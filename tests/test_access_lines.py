@@ -12,7 +12,7 @@ import pytest
 from django_prodserve.identity import ID, QUEUE
 from django_prodserve.redaction import Redaction
 from django_prodserve.routes import ROUTE
-from django_prodserve.runtime.access_lines import MOST_KNOWN, Choice, JSONLines, TextLines
+from django_prodserve.runtime.access_lines import MOST_KNOWN, Choice, JSONLines, TextLines, entry
 
 NASTY = (
     *('"', "\\", "\n", "\r", "\x00", "\x1b[31m", "\x7f", "\x85", "\xa0", "\xff", "\xc3\xbc", "\xe2\x80\xa8"),
@@ -46,13 +46,13 @@ def environ(**changes: Any) -> dict[str, Any]:
 
 
 def as_json(*words: str, **changes: Any) -> dict[str, Any]:
-    line = JSONLines(Redaction(words))(environ(**changes), 200, 321, 0.0456)
+    line = JSONLines(Redaction(words))(entry(environ(**changes), 200, 321, 0.0456))
     found: dict[str, Any] = json.loads(line)
     return found
 
 
 def as_text(*words: str, **changes: Any) -> str:
-    return TextLines(Redaction(words))(environ(**changes), 200, 321, 0.0456)
+    return TextLines(Redaction(words))(entry(environ(**changes), 200, 321, 0.0456))
 
 
 def test_json_has_every_field() -> None:
@@ -79,11 +79,11 @@ def test_json_has_every_field() -> None:
 
 def test_what_is_absent_is_null_in_json_and_a_dash_in_text() -> None:
     bare: dict[str, Any] = {"REMOTE_ADDR": ""}
-    found = json.loads(JSONLines(Redaction(()))(bare, 400, 12, 0.0))
+    found = json.loads(JSONLines(Redaction(()))(entry(bare, 400, 12, 0.0)))
     assert [found[name] for name in ("method", "query", "route", "client", "request_id", "user_agent")] == [
         None
     ] * 6
-    line = TextLines(Redaction(()))(bare, 400, 12, 0.0)
+    line = TextLines(Redaction(()))(entry(bare, 400, 12, 0.0))
     assert re.fullmatch(r'- - - \[.*\] "-" 400 12 "-" "-" - - 0.0ms 0.0ms', line), line
 
 
@@ -97,7 +97,7 @@ def test_no_bytes_of_a_clients_end_a_field_or_a_line() -> None:
         asked = environ(
             RAW_URI=f"/{text}", HTTP_USER_AGENT=text, HTTP_REFERER=text, REQUEST_METHOD=text, **{ROUTE: text}
         )
-        line = lines[0](asked, 200, 1, 0.1)
+        line = lines[0](entry(asked, 200, 1, 0.1))
         assert len(line.splitlines()) == 1
         assert line.isascii()
         found = json.loads(line)
@@ -111,7 +111,7 @@ def test_no_bytes_of_a_clients_end_a_field_or_a_line() -> None:
         if text.isascii():
             assert found["user_agent"] == found["referer"] == found["method"] == text
         asked["REQUEST_METHOD"] = "GET"  # the parser takes nothing but words
-        plain = lines[1](asked, 200, 1, 0.1)
+        plain = lines[1](entry(asked, 200, 1, 0.1))
         assert len(plain.encode("utf-8", "backslashreplace").decode().splitlines()) == 1 or "\u2028" in text
         assert plain.count('"') == 6
 
@@ -124,7 +124,7 @@ def test_utf_8_is_read_as_such_and_other_bytes_are_spelt_out() -> None:
 def test_what_is_remembered_is_bounded_and_right() -> None:
     lines = JSONLines(Redaction(()))
     for number in [*range(2 * MOST_KNOWN), *range(100)]:
-        found = json.loads(lines(environ(HTTP_USER_AGENT=f"agent {number}"), 200, 1, 0.1))
+        found = json.loads(lines(entry(environ(HTTP_USER_AGENT=f"agent {number}"), 200, 1, 0.1)))
         assert found["user_agent"] == f"agent {number}"
     assert len(lines._known) <= MOST_KNOWN
 

@@ -26,7 +26,7 @@ from ..logs import JSONFormatter, request_id
 from ..redaction import Redaction
 from ..routes import UNLOGGED
 from . import outlets
-from .access_lines import Choice, JSONLines, TextLines
+from .access_lines import Choice, JSONLines, TextLines, entry
 
 UTC_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -125,7 +125,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
 
     def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Log at warning; Gunicorn names what a client sent."""
-        super().warning(self.redaction.prose(msg), *map(self._hidden, args), **kwargs)
+        super().warning(msg if args else self._hidden(msg), *map(self._hidden, args), **kwargs)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Log with the traceback; Gunicorn names the target of the request."""
@@ -145,7 +145,9 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         seconds, status = request_time.total_seconds(), int(str(resp.status).split()[0])
         if UNLOGGED not in environ and self.choice.keeps(status, seconds):
             if self.is_plain and self.access_log_enabled:
-                self.access_log.info("%s", self.access_lines()(environ, status, resp.sent or 0, seconds))
+                self.access_log.info(
+                    "%s", self.access_lines()(entry(environ, status, resp.sent or 0, seconds))
+                )
             else:
                 glogging.Logger.access(self, resp, req, environ, request_time)
         self._tell_lost_lines()

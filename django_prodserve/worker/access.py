@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..routes import UNLOGGED
+from ..runtime.access_lines import Entry, entry
 from ..runtime.logs import Logger
 from ..runtime.outlets import ConsoleHandler, FileHandler
 from .answer import Answer
@@ -33,7 +34,7 @@ class Access:
         plain = type(log) is Logger and log.is_plain
         self.is_gunicorns = (self.is_on and not plain) or config.statsd_host is not None
         """Whether Gunicorn's logger writes each line."""
-        self._lines: deque[str] = deque()
+        self._entries: deque[Entry] = deque()
         self._lock = threading.RLock()  # a signal may come while the main thread writes
         if plain:
             self.settle()
@@ -66,19 +67,19 @@ class Access:
         """Note one request as a line of ours, if it is to be logged."""
         choice = self._choice
         if choice.is_all or choice.keeps(status, seconds):
-            self._lines.append(self._line(environ, status, sent, seconds))
-            if len(self._lines) >= AT_A_TIME:
+            self._entries.append(entry(environ, status, sent, seconds))
+            if len(self._entries) >= AT_A_TIME:
                 self.flush()
 
     def flush(self) -> None:
         """Write what was noted."""
-        if not self._lines:
+        if not self._entries:
             return
         with self._lock:
-            lines = []
+            lines, line = [], self._line
             with suppress(IndexError):
                 while True:
-                    lines.append(self._lines.popleft())
+                    lines.append(line(self._entries.popleft()))
             if not lines:
                 return
             logger = self._log.access_log
@@ -87,8 +88,8 @@ class Access:
                 for handler in logger.handlers:
                     handler.put(data)
             else:
-                for line in lines:
-                    logger.info("%s", line)
+                for each in lines:
+                    logger.info("%s", each)
 
 
 def _joins(handler: logging.Handler) -> bool:

@@ -258,7 +258,9 @@ def test_hooks_that_raise_are_logged_by_name_and_end_nothing(
     assert marks.count() == {name: count + (name in one_more) for name, count in COUNTS.items()}
     module = "__config__" if way is in_a_file else "shop.hooks"
     logged = Counter(
-        re.findall(rf"\[ERROR\] (?:\[\w+\] )?The hook (\w+) \({module}\.\1\) raised; the server goes", said)
+        re.findall(
+            rf"\[ERROR\] (?:\[\w+\] )?The hook (\w+) \({module}\.\1\) raised; the server goes on", said
+        )
     )
     assert logged == marks.count()
     assert said.count("RuntimeError: the view broke, or rather") == sum(logged.values())
