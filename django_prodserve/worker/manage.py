@@ -17,6 +17,7 @@ from ..runtime import orders
 from ..runtime.board import Board
 from ..runtime.facts import of_board
 from ..runtime.metrics import CONTENT_TYPE, Metrics
+from .environ import Environs
 from .pages import Page, Reply, document, encode, respond, text
 from .poller import Epoll, Poll
 from .probes import Probes
@@ -78,6 +79,10 @@ class Manage:
             self.listener, self.descriptor = None, -1
 
     # Requests.
+
+    def environs(self, config: Any) -> dict[int, Environs]:
+        """Return what makes requests of this address, by listener."""
+        return {} if self.listener is None else {self.descriptor: Environs(config, "", self.responder)}
 
     def responder(self, path: str) -> Callable[[Head, bool], bytes]:
         """Return who answers on this address, whatever the path is."""
