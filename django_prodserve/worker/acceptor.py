@@ -41,6 +41,8 @@ MANY = 100_000
 SHORTAGE = 0.5
 """Seconds until the next try where descriptors are used up."""
 OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+RESERVED = 128
+"""Descriptors that connections leave to the application."""
 GONE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR, errno.EPERM}
 
 Arrived = Callable[[socket.socket, Any, int, float, float], None]

@@ -22,7 +22,6 @@ from . import limits, replies
 from .acceptor import Acceptor, descriptors_for
 from .connection import BODY, HEAD, IDLE, LINGER, OWNED, STREAM, WRITE, ClientGoneError, Connection
 from .crew import Crew
-from .environ import Environs
 from .exchange import Runner
 from .gate import Gate
 from .intake import Intake
@@ -59,11 +58,8 @@ class Reactor:
         self.desk = replies.Desk(worker)
         self.shortcut = Shortcut(worker, self.desk)
         self.probes = Probes(worker, board, slot, self.gate)
-        page = self.probes.responders().get
-        self.environs = {each.fileno(): Environs(config, each.getsockname(), page) for each in listeners}
         self.manage = Manage(worker, board, self.poller, self.probes)
-        if self.manage.listener is not None:
-            self.environs[self.manage.descriptor] = Environs(config, "", self.manage.responder)
+        self.environs = {**self.probes.environs(config, listeners), **self.manage.environs(config)}
         self.keep_alive = float(config.keepalive)
         self.retiring = False
         self.events = 0
