@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
+import signal
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,6 +94,27 @@ def test_a_reload_keeps_the_management_address(env: Any, tmp_path: Path) -> None
         assert server.get("/").status == 200
         assert server.get("/status.json").status == 404
     assert not path.exists()
+
+
+def test_the_management_address_answers_while_the_last_requests_do(env: Any) -> None:
+    with serving(*MANAGE, "--workers", "1", env=env()) as server, ThreadPoolExecutor(1) as client:
+        slow = client.submit(server.get, "/slow/?seconds=4")
+        until(lambda: ask(server, "/status.json").json()["workers"][0]["busy"] == 1)
+        os.kill(server.process.pid, signal.SIGTERM)
+        until(lambda: states(server) == ["retiring"])
+        assert ask(server, "/readyz").text == "draining\n"
+        assert ask(server, "/livez").text == "ok\n"
+        with pytest.raises(ConnectionRefusedError):
+            server.get("/")
+        assert slow.result().status == 200
+        assert server.process.wait(timeout=30) == 0
+
+
+def test_gunicorns_own_workers_say_that_nobody_answers_there(env: Any) -> None:
+    with serving(*MANAGE, "-k", "gthread", "--workers", "1", env=env()) as server:
+        assert "warning: Nobody answers on 127.0.0.1:0 (--manage)" in server.output
+        assert not [line for line in server.lines if line.startswith("manage ")]
+        assert server.get("/").status == 200
 
 
 @pytest.mark.parametrize(
