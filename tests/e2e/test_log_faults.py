@@ -38,7 +38,8 @@ class Piped:
     def ask(self, count: int, path: str = "/", status: int = 200) -> None:
         """Send requests over kept connections, each answered at once."""
         head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {'x' * 150}\r\n\r\n".encode()
-        with socket.create_connection(self.address, PATIENCE) as client:
+        with contextlib.ExitStack() as stack:
+            client = stack.enter_context(socket.create_connection(self.address, PATIENCE))
             for _ in range(count):
                 client.sendall(head)
                 answer = b""
@@ -50,6 +51,8 @@ class Piped:
                 left = length - len(answer.partition(b"\r\n\r\n")[2])
                 while left > 0:
                     left -= len(client.recv(left))
+                if b"\r\nConnection: close\r\n" in answer:  # another worker has less to do
+                    client = stack.enter_context(socket.create_connection(self.address, PATIENCE))
 
     def read(self) -> list[dict[str, Any]]:
         """Return all lines that come until the last writer has gone."""

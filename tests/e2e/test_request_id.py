@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .serving import copy_site, serving
+from .serving import PATIENCE, copy_site, serving
 
 VIEWS = """
 
@@ -27,7 +28,15 @@ def ping(request):
     return HttpResponse("pong")
 
 
-urlpatterns += [path("tell/<int:number>/", tell, name="tell"), path("ping/", ping)]
+def names(request):
+    return HttpResponse("named", headers={"x-request-id": "the-projects-own"})
+
+
+urlpatterns += [
+    path("tell/<int:number>/", tell, name="tell"),
+    path("ping/", ping),
+    path("names/", names),
+]
 """
 OWN = {
     "version": 1,
@@ -62,11 +71,20 @@ def test_everybody_says_the_same_id(env: Any, site: Path, kind: str) -> None:
         assert re.fullmatch("[0-9a-f]{20}", forged.text)
         assert server.stop() == 0
         said = server.output
-    if kind == "prodserve":
-        assert re.search(
-            rf'"GET /tell/7/ HTTP/1.1" 200 20 .* {made.text} tell \d+\.\dms \d+\.\dms$', said, re.M
-        )
-        assert re.search(r'"GET /boom/ HTTP/1.1" 500 .* from-the-proxy shop.urls.boom ', said)
+    assert re.search(rf'"GET /tell/7/ HTTP/1.1" 200 20 .* {made.text} tell \d+\.\dms \d+\.\dms$', said, re.M)
+    assert re.search(r'"GET /boom/ HTTP/1.1" 500 .* from-the-proxy shop.urls.boom ', said)
+
+
+@pytest.mark.parametrize("kind", ["prodserve", "gthread"])
+def test_an_id_that_the_project_gives_is_the_only_one(env: Any, site: Path, kind: str) -> None:
+    with serving("--worker-class", kind, env=env(), cwd=site) as server:
+        for _ in range(2):
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+            connection.request("GET", "/names/")
+            answer = connection.getresponse()
+            assert answer.headers.get_all("X-Request-ID") == ["the-projects-own"]
+            assert answer.read() == b"named"
+            connection.close()
 
 
 def test_djangos_lines_carry_the_id_without_a_logging_setting(env: Any) -> None:
