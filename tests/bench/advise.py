@@ -63,7 +63,7 @@ WORKLOADS = {
     "waits, profile io": Workload(IO, 3, ("--workers", "2"), ("fits",)),
     "computes, profile io": Workload(CPU, 1, ("--workers", "2"), ("profile cpu",)),
     "waits, profile cpu": Workload(IO, 16, ("--workers", "2", "--profile", "cpu"), ("threads", "profile io")),
-    "one GIL": Workload("/work/?compute=8&wait=4", 8, ("--workers", "1", "--threads", "4"), ("gil",)),
+    "one GIL": Workload("/work/?compute=20&wait=4", 8, ("--workers", "1", "--threads", "4"), ("gil",)),
     "quota": Workload(CPU, 8, ("--workers", "2", "--threads", "2"), ("quota",), HALF_A_CPU),
     "database budget": Workload(IO, 16, ("--workers", "2", "--db-connections", "4"), ("db",)),
 }
