@@ -31,7 +31,7 @@ def request(sampler: Sampler, work: object) -> None:
         sampler.end(0, token, time.monotonic())
 
 
-def test_one_request_in_a_millisecond_is_measured(slot: Slot) -> None:
+def test_of_quick_requests_few_are_measured(slot: Slot) -> None:
     sampler = Sampler(slot)
     for number in range(30):
         started = 100.0 + number * EVERY / 8

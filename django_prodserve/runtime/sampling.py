@@ -1,9 +1,9 @@
-"""Measure what requests spend their time on: of one in a millisecond, if it ran alone in its worker.
+"""Measure what requests spend their time on: of one in 5 ms, if it ran alone in its worker.
 
 Lives in a worker, in the threads that run Django. CPU time over wall time of requests that share the GIL says
 nothing (10 to 43 % for a view that only computes); of one that ran alone, without the time that its thread
-was runnable and had no CPU, it is right. About 5 us for a sampled request, which is one in eight of the
-quickest and each of those that take long; Linux alone tells the delay.
+was runnable and had no CPU, it is right. About 5 us for a sampled request, which is one of many of the quickest
+and each of those that take long; Linux alone tells the delay.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from .slot import Slot
 
-EVERY = 0.001
+EVERY = 0.005
 """Seconds between two that are measured, at least."""
 
 Token = tuple[int, int, int, float]

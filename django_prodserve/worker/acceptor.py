@@ -4,7 +4,7 @@ Lives in a worker, in the thread that waits for events. The kernel wakes every w
 One takes it that has a free slot and no more connections than the least loaded of those that have one too;
 the others leave it. What still waits after 3 ms is taken by who has the fewest connections, and after another
 3 ms by anybody, few at first: a worker that gets no CPU for a moment finds its share, and one that never
-answers holds up nobody.
+answers holds up nobody. Who has no free thread leaves it for 50 ms to those who have one.
 
 A kept connection cannot move to another worker. Where more requests wait here than there, and the worker
 there has fewer connections, a client is told to make a new one.
@@ -30,6 +30,8 @@ from .poller import Epoll, Poll
 
 PATIENCE = 0.003
 """Seconds that a connection is left to a less loaded worker: it is awake already."""
+LONGEST_WAIT = 0.05
+"""Seconds that a connection is left to a worker with a free thread by one that has none."""
 MOVE_EVERY = 0.05
 """Seconds from one look whether a kept connection should go to another worker to the next."""
 AT_A_TIME = 16
@@ -68,6 +70,7 @@ class Acceptor:
         self.is_watching = False
         self._move_at = 0.0
         self._left = 0  # how often in a row connections were left to others
+        self._waited = 0.0  # seconds that they were left to somebody with a free thread, of whom we have none
         self._lock = threading.Lock()  # what was accepted is known when drain returns
 
     def start(self) -> None:
@@ -107,7 +110,11 @@ class Acceptor:
             self._leave(now + 10 * PATIENCE)
             return
         if self._left == 0 and not self._is_mine(load):
-            self._left = 1
+            self._left, self._waited = 1, 0.0
+            self._leave(now + PATIENCE)
+            return
+        if self._left and self._waited < LONGEST_WAIT and self._is_full_beside_free(load):
+            self._waited += PATIENCE
             self._leave(now + PATIENCE)
             return
         before = self._slot.connections
@@ -138,6 +145,11 @@ class Acceptor:
             if free:
                 return False
         return all(mine <= connections + 1 for connections, _ in peers)
+
+    def _is_full_beside_free(self, load: int) -> bool:
+        """Say whether a request would wait here and not in another worker."""
+        threads = self._slot.threads
+        return load >= threads and any(busy < threads for _, busy in self._board.peers(self._slot))
 
     def _take(self, descriptor: int, most: int, now: float, arrived: Arrived) -> bool:
         """Take up to so many; say whether some may be left."""
