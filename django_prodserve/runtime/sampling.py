@@ -2,8 +2,8 @@
 
 Lives in a worker, in the threads that run Django. CPU time over wall time of requests that share the GIL says
 nothing (10 to 43 % for a view that only computes); of one that ran alone, without the time that its thread
-was runnable and had no CPU, it is right. About 5 us for a sampled request, which is one of many of the quickest
-and each of those that take long; Linux alone tells the delay.
+was runnable and had no CPU, it is right. About 5 us for a sampled request: one of many of the quickest, and
+each of those that take long. Linux alone tells the delay.
 """
 
 from __future__ import annotations
