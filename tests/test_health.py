@@ -13,6 +13,7 @@ from django.http import HttpResponse
 from django.test import override_settings
 from django.urls import include, path, re_path
 
+from django_prodserve.application import warm_up
 from django_prodserve.errors import ProdserveError
 from django_prodserve.health import HealthLayer, Paths, is_owned
 from django_prodserve.readiness import BUDGET, Check, Readiness, find
@@ -94,6 +95,13 @@ def test_the_layer_answers_the_probes_and_leaves_the_rest() -> None:
     assert Asked(layer, "/readyz").body == "site"
     assert Asked(layer, "/livez/").body == "site"
     assert Asked(HealthLayer(site), "/livez").body == "site"
+
+
+def test_a_warm_up_is_not_answered_by_a_probe() -> None:
+    def broken(environ: Any, start_response: Any) -> list[bytes]:
+        raise RuntimeError("the site was asked")
+
+    assert "the site was asked" in warm_up(HealthLayer(broken, Paths(STATED)), "/livez")
 
 
 def raises() -> None:

@@ -33,7 +33,7 @@ _FIRST = {method: number * CLASSES for number, method in enumerate(METHODS)}
 
 # Everything is a cell of eight bytes: first the head of a slot...
 _PID, _GENERATION, _STATE, _THREADS, _STARTED, _HEARTBEAT = range(6)
-_WISH, _ORDER, _DEADLINE, _MEMORY, _CPU, _REFUSED, _CUT, _OVERLOADED = range(6, 14)
+_WISH, _ORDER, _DEADLINE, _MEMORY, _CPU, _REFUSED, _CUT, _SATURATED = range(6, 14)
 HEAD = 16
 # ...then a row for each thread: what it runs, what it has counted, and the request's text.
 _START, _PROGRESS, _LAST_END, _IDENT, _NATIVE_ID, _LENGTH = range(6)
@@ -172,8 +172,8 @@ class Slot:
     """The arbiter's: CPU seconds of the worker's process."""
     refused = _Whole(_REFUSED)
     cut = _Whole(_CUT)
-    overloaded = _Whole(_OVERLOADED)
-    """Whether the worker refuses requests, 0 or 1."""
+    saturated = _Whole(_SATURATED)
+    """Whether a request that comes to the worker waits long or is refused, 0 or 1, as of this second."""
     connections = _Load(CONNECTIONS)
     work = _Load(LOAD)
     """How many of its threads are spoken for; all of them where a request would have to wait."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import math
+import resource
 import socket
 import struct
 import sys
@@ -33,6 +34,8 @@ MANY = 100_000
 SHORTAGE = 0.5
 """Seconds until the next try where descriptors are used up."""
 OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+RESERVED = 128
+"""Descriptors that connections leave to the application."""
 GONE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR, errno.EPERM}
 
 Arrived = Callable[[socket.socket, Any, int, float, float], None]
@@ -169,3 +172,15 @@ def waited_in_kernel(sock: socket.socket) -> float:
         # tcpi_last_data_recv in linux/tcp.h: milliseconds.
         return float(struct.unpack_from("=I", facts, 52)[0]) / 1000
     return 0.0
+
+
+def descriptors_for(connections: int) -> int:
+    """Let this process open as many files as so many connections need; return how many it can have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + RESERVED
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):  # macOS has another limit beside this one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return connections if soft == resource.RLIM_INFINITY else min(connections, max(16, soft - RESERVED))

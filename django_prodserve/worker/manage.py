@@ -18,6 +18,7 @@ from ..runtime.board import Board
 from ..runtime.facts import live, of_board, past
 from ..runtime.metrics import CONTENT_TYPE, Metrics
 from . import page
+from .environ import Environs
 from .pages import Page, Reply, document, encode, respond, text
 from .poller import Epoll, Poll
 from .probes import Probes
@@ -82,6 +83,10 @@ class Manage:
             self.listener, self.descriptor = None, -1
 
     # Requests.
+
+    def environs(self, config: Any) -> dict[int, Environs]:
+        """Return what makes requests of this address, by listener."""
+        return {} if self.listener is None else {self.descriptor: Environs(config, "", self.responder)}
 
     def responder(self, path: str) -> Callable[[Head, bool], bytes]:
         """Return who answers on this address, whatever the path is."""

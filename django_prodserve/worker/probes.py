@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from ..health import HealthLayer
 from ..runtime import orders
 from ..runtime.board import Board
 from ..runtime.slot import SERVING, Slot
+from .environ import Environs
 from .pages import Page, Reply, Responder, respond, text
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 LONG = 10.0
 """Seconds for which all workers must be saturated until the server is not ready for more."""
+WAIT = 1.0
+"""Seconds for which requests must wait in a worker that is saturated. Full threads alone are none: a server
+that is well used has them all the time."""
 
 
 class Probes:
@@ -36,15 +41,18 @@ class Probes:
         self.pages: dict[str, Page] = {live: self.live, ready: self.ready}
         """Both probes, for the management address."""
 
-    def responders(self) -> dict[str, Responder]:
-        """Return who answers the probes among the site's own paths."""
-        return {path: partial(respond, self.pages[path]) for path in self._layer.paths.ours}
+    def environs(self, config: Any, listeners: Sequence[Any]) -> dict[int, Environs]:
+        """Return what makes requests of the site's, where the probes are answered, by listener."""
+        ours: dict[str, Responder] = {
+            path: partial(respond, self.pages[path]) for path in self._layer.paths.ours
+        }
+        return {each.fileno(): Environs(config, each.getsockname(), ours.get) for each in listeners}
 
     def look(self, now: float) -> None:
         """Once a second: say whether this worker is saturated, and note since when all are."""
-        self._slot.overloaded = self._gate.overload.is_on
+        self._slot.saturated = self._gate.overload.is_on or self._gate.wait(now) > WAIT
         serving = [slot for slot in self._board.slots if slot.state == SERVING]
-        if serving and all(map(is_saturated, serving)):
+        if serving and all(slot.saturated for slot in serving):
             self._saturated_since = min(self._saturated_since, now)
         else:
             self._saturated_since = math.inf
@@ -67,8 +75,3 @@ class Probes:
         if now - self._saturated_since >= LONG:
             reasons.append("saturated")
         return [*reasons, *self._layer.readiness.failing()]
-
-
-def is_saturated(slot: Slot) -> bool:
-    """Say whether a request that comes to this worker has to wait, or is refused."""
-    return bool(slot.overloaded) or (slot.busy >= slot.threads and slot.queue > 0)

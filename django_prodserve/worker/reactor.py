@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import resource
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,10 +18,9 @@ from typing import Any
 from ..runtime.board import Board
 from ..runtime.slot import Slot
 from . import limits, replies
-from .acceptor import Acceptor
+from .acceptor import Acceptor, descriptors_for
 from .connection import BODY, HEAD, IDLE, LINGER, OWNED, STREAM, WRITE, ClientGoneError, Connection
 from .crew import Crew
-from .environ import Environs
 from .exchange import Runner
 from .gate import Gate
 from .intake import Intake
@@ -37,8 +35,6 @@ from .streams import Streams
 
 CLOSED_AT_ONCE = 32
 """Idle connections that make room for new ones."""
-RESERVED = 128
-"""Descriptors that connections leave to the application."""
 GONE_AFTER = 1.0
 """Seconds in the queue after which it is worth a look whether the client is still there."""
 
@@ -60,11 +56,8 @@ class Reactor:
         self.runner = Runner(worker, self.streams, slot)
         self.shortcut = Shortcut(worker)
         self.probes = Probes(worker, board, slot, self.gate)
-        page = self.probes.responders().get
-        self.environs = {each.fileno(): Environs(config, each.getsockname(), page) for each in listeners}
         self.manage = Manage(worker, board, self.poller, self.probes)
-        if self.manage.listener is not None:
-            self.environs[self.manage.descriptor] = Environs(config, "", self.manage.responder)
+        self.environs = {**self.probes.environs(config, listeners), **self.manage.environs(config)}
         self.keep_alive = float(config.keepalive)
         self.retiring = False
         self.events = 0
@@ -378,15 +371,3 @@ class Reactor:
         for connection in list(self.connections.values()):
             if connection.state == IDLE and connection.due <= before + self.keep_alive:
                 self.close_idle(connection, before)
-
-
-def descriptors_for(connections: int) -> int:
-    """Let this process open as many files as so many connections need; return how many it can have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + RESERVED
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with suppress(OSError, ValueError):  # macOS has another limit beside this one
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return connections if soft == resource.RLIM_INFINITY else min(connections, max(16, soft - RESERVED))

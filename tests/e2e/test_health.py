@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from .managing import MANAGE, ask
+from .postgres import cluster
 from .serving import Response, Server, copy_site, run, serving, until
 
 ONE = ("--workers", "1", "--threads", "2", "--graceful-timeout", "1s")
@@ -122,6 +124,20 @@ def test_the_database_is_asked_where_the_project_says_so(env: Any, tmp_path: Pat
         until(lambda: probe(server).status == 200)
         server.wait_for("The check database raised FileNotFoundError")
         server.wait_for("The check database passes again.")
+
+
+def test_a_database_server_that_is_away_is_told_and_comes_back(env: Any) -> None:
+    with cluster() as postgres, contextlib.ExitStack() as runs:
+        runs.enter_context(postgres.running())
+        databases = {"default": postgres.settings("postgres", OPTIONS={"pool": True})}
+        environ = env(DATABASES=databases, PRODSERVE={"READY": ["database"]})
+        with serving(*ONE, "--skip-checks", env=environ) as server:
+            assert probe(server).status == 200
+            runs.close()
+            until(lambda: probe(server).text == "database\n")
+            assert probe(server, "/livez").status == 200
+            with postgres.running():
+                until(lambda: probe(server).status == 200)
 
 
 def test_checks_of_the_project(env: Any, tmp_path: Path) -> None:

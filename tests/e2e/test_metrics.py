@@ -77,7 +77,7 @@ def test_the_sums_are_what_the_clients_counted_across_replacements(env: Any) -> 
                 each.result()
         counted = sum((load.counted for load in loads), Counter())
         assert seen > 3
-        until(lambda: total(scrape(server), "prodserve_workers_ended_total", reason="max-requests") >= 2)
+        until(lambda: total(scrape(server), "prodserve_workers_ended_total", reason="max-requests") >= 1)
         samples = scrape(server)
         for (kind, code), count in counted.items():
             if kind != "static":
