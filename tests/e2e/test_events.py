@@ -32,8 +32,8 @@ def told(server: Server) -> dict[str, dict[str, Any]]:
 def test_a_stuck_request_and_a_killed_worker_are_told_with_what_they_ran(env: Any, tmp_path: Path) -> None:
     site = copy_site(tmp_path)
     secret = {"GUNICORN": {"raw_env": ["TOKEN=hush-hush"]}}
-    flags = (*MANAGE, "--workers", "2", "--threads", "2", "--slow", "1s", "--timeout", "2s", *SOON)
-    with serving(*flags, env=env(PRODSERVE=secret), cwd=site) as server:
+    flags = (*MANAGE, "--workers", "2", "--threads", "2", "--slow", "1s", "--timeout", "2s")
+    with serving(*flags, "--graceful-timeout", "3s", env=env(PRODSERVE=secret), cwd=site) as server:
         before = server.workers(2)
         start(server, "/deadlock/")
         until(lambda: "stuck" in told(server), lambda: str(told(server)))
