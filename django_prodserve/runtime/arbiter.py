@@ -100,12 +100,10 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         """Leave on the board what has happened."""
         self.board.tell(Event(time.time(), kind, text, stack))
 
-    def _look_for_answers(self) -> None:
-        super()._look_for_answers()
-        if self.answering:
-            self.tick.safely(self.take_over)
-
     def take_over(self) -> None:
+        self.tick.safely(self._go_on)
+
+    def _go_on(self) -> None:
         """Go on with what the generation before has seen, and say that this one serves."""
         before = last_board(self.board_path.parent, self.number) if self.board_path else None
         if before is not None:

@@ -79,12 +79,16 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def _look_for_answers(self) -> None:
         if len(self.WORKERS) >= self.num_workers and all(map(_has_answered, self.WORKERS.values())):
             self.answering = True
+            self.take_over()  # before the generation that serves now is told to go
             if self.generation.beside:
                 self._be_worth_as_much()
             self.generation.ready(self.app.facts())
         elif self.generation.number > 1 and self._stats["workers_spawned"] - self.num_workers >= DEATHS:
             # A generation that cannot serve must not keep the one that can from being told so.
             raise HaltServer(f"{DEATHS} workers ended before they answered", 1)
+
+    def take_over(self) -> None:
+        """Go on with what the generation before has seen, which is still there; must not raise."""
 
     def _be_worth_as_much(self) -> None:
         """Tell the OOM killer that this generation is no trial any more: it was the first to be killed."""

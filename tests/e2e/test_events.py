@@ -25,7 +25,10 @@ def start(server: Server, path: str) -> None:
 
 
 def told(server: Server) -> dict[str, dict[str, Any]]:
-    """Return the last event of each kind."""
+    """Return the last event of each kind; a worker that is killed may have taken the question with it."""
+    for _ in range(2):
+        with contextlib.suppress(ConnectionError):
+            return {event["kind"]: event for event in ask(server, "/status.json").json()["events"]}
     return {event["kind"]: event for event in ask(server, "/status.json").json()["events"]}
 
 
