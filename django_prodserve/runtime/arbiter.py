@@ -58,6 +58,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
     def start(self) -> None:
         # "systemd" is Gunicorn's word for sockets that are not its own: it does not unlink their paths.
         self.systemd = True
+        self.plan = self.app.plan  # loading has measured the project since
         self.make_board()
         self.tick = Tick(self)
         super().start()

@@ -18,7 +18,8 @@ WRITE = 10.0
 """How long a stream may hold a thread that waits for its reader, beyond half of the threads."""
 LINGER = 2.0
 """How long a closed connection may still send, lest a reset cuts off what it reads (RFC 9112 9.6)."""
-LINGER_BYTES = MIB
+LINGER_BYTES = 16 * MIB
+"""What it may send meanwhile: an upload that was refused must not lose the refusal."""
 
 RECEIVE = 64 * KIB
 BODY_IN_MEMORY = 64 * KIB
