@@ -162,6 +162,13 @@ class Crew(Generic[Work]):
             if self._is_short() or self._eager_for > TRIAL:
                 self._become(lazy=True)
 
+    def calm_down(self) -> bool:
+        """Become lazy in the middle of a second in which much happens; say whether that is new."""
+        if self.lazy or not self._is_short():
+            return False
+        self._become(lazy=True)
+        return True
+
     def _become(self, *, lazy: bool) -> None:
         if self.lazy and not lazy:
             self.lazy = False

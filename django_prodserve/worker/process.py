@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from contextlib import suppress
 from socket import socket
 from typing import Any, ClassVar
 
@@ -152,6 +153,11 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         """Sleep until then, or until a signal."""
         if self._wakeup.poll(max(0.0, seconds) * 1000):
             os.read(self.PIPE[0], 4096)
+
+    def wake(self) -> None:
+        """End the main thread's sleep. Any thread may."""
+        with suppress(BlockingIOError):  # it is about to wake already
+            os.write(self.PIPE[1], b".")
 
     def _retire(self) -> None:
         """Take no more connections, answer what is here, and end: by the deadline at the latest."""

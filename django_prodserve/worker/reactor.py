@@ -21,7 +21,7 @@ from ..runtime.slot import Slot
 from . import limits, replies
 from .acceptor import Acceptor, descriptors_for
 from .connection import BODY, HEAD, IDLE, LINGER, OWNED, STREAM, WRITE, ClientGoneError, Connection
-from .crew import Crew
+from .crew import BUSY, Crew
 from .exchange import Runner
 from .gate import Gate
 from .intake import Intake
@@ -90,6 +90,8 @@ class Reactor:
         if listening:
             acceptor.accept(now, self.crew.load, self.arrive)
         crew = self.crew
+        if self.events >= BUSY and crew.calm_down():
+            self.worker.wake()  # somebody must look every 2 ms from now on
         self.slot.show(crew.running, crew.load, len(crew.ready))
 
     def arrive(self, sock: socket, peer: Any, listener: int, now: float, waited: float) -> None:
