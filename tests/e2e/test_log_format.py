@@ -270,14 +270,14 @@ def test_secrets_stay_out_of_every_line(env: Any, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["prodserve", "gthread"])
 def test_only_slow_requests_and_errors_are_logged_where_asked(env: Any, kind: str) -> None:
-    flags = ("--worker-class", kind, "--access-log", "-", "--log-slow", "300ms")
+    flags = ("--worker-class", kind, "--access-log", "-", "--log-slow", "1s")
     with serving(*flags, env=env()) as server:
         assert server.get("/?quick").status == 200
-        assert server.get("/slow/?seconds=0.4").status == 200
+        assert server.get("/slow/?seconds=1.2").status == 200
         assert server.get("/boom/").status == 500
         assert server.stop() == 0
         said = re.findall(r'"GET (\S+) HTTP', server.output)
-    assert said == ["/slow/?seconds=0.4", "/boom/"]
+    assert said == ["/slow/?seconds=1.2", "/boom/"]
 
 
 def test_a_sample_is_one(env: Any) -> None:
