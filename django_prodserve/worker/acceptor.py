@@ -92,13 +92,28 @@ class Acceptor:
             for descriptor in self.listeners:
                 self._poller.forget(descriptor)
 
-    def accept(self, now: float, load: int, arrived: Arrived) -> None:
+    def accept(self, now: float, load: int, arrived: Arrived, *, overloaded: bool = False) -> None:
         """Take what is this worker's to take. Called when a listener is ready, or ``retry_at`` has come.
 
-        ``load`` is how many requests run or wait here.
+        ``load`` is how many requests run or wait here. While ``overloaded``, connections are taken many at a
+        time with a pause: who takes each as it comes to refuse it keeps the interpreter from what is served.
         """
         with self._lock:
-            self._accept(now, load, arrived)
+            if overloaded:
+                self._take_many(now, arrived)
+            else:
+                self._accept(now, load, arrived)
+
+    def _take_many(self, now: float, arrived: Arrived) -> None:
+        if now < self.retry_at < math.inf:
+            return
+        self._left = 0
+        self._leave(now + PATIENCE)
+        room = self._most - self._slot.connections
+        if room <= 0:
+            self._make_room(now)
+        for descriptor in self.listeners:
+            self._take(descriptor, min(room, AT_A_TIME), now, arrived)
 
     def _accept(self, now: float, load: int, arrived: Arrived) -> None:
         if now < self.retry_at < math.inf:

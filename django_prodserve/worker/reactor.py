@@ -88,7 +88,7 @@ class Reactor:
             elif descriptor == self.manage.descriptor:
                 self.manage.accept(now, self.arrive)
         if listening:
-            acceptor.accept(now, self.crew.load, self.arrive)
+            acceptor.accept(now, self.crew.load, self.arrive, overloaded=self.gate.overload.is_on)
         crew = self.crew
         if self.events >= BUSY and crew.calm_down():
             self.worker.wake()  # somebody must look every 2 ms from now on
