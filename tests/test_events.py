@@ -111,7 +111,7 @@ def test_a_sample_is_read_as_it_was_written(board: Board) -> None:
     slot.refused, slot.queue = 3, 5
     board.count_memory(2**34, 2**32)
     board.count_waiting(5)
-    sample = board.sample(1e9, 9.5)
+    sample = board.sample(1e9, 9.5, board.totals())
     assert (sample.busy, sample.waiting, sample.memory, sample.refused) == (1, 9, 2**32, 3)
     assert sample.classes == (0, 0, 0, 1, 0)
     assert sum(sample.latency) == sum(sample.queued) == 1

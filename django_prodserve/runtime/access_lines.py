@@ -95,7 +95,7 @@ class JSONLines:
 
     def __init__(self, redaction: Redaction) -> None:
         self._redaction = redaction
-        self._clock, self._end = Clock(utc), Clock(lambda second: f', "pid": {os.getpid()}}}')
+        self._clock = Clock(utc)
         self._known: dict[str | None, str] = {}
         """Texts that come again and again, as JSON."""
 
@@ -114,7 +114,7 @@ class JSONLines:
             f'"duration_ms": {seconds * 1000:.1f}, "queue_ms": {queued * 1000:.1f}, '
             f'"client": {known(client) or learn(client)}, "request_id": {quoted(name) if name else "null"}, '
             f'"user_agent": {known(agent) or learn(agent)}, "referer": {known(referer) or learn(referer)}'
-            f"{self._end(now)}"
+            f', "pid": {os.getpid()}}}'
         )
 
     def _learn(self, text: str | None) -> str:

@@ -268,9 +268,9 @@ class Board:
             refused, cut = refused + slot.refused, cut + slot.cut
         return tally(whole, seconds, refused, cut)
 
-    def sample(self, wall: float, now: float) -> history.Sample:
-        """Return the counters, and what is in use now."""
-        tally, taken = self.totals(), self.taken()
+    def sample(self, wall: float, now: float, tally: Tally) -> history.Sample:
+        """Return the counters, which are those of ``totals``, and what is in use now."""
+        taken = self.taken()
         return history.Sample(
             time=wall,
             clock=now,

@@ -33,7 +33,8 @@ def of_board(board: Board, now: float, memory: Callable[[Slot], int] | None = No
 
 def live(board: Board, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
     """Return what changes from second to second; cheap, unless each worker's memory is measured anew."""
-    told, sample = board.read_events(), board.sample(time.time(), now)
+    told, tally = board.read_events(), board.totals()
+    sample = board.sample(time.time(), now, tally)
     workers = [worker(slot, now, memory) for slot in board.taken()]
     point = latest([*history.read(board.history, last=8), sample])
     findings = judge(
@@ -42,7 +43,7 @@ def live(board: Board, now: float, memory: Callable[[Slot], int] | None = None) 
     return {
         "arbiter": board.pid,
         "uptime": round(now - board.started, 1),
-        **counts(board.totals()),
+        **counts(tally),
         "workers": workers,
         "restarts": board.restarts(),
         "memory_limit": board.memory_limit or None,

@@ -207,7 +207,7 @@ class Tick:
         board = self.arbiter.board
         self.measure(new_alone=True)
         board.count_waiting(self.waiting())
-        history.write(board.history, board.sample(time.time(), now))
+        history.write(board.history, board.sample(time.time(), now, board.totals()))
 
     # Stacks.
 

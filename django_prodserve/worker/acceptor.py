@@ -43,8 +43,6 @@ MANY = 100_000
 SHORTAGE = 0.5
 """Seconds until the next try where descriptors are used up."""
 OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-RESERVED = 128
-"""Descriptors that connections leave to the application."""
 GONE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR, errno.EPERM}
 
 Arrived = Callable[[socket.socket, Any, int, float, float], None]
@@ -99,31 +97,25 @@ class Acceptor:
         time with a pause: who takes each as it comes to refuse it keeps the interpreter from what is served.
         """
         with self._lock:
-            if overloaded:
-                self._take_many(now, arrived)
+            if now < self.retry_at < math.inf:
+                return
+            self.retry_at = math.inf
+            room = self._most - self._slot.connections
+            if room <= 0:
+                self._make_room(now)
+                self._leave(now + 10 * PATIENCE)
+            elif overloaded:
+                self._take_many(room, now, arrived)
             else:
-                self._accept(now, load, arrived)
+                self._take_share(room, now, load, arrived)
 
-    def _take_many(self, now: float, arrived: Arrived) -> None:
-        if now < self.retry_at < math.inf:
-            return
+    def _take_many(self, room: int, now: float, arrived: Arrived) -> None:
         self._left = 0
         self._leave(now + PATIENCE)
-        room = self._most - self._slot.connections
-        if room <= 0:
-            self._make_room(now)
         for descriptor in self.listeners:
             self._take(descriptor, min(room, AT_A_TIME), now, arrived)
 
-    def _accept(self, now: float, load: int, arrived: Arrived) -> None:
-        if now < self.retry_at < math.inf:
-            return
-        self.retry_at = math.inf
-        room = self._most - self._slot.connections
-        if room <= 0:
-            self._make_room(now)
-            self._leave(now + 10 * PATIENCE)
-            return
+    def _take_share(self, room: int, now: float, load: int, arrived: Arrived) -> None:
         if self._left == 0 and not self._is_mine(load):
             self._left, self._waited = 1, 0.0
             self._leave(now + PATIENCE)

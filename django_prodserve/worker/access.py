@@ -17,7 +17,7 @@ from ..routes import UNLOGGED
 from ..runtime.access_lines import Entry, entry
 from ..runtime.logs import Logger
 from ..runtime.outlets import ConsoleHandler, FileHandler
-from .answer import Answer
+from .answer import Answer, body_size
 
 if TYPE_CHECKING:
     from .reading import Head
@@ -53,9 +53,9 @@ class Access:
 
     def note_refused(self, head: Head | None, environ: dict[str, Any], reply: bytes, seconds: float) -> None:
         """Note a request that the server answered by itself; ``head`` is None where none could be read."""
-        status, size = reply[9 : reply.index(b"\r\n")].decode(), len(reply) - reply.index(b"\r\n\r\n") - 4
         if not self.is_on:
             return
+        status, size = reply[9 : reply.index(b"\r\n")].decode(), body_size(reply)
         if not self.is_gunicorns:
             self.add(environ, int(status[:3]), size, seconds)
         elif head is not None and isinstance(self._log, Logger):

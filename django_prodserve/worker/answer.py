@@ -107,6 +107,18 @@ def status_line(version: tuple[int, int], status: str) -> tuple[bytes, int]:
     return found
 
 
+def complete(status: str, lines: Iterable[str], body: bytes, *, keep: bool) -> bytes:
+    """Return a whole response of the server's own; ``lines`` are its headers, its length among them."""
+    head = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+    connection = b"keep-alive\r\n" if keep else b"close\r\n"
+    return b"".join((b"HTTP/1.1 ", status.encode(), DATES.tail(), connection, head, b"\r\n", body))
+
+
+def body_size(data: bytes) -> int:
+    """Return the size of a whole response's body."""
+    return len(data) - data.index(b"\r\n\r\n") - 4
+
+
 class Answer:
     """One response. Who uses it says in ``send`` and ``send_file`` how bytes leave."""
 

@@ -17,7 +17,7 @@ from ..runtime import watch
 from ..runtime.sampling import Sampler
 from ..runtime.slot import Slot
 from ..timeouts import RequestTimeout
-from .answer import Answer
+from .answer import Answer, body_size
 from .connection import ClientGoneError, Connection
 from .outbox import FilePart, Outbox
 from .reading import Head
@@ -134,7 +134,7 @@ class Runner:
             request_id.set("")
 
     def _failed(self, connection: Connection, answer: Answer, error: BaseException) -> bool:
-        from .replies import body_size, refusal, reply, stamped
+        from .replies import refusal, reply, stamped
 
         interrupted = isinstance(error, RequestTimeout)
         if interrupted:

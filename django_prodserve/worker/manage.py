@@ -6,7 +6,6 @@ worker may take a connection, for what is asked is on the board that all of them
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from ..runtime.board import Board
 from ..runtime.facts import live, of_board, past
 from ..runtime.metrics import CONTENT_TYPE, Metrics
 from . import page
+from .acceptor import GONE
 from .environ import Environs
 from .pages import Page, Reply, document, encode, respond, text
 from .poller import Epoll, Poll
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 AT_A_TIME = 16
 """Connections taken before the public's get their turn."""
-GONE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR, errno.EPERM}
 
 
 class Manage:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .answer import DATES
+from .answer import complete
 
 if TYPE_CHECKING:
     from .reading import Head
@@ -69,15 +69,5 @@ def encode(reply: Reply, *, without_body: bool = False, keep: bool) -> bytes:
         **STRICT,
         **reply.headers,
     }
-    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    return b"".join(
-        (
-            b"HTTP/1.1 ",
-            reply.status.encode(),
-            DATES.tail(),
-            b"keep-alive\r\n" if keep else b"close\r\n",
-            head.encode("latin-1"),
-            b"\r\n",
-            b"" if without_body else reply.body,
-        )
-    )
+    body = b"" if without_body else reply.body
+    return complete(reply.status, [f"{name}: {value}" for name, value in lines.items()], body, keep=keep)

@@ -13,7 +13,7 @@ from gunicorn.http.errors import ConfigurationProblem
 from ..identity import ID, Identity, IdentityLayer
 from ..logs import request_id
 from ..proxy import ProxyLayer
-from .answer import DATES
+from .answer import complete
 from .connection import Connection
 from .intake import BodyTooLargeError
 from .reading import Head
@@ -23,17 +23,8 @@ from .spool import DiskShortError
 def reply(status: str, *headers: str, keep: bool = False) -> bytes:
     """Return a complete response whose body is its status."""
     body = f"{status[4:]}\n".encode()
-    lines = "".join(f"{header}\r\n" for header in headers)
-    return b"".join(
-        [
-            b"HTTP/1.1 ",
-            status.encode(),
-            DATES.tail(),
-            b"keep-alive\r\n" if keep else b"close\r\n",
-            f"{lines}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n".encode(),
-            body,
-        ]
-    )
+    lines = [*headers, "Content-Type: text/plain; charset=utf-8", f"Content-Length: {len(body)}"]
+    return complete(status, lines, body, keep=keep)
 
 
 def busy(*, keep: bool) -> bytes:
@@ -49,11 +40,6 @@ def timed_out() -> bytes:
 def stamped(data: bytes, name: str) -> bytes:
     """Return a complete response with the id of its request."""
     return data.replace(b"\r\n", b"\r\nX-Request-ID: %b\r\n" % name.encode(), 1) if name else data
-
-
-def body_size(data: bytes) -> int:
-    """Return the size of a complete response's body."""
-    return len(data) - data.index(b"\r\n\r\n") - 4
 
 
 class Desk:

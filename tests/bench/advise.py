@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.groups import HALF_A_CPU, inside, making_groups
-from tests.e2e.serving import PATIENCE, Server, copy_site, environment, run, serving
+from tests.e2e.serving import PATIENCE, Server, at_work, copy_site, environment, run, serving
 
 VIEWS = '''
 
-def work(request: HttpRequest) -> HttpResponse:
+def spend(request: HttpRequest) -> HttpResponse:
     """Compute, then wait, for so many milliseconds."""
     end = time.thread_time() + float(request.GET.get("compute", 0)) / 1000
     while time.thread_time() < end:
@@ -36,7 +36,7 @@ def work(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
-urlpatterns.append(path("work/", work))
+urlpatterns.append(path("spend/", spend))
 '''
 HOOK = '''
 
@@ -58,12 +58,12 @@ class Workload:
     """Of the CPU group that the server runs in."""
 
 
-IO, CPU = "/work/?compute=3&wait=27", "/work/?compute=20"
+IO, CPU = "/spend/?compute=3&wait=27", "/spend/?compute=20"
 WORKLOADS = {
     "waits, profile io": Workload(IO, 3, ("--workers", "2"), ("fits",)),
     "computes, profile io": Workload(CPU, 1, ("--workers", "2"), ("profile cpu",)),
     "waits, profile cpu": Workload(IO, 16, ("--workers", "2", "--profile", "cpu"), ("threads", "profile io")),
-    "one GIL": Workload("/work/?compute=20&wait=4", 8, ("--workers", "1", "--threads", "4"), ("gil",)),
+    "one GIL": Workload("/spend/?compute=20&wait=4", 8, ("--workers", "1", "--threads", "4"), ("gil",)),
     "quota": Workload(CPU, 8, ("--workers", "2", "--threads", "2"), ("quota",), HALF_A_CPU),
     "database budget": Workload(IO, 16, ("--workers", "2", "--db-connections", "4"), ("db",)),
 }
@@ -72,32 +72,23 @@ WORKLOADS = {
 @contextlib.contextmanager
 def load(server: Server, path: str, clients: int) -> Iterator[None]:
     """Ask all the time, each client on its own connection."""
-    over = threading.Event()
 
-    def ask() -> None:
+    def ask(over: threading.Event) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
         while not over.is_set():
             connection.request("GET", path)
             connection.getresponse().read()
         connection.close()
 
-    threads = [threading.Thread(target=ask) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
+    with at_work(ask, clients):
         yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
 
 
 def advice(workload: Workload, directory: Path, seconds: float) -> dict[str, Any]:
     """Serve, load for so long at most, and return what ``status`` tells by then."""
-    site = copy_site(directory)
-    for name, more in (("urls", VIEWS), ("hooks", HOOK)):
-        file = site / "shop" / f"{name}.py"
-        file.write_text(file.read_text() + more)
+    site = copy_site(directory, VIEWS)
+    with (site / "shop" / "hooks.py").open("a") as hooks:
+        hooks.write(HOOK)
     env = environment(directory, PRODSERVE={"GUNICORN": {"on_starting": "shop.hooks.curious"}})
     with ExitStack() as stack:
         command = ("manage.py", "prodserve")

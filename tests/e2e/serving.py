@@ -207,6 +207,24 @@ def serving(
             process.stdout.close()
 
 
-def copy_site(tmp_path: Path) -> Path:
-    """Return a copy of the project that a test may edit."""
-    return Path(shutil.copytree(SITE, tmp_path / "site"))
+def copy_site(tmp_path: Path, views: str = "") -> Path:
+    """Return a copy of the project that a test may edit, with more at the end of its ``urls.py``."""
+    site = Path(shutil.copytree(SITE, tmp_path / "site"))
+    with (site / "shop" / "urls.py").open("a") as urls:
+        urls.write(views)
+    return site
+
+
+@contextlib.contextmanager
+def at_work(work: Callable[[threading.Event], object], count: int) -> Iterator[None]:
+    """Run ``work`` in so many threads while the block runs; it is to end when the event is set."""
+    over = threading.Event()
+    threads = [threading.Thread(target=work, args=[over]) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from .postgres import Postgres, cluster
-from .serving import PATIENCE, Server, copy_site, serving, until
+from .serving import PATIENCE, Server, at_work, copy_site, serving, until
 
 CLIENTS = 4
 VIEW = """
@@ -41,9 +41,9 @@ def postgres() -> Iterator[Postgres]:
 @contextlib.contextmanager
 def asking(server: Server) -> Iterator[list[int]]:
     """Ask the database all the time; the list holds every status."""
-    over, statuses = threading.Event(), list[int]()
+    statuses: list[int] = []
 
-    def ask() -> None:
+    def ask(over: threading.Event) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
         while not over.is_set():
             connection.request("GET", "/ask/")
@@ -52,15 +52,8 @@ def asking(server: Server) -> Iterator[list[int]]:
             statuses.append(answer.status)
         connection.close()
 
-    threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    try:
+    with at_work(ask, CLIENTS):
         yield statuses
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
 
 
 def serves_well(statuses: list[int], count: int = 40) -> bool:
@@ -69,9 +62,7 @@ def serves_well(statuses: list[int], count: int = 40) -> bool:
 
 
 def test_only_what_is_in_flight_fails(env: Any, tmp_path: Path, postgres: Postgres) -> None:
-    site = copy_site(tmp_path)
-    urls = site / "shop" / "urls.py"
-    urls.write_text(urls.read_text() + VIEW)
+    site = copy_site(tmp_path, VIEW)
     with ExitStack() as database:
         database.enter_context(postgres.running())
         postgres.sql("CREATE DATABASE shop")

@@ -39,10 +39,7 @@ AUTO = {"PRODSERVE_LOG_FORMAT": "auto"}
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    copied = copy_site(tmp_path)
-    with (copied / "shop" / "urls.py").open("a") as urls:
-        urls.write(VIEWS)
-    return copied
+    return copy_site(tmp_path, VIEWS)
 
 
 @contextlib.contextmanager
@@ -270,7 +267,7 @@ def test_secrets_stay_out_of_every_line(env: Any, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["prodserve", "gthread"])
 def test_only_slow_requests_and_errors_are_logged_where_asked(env: Any, kind: str) -> None:
-    flags = ("--worker-class", kind, "--access-log", "-", "--log-slow", "1s")
+    flags = ("--workers", "1", "--worker-class", kind, "--access-log", "-", "--log-slow", "1s")
     with serving(*flags, env=env()) as server:
         assert server.get("/?quick").status == 200
         assert server.get("/slow/?seconds=1.2").status == 200

@@ -12,7 +12,7 @@ from typing import Any
 
 from .browsing import DESKTOP, Browser, browsing
 from .managing import MANAGE, address, ask
-from .serving import Server, copy_site, run, serving, until
+from .serving import Server, at_work, copy_site, run, serving, until
 
 SMALL = {"width": 375, "height": 812, "deviceScaleFactor": 2, "mobile": True}
 HOSTILE = "/named/<img/src=x/onerror=document.title='owned'><script>document.title='owned'</script>?seconds=5"
@@ -57,23 +57,15 @@ return [...document.body.querySelectorAll("*")].filter(seen).map((each) => {
 @contextlib.contextmanager
 def load(server: Server) -> Iterator[None]:
     """Ask for pages, good and bad ones, until the block ends."""
-    over = threading.Event()
 
-    def work() -> None:
+    def work(over: threading.Event) -> None:
         while not over.is_set():
             for path in ("/", "/slow/?seconds=0.05", "/nowhere/"):
                 with contextlib.suppress(OSError):  # a worker is killed meanwhile
                     server.get(path)
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
+    with at_work(work, 3):
         yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
 
 
 def text(browser: Browser, selector: str) -> str:

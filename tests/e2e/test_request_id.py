@@ -49,10 +49,7 @@ OWN = {
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    copied = copy_site(tmp_path)
-    with (copied / "shop" / "urls.py").open("a") as urls:
-        urls.write(VIEWS)
-    return copied
+    return copy_site(tmp_path, VIEWS)
 
 
 @pytest.mark.parametrize("kind", ["prodserve", "gthread"])

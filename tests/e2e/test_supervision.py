@@ -17,31 +17,23 @@ from typing import Any
 import psutil
 import pytest
 
-from .serving import Server, serving, until
+from .serving import Server, at_work, serving, until
 
 
 @contextmanager
 def clients(server: Server, path: str = "/", count: int = 2) -> Iterator[list[object]]:
     """Ask all the time while the block runs; the list holds every answer, or what was raised."""
     answers: list[object] = []
-    stop = threading.Event()
 
-    def ask() -> None:
-        while not stop.is_set():
+    def ask(over: threading.Event) -> None:
+        while not over.is_set():
             try:
                 answers.append(server.get(path).status)
             except OSError as error:
                 answers.append(error)
 
-    threads = [threading.Thread(target=ask) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
+    with at_work(ask, count):
         yield answers
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 def is_alive(pid: int) -> bool:

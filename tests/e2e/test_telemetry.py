@@ -107,10 +107,8 @@ def collector() -> Iterator[Collector]:
 
 
 def a_site(tmp_path: Path, start: str) -> Path:
-    site = copy_site(tmp_path)
+    site = copy_site(tmp_path, VIEWS)
     shop = site / "shop"
-    with (shop / "urls.py").open("a") as urls:
-        urls.write(VIEWS)
     (shop / "apps.py").write_text(APPS.format(start=start))
     settings = shop / "settings.py"
     settings.write_text(settings.read_text() + 'INSTALLED_APPS += ["shop.apps.Telemetry"]\n')

@@ -305,9 +305,7 @@ def test_a_request_that_is_here_when_its_connection_is_to_be_closed_is_answered(
     env: Env, tmp_path: Any
 ) -> None:
     """The worker runs again after the deadline of connections whose next request came before it."""
-    site = copy_site(tmp_path)
-    urls = site / "shop" / "urls.py"
-    urls.write_text(urls.read_text() + STALL)
+    site = copy_site(tmp_path, STALL)
     flags = ("--workers", "1", "--threads", "2", "--keep-alive", "2")
     with serving(*flags, env=env(), cwd=site) as server, ExitStack() as stack:
         clients = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE) for _ in range(20)]
