@@ -1,4 +1,7 @@
-"""How often the CPU quota has stopped this server. Reads the cgroup's counters."""
+"""How often the CPU quota has stopped this server.
+
+Lives in the arbiter, main loop, and in a worker, in the thread that waits for events. Reads the cgroup.
+"""
 
 from __future__ import annotations
 

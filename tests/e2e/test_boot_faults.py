@@ -90,13 +90,13 @@ def test_nowhere_may_it_write_down_its_pid(env: Any, tmp_path: Path) -> None:
     """Somebody's file is in the way: it serves, says so, and obeys signals."""
     in_the_way = f"mount -t tmpfs none /dev/shm && touch /dev/shm/prodserve-{os.geteuid()}"
     command = (*mounted(read_only("/"), in_the_way), *MANAGE)
-    environ = at_home(env, tmp_path)
-    with serving(env=environ, command=command) as server:
+    environ, site = at_home(env, tmp_path), copy_site(tmp_path)  # of which no other test has a server
+    with serving(env=environ, command=command, cwd=site) as server:
         assert (
             "warning: reload and stop cannot find this server, signals can: nowhere may it" in server.output
         )
         assert answers(server)
-        ended = run("-m", "django_prodserve", "status", env=environ)
+        ended = run("-m", "django_prodserve", "status", env=environ, cwd=site)
         assert ended.returncode == 1
         assert "Traceback" not in ended.stderr
         server.process.send_signal(signal.SIGHUP)
