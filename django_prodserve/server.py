@@ -281,6 +281,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             max_body=self.plan.max_body.value,
             request_timeout=self.plan.timeout.value,
             slow=self.plan.slow.value,
+            cpus=self.plan.cpus.value,
             manage=self.manage,
             manage_host=(self.plan.manage.value or "").removeprefix("unix:").rpartition(":")[0],
         )

@@ -16,6 +16,7 @@ ProdserveWorker.configure(
     max_body=_plan.max_body.value,
     request_timeout=_plan.timeout.value,
     slow=_plan.slow.value,
+    cpus=_plan.cpus.value,
 )
 application = build(_plan, prepare_static(_plan.static_choice))
 if _plan.warmup.value != "off":

@@ -10,14 +10,24 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import suppress
+from typing import NamedTuple
 
 from .slot import Slot
 
 EVERY = 0.005
 """Seconds between two that are measured, at least."""
 
-Token = tuple[int, int, int, float]
+Token = tuple[int, float, int, float]
+
+
+class Samples(NamedTuple):
+    """Requests that ran alone: how many, and the seconds that they computed and waited."""
+
+    number: float
+    computed: float
+    waited: float
 
 
 class Sampler:
@@ -27,7 +37,7 @@ class Sampler:
         self.slot = slot
         self.begun, self.last = 0, 0.0
         self._local = threading.local()
-        self._before = (0, 0.0)
+        self._before = Samples(0.0, 0.0, 0.0)
 
     def begin(self, running: int, now: float) -> Token | None:
         """A request starts; ``running`` counts it. Return a token for ``end``, if it is to be measured."""
@@ -35,25 +45,28 @@ class Sampler:
         if running > 1 or now - self.last < EVERY:
             return None
         self.last = now
-        spent = self._spent()
-        return (begun, *spent, now) if spent else None
+        delay = self._delay()
+        return None if delay is None else (begun, time.thread_time(), delay, now)
 
     def end(self, row: int, token: Token, now: float) -> None:
         """It is over: count it if nothing else has begun meanwhile."""
         begun, cpu, delay, started = token
-        spent = self._spent() if begun == self.begun else None
-        if spent is not None:
-            computed, delayed = (spent[0] - cpu) / 1e9, (spent[1] - delay) / 1e9
-            self.slot.sample(row, computed, max(0.0, now - started - computed - delayed), delayed)
+        if begun != self.begun or (late := self._delay()) is None:
+            return
+        computed, delayed = time.thread_time() - cpu, (late - delay) / 1e9
+        self.slot.sample(row, computed, max(0.0, now - started - computed - delayed), delayed)
 
-    def waits(self) -> float | None:
-        """Return the seconds that a request waited since this was last asked; None if none was measured."""
+    def since(self) -> Samples:
+        """Return what was measured since this was last asked."""
         tally = self.slot.tally()
-        (samples, waited), self._before = self._before, (tally.samples, tally.wait_sum)
-        return (tally.wait_sum - waited) / (tally.samples - samples) if tally.samples > samples else None
+        now, before = Samples(tally.samples, tally.cpu_sum, tally.wait_sum), self._before
+        self._before = now
+        return Samples(*(mine - theirs for mine, theirs in zip(now, before, strict=True)))
 
-    def _spent(self) -> tuple[int, int] | None:
-        """Return the nanoseconds that this thread computed, and those that it was kept from a CPU."""
+    def _delay(self) -> int | None:
+        """Return the nanoseconds that this thread was kept from a CPU. Its CPU time stands beside them, as of
+        the last tick of the scheduler: a clock tells that exactly.
+        """
         try:
             descriptor: int = self._local.descriptor
         except AttributeError:
@@ -61,8 +74,7 @@ class Sampler:
         if descriptor < 0:
             return None
         with suppress(OSError, ValueError):
-            cpu, delay, _ = os.pread(descriptor, 64, 0).split()
-            return int(cpu), int(delay)
+            return int(os.pread(descriptor, 64, 0).split()[1])
         return None
 
     def _open(self) -> int:

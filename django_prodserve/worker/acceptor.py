@@ -4,7 +4,8 @@ Lives in a worker, in the thread that waits for events. The kernel wakes every w
 One takes it that has a free slot and no more connections than the least loaded of those that have one too;
 the others leave it. What still waits after 3 ms is taken by who has the fewest connections, and after another
 3 ms by anybody, few at first: a worker that gets no CPU for a moment finds its share, and one that never
-answers holds up nobody. Who has no free thread leaves it for 50 ms to those who have one.
+answers holds up nobody. Who has no free thread leaves it for 50 ms to those who have one; a connection that
+was taken before its request had come will need a thread, too.
 
 A kept connection cannot move to another worker. Where more requests wait here than there, and the worker
 there has fewer connections, a client is told to make a new one.
@@ -32,6 +33,9 @@ PATIENCE = 0.003
 """Seconds that a connection is left to a less loaded worker: it is awake already."""
 LONGEST_WAIT = 0.05
 """Seconds that a connection is left to a worker with a free thread by one that has none."""
+REQUEST_IN = 0.01
+"""Seconds in which a request is expected on a connection that was taken without one. Local ones come sooner;
+what a silent client might need is not kept free for longer."""
 MOVE_EVERY = 0.05
 """Seconds from one look whether a kept connection should go to another worker to the next."""
 AT_A_TIME = 16
@@ -45,7 +49,8 @@ SHORTAGE = 0.5
 OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 GONE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR, errno.EPERM}
 
-Arrived = Callable[[socket.socket, Any, int, float, float], None]
+Arrived = Callable[[socket.socket, Any, int, float, float], bool]
+"""Told of a connection; says whether its request has come already."""
 
 
 class Acceptor:
@@ -67,6 +72,8 @@ class Acceptor:
         self._make_room = make_room
         self.is_watching = False
         self._move_at = 0.0
+        self.expected: dict[int, float] = {}
+        """Connections whose first request is still to come, by descriptor: when they were taken."""
         self._left = 0  # how often in a row connections were left to others
         self._waited = 0.0  # seconds that they were left to somebody with a free thread, of whom we have none
         self._lock = threading.Lock()  # what was accepted is known when drain returns
@@ -116,6 +123,10 @@ class Acceptor:
             self._take(descriptor, min(room, AT_A_TIME), now, arrived)
 
     def _take_share(self, room: int, now: float, load: int, arrived: Arrived) -> None:
+        for descriptor, taken in list(self.expected.items()):
+            if taken < now - REQUEST_IN:
+                del self.expected[descriptor]
+        load += len(self.expected)
         if self._left == 0 and not self._is_mine(load):
             self._left, self._waited = 1, 0.0
             self._leave(now + PATIENCE)
@@ -172,7 +183,8 @@ class Acceptor:
                 elif error.errno not in GONE:
                     raise
                 return False
-            arrived(sock, peer, descriptor, now, waited_in_kernel(sock) if late else 0.0)
+            if not arrived(sock, peer, descriptor, now, waited_in_kernel(sock) if late else 0.0):
+                self.expected[sock.fileno()] = now
         return True
 
     def is_crowded(self, now: float, load: int) -> bool:

@@ -14,9 +14,14 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from ..runtime.sampling import Samples
+from . import turns
+from .turns import Seen, Turns
 
 Work = TypeVar("Work")
 
@@ -46,15 +51,19 @@ class Crew(Generic[Work]):
         run: Callable[[Work, int], None],
         failed: Callable[[], None],
         begun: Callable[[int], None],
+        cpus: float = 1.0,
     ) -> None:
         self.slots = slots
+        self.turns = Turns(slots, cpus)
         self.ready: deque[Work] = deque()
         """Complete requests, oldest first."""
         self.running = 0
         """Threads that run Django."""
         self.lazy = False
         self.moved = 0
-        """Turns of the event loop and requests that ended."""
+        """Turns of the event loop and requests that ended..."""
+        self.ended = 0
+        """...and these alone."""
         self._wait, self._run, self._failed, self._begun = wait, run, failed, begun
         self._lock = threading.Lock()
         self._waiting = False  # somebody waits for events, or handles some
@@ -76,7 +85,7 @@ class Crew(Generic[Work]):
         alarm = threading.Lock()
         alarm.acquire()
         self._begun(row)
-        lock, ready = self._lock, self.ready
+        lock, ready, turns = self._lock, self.ready, self.turns
         waits = runs = False
         while True:
             with lock:
@@ -85,7 +94,7 @@ class Crew(Generic[Work]):
                 if waits:
                     self._waiting = False
                 runs = waits = False
-                if ready and self.running < self.slots:
+                if ready and self.running < turns.limit:
                     work, runs = ready.popleft(), True
                     self.running += 1
                     wakes = not self._waiting and not self.lazy
@@ -99,6 +108,7 @@ class Crew(Generic[Work]):
                         self.recruit()
                     self._run(work, row)
                     self.moved += 1
+                    self.ended += 1
                 elif waits:
                     self._wait()
                     self.moved += 1
@@ -124,8 +134,20 @@ class Crew(Generic[Work]):
         row, self._size = self._size, self._size + 1
         threading.Thread(target=self._thread, args=(row,), name=f"prodserve-{row}", daemon=True).start()
 
+    @property
+    def tick_in(self) -> float:
+        """Seconds until the next ``tick`` is due; infinite where nobody needs one."""
+        return TICK if self.lazy else turns.LOOK if self.turns.are_on else math.inf
+
     def tick(self) -> None:
         """Wake somebody where nothing has moved since the last tick. The main thread's."""
+        turns = self.turns
+        if turns.are_on and self.ready and self.running >= turns.limit and turns.look(self._now()):
+            self._fill()
+        if self.lazy:
+            self._promote()
+
+    def _promote(self) -> None:
         moved = self.moved
         if moved == self._seen and not self._waiting:
             self._promotions += 1
@@ -133,6 +155,18 @@ class Crew(Generic[Work]):
         self._seen = moved
         if self._promotions > PROMOTIONS and not self._is_short():
             self._become(lazy=False)
+
+    def _now(self) -> Seen:
+        return Seen(self.running, self.ended, time.process_time(), time.monotonic())
+
+    def _fill(self) -> None:
+        """Have threads take what waits, as far as they may run."""
+        for _ in range(min(self.turns.limit - self.running, len(self.ready))):
+            with self._lock:
+                alarm = self._sleepers.pop() if self._sleepers else None
+                if alarm is None and self._size > self.slots:
+                    return
+            self._wake(alarm)
 
     @property
     def load(self) -> int:
@@ -147,14 +181,17 @@ class Crew(Generic[Work]):
         """Say whether requests wait for nothing to speak of; where none was measured, as their time says."""
         return min(self.mean, self._waits) < SHORT
 
-    def look(self, events: int, waits: float | None) -> None:
+    def look(self, events: int, samples: Samples) -> None:
         """Judge once a second: ``events`` is how many there were.
 
-        ``waits`` is how long a request waits of those that ran alone (runtime/sampling.py), None where none
-        did. Its whole time says less: on a busy machine most of it may be that it got no CPU.
+        ``samples`` are of requests that ran alone. Their whole time says less of how long they wait: on a
+        busy machine most of it may be that they got no CPU.
         """
         self._promotions = 0
-        self._waits = self._waits if waits is None else waits
+        if samples.number:
+            self._waits = samples.waited / samples.number
+        self.turns.judge(events, samples, self._now())
+        self._fill()
         if events < BUSY:
             self._become(lazy=False)
         elif not self.lazy:

@@ -108,12 +108,12 @@ class Gate:
             return 0.0
         if oldest < SEEN * self.overload.timeout and not self.overload.is_on:
             return oldest  # the mean may be that of other views
-        return max(oldest, len(ready) * crew.mean / crew.slots)
+        return max(oldest, len(ready) * crew.mean / crew.turns.limit)
 
     def _too_many(self) -> list[Connection]:
         """Take the eldest out of a queue that is too long: their clients have waited longest already."""
         ready, crew = self._crew.ready, self._crew
-        fits = int(self.overload.target * crew.slots / max(crew.mean, 1e-6))
+        fits = int(self.overload.target * crew.turns.limit / max(crew.mean, 1e-6))
         taken = []
         while len(ready) > fits:
             try:

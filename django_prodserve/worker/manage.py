@@ -60,7 +60,7 @@ class Manage:
             self.listener.setblocking(False)
             self._poller.watch(self.descriptor)
 
-    def accept(self, now: float, arrived: Callable[[socket, Any, int, float, float], None]) -> None:
+    def accept(self, now: float, arrived: Callable[[socket, Any, int, float, float], object]) -> None:
         """Take the connections that no other worker has taken."""
         for _ in range(AT_A_TIME):
             if self.listener is None:

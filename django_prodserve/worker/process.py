@@ -22,7 +22,6 @@ from ..runtime.board import REASONS, Board
 from ..runtime.slot import GO_STUCK, RETIRING, SERVING, Slot
 from ..runtime.watch import Watch
 from .access import Access
-from .crew import TICK
 from .reactor import Reactor
 
 LINGER_IDLE = 2.0
@@ -39,6 +38,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     max_body: ClassVar[int] = 0
     request_timeout: ClassVar[float] = 0.0
     slow: ClassVar[float] = 0.0
+    cpus: ClassVar[float] = 1.0
+    """Of all workers."""
     manage: ClassVar[socket | None] = None
     """Listens on the management address, where there is one..."""
     manage_host: ClassVar[str] = ""
@@ -62,12 +63,13 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         max_body: int | None,
         request_timeout: float,
         slow: float,
+        cpus: float,
         manage: socket | None = None,
         manage_host: str = "",
     ) -> None:
         """Set what Gunicorn has no settings for."""
         cls.queue_timeout, cls.max_body = queue_timeout, max_body or 0
-        cls.request_timeout, cls.slow = request_timeout, slow
+        cls.request_timeout, cls.slow, cls.cpus = request_timeout, slow, cpus
         cls.manage, cls.manage_host = manage, manage_host
 
     def _claim(self) -> Slot:
@@ -108,18 +110,16 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.reactor.crew.start()
         self._wakeup = select.poll()
         self._wakeup.register(self.PIPE[0], select.POLLIN)
-        next_look = 0.0
+        next_look, crew = 0.0, self.reactor.crew
         while self.alive:
             now = time.monotonic()
             if now >= next_look:
                 next_look = now + 1.0
                 self._look(now)
-            lazy = self.reactor.crew.lazy
-            self._sleep(TICK if lazy else next_look - now)
+            self._sleep(min(crew.tick_in, next_look - now))
             if self._reopens:
                 self._write_logs(now)
-            if lazy:
-                self.reactor.crew.tick()
+            crew.tick()
         self._retire()
 
     def _look(self, now: float) -> None:

@@ -48,7 +48,8 @@ class Reactor:
         self.worker, self.slot = worker, slot
         self.connections: dict[int, Connection] = {}
         self.poller = make_poller()
-        self.crew: Crew[Connection] = Crew(config.threads, self.turn, self.serve, self.report, self.begun)
+        handlers = self.turn, self.serve, self.report, self.begun
+        self.crew = Crew[Connection](config.threads, *handlers, cpus=worker.cpus / max(1, config.workers))
         most = descriptors_for(config.worker_connections)
         self.acceptor = Acceptor(listeners, self.poller, board, slot, most, self.make_room)
         self.intake = Intake(ParserSettings(config), max_body=worker.max_body)
@@ -92,16 +93,17 @@ class Reactor:
         crew = self.crew
         if self.events >= BUSY and crew.calm_down():
             self.worker.wake()  # somebody must look every 2 ms from now on
-        self.slot.show(crew.running, crew.load, len(crew.ready))
+        self.slot.show(crew.running, crew.load + len(acceptor.expected), len(crew.ready))
 
-    def arrive(self, sock: socket, peer: Any, listener: int, now: float, waited: float) -> None:
-        """Take a new connection. What it sends first is most often here already."""
+    def arrive(self, sock: socket, peer: Any, listener: int, now: float, waited: float) -> bool:
+        """Take a new connection. What it sends first is most often here already; say whether it was."""
         connection = Connection(sock, peer, self.environs[listener])
         connection.waited, connection.due = waited, now + limits.HEAD
         self.events += 1
         self.connections[connection.fd] = connection
         self.slot.connections = len(self.connections)
         self.step(connection, now)
+        return connection.moved > 0
 
     def make_room(self, now: float) -> None:
         """Close connections that have been idle for longest, so that others are not kept out."""
@@ -141,6 +143,8 @@ class Reactor:
         except BlockingIOError:
             self.arm(connection, READ)
             return
+        if self.acceptor.expected:
+            self.acceptor.expected.pop(connection.fd, None)
         if data:
             connection.moved += len(data)
             self.digest(connection, data, now)
@@ -338,7 +342,7 @@ class Reactor:
     def look(self, now: float) -> None:
         """Once a second: judge how the threads share their work, and end what has taken too long."""
         events, self.events = self.events, 0
-        self.crew.look(events, self.runner.sampler.waits())
+        self.crew.look(events, self.runner.sampler.since())
         self.gate.look(now)
         self.slot.queue = len(self.crew.ready)
         self.probes.look(now)

@@ -194,6 +194,21 @@ def test_connections_spread_over_workers_and_all_threads_are_used(env: Env) -> N
         assert took < 8 * 32 / 320 * 3
 
 
+def test_as_many_requests_at_once_as_there_are_threads_wait_for_none(env: Env) -> None:
+    """Each connects and then asks: a worker counts whom it has accepted, not only whom it has heard."""
+    rounds = 60
+    with (
+        serving("--workers", "2", "--threads", "2", env=env()) as server,
+        ThreadPoolExecutor(4) as clients,
+    ):
+        uneven = 0
+        for _ in range(rounds):
+            asked = [clients.submit(server.get, "/slow/?seconds=0.1") for _ in range(4)]
+            workers = Counter(each.result().text.split()[0] for each in asked)
+            uneven += sorted(workers.values()) != [2, 2]
+    assert uneven <= rounds / 30
+
+
 def test_kept_connections_find_their_way_to_a_worker_that_is_idle(env: Env) -> None:
     with (
         serving("--workers", "1", "--threads", "2", env=env()) as server,

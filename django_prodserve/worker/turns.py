@@ -1,0 +1,130 @@
+"""How many requests run at a time: fewer than there are threads, where they would only wait for the GIL.
+
+Lives in a worker, on its main thread. Threads are there for requests that wait. Those that compute are
+answered no sooner for running side by side: each holds the GIL from all others, quick ones and the event loop
+among them, and every hand-over costs. They take turns, first come, first served. It is pure.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from ..runtime.sampling import Samples
+
+ALWAYS = 2
+"""Requests that run at a time however little they wait: one computes in moments in which another waits."""
+BUSY = 20
+"""Events a second from which on it matters."""
+LOOK = 0.01
+"""Seconds between two looks at whether those that run are the ones that compute."""
+PATIENCE = 0.05
+"""Seconds without the end of a request after which another runs beside them: it may be a quick one."""
+COMPUTES = 0.5
+"""CPU time of the process, as a share of the time, from which on those that run do compute."""
+RETREAT = 5
+"""Seconds without turns after all threads were needed."""
+TRIAL = 8
+"""Requests that run alone, to be measured..."""
+FEW = 3
+"""Samples that say enough."""
+TRIAL_EVERY, TRIAL_SELDOM = 5, 60
+"""...where none did for so many seconds; seldom where they were found to wait."""
+FADING = 0.5
+"""What the samples of a second weigh in the next."""
+
+
+class Seen(NamedTuple):
+    """What a worker has done until now."""
+
+    running: int
+    ended: int
+    """Requests, since it began."""
+    cpu: float
+    """CPU seconds of the process."""
+    now: float
+
+
+class Turns:
+    """The turns in one worker of ``slots`` threads that has ``cpus`` for itself.
+
+    C code that lets go of the GIL computes on as many CPUs as there are: so many run at a time at least, and
+    one more.
+    """
+
+    __slots__ = (
+        "_judged",
+        "_known",
+        "_least",
+        "_looked",
+        "_retreat",
+        "_since",
+        "_trial",
+        "_unsampled",
+        "limit",
+        "slots",
+        "usual",
+    )
+
+    def __init__(self, slots: int, cpus: float = 1.0) -> None:
+        self.slots = self.limit = self.usual = slots
+        """``limit``: how many may run now."""
+        self._least = max(ALWAYS, math.ceil(cpus) + 1)
+        self._known = Samples(0.0, 0.0, 0.0)
+        self._retreat = self._unsampled = 0  # seconds
+        self._trial = 0  # requests run one by one, to be measured, until so many have ended; 0: they do not
+        self._judged = self._looked = Seen(0, 0, 0.0, 0.0)
+        self._since = 0.0  # when a request last ended, as far as was looked
+
+    @property
+    def are_on(self) -> bool:
+        return self.limit < self.slots
+
+    def judge(self, events: int, samples: Samples, seen: Seen) -> None:
+        """Decide once a second. ``samples`` are of requests that ran alone; where none did although the CPU
+        is busy, some are let run alone.
+        """
+        if samples.number:
+            self._known = Samples(
+                *(FADING * old + new for old, new in zip(self._known, samples, strict=True))
+            )
+        self._unsampled = 0 if samples.number else self._unsampled + 1
+        computes, self._judged = _computes(self._judged, seen), seen
+        if self.are_on and not computes:
+            self._retreat = RETREAT
+        self._retreat = max(0, self._retreat - 1)
+        self._trial, self.limit, self.usual = 0, self.slots, self.slots
+        if events < BUSY or self._retreat or not computes:
+            return
+        number, computed, waited = self._known
+        if number >= FEW and computed:
+            # While one computes, waited / computed others can wait: twice as many, since none does so evenly.
+            self.limit = self.usual = min(self.slots, self._least + int(2 * waited / computed))
+        every = 0 if number < FEW else TRIAL_SELDOM if self.usual == self.slots else TRIAL_EVERY
+        if seen.running > 1 and self._unsampled >= every:
+            self._unsampled = 0
+            self._trial, self.limit = seen.ended + seen.running + TRIAL, 1
+
+    def look(self, seen: Seen) -> bool:
+        """Say whether more may run than when this was last asked. For when requests wait for their turn."""
+        before, self._looked = self._looked, seen
+        if self._trial and seen.ended >= self._trial:
+            return self._allow(self.usual)
+        if seen.ended != before.ended or seen.now - before.now > PATIENCE:
+            self._since = seen.now
+            return False
+        waits = not _computes(before, seen)
+        if not waits and seen.now - self._since < PATIENCE:
+            return False
+        self._since = seen.now
+        if waits and self.limit + 1 == self.slots:
+            self._retreat = RETREAT
+        return self._allow(max(self.usual, self.limit + 1) if self._trial else self.limit + 1)
+
+    def _allow(self, limit: int) -> bool:
+        self._trial, self.limit = 0, limit
+        return True
+
+
+def _computes(before: Seen, seen: Seen) -> bool:
+    return seen.cpu - before.cpu >= COMPUTES * (seen.now - before.now)

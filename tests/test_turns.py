@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from django_prodserve.runtime.sampling import Samples
+from django_prodserve.worker.crew import Crew
+from django_prodserve.worker.turns import PATIENCE, RETREAT, TRIAL, TRIAL_EVERY, TRIAL_SELDOM, Seen, Turns
+
+NONE = Samples(0, 0.0, 0.0)
+COMPUTING, WAITING, HALF = Samples(10, 1.0, 0.02), Samples(10, 0.1, 1.0), Samples(10, 1.0, 0.6)
+
+
+class Worker:
+    """What a worker of 8 threads has done."""
+
+    def __init__(self, cpus: float = 1.0, running: int = 8) -> None:
+        self.turns = Turns(8, cpus)
+        self.seen = Seen(running, 0, 0.0, 0.0)
+
+    def after(self, seconds: float, cpu: float, ended: int = 0) -> Seen:
+        running, before, spent, now = self.seen
+        self.seen = Seen(running, before + ended, spent + cpu * seconds, now + seconds)
+        return self.seen
+
+    def judge(self, samples: Samples = NONE, cpu: float = 0.9, events: int = 500) -> int:
+        self.turns.judge(events, samples, self.after(1.0, cpu, 100))
+        return self.turns.limit
+
+    def look(self, seconds: float, cpu: float, ended: int = 0) -> bool:
+        return self.turns.look(self.after(seconds, cpu, ended))
+
+
+@pytest.mark.parametrize(
+    ("samples", "cpus", "limit"),
+    [(COMPUTING, 1.0, 2), (COMPUTING, 0.5, 2), (HALF, 1.0, 3), (WAITING, 1.0, 8), (COMPUTING, 3.0, 4)],
+)
+def test_so_many_run_as_keep_the_interpreter_busy(samples: Samples, cpus: float, limit: int) -> None:
+    assert Worker(cpus).judge(samples) == limit
+
+
+def test_nobody_takes_turns_where_it_does_not_matter() -> None:
+    assert Worker().judge(COMPUTING, events=5) == 8
+    assert Worker().judge(COMPUTING, cpu=0.2) == 8
+    assert Worker().judge(NONE, cpu=0.2) == 8
+
+
+def test_where_none_was_measured_some_run_alone_first() -> None:
+    worker = Worker()
+    assert worker.judge() == 1
+    assert not worker.look(0.01, 1.0, ended=8)  # those that ran already
+    assert not worker.look(0.01, 1.0, ended=TRIAL - 1)
+    assert worker.look(0.01, 1.0, ended=1)
+    assert worker.turns.limit == 8
+    assert worker.judge(COMPUTING) == 2
+    assert [worker.judge() for _ in range(TRIAL_EVERY)] == [2] * (TRIAL_EVERY - 1) + [1]
+
+
+def test_those_that_wait_are_seldom_asked_again() -> None:
+    worker = Worker()
+    worker.judge(WAITING)
+    assert [worker.judge() for _ in range(TRIAL_SELDOM)] == [8] * (TRIAL_SELDOM - 1) + [1]
+
+
+def test_one_that_runs_alone_and_waits_ends_the_trial() -> None:
+    worker = Worker()
+    worker.judge()
+    worker.look(0.01, 1.0, ended=1)
+    assert worker.look(0.01, 0.1)
+    assert worker.turns.limit == 8
+
+
+def test_others_run_beside_those_that_wait_after_all() -> None:
+    worker = Worker()
+    worker.judge(COMPUTING)
+    worker.look(0.01, 1.0, ended=1)
+    for limit in range(3, 9):
+        assert worker.look(0.01, 0.1)
+        assert worker.turns.limit == limit
+    assert [worker.judge() for _ in range(RETREAT)] == [8] * (RETREAT - 1) + [1]  # and are measured again
+
+
+def test_long_ones_hold_up_the_others_for_a_moment_only() -> None:
+    worker = Worker()
+    worker.judge(COMPUTING)
+    worker.look(0.01, 1.0, ended=1)
+    looks = [worker.look(0.01, 1.0) for _ in range(12)]
+    assert [number for number, more in enumerate(looks) if more] == [4, 9]
+    assert worker.turns.limit == 4
+    assert not worker.look(10 * PATIENCE, 1.0)  # nobody waited meanwhile
+
+
+def test_turns_that_leave_the_cpu_idle_end() -> None:
+    worker = Worker()
+    assert worker.judge(COMPUTING) == 2
+    assert worker.judge(cpu=0.3) == 8
+    assert worker.judge() == 8
+
+
+Work = Callable[[], object]
+
+
+class Site:
+    """A crew that runs functions, and counts how many others ran when each began."""
+
+    def __init__(self, slots: int) -> None:
+        self.crew: Crew[Work] = Crew(slots, self.wait, self.run, self.failed, lambda row: None)
+        self.event, self.over = threading.Event(), False
+        self.lock = threading.Lock()
+        self.running = self.beside = self.done = 0
+
+    def wait(self) -> None:
+        self.event.wait()
+        if not self.over:
+            self.event.clear()
+
+    def run(self, work: Work, row: int) -> None:
+        with self.lock:
+            self.running += 1
+            self.beside += self.running - 1
+        work()
+        with self.lock:
+            self.running -= 1
+            self.done += 1
+
+    def failed(self) -> None:
+        raise AssertionError
+
+    def give(self, *work: Work) -> None:
+        self.crew.ready.extend(work)
+        self.event.set()
+
+    def until(self, done: int) -> float:
+        """Tick as the worker's main thread does; return the seconds until so many were done."""
+        started = time.monotonic()
+        while self.done < done:
+            assert time.monotonic() - started < 30
+            self.crew.tick()
+            time.sleep(min(0.01, self.crew.tick_in))
+        return time.monotonic() - started
+
+
+@contextmanager
+def site(slots: int) -> Iterator[Site]:
+    """The threads of a crew end with the process; here they sleep from the end of the block on."""
+    made = Site(slots)
+    made.crew.start()
+    try:
+        yield made
+    finally:
+        made.crew.slots = made.crew.turns.limit = 0
+
+
+def compute(seconds: float) -> Work:
+    def work() -> None:
+        until = time.thread_time() + seconds
+        while time.thread_time() < until:
+            pass
+
+    return work
+
+
+def take_turns(made: Site) -> None:
+    made.crew.turns._judged = Seen(0, 0, -10.0, time.monotonic() - 1)  # the CPU was busy
+    made.crew.look(100, COMPUTING)
+    assert made.crew.turns.limit == 2
+
+
+def test_real_computing_takes_turns() -> None:
+    with site(6) as made:
+        take_turns(made)
+        made.give(*[compute(0.005)] * 40)
+        made.until(40)
+        assert made.beside <= 40 * 2  # one; on a machine that gives them no CPU more are let run
+
+
+def test_real_waiting_does_not() -> None:
+    gate = threading.Barrier(6)
+    with site(6) as made:
+        take_turns(made)
+        made.give(*[lambda: gate.wait(20)] * 6)  # none ends before all run
+        assert made.until(6) < 10
+
+
+def test_all_that_wait_run_when_turns_end() -> None:
+    gate = threading.Barrier(6)
+    with site(6) as made:
+        take_turns(made)
+        made.give(*[lambda: gate.wait(20)] * 6)
+        made.crew.look(100, WAITING)
+        assert made.until(6) < 10
