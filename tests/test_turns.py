@@ -35,6 +35,12 @@ class Worker:
         return self.turns.look(self.after(seconds, cpu, ended))
 
 
+def test_while_others_are_refused_one_runs_at_a_time() -> None:
+    worker = Worker()
+    worker.turns.judge(500, COMPUTING, worker.after(1.0, 0.9, 100), refusing=True)
+    assert worker.turns.limit == 1
+
+
 @pytest.mark.parametrize(
     ("samples", "cpus", "limit"),
     [(COMPUTING, 1.0, 2), (COMPUTING, 0.5, 2), (HALF, 1.0, 3), (WAITING, 1.0, 8), (COMPUTING, 3.0, 4)],
@@ -70,7 +76,9 @@ def test_one_that_runs_alone_and_waits_ends_the_trial() -> None:
     worker = Worker()
     worker.judge()
     worker.look(0.01, 1.0, ended=1)
-    assert worker.look(0.01, 0.1)
+    assert not worker.look(0.01, 0.1)
+    assert not worker.look(0.01, 0.1)
+    assert worker.look(0.011, 0.1)
     assert worker.turns.limit == 8
 
 
@@ -78,10 +86,16 @@ def test_others_run_beside_those_that_wait_after_all() -> None:
     worker = Worker()
     worker.judge(COMPUTING)
     worker.look(0.01, 1.0, ended=1)
-    for limit in range(3, 9):
-        assert worker.look(0.01, 0.1)
+    for limit in (4, 8):
+        assert worker.look(0.031, 0.1)
         assert worker.turns.limit == limit
-    assert [worker.judge() for _ in range(RETREAT)] == [8] * (RETREAT - 1) + [1]  # and are measured again
+
+
+def test_a_worker_that_got_no_cpu_for_a_moment_has_not_waited() -> None:
+    worker = Worker()
+    worker.judge(COMPUTING)
+    worker.look(0.01, 1.0, ended=1)
+    assert not any(worker.look(0.01, cpu) for cpu in (0.0, 0.5, 1.0, 1.0))
 
 
 def test_long_ones_hold_up_the_others_for_a_moment_only() -> None:
@@ -98,7 +112,7 @@ def test_turns_that_leave_the_cpu_idle_end() -> None:
     worker = Worker()
     assert worker.judge(COMPUTING) == 2
     assert worker.judge(cpu=0.3) == 8
-    assert worker.judge() == 8
+    assert [worker.judge() for _ in range(RETREAT - 1)] == [8] * (RETREAT - 2) + [1]  # to be measured again
 
 
 Work = Callable[[], object]
@@ -191,5 +205,7 @@ def test_all_that_wait_run_when_turns_end() -> None:
     with site(6) as made:
         take_turns(made)
         made.give(*[lambda: gate.wait(20)] * 6)
-        made.crew.look(100, WAITING)
+        made.crew.turns._judged = Seen(0, 0, -10.0, time.monotonic() - 1)
+        made.crew.look(100, Samples(10, 0.01, 10.0))
+        assert made.crew.turns.limit == 6
         assert made.until(6) < 10

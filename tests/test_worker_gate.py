@@ -52,6 +52,15 @@ def test_a_standing_overload_is_refused_soon_and_what_is_served_waits_little(
     assert backlog < overload.target
 
 
+def test_who_waits_long_beside_a_worker_that_refuses_is_in_no_burst() -> None:
+    overload = Overload(2.0)
+    assert not overload.refuses(1.9, 1.0, others_do=True)
+    assert not overload.refuses(2.1, 1.1)
+    assert overload.refuses(2.1, 1.2, others_do=True)
+    assert overload.refuses(0.3, 1.3)
+    assert not overload.refuses(0.1, 1.4)
+
+
 def test_zero_never_refuses() -> None:
     refused, _, _ = load(10, 10, Overload(0))
     assert refused == 0

@@ -22,7 +22,21 @@ from typing import Any
 
 from . import events, history
 from .ring import Ring
-from .slot import CLAIMED, COLUMNS, FREE, HEAD, ROW, TALLY_CELLS, WHOLE, Memory, Slot, Tally, tally
+from .slot import (
+    CLAIMED,
+    COLUMNS,
+    FREE,
+    HEAD,
+    REFUSES,
+    ROW,
+    SERVING,
+    TALLY_CELLS,
+    WHOLE,
+    Memory,
+    Slot,
+    Tally,
+    tally,
+)
 
 MAGIC = int.from_bytes(b"prodsrv\2", "little")
 """The last byte is the version of this layout."""
@@ -296,6 +310,11 @@ class Board:
             for serves, connections, load in zip(table, table[count:], table[2 * count :], strict=False)
             if serves == mine
         ]
+
+    def others_refuse(self, me: Slot) -> bool:
+        """Say whether another worker of my generation refuses requests because too many wait."""
+        others = (slot for slot in self.slots if slot.index != me.index and slot.state == SERVING)
+        return any(slot.saturated == REFUSES and slot.generation == me.generation for slot in others)
 
 
 def board_path(place: Path, generation: int) -> Path:

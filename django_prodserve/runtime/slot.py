@@ -19,6 +19,7 @@ FREE, CLAIMED, BOOTING, SERVING, RETIRING = range(5)
 STATES = ("free", "starting", "booting", "serving", "retiring")
 
 GO_STUCK = 1
+WAITS, REFUSES = 1, 2
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the histograms in seconds; one more bucket holds what took longer."""
@@ -173,7 +174,7 @@ class Slot:
     refused = _Whole(_REFUSED)
     cut = _Whole(_CUT)
     saturated = _Whole(_SATURATED)
-    """Whether a request that comes to the worker waits long or is refused, 0 or 1, as of this second."""
+    """Whether a request that comes to the worker waits long, 1, or is refused, 2, as of this second."""
     connections = _Load(CONNECTIONS)
     work = _Load(LOAD)
     """How many of its threads are spoken for; all of them where a request would have to wait."""

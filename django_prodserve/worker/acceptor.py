@@ -131,7 +131,7 @@ class Acceptor:
             self._left, self._waited = 1, 0.0
             self._leave(now + PATIENCE)
             return
-        if self._left and self._waited < LONGEST_WAIT and self._is_full_beside_free(load):
+        if self._left and self._waited < LONGEST_WAIT and self.is_full_beside_free(load):
             self._waited += PATIENCE
             self._leave(now + PATIENCE)
             return
@@ -164,7 +164,7 @@ class Acceptor:
                 return False
         return all(mine <= connections + 1 for connections, _ in peers)
 
-    def _is_full_beside_free(self, load: int) -> bool:
+    def is_full_beside_free(self, load: int) -> bool:
         """Say whether a request would wait here and not in another worker."""
         threads = self._slot.threads
         return load >= threads and any(busy < threads for _, busy in self._board.peers(self._slot))

@@ -181,7 +181,7 @@ class Crew(Generic[Work]):
         """Say whether requests wait for nothing to speak of; where none was measured, as their time says."""
         return min(self.mean, self._waits) < SHORT
 
-    def look(self, events: int, samples: Samples) -> None:
+    def look(self, events: int, samples: Samples, *, refusing: bool = False) -> None:
         """Judge once a second: ``events`` is how many there were.
 
         ``samples`` are of requests that ran alone. Their whole time says less of how long they wait: on a
@@ -190,7 +190,7 @@ class Crew(Generic[Work]):
         self._promotions = 0
         if samples.number:
             self._waits = samples.waited / samples.number
-        self.turns.judge(events, samples, self._now())
+        self.turns.judge(events, samples, self._now(), refusing=refusing)
         self._fill()
         if events < BUSY:
             self._become(lazy=False)

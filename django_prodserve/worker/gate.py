@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .connection import Connection
 from .crew import Crew
@@ -23,7 +23,7 @@ AT_ONCE = 3.25
 """A wait of this many timeouts is an overload at once: 4 times the capacity for 2 s builds 3 of them."""
 SEEN = 0.25
 """The queue's length counts where its eldest has waited this share of the timeout."""
-SWITCH, SWITCH_WHEN_REFUSING = 0.005, 0.0002
+SWITCH, SWITCH_WHEN_REFUSING = 0.005, 0.001
 """Seconds that a thread may keep the interpreter while another wants it: each call to the kernel gives it up,
 and who refuses would wait for it behind every thread that computes."""
 SHARE = 0.1
@@ -46,8 +46,11 @@ class Overload:
         self._grows = True
         self._calm = 0.0  # when something was last refused
 
-    def refuses(self, wait: float, now: float) -> bool:
-        """Say whether a request is refused that arrives now and would wait this long."""
+    def refuses(self, wait: float, now: float, *, others_do: bool = False) -> bool:
+        """Say whether a request is refused that arrives now and would wait this long.
+
+        ``others_do``: other workers refuse already. Who waits beyond the timeout here waits in no burst.
+        """
         if self.is_on:
             return self._goes_on(wait, now)
         if wait <= self.timeout or not self.timeout:
@@ -59,7 +62,7 @@ class Overload:
             self._grows = wait >= self._mark[1]
             self._mark = now, wait
         stands = now - self._since >= WINDOW
-        self.is_on = wait > AT_ONCE * self.timeout or (stands and self._grows)
+        self.is_on = others_do or wait > AT_ONCE * self.timeout or (stands and self._grows)
         self._calm = now
         return self.is_on
 
@@ -74,9 +77,9 @@ class Overload:
 class Gate:
     """The way into the crew's queue."""
 
-    def __init__(self, timeout: float, crew: Crew[Connection]) -> None:
+    def __init__(self, timeout: float, crew: Crew[Connection], others_refuse: Callable[[], bool]) -> None:
         self.overload = Overload(timeout)
-        self._crew = crew
+        self._crew, self._others_refuse = crew, others_refuse
 
     def enter(self, connection: Connection, now: float) -> Sequence[Connection]:
         """Queue a complete request; return those that are refused for it, itself perhaps."""
@@ -84,19 +87,22 @@ class Gate:
         if len(ready) < self._crew.slots and not self.overload.is_on:  # the usual case: no wait to speak of
             ready.append(connection)
             return NOBODY
-        was_on = self.overload.is_on
-        if not self.overload.refuses(max(self.wait(now), connection.waited), now):
+        if not self._refuses(max(self.wait(now), connection.waited), now):
             ready.append(connection)
             return NOBODY
-        if was_on:
-            return [connection]
-        sys.setswitchinterval(SWITCH_WHEN_REFUSING)
         return [connection, *self._too_many()]
+
+    def _refuses(self, wait: float, now: float) -> bool:
+        overload, was_on = self.overload, self.overload.is_on
+        others_do = wait > overload.timeout and not was_on and self._others_refuse()
+        refuses = overload.refuses(wait, now, others_do=others_do)
+        if refuses and not was_on:
+            sys.setswitchinterval(SWITCH_WHEN_REFUSING)
+        return refuses
 
     def look(self, now: float) -> None:
         """Once a second: without requests nobody else notices that an overload is over."""
-        overload = self.overload
-        if not overload.refuses(self.wait(now), now) and sys.getswitchinterval() < SWITCH:
+        if not self._refuses(self.wait(now), now) and sys.getswitchinterval() < SWITCH:
             sys.setswitchinterval(SWITCH)
 
     def wait(self, now: float) -> float:
@@ -108,16 +114,18 @@ class Gate:
             return 0.0
         if oldest < SEEN * self.overload.timeout and not self.overload.is_on:
             return oldest  # the mean may be that of other views
-        return max(oldest, len(ready) * crew.mean / crew.turns.limit)
+        return max(oldest, len(ready) * crew.mean / crew.turns.usual)
 
     def _too_many(self) -> list[Connection]:
-        """Take the eldest out of a queue that is too long: their clients have waited longest already."""
+        """Take the eldest out of a queue that is far too long: their clients have waited longest already."""
         ready, crew = self._crew.ready, self._crew
-        fits = int(self.overload.target * crew.turns.limit / max(crew.mean, 1e-6))
-        taken = []
+        fits = int(self.overload.target * crew.turns.usual / max(crew.mean, 1e-6))
+        taken: list[Connection] = []
+        if len(ready) <= 2 * fits + crew.slots:
+            return taken
         while len(ready) > fits:
             try:
                 taken.append(ready.popleft())
-            except IndexError:
+            except IndexError:  # threads have taken them meanwhile
                 break
         return taken

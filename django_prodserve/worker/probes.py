@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..health import HealthLayer
 from ..runtime import orders
 from ..runtime.board import Board
-from ..runtime.slot import SERVING, Slot
+from ..runtime.slot import REFUSES, SERVING, WAITS, Slot
 from .environ import Environs
 from .pages import Page, Reply, Responder, respond, text
 
@@ -50,7 +50,8 @@ class Probes:
 
     def look(self, now: float) -> None:
         """Once a second: say whether this worker is saturated, and note since when all are."""
-        self._slot.saturated = self._gate.overload.is_on or self._gate.wait(now) > WAIT
+        refuses = self._gate.overload.is_on
+        self._slot.saturated = REFUSES if refuses else WAITS if self._gate.wait(now) > WAIT else 0
         serving = [slot for slot in self._board.slots if slot.state == SERVING]
         if serving and all(slot.saturated for slot in serving):
             self._saturated_since = min(self._saturated_since, now)

@@ -53,7 +53,7 @@ class Reactor:
         most = descriptors_for(config.worker_connections)
         self.acceptor = Acceptor(listeners, self.poller, board, slot, most, self.make_room)
         self.intake = Intake(ParserSettings(config), max_body=worker.max_body)
-        self.gate = Gate(worker.queue_timeout, self.crew)
+        self.gate = Gate(worker.queue_timeout, self.crew, partial(board.others_refuse, slot))
         self.streams = Streams(self.poller, slot, config.threads)
         self.runner = Runner(worker, self.streams, slot)
         self.desk = replies.Desk(worker)
@@ -77,9 +77,8 @@ class Reactor:
         acceptor = self.acceptor
         retry = acceptor.retry_at
         events = self.poller.wait(None if retry == math.inf else max(0.0, retry - time.monotonic()))
-        now = time.monotonic()
+        now, listening = time.monotonic(), retry < math.inf
         self.events += len(events)
-        listening = retry < math.inf
         for descriptor, _ in events:
             connection = self.connections.get(descriptor)
             if connection is not None:
@@ -184,9 +183,11 @@ class Reactor:
                 data, keep = found
                 return self.reply(connection, data, now, keep=keep)
         behind = None
-        for refused in self.gate.enter(connection, now):
+        refusals = self.gate.enter(connection, now)
+        moves = refusals and (self.retiring or self.acceptor.is_full_beside_free(self.crew.load))
+        for refused in refusals:
             self.slot.count_refused()
-            keep = not (refused.request is None or refused.request.should_close() or self.retiring)
+            keep = not (refused.request is None or refused.request.should_close() or moves)
             more = self.answer(refused, partial(replies.busy, keep=keep), now, keep=keep)
             if refused is connection:
                 behind = more
@@ -342,7 +343,7 @@ class Reactor:
     def look(self, now: float) -> None:
         """Once a second: judge how the threads share their work, and end what has taken too long."""
         events, self.events = self.events, 0
-        self.crew.look(events, self.runner.sampler.since())
+        self.crew.look(events, self.runner.sampler.since(), refusing=self.gate.overload.is_on)
         self.gate.look(now)
         self.slot.queue = len(self.crew.ready)
         self.probes.look(now)

@@ -18,12 +18,14 @@ BUSY = 20
 """Events a second from which on it matters."""
 LOOK = 0.01
 """Seconds between two looks at whether those that run are the ones that compute."""
+DOUBT = 0.03
+"""Seconds without the end of a request in which the CPU must have been idle, too, until more may run."""
 PATIENCE = 0.05
 """Seconds without the end of a request after which another runs beside them: it may be a quick one."""
 COMPUTES = 0.5
 """CPU time of the process, as a share of the time, from which on those that run do compute."""
 RETREAT = 5
-"""Seconds without turns after all threads were needed."""
+"""Seconds without turns after they have left the CPU idle."""
 TRIAL = 8
 """Requests that run alone, to be measured..."""
 FEW = 3
@@ -53,36 +55,28 @@ class Turns:
     """
 
     __slots__ = (
-        "_judged",
-        "_known",
-        "_least",
-        "_looked",
-        "_retreat",
-        "_since",
-        "_trial",
-        "_unsampled",
-        "limit",
-        "slots",
-        "usual",
+        *("_judged", "_known", "_least", "_looked", "_mark", "_retreat", "_trial", "_unsampled", "_were_on"),
+        *("limit", "slots", "usual"),
     )
 
     def __init__(self, slots: int, cpus: float = 1.0) -> None:
         self.slots = self.limit = self.usual = slots
-        """``limit``: how many may run now."""
+        """``limit``: how many may run now; ``usual``: when nobody is measured."""
         self._least = max(ALWAYS, math.ceil(cpus) + 1)
         self._known = Samples(0.0, 0.0, 0.0)
         self._retreat = self._unsampled = 0  # seconds
+        self._were_on = False  # in this second, at first
         self._trial = 0  # requests run one by one, to be measured, until so many have ended; 0: they do not
-        self._judged = self._looked = Seen(0, 0, 0.0, 0.0)
-        self._since = 0.0  # when a request last ended, as far as was looked
+        self._judged = self._mark = Seen(0, 0, 0.0, 0.0)  # at the last judgement; when a request last ended
+        self._looked = 0.0
 
     @property
     def are_on(self) -> bool:
         return self.limit < self.slots
 
-    def judge(self, events: int, samples: Samples, seen: Seen) -> None:
+    def judge(self, events: int, samples: Samples, seen: Seen, *, refusing: bool = False) -> None:
         """Decide once a second. ``samples`` are of requests that ran alone; where none did although the CPU
-        is busy, some are let run alone.
+        is busy, some are let run alone. While ``refusing``, the moments in which a request waits go to that.
         """
         if samples.number:
             self._known = Samples(
@@ -90,39 +84,40 @@ class Turns:
             )
         self._unsampled = 0 if samples.number else self._unsampled + 1
         computes, self._judged = _computes(self._judged, seen), seen
-        if self.are_on and not computes:
+        if self._were_on and not computes:
             self._retreat = RETREAT
         self._retreat = max(0, self._retreat - 1)
-        self._trial, self.limit, self.usual = 0, self.slots, self.slots
+        self._trial, self._were_on, self.limit, self.usual = 0, False, self.slots, self.slots
         if events < BUSY or self._retreat or not computes:
             return
         number, computed, waited = self._known
         if number >= FEW and computed:
             # While one computes, waited / computed others can wait: twice as many, since none does so evenly.
-            self.limit = self.usual = min(self.slots, self._least + int(2 * waited / computed))
+            self.limit = self.usual = min(self.slots, self._least - refusing + int(2 * waited / computed))
         every = 0 if number < FEW else TRIAL_SELDOM if self.usual == self.slots else TRIAL_EVERY
         if seen.running > 1 and self._unsampled >= every:
             self._unsampled = 0
             self._trial, self.limit = seen.ended + seen.running + TRIAL, 1
+        self._were_on = self.are_on
 
     def look(self, seen: Seen) -> bool:
         """Say whether more may run than when this was last asked. For when requests wait for their turn."""
-        before, self._looked = self._looked, seen
+        before, looked, self._looked = self._mark, self._looked, seen.now
         if self._trial and seen.ended >= self._trial:
             return self._allow(self.usual)
-        if seen.ended != before.ended or seen.now - before.now > PATIENCE:
-            self._since = seen.now
+        passed = seen.now - before.now
+        if seen.ended != before.ended or seen.now - looked > PATIENCE:
+            self._mark = seen
             return False
-        waits = not _computes(before, seen)
-        if not waits and seen.now - self._since < PATIENCE:
+        waits = passed >= DOUBT and not _computes(before, seen)
+        if not waits and passed < PATIENCE:
             return False
-        self._since = seen.now
-        if waits and self.limit + 1 == self.slots:
-            self._retreat = RETREAT
-        return self._allow(max(self.usual, self.limit + 1) if self._trial else self.limit + 1)
+        self._mark = seen
+        more = min(self.slots, 2 * self.limit if waits else self.limit + 1)
+        return self._allow(max(self.usual, more) if self._trial else more)
 
     def _allow(self, limit: int) -> bool:
-        self._trial, self.limit = 0, limit
+        self._trial, self.limit, self.usual = 0, limit, max(limit, self.usual)
         return True
 
 
