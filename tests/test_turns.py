@@ -91,6 +91,14 @@ def test_others_run_beside_those_that_wait_after_all() -> None:
         assert worker.turns.limit == limit
 
 
+def test_who_waits_on_and_on_holds_up_the_others_once_in_a_while() -> None:
+    worker = Worker()
+    worker.judge(COMPUTING)
+    worker.look(0.01, 1.0, ended=1)
+    assert worker.look(0.031, 0.1)
+    assert [worker.judge(COMPUTING) for _ in range(RETREAT)] == [4] * (RETREAT - 1) + [2]
+
+
 def test_a_worker_that_got_no_cpu_for_a_moment_has_not_waited() -> None:
     worker = Worker()
     worker.judge(COMPUTING)

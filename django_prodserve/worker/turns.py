@@ -25,7 +25,7 @@ PATIENCE = 0.05
 COMPUTES = 0.5
 """CPU time of the process, as a share of the time, from which on those that run do compute."""
 RETREAT = 5
-"""Seconds without turns after they have left the CPU idle."""
+"""Seconds without turns after they have left the CPU idle, and with more at a time after some have waited."""
 TRIAL = 8
 """Requests that run alone, to be measured..."""
 FEW = 3
@@ -55,8 +55,8 @@ class Turns:
     """
 
     __slots__ = (
-        *("_judged", "_known", "_least", "_looked", "_mark", "_retreat", "_trial", "_unsampled", "_were_on"),
-        *("limit", "slots", "usual"),
+        *("_held", "_judged", "_known", "_least", "_looked", "_mark", "_more", "_retreat"),
+        *("_trial", "_unsampled", "_were_on", "limit", "slots", "usual"),
     )
 
     def __init__(self, slots: int, cpus: float = 1.0) -> None:
@@ -64,7 +64,8 @@ class Turns:
         """``limit``: how many may run now; ``usual``: when nobody is measured."""
         self._least = max(ALWAYS, math.ceil(cpus) + 1)
         self._known = Samples(0.0, 0.0, 0.0)
-        self._retreat = self._unsampled = 0  # seconds
+        self._retreat = self._unsampled = self._held = 0  # seconds
+        self._more = 0  # how many had to run at a time because some waited: streams, for one
         self._were_on = False  # in this second, at first
         self._trial = 0  # requests run one by one, to be measured, until so many have ended; 0: they do not
         self._judged = self._mark = Seen(0, 0, 0.0, 0.0)  # at the last judgement; when a request last ended
@@ -86,14 +87,15 @@ class Turns:
         computes, self._judged = _computes(self._judged, seen), seen
         if self._were_on and not computes:
             self._retreat = RETREAT
-        self._retreat = max(0, self._retreat - 1)
+        self._retreat, self._held = max(0, self._retreat - 1), max(0, self._held - 1)
         self._trial, self._were_on, self.limit, self.usual = 0, False, self.slots, self.slots
         if events < BUSY or self._retreat or not computes:
             return
         number, computed, waited = self._known
         if number >= FEW and computed:
             # While one computes, waited / computed others can wait: twice as many, since none does so evenly.
-            self.limit = self.usual = min(self.slots, self._least - refusing + int(2 * waited / computed))
+            limit = self._least - refusing + int(2 * waited / computed)
+            self.limit = self.usual = min(self.slots, max(limit, self._more if self._held else 0))
         every = 0 if number < FEW else TRIAL_SELDOM if self.usual == self.slots else TRIAL_EVERY
         if seen.running > 1 and self._unsampled >= every:
             self._unsampled = 0
@@ -114,6 +116,8 @@ class Turns:
             return False
         self._mark = seen
         more = min(self.slots, 2 * self.limit if waits else self.limit + 1)
+        if waits:
+            self._more, self._held = more, RETREAT
         return self._allow(max(self.usual, more) if self._trial else more)
 
     def _allow(self, limit: int) -> bool:

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -207,6 +207,44 @@ def test_as_many_requests_at_once_as_there_are_threads_wait_for_none(env: Env) -
             workers = Counter(each.result().text.split()[0] for each in asked)
             uneven += sorted(workers.values()) != [2, 2]
     assert uneven <= rounds / 30
+
+
+TURNS = """
+running = []
+def compute(request):
+    beside = len(running)
+    running.append(None)
+    until = time.thread_time() + 0.005
+    while time.thread_time() < until:
+        pass
+    running.pop()
+    return HttpResponse(beside)
+urlpatterns += [path("compute/", compute)]
+"""
+
+
+def test_requests_that_only_compute_take_turns(env: Env, tmp_path: Any) -> None:
+    site = copy_site(tmp_path, TURNS)
+    with (
+        serving("--workers", "1", "--threads", "8", env=env(), cwd=site) as server,
+        ThreadPoolExecutor(8) as clients,
+    ):
+        beside: deque[int] = deque(maxlen=50)
+        enough = threading.Event()
+
+        def ask() -> None:
+            with closing(connect(server)) as connection:
+                while not enough.is_set():
+                    connection.request("GET", "/compute/")
+                    beside.append(int(connection.getresponse().read()))
+
+        asking = [clients.submit(ask) for _ in range(8)]
+        try:
+            until(lambda: len(beside) == 50)
+            until(lambda: max(beside) <= 2, lambda: str(beside))
+        finally:
+            enough.set()
+        assert [each.result() for each in asking] == [None] * 8
 
 
 def test_kept_connections_find_their_way_to_a_worker_that_is_idle(env: Env) -> None:
