@@ -202,9 +202,25 @@ def serving(
                     child.kill()
             process.kill()
         process.wait()
+        assert process.stdout is not None
+        deadline = time.monotonic() + PATIENCE
+        while (left := holders(process.stdout.fileno())) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
         server._reader.join(timeout=PATIENCE)
-        if process.stdout is not None:
-            process.stdout.close()
+        process.stdout.close()  # would wait for ever for one that has this pipe and lives
+    assert not left, f"left {left} behind"
+
+
+def holders(pipe: int) -> list[int]:
+    """Return the processes whose output goes into a pipe, wherever they stand in the tree by now."""
+    name, found = f"pipe:[{os.fstat(pipe).st_ino}]", []
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{pid}/fd/1") == name:
+                found.append(pid)
+    return found
 
 
 def copy_site(tmp_path: Path, views: str = "") -> Path:
