@@ -202,12 +202,13 @@ class Keeper:
         self.booting, self.serving, self.retiring = (
             None if each is child else each for each in (self.booting, self.serving, self.retiring)
         )
+        if was_booting or was_serving:
+            self.orphans.adopt(child)
         if was_booting and not self.stop_deadline:
             self._failed_to_boot(child, status)
         elif was_booting and not self.record["ready"]:  # stopped before it served: it knows how far it was
             self.exit_code = exit_code(status)
         elif was_serving and not self.stop_deadline:
-            self.orphans.adopt(child)
             self.say(f"Generation {child.number} {ending(status)}; starting another.", "ERROR")
             if time.monotonic() - child.served_since >= PROVEN:
                 self.ended_early = 0
@@ -222,6 +223,8 @@ class Keeper:
             self.say(f"Reload failed, the old code serves on: {reason}", "ERROR")
             self._finish_reload(reason)
         elif not self.record["ready"]:
+            if os.WIFSIGNALED(status):  # else it has spoken for itself
+                self.say(f"The server {ending(status)} before all workers were ready.", "ERROR")
             self._give_up(exit_code(status) or 1)
         else:
             self.say(f"Generation {child.number} cannot start: {reason}", "ERROR")

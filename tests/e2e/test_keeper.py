@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from .serving import PATIENCE, copy_site, run, serving, until
+from .serving import PATIENCE, Server, copy_site, run, serving, until
 from .test_reload import RELOAD, Load
 from .test_stop import in_flight
 
@@ -23,6 +23,11 @@ def places() -> dict[int, Path]:
     bases = [Path(os.environ.get("XDG_RUNTIME_DIR", "/")), Path(f"/run/user/{os.getuid()}"), Path("/dev/shm")]
     found = [place for base in bases for place in base.glob(f"prodserve-{os.getuid()}/*")]
     return {int(place.name.rpartition("-")[2]): place for place in found}
+
+
+def until_all_is_ready(server: Server) -> None:
+    """Wait until the keeper knows that all workers serve: what ends sooner has failed to start."""
+    until(lambda: json.loads((places()[server.process.pid] / "server.json").read_text())["ready"])
 
 
 def test_it_is_small_and_its_place_is_private_and_goes_with_it(env: Any, tmp_path: Path) -> None:
@@ -41,8 +46,7 @@ def test_it_is_small_and_its_place_is_private_and_goes_with_it(env: Any, tmp_pat
 
 def test_a_killed_arbiter_is_replaced_and_no_request_is_lost(env: Any, tmp_path: Path) -> None:
     with serving("--workers", "2", env=env(), cwd=copy_site(tmp_path)) as server:
-        server.workers(2)
-        until(lambda: json.loads((places()[server.process.pid] / "server.json").read_text())["ready"])
+        until_all_is_ready(server)
         killed = server.arbiters()[0]
         with Load(server.port, clients=2) as load:
             os.kill(killed, signal.SIGKILL)
@@ -97,6 +101,7 @@ def test_an_orphan_that_holds_the_gil_is_killed(env: Any) -> None:
     with serving(*flags, env=env()) as server:
         workers = [psutil.Process(pid) for pid in server.workers(2)]
         (arbiter,) = server.arbiters()
+        until_all_is_ready(server)
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(b"GET /hold-gil/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
             dump = ("-m", "django_prodserve", "dump", "--bind", str(server.port))
@@ -106,6 +111,25 @@ def test_an_orphan_that_holds_the_gil_is_killed(env: Any) -> None:
             assert psutil.wait_procs(workers, PATIENCE)[1] == []
         until(lambda: arbiter not in server.arbiters() and len(server.workers()) == 2)
         assert server.get("/").text == "hello"
+
+
+STUCK_AT_BOOT = """
+import re
+from django_prodserve.signals import worker_started
+def hold_gil(**kwargs):
+    re.match(r"(a+)+$", "a" * 60 + "b")
+worker_started.connect(hold_gil, weak=False)
+"""
+
+
+def test_where_the_arbiter_is_killed_before_all_is_ready_nobody_is_left(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path, STUCK_AT_BOOT)
+    with serving("--keeper", "--workers", "2", env=env(), cwd=site) as server:
+        workers = [psutil.Process(pid) for pid in server.workers(2)]
+        os.kill(server.arbiters()[0], signal.SIGKILL)
+        server.wait_for("The server was ended by SIGKILL before all workers were ready.")
+        assert server.process.wait(PATIENCE) == 128 + signal.SIGKILL
+        assert psutil.wait_procs(workers, PATIENCE)[1] == []
 
 
 def test_a_unix_socket_stays_the_same_over_reloads_and_is_removed_at_the_end(
