@@ -131,14 +131,13 @@ class Site:
 
     def __init__(self, slots: int) -> None:
         self.crew: Crew[Work] = Crew(slots, self.wait, self.run, self.failed, lambda row: None)
-        self.event, self.over = threading.Event(), False
+        self.event = threading.Event()
         self.lock = threading.Lock()
         self.running = self.beside = self.done = 0
 
     def wait(self) -> None:
         self.event.wait()
-        if not self.over:
-            self.event.clear()
+        self.event.clear()
 
     def run(self, work: Work, row: int) -> None:
         with self.lock:

@@ -202,7 +202,7 @@ class Keeper:
         self.booting, self.serving, self.retiring = (
             None if each is child else each for each in (self.booting, self.serving, self.retiring)
         )
-        if was_booting or was_serving:
+        if (was_booting or was_serving) and not self.stop_deadline:
             self.orphans.adopt(child)
         if was_booting and not self.stop_deadline:
             self._failed_to_boot(child, status)

@@ -6,7 +6,7 @@ events and the others sleep, and the one that ran last is woken first.
 
 Who gets an event does all of its work, up to running Django: a thread for the sockets and a hand-over cost 25
 to 40 % more. *Eager*: whoever begins to run Django wakes another to wait for events. *Lazy*: nobody is woken;
-short requests are over before it would pay, and the main thread (worker.py) looks every 2 ms whether nothing
+short requests are over before it would pay, and the main thread (process.py) looks every 2 ms whether nothing
 has moved and wakes one. ``look`` judges once a second.
 """
 
@@ -117,10 +117,10 @@ class Crew(Generic[Work]):
             except BaseException:  # a thread that dies would be missed for ever
                 self._failed()
 
-    def recruit(self) -> None:
-        """Wake a thread unless somebody waits for events: the one that ran last, or a new one."""
+    def recruit(self, *, beside: bool = False) -> None:
+        """Wake the thread that ran last, or a new one, unless somebody waits for events; or ``beside`` that."""
         with self._lock:
-            if self._waiting:
+            if self._waiting and not beside:
                 return
             alarm = self._sleepers.pop() if self._sleepers else None
             if alarm is None and self._size > self.slots:
@@ -140,14 +140,10 @@ class Crew(Generic[Work]):
         return TICK if self.lazy else turns.LOOK if self.turns.are_on else math.inf
 
     def tick(self) -> None:
-        """Wake somebody where nothing has moved since the last tick. The main thread's."""
+        """Let more run where turns.py says so; wake somebody where nothing has moved. The main thread's."""
         turns = self.turns
         if turns.are_on and self.ready and self.running >= turns.limit and turns.look(self._now()):
             self._fill()
-        if self.lazy:
-            self._promote()
-
-    def _promote(self) -> None:
         moved = self.moved
         if moved == self._seen and not self._waiting:
             self._promotions += 1
@@ -162,11 +158,7 @@ class Crew(Generic[Work]):
     def _fill(self) -> None:
         """Have threads take what waits, as far as they may run."""
         for _ in range(min(self.turns.limit - self.running, len(self.ready))):
-            with self._lock:
-                alarm = self._sleepers.pop() if self._sleepers else None
-                if alarm is None and self._size > self.slots:
-                    return
-            self._wake(alarm)
+            self.recruit(beside=True)
 
     @property
     def load(self) -> int:

@@ -28,10 +28,10 @@ RETREAT = 5
 """Seconds without turns after they have left the CPU idle, and with more at a time after some have waited."""
 TRIAL = 8
 """Requests that run alone, to be measured..."""
-FEW = 3
-"""Samples that say enough."""
 TRIAL_EVERY, TRIAL_SELDOM = 5, 60
 """...where none did for so many seconds; seldom where they were found to wait."""
+FEW = 3
+"""Samples that say enough."""
 FADING = 0.5
 """What the samples of a second weigh in the next."""
 
