@@ -118,7 +118,7 @@ class Crew(Generic[Work]):
                 self._failed()
 
     def recruit(self, *, beside: bool = False) -> None:
-        """Wake the thread that ran last, or a new one, unless somebody waits for events; or ``beside`` that."""
+        """Wake the thread that ran last, or a new one; ``beside`` one that waits for events only if asked."""
         with self._lock:
             if self._waiting and not beside:
                 return
