@@ -2,7 +2,7 @@
 
 Lives in a worker. There is one thread more than may run Django at a time, so one is always left for the
 clients. Whoever is free runs the oldest complete request; where there is none, one thread waits for
-events and the others sleep, and the one that ran last is woken first.
+events and the others sleep, and the one that ran last is woken first. How many run at a time: turns.py.
 
 Who gets an event does all of its work, up to running Django: a thread for the sockets and a hand-over cost 25
 to 40 % more. *Eager*: whoever begins to run Django wakes another to wait for events. *Lazy*: nobody is woken;
