@@ -26,6 +26,7 @@ Entry = tuple[Any, ...]
 
 MOST_KNOWN, LONGEST_KNOWN = 1024, 300
 UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
+MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
 
 
 def entry(environ: dict[str, Any], status: int, sent: int, seconds: float) -> Entry:
@@ -68,25 +69,41 @@ def _common(second: int) -> str:
     return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(second))
 
 
+class Known(dict[Any, str]):
+    """Texts that come again and again, as lines have them; None is a text too."""
+
+    def __init__(self, write: Callable[[str], str], absent: str) -> None:
+        super().__init__()
+        self._write, self._absent = write, absent
+
+    def __missing__(self, text: str | None) -> str:
+        found = self._write(text) if text else self._absent
+        if text is None or len(text) < LONGEST_KNOWN:
+            if len(self) >= MOST_KNOWN:
+                self.clear()
+            self[text] = found
+        return found
+
+
 class TextLines:
     """Lines in Gunicorn's default format, with more behind it."""
 
     def __init__(self, redaction: Redaction) -> None:
         self._redaction, self._clock = redaction, Clock(_common)
+        self._known = Known(_safe, "-")
 
     def __call__(self, entry: Entry) -> str:
         """Return the line of one request."""
         now, status, sent, seconds, queued, name, route, client, *rest = entry
         method, target, version, referer, agent, authorization = rest
-        user = _user(authorization) if authorization else "-"
-        referer = "-" if referer is None else referer
+        user, known = _user(authorization) if authorization else "-", self._known
         if self._redaction.is_on:
-            target, referer = self._redaction.url(target), self._redaction.url(referer)
+            target, referer = self._redaction.url(target), referer and self._redaction.url(referer)
         request = f"{method} {_safe(target)} {version}" if method else "-"
         return (
             f'{client or "-"} - {user} [{self._clock(now)}] "{request}" {status} {sent} '
-            f'"{_safe(referer)}" "{_safe("-" if agent is None else agent)}" '
-            f"{name or '-'} {_safe(route or '-')} {seconds * 1000:.1f}ms {queued * 1000:.1f}ms"
+            f'"{known[referer]}" "{known[agent]}" '
+            f"{name or '-'} {known[route]} {seconds * 1000:.1f}ms {queued * 1000:.1f}ms"
         )
 
 
@@ -96,34 +113,24 @@ class JSONLines:
     def __init__(self, redaction: Redaction) -> None:
         self._redaction = redaction
         self._clock = Clock(utc)
-        self._known: dict[str | None, str] = {}
-        """Texts that come again and again, as JSON."""
+        self._known = Known(as_text, "null")
 
     def __call__(self, entry: Entry) -> str:
         """Return the line of one request; absent is null."""
         now, status, sent, seconds, queued, name, route, client, method, target, _, referer, agent, _ = entry
-        known, learn = self._known.get, self._learn
+        known = self._known
         path, _, query = target.partition("?")
         if self._redaction.is_on:
             query, referer = self._redaction.query(query), referer and self._redaction.url(referer)
         return (
-            f'{{"time": "{self._clock(now)}.{int(now * 1000) % 1000:03d}Z", "level": "info", '
-            f'"logger": "gunicorn.access", "method": {known(method) or learn(method)}, '
+            f'{{"time": "{self._clock(now)}{MILLISECONDS[int(now * 1000) % 1000]}", "level": "info", '
+            f'"logger": "gunicorn.access", "method": {known[method]}, '
             f'"path": {quoted(path)}, "query": {as_text(query) if query else "null"}, '
             f'"route": {quoted(route) if route else "null"}, "status": {status}, "bytes": {sent}, '
             f'"duration_ms": {seconds * 1000:.1f}, "queue_ms": {queued * 1000:.1f}, '
-            f'"client": {known(client) or learn(client)}, "request_id": {quoted(name) if name else "null"}, '
-            f'"user_agent": {known(agent) or learn(agent)}, "referer": {known(referer) or learn(referer)}'
-            f', "pid": {os.getpid()}}}'
+            f'"client": {known[client]}, "request_id": {quoted(name) if name else "null"}, '
+            f'"user_agent": {known[agent]}, "referer": {known[referer]}, "pid": {os.getpid()}}}'
         )
-
-    def _learn(self, text: str | None) -> str:
-        found = as_text(text) if text else "null"
-        if text is None or len(text) < LONGEST_KNOWN:
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            self._known[text] = found
-        return found
 
 
 def as_text(text: str) -> str:

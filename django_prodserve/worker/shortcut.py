@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LONG_WAY = {"RANGE", "IF-RANGE", "IF-NONE-MATCH", "IF-MODIFIED-SINCE", "IF-MATCH", "IF-UNMODIFIED-SINCE"}
 OK = b"HTTP/1.1 200 OK"
+MOST_KNOWN, LONGEST_KNOWN = 2048, 100
+"""What clients accept, by file, whose answer is remembered."""
 
 
 class Shortcut:
@@ -38,7 +40,9 @@ class Shortcut:
         ):
             self.files = static.files
         self._static, self._access = static, worker.access
+        self._asks_secure = static is not None and bool(static.hsts or static.redirect)
         self._ready: dict[tuple[str, bool], tuple[bytes, bytes]] = {}
+        self._known: dict[tuple[str, str, bool], tuple[bytes, bytes]] = {}
         self._kept = 0
         self.retiring = False
 
@@ -54,12 +58,16 @@ class Shortcut:
                 accepted = value
             elif name in LONG_WAY:
                 return None
-        secure = self._is_secure(connection)
+        secure = self._asks_secure and self._is_secure(connection)
         if secure is None:
             return None
-        found = self._response(hit, accepted, secure)
+        found = self._known.get((request.path, accepted, secure))
         if found is None:
-            return None
+            found = self._response(hit, accepted, secure)
+            if found is None:
+                return None
+            if len(self._known) < MOST_KNOWN and len(accepted) <= LONGEST_KNOWN:
+                self._known[request.path, accepted, secure] = found
         keep = not (request.should_close() or self.retiring)
         told = self._note(connection, len(found[1])) if self._access.is_on else b""
         return b"".join((OK, DATES.tail(), b"keep-alive\r\n" if keep else b"close\r\n", told, *found)), keep
@@ -71,11 +79,9 @@ class Shortcut:
         return b"X-Request-ID: %b\r\n" % environ[ID].encode()
 
     def _is_secure(self, connection: Connection) -> bool | None:
-        """Say whether the client came by https, where that matters; None where Django redirects."""
+        """Say whether the client came by https; None where Django redirects."""
         static = self._static
         assert static is not None
-        if not (static.hsts or static.redirect):
-            return False
         secure = static.security.is_secure(self._desk.environ(connection))
         return None if static.redirect and not secure else secure
 
