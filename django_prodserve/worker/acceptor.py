@@ -155,7 +155,10 @@ class Acceptor:
     def _is_mine(self, load: int | None = None) -> bool:
         """Say whether nobody is better placed: with a free thread, if anybody has one, or less to do."""
         slot = self._slot
-        threads, mine, peers = slot.threads, slot.connections, self._board.peers(slot)
+        threads, mine = slot.threads, slot.connections
+        if mine <= 1 and (load is None or load < threads):
+            return True  # nobody has fewer; to look would take 4 % of a request on a new connection
+        peers = self._board.peers(slot)
         if load is not None:
             free = [connections for connections, busy in peers if busy < threads]
             if load < threads:
