@@ -9,7 +9,17 @@ import pytest
 
 from django_prodserve.runtime.sampling import Samples
 from django_prodserve.worker.crew import Crew
-from django_prodserve.worker.turns import PATIENCE, RETREAT, TRIAL, TRIAL_EVERY, TRIAL_SELDOM, Seen, Turns
+from django_prodserve.worker.turns import (
+    PATIENCE,
+    REST,
+    RETREAT,
+    RUSH,
+    TRIAL,
+    TRIAL_EVERY,
+    TRIAL_SELDOM,
+    Seen,
+    Turns,
+)
 
 NONE = Samples(0, 0.0, 0.0)
 COMPUTING, WAITING, HALF = Samples(10, 1.0, 0.02), Samples(10, 0.1, 1.0), Samples(10, 1.0, 0.6)
@@ -50,7 +60,7 @@ def test_so_many_run_as_keep_the_interpreter_busy(samples: Samples, cpus: float,
 
 
 def test_nobody_takes_turns_where_it_does_not_matter() -> None:
-    assert Worker().judge(COMPUTING, events=5) == 8
+    assert Worker(running=2).judge(COMPUTING, events=5) == 8
     assert Worker().judge(COMPUTING, cpu=0.2) == 8
     assert Worker().judge(NONE, cpu=0.2) == 8
 
@@ -60,16 +70,16 @@ def test_where_none_was_measured_some_run_alone_first() -> None:
     assert worker.judge() == 1
     assert not worker.look(0.01, 1.0, ended=8)  # those that ran already
     assert not worker.look(0.01, 1.0, ended=TRIAL - 1)
-    assert worker.look(0.01, 1.0, ended=1)
-    assert worker.turns.limit == 8
+    assert not worker.turns.is_due(worker.seen)
+    assert worker.turns.is_due(worker.after(0.01, 1.0, ended=1))
     assert worker.judge(COMPUTING) == 2
-    assert [worker.judge() for _ in range(TRIAL_EVERY)] == [2] * (TRIAL_EVERY - 1) + [1]
+    assert [worker.judge() for _ in range(int(TRIAL_EVERY))] == [2] * (int(TRIAL_EVERY) - 1) + [1]
 
 
 def test_those_that_wait_are_seldom_asked_again() -> None:
     worker = Worker()
     worker.judge(WAITING)
-    assert [worker.judge() for _ in range(TRIAL_SELDOM)] == [8] * (TRIAL_SELDOM - 1) + [1]
+    assert [worker.judge() for _ in range(int(TRIAL_SELDOM))] == [8] * (int(TRIAL_SELDOM) - 1) + [1]
 
 
 def test_one_that_runs_alone_and_waits_ends_the_trial() -> None:
@@ -96,7 +106,7 @@ def test_who_waits_on_and_on_holds_up_the_others_once_in_a_while() -> None:
     worker.judge(COMPUTING)
     worker.look(0.01, 1.0, ended=1)
     assert worker.look(0.031, 0.1)
-    assert [worker.judge(COMPUTING) for _ in range(RETREAT)] == [4] * (RETREAT - 1) + [2]
+    assert [worker.judge(COMPUTING) for _ in range(int(RETREAT))] == [4] * (int(RETREAT) - 1) + [2]
 
 
 def test_a_worker_that_got_no_cpu_for_a_moment_has_not_waited() -> None:
@@ -116,11 +126,46 @@ def test_long_ones_hold_up_the_others_for_a_moment_only() -> None:
     assert not worker.look(10 * PATIENCE, 1.0)  # nobody waited meanwhile
 
 
-def test_turns_that_leave_the_cpu_idle_end() -> None:
+def test_turns_that_leave_the_cpu_idle_while_somebody_waits_end() -> None:
     worker = Worker()
     assert worker.judge(COMPUTING) == 2
-    assert worker.judge(cpu=0.3) == 8
-    assert [worker.judge() for _ in range(RETREAT - 1)] == [8] * (RETREAT - 2) + [1]  # to be measured again
+    for _ in range(40):
+        worker.look(0.02, 0.3, ended=2)
+    assert worker.judge() == 8
+    assert [worker.judge() for _ in range(int(RETREAT))] == [8] * (int(RETREAT) - 1) + [1]  # measured again
+
+
+def test_what_is_known_is_kept_for_the_next_load_for_a_while() -> None:
+    worker = Worker()
+    assert worker.judge(COMPUTING) == 2
+    assert [worker.judge(cpu=0.0, events=0) for _ in range(int(REST))] == [2] * (int(REST) - 1) + [8]
+    assert not worker.turns.need_looks
+
+
+def test_many_that_nobody_knows_are_let_run_alone_at_once() -> None:
+    worker = Worker()
+    assert worker.turns.is_crowded(worker.seen.running)
+    worker.after(0.9, 0.0)
+    assert not worker.turns.is_due(worker.after(0.01, 1.0))
+    assert not worker.turns.is_due(worker.after(RUSH / 2, 1.0))
+    assert worker.turns.need_looks
+    assert worker.turns.is_due(worker.after(RUSH, 1.0))
+    worker.turns.judge(8, NONE, worker.seen)
+    assert worker.turns.limit == 1
+    assert not worker.turns.is_due(worker.after(0.01, 1.0, ended=8 + TRIAL - 1))
+    assert worker.turns.is_due(worker.after(0.01, 1.0, ended=1))
+    worker.turns.judge(16, COMPUTING, worker.seen)
+    assert worker.turns.limit == 2
+
+
+def test_many_that_wait_are_left_alone() -> None:
+    worker = Worker()
+    worker.turns.is_due(worker.after(0.01, 0.1))
+    assert worker.turns.is_due(worker.after(RUSH, 0.1))
+    worker.turns.judge(8, NONE, worker.seen)
+    assert worker.turns.limit == 8
+    assert not worker.turns.is_crowded(worker.seen.running)  # not asked again before they are few
+    assert not worker.turns.is_due(worker.after(10.0, 0.1))
 
 
 Work = Callable[[], object]
@@ -130,14 +175,22 @@ class Site:
     """A crew that runs functions, and counts how many others ran when each began."""
 
     def __init__(self, slots: int) -> None:
-        self.crew: Crew[Work] = Crew(slots, self.wait, self.run, self.failed, lambda row: None)
+        handlers = self.wait, self.run, self.failed, lambda row: None, self.measured
+        self.crew: Crew[Work] = Crew(slots, *handlers)
+        self.samples = NONE
         self.event = threading.Event()
         self.lock = threading.Lock()
-        self.running = self.beside = self.done = 0
+        self.running = self.beside = self.done = self.looks = 0
+        self.watched = threading.Event()
+        """Somebody waits for the clients."""
 
-    def wait(self) -> None:
-        self.event.wait()
-        self.event.clear()
+    def wait(self, block: bool) -> None:
+        if block:
+            self.watched.set()
+            self.event.wait()
+            self.event.clear()
+        else:
+            self.looks += 1
 
     def run(self, work: Work, row: int) -> None:
         with self.lock:
@@ -147,6 +200,15 @@ class Site:
         with self.lock:
             self.running -= 1
             self.done += 1
+
+    def measured(self) -> Samples:
+        return self.samples
+
+    def judge(self, samples: Samples, *, refusing: bool = False) -> None:
+        self.crew.turns._judged = Seen(0, 0, -10.0, time.monotonic() - 1)  # the CPU was busy
+        self.samples, self.crew.events = samples, 100
+        self.crew.look(refusing=refusing)
+        self.samples = NONE
 
     def failed(self) -> None:
         raise AssertionError
@@ -185,10 +247,9 @@ def compute(seconds: float) -> Work:
     return work
 
 
-def take_turns(made: Site) -> None:
-    made.crew.turns._judged = Seen(0, 0, -10.0, time.monotonic() - 1)  # the CPU was busy
-    made.crew.look(100, COMPUTING)
-    assert made.crew.turns.limit == 2
+def take_turns(made: Site, *, refusing: bool = False) -> None:
+    made.judge(COMPUTING, refusing=refusing)
+    assert made.crew.turns.limit == 2 - refusing
 
 
 def test_real_computing_takes_turns() -> None:
@@ -212,7 +273,35 @@ def test_all_that_wait_run_when_turns_end() -> None:
     with site(6) as made:
         take_turns(made)
         made.give(*[lambda: gate.wait(20)] * 6)
-        made.crew.turns._judged = Seen(0, 0, -10.0, time.monotonic() - 1)
-        made.crew.look(100, Samples(10, 0.01, 10.0))
+        made.judge(Samples(10, 0.01, 10.0))
         assert made.crew.turns.limit == 6
         assert made.until(6) < 10
+
+
+def test_while_refusing_the_clients_get_their_turn_between_requests() -> None:
+    with site(6) as made:
+        take_turns(made, refusing=True)
+        made.give(*[compute(0.005)] * 20)
+        made.until(20)
+        assert made.looks >= 10  # each of them; on a machine that gives them no CPU somebody looks beside
+
+
+def test_while_refusing_a_long_request_does_not_keep_the_clients_waiting() -> None:
+    with site(6) as made:
+        take_turns(made, refusing=True)
+        made.give(made.watched.clear, lambda: made.watched.wait(20))
+        assert made.until(2) < 10
+
+
+def test_somebody_waits_for_the_clients_when_nothing_is_refused_any_more() -> None:
+    with site(6) as made:
+        take_turns(made, refusing=True)
+        made.give(compute(0.005), compute(0.005))
+        made.until(2)
+        made.watched.clear()
+        gate = threading.Event()
+        made.give(lambda: gate.wait(20))
+        made.judge(COMPUTING)
+        assert made.watched.wait(10)
+        gate.set()
+        made.until(3)

@@ -48,14 +48,14 @@ class Reactor:
         self.worker, self.slot = worker, slot
         self.connections: dict[int, Connection] = {}
         self.poller = make_poller()
-        handlers = self.turn, self.serve, self.report, self.begun
+        self.streams = Streams(self.poller, slot, config.threads)
+        self.runner = Runner(worker, self.streams, slot)
+        handlers = self.turn, self.serve, self.report, self.begun, self.runner.sampler.since
         self.crew = Crew[Connection](config.threads, *handlers, cpus=worker.cpus / max(1, config.workers))
         most = descriptors_for(config.worker_connections)
         self.acceptor = Acceptor(listeners, self.poller, board, slot, most, self.make_room)
         self.intake = Intake(ParserSettings(config), max_body=worker.max_body)
         self.gate = Gate(worker.queue_timeout, self.crew, partial(board.others_refuse, slot))
-        self.streams = Streams(self.poller, slot, config.threads)
-        self.runner = Runner(worker, self.streams, slot)
         self.desk = replies.Desk(worker)
         self.shortcut = Shortcut(worker, self.desk)
         self.probes = Probes(worker, board, slot, self.gate)
@@ -63,8 +63,6 @@ class Reactor:
         self.environs = {**self.probes.environs(config, listeners), **self.manage.environs(config)}
         self.keep_alive = float(config.keepalive)
         self.retiring = False
-        self.events = 0
-        """Events since the last look."""
         self.steps: tuple[Callable[[Connection, float], None], ...] = (
             *(self.receive, self.receive, self.receive),  # IDLE, HEAD, BODY
             *(self.ignore, self.flush, self.ignore, self.drain),  # OWNED, WRITE, STREAM, LINGER
@@ -72,13 +70,14 @@ class Reactor:
 
     # The thread that waits for events.
 
-    def turn(self) -> None:
-        """Wait for events, and do all that they need but running Django."""
+    def turn(self, block: bool) -> None:
+        """Wait for events, or take those that are here; do all that they need but running Django."""
         acceptor = self.acceptor
         retry = acceptor.retry_at
-        events = self.poller.wait(None if retry == math.inf else max(0.0, retry - time.monotonic()))
+        timeout = None if retry == math.inf else max(0.0, retry - time.monotonic())
+        events = self.poller.wait(timeout if block else 0.0)
         now, listening = time.monotonic(), retry < math.inf
-        self.events += len(events)
+        self.crew.events += len(events)
         for descriptor, _ in events:
             connection = self.connections.get(descriptor)
             if connection is not None:
@@ -90,15 +89,15 @@ class Reactor:
         if listening:
             acceptor.accept(now, self.crew.load, self.arrive, overloaded=self.gate.overload.is_on)
         crew = self.crew
-        if self.events >= BUSY and crew.calm_down():
-            self.worker.wake()  # somebody must look every 2 ms from now on
+        if crew.is_crowded or (crew.events >= BUSY and crew.calm_down()):
+            self.worker.wake()  # somebody must look often from now on
         self.slot.show(crew.running, crew.load + len(acceptor.expected), len(crew.ready))
 
     def arrive(self, sock: socket, peer: Any, listener: int, now: float, waited: float) -> bool:
         """Take a new connection. What it sends first is most often here already; say whether it was."""
         connection = Connection(sock, peer, self.environs[listener])
         connection.waited, connection.due = waited, now + limits.HEAD
-        self.events += 1
+        self.crew.events += 1
         self.connections[connection.fd] = connection
         self.slot.connections = len(self.connections)
         self.step(connection, now)
@@ -342,8 +341,7 @@ class Reactor:
 
     def look(self, now: float) -> None:
         """Once a second: judge how the threads share their work, and end what has taken too long."""
-        events, self.events = self.events, 0
-        self.crew.look(events, self.runner.sampler.since(), refusing=self.gate.overload.is_on)
+        self.crew.look(refusing=self.gate.overload.is_on)
         self.gate.look(now)
         self.slot.queue = len(self.crew.ready)
         self.probes.look(now)

@@ -24,16 +24,22 @@ PATIENCE = 0.05
 """Seconds without the end of a request after which another runs beside them: it may be a quick one."""
 COMPUTES = 0.5
 """CPU time of the process, as a share of the time, from which on those that run do compute."""
-RETREAT = 5
+RETREAT = 5.0
 """Seconds without turns after they have left the CPU idle, and with more at a time after some have waited."""
+REST = 10.0
+"""Seconds without load after which turns are not kept for the next."""
+RUSH = 0.05
+"""Seconds for which many that nobody knows run side by side, and compute, until some are let run alone."""
+QUEUED = 0.25
+"""Seconds in which somebody waited for a turn that say whether turns left the CPU idle."""
 TRIAL = 8
 """Requests that run alone, to be measured..."""
-TRIAL_EVERY, TRIAL_SELDOM = 5, 60
+TRIAL_EVERY, TRIAL_SELDOM = 5.0, 60.0
 """...where none did for so many seconds; seldom where they were found to wait."""
 FEW = 3
 """Samples that say enough."""
 FADING = 0.5
-"""What the samples of a second weigh in the next."""
+"""What samples weigh when the next come."""
 
 
 class Seen(NamedTuple):
@@ -55,8 +61,8 @@ class Turns:
     """
 
     __slots__ = (
-        *("_held", "_judged", "_known", "_least", "_looked", "_mark", "_more", "_retreat"),
-        *("_trial", "_unsampled", "_were_on", "limit", "slots", "usual"),
+        *("_begins", "_held", "_judged", "_known", "_least", "_looked", "_mark", "_more", "_queued", "_rest"),
+        *("_retreat", "_rush", "_sampled", "_trial", "limit", "slots", "usual"),
     )
 
     def __init__(self, slots: int, cpus: float = 1.0) -> None:
@@ -64,51 +70,84 @@ class Turns:
         """``limit``: how many may run now; ``usual``: when nobody is measured."""
         self._least = max(ALWAYS, math.ceil(cpus) + 1)
         self._known = Samples(0.0, 0.0, 0.0)
-        self._retreat = self._unsampled = self._held = 0  # seconds
+        self._retreat = self._held = self._rest = 0.0  # until when
+        self._sampled = -math.inf  # when requests were last measured, or some let run alone for that
         self._more = 0  # how many had to run at a time because some waited: streams, for one
-        self._were_on = False  # in this second, at first
+        self._queued = (0.0, 0.0)  # seconds since the last judgement while somebody waited, and CPU seconds
         self._trial = 0  # requests run one by one, to be measured, until so many have ended; 0: they do not
-        self._judged = self._mark = Seen(0, 0, 0.0, 0.0)  # at the last judgement; when a request last ended
-        self._looked = 0.0
+        self._begins = True  # the load: few ran at the last judgement
+        self._rush: Seen | None = None  # when many that nobody knows were first seen
+        self._judged = self._mark = self._looked = Seen(0, 0, 0.0, 0.0)
+        """At the last judgement; when a request last ended; when somebody last waited."""
 
     @property
     def are_on(self) -> bool:
         return self.limit < self.slots
 
+    @property
+    def need_looks(self) -> bool:
+        """Say whether somebody should look every so often."""
+        return self.limit < self.slots or self._rush is not None
+
+    @property
+    def _is_known(self) -> bool:
+        return self._known.number >= FEW and self._known.computed > 0
+
     def judge(self, events: int, samples: Samples, seen: Seen, *, refusing: bool = False) -> None:
-        """Decide once a second. ``samples`` are of requests that ran alone; where none did although the CPU
-        is busy, some are let run alone. While ``refusing``, the moments in which a request waits go to that.
+        """Decide, once a second or when it ``is_due``. ``samples`` are of requests that ran alone; where none
+        did although the CPU is busy, some are let run alone. While ``refusing``, the moments in which a
+        request waits go to that.
         """
         if samples.number:
             self._known = Samples(
                 *(FADING * old + new for old, new in zip(self._known, samples, strict=True))
             )
-        self._unsampled = 0 if samples.number else self._unsampled + 1
+            self._sampled = seen.now
         computes, self._judged = _computes(self._judged, seen), seen
-        if self._were_on and not computes:
-            self._retreat = RETREAT
-        self._retreat, self._held = max(0, self._retreat - 1), max(0, self._held - 1)
-        self._trial, self._were_on, self.limit, self.usual = 0, False, self.slots, self.slots
-        if events < BUSY or self._retreat or not computes:
+        queued, cpu = self._queued
+        if queued >= QUEUED and cpu < COMPUTES * queued:
+            self._retreat = seen.now + RETREAT
+        self._trial, self._rush, self._queued = 0, None, (0.0, 0.0)
+        self.limit = self.usual = self.slots
+        self._begins = seen.running <= self._least
+        is_busy = computes and (events >= BUSY or seen.running > self._least)
+        if is_busy:
+            self._rest = seen.now + REST
+        if seen.now < self._retreat or seen.now >= self._rest:
             return
-        number, computed, waited = self._known
-        if number >= FEW and computed:
+        if self._is_known:
+            _, computed, waited = self._known
             # While one computes, waited / computed others can wait: twice as many, since none does so evenly.
             limit = self._least - refusing + int(2 * waited / computed)
-            self.limit = self.usual = min(self.slots, max(limit, self._more if self._held else 0))
-        every = 0 if number < FEW else TRIAL_SELDOM if self.usual == self.slots else TRIAL_EVERY
-        if seen.running > 1 and self._unsampled >= every:
-            self._unsampled = 0
+            more = self._more if seen.now < self._held else 0
+            self.limit = self.usual = min(self.slots, max(limit, more))
+        every = 0.0 if not self._is_known else TRIAL_SELDOM if self.usual == self.slots else TRIAL_EVERY
+        if is_busy and seen.running > 1 and seen.now - self._sampled >= every:
+            self._sampled = seen.now
             self._trial, self.limit = seen.ended + seen.running + TRIAL, 1
-        self._were_on = self.are_on
+
+    def is_crowded(self, running: int) -> bool:
+        """Say whether so many that nobody knows run side by side that it had better be found out soon."""
+        return self._begins and running > self._least and not self._is_known
+
+    def is_due(self, seen: Seen) -> bool:
+        """Say whether to judge now: those that ran alone have ended, or many that nobody knows compute."""
+        if self._trial:
+            return seen.ended >= self._trial
+        if self._rush is None:
+            if self.is_crowded(seen.running):
+                self._begins, self._rush = False, seen
+                self._judged = seen
+            return False
+        return seen.now - self._rush.now >= RUSH
 
     def look(self, seen: Seen) -> bool:
         """Say whether more may run than when this was last asked. For when requests wait for their turn."""
-        before, looked, self._looked = self._mark, self._looked, seen.now
-        if self._trial and seen.ended >= self._trial:
-            return self._allow(self.usual)
-        passed = seen.now - before.now
-        if seen.ended != before.ended or seen.now - looked > PATIENCE:
+        before, looked, self._looked = self._mark, self._looked, seen
+        passed, since = seen.now - before.now, seen.now - looked.now
+        if since <= PATIENCE:
+            self._queued = self._queued[0] + since, self._queued[1] + seen.cpu - looked.cpu
+        if seen.ended != before.ended or since > PATIENCE:
             self._mark = seen
             return False
         waits = passed >= DOUBT and not _computes(before, seen)
@@ -117,10 +156,8 @@ class Turns:
         self._mark = seen
         more = min(self.slots, 2 * self.limit if waits else self.limit + 1)
         if waits:
-            self._more, self._held = more, RETREAT
-        return self._allow(max(self.usual, more) if self._trial else more)
-
-    def _allow(self, limit: int) -> bool:
+            self._more, self._held = more, seen.now + RETREAT
+        limit = max(self.usual, more) if self._trial else more
         self._trial, self.limit, self.usual = 0, limit, max(limit, self.usual)
         return True
 
