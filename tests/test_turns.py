@@ -76,6 +76,15 @@ def test_where_none_was_measured_some_run_alone_first() -> None:
     assert [worker.judge() for _ in range(int(TRIAL_EVERY))] == [2] * (int(TRIAL_EVERY) - 1) + [1]
 
 
+def test_a_trial_that_tells_nothing_is_followed_by_a_second_without_one() -> None:
+    worker = Worker()
+    assert worker.judge() == 1
+    assert worker.turns.is_due(worker.after(0.05, 1.0, ended=8 + TRIAL))
+    worker.turns.judge(100, NONE, worker.seen)
+    assert worker.turns.limit == 8
+    assert worker.judge() == 1
+
+
 def test_those_that_wait_are_seldom_asked_again() -> None:
     worker = Worker()
     worker.judge(WAITING)

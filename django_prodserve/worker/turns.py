@@ -34,8 +34,8 @@ QUEUED = 0.25
 """Seconds in which somebody waited for a turn that say whether turns left the CPU idle."""
 TRIAL = 8
 """Requests that run alone, to be measured..."""
-TRIAL_EVERY, TRIAL_SELDOM = 5.0, 60.0
-"""...where none did for so many seconds; seldom where they were found to wait."""
+TRIAL_AGAIN, TRIAL_EVERY, TRIAL_SELDOM = 0.9, 5.0, 60.0
+"""...where none did for so many seconds: soon after one that told nothing, seldom if they wait."""
 FEW = 3
 """Samples that say enough."""
 FADING = 0.5
@@ -93,6 +93,12 @@ class Turns:
     def _is_known(self) -> bool:
         return self._known.number >= FEW and self._known.computed > 0
 
+    @property
+    def _between_trials(self) -> float:
+        if not self._is_known:
+            return TRIAL_AGAIN
+        return TRIAL_SELDOM if self.usual == self.slots else TRIAL_EVERY
+
     def judge(self, events: int, samples: Samples, seen: Seen, *, refusing: bool = False) -> None:
         """Decide, once a second or when it ``is_due``. ``samples`` are of requests that ran alone; where none
         did although the CPU is busy, some are let run alone. While ``refusing``, the moments in which a
@@ -121,8 +127,7 @@ class Turns:
             limit = self._least - refusing + int(2 * waited / computed)
             more = self._more if seen.now < self._held else 0
             self.limit = self.usual = min(self.slots, max(limit, more))
-        every = 0.0 if not self._is_known else TRIAL_SELDOM if self.usual == self.slots else TRIAL_EVERY
-        if is_busy and seen.running > 1 and seen.now - self._sampled >= every:
+        if is_busy and seen.running > 1 and seen.now - self._sampled >= self._between_trials:
             self._sampled = seen.now
             self._trial, self.limit = seen.ended + seen.running + TRIAL, 1
 
