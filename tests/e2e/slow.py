@@ -238,6 +238,8 @@ def hurry(address: Address, seconds: float, path: str = "/", pause: float = 0.00
                     if answer is None or answer.status != 200:
                         seen.failures.append("closed" if answer is None else str(answer.status))
                         break
+                    if answer.headers.get("connection") == "close":  # to go to another worker
+                        break
                     time.sleep(pause)
                     began = time.perf_counter()
         except (OSError, Broken) as error:
