@@ -160,8 +160,8 @@ class Crew(Generic[Work]):
 
     def tick(self) -> None:
         """Let more run where turns.py says so; wake somebody where nothing has moved. The main thread's."""
-        turns, now = self.turns, self._now()
-        if turns.are_on and self.ready and self.running >= turns.limit and turns.look(now):
+        turns, seen = self.turns, self._now()
+        if turns.are_on and self.ready and self.running >= turns.limit and turns.look(seen):
             self._fill()
         moved = self.moved
         if moved == self._seen and not self._waiting:
@@ -170,7 +170,7 @@ class Crew(Generic[Work]):
         self._seen = moved
         if self._promotions > PROMOTIONS and not self._is_short():
             self._become(lazy=False)
-        if turns.is_due(now):
+        if turns.is_due(seen):
             self._judge(self.events)
 
     def _now(self) -> Seen:

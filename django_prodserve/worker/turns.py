@@ -87,7 +87,7 @@ class Turns:
     @property
     def need_looks(self) -> bool:
         """Say whether somebody should look every so often."""
-        return self.limit < self.slots or self._rush is not None
+        return self.are_on or self._rush is not None
 
     @property
     def _is_known(self) -> bool:
@@ -141,8 +141,7 @@ class Turns:
             return seen.ended >= self._trial
         if self._rush is None:
             if self.is_crowded(seen.running):
-                self._begins, self._rush = False, seen
-                self._judged = seen
+                self._begins, self._rush, self._judged = False, seen, seen
             return False
         return seen.now - self._rush.now >= RUSH
 

@@ -95,8 +95,10 @@ def test_it_shows_a_server_through_reload_and_restart(env: Any, tmp_path: Path) 
         terminal.wait_for(lambda text: "no server: No prodserve runs for the project in" in text)
         with serving("--workers", "2", "--threads", "2", "--slow", "1s", env=env(), cwd=site) as server:
             with ThreadPoolExecutor(4) as clients:
-                slow = [clients.submit(server.get, "/slow/?seconds=8") for _ in range(4)]
-                screen = terminal.wait_for(lambda text: re.search("[34]/4 busy", text))  # one may wait
+                slow = []
+                for number in range(1, 5):  # one after the other: each finds a free thread on any machine
+                    slow.append(clients.submit(server.get, "/slow/?seconds=12"))
+                    screen = terminal.wait_for(lambda text, busy=f"{number}/4 busy": busy in text)
                 assert all(each.result().status == 200 for each in slow)
             assert f"pid {server.process.pid}, generation 1, up " in screen[0]
             screen = terminal.wait_for(lambda text: "Request GET /slow/" in text)
