@@ -14,15 +14,15 @@ from pathlib import Path
 from .forked import in_child
 from .units import KIB
 
-# Memory of a worker's own after 2000 mixed requests from 32 clients, MiB (Django 6.1, Python 3.13):
+# Memory of a worker's own after 1,200 to 2,000 requests to many pages, most of them of the
+# admin, MiB (Django 6.1, Python 3.13, four workers):
 #                   master  trial   1 thread  4 threads  16 threads   computed for 1, 4, 16
-#   startproject      41      4.0      19        21          30           18   24   48
-#   bookshop          44      4.8                27          50                27   51
-#   django CMS        64      6.0                            38                     56
-#   Wagtail           98      9.4      31        38          61           40   46   70
-# So the trial's own memory times 2 is far too little, times 4 and 2 MiB a thread holds. A trial on a heavy
-# page (--warmup) has copied more of it at once; a worker copied at most 46 % of the master.
-GROWTH = 4
+#   startproject      54      3.0      17        21          29           17   23   47
+#   Wagtail          106      7.0      29        40          44           37   43   53
+# So five times the trial's own memory and 2 MiB a thread hold. A trial on a heavy page (--warmup) has copied
+# more of it at once; a worker copied at most 43 % of the master. Python 3.10 and 3.11, where nothing is
+# immortal (runtime/immortal.py), take 1.4 times as much for a trial, and 1.2 times for a worker.
+GROWTH = 5
 MOST_COPIED = 0.5
 REQUESTS = 4  # the first one takes 90 % of what 50 take
 PATIENCE = 5.0  # seconds; a trial takes 0.01 to 0.05, unless a page or a lock of the project's hangs

@@ -58,7 +58,7 @@ class TestReading:
 @pytest.mark.parametrize(
     ("trial", "preloaded", "worker"),
     [
-        pytest.param(4, True, 16, id="a trial's own memory grows four times"),
+        pytest.param(3, True, 15, id="a trial's own memory grows five times"),
         pytest.param(15, True, 20, id="a heavy page: no more than half of the master is copied"),
         pytest.param(25, False, 45, id="without preload all of it is the worker's own"),
     ],

@@ -106,15 +106,15 @@ def test_a_stated_number_is_kept_and_warned_about(env: Any, tmp_path: Path) -> N
 def test_preload_warm_up_and_freeze_halve_the_memory(tmp_path: Path) -> None:
     """Light requests: the more of a project they run, the less of it stays shared (see tests/bench).
 
-    0.55 on a machine with nothing else to do; libraries that other processes share count less on both sides.
+    0.51 on a machine with nothing else to do; libraries that other processes share count less on both sides.
     """
     ours, plain = compare(bookshop(tmp_path), "light", 1200)
-    assert ours / plain <= (0.58 if sys.version_info >= (3, 11) else 0.61), (ours, plain)
+    assert ours / plain <= (0.55 if sys.version_info >= (3, 12) else 0.61), (ours, plain)
 
 
-def test_after_mixed_requests_a_third_is_still_saved(tmp_path: Path) -> None:
+def test_after_mixed_requests_much_of_it_is_still_saved(tmp_path: Path) -> None:
     ours, plain = compare(bookshop(tmp_path), "mixed", 1200)
-    assert ours / plain <= 0.7, (ours, plain)
+    assert ours / plain <= (0.6 if sys.version_info >= (3, 12) else 0.72), (ours, plain)
 
 
 @pytest.mark.parametrize("mebibytes", [128, 256])
