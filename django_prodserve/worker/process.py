@@ -22,6 +22,7 @@ from ..runtime.board import REASONS, Board
 from ..runtime.slot import GO_STUCK, RETIRING, SERVING, Slot
 from ..runtime.watch import Watch
 from .access import Access
+from .deadlines import Deadlines
 from .reactor import Reactor
 
 LINGER_IDLE = 2.0
@@ -103,6 +104,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.wsgi = self.health.application
         self.health.readiness.begin()
         self.reactor = Reactor(self, self.sockets, board, self.slot)
+        self.deadlines = Deadlines(self.reactor)
         self.watch = Watch(self.slot, timeout=self.request_timeout, slow=self.slow, log=self.log)
         self.access.settle()
         self.slot.state = SERVING
@@ -128,8 +130,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         if self.ppid != os.getppid():
             self.log.info("Parent changed, shutting down: %s", self)
             self.alive = False
-        reactor = self.reactor
-        reactor.look(now)
+        self.reactor.look(now)
+        self.deadlines.look(now)
         self.watch.look(now)
         if not self.slot.wish and self.slot.tally().requests >= self.max_requests:
             self._ask_to_go()
@@ -172,9 +174,9 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
                 next_look = now + 0.25
                 self._look(now)
                 if self.slot.order == GO_STUCK:
-                    self.reactor.turn_away(now)
+                    self.deadlines.turn_away(now)
                 if now - began > LINGER_IDLE:
-                    self.reactor.hurry(now)
+                    self.deadlines.hurry(now)
             self.reactor.crew.tick()
             self._sleep(0.02)
             now = time.monotonic()

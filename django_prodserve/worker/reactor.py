@@ -1,4 +1,4 @@
-"""What happens on connections, one event after the other, and what is due on them.
+"""What happens on connections, one event after the other. What is due on them without any: deadlines.py.
 
 Lives in a worker: ``turn`` in the one pool thread that waits for events, ``serve`` in those that run Django,
 ``look`` and ``retire`` in the main thread. It owns every socket that waits; threads are lent to Django alone.
@@ -20,7 +20,7 @@ from ..runtime.board import Board
 from ..runtime.slot import Slot
 from . import limits, replies
 from .acceptor import Acceptor, descriptors_for
-from .connection import BODY, HEAD, IDLE, LINGER, OWNED, STREAM, WRITE, ClientGoneError, Connection
+from .connection import IDLE, LINGER, OWNED, STREAM, ClientGoneError, Connection
 from .crew import BUSY, Crew
 from .exchange import Runner
 from .gate import Gate
@@ -340,59 +340,15 @@ class Reactor:
     # The main thread.
 
     def look(self, now: float) -> None:
-        """Once a second: judge how the threads share their work, and end what has taken too long."""
+        """Once a second: judge how the threads share their work, and whether requests wait too long."""
         self.crew.look(refusing=self.gate.overload.is_on)
         self.gate.look(now)
         self.slot.queue = len(self.crew.ready)
         self.probes.look(now)
         self.manage.watch()
-        for connection in list(self.connections.values()):
-            if connection.due > now:
-                continue
-            if connection.state == STREAM:
-                self.streams.expire(connection, now)
-            elif connection.take():
-                self.expire(connection, now)
-
-    def expire(self, connection: Connection, now: float) -> None:
-        """Do what is due on a connection that is ours for it."""
-        state = connection.state
-        try:
-            if connection.due > now:
-                self.arm(connection, WRITABLE if state == WRITE else READ)
-            elif state in (BODY, WRITE) and connection.moved >= limits.STALL * limits.LEAST_RATE:
-                connection.due, connection.moved = now + limits.STALL, 0
-                self.arm(connection, WRITABLE if state == WRITE else READ)
-            elif state in (HEAD, BODY):
-                self.answer(connection, replies.timed_out, now, keep=False)
-            elif state == IDLE:
-                connection.give()
-                self.close_idle(connection, now)
-            else:
-                self.slot.cut += state == WRITE
-                self.drop(connection)
-        except ClientGoneError:
-            self.drop(connection)
 
     def retire(self, now: float) -> None:
         """Take what the kernel has accepted for us, and no more; what is answered from now on is the last."""
         self.retiring = self.shortcut.retiring = True
         self.manage.retire()
         self.acceptor.drain(self.arrive, now)
-
-    def turn_away(self, now: float) -> None:
-        """Refuse what waits for threads that are stuck: another worker has taken over."""
-        while self.crew.ready:
-            with suppress(IndexError):  # a thread has taken it after all
-                connection = self.crew.ready.popleft()
-                self.slot.count_refused()
-                try:
-                    self.answer(connection, partial(replies.busy, keep=False), now, keep=False)
-                except ClientGoneError:
-                    self.drop(connection)
-
-    def hurry(self, before: float) -> None:
-        """Close connections that have been idle since the worker began to retire."""
-        for connection in list(self.connections.values()):
-            if connection.state == IDLE and connection.due <= before + self.keep_alive:
-                self.close_idle(connection, before)

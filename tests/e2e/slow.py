@@ -104,6 +104,15 @@ class Crowd:
                 client.socket.close()
             self._selector.close()
 
+    def settle(self, patience: float) -> float:
+        """Wait until every slow reader has had something of its answer; return how many seconds that took."""
+        began = time.monotonic()
+        while self.kind.reads and not self.kind.resets and time.monotonic() < began + patience:
+            if all(client.got for client in list(self._clients)):
+                break
+            time.sleep(0.02)
+        return time.monotonic() - began
+
     def _open(self) -> None:
         family = socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET
         client = Client(self.kind, socket.socket(family, socket.SOCK_STREAM))

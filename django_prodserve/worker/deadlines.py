@@ -1,0 +1,73 @@
+"""What becomes of connections on which nothing happens: too late, idle for long, or in the way of the end.
+
+Lives in a worker, in the main thread. It takes a connection as whoever gets its event does, and so never one
+that somebody else works on.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+
+from . import limits, replies
+from .connection import BODY, HEAD, IDLE, STREAM, WRITE, ClientGoneError, Connection
+from .poller import READ
+from .poller import WRITE as WRITABLE
+from .reactor import Reactor
+
+
+class Deadlines:
+    """The deadlines of one worker's connections."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+
+    def look(self, now: float) -> None:
+        """Once a second: end what has taken too long."""
+        reactor = self._reactor
+        for connection in list(reactor.connections.values()):
+            if connection.due > now:
+                continue
+            if connection.state == STREAM:
+                reactor.streams.expire(connection, now)
+            elif connection.take():
+                self._expire(connection, now)
+
+    def _expire(self, connection: Connection, now: float) -> None:
+        """Do what is due on a connection that is ours for it."""
+        reactor, state = self._reactor, connection.state
+        try:
+            if connection.due > now:
+                reactor.arm(connection, WRITABLE if state == WRITE else READ)
+            elif state in (BODY, WRITE) and connection.moved >= limits.STALL * limits.LEAST_RATE:
+                connection.due, connection.moved = now + limits.STALL, 0
+                reactor.arm(connection, WRITABLE if state == WRITE else READ)
+            elif state in (HEAD, BODY):
+                reactor.answer(connection, replies.timed_out, now, keep=False)
+            elif state == IDLE:
+                connection.give()
+                reactor.close_idle(connection, now)
+            else:
+                reactor.slot.cut += state == WRITE
+                reactor.drop(connection)
+        except ClientGoneError:
+            reactor.drop(connection)
+
+    def turn_away(self, now: float) -> None:
+        """Refuse what waits for threads that are stuck: another worker has taken over."""
+        reactor = self._reactor
+        while reactor.crew.ready:
+            with suppress(IndexError):  # a thread has taken it after all
+                connection = reactor.crew.ready.popleft()
+                reactor.slot.count_refused()
+                try:
+                    reactor.answer(connection, partial(replies.busy, keep=False), now, keep=False)
+                except ClientGoneError:
+                    reactor.drop(connection)
+
+    def hurry(self, before: float) -> None:
+        """Close connections that have been idle since the worker began to retire."""
+        reactor = self._reactor
+        for connection in list(reactor.connections.values()):
+            if connection.state == IDLE and connection.due <= before + reactor.keep_alive:
+                reactor.close_idle(connection, before)
