@@ -126,6 +126,18 @@ def test_a_python_without_immortal_objects_is_left_alone() -> None:
     python("assert made == 0 and sys.getrefcount(greet) < 100")
 
 
+def test_a_python_without_ctypes_freezes_all_the_same() -> None:
+    python("""
+import sys
+sys.modules["ctypes"] = None
+del sys.modules["django_prodserve.runtime.immortal"]
+from django_prodserve.runtime import hooks
+before = gc.get_freeze_count()
+hooks.freeze()
+assert gc.get_freeze_count() > before
+""")
+
+
 def test_no_other_interpreter_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Elsewhere the id of an object is no address."""
     monkeypatch.setattr(sys.implementation, "name", "pypy")

@@ -27,7 +27,6 @@ from django.db import connections
 
 from ..signals import worker_started
 from . import obey
-from .immortal import make_immortal
 
 Hook = Callable[..., Any]
 
@@ -84,7 +83,10 @@ def freeze() -> None:
     """
     import_for_workers()
     gc.collect()
-    make_immortal()
+    with suppress(ImportError):  # a Python that was built without ctypes
+        from .immortal import make_immortal
+
+        make_immortal()
     gc.freeze()
 
 
