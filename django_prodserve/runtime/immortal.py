@@ -25,7 +25,7 @@ PROGRAM = {
     *(types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType),
     *(str, bytes, int, float, frozenset, tuple),
 }
-"""Types of what is never changed by who uses it; and classes, whatever made them."""
+"""Types of what a program is made of; beside them classes, whatever made those."""
 BATCH = 1000
 """Objects whose referents are looked at together, in bounded memory."""
 IMMORTAL = 2**31
@@ -55,17 +55,16 @@ def make_immortal() -> int:
         things = batch + gc.get_referents(*batch)
         while things:
             program = [*compress(things, map(kinds.__getitem__, map(type, things)))]
-            mortal = [*compress(program, map(IMMORTAL.__gt__, map(sys.getrefcount, program)))]
-            things = []
-            for thing in mortal:
-                count_of(id(thing)).value = immortal
-                if (
-                    type(thing) is tuple
-                ):  # the collector tells nothing of what is in plain tuples, nor in code
+            mortal = compress(program, map(IMMORTAL.__gt__, map(sys.getrefcount, program)))
+            found = {id(thing): thing for thing in mortal}
+            made += len(found)
+            things = []  # of these the collector says nothing: what is in code, and in tuples of plain things
+            for address, thing in found.items():
+                count_of(address).value = immortal
+                if type(thing) is tuple:
                     things += thing
                 elif type(thing) is types.CodeType:
                     things += thing.co_consts, thing.co_names
-            made += len(mortal)
     return made
 
 
