@@ -199,10 +199,12 @@ class TestKept:
         assert not measurements.keep(found(), WAY)
 
     def test_asking_costs_less_than_a_start_notices(self, views: Path) -> None:
-        modules = [__file__] * 3000
-        started = time.process_time()
-        measurements.code(modules, WAY)
-        assert time.process_time() - started < 0.1  # 0.01 on a quiet machine
+        modules, taken = [__file__] * 3000, []
+        for _ in range(5):
+            started = time.process_time()
+            measurements.code(modules, WAY)
+            taken.append(time.process_time() - started)
+        assert min(taken) < 0.1  # 0.01 on a quiet machine
 
 
 class Unpicklable(Exception):
