@@ -11,7 +11,7 @@ import socket
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .errors import ProdserveError
 
@@ -222,13 +222,28 @@ def _tcp_problem(address: str, port: int, error: OSError, option: _Option) -> tu
 
 
 def _holder(port: int) -> str:
-    """Return `` by NAME (pid N)`` for the process that listens there, where this user may see it."""
+    """Return `` by NAME (pid N)`` for the server that listens there, where this user may see it."""
     import psutil  # 1.4 MiB that most servers need not have
 
     with suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
-            listens = connection.status == psutil.CONN_LISTEN
-            if listens and connection.laddr and connection.laddr.port == port and connection.pid:
+            if connection.pid and _listens(connection, port):
                 process = psutil.Process(connection.pid)
-                return f" by {' '.join(process.cmdline()[:3]) or process.name()} (pid {connection.pid})"
+                while (parent := process.parent()) and _has_port(parent, port):
+                    process = parent  # who is to be stopped: a worker would be replaced
+                return f" by {' '.join(process.cmdline()[:3]) or process.name()} (pid {process.pid})"
     return ""
+
+
+def _has_port(process: Any, port: int) -> bool:
+    """Say whether a process listens there, as far as this user may see."""
+    import psutil
+
+    look = getattr(process, "net_connections", None) or process.connections  # before psutil 6
+    with suppress(psutil.Error):
+        return any(_listens(connection, port) for connection in look("tcp"))
+    return False
+
+
+def _listens(connection: Any, port: int) -> bool:
+    return connection.status == "LISTEN" and bool(connection.laddr) and connection.laddr.port == port

@@ -114,6 +114,15 @@ def test_a_taken_port_is_one_line_at_once(env: Any) -> None:
     assert ended.stdout == ""
 
 
+def test_of_a_server_that_has_the_port_the_process_to_stop_is_named(env: Any) -> None:
+    """Its workers listen as well, and would be replaced."""
+    with serving("--workers", "2", env=env()) as server:
+        assert len(server.workers(2)) == 2
+        ended = run("manage.py", "prodserve", "--bind", f"127.0.0.1:{server.port}", env=env())
+    assert ended.returncode == 1
+    assert f"(pid {server.process.pid})." in ended.stderr
+
+
 def test_several_addresses_at_once(env: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     flags = ["--bind", f"unix:{path}", "--bind", "[::1]:0"]
