@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .footprint import Footprint
 
 # Where nothing was measured: the master of a preloaded, warmed and frozen project on Django 6.1; and a worker
-# of 16 threads, which grows to 30 MiB (startproject with admin) or 61 MiB (Wagtail) of its own under load.
+# of 16 threads, which grows to 34 MiB (startproject with admin) or 54 MiB (Wagtail) of its own under load;
+# from Python 3.12 on to 29 or 44 MiB.
 MASTER_MEMORY = 46 * MIB
 WORKER_MEMORY = 56 * MIB
 THREAD_MEMORY = 2 * MIB  # 16 threads took 11 to 30 MiB more than one, 4 took 2 to 7 (see footprint.py)

@@ -27,6 +27,7 @@ from django.db import connections
 
 from ..signals import worker_started
 from . import obey
+from .immortal import make_immortal
 
 Hook = Callable[..., Any]
 
@@ -83,10 +84,7 @@ def freeze() -> None:
     """
     import_for_workers()
     gc.collect()
-    with suppress(ImportError):  # a Python that was built without ctypes
-        from .immortal import make_immortal
-
-        make_immortal()
+    make_immortal()
     gc.freeze()
 
 

@@ -13,11 +13,12 @@ with startproject's admin, 0.88 with Wagtail's.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 import types
+from collections.abc import Callable
 from itertools import compress
+from typing import Any
 
 PROGRAM = {
     *(types.FunctionType, types.CodeType, types.CellType, types.ModuleType, types.BuiltinFunctionType),
@@ -45,9 +46,16 @@ def make_immortal() -> int:
 
     1 us for each: 0.1 s for a small site, 0.3 s for Wagtail, at half the speed of a usual machine.
     """
-    if sys.implementation.name != "cpython" or not _works():
+    if sys.implementation.name != "cpython" or sys.getrefcount(None) < IMMORTAL:
         return 0
-    count_of, immortal = ctypes.c_uint32.from_address, _count(None)
+    try:
+        import ctypes  # memory that a Python without immortal objects need not have
+    except ImportError:  # it was built without
+        return 0
+    count_of = ctypes.c_uint32.from_address
+    immortal = count_of(id(None)).value
+    if not _works(count_of, immortal):
+        return 0
     kinds, made = _Kinds(), 0
     tracked = gc.get_objects()
     for start in range(0, len(tracked), BATCH):
@@ -68,25 +76,21 @@ def make_immortal() -> int:
     return made
 
 
-def _works() -> bool:
-    """Prove on an object of our own that Python counts where we think, and that None's value stops it.
+def _works(count_of: Callable[[int], Any], immortal: int) -> bool:
+    """Prove on an object of our own that Python counts where we think, and that this value stops it.
 
-    So it is not with Python 3.11, where None is mortal, nor in a free-threaded build, which counts elsewhere.
+    So it is not in a free-threaded build, which counts elsewhere, nor where the high bits come first.
     """
-    mortal = object()
-    before = _count(mortal)
-    held = [mortal] * 3
-    counts_here = _count(mortal) == before + 3
+    thing = object()
+    count = count_of(id(thing))
+    before = count.value
+    held = [thing] * 3
+    counts = count.value == before + 3
     held.clear()
-    if not counts_here or _count(mortal) != before or _count(None) < IMMORTAL:
+    if not counts or count.value != before or immortal < IMMORTAL:
         return False
-    ctypes.c_uint32.from_address(id(mortal)).value = _count(None)
-    held = [mortal] * 3
-    holds = _count(mortal)
+    count.value = immortal
+    held = [thing] * 3
+    stays = count.value == immortal
     held.clear()
-    return holds == _count(mortal) == _count(None)
-
-
-def _count(thing: object) -> int:
-    """Return the low 32 bits of how many refer to an object, on a machine that puts them first."""
-    return ctypes.c_uint32.from_address(id(thing)).value
+    return bool(stays and count.value == immortal)

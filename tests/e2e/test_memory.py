@@ -108,13 +108,14 @@ def test_preload_warm_up_and_freeze_halve_the_memory(tmp_path: Path) -> None:
 
     0.51 on a machine with nothing else to do; libraries that other processes share count less on both sides.
     """
+    most = {(3, 10): 0.61, (3, 11): 0.58}.get(sys.version_info[:2], 0.55)
     ours, plain = compare(bookshop(tmp_path), "light", 1200)
-    assert ours / plain <= (0.55 if sys.version_info >= (3, 12) else 0.61), (ours, plain)
+    assert ours / plain <= most, (ours, plain)
 
 
-def test_after_mixed_requests_much_of_it_is_still_saved(tmp_path: Path) -> None:
+def test_after_mixed_requests_a_third_is_still_saved(tmp_path: Path) -> None:
     ours, plain = compare(bookshop(tmp_path), "mixed", 1200)
-    assert ours / plain <= (0.6 if sys.version_info >= (3, 12) else 0.72), (ours, plain)
+    assert ours / plain <= (0.6 if sys.version_info >= (3, 12) else 0.7), (ours, plain)
 
 
 @pytest.mark.parametrize("mebibytes", [128, 256])
