@@ -229,9 +229,10 @@ def _holder(port: int) -> str:
         for connection in psutil.net_connections("tcp"):
             if connection.pid and _listens(connection, port):
                 process = psutil.Process(connection.pid)
+                name = " ".join(process.cmdline()[:3]) or process.name()
                 while (parent := process.parent()) and _has_port(parent, port):
                     process = parent  # who is to be stopped: a worker would be replaced
-                return f" by {' '.join(process.cmdline()[:3]) or process.name()} (pid {process.pid})"
+                return f" by {name} (pid {process.pid})"
     return ""
 
 

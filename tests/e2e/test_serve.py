@@ -120,7 +120,7 @@ def test_of_a_server_that_has_the_port_the_process_to_stop_is_named(env: Any) ->
         assert len(server.workers(2)) == 2
         ended = run("manage.py", "prodserve", "--bind", f"127.0.0.1:{server.port}", env=env())
     assert ended.returncode == 1
-    assert f"(pid {server.process.pid})." in ended.stderr
+    assert f" manage.py prodserve (pid {server.process.pid})." in ended.stderr
 
 
 def test_several_addresses_at_once(env: Any, tmp_path: Path) -> None:
