@@ -24,6 +24,7 @@ from .health import HealthLayer, Paths
 from .identity import Identity, IdentityLayer
 from .logs import request_id
 from .media import media_layer
+from .per_request import quicken
 from .proxy import ProxyLayer, parse_trust
 from .readiness import Readiness
 from .readiness import find as find_checks
@@ -54,6 +55,7 @@ def build(plan: Plan, static: StaticFiles) -> HealthLayer:
         return IdentityLayer(inner, Identity(inner.trusts), timing=plan.server_timing.value)
 
     application = identified(ProxyLayer(onion(load_django(), static.layer, media), trust))
+    quicken()
     readiness = Readiness(find_checks(plan.ready.value))
     return HealthLayer(application, Paths.beside_routes(plan.health.value), readiness)
 

@@ -6,10 +6,10 @@ events and the others sleep, and the one that ran last is woken first. How many 
 
 Who gets an event does all of its work, up to running Django: a thread for the sockets and a hand-over cost 25
 to 40 % more. *Eager*: whoever begins to run Django wakes another to wait for events. *Lazy*: nobody is woken;
-short requests are over before it would pay, and the main thread (process.py) looks every 5 ms whether nothing
-has moved and wakes one. *In turn with the sockets*, where requests compute and more come than can be served:
-whoever ends one looks at the sockets, without waiting, before it runs the next, and nobody waits beside it.
-Refusals then cost no hand-over of the GIL. ``look`` decides once a second.
+short requests are over before it would pay, and the main thread (process.py) looks every 5 to 20 ms whether
+nothing has moved and wakes one. *In turn with the sockets*, where requests compute and more come than can be
+served: whoever ends one looks at the sockets, without waiting, before it runs the next, and nobody waits
+beside it. Refusals then cost no hand-over of the GIL. ``look`` decides once a second.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from .turns import Seen, Turns
 Work = TypeVar("Work")
 
 TICK = 0.005
-"""Seconds between two looks at a lazy crew: every 2 ms they took 3 % of the quickest requests' time..."""
+"""Seconds between two looks at a lazy crew: each takes the GIL from who serves..."""
+TICK_CALM, CALM = 0.02, 20
+"""...and after so many in a row that found something moving: those every 5 ms were 3 % of the quickest..."""
 TICK_IN_TURN = 0.02
 """...and at one that looks at the sockets between requests: after so long somebody does beside them."""
 BUSY = 500
@@ -81,6 +83,7 @@ class Crew(Generic[Work]):
         self._size = 0
         self._seen = 0
         self._promotions = 0
+        self._calm = 0  # looks in a row that woke nobody
         self._eager_for = 0
         self.mean = 0.0
         """Seconds that a request takes, the last ones counting most."""
@@ -156,6 +159,8 @@ class Crew(Generic[Work]):
         """Seconds until the next ``tick`` is due; infinite where nobody needs one."""
         if self.in_turn:
             return TICK_IN_TURN
+        if self.lazy and self._calm >= CALM and self.running < self.turns.limit:
+            return TICK_CALM
         return TICK if self.lazy else turns.LOOK if self.turns.need_looks else math.inf
 
     def tick(self) -> None:
@@ -164,8 +169,10 @@ class Crew(Generic[Work]):
         if turns.are_on and self.ready and self.running >= turns.limit and turns.look(seen):
             self._fill()
         moved = self.moved
+        self._calm += 1
         if moved == self._seen and not self._waiting:
             self._promotions += 1
+            self._calm = 0
             self.recruit()
         self._seen = moved
         if self._promotions > PROMOTIONS and not self._is_short():
