@@ -49,7 +49,7 @@ class Connection:
         *("moved", "number", "out", "peer", "request", "sock", "state", "waited"),
     )
 
-    def __init__(self, sock: socket.socket, peer: Any, environs: Environs) -> None:
+    def __init__(self, sock: socket.SocketType, peer: Any, environs: Environs) -> None:
         self.sock, self.peer, self.environs = sock, peer, environs
         self.fd = sock.fileno()
         self.state = IDLE

@@ -85,7 +85,7 @@ class Outbox:
         self.spool = None
         self.pieces.append(part)
 
-    def flush(self, sock: socket.socket) -> int:
+    def flush(self, sock: socket.SocketType) -> int:
         """Send what the socket takes now; return how many bytes that were."""
         moved = 0
         try:
@@ -101,7 +101,7 @@ class Outbox:
             raise ClientGoneError(*error.args) from error
         return moved
 
-    def _send_memory(self, sock: socket.socket, piece: memoryview) -> int:
+    def _send_memory(self, sock: socket.SocketType, piece: memoryview) -> int:
         # A file goes into the same packet as the head before it.
         more = MORE if len(self.pieces) > 1 else 0
         sent = sock.send(piece, socket.MSG_DONTWAIT | more)
@@ -112,7 +112,7 @@ class Outbox:
             self.pieces[0] = piece[sent:]
         return sent
 
-    def _send_file(self, sock: socket.socket, part: FilePart) -> int:
+    def _send_file(self, sock: socket.SocketType, part: FilePart) -> int:
         sent = os.sendfile(sock.fileno(), part.descriptor, part.offset, min(part.left, LARGEST))
         if sent == 0:
             raise OSError("the file has become shorter while it was sent")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from socket import SHUT_WR, socket
+from socket import SHUT_WR, SocketType, socket
 from typing import Any
 
 from ..runtime.board import Board
@@ -93,7 +93,7 @@ class Reactor:
             self.worker.wake()  # somebody must look often from now on
         self.slot.show(crew.running, crew.load + len(acceptor.expected), len(crew.ready))
 
-    def arrive(self, sock: socket, peer: Any, listener: int, now: float, waited: float) -> bool:
+    def arrive(self, sock: SocketType, peer: Any, listener: int, now: float, waited: float) -> bool:
         """Take a new connection. What it sends first is most often here already; say whether it was."""
         connection = Connection(sock, peer, self.environs[listener])
         connection.waited, connection.due = waited, now + limits.HEAD
