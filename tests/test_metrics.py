@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from django_prodserve.runtime import metrics
 from django_prodserve.runtime.board import REASONS, Board
 from django_prodserve.runtime.slot import BOUNDS, SERVING
+from django_prodserve.runtime.tcp_info import accept_queue
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_the_accept_queue_and_its_limit(board: Board, listener: socket.socket) -
     for each in waiting:
         each.close()
     with socket.socket(socket.AF_UNIX) as other:
-        assert metrics.accept_queue(other) is None
+        assert accept_queue(other) is None
 
 
 def test_labels_cannot_break_a_line() -> None:

@@ -184,7 +184,7 @@ class Site:
     """A crew that runs functions, and counts how many others ran when each began."""
 
     def __init__(self, slots: int) -> None:
-        handlers = self.wait, self.run, self.failed, lambda row: None, self.measured
+        handlers = self.wait, self.run, self.failed, lambda row: None, self.measured, lambda: 0.0
         self.crew: Crew[Work] = Crew(slots, *handlers)
         self.samples = NONE
         self.event = threading.Event()

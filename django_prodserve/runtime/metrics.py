@@ -6,9 +6,6 @@ Lives in a worker, on the thread that waits for events. Reads the board, /proc a
 from __future__ import annotations
 
 import platform
-import socket
-import struct
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,11 +23,10 @@ from .board import REASONS, Board
 from .processes import cpu_seconds
 from .quota import throttling
 from .slot import BOUNDS, CLASSES, METHODS, STATES, Slot, Tally
+from .tcp_info import accept_queue
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
-LISTEN = 10
-"""The state of a socket that listens (TCP_LISTEN in linux/tcp_states.h)."""
 
 
 class Sample(NamedTuple):
@@ -210,19 +206,6 @@ def _family(name: str, kind: str, about: str, samples: Iterable[Sample]) -> Iter
         labels = ",".join(f'{key}="{text.translate(ESCAPED)}"' for key, text in sample.labels.items())
         braces = f"{{{labels}}}" if labels else ""
         yield f"prodserve_{name}{sample.suffix}{braces} {float(sample.value)!r}\n"
-
-
-def accept_queue(listener: Any) -> tuple[int, int] | None:
-    """Return how many connections wait to be accepted and how many may; None where nobody tells."""
-    if sys.platform != "linux":
-        return None
-    with suppress(OSError, struct.error):
-        facts = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-        if facts[0] == LISTEN:
-            # tcpi_unacked and tcpi_sacked in linux/tcp.h; of a listener they are its queue and backlog.
-            depth, limit = struct.unpack_from("=II", facts, 24)
-            return depth, limit
-    return None
 
 
 def _name(listener: Any) -> str:

@@ -37,6 +37,7 @@ class Sampler:
         self.slot = slot
         self.begun, self.last = 0, 0.0
         self._local = threading.local()
+        self._descriptors: list[int] = []
         self._before = Samples(0.0, 0.0, 0.0)
 
     def begin(self, running: int, now: float) -> Token | None:
@@ -63,25 +64,32 @@ class Sampler:
         self._before = now
         return Samples(*(mine - theirs for mine, theirs in zip(now, before, strict=True)))
 
+    def delayed(self) -> float:
+        """Return the seconds that threads of this worker were kept from a CPU, all in all. 1 us for each."""
+        return sum(_read(descriptor) or 0 for descriptor in self._descriptors) / 1e9
+
     def _delay(self) -> int | None:
-        """Return the nanoseconds that this thread was kept from a CPU. Its CPU time stands beside them, as of
-        the last tick of the scheduler: a clock tells that exactly.
-        """
+        """Return the nanoseconds that this thread was kept from a CPU."""
         try:
             descriptor: int = self._local.descriptor
         except AttributeError:
-            descriptor = self._open()
-        if descriptor < 0:
-            return None
-        with suppress(OSError, ValueError):
-            return int(os.pread(descriptor, 64, 0).split()[1])
-        return None
+            descriptor = self.open()
+        return None if descriptor < 0 else _read(descriptor)
 
-    def _open(self) -> int:
-        """Open this thread's schedstat for good; -1 where there is none."""
-        try:
-            self._local.descriptor = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self._local.descriptor = -1
-        descriptor: int = self._local.descriptor
+    def open(self) -> int:
+        """Open this thread's schedstat for good: in each that runs requests; -1 where there is none."""
+        descriptor = -1
+        with suppress(OSError):
+            descriptor = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptors.append(descriptor)
+        self._local.descriptor = descriptor
         return descriptor
+
+
+def _read(descriptor: int) -> int | None:
+    """Return a thread's delay. Its CPU time stands beside it, as of the scheduler's last tick: a clock tells
+    that exactly.
+    """
+    with suppress(OSError, ValueError):
+        return int(os.pread(descriptor, 64, 0).split()[1])
+    return None

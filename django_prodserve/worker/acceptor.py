@@ -17,15 +17,13 @@ import errno
 import math
 import resource
 import socket
-import struct
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from socket import SocketType
 from typing import Any
 
-from ..runtime import orders
+from ..runtime import orders, tcp_info
 from ..runtime.board import Board
 from ..runtime.slot import Slot
 from .poller import Epoll, Poll
@@ -39,8 +37,8 @@ REQUEST_IN = 0.01
 what a silent client might need is not kept free for longer."""
 MOVE_EVERY = 0.05
 """Seconds from one look whether a kept connection should go to another worker to the next."""
-AT_A_TIME = 16
-"""Connections taken before those that are here get their turn."""
+AT_A_TIME, AT_A_TIME_REFUSING = 16, 48
+"""Connections taken before those that are here get their turn; and while most are refused."""
 RESERVED = 128
 """Descriptors that connections leave to the application."""
 MANY = 100_000
@@ -122,7 +120,7 @@ class Acceptor:
         self._left = 0
         self._leave(now + PATIENCE)
         for descriptor in self.listeners:
-            self._take(descriptor, min(room, AT_A_TIME), now, arrived)
+            self._take(descriptor, min(room, AT_A_TIME_REFUSING), now, arrived)
 
     def _take_share(self, room: int, now: float, load: int, arrived: Arrived) -> None:
         for descriptor, taken in list(self.expected.items()):
@@ -139,7 +137,8 @@ class Acceptor:
             return
         before = self._slot.connections
         most = min(room, self._at_a_time())
-        left = [self._take(descriptor, most, now, arrived) for descriptor in self.listeners]
+        late = self._left > 0 or load > self._slot.threads
+        left = [self._take(descriptor, most, now, arrived, late=late) for descriptor in self.listeners]
         shared = self._left == 1 and self._slot.connections > before
         if self._left and any(left) and not shared:
             self._left += 1
@@ -174,9 +173,11 @@ class Acceptor:
         threads = self._slot.threads
         return load >= threads and any(busy < threads for _, busy in self._board.peers(self._slot))
 
-    def _take(self, descriptor: int, most: int, now: float, arrived: Arrived) -> bool:
-        """Take up to so many; say whether some may be left."""
-        listener, late = self.listeners[descriptor], self._left > 0
+    def _take(
+        self, descriptor: int, most: int, now: float, arrived: Arrived, *, late: bool = True
+    ) -> bool:
+        """Take up to so many; say whether some may be left. ``late``: they may have waited for long."""
+        listener = self.listeners[descriptor]
         accept, kind = listener._accept, self._kinds[descriptor]  # type: ignore[attr-defined]
         for _ in range(most):
             if self._left == 1 and not self._is_mine():
@@ -190,7 +191,7 @@ class Acceptor:
                     raise
                 return False
             sock = SocketType(*kind, accepted)  # the class of Python around it would take 3 us more
-            if not arrived(sock, peer, descriptor, now, waited_in_kernel(sock) if late else 0.0):
+            if not arrived(sock, peer, descriptor, now, tcp_info.waited(sock) if late else 0.0):
                 self.expected[sock.fileno()] = now
         return True
 
@@ -205,6 +206,11 @@ class Acceptor:
         mine, peers = self._slot.connections, self._board.peers(self._slot)
         return any(connections + 2 <= mine and busy + 2 <= load for connections, busy in peers)
 
+    def unaccepted(self) -> float:
+        """Return how many connections wait to be accepted, as this worker's share of them."""
+        queues = map(tcp_info.accept_queue, self.listeners.values())
+        return sum(queue[0] for queue in queues if queue) / (1 + len(self._board.peers(self._slot)))
+
     def drain(self, arrived: Arrived, now: float) -> None:
         """Take all that the kernel has accepted, unless others serve on, and close: nobody may be reset."""
         is_last = orders.closing() or not self._board.peers(self._slot)
@@ -218,17 +224,6 @@ class Acceptor:
                 listener.close()
             self.listeners = {}
             self.retry_at = math.inf
-
-
-def waited_in_kernel(sock: SocketType) -> float:
-    """Return how many seconds ago this connection's last bytes came: they waited to be accepted. 1.7 us."""
-    if sys.platform != "linux" or sock.family == socket.AF_UNIX:
-        return 0.0
-    with suppress(OSError):
-        facts = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56)
-        # tcpi_last_data_recv in linux/tcp.h: milliseconds.
-        return float(struct.unpack_from("=I", facts, 52)[0]) / 1000
-    return 0.0
 
 
 def descriptors_for(connections: int) -> int:

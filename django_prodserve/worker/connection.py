@@ -60,7 +60,7 @@ class Connection:
         self.arriving: FixedBody | ChunkedBody | None = None
         self.body: tuple[IO[bytes], int] | None = None
         self.arrived = 0.0  # when the request was complete
-        self.waited = 0.0  # seconds in the kernel's accept queue, where that was long
+        self.waited = 0.0  # seconds of its first request in the kernel's accept queue, where that was long
         self.due = math.inf  # when somebody must look what became of it
         self.moved = 0  # bytes since the last look
         self.out: Outbox | None = None

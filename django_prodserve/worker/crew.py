@@ -58,6 +58,7 @@ class Crew(Generic[Work]):
         failed: Callable[[], None],
         begun: Callable[[int], None],
         samples: Callable[[], Samples],
+        delayed: Callable[[], float],
         cpus: float = 1.0,
     ) -> None:
         self.slots = slots
@@ -76,7 +77,9 @@ class Crew(Generic[Work]):
         self.events = 0
         """Of the clients, since the last look."""
         self._wait, self._run, self._failed, self._begun = wait, run, failed, begun
-        self._samples, self._refusing = samples, False
+        self._samples, self._delayed, self._refusing = samples, delayed, False
+        self.is_due = False
+        """Whether the main thread must judge: much is refused from now on, and it says how that is done."""
         self._lock = threading.Lock()
         self._waiting = False  # somebody waits for events, or handles some
         self._sleepers: list[threading.Lock] = []
@@ -152,7 +155,7 @@ class Crew(Generic[Work]):
     @property
     def is_crowded(self) -> bool:
         """Say whether the main thread had better ``tick`` soon."""
-        return self.turns.is_crowded(self.running)
+        return self.is_due or self.turns.is_crowded(self.running)
 
     @property
     def tick_in(self) -> float:
@@ -177,11 +180,12 @@ class Crew(Generic[Work]):
         self._seen = moved
         if self._promotions > PROMOTIONS and not self._is_short():
             self._become(lazy=False)
-        if turns.is_due(seen):
+        if self.is_due or turns.is_due(seen):
             self._judge(self.events)
 
     def _now(self) -> Seen:
-        return Seen(self.running, self.ended, time.process_time(), time.monotonic())
+        spent = time.process_time() + self._delayed()  # who gets no CPU on a busy machine waits for nothing
+        return Seen(self.running, self.ended, spent, time.monotonic())
 
     def _fill(self) -> None:
         """Have threads take what waits, as far as they may run."""
@@ -216,12 +220,17 @@ class Crew(Generic[Work]):
         """Judge how many run at a time, by those that ran alone. Their whole time says less of how long they
         wait: on a busy machine most of it may be that they got no CPU.
         """
+        self.is_due = False
         samples = self._samples()
         if samples.number:
             self._waits = samples.waited / samples.number
         self.turns.judge(events, samples, self._now(), refusing=self._refusing)
         self._alternate(self._refusing and self.turns.are_on)
         self._fill()
+
+    def begin_to_refuse(self) -> None:
+        """Have the sockets looked at in turn with requests as soon as can be, where those compute."""
+        self._refusing = self.is_due = True
 
     def _alternate(self, in_turn: bool) -> None:
         was, self.in_turn = self.in_turn, in_turn

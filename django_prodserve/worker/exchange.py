@@ -103,7 +103,7 @@ class Runner:
                 slot.begin(row, started, request.method, request.path, "")
                 self._before(worker, request)
             environ = connection.environs.make(request, connection.peer, connection.body)
-            environ[QUEUE] = queued + connection.waited if connection.number <= 1 else queued
+            environ[QUEUE] = queued + connection.waited
             name = self._identify(environ)
             slot.begin(row, started, request.method, request.path, name)
             if self._tells:

@@ -19,7 +19,7 @@ WINDOW = 2.0
 """Seconds that a wait must stand."""
 LOOK = 0.25
 """Seconds between two looks at whether it becomes shorter."""
-AT_ONCE = 3.25
+AT_ONCE = 3.5
 """A wait of this many timeouts is an overload at once: 4 times the capacity for 2 s builds 3 of them."""
 SEEN = 0.25
 """The queue's length counts where its eldest has waited this share of the timeout."""
@@ -77,9 +77,15 @@ class Overload:
 class Gate:
     """The way into the crew's queue."""
 
-    def __init__(self, timeout: float, crew: Crew[Connection], others_refuse: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        timeout: float,
+        crew: Crew[Connection],
+        others_refuse: Callable[[], bool],
+        unaccepted: Callable[[], float],
+    ) -> None:
         self.overload = Overload(timeout)
-        self._crew, self._others_refuse = crew, others_refuse
+        self._crew, self._others_refuse, self._unaccepted = crew, others_refuse, unaccepted
 
     def enter(self, connection: Connection, now: float) -> Sequence[Connection]:
         """Queue a complete request; return those that are refused for it, itself perhaps."""
@@ -98,6 +104,7 @@ class Gate:
         refuses = overload.refuses(wait, now, others_do=others_do)
         if refuses and not was_on:
             sys.setswitchinterval(SWITCH_WHEN_REFUSING)
+            self._crew.begin_to_refuse()
         return refuses
 
     def look(self, now: float) -> None:
@@ -109,23 +116,29 @@ class Gate:
         """Return how long a request waits that arrives now: as its elders do, or as their number says."""
         ready, crew = self._crew.ready, self._crew
         try:
-            oldest = now - ready[0].arrived
+            oldest = now - ready[0].arrived + ready[0].waited
         except IndexError:  # a thread has taken it meanwhile
             return 0.0
-        if oldest < SEEN * self.overload.timeout and not self.overload.is_on:
-            return oldest  # the mean may be that of other views
-        return max(oldest, len(ready) * crew.mean / crew.turns.usual)
+        queue: float = len(ready)
+        if not self.overload.is_on:
+            if oldest < SEEN * self.overload.timeout:
+                return oldest  # the mean may be that of other views
+            queue += self._unaccepted()  # most of them wait there: who accepts must wait for the GIL, too
+        return max(oldest, queue * crew.mean / crew.turns.usual)
 
     def _too_many(self) -> list[Connection]:
-        """Take the eldest out of a queue that is far too long: their clients have waited longest already."""
+        """Take the eldest out of a queue that is far too long: their clients have waited longest already, and
+        so they are told last.
+        """
         ready, crew = self._crew.ready, self._crew
         fits = int(self.overload.target * crew.turns.usual / max(crew.mean, 1e-6))
         taken: list[Connection] = []
-        if len(ready) <= 2 * fits + crew.slots:
+        if len(ready) <= 2 * fits + crew.slots or crew.is_due:
             return taken
         while len(ready) > fits:
             try:
                 taken.append(ready.popleft())
             except IndexError:  # threads have taken them meanwhile
                 break
+        taken.reverse()
         return taken

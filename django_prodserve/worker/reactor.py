@@ -50,12 +50,15 @@ class Reactor:
         self.poller = make_poller()
         self.streams = Streams(self.poller, slot, config.threads)
         self.runner = Runner(worker, self.streams, slot)
-        handlers = self.turn, self.serve, self.report, self.begun, self.runner.sampler.since
-        self.crew = Crew[Connection](config.threads, *handlers, cpus=worker.cpus / max(1, config.workers))
+        sampler, cpus = self.runner.sampler, worker.cpus / max(1, config.workers)
+        handlers = self.turn, self.serve, self.report, self.begun, sampler.since, sampler.delayed
+        self.crew = Crew[Connection](config.threads, *handlers, cpus=cpus)
         most = descriptors_for(config.worker_connections)
         self.acceptor = Acceptor(listeners, self.poller, board, slot, most, self.make_room)
         self.intake = Intake(ParserSettings(config), max_body=worker.max_body)
-        self.gate = Gate(worker.queue_timeout, self.crew, partial(board.others_refuse, slot))
+        self.gate = Gate(
+            worker.queue_timeout, self.crew, partial(board.others_refuse, slot), self.acceptor.unaccepted
+        )
         self.desk = replies.Desk(worker)
         self.shortcut = Shortcut(worker, self.desk)
         self.probes = Probes(worker, board, slot, self.gate)
@@ -250,7 +253,7 @@ class Reactor:
         if not keep:
             self.close(connection, now, politely=not connection.client_closes or connection.holds_unread())
             return None
-        connection.state, connection.due = IDLE, now + self.keep_alive
+        connection.state, connection.due, connection.waited = IDLE, now + self.keep_alive, 0.0
         if connection.buffer:
             behind, connection.buffer = connection.buffer, b""
             return behind
@@ -305,6 +308,7 @@ class Reactor:
 
     def begun(self, row: int) -> None:
         """Say on the board whose row this is: its stack may be asked for."""
+        self.runner.sampler.open()
         self.slot.thread(row, threading.get_ident(), threading.get_native_id())
 
     def serve(self, connection: Connection, row: int) -> None:

@@ -49,7 +49,7 @@ class Seen(NamedTuple):
     ended: int
     """Requests, since it began."""
     cpu: float
-    """CPU seconds of the process."""
+    """CPU seconds of the process, and those for which it had to wait."""
     now: float
 
 
@@ -132,8 +132,8 @@ class Turns:
             self._trial, self.limit = seen.ended + seen.running + TRIAL, 1
 
     def is_crowded(self, running: int) -> bool:
-        """Say whether so many that nobody knows run side by side that it had better be found out soon."""
-        return self._begins and running > self._least and not self._is_known
+        """Say whether so many run side by side, unknown or new after a rest, that it is to be judged soon."""
+        return self._begins and running > self._least and not (self._is_known and self.are_on)
 
     def is_due(self, seen: Seen) -> bool:
         """Say whether to judge now: those that ran alone have ended, or many that nobody knows compute."""
