@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from django_prodserve.runtime.board import Board
-from django_prodserve.runtime.slot import SERVING, Slot
+from django_prodserve.runtime.slot import RETIRING, SERVING, Slot
 from django_prodserve.worker.acceptor import LONGEST_WAIT, PATIENCE, REQUEST_IN, Acceptor
 from django_prodserve.worker.poller import make_poller
 
@@ -54,6 +55,16 @@ class Site:
 def site() -> Iterator[Site]:
     with ExitStack() as stack:
         yield Site(stack)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells how many wait")
+def test_what_nobody_has_accepted_is_shared_by_those_that_serve(site: Site) -> None:
+    assert site.acceptor.unaccepted() == 0
+    for _ in range(6):
+        site.connect()
+    assert site.acceptor.unaccepted() == 3
+    site.other.state = RETIRING
+    assert site.acceptor.unaccepted() == 6
 
 
 def test_a_connection_whose_request_is_to_come_needs_a_thread(site: Site) -> None:

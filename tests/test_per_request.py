@@ -182,7 +182,7 @@ def describe():
     return repr(settings), str(settings), settings.__class__, dir(settings)
 described = describe()
 quick()
-assert type(settings) is per_request.Settings and described == describe()
+assert type(settings) is per_request.QuickSettings and described == describe()
 assert values == {name: getattr(settings, name) for name in values}
 assert settings.configured and settings.is_overridden("DEBUG")
 try:
@@ -230,5 +230,5 @@ for signal in (request_started, request_finished):
     receivers = [entry[1] for entry in signal.receivers]
     assert not djangos & {each() if type(each) is weakref.ref else each for each in receivers}
     assert signal.use_caching
-assert type(settings) is per_request.Settings
+assert type(settings) is per_request.QuickSettings
 """)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -52,6 +55,26 @@ def test_computing_is_told_from_waiting(slot: Slot, work: object, least: float, 
     share = tally.cpu_sum / (tally.cpu_sum + tally.wait_sum)
     assert least <= share <= most
     assert tally.delay_sum >= 0
+
+
+def test_who_gets_no_cpu_is_told_from_who_waits(slot: Slot) -> None:
+    """More processes than CPUs compute, so each is kept from one for a while."""
+    sampler = Sampler(slot)
+    sampler.open()
+    with ExitStack() as stack:
+        for _ in range(2 * (os.cpu_count() or 1)):
+            busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            stack.callback(busy.wait)
+            stack.callback(busy.kill)
+        started, spent, late = time.monotonic(), time.thread_time(), sampler.delayed()
+        while sampler.delayed() - late < 0.05:
+            compute()
+            assert time.monotonic() - started < 30
+        took, spent = time.monotonic() - started, time.thread_time() - spent
+    assert spent < 0.95 * took
+    late = sampler.delayed()
+    time.sleep(0.1)
+    assert sampler.delayed() - late < 0.09
 
 
 def test_requests_beside_others_are_not_measured(slot: Slot) -> None:

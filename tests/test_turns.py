@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from django_prodserve.runtime.sampling import Samples
-from django_prodserve.worker.crew import Crew
+from django_prodserve.worker.crew import CALM, TICK, TICK_CALM, Crew
 from django_prodserve.worker.turns import (
     PATIENCE,
     REST,
@@ -149,6 +149,21 @@ def test_what_is_known_is_kept_for_the_next_load_for_a_while() -> None:
     assert worker.judge(COMPUTING) == 2
     assert [worker.judge(cpu=0.0, events=0) for _ in range(int(REST))] == [2] * (int(REST) - 1) + [8]
     assert not worker.turns.need_looks
+
+
+def test_a_load_after_a_rest_is_known_again_at_once() -> None:
+    worker = Worker()
+    assert worker.judge(COMPUTING) == 2
+    worker.seen = worker.seen._replace(running=0)
+    while worker.turns.are_on:
+        worker.judge(cpu=0.0, events=0)
+    worker.seen = worker.seen._replace(running=8)
+    assert worker.turns.is_crowded(worker.seen.running)
+    assert not worker.turns.is_due(worker.after(0.5, 0.1))  # it began in the middle of a second
+    assert worker.turns.is_due(worker.after(RUSH, 1.0))
+    worker.turns.judge(8, NONE, worker.seen)
+    assert worker.turns.are_on
+    assert not worker.turns.is_crowded(worker.seen.running)
 
 
 def test_many_that_nobody_knows_are_let_run_alone_at_once() -> None:
@@ -300,6 +315,32 @@ def test_while_refusing_a_long_request_does_not_keep_the_clients_waiting() -> No
         take_turns(made, refusing=True)
         made.give(made.watched.clear, lambda: made.watched.wait(20))
         assert made.until(2) < 10
+
+
+def test_when_refusing_begins_the_main_thread_judges_at_once() -> None:
+    with site(6) as made:
+        take_turns(made)
+        assert not made.crew.is_crowded
+        made.crew.begin_to_refuse()
+        assert made.crew.is_due
+        assert made.crew.is_crowded  # who gets events wakes it
+        made.crew.tick()
+        assert made.crew.in_turn
+        assert not made.crew.is_due
+        assert made.crew.turns.limit == 1
+
+
+def test_a_lazy_crew_is_looked_at_less_often_while_it_moves() -> None:
+    crew: Crew[Work] = Crew(2, *[lambda *args: None] * 4, lambda: NONE, lambda: 0.0)
+    crew.lazy = True
+    for _ in range(CALM):
+        assert crew.tick_in == TICK
+        crew.moved += 1
+        crew.tick()
+    assert crew.tick_in == TICK_CALM
+    crew._size = 3  # all of its threads have been started
+    crew.tick()  # nothing has moved
+    assert crew.tick_in == TICK
 
 
 def test_somebody_waits_for_the_clients_when_nothing_is_refused_any_more() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from django_prodserve.worker.gate import Overload
+from django_prodserve.worker.gate import AT_ONCE, Gate, Overload
 
 STEP = 0.001
 
@@ -69,3 +73,54 @@ def test_zero_never_refuses() -> None:
 def test_a_full_load_is_no_overload() -> None:
     refused, _, _ = load(1.0, 30, Overload(2.0), backlog=1.0)
     assert refused == 0
+
+
+class Queue:
+    """A gate, and the crew behind it whose requests take 0.1 s, two at a time."""
+
+    def __init__(self) -> None:
+        self.began, self.unaccepted = 0, 0.0
+        turns = SimpleNamespace(usual=2)
+        self.crew: Any = SimpleNamespace(ready=deque(), slots=4, mean=0.1, turns=turns, is_due=False)
+        self.crew.begin_to_refuse = self.begin
+        self.gate = Gate(2.0, self.crew, lambda: False, lambda: self.unaccepted)
+
+    def begin(self) -> None:
+        self.began += 1
+        self.crew.is_due = True
+
+    def enter(self, now: float, waited: float = 0.0) -> list[float]:
+        """Let a request in; return when those arrived that are refused for it."""
+        request: Any = SimpleNamespace(arrived=now, waited=waited)
+        return [each.arrived for each in self.gate.enter(request, now)]
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
+    monkeypatch.setattr("sys.setswitchinterval", lambda seconds: None)
+    return Queue()
+
+
+def test_what_the_kernel_holds_counts_as_soon_as_somebody_has_waited_for_long(queue: Queue) -> None:
+    queue.unaccepted = 20 * AT_ONCE * 2
+    assert not any(queue.enter(10 + number / 100) for number in range(30))  # nobody has waited 0.5 s yet
+    assert queue.enter(10.6) == [10.6]
+    assert queue.began == 1
+
+
+def test_who_has_waited_in_the_kernel_has_waited(queue: Queue) -> None:
+    for number in range(5):
+        assert not queue.enter(10 + number / 1000, waited=1.0)
+    assert queue.gate.wait(10.1) == pytest.approx(1.1)
+
+
+def test_the_newest_are_told_first_and_when_it_is_known_how(queue: Queue) -> None:
+    for number in range(150):
+        assert not queue.enter(10 + number / 1000)
+    assert queue.enter(11.0) == [11.0]  # the main thread has not judged yet
+    queue.crew.is_due = False
+    refused = queue.enter(11.1)
+    assert refused[0] == 11.1
+    assert refused[1:] == sorted(refused[1:], reverse=True)
+    assert len(refused) + len(queue.crew.ready) == 151
+    assert [each.arrived for each in queue.crew.ready][-1] == pytest.approx(10.149)

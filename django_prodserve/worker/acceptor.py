@@ -173,9 +173,7 @@ class Acceptor:
         threads = self._slot.threads
         return load >= threads and any(busy < threads for _, busy in self._board.peers(self._slot))
 
-    def _take(
-        self, descriptor: int, most: int, now: float, arrived: Arrived, *, late: bool = True
-    ) -> bool:
+    def _take(self, descriptor: int, most: int, now: float, arrived: Arrived, *, late: bool = True) -> bool:
         """Take up to so many; say whether some may be left. ``late``: they may have waited for long."""
         listener = self.listeners[descriptor]
         accept, kind = listener._accept, self._kinds[descriptor]  # type: ignore[attr-defined]
