@@ -168,8 +168,9 @@ class Crew(Generic[Work]):
 
     def tick(self) -> None:
         """Let more run where turns.py says so; wake somebody where nothing has moved. The main thread's."""
-        turns, seen = self.turns, self._now()
-        if turns.are_on and self.ready and self.running >= turns.limit and turns.look(seen):
+        turns = self.turns
+        is_full = turns.are_on and self.ready and self.running >= turns.limit
+        if is_full and turns.look(self._now(), self._delayed):
             self._fill()
         moved = self.moved
         self._calm += 1
@@ -180,12 +181,11 @@ class Crew(Generic[Work]):
         self._seen = moved
         if self._promotions > PROMOTIONS and not self._is_short():
             self._become(lazy=False)
-        if self.is_due or turns.is_due(seen):
+        if self.is_due or (turns.expect(self.running) and turns.is_due(self._now(self._delayed()))):
             self._judge(self.events)
 
-    def _now(self) -> Seen:
-        spent = time.process_time() + self._delayed()  # who gets no CPU on a busy machine waits for nothing
-        return Seen(self.running, self.ended, spent, time.monotonic())
+    def _now(self, delayed: float = 0.0) -> Seen:
+        return Seen(self.running, self.ended, time.process_time(), time.monotonic(), delayed)
 
     def _fill(self) -> None:
         """Have threads take what waits, as far as they may run."""
@@ -224,7 +224,7 @@ class Crew(Generic[Work]):
         samples = self._samples()
         if samples.number:
             self._waits = samples.waited / samples.number
-        self.turns.judge(events, samples, self._now(), refusing=self._refusing)
+        self.turns.judge(events, samples, self._now(self._delayed()), refusing=self._refusing)
         self._alternate(self._refusing and self.turns.are_on)
         self._fill()
 

@@ -8,6 +8,7 @@ among them, and every hand-over costs. They take turns, first come, first served
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ..runtime.sampling import Samples
@@ -49,8 +50,10 @@ class Seen(NamedTuple):
     ended: int
     """Requests, since it began."""
     cpu: float
-    """CPU seconds of the process, and those for which it had to wait."""
+    """CPU seconds of the process."""
     now: float
+    delayed: float = 0.0
+    """Seconds that its threads were kept from a CPU, for ``judge`` and ``is_due``."""
 
 
 class Turns:
@@ -62,7 +65,7 @@ class Turns:
 
     __slots__ = (
         *("_begins", "_held", "_judged", "_known", "_least", "_looked", "_mark", "_more", "_queued", "_rest"),
-        *("_retreat", "_rush", "_sampled", "_trial", "limit", "slots", "usual"),
+        *("_retreat", "_rush", "_sampled", "_suspects", "_trial", "limit", "slots", "usual"),
     )
 
     def __init__(self, slots: int, cpus: float = 1.0) -> None:
@@ -79,6 +82,7 @@ class Turns:
         self._rush: Seen | None = None  # when many that nobody knows were first seen
         self._judged = self._mark = self._looked = Seen(0, 0, 0.0, 0.0)
         """At the last judgement; when a request last ended; when somebody last waited."""
+        self._suspects: Seen | None = None  # since when those that run seem to wait
 
     @property
     def are_on(self) -> bool:
@@ -109,9 +113,13 @@ class Turns:
                 *(FADING * old + new for old, new in zip(self._known, samples, strict=True))
             )
             self._sampled = seen.now
-        computes, self._judged = _computes(self._judged, seen), seen
+        computes, delayed, self._judged = (
+            _computes(self._judged, seen),
+            seen.delayed - self._judged.delayed,
+            seen,
+        )
         queued, cpu = self._queued
-        if queued >= QUEUED and cpu < COMPUTES * queued:
+        if queued >= QUEUED and cpu + delayed < COMPUTES * queued:
             self._retreat = seen.now + RETREAT
         self._trial, self._rush, self._queued = 0, None, (0.0, 0.0)
         self.limit = self.usual = self.slots
@@ -135,6 +143,10 @@ class Turns:
         """Say whether so many run side by side, unknown or new after a rest, that it is to be judged soon."""
         return self._begins and running > self._least and not (self._is_known and self.are_on)
 
+    def expect(self, running: int) -> bool:
+        """Say whether a judgement may be due before the second is over."""
+        return bool(self._trial) or self._rush is not None or self.is_crowded(running)
+
     def is_due(self, seen: Seen) -> bool:
         """Say whether to judge now: those that ran alone have ended, or many that nobody knows compute."""
         if self._trial:
@@ -145,19 +157,22 @@ class Turns:
             return False
         return seen.now - self._rush.now >= RUSH
 
-    def look(self, seen: Seen) -> bool:
-        """Say whether more may run than when this was last asked. For when requests wait for their turn."""
+    def look(self, seen: Seen, delayed: Callable[[], float]) -> bool:
+        """Say whether more may run than when this was last asked. For when requests wait for their turn.
+
+        ``delayed`` is asked, at two looks, where those that run seem to wait: for a CPU that others have?
+        """
         before, looked, self._looked = self._mark, self._looked, seen
         passed, since = seen.now - before.now, seen.now - looked.now
         if since <= PATIENCE:
             self._queued = self._queued[0] + since, self._queued[1] + seen.cpu - looked.cpu
         if seen.ended != before.ended or since > PATIENCE:
-            self._mark = seen
+            self._mark, self._suspects = seen, None
             return False
-        waits = passed >= DOUBT and not _computes(before, seen)
+        waits = passed >= DOUBT and not _computes(before, seen) and self._really_wait(seen, delayed())
         if not waits and passed < PATIENCE:
             return False
-        self._mark = seen
+        self._mark, self._suspects = seen, None
         more = min(self.slots, 2 * self.limit if waits else self.limit + 1)
         if waits:
             self._more, self._held = more, seen.now + RETREAT
@@ -165,6 +180,13 @@ class Turns:
         self._trial, self.limit, self.usual = 0, limit, max(limit, self.usual)
         return True
 
+    def _really_wait(self, seen: Seen, delayed: float) -> bool:
+        """Say whether they still wait since this was last asked, and not for a CPU."""
+        before, self._suspects = self._suspects, seen._replace(delayed=delayed)
+        return before is not None and not _computes(before, self._suspects)
+
 
 def _computes(before: Seen, seen: Seen) -> bool:
-    return seen.cpu - before.cpu >= COMPUTES * (seen.now - before.now)
+    """Say whether the process computed meanwhile, or would have."""
+    spent = seen.cpu - before.cpu + seen.delayed - before.delayed
+    return spent >= COMPUTES * (seen.now - before.now)
