@@ -22,7 +22,7 @@ def load(
         now += STEP
         work = times_capacity * STEP
         was_on = overload.is_on
-        if overload.refuses(backlog, now):
+        if overload.refuses(backlog, now, comes=times_capacity):
             refused += work
             if not was_on:  # the gate drops the eldest
                 refused += backlog - overload.target
@@ -41,7 +41,7 @@ def test_a_burst_of_four_times_the_capacity_for_two_seconds_is_served(after: flo
     assert refused == more == 0
 
 
-@pytest.mark.parametrize(("times", "within"), [(10, 1.0), (4, 3.0), (2, 5.0), (1.5, 8.0)])
+@pytest.mark.parametrize(("times", "within"), [(10, 0.5), (4, 3.0), (2, 5.0), (1.5, 8.0)])
 def test_a_standing_overload_is_refused_soon_and_what_is_served_waits_little(
     times: float, within: float
 ) -> None:
@@ -81,7 +81,7 @@ class Queue:
     def __init__(self) -> None:
         self.began, self.unaccepted = 0, 0.0
         turns = SimpleNamespace(usual=2)
-        self.crew: Any = SimpleNamespace(ready=deque(), slots=4, mean=0.1, turns=turns, is_due=False)
+        self.crew: Any = SimpleNamespace(ready=deque(), slots=4, mean=0.1, turns=turns, is_due=False, ended=0)
         self.crew.begin_to_refuse = self.begin
         self.gate = Gate(2.0, self.crew, lambda: False, lambda: self.unaccepted)
 
@@ -106,6 +106,20 @@ def test_what_the_kernel_holds_counts_as_soon_as_somebody_has_waited_for_long(qu
     assert not any(queue.enter(10 + number / 100) for number in range(30))  # nobody has waited 0.5 s yet
     assert queue.enter(10.6) == [10.6]
     assert queue.began == 1
+
+
+@pytest.mark.parametrize(("times", "seconds", "told"), [(4, 1.5, False), (5, 1.1, False), (10, 0.6, True)])
+def test_many_times_the_capacity_are_told_by_what_was_served_meanwhile(
+    queue: Queue, times: int, seconds: float, told: bool
+) -> None:
+    """The queue is 4.4 to 5 s long at the end; 20 requests a second are served."""
+    for number in range(round(seconds * 20 * times)):
+        queue.crew.ended = number // times
+        while len(queue.crew.ready) > number - queue.crew.ended:
+            queue.crew.ready.popleft()
+        queue.enter(100 + number / (20 * times))
+    assert queue.gate.wait(100 + seconds) > 4 or told
+    assert queue.gate.overload.is_on == told
 
 
 def test_who_has_waited_in_the_kernel_has_waited(queue: Queue) -> None:

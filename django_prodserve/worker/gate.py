@@ -21,6 +21,10 @@ LOOK = 0.25
 """Seconds between two looks at whether it becomes shorter."""
 AT_ONCE = 3.5
 """A wait of this many timeouts is an overload at once: 4 times the capacity for 2 s builds 3 of them."""
+RUSH, RUSHES = 2.0, 6.5
+"""So is one of so many timeouts, if so many times as much has come as was served: more than in any burst."""
+PAUSE, FEW = 0.25, 8
+"""Seconds without a queue after which another begins, and requests that must have been served of it."""
 SEEN = 0.25
 """The queue's length counts where its eldest has waited this share of the timeout."""
 SWITCH, SWITCH_WHEN_REFUSING = 0.005, 0.001
@@ -46,10 +50,11 @@ class Overload:
         self._grows = True
         self._calm = 0.0  # when something was last refused
 
-    def refuses(self, wait: float, now: float, *, others_do: bool = False) -> bool:
+    def refuses(self, wait: float, now: float, *, others_do: bool = False, comes: float = 0.0) -> bool:
         """Say whether a request is refused that arrives now and would wait this long.
 
         ``others_do``: other workers refuse already. Who waits beyond the timeout here waits in no burst.
+        ``comes``: how many times as much has come as was served, since there is a queue.
         """
         if self.is_on:
             return self._goes_on(wait, now)
@@ -62,7 +67,8 @@ class Overload:
             self._grows = wait >= self._mark[1]
             self._mark = now, wait
         stands = now - self._since >= WINDOW
-        self.is_on = others_do or wait > AT_ONCE * self.timeout or (stands and self._grows)
+        most = RUSH if comes > RUSHES else AT_ONCE
+        self.is_on = others_do or wait > most * self.timeout or (stands and self._grows)
         self._calm = now
         return self.is_on
 
@@ -86,6 +92,9 @@ class Gate:
     ) -> None:
         self.overload = Overload(timeout)
         self._crew, self._others_refuse, self._unaccepted = crew, others_refuse, unaccepted
+        self._queued = -math.inf  # when there was a queue last
+        self._ended = 0  # requests until it began
+        self._length = 0.0
 
     def enter(self, connection: Connection, now: float) -> Sequence[Connection]:
         """Queue a complete request; return those that are refused for it, itself perhaps."""
@@ -101,7 +110,7 @@ class Gate:
     def _refuses(self, wait: float, now: float) -> bool:
         overload, was_on = self.overload, self.overload.is_on
         others_do = wait > overload.timeout and not was_on and self._others_refuse()
-        refuses = overload.refuses(wait, now, others_do=others_do)
+        refuses = overload.refuses(wait, now, others_do=others_do, comes=self._comes(now))
         if refuses and not was_on:
             sys.setswitchinterval(SWITCH_WHEN_REFUSING)
             self._crew.begin_to_refuse()
@@ -124,7 +133,16 @@ class Gate:
             if oldest < SEEN * self.overload.timeout:
                 return oldest  # the mean may be that of other views
             queue += self._unaccepted()  # most of them wait there: who accepts must wait for the GIL, too
+        self._length = queue
         return max(oldest, queue * crew.mean / crew.turns.usual)
+
+    def _comes(self, now: float) -> float:
+        """Return how many times as much has come as was served, since there is a queue."""
+        if now - self._queued > PAUSE:
+            self._ended, self._length = self._crew.ended, 0.0
+        self._queued = now
+        ended = self._crew.ended - self._ended
+        return (self._length + ended) / ended if ended >= FEW else 0.0
 
     def _too_many(self) -> list[Connection]:
         """Take the eldest out of a queue that is far too long: their clients have waited longest already, and
