@@ -102,7 +102,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
 
 
 def test_what_the_kernel_holds_counts_as_soon_as_somebody_has_waited_for_long(queue: Queue) -> None:
-    queue.unaccepted = 20 * AT_ONCE * 2
+    queue.unaccepted = 20 * AT_ONCE * 2  # of which nothing is served
     assert not any(queue.enter(10 + number / 100) for number in range(30))  # nobody has waited 0.5 s yet
     assert queue.enter(10.6) == [10.6]
     assert queue.began == 1
@@ -129,12 +129,12 @@ def test_who_has_waited_in_the_kernel_has_waited(queue: Queue) -> None:
 
 
 def test_the_newest_are_told_first_and_when_it_is_known_how(queue: Queue) -> None:
-    for number in range(150):
+    for number in range(260):
         assert not queue.enter(10 + number / 1000)
     assert queue.enter(11.0) == [11.0]  # the main thread has not judged yet
     queue.crew.is_due = False
     refused = queue.enter(11.1)
     assert refused[0] == 11.1
     assert refused[1:] == sorted(refused[1:], reverse=True)
-    assert len(refused) + len(queue.crew.ready) == 151
-    assert [each.arrived for each in queue.crew.ready][-1] == pytest.approx(10.149)
+    assert len(refused) + len(queue.crew.ready) == 261
+    assert [each.arrived for each in queue.crew.ready][-1] == pytest.approx(10.259)

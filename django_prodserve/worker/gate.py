@@ -1,9 +1,9 @@
 """Which requests wait for a thread, and which are refused at once because too many wait.
 
-Lives in a worker, in the thread that waits for events. Two things tell a standing queue from a burst: a wait
-beyond the timeout for a whole window that does not become shorter, and a wait that no burst of four times
-the capacity for two seconds can build. While overloaded the queue is kept so short that what is served is
-served at once, and that normal times are back the moment the load is.
+Lives in a worker, in the thread that waits for events. Three things tell a standing queue from a burst: a
+wait beyond the timeout for a whole window that does not become shorter, and a wait, or so much more coming
+than is served, as no burst of four times the capacity for two seconds can build. While overloaded the queue
+is kept so short that what is served is served at once, and that normal times are back the moment the load is.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ WINDOW = 2.0
 """Seconds that a wait must stand."""
 LOOK = 0.25
 """Seconds between two looks at whether it becomes shorter."""
-AT_ONCE = 3.5
-"""A wait of this many timeouts is an overload at once: 4 times the capacity for 2 s builds 3 of them."""
-RUSH, RUSHES = 2.0, 6.5
-"""So is one of so many timeouts, if so many times as much has come as was served: more than in any burst."""
+AT_ONCE = 6.0
+"""A wait of this many timeouts is an overload at once: 4 times the capacity for 2 s builds 3 of them, and
+seems to build nearly 6 while to take connections leaves 0.6 of the capacity to requests that compute..."""
+RUSH, RUSHES = 2.0, 8.5
+"""...and so is one of so many, if so many times as much has come as was served: there it is 7."""
 PAUSE, FEW = 0.25, 8
 """Seconds without a queue after which another begins, and requests that must have been served of it."""
 SEEN = 0.25
@@ -92,9 +93,9 @@ class Gate:
     ) -> None:
         self.overload = Overload(timeout)
         self._crew, self._others_refuse, self._unaccepted = crew, others_refuse, unaccepted
-        self._queued = -math.inf  # when there was a queue last
-        self._ended = 0  # requests until it began
-        self._length = 0.0
+        self._began = self._queued = -math.inf  # when there began to be a queue, and when there was one last
+        self._ended = 0  # requests, until it began
+        self._length = 0.0  # of the queue
 
     def enter(self, connection: Connection, now: float) -> Sequence[Connection]:
         """Queue a complete request; return those that are refused for it, itself perhaps."""
@@ -102,6 +103,7 @@ class Gate:
         if len(ready) < self._crew.slots and not self.overload.is_on:  # the usual case: no wait to speak of
             ready.append(connection)
             return NOBODY
+        self._note(now)
         if not self._refuses(max(self.wait(now), connection.waited), now):
             ready.append(connection)
             return NOBODY
@@ -110,7 +112,7 @@ class Gate:
     def _refuses(self, wait: float, now: float) -> bool:
         overload, was_on = self.overload, self.overload.is_on
         others_do = wait > overload.timeout and not was_on and self._others_refuse()
-        refuses = overload.refuses(wait, now, others_do=others_do, comes=self._comes(now))
+        refuses = overload.refuses(wait, now, others_do=others_do, comes=self._comes())
         if refuses and not was_on:
             sys.setswitchinterval(SWITCH_WHEN_REFUSING)
             self._crew.begin_to_refuse()
@@ -118,6 +120,7 @@ class Gate:
 
     def look(self, now: float) -> None:
         """Once a second: without requests nobody else notices that an overload is over."""
+        self._note(now)
         if not self._refuses(self.wait(now), now) and sys.getswitchinterval() < SWITCH:
             sys.setswitchinterval(SWITCH)
 
@@ -128,19 +131,24 @@ class Gate:
             oldest = now - ready[0].arrived + ready[0].waited
         except IndexError:  # a thread has taken it meanwhile
             return 0.0
-        queue: float = len(ready)
-        if not self.overload.is_on:
-            if oldest < SEEN * self.overload.timeout:
-                return oldest  # the mean may be that of other views
-            queue += self._unaccepted()  # most of them wait there: who accepts must wait for the GIL, too
-        self._length = queue
-        return max(oldest, queue * crew.mean / crew.turns.usual)
+        usual = crew.turns.usual / max(crew.mean, 1e-6)
+        if self.overload.is_on:
+            return max(oldest, len(ready) / usual)
+        if oldest < SEEN * self.overload.timeout:
+            return oldest  # the mean may be that of other views
+        # Most of them wait in the kernel: who accepts must wait for the GIL, too.
+        self._length = len(ready) + self._unaccepted()
+        ended = crew.ended - self._ended
+        return max(oldest, self._length / (ended / (now - self._began) if ended >= FEW else usual))
 
-    def _comes(self, now: float) -> float:
-        """Return how many times as much has come as was served, since there is a queue."""
+    def _note(self, now: float) -> None:
+        """Take note that there is a queue, or soon may be."""
         if now - self._queued > PAUSE:
-            self._ended, self._length = self._crew.ended, 0.0
+            self._began, self._ended, self._length = now, self._crew.ended, 0.0
         self._queued = now
+
+    def _comes(self) -> float:
+        """Return how many times as much has come as was served, since there is a queue."""
         ended = self._crew.ended - self._ended
         return (self._length + ended) / ended if ended >= FEW else 0.0
 

@@ -149,19 +149,22 @@ def recovery(seen: Seen, began: float, usual: float) -> float:
     return late
 
 
-def burst(server: Running, scale: Scale) -> Figures:
-    """Four times the capacity for 2 s: everybody can wait that long."""
-    path = "/wait/?ms=50"
-    can, seconds = capacity(server, path, scale.seconds(2)), scale.seconds(2)
-    [seen] = send(server.port, Stream(path, seconds, rate=4 * can, fresh=True, patience=20))
-    times = seen.times()
-    return {
-        "asked": len(seen.rows),
-        "refused": seen.count(503),
-        "failures": seen.failures,
-        "p50 ms": percentile(times, 0.5),
-        "max ms": percentile(times, 1),
-    }
+def burst(path: str) -> Callable[[Running, Scale], Figures]:
+    """Ask four times as much as the server can do, for 2 s: everybody can wait that long."""
+
+    def run(server: Running, scale: Scale) -> Figures:
+        can, seconds = capacity(server, path, scale.seconds(2)), scale.seconds(2)
+        [seen] = send(server.port, Stream(path, seconds, rate=4 * can, fresh=True, patience=20))
+        times = seen.times()
+        return {
+            "asked": len(seen.rows),
+            "refused": seen.count(503),
+            "failures": seen.failures,
+            "p50 ms": percentile(times, 0.5),
+            "max ms": percentile(times, 1),
+        }
+
+    return run
 
 
 def slow_clients(server: Running, scale: Scale) -> Figures:
@@ -326,7 +329,8 @@ SCENARIOS = {
     "slow-clients": Scenario(slow_clients),
     "overload-waiting": Scenario(overload("/wait/?ms=50"), "Ten times the capacity of a view that waits."),
     "overload-computing": Scenario(overload("/spin/?ms=10"), "Ten times the capacity of one that computes."),
-    "burst": Scenario(burst),
+    "burst": Scenario(burst("/wait/?ms=50"), "Four times the capacity for 2 s of a view that waits."),
+    "burst-computing": Scenario(burst("/spin/?ms=10"), "The same of one that computes."),
     "idle": Scenario(idle, options=KEPT),
     "recycle": Scenario(recycle, options=RECYCLED),
     "kill": Scenario(kill),
