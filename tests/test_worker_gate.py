@@ -122,6 +122,22 @@ def test_many_times_the_capacity_are_told_by_what_was_served_meanwhile(
     assert queue.gate.overload.is_on == told
 
 
+def test_what_is_served_counts_as_of_the_last_seconds(queue: Queue) -> None:
+    """Of 20 that wait on and on, 2 a second are served for two minutes, then 3."""
+    queue.gate.overload.timeout, now = 20.0, 100.0
+    for _ in range(20):
+        assert not queue.enter(now)
+    for rate, seconds in ((2, 120), (3, 20)):
+        for step in range(rate * seconds * 10):
+            now += 0.1 / rate
+            if step % 10 == 0:
+                queue.crew.ended += 1
+                queue.crew.ready.popleft()
+                assert not queue.enter(now)
+            queue.gate.look(now)
+        assert queue.gate.wait(now) == pytest.approx(20 / rate, rel=0.15)
+
+
 def test_who_has_waited_in_the_kernel_has_waited(queue: Queue) -> None:
     for number in range(5):
         assert not queue.enter(10 + number / 1000, waited=1.0)

@@ -26,6 +26,8 @@ RUSH, RUSHES = 2.0, 8.5
 """...and so is one of so many, if so many times as much has come as was served: there it is 7."""
 PAUSE, FEW = 0.25, 8
 """Seconds without a queue after which another begins, and requests that must have been served of it."""
+LAST = 4.0
+"""Seconds, up to twice as many, of which it counts what was served."""
 SEEN = 0.25
 """The queue's length counts where its eldest has waited this share of the timeout."""
 SWITCH, SWITCH_WHEN_REFUSING = 0.005, 0.001
@@ -93,9 +95,9 @@ class Gate:
     ) -> None:
         self.overload = Overload(timeout)
         self._crew, self._others_refuse, self._unaccepted = crew, others_refuse, unaccepted
-        self._began = self._queued = -math.inf  # when there began to be a queue, and when there was one last
-        self._ended = 0  # requests, until it began
-        self._length = 0.0  # of the queue
+        self._queued = -math.inf  # when there was a queue last
+        self._since = self._later = 0.0, 0  # when there began to be one, or it was long enough, and had ended
+        self._length = 0.0
 
     def enter(self, connection: Connection, now: float) -> Sequence[Connection]:
         """Queue a complete request; return those that are refused for it, itself perhaps."""
@@ -138,18 +140,22 @@ class Gate:
             return oldest  # the mean may be that of other views
         # Most of them wait in the kernel: who accepts must wait for the GIL, too.
         self._length = len(ready) + self._unaccepted()
-        ended = crew.ended - self._ended
-        return max(oldest, self._length / (ended / (now - self._began) if ended >= FEW else usual))
+        began, before = self._since
+        ended = crew.ended - before
+        return max(oldest, self._length / (ended / (now - began) if ended >= FEW and now > began else usual))
 
     def _note(self, now: float) -> None:
         """Take note that there is a queue, or soon may be."""
         if now - self._queued > PAUSE:
-            self._began, self._ended, self._length = now, self._crew.ended, 0.0
+            self._since = self._later = now, self._crew.ended
+            self._length = 0.0
+        elif now - self._later[0] > LAST:
+            self._since, self._later = self._later, (now, self._crew.ended)
         self._queued = now
 
     def _comes(self) -> float:
         """Return how many times as much has come as was served, since there is a queue."""
-        ended = self._crew.ended - self._ended
+        ended = self._crew.ended - self._since[1]
         return (self._length + ended) / ended if ended >= FEW else 0.0
 
     def _too_many(self) -> list[Connection]:
