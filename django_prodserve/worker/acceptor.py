@@ -38,7 +38,8 @@ what a silent client might need is not kept free for longer."""
 MOVE_EVERY = 0.05
 """Seconds from one look whether a kept connection should go to another worker to the next."""
 AT_A_TIME, AT_A_TIME_REFUSING = 16, 48
-"""Connections taken before those that are here get their turn; and while most are refused."""
+"""Connections taken before those that are here get their turn; and while most are refused, fewer than keep
+a request that computes from its end for as long as lets others run beside it (PATIENCE in turns.py)."""
 RESERVED = 128
 """Descriptors that connections leave to the application."""
 MANY = 100_000

@@ -128,21 +128,29 @@ class Gate:
 
     def wait(self, now: float) -> float:
         """Return how long a request waits that arrives now: as its elders do, or as their number says."""
-        ready, crew = self._crew.ready, self._crew
+        ready = self._crew.ready
         try:
             oldest = now - ready[0].arrived + ready[0].waited
         except IndexError:  # a thread has taken it meanwhile
             return 0.0
-        usual = crew.turns.usual / max(crew.mean, 1e-6)
         if self.overload.is_on:
-            return max(oldest, len(ready) / usual)
+            return max(oldest, len(ready) / self._usual)
         if oldest < SEEN * self.overload.timeout:
             return oldest  # the mean may be that of other views
         # Most of them wait in the kernel: who accepts must wait for the GIL, too.
         self._length = len(ready) + self._unaccepted()
-        began, before = self._since
-        ended = crew.ended - before
-        return max(oldest, self._length / (ended / (now - began) if ended >= FEW and now > began else usual))
+        ended, passed = self._ended, now - self._since[0]
+        return max(oldest, self._length / (ended / passed if ended >= FEW and passed > 0 else self._usual))
+
+    @property
+    def _usual(self) -> float:
+        """Requests a second, as the mean of all says."""
+        return self._crew.turns.usual / max(self._crew.mean, 1e-6)
+
+    @property
+    def _ended(self) -> int:
+        """Requests that have ended, of this queue."""
+        return self._crew.ended - self._since[1]
 
     def _note(self, now: float) -> None:
         """Take note that there is a queue, or soon may be."""
@@ -155,7 +163,7 @@ class Gate:
 
     def _comes(self) -> float:
         """Return how many times as much has come as was served, since there is a queue."""
-        ended = self._crew.ended - self._since[1]
+        ended = self._ended
         return (self._length + ended) / ended if ended >= FEW else 0.0
 
     def _too_many(self) -> list[Connection]:
@@ -163,7 +171,7 @@ class Gate:
         so they are told last.
         """
         ready, crew = self._crew.ready, self._crew
-        fits = int(self.overload.target * crew.turns.usual / max(crew.mean, 1e-6))
+        fits = int(self.overload.target * self._usual)
         taken: list[Connection] = []
         if len(ready) <= 2 * fits + crew.slots or crew.is_due:
             return taken

@@ -113,13 +113,10 @@ class Turns:
                 *(FADING * old + new for old, new in zip(self._known, samples, strict=True))
             )
             self._sampled = seen.now
-        computes, delayed, self._judged = (
-            _computes(self._judged, seen),
-            seen.delayed - self._judged.delayed,
-            seen,
-        )
+        before, self._judged = self._judged, seen
+        computes = _computes(before, seen)
         queued, cpu = self._queued
-        if queued >= QUEUED and cpu + delayed < COMPUTES * queued:
+        if queued >= QUEUED and cpu + seen.delayed - before.delayed < COMPUTES * queued:
             self._retreat = seen.now + RETREAT
         self._trial, self._rush, self._queued = 0, None, (0.0, 0.0)
         self.limit = self.usual = self.slots
