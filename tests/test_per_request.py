@@ -23,7 +23,7 @@ def database(age):
     return {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1], "CONN_MAX_AGE": age}
 
 settings.configure(
-    DATABASES={"default": database(0), "kept": database(None), "unused": database(0)},
+    DATABASES={"default": database(0), "kept": database(None), "unused": database(0)}, USE_I18N=True,
     CACHES={"default": {"BACKEND": "__main__.Cache"}},
     ROOT_URLCONF="__main__", ALLOWED_HOSTS=["*"], MIDDLEWARE=[], SECRET_KEY="tests", DEBUG=True,
 )
@@ -201,9 +201,92 @@ assert not hasattr(settings, "LATER")
 """)
 
 
+LOCALS = """
+import asyncio
+from asgiref.local import Local
+from asgiref.sync import async_to_sync, sync_to_async
+mine = Local()
+
+def attempt(do, *args):
+    try:
+        return do(*args)
+    except AttributeError:
+        return "AttributeError"
+
+def elsewhere(do, *args):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(attempt(do, *args)))
+    thread.start()
+    thread.join()
+    return found[0]
+
+def locals_scene():
+    "What threads, tasks and calls across them see of a Local."
+    def read(name="a"):
+        return getattr(mine, name)
+    async def change(value):
+        before = attempt(read)
+        mine.a = value
+        await asyncio.sleep(0)
+        inside = await sync_to_async(read)()
+        await sync_to_async(setattr)(mine, "b", value)
+        return before, inside, attempt(read, "b")
+    async def two():
+        return await asyncio.gather(change("one"), change("two"))
+    seen = [attempt(read), attempt(delattr, mine, "a"), getattr(mine, "a", "none")]
+    mine.a = None
+    seen += [read(), mine.a, hasattr(mine, "b"), elsewhere(read), elsewhere(delattr, mine, "a")]
+    seen += [async_to_sync(change)("changed"), read(), read("b"), async_to_sync(two)(), read(), read("b")]
+    del mine.a, mine.b
+    return [*seen, attempt(read), attempt(read, "b")]
+"""
+
+
+def test_a_local_keeps_apart_and_shares_what_it_always_did(python: Python) -> None:
+    python(f"""{LOCALS}
+was = locals_scene()
+assert was[0] == was[-1] == "AttributeError" and (None, "changed", "changed") in was, was
+quick()
+assert type(mine) is per_request.QuickLocal and isinstance(mine, Local) and type(Local()) is not type(mine)
+now = locals_scene()
+assert now == was, (now, was)
+quick()
+assert locals_scene() == was
+""")
+
+
+def test_nobody_waits_to_read_a_local(python: Python) -> None:
+    """Threads that compute would, at every read, once one of them was interrupted in another's."""
+    python("""
+from django.utils import translation
+from django.utils.translation.trans_real import _active
+lock = next(vars(_active)[name] for name in ("_lock", "_thread_lock") if name in vars(_active))
+
+def reader():
+    thread = threading.Thread(target=translation.get_language, daemon=True)
+    thread.start()
+    return thread
+
+with lock:
+    waits = reader()
+    waits.join(0.2)
+    assert waits.is_alive()
+waits.join()
+quick()
+with lock:
+    reads = reader()
+    reads.join(10)
+    assert not reads.is_alive()
+""")
+
+
 def test_what_is_not_as_known_is_left_alone(python: Python) -> None:
     """Another asgiref, another Django, or settings of somebody's own."""
     python("""
+import asgiref.local
+asgiref.local._Storage = dict
+local = asgiref.local.Local()
+kind = type(local)
 class Other(LazySettings):
     def __getattribute__(self, name):
         return super().__getattribute__(name)
@@ -211,7 +294,7 @@ vars(object)["__class__"].__set__(settings, Other)
 connections._connections, caches._connections = object(), type("Local", (), {})()
 before = [*request_started.receivers], [*request_finished.receivers]
 quick()
-assert type(settings) is Other
+assert type(settings) is Other and type(local) is kind
 assert before == (request_started.receivers, request_finished.receivers)
 """)
 
@@ -231,4 +314,10 @@ for signal in (request_started, request_finished):
     assert not djangos & {each() if type(each) is weakref.ref else each for each in receivers}
     assert signal.use_caching
 assert type(settings) is per_request.QuickSettings
+from django.urls.base import _prefixes, _urlconfs
+from django.utils.timezone import _active as zone
+from django.utils.translation.trans_real import _active as language
+for local in (_prefixes, _urlconfs, zone, language, caches._connections):
+    assert type(local) is per_request.QuickLocal
+assert type(connections._connections) is not per_request.QuickLocal
 """)

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,37 @@ def test_a_custom_wsgi_application_is_kept(env: Any, tmp_path: Path) -> None:
     )
     with serving(env=env(WSGI_APPLICATION="shop.own.app"), cwd=site) as server:
         assert server.get("/").headers["x-own"] == "yes"
+
+
+LOCKED = """
+from django.utils import translation
+LOCKED, TRANSLATED = threading.Event(), threading.Event()
+
+def locked(request):
+    from django.utils.translation.trans_real import _active
+    with vars(_active)["_lock"]:
+        LOCKED.set()
+        return HttpResponse(str(TRANSLATED.wait(10)))
+
+def translated(request):
+    LOCKED.wait(10)
+    language = translation.get_language()
+    TRANSLATED.set()
+    return HttpResponse(str(language))
+
+urlpatterns += [path("locked/", locked), path("translated/", translated)]
+"""
+
+
+@pytest.mark.parametrize("preload", ["--preload", "--no-preload"])
+def test_a_request_that_looks_up_its_language_waits_for_no_other(
+    env: Any, tmp_path: Path, preload: str
+) -> None:
+    site = copy_site(tmp_path, LOCKED)
+    with serving("--workers", "1", preload, env=env(), cwd=site) as server, ThreadPoolExecutor() as clients:
+        locked = clients.submit(server.get, "/locked/")
+        assert server.get("/translated/").text == "en-us"
+        assert locked.result().text == "True"
 
 
 def connects(port: int) -> bool:
