@@ -70,7 +70,8 @@ LOCKED, TRANSLATED = threading.Event(), threading.Event()
 
 def locked(request):
     from django.utils.translation.trans_real import _active
-    with vars(_active)["_lock"]:
+    has = vars(_active)
+    with has.get("_lock") or has["_thread_lock"]:
         LOCKED.set()
         return HttpResponse(str(TRANSLATED.wait(10)))
 
