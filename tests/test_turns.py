@@ -17,6 +17,7 @@ from django_prodserve.worker.turns import (
     TRIAL,
     TRIAL_EVERY,
     TRIAL_SELDOM,
+    TRIAL_WAITS,
     Seen,
     Turns,
 )
@@ -91,6 +92,30 @@ def test_those_that_wait_are_seldom_asked_again() -> None:
     worker = Worker()
     worker.judge(WAITING)
     assert [worker.judge() for _ in range(int(TRIAL_SELDOM))] == [8] * (int(TRIAL_SELDOM) - 1) + [1]
+
+
+def test_those_that_wait_more_than_they_compute_are_seldom_asked_too() -> None:
+    """Each trial holds up the others for a moment, in which the CPU is idle."""
+    worker = Worker()
+    worker.judge(Samples(10, 1.0, 2.0))
+    assert [worker.judge() for _ in range(int(TRIAL_SELDOM))] == [6] * (int(TRIAL_SELDOM) - 1) + [1]
+
+
+def test_a_trial_of_those_that_wait_for_a_moment_each_is_short() -> None:
+    worker = Worker()
+    assert worker.judge() == 1
+    assert not worker.turns.is_due(worker.after(TRIAL_WAITS - 0.01, 0.2, ended=3))
+    assert worker.turns.is_due(worker.after(0.02, 0.2, ended=1))
+
+
+@pytest.mark.parametrize("cpu", [1.0, 0.1])
+def test_a_trial_of_those_that_compute_lasts_until_they_have(cpu: float) -> None:
+    """Also on a machine on which others have the CPU."""
+    worker = Worker()
+    assert worker.judge() == 1
+    worker.delayed = (1 - cpu) * 2 * TRIAL_WAITS
+    assert not worker.turns.is_due(worker.after(2 * TRIAL_WAITS, cpu, ended=8 + TRIAL - 1))
+    assert worker.turns.is_due(worker.after(0.01, cpu, ended=1))
 
 
 def test_one_that_runs_alone_and_waits_ends_the_trial() -> None:

@@ -36,7 +36,9 @@ QUEUED = 0.25
 TRIAL = 8
 """Requests that run alone, to be measured..."""
 TRIAL_AGAIN, TRIAL_EVERY, TRIAL_SELDOM = 0.9, 5.0, 60.0
-"""...where none did for so many seconds: soon after one that told nothing, seldom if they wait."""
+"""...where none did for so many seconds: soon after one that told nothing, seldom if they wait..."""
+TRIAL_WAITS = 0.15
+"""...and until then, if they wait: 8 that take 40 ms each would hold up the others for a third of a second."""
 FEW = 3
 """Samples that say enough."""
 FADING = 0.5
@@ -101,7 +103,8 @@ class Turns:
     def _between_trials(self) -> float:
         if not self._is_known:
             return TRIAL_AGAIN
-        return TRIAL_SELDOM if self.usual == self.slots else TRIAL_EVERY
+        waits = self._known.waited > self._known.computed
+        return TRIAL_SELDOM if waits or self.usual == self.slots else TRIAL_EVERY
 
     def judge(self, events: int, samples: Samples, seen: Seen, *, refusing: bool = False) -> None:
         """Decide, once a second or when it ``is_due``. ``samples`` are of requests that ran alone; where none
@@ -145,9 +148,10 @@ class Turns:
         return bool(self._trial) or self._rush is not None or self.is_crowded(running)
 
     def is_due(self, seen: Seen) -> bool:
-        """Say whether to judge now: those that ran alone have ended, or many that nobody knows compute."""
+        """Say whether to judge now: those that ran alone have told enough, or many are new and compute."""
         if self._trial:
-            return seen.ended >= self._trial
+            waits = seen.now - self._judged.now >= TRIAL_WAITS and not _computes(self._judged, seen)
+            return seen.ended >= self._trial or waits
         if self._rush is None:
             if self.is_crowded(seen.running):
                 self._begins, self._rush, self._judged = False, seen, seen
