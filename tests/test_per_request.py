@@ -23,7 +23,7 @@ def database(age):
     return {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1], "CONN_MAX_AGE": age}
 
 settings.configure(
-    DATABASES={"default": database(0), "kept": database(None), "unused": database(0)}, USE_I18N=True,
+    DATABASES={"default": database(0), "kept": database(None), "unused": database(0)},
     CACHES={"default": {"BACKEND": "__main__.Cache"}},
     ROOT_URLCONF="__main__", ALLOWED_HOSTS=["*"], MIDDLEWARE=[], SECRET_KEY="tests", DEBUG=True,
 )

@@ -36,9 +36,9 @@ QUEUED = 0.25
 TRIAL = 8
 """Requests that run alone, to be measured..."""
 TRIAL_AGAIN, TRIAL_EVERY, TRIAL_SELDOM = 0.9, 5.0, 60.0
-"""...where none did for so many seconds: soon after one that told nothing, seldom if they wait..."""
+"""...where none did for so many seconds: soon after one that told nothing, seldom if they wait."""
 TRIAL_WAITS = 0.15
-"""...and until then, if they wait: 8 that take 40 ms each would hold up others for a third of a second."""
+"""Seconds that they run alone at most, if they wait: 8 of 40 ms would hold up others for a third of one."""
 FEW = 3
 """Samples that say enough."""
 FADING = 0.5
