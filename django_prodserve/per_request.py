@@ -1,8 +1,8 @@
 """What Django does for each request though it mostly comes to nothing, for less: 12 % of a short request.
 
-Runs once, with the application, before the fork. Django's meaning is kept: its own functions stay what they
-are, a project may disconnect them as ever, and where its insides or asgiref's look other than we know them,
-nothing is changed.
+Runs once, where the application is built: before the fork, or in the worker with --no-preload. Django's
+meaning is kept: its own functions stay what they are, a project may disconnect them as ever, and where its
+insides or asgiref's look other than we know them, nothing is changed.
 """
 
 from __future__ import annotations
