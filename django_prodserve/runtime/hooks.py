@@ -56,9 +56,15 @@ NAMES = (
 
 
 def on_starting(arbiter: Any) -> None:
-    """Make the arbiter's lines visible and close connections: not every fork calls ``pre_fork``."""
+    """Make the arbiter's lines visible, Gunicorn's refusals whole, and close connections.
+
+    The last is done here too, because not every fork calls ``pre_fork``.
+    """
+    from .refusals import mend_gunicorns
+
     show_lines(arbiter.log)
     close_connections()
+    mend_gunicorns()
 
 
 def show_lines(log: Any) -> None:

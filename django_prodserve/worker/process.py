@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from gunicorn.workers.base import Worker
 
 from ..health import HealthLayer
-from ..runtime import orders, outlets
+from ..runtime import orders, outlets, refusals
 from ..runtime.board import REASONS, Board
 from ..runtime.slot import GO_STUCK, RETIRING, SERVING, Slot
 from ..runtime.watch import Watch
@@ -182,6 +182,10 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             now = time.monotonic()
         self.access.flush()
         outlets.drain()
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Log and answer a request that is refused, or that raised."""
+        refusals.refuse(self, req, client, addr, exc)
 
     def handle_usr1(self, sig: int, frame: Any) -> None:
         """Have the main loop reopen the logs: it may be writing to one just now."""

@@ -13,6 +13,7 @@ from gunicorn.http.errors import ConfigurationProblem
 from ..identity import ID, Identity, IdentityLayer
 from ..logs import request_id
 from ..proxy import ProxyLayer
+from ..runtime.refusals import Sheet
 from .answer import complete
 from .connection import Connection
 from .intake import BodyTooLargeError
@@ -84,27 +85,14 @@ class Desk:
         return environ
 
 
-class _Sink:
-    """Stands in for the socket where Gunicorn writes an error."""
-
-    def __init__(self) -> None:
-        self.data = b""
-
-    def gettimeout(self) -> float:
-        return 0.0
-
-    def sendall(self, data: bytes) -> None:
-        self.data += data
-
-
 def refusal(worker: Any, connection: Connection, error: BaseException) -> bytes:
-    """Return the answer to a request that was refused, or that raised: logged, and worded, by Gunicorn."""
+    """Return the answer to a request that was refused, or that raised, and log it."""
     if isinstance(error, BodyTooLargeError):
         return reply("413 Content Too Large")
     if isinstance(error, DiskShortError):
         worker.log.error("A request body was refused: %s.", error)
         return reply("503 Service Unavailable", "Retry-After: 30")
-    sink = _Sink()
+    sink = Sheet()
     request: Head | None = connection.request
     worker.handle_error(request, sink, connection.peer, error)
     return sink.data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +22,8 @@ from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import IterUnreader, SocketUnreader, Unreader
 from gunicorn.workers.base import Worker
 from gunicorn.workers.workertmp import WorkerTmp
+
+from django_prodserve.runtime import refusals
 
 PEER = ("127.0.0.1", 4321)
 PARSERS = ["python", *(["fast"] if importlib.util.find_spec("gunicorn_h1c") else [])]
@@ -225,6 +228,66 @@ def test_errors_have_statuses(
         worker.handle_error(None, ours, PEER, raised)
     answer = theirs.recv(65536)
     assert answer.startswith(b"HTTP/1.1 " + STATUSES[error][1] + b"\r\nConnection: close\r\n"), answer
+
+
+class Said(Logger):
+    """What a worker logs, by level."""
+
+    def setup(self, cfg: Config) -> None:
+        super().setup(cfg)
+        self.said: list[tuple[str, str]] = []
+
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        self.said.append(("warning", msg % args if args else msg))
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        self.said.append(("exception", msg % args))
+
+
+MORE = [
+    errors.InvalidResponseHeader("Name"),
+    errors.InvalidResponseHeaderName("Name"),
+    errors.InvalidH2CPreface(b"x"),
+    errors.ConfigurationProblem("a < b"),
+    ssl.SSLError(1, "x"),
+    errors.InvalidHeader("\xe4 <b>%s</b>"),
+]
+
+
+@pytest.mark.parametrize(
+    "error", [*(error for error, _ in STATUSES.values()), *MORE], ids=lambda each: type(each).__name__
+)
+@pytest.mark.parametrize("peer", [PEER, ""], ids=["tcp", "unix"])
+def test_our_refusals_are_gunicorns_to_the_byte(
+    worker: Worker, error: Exception, peer: Any, config: Config
+) -> None:
+    request = Request(config, Here(HEAD + b"hello"), PEER)
+    said, answers = [], []
+    for refuse in (Worker.handle_error, refusals.refuse):
+        worker.log, sheet = Said(config), refusals.Sheet()
+        refuse(worker, request, sheet, peer, error)
+        said.append(worker.log.said)
+        # Python 3.14's dedent() loses this CR, and with it the end of Gunicorn's head.
+        answers.append(sheet.data.replace(b"\r\n\n<html>", b"\r\n\r\n<html>"))
+    assert answers[0] == answers[1]
+    assert said[0] == said[1] != []
+    head, _, body = sheet.data.partition(b"\r\n\r\n")
+    assert head.splitlines()[-1] == b"Content-Length: %d" % len(body)
+
+
+def test_what_gunicorn_forgot_is_the_clients_fault_too() -> None:
+    assert refusals.judge(errors.InvalidProxyHeader("x"))[:2] == (400, "Bad Request")
+
+
+def test_gunicorns_own_workers_end_their_heads(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    monkeypatch.setattr(util, "write_error", util.write_error)  # to have it back
+    refusals.mend_gunicorns()
+    worker.handle_error(None, pair[0], PEER, errors.LimitRequestLine(1, 1))
+    head, _, body = pair[1].recv(65536).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 414 URI Too Long\r\n")
+    assert body.endswith(b"</html>\n")
 
 
 def test_every_error_of_a_request_has_a_status_here() -> None:
