@@ -52,7 +52,7 @@ def build(plan: Plan, static: StaticFiles) -> HealthLayer:
     note_routes()
 
     def identified(inner: ProxyLayer) -> IdentityLayer:
-        return IdentityLayer(inner, Identity(inner.trusts), timing=plan.server_timing.value)
+        return IdentityLayer(inner, Identity(inner.believes), timing=plan.server_timing.value)
 
     application = identified(ProxyLayer(onion(load_django(), static.layer, media), trust))
     quicken()

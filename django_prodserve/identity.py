@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from .introductions import Introductions
 from .logs import request_id
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ os.register_at_fork(after_in_child=MADE.renew)
 class Identity:
     """Gives a request its id, and its waiting time where a proxy of ours tells when it came."""
 
-    def __init__(self, trusts: Callable[[Any], bool]) -> None:
-        self.trusts = trusts
+    def __init__(self, believes: Callable[[WSGIEnvironment], bool]) -> None:
+        self.believes = believes
 
     def __call__(self, environ: WSGIEnvironment) -> str:
         """Note both in the environ, which holds what the peer has sent; return the id."""
@@ -66,7 +67,7 @@ class Identity:
         """Return the id that a trusted peer names; nothing where there is none."""
         get = environ.get
         named, trace, started = get("HTTP_X_REQUEST_ID"), get("HTTP_TRACEPARENT"), get("HTTP_X_REQUEST_START")
-        if not (named or trace or started) or not self.trusts(get("REMOTE_ADDR")):
+        if not (named or trace or started) or not self.believes(environ):
             return ""
         if started and (waited := seconds_since(started, time.time())) is not None:
             environ[QUEUE] = waited
@@ -93,8 +94,10 @@ class IdentityLayer:
 
     def __init__(self, application: WSGIApplication, identity: Identity, *, timing: bool) -> None:
         self.application, self.identity, self.timing = application, identity, timing
+        self.introductions = Introductions()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        self.introductions.hold(environ)
         name = self.identity(environ)
         request_id.set(name)
         started = time.monotonic() if self.timing else math.nan

@@ -24,8 +24,11 @@ Relied on in Gunicorn: ``forwarder_headers=""``, ``forwarded_allow_ips=""`` and
 ``secure_scheme_headers={}``, so that no header sets SCRIPT_NAME or the scheme before this layer
 (Gunicorn always trusts unix sockets); ``header_map="drop"`` or ``"refuse"``, so that
 X_Forwarded_For does not join X-Forwarded-For. A SCRIPT_NAME from the server's own environment is
-left alone. Under the PROXY protocol REMOTE_ADDR is the client already, who is not trusted unless
-everyone is: do not combine it with ``*``.
+left alone.
+
+Under the PROXY protocol the load balancer passes the client's own headers on, and REMOTE_ADDR is the
+client: claims are judged by that address, for every request of the connection (introductions.py). Where
+the load balancer knows no address (UNKNOWN, UNSPEC) nothing is believed. Do not combine it with ``*``.
 """
 
 from __future__ import annotations
@@ -63,6 +66,8 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
+NAMELESS = frozenset({"UNKNOWN", "UNSPEC"})
+"""What a PROXY line says of a client without naming it: REMOTE_ADDR is then the load balancer's."""
 LONGEST_CHAIN = 16  # entries looked at; real chains have one to four
 LONGEST_ENTRY = 64  # a bracketed IPv6 address with its port has 53 characters at most
 REMEMBERED = 4096  # addresses; parsing one costs 1.8 us, finding it again 0.1 us
@@ -167,8 +172,14 @@ class ProxyLayer:
         # 1.3 us for a usual request; a loop over the 36 names takes 1.6 (3.13) to 3.3 us (3.10).
         if "FORWARDED" in "\n".join(environ) or not CLAIMS.isdisjoint(environ):
             claims = _take_claims(environ)
-            if self.trusts(environ.get("REMOTE_ADDR")):
+            if self.believes(environ):
                 self.believe(environ, claims)
+
+    def believes(self, environ: WSGIEnvironment) -> bool:
+        """Say whether what the headers of this request claim is said by a proxy of ours."""
+        if environ.get("PROXY_PROTOCOL") in NAMELESS:
+            return False
+        return self.trusts(environ.get("REMOTE_ADDR"))
 
     def believe(self, environ: WSGIEnvironment, claims: dict[str, str]) -> None:
         """Put back what a trusted peer said, as far as it can be true."""

@@ -36,7 +36,7 @@ def test_the_start_of_a_request_is_read_in_its_usual_spellings(text: str, second
 
 def identify(peer: str = "127.0.0.1", **headers: str) -> dict[str, Any]:
     environ = {"REMOTE_ADDR": peer, **{f"HTTP_{name}": value for name, value in headers.items()}}
-    Identity(lambda peer: peer == "127.0.0.1")(environ)
+    Identity(lambda environ: environ.get("REMOTE_ADDR") == "127.0.0.1")(environ)
     return environ
 
 

@@ -10,7 +10,9 @@ import fcntl
 import math
 import socket
 import termios
+from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
 from .limits import RECEIVE
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 IDLE, HEAD, BODY, OWNED, WRITE, STREAM, LINGER = range(7)
 """Between requests; a head or a body arrives; a thread has it; a complete response leaves; a stream leaves
 while its thread makes more; closed by us, until the client closes too."""
+
+
+NOT_INTRODUCED: Mapping[str, str] = MappingProxyType({})
 
 
 class ClientGoneError(OSError):
@@ -45,13 +50,16 @@ class Connection:
             "environs",
             "fd",
         ),
-        *("is_known", "keep"),
+        *("introduced", "is_known", "keep"),
         *("moved", "number", "out", "peer", "request", "sock", "state", "waited"),
     )
 
     def __init__(self, sock: socket.SocketType, peer: Any, environs: Environs) -> None:
         self.sock, self.peer, self.environs = sock, peer, environs
         self.fd = sock.fileno()
+        self.introduced: Mapping[str, str] | None = None
+        """What the PROXY protocol has said of the client, whose address ``peer`` is from then on; None until
+        it is known whether it says anything."""
         self.state = IDLE
         self.buffer = b""
         """Bytes of a head that is not complete, or of requests behind the one that runs."""
@@ -69,6 +77,10 @@ class Connection:
         self.is_known = False  # to the poller
         self.armed = False  # for what a stream has left
         self._free: list[None] = []
+
+    def environ(self, request: Head, body: tuple[IO[bytes], int] | None) -> dict[str, Any]:
+        """Return the environ of one of its requests."""
+        return self.environs.make(request, self.peer, body, self.introduced)
 
     def take(self) -> bool:
         """Become its owner; False where somebody else is."""

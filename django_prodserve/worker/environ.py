@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -43,8 +43,18 @@ class Environs:
             self.base |= {"SERVER_NAME": server[0], "SERVER_PORT": str(server[1])}
         self._keys: dict[str, str] = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
 
-    def make(self, request: Head, client: Any, body: tuple[IO[bytes], int] | None) -> dict[str, Any]:
-        """Return the environ; ``client`` is the peer's address, ``body`` a complete body and its length."""
+    def make(
+        self,
+        request: Head,
+        client: Any,
+        body: tuple[IO[bytes], int] | None,
+        introduced: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Return the environ; ``body`` is a complete body and its length.
+
+        ``client``, the client's address, and ``introduced``, what the PROXY protocol said of it, are the
+        connection's: they are the same for every request of it.
+        """
         environ = self.base.copy()
         version = request.version
         environ["REQUEST_METHOD"] = request.method
@@ -77,8 +87,8 @@ class Environs:
         # Only ASCII comes through the parser, so there is nothing to do without a %.
         environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
         self._set_body(environ, body)
-        if request.proxy_protocol_info:
-            environ.update(wsgi.proxy_environ(request))
+        if introduced:
+            environ.update(introduced)
         return environ
 
     def _set_body(self, environ: dict[str, Any], body: tuple[IO[bytes], int] | None) -> None:

@@ -80,7 +80,7 @@ class Runner:
     def __init__(self, worker: Any, streams: Streams, slot: Slot) -> None:
         self._worker, self._wsgi = worker, worker.wsgi
         self._streams, self._slot, self.sampler = streams, slot, Sampler(slot)
-        self._identify, self._tells, self._times = Identity(lambda peer: False), False, False
+        self._identify, self._tells, self._times = Identity(lambda environ: False), False, False
         if isinstance(worker.wsgi, IdentityLayer):  # what it does costs half as much here
             layer = worker.wsgi
             self._wsgi, self._identify, self._tells = layer.application, layer.identity, True
@@ -102,7 +102,7 @@ class Runner:
             if self._before:
                 slot.begin(row, started, request.method, request.path, "")
                 self._before(worker, request)
-            environ = connection.environs.make(request, connection.peer, connection.body)
+            environ = connection.environ(request, connection.body)
             environ[QUEUE] = queued + connection.waited
             name = self._identify(environ)
             slot.begin(row, started, request.method, request.path, name)

@@ -5,11 +5,15 @@ Lives in a worker, in the thread that owns the connection, most often the one th
 
 from __future__ import annotations
 
+from ..proxy import NAMELESS
 from . import limits
 from .connection import BODY, HEAD, IDLE, Connection
+from .preface import IncompleteError, Preface
 from .reading import ChunkedBody, FixedBody, NeedMoreError, ParserSettings, Reader
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+STRANGER = ("", 0)
+"""An address that Gunicorn trusts in no list."""
 
 
 class BodyTooLargeError(Exception):
@@ -21,6 +25,7 @@ class Intake:
 
     def __init__(self, settings: ParserSettings, *, max_body: int) -> None:
         self._reader, self._max_body = Reader(settings), max_body
+        self._preface = Preface(settings) if settings.proxy_protocol != "off" else None
 
     def take(self, connection: Connection, data: bytes, now: float) -> bool:
         """Say whether a request is complete with these bytes. Raises what the parser does, and ours."""
@@ -49,10 +54,17 @@ class Intake:
         if seen:
             data = connection.buffer + data
         try:
-            request = self._reader.read(data, seen, connection.peer, connection.number + 1)
-        except NeedMoreError:
+            if self._preface is not None and connection.introduced is None:
+                said, data = self._preface.take(data, connection.peer)
+                connection.introduced, seen = said.environ, 0
+                connection.peer = said.client or connection.peer
+            peer = connection.peer
+            if connection.introduced and connection.introduced["PROXY_PROTOCOL"] in NAMELESS:
+                peer = STRANGER
+            request = self._reader.read(data, seen, peer, connection.number + 1)
+        except (NeedMoreError, IncompleteError):
             connection.buffer = data
-            if connection.state == IDLE:
+            if data and connection.state == IDLE:
                 connection.state, connection.due = HEAD, now + limits.HEAD
             return None
         connection.number += 1

@@ -106,12 +106,12 @@ class Head(message.Request):  # type: ignore[misc]  # Gunicorn has no types
         self.rest = source.data
 
     def parse(self, unreader: Buffered) -> bytes:
-        """Parse as Gunicorn's ``Request`` does, with the parser that was chosen at the start."""
-        settings, data = self.cfg, bytearray(unreader.read())
-        if settings.proxy_protocol != "off" and self.req_number == 1:
-            data = self._handle_proxy_protocol(unreader, data, settings.proxy_protocol)
-        parse = self._parse_fast if settings.uses_c else self._parse_python
-        rest: bytes = parse(unreader, data)
+        """Parse as Gunicorn's ``Request`` does, with the parser that was chosen at the start.
+
+        A line of the PROXY protocol belongs to the connection, and was read before (preface.py).
+        """
+        parse = self._parse_fast if self.cfg.uses_c else self._parse_python
+        rest: bytes = parse(unreader, bytearray(unreader.read()))
         return rest
 
     def set_body_reader(self) -> None:
@@ -143,7 +143,7 @@ class Reader:
         self._lines: Recent[bytes, dict[str, Any]] = Recent()
         """Request lines, and the attributes of a request that begins with one."""
         self._headers: Recent[bytes, tuple[str, str]] = Recent()
-        self._remembers = settings.names_nothing and settings.proxy_protocol == "off"
+        self._remembers = settings.names_nothing
         if self._remembers:
             one = Head(settings, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", None, 1)
             self._judge = one.parse_headers
@@ -156,7 +156,7 @@ class Reader:
         """
         settings = self.settings
         end = data.find(HEAD_END, max(0, seen - 3))
-        if end < 0 and not (number == 1 and settings.proxy_protocol != "off"):
+        if end < 0:
             _judge_incomplete(settings, data)
         remembers = self._remembers and end > 0
         known = self._known(data, end, peer, number) if remembers else None

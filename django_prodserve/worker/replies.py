@@ -48,7 +48,7 @@ class Desk:
 
     def __init__(self, worker: Any) -> None:
         layer = worker.wsgi if isinstance(worker.wsgi, IdentityLayer) else None
-        self._identify = layer.identity if layer is not None else Identity(lambda peer: False)
+        self._identify = layer.identity if layer is not None else Identity(lambda environ: False)
         self._tells = layer is not None
         proxy = worker.wsgi if layer is None else layer.application
         self._clean = proxy.clean if isinstance(proxy, ProxyLayer) else None
@@ -72,7 +72,7 @@ class Desk:
         environ: dict[str, Any] = {"REMOTE_ADDR": peer[0] if isinstance(peer, tuple) else ""}
         if request is not None:
             try:
-                environ = connection.environs.make(request, peer, None)
+                environ = connection.environ(request, None)
             except ConfigurationProblem:  # which is why it is refused
                 environ |= {
                     "REQUEST_METHOD": request.method,
