@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,9 @@ from django.utils.module_loading import import_string
 from .failures import failure
 from .health import HealthLayer, Paths
 from .identity import Identity, IdentityLayer
+from .in_front import WSGI, with_files
 from .logs import request_id
-from .media import media_layer
+from .media import find_uploads
 from .per_request import quicken
 from .proxy import ProxyLayer, parse_trust
 from .readiness import Readiness
@@ -35,26 +36,18 @@ if TYPE_CHECKING:
     from .staticfiles import StaticFiles
 
 WARM_UP = "django-prodserve warm-up"  # what the request calls itself
-WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-def onion(core: WSGI, *layers: Callable[[WSGI], WSGI]) -> WSGI:
-    """Wrap core in layers; the first one named sees the request first."""
-    for layer in reversed(layers):
-        core = layer(core)
-    return core
-
-
-def build(plan: Plan, static: StaticFiles) -> HealthLayer:
+def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -> HealthLayer:
     """Load the project and wrap it; raise ProdserveError with the project's own line where that fails."""
     trust = parse_trust(plan.trusted_proxies.value, plan.trusted_hops.value)
-    media = media_layer(wanted=plan.media.value)
+    uploads = find_uploads(wanted=plan.media.value)
     note_routes()
 
     def identified(inner: ProxyLayer) -> IdentityLayer:
         return IdentityLayer(inner, Identity(inner.believes), timing=plan.server_timing.value)
 
-    application = identified(ProxyLayer(onion(load_django(), static.layer, media), trust))
+    application = identified(ProxyLayer(with_files(load_django, static, uploads, say), trust))
     quicken()
     readiness = Readiness(find_checks(plan.ready.value))
     return HealthLayer(application, Paths.beside_routes(plan.health.value), readiness)

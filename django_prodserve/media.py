@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import formatdate, parsedate
 from http import HTTPStatus
@@ -28,7 +28,8 @@ from whitenoise.responders import Response
 from whitenoise.string_utils import decode_path_info
 
 from .errors import ProdserveError
-from .staticfiles.layer import Hit, Security, StaticLayer
+from .staticfiles.layer import Hit, StaticLayer
+from .staticfiles.security import Security
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -234,21 +235,42 @@ def real_path(handle: int, asked: bytes) -> bytes:
         return os.path.realpath(asked)
 
 
+class Uploads:
+    """Finds uploads, for the layer in front of Django or for the middleware at WhiteNoise's place."""
+
+    __slots__ = ("library", "more", "security")
+
+    def __init__(self, library: Library, security: Security) -> None:
+        self.library, self.security = library, security
+        named = {name for name, _ in HEADERS}
+        self.more = [header for header in security.headers if header[0] not in named]
+
+    def find(self, path: str) -> Upload | None:
+        """Return the upload that PATH_INFO names, open; None for anything else."""
+        return self.library.open(path, self.more) if path.startswith(self.library.url) else None
+
+    def look_up(self, path: str, script: str) -> Upload | None:
+        """Find an upload by what Django makes of PATH_INFO."""
+        return self.find(path.encode("utf-8", "surrogateescape").decode("latin-1"))
+
+    def layer(self, application: WSGIApplication) -> MediaLayer:
+        """Return ``application`` with the uploads in front of it."""
+        return MediaLayer(self, application)
+
+
 class MediaLayer(StaticLayer):
     """The WSGI application around Django that answers for uploads and hands on everything else."""
 
-    __slots__ = ("library", "more")
+    __slots__ = ("uploads",)
 
-    def __init__(self, library: Library, security: Security, application: WSGIApplication) -> None:
-        self.library, self.application, self.security = library, application, security
-        self.hsts, self.redirect = list(security.hsts), security.redirect
-        named = {name for name, _ in HEADERS}
-        self.more = [header for header in security.headers if header[0] not in named]
+    def __init__(self, uploads: Uploads, application: WSGIApplication) -> None:
+        self.uploads, self.application, self.security = uploads, application, uploads.security
+        self.hsts, self.redirect = list(self.security.hsts), self.security.redirect
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         """Answer a request for an upload; anything else is Django's."""
         path = environ.get("PATH_INFO", "")
-        upload = self.library.open(path, self.more) if path.startswith(self.library.url) else None
+        upload = self.uploads.find(path)
         if upload is None:
             return self.application(environ, start_response)
         try:
@@ -257,9 +279,6 @@ class MediaLayer(StaticLayer):
             upload.close()
 
 
-def media_layer(*, wanted: bool) -> Callable[[Any], Any]:
-    """Return what wraps Django where uploads are to be served; raise ProdserveError where they cannot be."""
-    if not wanted:
-        return lambda application: application
-    library, security = Library.from_settings(), Security.from_settings()
-    return lambda application: MediaLayer(library, security, application)
+def find_uploads(*, wanted: bool) -> Uploads | None:
+    """Return the uploads where they are to be served; raise ProdserveError where they cannot be."""
+    return Uploads(Library.from_settings(), Security.from_settings()) if wanted else None

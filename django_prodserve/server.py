@@ -24,13 +24,14 @@ from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
 
 from . import early, listeners, measurements
-from .application import WSGI, build, warm_up
+from .application import build, warm_up
 from .errors import ProdserveError
 from .explain import as_document, words_at_start, words_on_measuring
 from .footprint import Footprint, Reading, after, footprint, measure, read_memory
 from .forked import ChildError, in_child
 from .gunicorn_settings import gunicorn_settings
 from .gunicorn_sources import workers_user
+from .in_front import WSGI
 from .log_form import LogForm
 from .media import Library
 from .pipeline import way_to_load
@@ -149,7 +150,7 @@ def _workers_user(plan: Plan) -> int | None:
 
 def _load(plan: Plan, static: StaticFiles, say: Say) -> WSGI:
     """Return the whole application, warmed up; say what its warm-up request complained about."""
-    application = build(plan, static)
+    application = build(plan, static, say)
     if plan.health.value:
         say(f"health    {application.paths}")
     path = plan.warmup.value

@@ -39,7 +39,7 @@ LAYERS = [
     {"plan"},
     {"gunicorn_settings"},
     {"explain", "runtime", "pipeline"},
-    {"readiness"},
+    {"readiness", "in_front"},
     {"health"},
     {"application"},
     {"worker"},

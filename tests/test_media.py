@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from django_prodserve.errors import ProdserveError
-from django_prodserve.media import Library, media_layer
+from django_prodserve.media import Library, find_uploads
 from tests.static_site import ask, django
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
@@ -34,7 +34,7 @@ def root(tmp_path: Path, settings: Any) -> Path:
 
 @pytest.fixture
 def app(root: Path) -> Any:
-    return media_layer(wanted=True)(django)
+    return find_uploads(wanted=True).layer(django)
 
 
 COVER = "/media/books/cover.png"
@@ -168,7 +168,7 @@ def test_links_within_are_followed_and_the_root_may_be_one(root: Path, settings:
     (root / "link.png").symlink_to(root / "books" / "cover.png")
     (root.parent / "shared").symlink_to(root, target_is_directory=True)
     settings.MEDIA_ROOT = root.parent / "shared"
-    app = media_layer(wanted=True)(django)
+    app = find_uploads(wanted=True).layer(django)
     for path in ("/media/link.png", COVER):
         assert ask(app, path).body == PNG
 
@@ -251,7 +251,7 @@ def test_an_empty_file(app: Any) -> None:
 def test_security_middleware_is_obeyed(root: Path, settings: Any) -> None:
     settings.MIDDLEWARE = [SECURITY]
     settings.SECURE_HSTS_SECONDS, settings.SECURE_SSL_REDIRECT = 60, True
-    app = media_layer(wanted=True)(django)
+    app = find_uploads(wanted=True).layer(django)
     before = open_files()
     assert ask(app, COVER).body == b"django"  # which redirects
     assert open_files() == before
@@ -311,7 +311,7 @@ def test_options_of_the_storage_count(root: Path, settings: Any) -> None:
 
 
 def test_nothing_is_served_unless_asked_for() -> None:
-    assert media_layer(wanted=False)(django) is django
+    assert find_uploads(wanted=False) is None
 
 
 def test_without_proc_the_path_is_resolved(root: Path, app: Any, monkeypatch: Any) -> None:

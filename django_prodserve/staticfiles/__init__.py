@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from .layer import Site
+    from .middleware import Find
 
 __all__ = ["StaticChoice", "StaticFiles", "choose_static", "describe", "missing_names", "prepare_static"]
 
@@ -50,11 +51,17 @@ class StaticFiles:
     site: Site | None = None
     undo: Callable[[], None] = _keep
 
+    @property
+    def finders(self) -> tuple[Find, ...]:
+        """Return what finds a file, for a middleware."""
+        return (self.site.look_up,) if self.site is not None else ()
+
     def layer(self, application: WSGIApplication) -> WSGIApplication:
         """Return ``application`` with the files in front of it."""
         if self.site is None:
             return application
-        from .layer import Security, StaticLayer
+        from .layer import StaticLayer
+        from .security import Security
 
         return StaticLayer(self.site, Security.from_settings(), application)
 
@@ -179,7 +186,8 @@ def _is_strict_without_manifest() -> bool:
 
 def _open_site(choice: StaticChoice) -> tuple[Site, list[str]]:
     """Let WhiteNoise read the files in; its own warnings become lines of ours."""
-    from .layer import Security, Site
+    from .layer import Site
+    from .security import Security
 
     with python_warnings.catch_warnings(record=True) as caught:
         python_warnings.simplefilter("always")
@@ -231,8 +239,9 @@ def describe(files: StaticFiles) -> str:
     """Say in one line what is served: ``412 files, 1.9 MiB, br + gzip, cached for a year``."""
     if files.site is None:
         return files.choice.why
+    through = f", through {files.choice.through} (MIDDLEWARE)" if files.choice.through else ""
     if files.site.autorefresh:
-        return "looked up at every request (WHITENOISE_AUTOREFRESH)"
+        return f"looked up at every request (WHITENOISE_AUTOREFRESH){through}"
     encodings = " + ".join(sorted(files.encodings)) or "not compressed"
     if files.encodings == {"gzip"} and files.choice.compressed and not find_spec("brotli"):
         encodings += " (install django-prodserve[brotli] for br)"
@@ -240,4 +249,4 @@ def describe(files: StaticFiles) -> str:
     short = f"cached for {format_duration(float(age))}" if age is not None else "not cached"
     cached = "cached for a year" if files.hashed else short
     number = "1 file" if files.count == 1 else f"{files.count} files"
-    return f"{number}, {format_size(files.size)}, {encodings}, {cached}"
+    return f"{number}, {format_size(files.size)}, {encodings}, {cached}{through}"

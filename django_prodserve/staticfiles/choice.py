@@ -7,7 +7,7 @@ imports neither WhiteNoise nor staticfiles: a project may have the latter not in
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from django.utils.module_loading import import_string
 
 from ..errors import ProdserveError
 from ..private_directory import is_writable
+from .place import Place
 
 DJANGO_DEFAULT = "django.contrib.staticfiles.storage.StaticFilesStorage"
 OURS = "django_prodserve.staticfiles.storage.LenientStorage"
@@ -36,6 +37,8 @@ class StaticChoice:
     root: str = ""
     compressed: bool = False
     warning: str = ""
+    through: str = ""
+    """The middleware that the files go through, as words; nothing where they are answered before Django."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +103,19 @@ def choose_static(*, wanted: bool = True, collect: bool = True) -> StaticChoice:
         return StaticChoice(mode="off", why=reason)
     storage = Storage.from_settings()
     url = storage.url
-    own = _own_middleware()
-    if own:
-        why = f"{own} in MIDDLEWARE is the project's own: files are left to it"
+    place = Place.from_settings()
+    if place.is_own:
+        why = f"{place.dotted} in MIDDLEWARE is the project's own: files are left to it"
         return StaticChoice(mode="project", why=why, url=url)
+    choice = _choose_mode(storage, url, collect)
+    if choice.mode == "project":
+        return choice
+    words = place.words()
+    why = f"{choice.why}; {words}" if words else choice.why
+    return replace(choice, why=why, through=place.names)
+
+
+def _choose_mode(storage: Storage, url: str, collect: bool) -> StaticChoice:
     if is_filled(storage.root):
         return _choose_root(storage, url)
     if not storage.is_local:
@@ -123,18 +135,6 @@ def nothing_to_serve(wanted: bool) -> str:
     # Read below the lazy settings: they turn an empty one into "/".
     if not getattr(settings._wrapped, "STATIC_URL", None):
         return "STATIC_URL is not set"
-    return ""
-
-
-def _own_middleware() -> str:
-    """Return the middleware that is the project's own version of WhiteNoise's, or an empty text."""
-    from whitenoise.middleware import WhiteNoiseMiddleware
-
-    from .layer import middleware_classes
-
-    for dotted, found in middleware_classes():
-        if issubclass(found, WhiteNoiseMiddleware) and found is not WhiteNoiseMiddleware:
-            return dotted
     return ""
 
 

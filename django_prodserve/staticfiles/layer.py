@@ -10,13 +10,11 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
 
 from django.conf import UserSettingsHolder, settings
-from django.utils.module_loading import import_string
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import NOT_ALLOWED_RESPONSE, Response, SlicedFile, StaticFile
 from whitenoise.string_utils import decode_path_info
@@ -27,8 +25,9 @@ if TYPE_CHECKING:
     from _typeshed import StrPath
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    Header = tuple[str, str]
-    Headers = list[Header]
+    from .security import Security
+
+    Headers = list[tuple[str, str]]
 
 STATUS_LINES = {status: f"{status.value} {status.phrase}" for status in HTTPStatus}
 # One range, as long as a number can be; anything else is answered with the whole file, as RFC 9110 allows.
@@ -158,6 +157,10 @@ class Site(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no typ
         """Return the file, ready to answer."""
         return Hit(super().get_static_file(path, url, stat_cache=stat_cache), self.security)
 
+    def look_up(self, path: str, script: str = "") -> Any:
+        """Return what answers at a path below the script name; None where that is no file."""
+        return self.find_file(path) if self.autorefresh else self.files.get(path)
+
     def redirect(self, from_url: str, to_url: str) -> Any:
         """Return WhiteNoise's redirect to or from an index file, complete as a response."""
         moved = super().redirect(from_url, to_url)
@@ -212,76 +215,6 @@ def _as_served(*, url: str, root: StrPath | None, finders: bool) -> UserSettings
     for name, value in served.items():
         setattr(view, name, value)
     return view
-
-
-@dataclass(frozen=True, kw_only=True)
-class Security:
-    """What SecurityMiddleware would do to these responses, worked out beforehand."""
-
-    headers: tuple[Header, ...] = (("X-Content-Type-Options", "nosniff"),)
-    hsts: tuple[Header, ...] = ()
-    redirect: bool = False
-    exempt: tuple[re.Pattern[str], ...] = ()
-    proxy_header: tuple[str, str] | None = None
-    script_name: str | None = None
-
-    @classmethod
-    def from_settings(cls) -> Security:
-        """Read the settings that the project's SecurityMiddleware obeys; without one, only nosniff."""
-        from django.middleware.security import SecurityMiddleware
-
-        if not any(issubclass(found, SecurityMiddleware) for _, found in middleware_classes()):
-            return cls()
-        policy = settings.SECURE_REFERRER_POLICY or ()
-        policies = policy.split(",") if isinstance(policy, str) else policy
-        headers = {
-            "X-Content-Type-Options": "nosniff" if settings.SECURE_CONTENT_TYPE_NOSNIFF else "",
-            "Referrer-Policy": ",".join(value.strip() for value in policies),
-            "Cross-Origin-Opener-Policy": settings.SECURE_CROSS_ORIGIN_OPENER_POLICY or "",
-        }
-        return cls(
-            headers=tuple((name, value) for name, value in headers.items() if value),
-            hsts=_hsts(),
-            redirect=bool(settings.SECURE_SSL_REDIRECT),
-            exempt=tuple(re.compile(pattern) for pattern in settings.SECURE_REDIRECT_EXEMPT),
-            proxy_header=settings.SECURE_PROXY_SSL_HEADER,
-            script_name=settings.FORCE_SCRIPT_NAME,
-        )
-
-    def is_secure(self, environ: WSGIEnvironment) -> bool:
-        """Say what Django's ``request.is_secure()`` would."""
-        if self.proxy_header:
-            name, secure = self.proxy_header
-            said = environ.get(name)
-            if said is not None:
-                return bool(said.split(",", 1)[0].strip() == secure)
-        return environ.get("wsgi.url_scheme") == "https"
-
-    def is_exempt(self, environ: WSGIEnvironment, path: str) -> bool:
-        """Say whether this path may be asked for without TLS."""
-        script = self.script_name or decode_path_info(environ.get("SCRIPT_NAME", ""))
-        full = script.rstrip("/") + path
-        return any(pattern.search(full.lstrip("/")) for pattern in self.exempt)
-
-
-def _hsts() -> tuple[Header, ...]:
-    if not settings.SECURE_HSTS_SECONDS:
-        return ()
-    value = f"max-age={settings.SECURE_HSTS_SECONDS}"
-    value += "; includeSubDomains" if settings.SECURE_HSTS_INCLUDE_SUBDOMAINS else ""
-    value += "; preload" if settings.SECURE_HSTS_PRELOAD else ""
-    return (("Strict-Transport-Security", value),)
-
-
-def middleware_classes() -> Iterator[tuple[str, type]]:
-    """Yield the classes in MIDDLEWARE; what cannot be imported is Django's to report."""
-    for dotted in settings.MIDDLEWARE:
-        try:
-            found = import_string(dotted)
-        except ImportError:
-            continue
-        if isinstance(found, type):
-            yield dotted, found
 
 
 class StaticLayer:

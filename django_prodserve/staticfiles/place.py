@@ -1,0 +1,87 @@
+"""Where a project has its static files answered: WhiteNoise's place in MIDDLEWARE, and what stands above it.
+
+Lives in the command's process; reads settings and imports the classes that MIDDLEWARE names, as Django will.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+MOVE_IT = "WhiteNoise's directly below SecurityMiddleware has them answered from memory"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """WhiteNoise's place. ``index`` in MIDDLEWARE, None where the project has not stated one."""
+
+    index: int | None = None
+    dotted: str = ""
+    is_own: bool = False
+    """Whether the middleware there is the project's own version: a subclass, or another package's."""
+    above: tuple[str, ...] = ()
+    """What stands above it, but for Django's own SecurityMiddleware, whose work on files we know."""
+    secured: bool = False
+    """Whether a SecurityMiddleware sees the files: above that place, or anywhere where none is stated."""
+
+    @classmethod
+    def from_settings(cls) -> Place:
+        """Read MIDDLEWARE; what cannot be imported is Django's to report, and stands above all the same."""
+        from django.middleware.security import SecurityMiddleware
+
+        above: list[str] = []
+        secured = False
+        for index, (dotted, found) in enumerate(_middleware()):
+            if serves_files(found):
+                own = not _is_plain(found)
+                return cls(index=index, dotted=dotted, is_own=own, above=tuple(above), secured=secured)
+            secured = secured or (isinstance(found, type) and issubclass(found, SecurityMiddleware))
+            if found is not SecurityMiddleware:
+                above.append(dotted)
+        return cls(secured=secured)
+
+    @property
+    def names(self) -> str:
+        """Name what stands above: the first two, and how many more."""
+        more = len(self.above) - 2
+        return ", ".join(self.above[:2]) + (f" and {more} more" if more > 0 else "")
+
+    def words(self) -> str:
+        """Say in the plan which way the files go, and what it costs."""
+        if self.index is None:
+            return "answered before MIDDLEWARE, which names no WhiteNoise" if settings.MIDDLEWARE else ""
+        if not self.above:
+            return ""
+        return (
+            f"through what stands above WhiteNoise's middleware ({self.names}): "
+            f"each file takes a thread and their time. {MOVE_IT}"
+        )
+
+
+def _middleware() -> Iterator[tuple[str, Any]]:
+    """Yield each entry of MIDDLEWARE, and what it names: a class or a function; None for what is missing."""
+    for dotted in settings.MIDDLEWARE:
+        try:
+            yield dotted, import_string(dotted)
+        except Exception:  # whatever the import raises is told where Django loads it
+            yield dotted, None
+
+
+def serves_files(found: Any) -> bool:
+    """Say whether a middleware is WhiteNoise's, a version of it, or that of its fork, ServeStatic."""
+    from whitenoise.middleware import WhiteNoiseMiddleware
+
+    if not isinstance(found, type):
+        return False
+    fork = any(each.__module__.partition(".")[0] == "servestatic" for each in found.__mro__)
+    return fork or issubclass(found, WhiteNoiseMiddleware)
+
+
+def _is_plain(found: type) -> bool:
+    from whitenoise.middleware import WhiteNoiseMiddleware
+
+    return found is WhiteNoiseMiddleware or found.__module__ == f"{__package__}.middleware"
