@@ -6,12 +6,13 @@ one message; under manage.py those end in Django's own traceback before any comm
 
 from __future__ import annotations
 
+import argparse
 import ast
 import os
 import sys
 from typing import NoReturn
 
-from . import early, env_file
+from . import early, env_file, working_directory
 from .command_line import CONTROL, LOOKING, WINDOWS, chosen_action, control_parser
 from .errors import ProdserveError
 
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     except ProdserveError as error:
         _fail(str(error), 2)
     try:
+        _enter(parsed)
         if chosen_action(parsed.action) not in CONTROL:
             _apply_env_file(getattr(parsed, "env_file", None))
         set_up(parsed.settings, parsed.pythonpath)
@@ -58,6 +60,7 @@ def _turn_to_the_running_server(arguments: list[str]) -> None:
 
     bind = getattr(parsed, "bind", None)
     try:
+        _enter(parsed)
         if action in LOOKING:
             wanted = {"as_json": getattr(parsed, "json", False), "live": getattr(parsed, "watch", False)}
             status.act(action, bind, print, **wanted)
@@ -66,6 +69,13 @@ def _turn_to_the_running_server(arguments: list[str]) -> None:
     except ProdserveError as error:
         _fail(str(error), 1)
     sys.exit(0)
+
+
+def _enter(parsed: argparse.Namespace) -> None:
+    """Go where the project lies before it is looked for; every other relative path starts there."""
+    working_directory.start()  # one that is gone is told before anything
+    if path := getattr(parsed, "chdir", None) or os.environ.get("PRODSERVE_CHDIR"):
+        working_directory.enter(path)
 
 
 def _apply_env_file(path: str | None) -> None:

@@ -47,7 +47,8 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
     def identified(inner: ProxyLayer) -> IdentityLayer:
         return IdentityLayer(inner, Identity(inner.believes), timing=plan.server_timing.value)
 
-    application = identified(ProxyLayer(with_files(load_django, static, uploads, say), trust))
+    proxy = ProxyLayer(with_files(load_django, static, uploads, say), trust, plan.client_address_header.value)
+    application = identified(proxy)
     quicken()
     readiness = Readiness(find_checks(plan.ready.value))
     return HealthLayer(application, Paths.beside_routes(plan.health.value), readiness)

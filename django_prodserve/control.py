@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import run_directory
+from . import run_directory, working_directory
 from .errors import ProdserveError
 
 
@@ -87,7 +87,7 @@ def _running(place: Path, record: Mapping[str, Any]) -> Running:
 def _is_here(server: Running, directory: str | os.PathLike[str]) -> bool:
     """Say whether a server's project is the one in a directory, by the name typed then or the place now."""
     wanted = {os.fspath(directory), os.path.realpath(directory)}
-    known = {server.project, str(server.record.get("home", ""))}
+    known = {server.project, *(str(server.record.get(key, "")) for key in ("home", "real"))}
     return bool(wanted & (known | {os.path.realpath(each) for each in known if each}))
 
 
@@ -147,7 +147,7 @@ def act(action: str, binds: Sequence[str] | None, say: Say) -> None:
 
 def find_here(binds: Sequence[str] | None) -> Running:
     """Return the server of the project where we are, or where the program that was typed lies."""
-    places = [logical_directory()]
+    places = [working_directory.here().name]
     program = os.path.join(places[0], sys.argv[0])
     if os.path.basename(program) != "__main__.py":
         places.append(os.path.dirname(os.path.abspath(program)))
@@ -155,19 +155,6 @@ def find_here(binds: Sequence[str] | None) -> Running:
         with contextlib.suppress(ProdserveError):
             return find(place, binds)
     return find(places[0], binds)
-
-
-def logical_directory() -> str:
-    """Return the working directory as it was typed: a link on the way may lead elsewhere later.
-
-    Shells say it in PWD; a supervisor may not, but it names the interpreter or manage.py by their full path.
-    """
-    typed = [Path(word) for word in sys.orig_argv[:8] if os.path.isabs(word)]
-    for each in (os.environ.get("PWD", ""), *(str(parent) for path in typed for parent in path.parents)):
-        with contextlib.suppress(OSError):
-            if os.path.isabs(each) and os.path.samefile(each, "."):
-                return each
-    return os.getcwd()
 
 
 def reload(server: Running, say: Say) -> None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from . import working_directory
 from .gunicorn_settings import gunicorn_settings
 from .log_form import LogForm
 from .options import Options, env_name
@@ -144,6 +145,7 @@ def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
     texts = {
         "trusted_proxies": ",".join(plan.trusted_proxies.value) or "none",
         "trusted_hops": "" if plan.trusted_hops.value is None else str(plan.trusted_hops.value),
+        "client_address_header": plan.client_address_header.value,
         "queue_timeout": f"{plan.queue_timeout.value:g}",
         "max_body": "" if plan.max_body.value is None else str(plan.max_body.value),
         "timeout": f"{plan.timeout.value:g}",
@@ -172,4 +174,4 @@ def _hook_line(name: str, users: str, source: str) -> Iterator[str]:
 
 def search_path() -> str:
     """The directory that Python searches first: where manage.py lies."""
-    return os.path.abspath(sys.path[0] or os.getcwd())
+    return working_directory.by_name(os.path.abspath(sys.path[0] or os.getcwd()))

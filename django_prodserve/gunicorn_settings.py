@@ -51,7 +51,7 @@ def _from_rows(plan: Plan) -> Iterator[tuple[str, Any]]:
     """Yield Gunicorn's name and the decided value of every option that is a Gunicorn setting."""
     for row in fields(Options):
         name = row.metadata.get("gunicorn")
-        if name and name not in {*DECIDED_BY_LAYERS, "config"}:
+        if name and name not in {*DECIDED_BY_LAYERS, "config", "chdir"}:
             value = getattr(plan, row.name).value
             if value is not None:
                 yield name, value

@@ -33,7 +33,6 @@ UNUSED = {
     "wsgi_app": "WSGI_APPLICATION in the settings decides",
     "check_config": "use `prodserve check`",
     "print_config": "use `prodserve plan`",
-    "chdir": "relative paths start where the command does",
     "pythonpath": "use --pythonpath",
     "paste": "Django is served, not a Paste application",
     "reuse_port": "the workers share one listener, so no connection is lost when one of them ends",

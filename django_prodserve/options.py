@@ -84,6 +84,14 @@ class Options(SeenOptions, ServingOptions):
         gunicorn="config",
     )
 
+    chdir: str | None = option(
+        None,
+        parsers.path,
+        "The directory to work in, kept by this name: a link is followed anew at every reload.",
+        metavar="PATH",
+        why="where the command was typed",
+        gunicorn="chdir",
+    )
     keeper: bool | None = option(
         None,
         parsers.boolean,

@@ -215,3 +215,10 @@ class ServingOptions:
         "Which entry of X-Forwarded-For, counted from the right, is the client.",
         metavar="N",
     )
+    client_address_header: str = option(
+        "X-Forwarded-For",
+        parsers.client_address_header,
+        "The header that gives the client's address, from trusted proxies only, such as X-Real-IP.",
+        metavar="NAME",
+        why="proxies and load balancers append to it",
+    )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import units
-from .proxy import parse_trust
+from .proxy import parse_trust, parse_witness
 
 LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 """How addresses begin that nobody but this machine can reach."""
@@ -144,6 +144,16 @@ def proxies(raw: Any) -> tuple[str, ...]:
     except ValueError as error:
         raise Explained(str(error)) from error
     return names
+
+
+def client_address_header(raw: Any) -> str:
+    """the name of a header, such as X-Real-IP."""
+    name = str(raw).strip()
+    try:
+        parse_witness(name)
+    except ValueError as error:
+        raise Explained(str(error)) from error
+    return name
 
 
 def probes(raw: Any) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from django.conf import settings
 
-from . import gunicorn_sources, listeners, local, measurements, parsers, resolve
+from . import gunicorn_sources, listeners, local, measurements, parsers, resolve, working_directory
 from .errors import ProdserveError
 from .machine import Machine
 from .options import Options, Sourced
@@ -37,6 +37,8 @@ def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
     """Decide, and return the project's facts too, for the preflight."""
     platform = recognise(environ)
     wishes = gather(flags, environ, getattr(settings, "PRODSERVE", {}), platform)
+    if wishes.chdir:  # typed in a file or in the settings; a flag was obeyed before
+        working_directory.enter(wishes.chdir, source=wishes.source("chdir"))
     if wishes.local:
         local.refuse_in_public(wishes, platform)
         wishes = replace(wishes, notes=(*local.apply(), *wishes.notes))

@@ -49,6 +49,7 @@ class Plan:
     warmup: Decision[str]
     trusted_proxies: Decision[tuple[str, ...]]
     trusted_hops: Decision[int | None]
+    client_address_header: Decision[str]
     timeout: Decision[float]
     slow: Decision[float]
     graceful_timeout: Decision[float]
@@ -83,6 +84,7 @@ class Plan:
     strict: Decision[bool]
     allow_debug: Decision[bool]
     config: Decision[str | None]
+    chdir: Decision[str | None]
     keeper: Decision[bool]
     env_file: Decision[str | None]
     reload: Decision[bool]
@@ -177,7 +179,7 @@ def make_plan(
         **plain,
         static_choice=project.static,
         gunicorn=options.gunicorn,
-        notes=options.notes,
+        notes=(*options.notes, *_links(project, thought["keeper"])),
         details=machine.notes,
         again=again,
         warnings=(
@@ -301,6 +303,16 @@ def _project_warnings(project: Project, options: Options) -> Iterator[str]:
         yield f"{options.source(choosers[0])} chooses from a log that is not written: add --access-log -"
     if project.gunicorn_conf and options.config is None:
         yield "gunicorn.conf.py lies here but is not used. To use it: --config gunicorn.conf.py"
+
+
+def _links(project: Project, keeper: Decision[bool]) -> Iterator[str]:
+    """Yield what nobody typed and a reload depends on: which link leads to the code."""
+    if not keeper.value:
+        return
+    if project.link:
+        yield f"reload follows {project.link}, a link that leads here; --chdir names another directory."
+    elif project.links:
+        yield f"{' and '.join(project.links)} lead here: --chdir names the one that a reload follows."
 
 
 def _platform(platform: Platform) -> Decision[str]:

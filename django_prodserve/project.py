@@ -12,6 +12,7 @@ from typing import Any
 
 from django.conf import settings
 
+from . import working_directory
 from .staticfiles import StaticChoice, choose_static
 
 
@@ -60,11 +61,16 @@ class Project:
     ssl_redirect: bool = False
     prodserver: bool = False
     """Whether the other project, django-prodserver, is installed too."""
+    link: str = ""
+    """The link that leads to the working directory, where nobody typed it."""
+    links: tuple[str, ...] = ()
+    """Several such links, of which none is followed."""
 
     @classmethod
     def inspect(cls, *, static: bool = True, collect: bool = True) -> Project:
         """Read the settings that are loaded now; ``static`` and ``collect`` are the operator's wishes."""
         application = getattr(settings, "WSGI_APPLICATION", None) or ""
+        place = working_directory.here()
         return cls(
             settings_module=getattr(settings, "SETTINGS_MODULE", "") or "(settings.configure)",
             application=application,
@@ -83,6 +89,8 @@ class Project:
             static=choose_static(wanted=static, collect=collect),
             brotli=importlib.util.find_spec("brotli") is not None,
             gunicorn_conf=os.path.exists("gunicorn.conf.py"),
+            link=place.found,
+            links=place.rivals,
         )
 
 

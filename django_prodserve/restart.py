@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 
-from . import env_file
+from . import env_file, working_directory
 from .errors import ProdserveError
 
 
@@ -52,5 +52,7 @@ def with_env_file(typed: str | None, environ: Mapping[str, str]) -> None:
         raise ProdserveError(env_file.complaint(path, error)) from error
     sys.stdout.flush()
     sys.stderr.flush()
-    command = arguments(os.getcwd())
+    start = working_directory.start()
+    os.chdir(start.real)  # --chdir is said once more
+    command = arguments(start.real)
     os.execve(command[0], command, fresh)

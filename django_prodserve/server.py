@@ -23,7 +23,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
 
-from . import early, listeners, measurements
+from . import early, listeners, measurements, working_directory
 from .application import build, warm_up
 from .errors import ProdserveError
 from .explain import as_document, words_at_start, words_on_measuring
@@ -63,7 +63,9 @@ def serve(
     sockets = _take(plan, kept) if kept else _bind_in_time(plan, say)
     generation = kept or (launch.behind_keeper if plan.keeper.value else launch.alone)(plan, sockets)
     arbiter_pid = os.getpid()
-    if generation.beside:
+    if kept and kept.beside:
+        module = sys.modules.get(plan.settings.value)
+        working_directory.refuse_the_old(kept.links, [sys.argv[0], getattr(module, "__file__", None)])
         Headroom(plan).check(plan)
     if generation.place is None and generation.number == 1:
         say(
@@ -333,7 +335,10 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def facts(self) -> dict[str, Any]:
         """Return what is written down about a server that serves."""
+        place, start = working_directory.here(), working_directory.start()
         return {
+            "real": place.real,
+            "links": {**start.links, **place.links},
             "settings": self.plan.settings.value,
             "binds": list(self.plan.bind.value),
             "workers": self.cfg.workers,

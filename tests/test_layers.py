@@ -27,7 +27,7 @@ LAYERS = [
         "run_directory",
         "env_file",
     },
-    {"logs"},
+    {"logs", "working_directory"},
     {"__init__", "proxy", "cgroups", "control", "restart", "identity", "routes", "per_request"},
     {"parsers", "machine", "platforms", "failures", "listeners", "footprint", "option_row"},
     {"options_serving", "options_seen", "sizing"},

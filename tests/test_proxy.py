@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 from django.core.handlers.wsgi import WSGIRequest
 
-from django_prodserve.proxy import CLAIMS, LONGEST_CHAIN, PRESETS, ProxyLayer, parse_trust
+from django_prodserve.proxy import CLAIMS, LONGEST_CHAIN, PRESETS, ProxyLayer, parse_trust, parse_witness
 
 CLIENT = "203.0.113.9"
 FORGED = "198.51.100.66"
@@ -34,7 +34,7 @@ def an_environ(peer=CLIENT, scheme="http", **headers):
     }
 
 
-def through(trust, environ):
+def through(trust, environ, **named):
     """Return the environ that the application receives."""
     seen = []
 
@@ -42,7 +42,7 @@ def through(trust, environ):
         seen.append(environ)
         return [b"answer"]
 
-    assert ProxyLayer(application, trust)(environ, None) == [b"answer"]
+    assert ProxyLayer(application, trust, **named)(environ, None) == [b"answer"]
     return seen[0]
 
 
@@ -606,3 +606,52 @@ def test_fuzz_a_trusted_peer_leaves_only_addresses_and_known_schemes(seed, trust
         assert environ["wsgi.url_scheme"] in ("http", "https")
         assert environ["SERVER_PORT"].isdigit()
         WSGIRequest(environ)
+
+
+NAMED_ALONE = {
+    "one address": ({"X_REAL_IP": CLIENT}, CLIENT),
+    "with a port": ({"X_REAL_IP": f"{CLIENT}:4711"}, CLIENT),
+    "beside a forged chain": ({"X_REAL_IP": CLIENT, "X_FORWARDED_FOR": f"{FORGED}, {FORGED}"}, CLIENT),
+    "beside other names": ({"X_REAL_IP": CLIENT, "CF_CONNECTING_IP": FORGED, "CLIENT_IP": FORGED}, CLIENT),
+    "absent": ({"X_FORWARDED_FOR": FORGED, "CF_CONNECTING_IP": FORGED}, ""),
+    "a list": ({"X_REAL_IP": f"{FORGED}, {CLIENT}", "X_FORWARDED_FOR": FORGED}, ""),
+    "no address": ({"X_REAL_IP": "unknown", "X_FORWARDED_FOR": FORGED}, ""),
+    "empty": ({"X_REAL_IP": "", "X_FORWARDED_FOR": FORGED}, ""),
+}
+
+
+@pytest.mark.parametrize("trust", [loopback, everyone, parse_trust(["loopback"], hops=2)])
+@pytest.mark.parametrize(("sent", "address"), NAMED_ALONE.values(), ids=NAMED_ALONE)
+def test_a_named_header_alone_is_the_witness(trust, sent, address):
+    seen = through(trust, an_environ(NGINX, X_FORWARDED_PROTO="https", **sent), witness="X-Real-IP")
+    assert seen["REMOTE_ADDR"] == (address or NGINX)
+    assert seen.get("HTTP_X_FORWARDED_FOR", "") == address
+    assert seen["wsgi.url_scheme"] == "https"
+    assert FORGED not in str(headers_of(seen))
+    assert {seen[name] for name in seen if name.endswith("_IP")} <= {seen["REMOTE_ADDR"]}
+
+
+def test_a_named_header_of_the_projects_own_is_a_claim_like_any_other():
+    sent = {"X_EDGE_CLIENT": CLIENT}
+    assert through(loopback, an_environ(NGINX, **sent), witness="X-Edge-Client")["REMOTE_ADDR"] == CLIENT
+    seen = through(nobody, an_environ(LAN, **sent), witness="X-Edge-Client")
+    assert (seen["REMOTE_ADDR"], headers_of(seen)) == (LAN, {})
+    seen = through(loopback, an_environ(NGINX, X_EDGE_CLIENT="no address"), witness="X-Edge-Client")
+    assert seen["HTTP_X_EDGE_CLIENT"] == NGINX
+
+
+@pytest.mark.parametrize("name", ["X Real IP", "X_Real_IP", "", "Forwarded", "X-Forwarded-Proto", "Host"])
+def test_a_header_that_cannot_carry_the_address_is_refused(name):
+    with pytest.raises(ValueError, match=r"write one such as|carries no address"):
+        parse_witness(name)
+
+
+def test_an_address_where_nobody_looks_for_it_is_said_once(caplog):
+    layer = ProxyLayer(lambda environ, start_response: [], loopback)
+    layer(an_environ(LAN, X_REAL_IP=CLIENT), None)  # not from a proxy of ours
+    layer(an_environ(NGINX, X_REAL_IP=CLIENT, X_FORWARDED_FOR=CLIENT), None)
+    layer(an_environ(NGINX, X_REAL_IP="garbage"), None)
+    assert caplog.text == ""
+    for _ in range(3):
+        layer(an_environ(NGINX, CF_CONNECTING_IP=CLIENT), None)
+    assert caplog.text.count("--client-address-header Cf-Connecting-IP") == 1

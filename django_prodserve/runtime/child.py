@@ -50,7 +50,7 @@ class Child:
     @classmethod
     def spawned(cls, number: int, extra_workers: int, spec: dict[str, Any], environ: dict[str, str]) -> Child:
         """Start the command anew, as it was typed, where it was typed; raise OSError where that fails."""
-        os.chdir(spec["directory"])  # the path is walked anew: a link may lead to another release by now
+        _enter(spec["directory"], spec["record"]["real"] if spec["found"] else "")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         with theirs, file_in_memory() as file:
             early = os.dup(file.fileno())
@@ -63,6 +63,7 @@ class Child:
                 "place": spec["place"],
                 "extra_workers": extra_workers,
                 "beside": spec["record"]["done"] < spec["record"]["attempts"],
+                "links": spec["record"].get("links", {}),
                 "beats": spec["watchdog"] / 4,
                 "activated": spec["activated"],
             }
@@ -141,6 +142,22 @@ class Child:
         """Its process has ended; its workers end by themselves."""
         self.channel.close()
         self.adopted()
+
+
+def _enter(directory: str, otherwise: str) -> None:
+    """Walk the path anew: a link may lead to another release by now.
+
+    Where it is a link that nobody typed, the server does without it once it is removed.
+    """
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        if otherwise and not os.path.lexists(directory):
+            with contextlib.suppress(OSError):
+                return os.chdir(otherwise)
+        real = os.path.realpath(directory)
+        where = directory if real == directory else f"{directory}, which leads to {real},"
+        raise OSError(f"the directory {where} cannot be entered: {error.strerror}") from error
 
 
 class Orphans:

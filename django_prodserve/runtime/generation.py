@@ -89,6 +89,8 @@ class Kept:
         self.extra_workers: int = given["extra_workers"]
         self.beside: bool = given.get("beside", False)
         """Whether it is a reload that starts it: the generation before serves, and takes memory."""
+        self.links: dict[str, str] = given.get("links", {})
+        """The links that led to the code that serves, each with where it led."""
         self.beats: float = given["beats"]
         self.held: list[tuple[str, int]] = [(address, number) for address, number in given["listeners"]]
         self.channel = socket.socket(fileno=given["channel"])

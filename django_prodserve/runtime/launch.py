@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import restart, run_directory
-from ..control import logical_directory
+from .. import restart, run_directory, working_directory
 from ..errors import ProdserveError
 from ..plan import Plan
 from . import alive, child, keep, keeper, notify
@@ -42,9 +41,11 @@ def behind_keeper(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
     place = _place(record)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     notifier = notify.take(os.environ)
+    start = working_directory.start()
     spec: dict[str, Any] = {
-        "argv": restart.arguments(record["project"]),
-        "directory": record["project"],
+        "argv": restart.arguments(start.name),
+        "directory": start.name,
+        "found": bool(start.found),
         "hidden": [*notify.VARIABLES, child.GENERATION],
         "env_file": os.path.join(record["project"], plan.env_file.value) if plan.env_file.value else "",
         "listeners": [
@@ -95,7 +96,7 @@ def predecessor(plan: Plan) -> float:
 
     Its workers answer what they have accepted, and keep their copies of the listeners meanwhile.
     """
-    directory = logical_directory()
+    directory = working_directory.here().name
     return max(
         (
             float(record.get("seconds_to_stop", 0)) + 1
@@ -151,12 +152,13 @@ def _without_terminal() -> None:
 
 
 def _record(plan: Plan, sockets: Sequence[socket.socket], *, kept: bool) -> dict[str, Any]:
-    directory = logical_directory()
-    program = os.path.join(directory, sys.argv[0])
+    place = working_directory.here()
+    program = os.path.join(working_directory.start().name, sys.argv[0])
     return {
         "pid": os.getpid(),
         "started": run_directory.start_time(os.getpid()),
-        "project": directory,
+        "project": place.name,
+        "real": place.real,
         "home": "" if program.endswith("__main__.py") else os.path.dirname(os.path.abspath(program)),
         "settings": plan.settings.value,
         "binds": list(plan.bind.value),

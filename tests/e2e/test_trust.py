@@ -57,6 +57,7 @@ BY_AGREEMENT = {
     "Remote-User",
     "X-Remote-User",
 }
+OTHER_ADDRESSES = [item for item in FORGERIES.items() if item[1] == FORGED and item[0] != "X-Real-IP"]
 SET_BY_PROXY = {"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port"}
 
 # Django believes each of these, so nothing but the server stands between a client and them.
@@ -190,3 +191,31 @@ def test_only_a_trusted_proxy_speaks_for_the_client(
                 assert_only_the_proxy_is_believed(both, over, hops)
             else:
                 assert_nothing_arrives(both, over)
+
+
+def test_a_header_that_alone_gives_the_address_is_named_once_and_can_be_the_witness(tmp_path: Path) -> None:
+    words = "--client-address-header X-Real-IP"
+    alone = ("X-Real-IP", CLIENT)
+    with serving("--workers", "2", "--threads", "2", env=environment(tmp_path, **SITE)) as server:
+        server.workers(2)
+        both, seen = Both(server, tmp_path), set()
+        while len(seen) < 2:  # both workers have met one
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                client.sendall(b"GET /whoami/ HTTP/1.0\r\nX-Real-IP: 203.0.113.9\r\n\r\n")
+                answer = http.client.HTTPResponse(client)
+                answer.begin()
+                seen.add(json.loads(answer.read())["pid"])
+        assert both.ask(alone)["meta"]["REMOTE_ADDR"] == "127.0.0.1"
+        server.wait_for(words)
+        server.stop()
+        assert server.output.count(words) == 1
+    path = tmp_path / "s"
+    flags = ("--workers", "1", "--access-log", "-", "--bind", f"unix:{path}")
+    with serving(*words.split(), *flags, env=environment(tmp_path, **SITE)) as server:
+        both = Both(server, path)
+        for over in ("tcp", "unix"):
+            meta = both.ask(*OTHER_ADDRESSES, alone, over=over, mark=over)["meta"]
+            assert (meta["REMOTE_ADDR"], meta["HTTP_X_FORWARDED_FOR"]) == (CLIENT, CLIENT)
+            assert FORGED not in json.dumps(meta)
+            assert both.logged(over) == CLIENT
+        assert both.ask(*OTHER_ADDRESSES)["meta"]["REMOTE_ADDR"] == "127.0.0.1"

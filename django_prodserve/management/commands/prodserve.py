@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ... import __version__, command_line, control, early, lines, restart, status
+from ... import __version__, command_line, control, early, lines, restart, status, working_directory
 from ...errors import ProdserveError
 
 
@@ -65,6 +65,9 @@ class Command(BaseCommand):
 
     def act(self, action: str, flags: dict[str, Any], started: float, kept: Any) -> None:
         """Do what was asked; ProdserveError says what the operator can mend."""
+        working_directory.start()  # one that is gone is told before anything
+        if chdir := flags.get("chdir") or os.environ.get("PRODSERVE_CHDIR"):
+            working_directory.enter(chdir)
         if action in command_line.CONTROL:
             control.act(action, flags.get("bind"), self.say)
             return
@@ -90,7 +93,7 @@ class Command(BaseCommand):
 
             plan = measured(plan)
         if flags.get("gunicorn_conf"):
-            self.stdout.write(render_conf(plan, os.getcwd(), search_path()), ending="")
+            self.stdout.write(render_conf(plan, working_directory.here().name, search_path()), ending="")
         elif action == "plan":
             self.stdout.write(
                 as_json(plan) if flags.get("json") else explain(plan, details=flags["verbosity"] > 1)
