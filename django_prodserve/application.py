@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -128,7 +129,7 @@ def _environ(path: str) -> dict[str, Any]:
     route, _, query = path.partition("?")
     return {
         "REQUEST_METHOD": "GET",
-        "SCRIPT_NAME": "",
+        "SCRIPT_NAME": os.environ.get("SCRIPT_NAME", ""),
         "PATH_INFO": route,
         "QUERY_STRING": query,
         "SERVER_NAME": host,

@@ -28,6 +28,7 @@ from whitenoise.responders import Response
 from whitenoise.string_utils import decode_path_info
 
 from .errors import ProdserveError
+from .script_name import without_known
 from .staticfiles.layer import Hit, StaticLayer
 from .staticfiles.security import Security
 
@@ -189,7 +190,7 @@ def _path_of(url: str) -> str:
             f"--media serves from here, but MEDIA_URL is {url}.",
             'Leave --media out, or MEDIA_URL = "/media/".',
         )
-    path = unquote(parts.path).removeprefix((settings.FORCE_SCRIPT_NAME or "").rstrip("/")).strip("/")
+    path = without_known(unquote(parts.path)).strip("/")
     if not path:
         raise ProdserveError(
             "--media needs MEDIA_URL, the beginning of the uploads' addresses.", 'MEDIA_URL = "/media/"'

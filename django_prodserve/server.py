@@ -43,6 +43,7 @@ from .runtime.arbiter import ProdserveArbiter, given_slots
 from .runtime.generation import Generation, Kept
 from .runtime.headroom import Headroom
 from .runtime.origins import ORIGINS
+from .script_name import forget_if_told
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
 from .worker import ProdserveWorker
 
@@ -159,6 +160,7 @@ def _load(plan: Plan, static: StaticFiles, say: Say) -> WSGI:
     warning = "" if path == "off" else warm_up(application, path)
     if warning:
         say(f"warning: {warning}")
+    forget_if_told(plan.gunicorn["forwarder_headers"].value if "forwarder_headers" in plan.gunicorn else "")
     return application
 
 

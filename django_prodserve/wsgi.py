@@ -6,10 +6,12 @@ import django
 
 from .application import build, warm_up
 from .pipeline import plan_now
+from .script_name import forget_if_told, settle
 from .staticfiles import prepare_static
 from .worker import ProdserveWorker
 
 django.setup(set_prefix=False)
+settle()
 _plan = plan_now({})
 ProdserveWorker.configure(
     queue_timeout=_plan.queue_timeout.value,
@@ -21,3 +23,5 @@ ProdserveWorker.configure(
 application = build(_plan, prepare_static(_plan.static_choice))
 if _plan.warmup.value != "off":
     warm_up(application, _plan.warmup.value)
+if "forwarder_headers" in _plan.gunicorn:
+    forget_if_told(_plan.gunicorn["forwarder_headers"].value)

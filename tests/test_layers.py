@@ -29,6 +29,7 @@ LAYERS = [
     },
     {"logs", "working_directory"},
     {"__init__", "proxy", "cgroups", "control", "restart", "identity", "routes", "per_request"},
+    {"script_name"},
     {"parsers", "machine", "platforms", "failures", "listeners", "footprint", "option_row"},
     {"options_serving", "options_seen", "sizing"},
     {"options"},

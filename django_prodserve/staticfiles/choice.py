@@ -19,6 +19,7 @@ from django.utils.module_loading import import_string
 
 from ..errors import ProdserveError
 from ..private_directory import is_writable
+from ..script_name import without_known
 from .place import Place
 
 DJANGO_DEFAULT = "django.contrib.staticfiles.storage.StaticFilesStorage"
@@ -87,8 +88,7 @@ class Storage:
         """Return the path that files are asked for at, as WhiteNoise derives it."""
         explicit: str | None = getattr(settings, "WHITENOISE_STATIC_PREFIX", None)
         path = urlsplit(self.options.get("base_url") or settings.STATIC_URL or "").path
-        script = (settings.FORCE_SCRIPT_NAME or "").rstrip("/")
-        path = (explicit or path.removeprefix(script)).strip("/")
+        path = (explicit or without_known(path)).strip("/")
         return f"/{path}/" if path else "/"
 
     def ours(self) -> dict[str, Any]:

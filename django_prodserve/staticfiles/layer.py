@@ -159,7 +159,10 @@ class Site(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no typ
 
     def look_up(self, path: str, script: str = "") -> Any:
         """Return what answers at a path below the script name; None where that is no file."""
-        return self.find_file(path) if self.autorefresh else self.files.get(path)
+        find: Callable[[str], Any] = self.find_file if self.autorefresh else self.files.get
+        found = find(path)
+        # An absolute STATIC_URL holds the script name that a proxy tells with each request.
+        return find(script.rstrip("/") + path) if found is None and script else found
 
     def redirect(self, from_url: str, to_url: str) -> Any:
         """Return WhiteNoise's redirect to or from an index file, complete as a response."""
@@ -220,11 +223,10 @@ def _as_served(*, url: str, root: StrPath | None, finders: bool) -> UserSettings
 class StaticLayer:
     """The WSGI application around Django that answers for files and hands on everything else."""
 
-    __slots__ = ("application", "files", "find", "hsts", "redirect", "security")
+    __slots__ = ("application", "files", "hsts", "look_up", "redirect", "security")
 
     def __init__(self, site: Site, security: Security, application: WSGIApplication) -> None:
-        find: Callable[[str], Any] = site.find_file if site.autorefresh else site.files.get
-        self.find = find
+        self.look_up: Callable[[str, str], Any] = site.look_up
         self.files: dict[str, Any] | None = None if site.autorefresh else site.files
         """Every file by its path; None where they are looked up at each request."""
         self.application = application
@@ -236,7 +238,7 @@ class StaticLayer:
         path = environ.get("PATH_INFO", "")
         if not path.isascii():
             path = decode_path_info(path)
-        file = self.find(path)
+        file = self.look_up(path, environ.get("SCRIPT_NAME", ""))
         if file is None:
             return self.application(environ, start_response)
         return self.answer(file, path, environ, start_response)

@@ -7,6 +7,8 @@ same table of files.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..identity import ID, IdentityLayer
@@ -18,10 +20,31 @@ from .replies import Desk
 if TYPE_CHECKING:
     from ..staticfiles.layer import StaticLayer
 
-LONG_WAY = {"RANGE", "IF-RANGE", "IF-NONE-MATCH", "IF-MODIFIED-SINCE", "IF-MATCH", "IF-UNMODIFIED-SINCE"}
+LONG_WAY = {
+    *("RANGE", "IF-RANGE", "IF-NONE-MATCH", "IF-MODIFIED-SINCE", "IF-MATCH", "IF-UNMODIFIED-SINCE"),
+    "SCRIPT_NAME",  # only where the operator has Gunicorn believe it: the path is another then
+}
 OK = b"HTTP/1.1 200 OK"
 MOST_KNOWN, LONGEST_KNOWN = 2048, 100
 """What clients accept, by file, whose answer is remembered."""
+
+
+class Below(Mapping[str, Any]):
+    """Files by their whole path, below the script name of every request."""
+
+    def __init__(self, script: str, files: Mapping[str, Any]) -> None:
+        self._script, self._files = script, files
+
+    def __getitem__(self, path: str) -> Any:
+        if not path.startswith(self._script):
+            raise KeyError(path)
+        return self._files[path[len(self._script) :]]
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._script + path for path in self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 class Shortcut:
@@ -30,7 +53,7 @@ class Shortcut:
     def __init__(self, worker: Any, desk: Desk) -> None:
         self._desk = desk
         static = _static_layer(worker.wsgi)
-        self.files: dict[str, Any] = {}
+        self.files: Mapping[str, Any] = {}
         """Every file that may go the short way, by its path."""
         if (
             static is not None
@@ -38,7 +61,8 @@ class Shortcut:
             and worker.sees_no_requests
             and not worker.access.is_gunicorns
         ):
-            self.files = static.files
+            script = os.environ.get("SCRIPT_NAME", "")  # what Environs takes off
+            self.files = Below(script, static.files) if script else static.files
         self._static, self._access = static, worker.access
         self._asks_secure = static is not None and bool(static.hsts or static.redirect)
         self._ready: dict[tuple[str, bool], tuple[bytes, bytes]] = {}

@@ -82,11 +82,13 @@ class Command(BaseCommand):
         from ...explain import as_json, explain
         from ...gunicorn_conf import render_conf, search_path
         from ...pipeline import inspect_now
+        from ...script_name import settle
 
         wants_plan = [name for name in ("json", "gunicorn_conf", "measure") if flags.get(name)]
         if wants_plan and action != "plan":
             flag = "--" + wants_plan[0].replace("_", "-")
             raise ProdserveError(f"{flag} goes with plan: write prodserve plan {flag}")
+        settle()
         plan, project = inspect_now(flags)
         if flags.get("measure"):
             from ...server import measured
