@@ -55,11 +55,13 @@ def in_child(work: Callable[[], T], *, patience: float | None = None) -> T:
 
 def _work(work: Callable[[], Any], sending: int) -> None:
     """In the child: work, send the outcome, end without a trace of the parent's cleaning up."""
-    code = 1
+    code, own = 1, os.getpid()
     try:
-        with open(sending, "wb") as pipe:
-            pipe.write(_outcome(work))
-        code = 0
+        outcome = _outcome(work)
+        if os.getpid() == own:  # what the work forked, and came back, has nothing to say
+            with open(sending, "wb") as pipe:
+                pipe.write(outcome)
+            code = 0
     finally:
         os._exit(code)
 

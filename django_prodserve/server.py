@@ -23,7 +23,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
 
-from . import early, listeners, measurements, working_directory
+from . import copies, early, listeners, measurements, working_directory
 from .application import build, warm_up
 from .errors import ProdserveError
 from .explain import as_document, words_at_start, words_on_measuring
@@ -73,8 +73,9 @@ def serve(
             "warning: reload and stop cannot find this server, signals can: nowhere may it write down its pid"
         )
     try:
-        plan = prepare(plan, say)
-        static = _introduce(plan, say, preflight())
+        with copies.ended("The start"):
+            plan = prepare(plan, say)
+            static = _introduce(plan, say, preflight())
         Server(plan, static, sockets, say, check_project, started, generation).run()
     except (ProdserveError, CommandError):
         raise
@@ -301,7 +302,8 @@ class Server(BaseApplication):  # type: ignore[misc]
     def load(self) -> WSGI:
         """Load and warm up; Gunicorn calls this before the socket listens, or in the worker."""
         # Without preload the trial has said already what each worker would repeat.
-        application = _load(self.plan, self.static, self.say if self.cfg.preload_app else _silent)
+        with copies.ended("Loading the project"):
+            application = _load(self.plan, self.static, self.say if self.cfg.preload_app else _silent)
         if self.arbiter is not None:
             logs.make_visible(self.arbiter.log, settings.LOGGING)
         if self.cfg.preload_app:
@@ -355,7 +357,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         for variable in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
             os.environ.pop(variable, None)  # taken as addresses already; Gunicorn would take them again
         if self.cfg.preload_app:
-            self.check_project()
+            with copies.ended("The check of the project"):
+                self.check_project()
         else:
             self.adopt(_load_apart(self.plan, self.static, self.check_project, self.say))
         ProdserveArbiter(self).run()

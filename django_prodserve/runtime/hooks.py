@@ -25,6 +25,7 @@ from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from .. import copies
 from ..signals import worker_started
 from . import obey
 from .immortal import make_immortal
@@ -125,11 +126,44 @@ STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let waiting signals in, make lines visible that loading has hidden, and send ``worker_started``."""
+    """Let waiting signals in, make lines visible that loading has hidden, and send ``worker_started``.
+
+    What the project forks from now on is no second worker.
+    """
     obey.follow(worker)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     show_lines(worker.log)
+    copies.mark(functools.partial(disown, worker))
+    if not hasattr(worker, "disown"):
+        worker.wsgi = _no_way_back(worker.wsgi, worker.log)
     worker_started.send_robust(sender=type(worker), worker=worker)
+
+
+def disown(worker: Any) -> None:
+    """In a copy of a worker: let go of the listeners, and of what the worker class says."""
+    for listener in worker.sockets:
+        listener.close()
+    worker.alive = False
+    if hasattr(worker, "disown"):
+        worker.disown()
+
+
+def _no_way_back(application: Any, log: Any) -> Any:
+    """Return an application for Gunicorn's own worker classes out of which no copy of a worker comes."""
+
+    def guarded(environ: dict[str, Any], start_response: Any) -> Any:
+        error = None
+        try:
+            return application(environ, start_response)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if copies.PROCESS.is_copy:
+                what = f"Request {environ.get('REQUEST_METHOD')} {environ.get('PATH_INFO')}"
+                copies.end(what, error, log)
+
+    return guarded
 
 
 def worker_exit(arbiter: Any, worker: Any) -> None:
@@ -147,6 +181,7 @@ OURS: dict[str, Hook] = {
 
 CLOSING = {"pre_fork", "worker_exit"}
 """Hooks where ours goes last: a connection that the user's has just opened must not stay open."""
+PER_REQUEST = {"pre_request", "post_request"}
 
 
 def all_hooks(users: dict[str, Any]) -> dict[str, Hook]:
@@ -194,15 +229,23 @@ def _title(users: Any) -> str:
 def guard(name: str, users: Hook, title: str) -> Hook:
     """Return the user's hook such that what it raises is logged by name and ends nothing.
 
-    ``sys.exit`` is no error: who calls it in a hook wants this process to end.
+    ``sys.exit`` is no error: who calls it in a hook wants this process to end. So does what a hook forks.
     """
+
+    asks = (
+        name not in PER_REQUEST
+    )  # a system call costs as much as the hook may; in a worker the flag says it
 
     @functools.wraps(users)
     def guarded(*args: Any) -> None:
+        pid = os.getpid() if asks else 0
         try:
             users(*args)
         except Exception:  # whatever a hook raises: Gunicorn would end the server
             args[0].log.exception("The hook %s (%s) raised; the server goes on.", name, title)
+        finally:
+            if copies.PROCESS.is_copy or (asks and os.getpid() != pid):
+                copies.end(f"The hook {name} ({title})", sys.exc_info()[1], args[0].log)
 
     return guarded
 
@@ -223,6 +266,8 @@ def end_worker(ending: SystemExit) -> NoReturn:
     Its tidying writes to every object, and so copies every page that is shared with the arbiter: two workers
     of Wagtail that stopped took 107 MiB on top of 162, and the OOM killer took the arbiter.
     """
+    if copies.PROCESS.is_copy:  # of a worker of Gunicorn's own classes; of ours none comes this far
+        os._exit(1)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()

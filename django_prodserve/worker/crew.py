@@ -152,6 +152,10 @@ class Crew(Generic[Work]):
         row, self._size = self._size, self._size + 1
         threading.Thread(target=self._thread, args=(row,), name=f"prodserve-{row}", daemon=True).start()
 
+    def disband(self) -> None:
+        """In a copy of this process: no thread but the one that forked is left, and none is to come."""
+        self._sleepers, self._size = [], self.slots + 1
+
     @property
     def is_crowded(self) -> bool:
         """Say whether the main thread had better ``tick`` soon."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import time
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
+from .. import copies
 from ..identity import QUEUE, Identity, IdentityLayer, timing
 from ..logs import request_id
 from ..runtime import watch
@@ -93,7 +95,7 @@ class Runner:
         """Return whether the connection can be kept; raise ClientGoneError where it is lost."""
         request = connection.request
         assert request is not None
-        slot, worker = self._slot, self._worker
+        slot, worker, process = self._slot, self._worker, copies.PROCESS
         environ: dict[str, Any] = {}
         answer = Exchange(connection, request, self._streams, slot, row, must_close=must_close)
         sampled = self.sampler.begin(running, started)
@@ -112,11 +114,13 @@ class Runner:
             if self._times:
                 answer.timing = functools.partial(_timing, environ, started)
             result = self._wsgi(environ, answer.start_response)
+            if process.is_copy:
+                _end_copy(answer, None, worker)
             try:
                 answer.respond(result)
             finally:
                 close = getattr(result, "close", None)
-                if close is not None:
+                if close is not None and not process.is_copy:
                     close()
             return not answer.should_close
         except ClientGoneError:
@@ -124,6 +128,8 @@ class Runner:
         except BaseException as error:  # what the application raises costs this request, not the thread
             return self._failed(connection, answer, error)
         finally:
+            if process.is_copy:
+                _end_copy(answer, sys.exc_info()[1], worker)
             now = time.monotonic()
             if sampled:
                 self.sampler.end(row, sampled, now)
@@ -136,6 +142,8 @@ class Runner:
     def _failed(self, connection: Connection, answer: Answer, error: BaseException) -> bool:
         from .replies import refusal, reply, stamped
 
+        if copies.PROCESS.is_copy:
+            _end_copy(answer, error, self._worker)
         interrupted = isinstance(error, RequestTimeout)
         if interrupted:
             watch.clean_up()
@@ -157,6 +165,12 @@ class Runner:
                 self._after(self._worker, answer.request, environ, answer)
             except Exception:
                 self._worker.log.exception("Exception in post_request hook")
+
+
+def _end_copy(answer: Answer, error: BaseException | None, worker: Any) -> NoReturn:
+    """What the request has forked has come back: it answers nobody."""
+    error = None if isinstance(error, ClientGoneError) else error  # its copies of the sockets are closed
+    copies.end(f"Request {answer.request.method} {answer.request.path}", error, worker.log)
 
 
 def _timing(environ: dict[str, Any], started: float) -> str:

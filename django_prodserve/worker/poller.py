@@ -46,6 +46,10 @@ class Epoll:
     def closed(self, descriptor: int) -> None:
         """Take note that a descriptor was closed: the kernel has."""
 
+    def close(self) -> None:
+        """Give back the descriptor."""
+        self._epoll.close()
+
     def wait(self, timeout: float | None) -> list[Event]:
         """Return what happened, after ``timeout`` seconds at the latest."""
         return self._epoll.poll(timeout, MOST_EVENTS)
@@ -84,6 +88,11 @@ class Poll:
             self._watched.discard(descriptor)
 
     closed = forget
+
+    def close(self) -> None:
+        """Give back the descriptors."""
+        os.close(self._reader)
+        os.close(self._writer)
 
     def wait(self, timeout: float | None) -> list[Event]:
         """Return what happened, after ``timeout`` seconds at the latest."""

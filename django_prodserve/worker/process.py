@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from gunicorn.workers.base import Worker
 
+from .. import copies
 from ..health import HealthLayer
 from ..runtime import orders, outlets, refusals
 from ..runtime.board import REASONS, Board
@@ -122,6 +123,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             if self._reopens:
                 self._write_logs(now)
             crew.tick()
+        if copies.PROCESS.is_copy:  # a handler of a signal, or another of the main thread's, has forked
+            copies.end("The main thread", None, self.log)
         self._retire()
 
     def _look(self, now: float) -> None:
@@ -182,6 +185,13 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             now = time.monotonic()
         self.access.flush()
         outlets.drain()
+
+    def disown(self) -> None:
+        """In a copy of this process: let go of the clients, and have no thread serve them."""
+        if hasattr(self, "reactor"):
+            self.reactor.disown()
+        for descriptor in self.PIPE:
+            os.close(descriptor)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Log and answer a request that is refused, or that raised."""

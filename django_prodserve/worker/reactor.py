@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from functools import partial
 from socket import SHUT_WR, SocketType, socket
 from typing import Any
 
+from .. import copies
 from ..runtime.board import Board
 from ..runtime.slot import Slot
 from . import limits, replies
@@ -300,8 +302,20 @@ class Reactor:
         self.poller.closed(connection.fd)
         connection.sock.close()
 
+    def disown(self) -> None:
+        """In a copy of this process: close what is the worker's. It would keep clients waiting for an end."""
+        self.crew.disband()
+        self.poller.close()
+        for connection in self.connections.values():
+            connection.sock.close()
+            connection.out = None  # its lock may be held by a thread that is not here
+        if self.manage.listener is not None:
+            self.manage.listener.close()
+
     def report(self) -> None:
         """Log a fault of the server's."""
+        if copies.PROCESS.is_copy:
+            copies.end("The worker", sys.exc_info()[1], self.worker.log)
         self.worker.log.exception("The worker goes on after an error of its own.")
 
     # The threads that run Django.

@@ -1,0 +1,93 @@
+"""Copies of a server process, forked by the project's code, that come back into ours: they end there.
+
+A view, a hook or a module of the project's forks, and the child leaves it by an exception, by ``sys.exit()``
+or by a return. Our code would then go on in the child, as a second worker or a second arbiter.
+
+Lives in every process that runs the project's code: the command's, the trial's, the arbiter and the workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+HINT = "A process that a project forks must end with os._exit(), or be one of multiprocessing's."
+
+
+class _Process:
+    """This process: whether it is a copy of a worker. The flag costs a request 20 ns, os.getpid() 1 us."""
+
+    is_copy = False
+
+
+PROCESS = _Process()
+
+
+def mark(disown: Callable[[], None]) -> None:
+    """Mark every later fork of this process as a copy, and let go there at once of what is not a copy's."""
+
+    def forked() -> None:
+        PROCESS.is_copy = True
+        with contextlib.suppress(Exception):
+            _forget_handlers()
+            disown()
+
+    os.register_at_fork(after_in_child=forked)
+
+
+def _forget_handlers() -> None:
+    """Let signals end the copy: handlers of ours and Gunicorn's would have it go on, or act as the worker."""
+    signal.set_wakeup_fd(-1)
+    for number in {*signal.valid_signals()} - {signal.SIGKILL, signal.SIGSTOP}:
+        handler = signal.getsignal(number)
+        module = getattr(handler, "__module__", None) or ""
+        if callable(handler) and module.partition(".")[0] in ("django_prodserve", "gunicorn"):
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def ended(what: str, log: Any = None) -> Iterator[None]:
+    """End a fork that leaves the block although it did not enter it."""
+    pid = os.getpid()
+    try:
+        yield
+    except BaseException as error:
+        if os.getpid() != pid:
+            end(what, error, log)
+        raise
+    if os.getpid() != pid:
+        end(what, None, log)
+
+
+def end(what: str, error: BaseException | None, log: Any = None) -> NoReturn:
+    """Say how this copy came back, and end it: nothing is cleaned up, for all of it is its parent's.
+
+    Its exit code is that of ``sys.exit``, else 1.
+    """
+    code = 1
+    try:
+        if isinstance(error, SystemExit):
+            way, known = f"by sys.exit({'' if error.code is None else repr(error.code)})", None
+            code = error.code & 255 if isinstance(error.code, int) else int(error.code is not None)
+        elif error is None:
+            way, known = "by a return, or Django answered an exception for it", None
+        else:
+            way, known = f"by {type(error).__name__}", error
+        text = f"{what} forked a process that came back, {way}: it ends with exit code {code}. {HINT}"
+        _tell(text, known, log)
+    finally:
+        os._exit(code)
+
+
+def _tell(text: str, error: BaseException | None, log: Any) -> None:
+    if log is not None:
+        log.error("%s", text, exc_info=error)
+        return
+    stack = "".join(traceback.format_exception(error)) if error else ""
+    line = f"{stack}{text}\n".encode(sys.stderr.encoding or "utf-8", "backslashreplace")
+    os.write(2, line)  # what the buffer of sys.stderr holds is the parent's
