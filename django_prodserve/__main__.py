@@ -12,7 +12,7 @@ import os
 import sys
 from typing import NoReturn
 
-from . import early, env_file, working_directory
+from . import early, env_file, streams, working_directory
 from .command_line import CONTROL, LOOKING, WINDOWS, chosen_action, control_parser
 from .errors import ProdserveError
 
@@ -60,12 +60,13 @@ def _turn_to_the_running_server(arguments: list[str]) -> None:
 
     bind = getattr(parsed, "bind", None)
     try:
-        _enter(parsed)
-        if action in LOOKING:
-            wanted = {"as_json": getattr(parsed, "json", False), "live": getattr(parsed, "watch", False)}
-            status.act(action, bind, print, **wanted)
-        else:
-            control.act(action, bind, print)
+        with streams.for_a_reader():
+            _enter(parsed)
+            if action in LOOKING:
+                wanted = {"as_json": getattr(parsed, "json", False), "live": getattr(parsed, "watch", False)}
+                status.act(action, bind, print, **wanted)
+            else:
+                control.act(action, bind, print)
     except ProdserveError as error:
         _fail(str(error), 1)
     sys.exit(0)

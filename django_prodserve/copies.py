@@ -89,5 +89,6 @@ def _tell(text: str, error: BaseException | None, log: Any) -> None:
         log.error("%s", text, exc_info=error)
         return
     stack = "".join(traceback.format_exception(error)) if error else ""
-    line = f"{stack}{text}\n".encode(sys.stderr.encoding or "utf-8", "backslashreplace")
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    line = f"{stack}{text}\n".encode(encoding, "backslashreplace")
     os.write(2, line)  # what the buffer of sys.stderr holds is the parent's

@@ -1,4 +1,5 @@
 """A signal to stop counts from the first instruction of ours on, and ends the start without a traceback.
+Standard output and standard error, whatever they are, stop no start from then on.
 
 Called when the package is imported, if the command is ours. PID 1 of a container has no default action for
 signals: without a handler the kernel drops them, and the server comes up as if nobody had asked it to stop.
@@ -11,6 +12,8 @@ import signal
 import sys
 
 EXIT_CODE = 128  # and the number of the signal, as shells say it
+PRINTING = {"plan", "check", "reload", "stop", "status", "dump", "-h", "--help", "--version"}
+"""Words on the command line of commands that do not serve."""
 
 
 def stop(number: int, frame: object) -> None:
@@ -25,6 +28,13 @@ def watch() -> None:
         return
     import threading  # late: the keeper imports this package, and does without
 
+    from . import streams
+
+    if PRINTING & {*sys.argv, *sys.orig_argv}:
+        streams.complete()
+        streams.encode_anything()
+    else:
+        streams.shield()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -9,12 +9,14 @@ import json
 import os
 import select
 import time
-from contextlib import suppress
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
 quoted = encode_basestring_ascii
 """Writes a string as JSON: in ASCII, so that no byte of a client's can end its field or its line."""
+
+AT_ONCE = getattr(select, "PIPE_BUF", 512)
+"""Bytes that a pipe which has room takes whole, without making the writer wait."""
 
 
 def wants_json(form: str, descriptor: int) -> bool:
@@ -40,13 +42,16 @@ def as_json(seconds: float, level: str, logger: str, message: str, **more: Any) 
     return json.dumps(fields)
 
 
-def write_if_read(descriptor: int, line: str) -> None:
-    """Write a line, unless a pipe is full that nobody reads: who supervises must not wait for it."""
+def write_if_read(descriptor: int, data: bytes) -> bool:
+    """Write, unless a pipe is full: the supervisor must not wait for a reader. Say whether all is out."""
     poller = select.poll()
     poller.register(descriptor, select.POLLOUT)
-    with suppress(OSError):
-        if poller.poll(0):
-            os.write(descriptor, f"{line}\n".encode(errors="replace"))
+    try:
+        while data and poller.poll(0):
+            data = data[os.write(descriptor, data[:AT_ONCE]) :]
+    except OSError:
+        return False
+    return not data
 
 
 def server_line(form: str, descriptor: int, level: str, message: str) -> str:

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 
-from . import env_file, working_directory
+from . import env_file, streams, working_directory
 from .errors import ProdserveError
 
 
@@ -50,8 +50,7 @@ def with_env_file(typed: str | None, environ: Mapping[str, str]) -> None:
         env_file.apply(path, fresh)
     except (OSError, ValueError) as error:
         raise ProdserveError(env_file.complaint(path, error)) from error
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.flush()
     start = working_directory.start()
     os.chdir(start.real)  # --chdir is said once more
     command = arguments(start.real)

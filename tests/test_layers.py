@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "django_prodserve"
 LAYERS = [
     {
         "copies",
-        "early",
         "errors",
+        "outlet",
         "units",
         "decision",
         "forked",
@@ -28,7 +28,8 @@ LAYERS = [
         "run_directory",
         "env_file",
     },
-    {"logs", "working_directory"},
+    {"logs", "streams", "working_directory"},
+    {"early"},
     {"__init__", "proxy", "cgroups", "control", "restart", "identity", "routes", "per_request"},
     {"script_name"},
     {"parsers", "machine", "platforms", "failures", "listeners", "footprint", "option_row"},

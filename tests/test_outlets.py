@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from django_prodserve.runtime.outlets import AT_ONCE, KEPT, FileHandler, Outlet
+from django_prodserve.outlet import AT_ONCE, KEPT, Outlet
+from django_prodserve.runtime.outlets import FileHandler
 
 
 @pytest.fixture

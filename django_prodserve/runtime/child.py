@@ -14,6 +14,7 @@ import socket
 import time
 from typing import Any
 
+from .. import lines
 from .processes import seem_larger
 
 GENERATION = "_PRODSERVE_GENERATION"
@@ -128,8 +129,7 @@ class Child:
     def why_it_ended(self, otherwise: str) -> str:
         """Return its own reason, else what it wrote before it could give one; show that to the operator."""
         early = b"" if self.early is None else os.pread(self.early, 100_000, 0)
-        with contextlib.suppress(OSError):
-            os.write(2, early)
+        lines.write_if_read(2, early)
         return self.reason or last_error(early.decode(errors="replace")) or otherwise
 
     def adopted(self) -> None:

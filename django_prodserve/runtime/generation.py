@@ -14,7 +14,7 @@ from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import listeners, run_directory
+from .. import listeners, outlet, run_directory
 from ..errors import ProdserveError
 from .child import GENERATION
 from .notify import Notifier
@@ -165,8 +165,8 @@ def adopt(environ: MutableMapping[str, str]) -> Kept | None:
     os.ftruncate(2, 0)
     os.dup2(given["stderr"], 2)
     os.close(given["stderr"])
-    with contextlib.suppress(OSError):
-        os.write(2, early)
+    outlet.follow()
+    outlet.console(2, "Standard error").put(early)
     if given["activated"]:  # systemd's sockets were passed to the keeper's pid, and by it to ours
         environ["LISTEN_PID"] = str(os.getpid())
     return Kept(given)

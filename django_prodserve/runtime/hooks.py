@@ -25,7 +25,7 @@ from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from .. import copies
+from .. import copies, streams
 from ..signals import worker_started
 from . import obey
 from .immortal import make_immortal
@@ -270,6 +270,5 @@ def end_worker(ending: SystemExit) -> NoReturn:
         os._exit(1)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.flush()
     os._exit(ending.code if isinstance(ending.code, int) else bool(ending.code))

@@ -51,7 +51,7 @@ class Keeper:
         self.finish_at = 0.0  # monotonic; 0 where nobody is about to leave
         self.stop_deadline = 0.0  # monotonic; 0 while nobody has asked to stop
         self.exit_code = 0
-        self.ended_early = 0
+        self.ended_early = self.lost_lines = 0
         self.start_at = 0.0
         if spec["first"]:
             self.number = 1
@@ -321,7 +321,15 @@ class Keeper:
 
     def say(self, line: str, level: str = "INFO") -> None:
         """Write one line as the generations do."""
-        lines.write_if_read(2, lines.server_line(self.spec["log_format"], 2, level, line))
+        if self.lost_lines:
+            told = f"Standard error could not be written: {self.lost_lines} lines of the keeper's are lost."
+            if self._write(told, "WARNING"):
+                self.lost_lines = 0
+        self.lost_lines += not self._write(line, level)
+
+    def _write(self, line: str, level: str) -> bool:
+        text = lines.server_line(self.spec["log_format"], 2, level, line)
+        return lines.write_if_read(2, f"{text}\n".encode(errors="replace"))
 
     def _is_done(self) -> bool:
         return bool(self.stop_deadline) and not self._children()

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import restart, run_directory, working_directory
+from .. import outlet, restart, run_directory, streams, working_directory
 from ..errors import ProdserveError
 from ..plan import Plan
 from . import alive, child, keep, keeper, notify
@@ -63,11 +63,10 @@ def behind_keeper(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
         "first": None,
     }
     signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # they wait until somebody can hear them
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.flush()
     if threads_are_running():
         _become_keeper(spec, sockets)  # a fork would lose them: the first generation starts anew
-    parent = os.getpid()
+    parent, unsent = os.getpid(), outlet.unsent()
     pid = os.fork()
     if pid:
         theirs.close()
@@ -77,6 +76,8 @@ def behind_keeper(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
     os.setpgid(0, 0)  # Ctrl-C is for the keeper, who decides what it means
     _without_terminal()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
+    for each, data in unsent:  # the keeper will not write it
+        each.put(data)
     return Kept(
         {
             "number": 1,
@@ -123,6 +124,8 @@ def _become_keeper(spec: dict[str, Any], sockets: Sequence[socket.socket]) -> No
     if spec["first"]:
         kept.add(spec["first"]["channel"])
     _keep_only(kept)
+    for number in streams.FOREIGN:  # the keeper would write its lines into a file of the project's
+        os.dup2(os.open(os.devnull, os.O_RDWR), number)
     command = [sys.executable, "-I", "-S", keep.__file__, str(file.fileno()), *spec["argv"][1:]]
     try:
         os.execve(sys.executable, command, environ)
@@ -130,7 +133,7 @@ def _become_keeper(spec: dict[str, Any], sockets: Sequence[socket.socket]) -> No
         os.environ.clear()
         os.environ.update(environ)
         code = keeper.main(os.dup(file.fileno()))
-        sys.stdout.flush()
+        streams.flush()
         os._exit(code)
 
 

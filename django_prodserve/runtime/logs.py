@@ -107,7 +107,8 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         if isinstance(made, logging.FileHandler):
             handler = outlets.FileHandler(made.baseFilename, f"{name} {output}")
         else:
-            handler = outlets.ConsoleHandler(made.stream, f"{name} on {made.stream.name.strip('<>')}")
+            stream = str(getattr(made.stream, "name", "its stream")).strip("<>")
+            handler = outlets.ConsoleHandler(made.stream, f"{name} on {stream}")
         log.removeHandler(made)
         made.close()
         handler.setFormatter(fmt)

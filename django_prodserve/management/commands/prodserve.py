@@ -11,7 +11,17 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ... import __version__, command_line, control, early, lines, restart, status, working_directory
+from ... import (
+    __version__,
+    command_line,
+    control,
+    early,
+    lines,
+    restart,
+    status,
+    streams,
+    working_directory,
+)
 from ...errors import ProdserveError
 
 
@@ -39,6 +49,14 @@ class Command(BaseCommand):
 
     def run_from_argv(self, argv: list[str]) -> None:
         try:
+            with streams.for_a_reader():
+                self._run(argv)
+        except ProdserveError as error:  # its output cannot be written
+            self.stderr.write(self.style.ERROR(f"prodserve: {error}"))
+            sys.exit(1)
+
+    def _run(self, argv: list[str]) -> None:
+        try:
             super().run_from_argv(argv)
         except ProdserveError as error:  # raised by the parser, before there is an execute()
             self.stderr.write(self.style.ERROR(f"prodserve: {error}"))
@@ -53,7 +71,10 @@ class Command(BaseCommand):
 
         kept = adopt(os.environ)
         try:
-            self.act(command_line.chosen_action(action), flags, started, kept)
+            action = command_line.chosen_action(action)
+            if action == "serve":
+                streams.shield()
+            self.act(action, flags, started, kept)
         except Exception as error:
             if kept is not None:
                 kept.failed(str(error) or repr(error))
