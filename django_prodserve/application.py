@@ -50,7 +50,8 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
 
     proxy = ProxyLayer(with_files(load_django, static, uploads, say), trust, plan.client_address_header.value)
     application = identified(proxy)
-    quicken()
+    if plan.speedups.value:
+        quicken()
     readiness = Readiness(find_checks(plan.ready.value))
     return HealthLayer(application, Paths.beside_routes(plan.health.value), readiness)
 

@@ -189,6 +189,12 @@ class ServingOptions:
         "Path of the request that warms the application up before the port listens; off for none.",
         metavar="PATH",
     )
+    speedups: bool = option(
+        True,
+        parsers.boolean,
+        "Change code of asgiref and Python in memory where it costs less CPU or memory, and is as tested.",
+        metavar="on|off",
+    )
     umask: int = option(
         0o007,
         parsers.umask,

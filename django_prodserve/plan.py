@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from .decision import Decision
@@ -47,6 +47,7 @@ class Plan:
     brotli: Decision[bool]
     preload: Decision[bool]
     warmup: Decision[str]
+    speedups: Decision[bool]
     trusted_proxies: Decision[tuple[str, ...]]
     trusted_hops: Decision[int | None]
     client_address_header: Decision[str]
@@ -163,6 +164,7 @@ def make_plan(
         "brotli": _brotli(project),
         "preload": _preload(wishes, fork_safe),
         "warmup": _warmup(wishes),
+        "speedups": _speedups(wishes, project),
         "trusted_hops": _hops(wishes),
         "keeper": _keeper(wishes, linux=fork_safe),
         "max_requests_jitter": _jitter(wishes),
@@ -362,6 +364,13 @@ def _keeper(wishes: _Wishes, *, linux: bool) -> Decision[bool]:
 def _warmup(wishes: _Wishes) -> Decision[str]:
     why = "a path that no route has: loads middleware and URLconf, runs no view"
     return wishes.stated("warmup") or Decision("/prodserve-warm-up", why)
+
+
+def _speedups(wishes: _Wishes, project: Project) -> Decision[bool]:
+    stated = wishes.stated("speedups")
+    if stated is None:
+        return project.speedups
+    return replace(project.speedups, source=stated.source) if stated.value else stated
 
 
 def _hops(wishes: _Wishes) -> Decision[int | None]:

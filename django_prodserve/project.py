@@ -13,6 +13,8 @@ from typing import Any
 from django.conf import settings
 
 from . import working_directory
+from .decision import Decision
+from .speedups import speedups
 from .staticfiles import StaticChoice, choose_static
 
 
@@ -65,6 +67,8 @@ class Project:
     """The link that leads to the working directory, where nobody typed it."""
     links: tuple[str, ...] = ()
     """Several such links, of which none is followed."""
+    speedups: Decision[bool] = Decision(False, "nobody has looked")
+    """Whether code of others that is loaded may be changed in memory, and which."""
 
     @classmethod
     def inspect(cls, *, static: bool = True, collect: bool = True) -> Project:
@@ -91,6 +95,7 @@ class Project:
             gunicorn_conf=os.path.exists("gunicorn.conf.py"),
             link=place.found,
             links=place.rivals,
+            speedups=speedups(),
         )
 
 

@@ -14,11 +14,15 @@ from .logs import MARK
 
 ROUTE, UNLOGGED = "prodserve.route", "prodserve.unlogged"
 """Keys of the environ: the view's name, and whether its requests stay out of the log."""
+NOTES = "_prodserve_notes"
+"""What marks our method: beside it, a library that traces requests may have wrapped Django's."""
 
 
 def note_routes() -> None:
     """Have Django's handler note each route."""
-    original = getattr(BaseHandler.resolve_request, "__wrapped__", BaseHandler.resolve_request)
+    original = BaseHandler.resolve_request
+    if hasattr(original, NOTES):
+        return
 
     @functools.wraps(original)
     def resolve_request(self: Any, request: Any) -> Any:
@@ -29,4 +33,5 @@ def note_routes() -> None:
             meta[UNLOGGED] = True
         return match
 
+    setattr(resolve_request, NOTES, True)
     BaseHandler.resolve_request = resolve_request  # type: ignore[method-assign]

@@ -190,6 +190,7 @@ def _measure(plan: Plan, application: WSGI) -> Footprint | None:
     if plan.warmup.value == "off":
         return None
     hooks.close_connections()
+    hooks.configure(immortal=plan.speedups.value)
     hooks.freeze()
     with suppress(ChildError, OSError):
         return measure(lambda: warm_up(application, plan.warmup.value))
@@ -282,6 +283,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.cfg.set("when_ready", self._when_ready(self.cfg.when_ready))
         given_slots(self.cfg)
         logs.configure(LogForm.of(self.plan))
+        hooks.configure(immortal=self.plan.speedups.value)
         ProdserveWorker.configure(
             queue_timeout=self.plan.queue_timeout.value,
             max_body=self.plan.max_body.value,

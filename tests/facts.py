@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django_prodserve.decision import Decision
 from django_prodserve.machine import Machine
 from django_prodserve.options import Options, Sourced
 from django_prodserve.plan import Plan, make_plan
@@ -53,6 +54,7 @@ def project(**facts: Any) -> Project:
         "static": StaticChoice(mode="collect", why="STATIC_ROOT is unset"),
         "brotli": True,
         "gunicorn_conf": False,
+        "speedups": Decision(True, "as tested"),
     }
     return Project(**{**known, **facts})
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from django_prodserve.runtime import immortal
+from django_prodserve.speedups import why_no_immortals
 
 PROGRAM = """
 import gc, sys, types, weakref
@@ -57,10 +58,10 @@ def python(code: str) -> str:
 
 
 def _works() -> bool:
-    return sys.version_info >= (3, 12) and bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+    return not why_no_immortals()
 
 
-works = pytest.mark.skipif(not _works(), reason="this Python has no immortal objects, or counts elsewhere")
+works = pytest.mark.skipif(not _works(), reason="not tested with this Python")
 
 
 @works
@@ -124,9 +125,34 @@ print("over")
     assert out == "over\n"
 
 
-@pytest.mark.skipif(_works(), reason="this Python has immortal objects")
-def test_a_python_without_immortal_objects_is_left_alone() -> None:
+@pytest.mark.skipif(_works(), reason="this Python was tested")
+def test_a_python_that_was_not_tested_is_left_alone() -> None:
+    """One without immortal objects, and one that came later and may count another way."""
     python("assert made == 0 and sys.getrefcount(greet) < 100")
+
+
+@works
+@pytest.mark.parametrize("version", [(3, 11), (3, 14), (3, 15)])
+def test_which_pythons_were_tested_is_a_list(
+    version: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "version_info", version)
+    assert immortal.make_immortal() == 0
+
+
+@works
+def test_a_plan_without_speedups_makes_nothing_immortal() -> None:
+    python("""
+class Later: pass
+from django_prodserve.runtime import hooks
+hooks.configure(immortal=False)
+hooks.freeze()
+assert sys.getrefcount(Later) < 100
+class Last: pass
+hooks.configure(immortal=True)
+hooks.freeze()
+check(Last)
+""")
 
 
 def test_a_python_without_ctypes_freezes_all_the_same() -> None:

@@ -1,98 +1,59 @@
-"""Django around each request is the same as ever, for less; each time in a process of its own."""
+"""Speedups: Django and asgiref mean the same as ever, for less; each time in a process of its own."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import asgiref
 import pytest
 
+from django_prodserve import per_request
+from django_prodserve.decision import Decision
+from django_prodserve.speedups import speedups, why_no_immortals
+
+from . import facts
+
 PROGRAM = """
-import sys, threading, weakref
+import sys, threading
 import django
 from django.conf import LazySettings, settings
-from django.core.cache.backends.locmem import LocMemCache
-
-class Cache(LocMemCache):
-    def close(self, **kwargs):
-        seen.append("cache closed")
-
-def database(age):
-    return {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1], "CONN_MAX_AGE": age}
 
 settings.configure(
-    DATABASES={"default": database(0), "kept": database(None), "unused": database(0)},
-    CACHES={"default": {"BACKEND": "__main__.Cache"}},
-    ROOT_URLCONF="__main__", ALLOWED_HOSTS=["*"], MIDDLEWARE=[], SECRET_KEY="tests", DEBUG=True,
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}, USE_I18N=True,
+    ROOT_URLCONF="__main__", ALLOWED_HOSTS=["*"], MIDDLEWARE=[], SECRET_KEY="tests", LANGUAGE_CODE="de",
 )
 django.setup()
 
+import asgiref.local
 from django.core.cache import caches, close_caches
-from django.core.handlers.wsgi import WSGIHandler
+from django.core.handlers.base import BaseHandler
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections, reset_queries
-from django.http import HttpResponse
-from django.test import RequestFactory, override_settings
-from django.urls import path
-from django_prodserve import per_request
+from django_prodserve import per_request, routes
+from django_prodserve.speedups import speedups
 
-def view(request):
-    seen.append([len(each.queries_log) for each in connections.all(initialized_only=True)])
-    for alias in ("default", "kept"):
-        with connections[alias].cursor() as cursor:
-            cursor.execute("SELECT 1")
-    caches["default"].set("a", 1)
-    return HttpResponse("ok")
+urlpatterns = []
 
-urlpatterns = [path("", view), path("none/", lambda request: HttpResponse("ok"))]
-handler, seen = WSGIHandler(), []
-
-def state():
-    opened = connections.all(initialized_only=True)
-    return {each.alias: (each.connection is not None, len(each.queries_log)) for each in opened}
-
-def serve(url="/"):
-    response = handler(RequestFactory().get(url).environ, lambda *args: None)
-    seen.append(state())
-    response.close()
-    seen.append((response.status_code, state()))
-
-def scene():
-    "What requests see and leave, in a thread that has opened nothing yet."
-    def run():
-        serve("/none/")
-        serve()
-        kept = connections["kept"]
-        serve()
-        assert connections["kept"] is kept and kept.connection is not None
-        kept.errors_occurred, kept.is_usable = True, lambda: False  # sqlite's always is
-        serve("/none/")
-        assert kept.connection is None
-        serve()
-        kept.close()
-    thread = threading.Thread(target=run)
-    seen.clear()
-    thread.start()
-    thread.join()
-    return [*seen]
-
-def keys():
-    return [[entry[0] for entry in signal.receivers] for signal in (request_started, request_finished)]
-
-usual, quick = scene(), per_request.quicken
+def quick():
+    per_request.quicken()
+    routes.note_routes()
 """
 
-Python = Callable[[str], str]
+Python = Callable[..., str]
 
 
 @pytest.fixture
-def python(tmp_path: Path) -> Python:
+def python() -> Python:
     """Return a function that runs the program and then this, and returns what it prints."""
 
-    def run(code: str) -> str:
-        command = [sys.executable, "-c", PROGRAM + code, str(tmp_path / "db.sqlite3")]
+    def run(code: str, *path: Path) -> str:
+        insert = f"import sys; sys.path[:0] = {[str(each) for each in path]}\n"
+        command = [sys.executable, "-c", insert + PROGRAM + code]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
@@ -100,104 +61,112 @@ def python(tmp_path: Path) -> Python:
     return run
 
 
-def test_requests_see_and_leave_what_they_always_did(python: Python) -> None:
-    """Connections close or stay, broken ones are dropped, queries are forgotten, caches are closed."""
+needs_tested_asgiref = pytest.mark.skipif(bool(per_request.why_not()), reason=per_request.why_not())
+
+
+def test_the_newest_asgiref_is_as_tested() -> None:
+    """A release with another source costs speed until its tests have passed: python -m tests.owners."""
+    newest = max(tuple(map(int, each.split("."))) for each in per_request.TESTED.values())
+    if tuple(map(int, asgiref.__version__.split(".")[:2])) >= newest[:2]:
+        assert per_request.why_not() == ""
+
+
+def test_nothing_tells_that_it_was_here(python: Python) -> None:
+    """Classes, modules, names, bases, what is in them: all that introspection sees is as before."""
     out = python("""
-assert usual.count([0, 0]) == 2 and usual.count("cache closed") == 4, usual
-before = keys()
+import copy, inspect, pickle
+from django.core.files.storage import default_storage
+from django.utils import timezone, translation
+from django.urls import base
+from django.utils.translation import trans_real
+
+def seen(thing):
+    kind = type(thing)
+    special = ("__iter__", "__len__", "__contains__", "__bool__", "__bytes__", "__getitem__", "__call__")
+    return (
+        kind, thing.__class__, kind.__module__, kind.__qualname__, kind.__mro__, sorted(vars(kind)),
+        thing.__module__, [*vars(thing)], dir(thing), repr(thing), str(thing),
+        [hasattr(thing, name) for name in special],
+    )
+
+def methods(kind):
+    return [
+        (name, value.__module__, value.__qualname__, value.__doc__, inspect.signature(value))
+        for name, value in sorted(vars(kind).items()) if inspect.isfunction(value)
+    ]
+
+def signals():
+    return [([*each.receivers], each.use_caching) for each in (request_started, request_finished)]
+
+def picture():
+    things = [settings, trans_real._active, base._urlconfs, base._prefixes, timezone._active]
+    things += [caches._connections, connections._connections, mine, critical]
+    kinds = [LazySettings, BaseHandler, *filter(inspect.isclass, vars(asgiref.local).values())]
+    return [*map(seen, things)], [*map(methods, kinds)], signals()
+
+mine, critical = asgiref.local.Local(), asgiref.local.Local(thread_critical=True)
+
+before = picture()
 quick()
-now = scene()
-assert now == usual, (now, usual)
-assert keys() == before
 quick()
-assert scene() == usual and keys() == before
-print("same")
+now = picture()
+assert now == before, (now, before)
+assert pickle.loads(pickle.dumps(routes.BaseHandler.resolve_request)) is BaseHandler.resolve_request
+assert pickle.loads(pickle.dumps(asgiref.local._CVar.__getattr__)) is asgiref.local._CVar.__getattr__
+assert type(copy.copy(settings)) is type(settings._wrapped)
+print("the same")
 """)
-    assert out == "same\n"
+    assert out == "the same\n"
 
 
-def test_a_thread_that_has_opened_nothing_is_asked_for_nothing(python: Python) -> None:
-    python("""
+def test_djangos_own_translations_are_found(python: Python) -> None:
+    """Django finds their directory by the module of the settings object."""
+    out = python("""
 quick()
-def refuse(*args, **kwargs):
-    raise AssertionError("asked for every database or cache")
-type(connections).all = type(caches).all = refuse
-request_started.send(sender=None)
-request_finished.send(sender=None)
+from django.utils.translation import gettext
+print(gettext("This field is required."), settings.__module__)
 """)
+    assert out == "Dieses Feld ist zwingend erforderlich. django.conf\n"
 
 
-def test_a_project_may_disconnect_what_is_djangos(python: Python) -> None:
-    """As Django's own test client does around each of its requests."""
+def test_settings_and_signals_are_djangos(python: Python) -> None:
+    """They are not touched: as Django's own test client does, a project may mute, mock and override."""
     python("""
+from unittest import mock
+from django.test import override_settings
 quick()
-assert request_started.disconnect(close_old_connections)
-assert request_finished.disconnect(close_old_connections)
+assert request_finished.disconnect(close_old_connections) and request_finished.disconnect(close_caches)
 assert request_started.disconnect(reset_queries)
-assert request_finished.disconnect(close_caches)
-seen.clear()
-serve()
-connections.close_all()
-assert (200, {"default": (True, 1), "kept": (True, 1)}) in seen and "cache closed" not in seen, seen
-request_finished.connect(close_old_connections)
-seen.clear()
-serve()
-assert (200, {"default": (False, 2), "kept": (True, 2)}) in seen, seen
-quick()  # what is not there is not put there
-assert len(request_started.receivers) == 0
+with override_settings(DEBUG=True, MADE_HERE=[1]), mock.patch.object(settings, "LANGUAGES", [("de", "D")]):
+    assert settings.DEBUG is True and settings.MADE_HERE == [1] and settings.LANGUAGES == [("de", "D")]
+assert settings.DEBUG is False and not hasattr(settings, "MADE_HERE") and len(settings.LANGUAGES) > 50
+assert LazySettings.__getattribute__ is LazySettings.__mro__[1].__getattribute__
 """)
 
 
-def test_a_projects_receivers_keep_their_turn(python: Python) -> None:
-    """Also those that come later, and of one sender alone."""
+def test_another_librarys_wrapper_of_the_resolver_stays(python: Python) -> None:
+    """Also one that was there before ours, and says whom it wraps."""
     python("""
-order = []
-def first(**kwargs): order.append("first")
-def last(**kwargs): order.append("last")
-def other(**kwargs): order.append("other")
-request_finished.connect(first)
-request_finished.receivers.insert(0, request_finished.receivers.pop())
-original = Cache.close
-Cache.close = lambda self, **kwargs: order.append("cache")
-request_finished.connect(last)
-quick()
-serve()
-assert order == ["first", "cache", "last"], order
-request_finished.connect(other, sender=Cache)
-request_finished.send(sender=Cache)
-request_finished.send(sender=WSGIHandler)
-request_finished.send(sender=None)
-assert order.count("other") == 1 and order.count("last") == 4, order
-request_finished.disconnect(last)
-serve()
-assert order.count("last") == 4
-""")
-
-
-def test_settings_are_djangos_but_for_how_they_are_read(python: Python) -> None:
-    python("""
-names = [name for name in dir(settings) if name.isupper()]
-values = {name: getattr(settings, name) for name in names if "EMAIL" not in name}
-def describe():
-    return repr(settings), str(settings), settings.__class__, dir(settings)
-described = describe()
-quick()
-assert type(settings) is per_request.QuickSettings and described == describe()
-assert values == {name: getattr(settings, name) for name in values}
-assert settings.configured and settings.is_overridden("DEBUG")
-try:
-    settings.NOT_THERE
-except AttributeError as error:
-    assert "NOT_THERE" in str(error)
-else:
-    raise AssertionError
-with override_settings(DEBUG=False, MADE_HERE=[1]):
-    assert settings.DEBUG is False and settings.MADE_HERE == [1]
-assert settings.DEBUG is True and not hasattr(settings, "MADE_HERE")
-settings.LATER = 1
-assert settings.LATER == 1
-del settings.LATER
-assert not hasattr(settings, "LATER")
+import functools
+calls = []
+def traced(original, name):
+    @functools.wraps(original)
+    def resolve_request(self, request):
+        calls.append(name)
+        return original(self, request)
+    return resolve_request
+BaseHandler.resolve_request = traced(BaseHandler.resolve_request, "before")
+routes.note_routes()
+BaseHandler.resolve_request = traced(BaseHandler.resolve_request, "after")
+routes.note_routes()
+from django.http import HttpResponse
+from django.test import RequestFactory
+from django.urls import path
+urlpatterns.append(path("a/", lambda request: HttpResponse("ok"), name="there"))
+request = RequestFactory().get("/a/")
+from django.core.handlers.wsgi import WSGIHandler
+WSGIHandler().resolve_request(request)
+assert calls == ["after", "before"] and request.META[routes.ROUTE] == "there", (calls, request.META)
 """)
 
 
@@ -242,25 +211,46 @@ def locals_scene():
 """
 
 
+@needs_tested_asgiref
 def test_a_local_keeps_apart_and_shares_what_it_always_did(python: Python) -> None:
     python(f"""{LOCALS}
-was = locals_scene()
-assert was[0] == was[-1] == "AttributeError" and (None, "changed", "changed") in was, was
+def scenes():
+    global mine
+    found = []
+    for critical in (False, True):
+        mine = Local(thread_critical=critical)
+        try:
+            found.append(locals_scene())
+        except BaseException as error:
+            found.append(type(error))
+        for name in ("_data", "_lock", "_storage", "cvar", "__dict__", "not_there"):
+            try:
+                found.append(type(getattr(mine, name)))
+            except AttributeError as error:
+                found.append(str(error).partition(" at ")[0].partition(" object has")[0])
+        try:
+            mine._data = 1
+        except AttributeError as error:
+            found.append(str(error))
+        else:
+            found.append(mine._data)
+    return found
+was = scenes()
+assert was[0][0] == was[0][-1] == "AttributeError" and (None, "changed", "changed") in was[0], was
 quick()
-assert type(mine) is per_request.QuickLocal and isinstance(mine, Local) and type(Local()) is not type(mine)
-now = locals_scene()
+now = scenes()
 assert now == was, (now, was)
-quick()
-assert locals_scene() == was
 """)
 
 
+@needs_tested_asgiref
 def test_nobody_waits_to_read_a_local(python: Python) -> None:
     """Threads that compute would, at every read, once one of them was interrupted in another's."""
     python("""
 from django.utils import translation
+translation.activate("fr")
 from django.utils.translation.trans_real import _active
-lock = next(vars(_active)[name] for name in ("_lock", "_thread_lock") if name in vars(_active))
+lock = vars(_active)["_lock"]
 
 def reader():
     thread = threading.Thread(target=translation.get_language, daemon=True)
@@ -277,47 +267,101 @@ with lock:
     reads = reader()
     reads.join(10)
     assert not reads.is_alive()
+    translation.activate("fr")
+    del _active.value
 """)
 
 
-def test_what_is_not_as_known_is_left_alone(python: Python) -> None:
-    """Another asgiref, another Django, or settings of somebody's own."""
-    python("""
-import asgiref.local
-asgiref.local._Storage = dict
-local = asgiref.local.Local()
-kind = type(local)
-class Other(LazySettings):
-    def __getattribute__(self, name):
-        return super().__getattribute__(name)
-vars(object)["__class__"].__set__(settings, Other)
-connections._connections, caches._connections = object(), type("Local", (), {})()
-before = [*request_started.receivers], [*request_finished.receivers]
+CHANGES = {
+    "a method's body": ("data[key] = value", "data[key] = [value]"),
+    "a default": ("thread_critical: bool = False) -> None", "thread_critical: bool = True) -> None"),
+    "slots": ('("thread_id", "data")', '("thread_id", "data", "more")'),
+    "a base": ("class _CVar:", "class _CVar(threading.Thread().__class__):"),
+    "a method more": ("class _CVar:", "class _CVar:\n    def __len__(self): return 1\n"),
+    "a class less": ("_ThreadCriticalLocal", "_Critical"),
+}
+REMARK = ("class _CVar:", "# A remark of theirs.\n\nclass _CVar:")
+
+
+@pytest.fixture
+def another_asgiref(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Return a function that copies the library that is here with a change in its source."""
+
+    def copied(old: str, new: str) -> Path:
+        package = Path(asgiref.__file__).parent
+        shutil.copytree(package, tmp_path / "asgiref", ignore=shutil.ignore_patterns("__pycache__"))
+        path = tmp_path / "asgiref/local.py"
+        source = path.read_text()
+        assert old in source
+        path.write_text(source.replace(old, new))
+        return tmp_path
+
+    return copied
+
+
+LOOK = """
+methods = lambda: [dict(vars(kind)) for kind in vars(asgiref.local).values() if isinstance(kind, type)]
+before = methods()
+found = speedups()
 quick()
-assert type(settings) is Other and type(local) is kind
-assert before == (request_started.receivers, request_finished.receivers)
-""")
+print(methods() == before, speedups().why)
+"""
 
 
-def test_what_it_knows_of_django_and_asgiref_is_so(python: Python) -> None:
-    """A release that moves it fails here, and costs nothing but speed."""
-    python("""
-import contextvars
-from django.utils.functional import LazyObject
-assert isinstance(connections._connections._storage, threading.local)
-assert isinstance(caches._connections._storage._data, contextvars.ContextVar)
-assert LazySettings.__getattribute__ is LazyObject.__getattribute__
-quick()
-djangos = {reset_queries, close_old_connections, close_caches}
-for signal in (request_started, request_finished):
-    receivers = [entry[1] for entry in signal.receivers]
-    assert not djangos & {each() if type(each) is weakref.ref else each for each in receivers}
-    assert signal.use_caching
-assert type(settings) is per_request.QuickSettings
-from django.urls.base import _prefixes, _urlconfs
-from django.utils.timezone import _active as zone
-from django.utils.translation.trans_real import _active as language
-for local in (_prefixes, _urlconfs, zone, language, caches._connections):
-    assert type(local) is per_request.QuickLocal
-assert type(connections._connections) is not per_request.QuickLocal
-""")
+@needs_tested_asgiref
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_source_is_left_alone(
+    change: str, another_asgiref: Callable[[str, str], Path], python: Python
+) -> None:
+    out = python(LOOK, another_asgiref(*CHANGES[change]))
+    assert out.startswith("True Local without a lock off ("), out
+
+
+@needs_tested_asgiref
+def test_a_remark_in_the_source_changes_nothing(
+    another_asgiref: Callable[[str, str], Path], python: Python
+) -> None:
+    assert python(LOOK, another_asgiref(*REMARK)).startswith("False Local without a lock (asgiref ")
+
+
+@needs_tested_asgiref
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("CVar._storage = functools.wraps(CVar._storage)(lambda self: None)", id="wrapped"),
+        pytest.param("CVar._storage = functools.lru_cache(CVar._storage)", id="something callable"),
+        pytest.param("import asyncio; asyncio.get_running_loop = lambda: None", id="another event loop"),
+        pytest.param("import linecache, os; linecache.getlines = lambda *_: []", id="no source"),
+    ],
+)
+def test_what_another_library_has_replaced_is_left_alone(code: str, python: Python) -> None:
+    out = python(f"import functools\nCVar = asgiref.local._CVar\n{code}\n{LOOK}")
+    assert out.startswith("True Local without a lock off ("), out
+
+
+KNOWN = Decision(True, "Local without a lock (asgiref 3.13.0 as tested); immortal code off (no GIL)")
+
+
+@pytest.mark.parametrize(
+    ("found", "stated", "wanted"),
+    [
+        pytest.param(KNOWN, {}, KNOWN, id="nobody asked"),
+        pytest.param(KNOWN, {"speedups": "on"}, replace(KNOWN, source="test"), id="the reason stays"),
+        pytest.param(KNOWN, {"speedups": "off"}, Decision(False, "as stated", "test"), id="off"),
+        pytest.param(
+            Decision(False, "all off"),
+            {"speedups": "on"},
+            Decision(False, "all off", "test"),
+            id="a wish changes nothing that is not as tested",
+        ),
+    ],
+)
+def test_the_plan_names_them(found: Decision[bool], stated: dict[str, str], wanted: Decision[bool]) -> None:
+    assert facts.plan(project_=facts.project(speedups=found), **stated).speedups == wanted
+
+
+def test_what_is_here_is_said_with_its_version() -> None:
+    said = speedups()
+    assert said.value is not (bool(per_request.why_not()) and bool(why_no_immortals()))
+    for version in (asgiref.__version__, f"{sys.version_info[0]}.{sys.version_info[1]}"):
+        assert version in said.why

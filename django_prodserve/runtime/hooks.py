@@ -56,6 +56,14 @@ NAMES = (
 """Gunicorn's hooks whose result nobody reads; ``ssl_context`` returns one and passes through as it is."""
 
 
+_wanted = {"immortal": True}
+
+
+def configure(*, immortal: bool) -> None:
+    """Say whether the program is made immortal before the fork: the plan's speedups."""
+    _wanted["immortal"] = immortal
+
+
 def on_starting(arbiter: Any) -> None:
     """Make the arbiter's lines visible, Gunicorn's refusals whole, and close connections.
 
@@ -91,7 +99,8 @@ def freeze() -> None:
     """
     import_for_workers()
     gc.collect()
-    make_immortal()
+    if _wanted["immortal"]:
+        make_immortal()
     gc.freeze()
 
 

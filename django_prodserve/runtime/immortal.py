@@ -20,6 +20,8 @@ from collections.abc import Callable
 from itertools import compress
 from typing import Any
 
+from ..speedups import why_no_immortals
+
 PROGRAM = {
     *(types.FunctionType, types.CodeType, types.CellType, types.ModuleType, types.BuiltinFunctionType),
     *(property, staticmethod, classmethod, types.MethodDescriptorType, types.ClassMethodDescriptorType),
@@ -46,7 +48,7 @@ def make_immortal() -> int:
 
     1 us for each: 0.1 s for a small site, 0.3 s for Wagtail, at half the speed of a usual machine.
     """
-    if sys.implementation.name != "cpython" or sys.getrefcount(None) < IMMORTAL:
+    if why_no_immortals() or sys.getrefcount(None) < IMMORTAL:
         return 0
     try:
         import ctypes  # memory that a Python without immortal objects need not have

@@ -1,0 +1,39 @@
+"""Whether code of others is the code that was read and tested: a hash of its source.
+
+The source is the same text on every Python; bytecode is not. What a library has replaced in memory has
+another source, or none. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Iterator
+from textwrap import dedent
+from types import FunctionType
+
+
+def fingerprint(*kinds: type) -> str:
+    """Return a hash of all that these classes define, or nothing where some of it has no source."""
+    try:
+        text = "\n".join(line for kind in kinds for line in _described(kind))
+    except (OSError, TypeError, SyntaxError):  # no source file, or another text than what is loaded
+        return ""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _described(kind: type) -> Iterator[str]:
+    """Yield the class's line, its slots and every function in it, without comments and empty lines."""
+    yield f"{kind.__qualname__}({', '.join(base.__qualname__ for base in kind.__bases__)})"
+    yield f"slots {vars(kind).get('__slots__')}"
+    for name, value in sorted(vars(kind).items()):
+        inner = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+        if not callable(inner) or isinstance(inner, type):
+            continue
+        if type(inner) is not FunctionType or hasattr(inner, "__wrapped__"):
+            raise TypeError(f"{name} is no plain function")
+        yield f"{type(value).__name__} {name} {inner.__defaults__} {inner.__kwdefaults__}"
+        # Of the code, not of the function: inspect looks through wrappers.
+        for line in dedent(inspect.getsource(inner.__code__)).splitlines():
+            if line.strip() and not line.strip().startswith("#"):
+                yield line.rstrip()
