@@ -14,16 +14,12 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName
 
 from django_prodserve.worker.answer import Answer
+from django_prodserve.worker.bodies import ChunkedBody, FixedBody
 from django_prodserve.worker.environ import Environs
 from django_prodserve.worker.known import MOST
-from django_prodserve.worker.reading import (
-    ChunkedBody,
-    FixedBody,
-    Head,
-    NeedMoreError,
-    ParserSettings,
-    Reader,
-)
+from django_prodserve.worker.reading import Head, NeedMoreError, ParserSettings, Reader
+
+from .wire import PARSERS, Ours, Refused, Taken
 
 CONFIG = Config()
 CONFIG.set("forwarded_allow_ips", "")
@@ -56,7 +52,7 @@ REQUESTS = {
     "absolute form": b"GET http://other:81/p?q HTTP/1.1\r\nHost: x\r\n\r\n",
     "two slashes": b"GET //a//b HTTP/1.1\r\nHost: x\r\n\r\n",
     "asterisk": b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
-    "repeated fields": b"GET / HTTP/1.1\r\nHost: x\r\nA: 1\r\nCookie: a\r\na: 2\r\nCookie: b\r\nA: 3\r\n\r\n",
+    "repeated fields": b"GET / HTTP/1.1\r\nHost: x\r\nA: 1\r\nAccept: a\r\na: 2\r\nAccept: b\r\nA: 3\r\n\r\n",
     "content type and length": (
         b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: a/b\r\nContent-Length: 3\r\n\r\nabc"
     ),
@@ -80,6 +76,13 @@ def test_the_environ_is_gunicorns(data: bytes, server: Any) -> None:
         for name in OTHERS:
             environ.pop(name, None)
     assert ours == theirs
+
+
+def test_two_cookie_fields_are_joined_as_one_field_has_cookies() -> None:
+    request = head(b"GET / HTTP/1.1\r\nHost: x\r\nCookie: a=1\r\nX: 1\r\ncookie: b=2; c=3\r\nX: 2\r\n\r\n")
+    environ = Environs(CONFIG, ("127.0.0.1", 80)).make(request, PEER, None)
+    assert environ["HTTP_COOKIE"] == "a=1; b=2; c=3"
+    assert environ["HTTP_X"] == "1,2"
 
 
 def test_a_body_in_chunks_has_a_length_for_django() -> None:
@@ -265,7 +268,7 @@ def test_what_is_remembered_changes_no_judgement() -> None:
         data = b"\r\n".join(
             [line, *headers, b"", chance.choice([b"", b"", b"behind", b"GET /2 HTTP/1.1\r\n"])]
         )
-        wanted = judged(lambda data, seen, peer, number: Head(SETTINGS, data, peer, number), data)
+        wanted = judged(Reader(SETTINGS).read, data)
         got = judged(reader.read, data)
         assert got == wanted, data
         kinds.add(got[0])
@@ -281,3 +284,47 @@ def test_secrets_are_not_remembered_and_memory_is_bounded() -> None:
     for memory in (reader._lines, reader._headers):
         assert MOST <= len(memory._young) + len(memory._old) <= 2 * MOST
         assert not any(b"secret" in line for half in (memory._young, memory._old) for line in half)
+
+
+LIMITS = {
+    "a long line": (
+        b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * 5000),
+        "--limit-request-line (now 4094)",
+    ),
+    "a long line, not whole": (b"GET /" + b"a" * 9000, "--limit-request-line (now 4094)"),
+    "many fields": (
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: 1\r\n" * 101 + b"\r\n",
+        "--limit-request-fields (now 100)",
+    ),
+    "a long field": (
+        b"GET / HTTP/1.1\r\nHost: x\r\nA: %b\r\n\r\n" % (b"1" * 8200),
+        "--limit-request-field-size (now 8190)",
+    ),
+    "a long head": (
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A_: 1\r\n" * 200_000,
+        "--limit-request-fields (now 100) or --limit-request-field-size (now 8190)",
+    ),
+    "many trailers": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+        + b"A: 1\r\n" * 101
+        + b"\r\n",
+        "--limit-request-fields (now 100)",
+    ),
+}
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+@pytest.mark.parametrize(("sent", "option"), LIMITS.values(), ids=LIMITS.keys())
+def test_what_is_too_long_is_refused_with_the_option_that_raises_the_limit(
+    parser: str, sent: bytes, option: str
+) -> None:
+    (refused,) = Ours(parser).hear([sent])
+    assert isinstance(refused, Refused)
+    assert refused.kind in ("LimitRequestLine", "LimitRequestHeaders")
+    assert refused.why.endswith(f"To take such requests, raise {option}")
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_a_raised_limit_holds_with_either_parser(parser: str) -> None:
+    sent = b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: 1\r\n" * 300 + b"\r\n"
+    assert isinstance(Ours(parser, limit_request_fields=400).hear([sent])[0], Taken)

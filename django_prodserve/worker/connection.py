@@ -18,9 +18,10 @@ from typing import IO, TYPE_CHECKING, Any
 from .limits import RECEIVE
 
 if TYPE_CHECKING:
+    from .bodies import ChunkedBody, FixedBody
     from .environ import Environs
     from .outbox import Outbox
-    from .reading import ChunkedBody, FixedBody, Head
+    from .reading import Head
 
 IDLE, HEAD, BODY, OWNED, WRITE, STREAM, LINGER = range(7)
 """Between requests; a head or a body arrives; a thread has it; a complete response leaves; a stream leaves

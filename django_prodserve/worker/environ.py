@@ -64,7 +64,10 @@ class Environs:
         keys = self._keys
         for name, value in request.headers:
             key = keys.get(name) or self._learn(name)
-            environ[key] = f"{environ[key]},{value}" if key in environ else value
+            if key in environ:
+                # RFC 9113 8.2.3: cookies are joined as one field has them; with a comma Django loses some.
+                value = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{value}"
+            environ[key] = value
         if request.scheme != environ["wsgi.url_scheme"]:
             environ["wsgi.url_scheme"] = request.scheme
         if isinstance(client, tuple):

@@ -5,15 +5,42 @@ Lives in a worker, in the thread that owns the connection, most often the one th
 
 from __future__ import annotations
 
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
+
 from ..proxy import NAMELESS
 from . import limits
+from .bodies import ChunkedBody, FixedBody
 from .connection import BODY, HEAD, IDLE, Connection
 from .preface import IncompleteError, Preface
-from .reading import ChunkedBody, FixedBody, NeedMoreError, ParserSettings, Reader
+from .reading import NeedMoreError, ParserSettings, Reader
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 STRANGER = ("", 0)
 """An address that Gunicorn trusts in no list."""
+
+
+OPTIONS = {
+    "fields": "limit_request_fields",
+    "size": "limit_request_field_size",
+    "line": "limit_request_line",
+}
+
+
+def naming(error: LimitRequestLine | LimitRequestHeaders, settings: ParserSettings) -> Exception:
+    """Return this refusal with the option that raises the limit; each parser has words of its own for it."""
+    said = str(error).lower()
+    if isinstance(error, LimitRequestLine):
+        names = ["line"]
+    elif "number of" in said or said.endswith("fields"):
+        names = ["fields"]
+    elif "section" in said or "buffer" in said:  # of all fields together
+        names = ["fields", "size"]
+    else:
+        names = ["size"]
+    now = [(OPTIONS[name], getattr(settings, OPTIONS[name])) for name in names]
+    flags = " or ".join(f"--{name.replace('_', '-')} (now {value})" for name, value in now)
+    told: Exception = type(error)(f"{error}. To take such requests, raise {flags}")
+    return told
 
 
 class BodyTooLargeError(Exception):
@@ -24,11 +51,17 @@ class Intake:
     """Takes bytes as they come, and says when a request is complete."""
 
     def __init__(self, settings: ParserSettings, *, max_body: int) -> None:
-        self._reader, self._max_body = Reader(settings), max_body
+        self._settings, self._reader, self._max_body = settings, Reader(settings), max_body
         self._preface = Preface(settings) if settings.proxy_protocol != "off" else None
 
     def take(self, connection: Connection, data: bytes, now: float) -> bool:
         """Say whether a request is complete with these bytes. Raises what the parser does, and ours."""
+        try:
+            return self._take(connection, data, now)
+        except (LimitRequestLine, LimitRequestHeaders) as error:
+            raise naming(error, self._settings) from None
+
+    def _take(self, connection: Connection, data: bytes, now: float) -> bool:
         if connection.arriving is None:
             behind = self._head(connection, data, now)
             if connection.arriving is None:

@@ -6,32 +6,36 @@ asks for more, ``NeedMoreError`` says so, and everything is kept for the next ti
 
 from __future__ import annotations
 
-import io
-import re
-from typing import IO, Any
+from typing import Any
 
 from gunicorn.http import body, message
 from gunicorn.http.errors import (
-    InvalidChunkSize,
     InvalidHeader,
     InvalidRequestLine,
     LimitRequestHeaders,
     LimitRequestLine,
-    NoMoreData,
     ObsoleteFolding,
+    UnsupportedTransferCoding,
 )
 from gunicorn.http.unreader import Unreader
 
-from . import limits
-from .known import LONGEST, Recent
-from .spool import Spool
+from .known import LONGEST as LONGEST_LINE
+from .known import Recent
 
 HEAD_END = b"\r\n\r\n"
 ONCE = ("HOST", "CONTENT-TYPE")
 """Headers that may come once."""
 SECRET = {"AUTHORIZATION", "COOKIE", "PROXY-AUTHORIZATION"}
 """Headers that are not remembered: others must not find them in memory."""
-SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;|\r\n)")
+FRAMING = {"CONTENT-LENGTH", "TRANSFER-ENCODING"}
+FRAMES = (b"content-length", b"transfer-encoding")
+LONGEST = 19
+"""Digits of a Content-Length: more bytes than these can count have been sent by no client."""
+
+
+MOST_FIELDS_OF_C = 256
+UNLIMITED_LINE = 2**20
+"""Bytes of a request line where Gunicorn's limit is 0."""
 
 
 class NeedMoreError(Exception):
@@ -62,10 +66,11 @@ class ParserSettings:
         fields = config.limit_request_fields
         fields = fields if 0 < fields <= message.MAX_HEADERS else message.MAX_HEADERS
         size = config.limit_request_field_size or message.DEFAULT_MAX_HEADERFIELD_SIZE
-        line = config.limit_request_line if config.limit_request_line > 0 else message.MAX_REQUEST_LINE
+        line = config.limit_request_line or UNLIMITED_LINE
         self.longest_line = line + 4  # an empty line may come before it
         self.longest_head = line + fields * (size + 2) + 8
-        self.uses_c = message._check_fast_parser(config)
+        # With more fields the C parser says no more than "Invalid HTTP request", whatever the limit is.
+        self.uses_c = message._check_fast_parser(config) and fields <= MOST_FIELDS_OF_C
         self.http_parser = "python"  # the question costs 0.5 us a request, and is answered
 
 
@@ -117,12 +122,22 @@ class Head(message.Request):  # type: ignore[misc]  # Gunicorn has no types
     def set_body_reader(self) -> None:
         """Let Gunicorn judge the framing where there is any, and ask for a Host."""
         names = dict(self.headers)
-        if "CONTENT-LENGTH" in names or "TRANSFER-ENCODING" in names:
+        if not names.keys().isdisjoint(FRAMING):
             super().set_body_reader()
             reader = self.body.reader
             self.length = None if isinstance(reader, body.ChunkedReader) else reader.length
+            self._check_framing(names)
         if "HOST" not in names and self.version >= (1, 1):
             raise InvalidHeader("HTTP/1.1 needs a Host header", req=self)
+
+    def _check_framing(self, names: dict[str, str]) -> None:
+        """Refuse what Gunicorn takes, and neither we nor Django can do anything with."""
+        if len(names.get("CONTENT-LENGTH", "")) > LONGEST or (self.length or 0) >= 2**63:
+            raise InvalidHeader("CONTENT-LENGTH", req=self)
+        for name, value in self.headers:
+            # Gunicorn takes gzip before chunked, and the application would get it undecoded without a sign.
+            if name == "TRANSFER-ENCODING" and value.lower() != "chunked":
+                raise UnsupportedTransferCoding(value)
 
     def should_close(self) -> bool:
         """Say whether the client wants no other request on this connection, or must not send one."""
@@ -136,7 +151,11 @@ class Head(message.Request):  # type: ignore[misc]  # Gunicorn has no types
 
 
 class Reader:
-    """Reads the heads of one worker's requests. Lines that were judged before are not judged again."""
+    """Reads the heads of one worker's requests. Lines that were judged before are not judged again.
+
+    Whatever the worker has seen, a head means the same: each line is judged by the parser that judges whole
+    heads, and what depends on several lines is judged anew.
+    """
 
     def __init__(self, settings: ParserSettings) -> None:
         self.settings = settings
@@ -146,8 +165,8 @@ class Reader:
         self._remembers = settings.names_nothing
         if self._remembers:
             one = Head(settings, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", None, 1)
-            self._judge = one.parse_headers
             self._usual = dict(vars(one), unreader=Buffered(b""))
+            self._judge = self._judge_by_c if settings.uses_c else one.parse_headers
 
     def read(self, data: bytes, seen: int, peer: Any, number: int) -> Head:
         """Read ``data``, of which ``seen`` bytes were here before; NeedMoreError while more must come.
@@ -156,8 +175,7 @@ class Reader:
         """
         settings = self.settings
         end = data.find(HEAD_END, max(0, seen - 3))
-        if end < 0:
-            _judge_incomplete(settings, data)
+        _measure(settings, data, end)
         remembers = self._remembers and end > 0
         known = self._known(data, end, peer, number) if remembers else None
         if known is not None:
@@ -188,7 +206,7 @@ class Reader:
         return request
 
     def _remember_line(self, line: bytes, request: Head) -> None:
-        if len(line) <= LONGEST:
+        if len(line) <= LONGEST_LINE:
             names = ("method", "uri", "path", "query", "fragment", "version")
             self._lines.put(line, self._usual | {name: getattr(request, name) for name in names})
 
@@ -213,15 +231,26 @@ class Reader:
 
     def _judge_alone(self, line: bytes) -> tuple[str, str] | None:
         """Return the header of a line that means the same wherever it stands; None for any other."""
+        if self.settings.uses_c and line[:17].lower().startswith(FRAMES):
+            return None  # that parser judges the framing of a whole head
         try:
             found: list[tuple[str, str]] = self._judge(line)
         except Exception:  # the whole head raises it again, as it must be told
             return None
         if not found or found[0][0] == "EXPECT":
             return None
-        if len(line) <= LONGEST and found[0][0] not in SECRET:
+        if len(line) <= LONGEST_LINE and found[0][0] not in SECRET:
             self._headers.put(line, found[0])
         return found[0]
+
+    def _judge_by_c(self, line: bytes) -> list[tuple[str, str]]:
+        """Return what the C parser, and all that goes with it, makes of one header line."""
+        head = b"GET / HTTP/1.1\r\n" + line + HEAD_END
+        _check_for_c(head)
+        alone = Head.__new__(Head)
+        alone.__dict__ = self._usual.copy()
+        alone._parse_fast(None, head)
+        return alone.headers
 
 
 def _check_for_c(head: bytes) -> None:
@@ -235,123 +264,12 @@ def _check_for_c(head: bytes) -> None:
         raise InvalidRequestLine(line.decode("latin-1"))
 
 
-def _judge_incomplete(settings: ParserSettings, data: bytes) -> None:
-    """Raise NeedMoreError for the start of a head, and refuse what can never become one."""
+def _measure(settings: ParserSettings, data: bytes, end: int) -> None:
+    """Refuse what is too long, whether its end is here or not; raise NeedMoreError for a good beginning."""
     if len(data) > settings.longest_line and b"\r\n" not in data[2 : settings.longest_line]:
         raise LimitRequestLine(len(data), settings.limit_request_line)
-    if len(data) > settings.longest_head:
+    if (end if end >= 0 else len(data)) > settings.longest_head:
         raise LimitRequestHeaders("max buffer headers")
-    if data.count(b"\n") == data.count(b"\r\n"):
+    if end < 0 and data.count(b"\n") == data.count(b"\r\n"):
         raise NeedMoreError
     # A bare LF: the parser says what it thinks of it.
-
-
-class FixedBody:
-    """A body of known length, while it arrives."""
-
-    __slots__ = ("left", "spool")
-
-    def __init__(self, length: int) -> None:
-        self.left = length
-        self.spool = Spool(limits.BODY_IN_MEMORY)
-
-    def feed(self, data: bytes) -> bytes | None:
-        """Take the next bytes; return what comes behind the body, or None while it is not complete."""
-        if len(data) > self.left:
-            data, rest = data[: self.left], data[self.left :]
-        else:
-            rest = b""
-        self.left -= len(data)
-        self.spool.write(data)
-        return None if self.left else rest
-
-    @property
-    def size(self) -> int:
-        """Return the bytes of the body that are here."""
-        return self.spool.size
-
-    def content(self) -> tuple[IO[bytes], int]:
-        """Return the complete body and its length."""
-        return self.spool.rewound(), self.spool.size
-
-
-class ChunkedBody:
-    """A body in chunks, while it arrives. A small scanner finds its end; Gunicorn's own reader decodes it.
-
-    Where the framing is wrong the scanner sees the end too, and the reader refuses what it gets.
-    """
-
-    __slots__ = ("_in_data", "_line", "_trailers", "head", "size", "spool")
-
-    def __init__(self, head: Head) -> None:
-        self.head = head
-        self.spool = Spool(limits.BODY_IN_MEMORY)
-        self._in_data = 0  # bytes of this chunk that are still to come, its CRLF included
-        self._line = b""  # what is here of a line
-        self._trailers = False
-        self.size = 0
-        """Bytes of the body that are announced so far, without their framing."""
-
-    def feed(self, data: bytes) -> bytes | None:
-        """Take the next bytes; return what comes behind the body, or None while it is not complete."""
-        at = 0
-        while at < len(data):
-            if self._in_data:
-                step = min(self._in_data, len(data) - at)
-                self._in_data -= step
-                at += step
-                continue
-            end = data.find(b"\n", at)
-            if end < 0:
-                self._line += data[at:]
-                at = len(data)
-                if len(self._line) > message.MAX_HEADERS:
-                    break
-                continue
-            line, self._line = self._line + data[at : end + 1], b""
-            at = end + 1
-            if self._is_last(line):
-                break
-        else:
-            self.spool.write(data)
-            return None
-        self.spool.write(data[:at])
-        return data[at:]
-
-    def _is_last(self, line: bytes) -> bool:
-        """Take a line of the framing; say whether nothing of this body follows it."""
-        if not line.endswith(b"\r\n"):
-            return True
-        if self._trailers:
-            return line == b"\r\n" or len(line) > self.head.limit_request_field_size
-        digits = SIZE.match(line)
-        if digits is None:
-            return True
-        size = int(digits[1], 16)
-        self._trailers = size == 0
-        self._in_data = size + 2 if size else 0
-        self.size += size
-        return False
-
-    def content(self) -> tuple[IO[bytes], int]:
-        """Return the body, decoded, and its length; raise what Gunicorn's reader raises."""
-        decoded = Spool(limits.BODY_IN_MEMORY)
-        reader = body.ChunkedReader(self.head, _FileSource(self.spool.rewound()))
-        try:
-            while piece := reader.read(limits.RECEIVE):
-                decoded.write(piece)
-        except NoMoreData:
-            raise InvalidChunkSize(b"the framing of the body is wrong") from None
-        self.spool.file.close()
-        return decoded.rewound(), decoded.size
-
-
-class _FileSource(Unreader):  # type: ignore[misc]  # Gunicorn has no types
-    """Gunicorn's source of bytes over a complete body."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__()
-        self.file = file
-
-    def chunk(self, size_hint: int | None = None) -> bytes:
-        return self.file.read(min(max(size_hint or 0, io.DEFAULT_BUFFER_SIZE), limits.MIB))

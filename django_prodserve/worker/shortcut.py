@@ -76,9 +76,13 @@ class Shortcut:
         assert request is not None
         if request.method != "GET" or request.version != (1, 1) or connection.body is not None:
             return None
+        if "%" in request.path:  # files are named as they are, this path is encoded: it means another one
+            return None
         accepted = ""
         for name, value in request.headers:
             if name == "ACCEPT-ENCODING":
+                if accepted:  # two fields are one list
+                    return None
                 accepted = value
             elif name in LONG_WAY:
                 return None

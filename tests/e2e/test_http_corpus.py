@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +10,12 @@ from gunicorn.config import Config
 from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.http.parser import RequestParser
 
+from ..wire import PARSERS
 from .corpus import GROUPS
 from .raw import NOTHING, Case, boundaries, hold, single_bytes
 from .serving import Server, environment, serving
 
 CASES = [case for cases in GROUPS.values() for case in cases]
-PARSERS = ["python", *(["fast"] if importlib.util.find_spec("gunicorn_h1c") else [])]
 REFUSALS = {400, 413, 414, 417, 431, 501, 505}
 BYTE_BY_BYTE = 400  # bytes, and less; whole groups of these are sent so
 SITE = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import socket
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ..wire import PARSERS
 from .raw import Answer, Talk, boundaries
 from .serving import PATIENCE, Server, copy_site, environment, serving
 
@@ -38,8 +38,7 @@ FORGED = (
     b"Remote-User: admin\r\nX-Request-ID: forged\r\n"
 )
 WORKERS = [
-    ("prodserve", "python"),
-    *([("prodserve", "fast")] if importlib.util.find_spec("gunicorn_h1c") else []),
+    *(("prodserve", parser) for parser in PARSERS),
     ("gthread", "auto"),
 ]
 
