@@ -141,7 +141,7 @@ def _introduce(plan: Plan, say: Say, warnings: list[str], scratch: Path | None =
         say(line)
     if plan.media.value:
         say(f"media     {Library.from_settings()}")
-    for line in (*warnings, *static.warnings, *missing_names()):
+    for line in dict.fromkeys((*warnings, *static.warnings, *missing_names())):
         say(f"warning: {line}")
     return static
 

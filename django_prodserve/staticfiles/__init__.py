@@ -97,12 +97,17 @@ def _prepare(
 def _from_collected(
     choice: StaticChoice, storage: Storage, served_by: int | None, scratch: Path | None
 ) -> StaticFiles:
+    from .asking import SilentError, make_apart
     from .collect import CannotCollectError, collect, entry_at
     from .storage import use_storage
 
     entry = storage.ours() if choice.compressed else storage.entry
     try:
+        if not choice.compressed:
+            make_apart(storage)
         found = collect(entry, served_by=served_by, scratch=scratch)
+    except SilentError as error:
+        return _downgraded(choice, storage, str(error), "manage.py collectstatic waits for it, too")
     except CannotCollectError as error:
         return _downgraded(choice, storage, str(error), FIX)
     except ImproperlyConfigured:
@@ -117,6 +122,9 @@ def _from_collected(
 
 def _downgraded(choice: StaticChoice, storage: Storage, reason: str, fix: str) -> StaticFiles:
     """Serve the finders' files after all; the reason is shown once, as a warning."""
+    from .asking import SILENT
+
+    SILENT.add(storage.entry["BACKEND"])
     why = f"not collected: {reason}"
     line = f"static files are served where they lie, {LOST}: {reason}. {fix}."
     return _in_place(replace(choice, mode="finders", why=why, compressed=False), storage, (line,))
@@ -135,6 +143,7 @@ def _in_place(choice: StaticChoice, storage: Storage, lines: tuple[str, ...]) ->
 
 
 def _from_root(choice: StaticChoice, storage: Storage) -> StaticFiles:
+    from .asking import ask_storage
     from .storage import use_storage
 
     undo, lines = _keep, []
@@ -147,7 +156,7 @@ def _from_root(choice: StaticChoice, storage: Storage) -> StaticFiles:
             choice = replace(choice, compressed=False, why=stale)
     if not choice.compressed and STATICFILES_STORAGE_ALIAS not in settings.STORAGES:
         undo = use_storage(storage.entry, static_root=settings.STATIC_ROOT)
-    if storage.is_local and storage.is_hashing and _is_strict_without_manifest():
+    if storage.is_local and storage.is_hashing and ask_storage().lacks_manifest:
         lines.append(
             f"{storage.kind.__name__} finds no manifest in {choice.root}: every page with a "
             "{% static %} will be an error. Run manage.py collectstatic"
@@ -175,13 +184,6 @@ def _stale_manifest(root: str) -> str:
         if plain.is_file() and plain.stat().st_mtime > written + 1:
             return f"{root}/staticfiles.json is older than {name}"
     return "" if names else f"{root}/staticfiles.json is empty"
-
-
-def _is_strict_without_manifest() -> bool:
-    from django.contrib.staticfiles.storage import staticfiles_storage
-
-    names = getattr(staticfiles_storage, "hashed_files", None)
-    return names == {} and bool(getattr(staticfiles_storage, "manifest_strict", False))
 
 
 def _open_site(choice: StaticChoice) -> tuple[Site, list[str]]:

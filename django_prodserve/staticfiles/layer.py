@@ -19,6 +19,7 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import NOT_ALLOWED_RESPONSE, Response, SlicedFile, StaticFile
 from whitenoise.string_utils import decode_path_info
 
+from .asking import ask_storage
 from .collect import list_sources
 
 if TYPE_CHECKING:
@@ -151,7 +152,14 @@ class Site(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no typ
     def __init__(self, *, url: str, root: str | None, finders: bool, security: Headers) -> None:
         self.security = security
         self.skipped: list[str] = []
+        self.told = ask_storage()
         super().__init__(settings=_as_served(url=url, root=root, finders=finders))
+
+    def get_static_url(self, name: str) -> str | None:
+        """Return the address that pages have for a file, which WhiteNoise compares with a hashed twin's."""
+        addresses = self.told.addresses
+        url: str | None = super().get_static_url(name) if addresses is None else addresses.get(name)
+        return url
 
     def get_static_file(self, path: str, url: str, stat_cache: Any = None) -> Hit:
         """Return the file, ready to answer."""

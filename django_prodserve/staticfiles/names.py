@@ -24,6 +24,7 @@ from django.template.backends.django import DjangoTemplates
 from django.template.base import Lexer, Token, TokenType
 from django.utils.text import unescape_string_literal
 
+from .asking import SilentError, ask, ask_storage, engines_are_known, silent_finders
 from .collect import list_sources
 
 LITERAL = re.compile(r""""[^"]*"|'[^']*'""")
@@ -63,11 +64,20 @@ class KnownNames:
 def find_missing(*, third_party: bool) -> list[str]:
     """Return a line for each literal that names no file, in the order of the templates."""
     known = known_names()
-    lines = []
+    lines = [*filter(None, [ask_storage().problem]), *silent_finders().values()]
+
+    def find() -> list[Use]:
+        return [use for use in all_uses() if third_party or not is_third_party(use.template)]
+
     try:
-        uses = [use for use in all_uses() if third_party or not is_third_party(use.template)]
+        if engines_are_known():
+            uses = find()
+        else:
+            uses = ask("The template engines (TEMPLATES)", find, "Names of static files are not checked")
+    except SilentError as error:
+        return [*lines, str(error)]
     except (ImportError, ImproperlyConfigured) as error:
-        return [f"TEMPLATES cannot be loaded: {error}"]
+        return [*lines, f"TEMPLATES cannot be loaded: {error}"]
     for use in uses:
         problem = known.problem(use.name)
         if problem:
@@ -77,16 +87,15 @@ def find_missing(*, third_party: bool) -> list[str]:
 
 def known_names() -> KnownNames:
     """Return every name that a template may use."""
-    from django.contrib.staticfiles.storage import StaticFilesStorage, staticfiles_storage
-
     sources = frozenset(list_sources()[0])
     served = set(sources)
     # Only a local storage is asked: a remote one answers over the network, and need not hold what we see.
-    if isinstance(staticfiles_storage, StaticFilesStorage) and staticfiles_storage.location:
-        root = Path(staticfiles_storage.location)
+    told = ask_storage()
+    if told.location:
+        root = Path(told.location)
         inside = {path.relative_to(root).as_posix() for path in walk(root)}
         if inside:
-            served = inside | set(getattr(staticfiles_storage, "hashed_files", ()))
+            served = inside | told.names
     return KnownNames(frozenset(served), sources)
 
 

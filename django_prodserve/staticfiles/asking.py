@@ -1,0 +1,199 @@
+"""Ask objects of the project's what a start must know, in a process that can be ended.
+
+Lives in the command's process, main thread, before the fork. A storage, a finder or a template engine may ask
+the network when it is made, and would keep the address from listening. Those of Django and WhiteNoise read
+files alone and are asked here; so is what adds no code to them.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from ..forked import ChildError, in_child
+from .choice import Storage
+
+T = TypeVar("T")
+PATIENCE = 5.0
+"""Seconds for a storage, a finder, or all template engines; reading a manifest of 10,000 names takes 0.02."""
+KNOWN = {"django", "whitenoise", "django_prodserve", "builtins", "abc", "typing"}
+
+
+PLAIN = {str, bytes, bool, int, float, tuple, list, dict, set, frozenset, re.Pattern}
+SILENT: set[str] = set()
+"""Storages that could not collect, and are not asked again."""
+OF_PYTHON = {"__dict__", "__weakref__", "__annotate__", "__annotate_func__"}
+
+
+class SilentError(Exception):
+    """The object did not answer, or raised; the message says which one, and what that costs."""
+
+
+def ask(what: str, work: Callable[[], T], otherwise: str) -> T:
+    """Return what ``work`` returns in a process of its own; SilentError where nothing comes in time."""
+    if sys.platform == "darwin":  # its frameworks may crash in a fork of a loaded process
+        return work()
+    try:
+        return in_child(work, patience=PATIENCE)
+    except ChildError as error:
+        raise SilentError(f"{what} did not answer: {error}. {otherwise}") from error
+    except Exception as error:  # what the project's own code raises is theirs
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise SilentError(f"{what} raised {reason}. {otherwise}") from error
+
+
+def is_known(kind: Any) -> bool:
+    """Say whether a class is Django's or WhiteNoise's, or adds nothing but plain attributes to one."""
+    return isinstance(kind, type) and all(map(_adds_no_code, kind.__mro__))
+
+
+def _adds_no_code(kind: type) -> bool:
+    if kind.__module__.partition(".")[0] in KNOWN:
+        return True
+    written = [value for name, value in vars(kind).items() if name not in OF_PYTHON]
+    return all(value is None or type(value) in PLAIN for value in written)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What ``STORAGES["staticfiles"]`` says of itself; nothing where it keeps files elsewhere."""
+
+    location: str = ""
+    names: frozenset[str] = frozenset()
+    """The names that its manifest has."""
+    lacks_manifest: bool = False
+    """Whether each page with a ``{% static %}`` will be an error."""
+    addresses: Mapping[str, str | None] | None = field(default_factory=dict)
+    """The addresses of names that may have a hashed twin; None where the storage itself may be asked."""
+    problem: str = ""
+
+
+def ask_storage() -> Told:
+    """Return what the storage in the settings says; one that may ask the network is asked once."""
+    storage = Storage.from_settings()
+    if not storage.is_local:
+        return Told()
+    if is_known_storage(storage):
+        return tell(asks=False)
+    if storage.entry["BACKEND"] in SILENT:
+        return Told()
+    return _told(storage.entry["BACKEND"], repr(storage.options), str(settings.STATIC_ROOT or ""))
+
+
+def make_apart(storage: Storage) -> None:
+    """Make a storage of the project's in a process of its own; SilentError where that takes too long."""
+
+    def make() -> None:
+        with suppress(Exception):  # what it raises is told where it collects
+            import_string(storage.entry["BACKEND"])(**storage.options)
+
+    backend = storage.entry["BACKEND"]
+    if not is_known_storage(storage):
+        ask(f'STORAGES["staticfiles"] ({backend})', make, "It is not asked again")
+
+
+def is_known_storage(storage: Storage) -> bool:
+    """Say whether to make this storage asks nothing but the disk."""
+    return is_known(storage.kind) and "manifest_storage" not in storage.options
+
+
+@cache
+def _told(backend: str, options: str, root: str) -> Told:
+    what = f'STORAGES["staticfiles"] ({backend})'
+    try:
+        return ask(what, lambda: tell(asks=True), "Its files are served as if it had no hashed names")
+    except SilentError as error:
+        return Told(problem=str(error))
+
+
+def tell(*, asks: bool) -> Told:
+    """Make the storage and look at it; with ``asks`` note its addresses, for a process that will not."""
+    from django.contrib.staticfiles.storage import StaticFilesStorage, staticfiles_storage
+
+    hashed = getattr(staticfiles_storage, "hashed_files", None)
+    location = getattr(staticfiles_storage, "location", None)
+    return Told(
+        location=str(location or "") if isinstance(staticfiles_storage, StaticFilesStorage) else "",
+        names=frozenset(hashed or ()),
+        lacks_manifest=hashed == {} and bool(getattr(staticfiles_storage, "manifest_strict", False)),
+        addresses=dict(_addresses(staticfiles_storage, str(location or ""))) if asks else None,
+    )
+
+
+def _addresses(storage: Any, root: str) -> Iterable[tuple[str, str | None]]:
+    """Yield what WhiteNoise would ask for: the addresses of names whose twin may have a hash."""
+    from whitenoise.middleware import WhiteNoiseMiddleware
+
+    from .names import walk
+
+    for path in walk(Path(root)) if root else ():
+        name = path.relative_to(root).as_posix()
+        plain = WhiteNoiseMiddleware.get_name_without_hash(None, name)
+        if plain != name:
+            try:
+                yield plain, storage.url(plain)
+            except ValueError:
+                yield plain, None
+
+
+def silent_finders() -> dict[str, str]:
+    """Return a line for each of STATICFILES_FINDERS that does not answer, by its name."""
+    return dict(_silent(tuple(settings.STATICFILES_FINDERS), repr(settings.STORAGES.get("default"))))
+
+
+@cache
+def _silent(finders: tuple[str, ...], default: str) -> tuple[tuple[str, str], ...]:
+    found = []
+    for dotted in finders:
+        try:
+            if not _is_known_finder(dotted):
+                ask(f"{dotted} (STATICFILES_FINDERS)", lambda d=dotted: _list(d), "Its files are left out")  # type: ignore[misc]
+        except SilentError as error:
+            found.append((dotted, str(error)))
+    return tuple(found)
+
+
+def _is_known_finder(dotted: str) -> bool:
+    asked = [dotted]
+    if dotted.endswith(".DefaultStorageFinder"):
+        asked.append((settings.STORAGES.get("default") or {}).get("BACKEND") or dotted)
+    try:
+        return all(is_known(import_string(name)) for name in asked)
+    except ImportError:
+        return True  # Django says so when it is made
+
+
+def _list(dotted: str) -> int:
+    from django.contrib.staticfiles import finders
+
+    return sum(1 for _ in finders.get_finder(dotted).list([]))
+
+
+def engines_are_known() -> bool:
+    """Say whether the engines in TEMPLATES are made of Django's parts alone."""
+    return all(
+        entry.get("BACKEND") == "django.template.backends.django.DjangoTemplates"
+        and all(
+            name.startswith("django.") for name in _loaders((entry.get("OPTIONS") or {}).get("loaders", ()))
+        )
+        for entry in settings.TEMPLATES
+    )
+
+
+def _loaders(loaders: Iterable[Any]) -> Iterable[str]:
+    for each in loaders:
+        if isinstance(each, str):
+            yield each
+        else:  # a loader with its arguments, which may be loaders
+            yield each[0]
+            if each[0].endswith("cached.Loader"):
+                yield from _loaders(each[1])
