@@ -5,7 +5,6 @@ Lives in a worker, in the thread that runs the request. What belongs together le
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
@@ -15,6 +14,8 @@ from gunicorn import SERVER, util
 from gunicorn.http import wsgi
 from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName
 from gunicorn.http.message import TOKEN_RE
+
+from . import plain_files
 
 if TYPE_CHECKING:
     from .reading import Head
@@ -123,7 +124,17 @@ class Answer:
     """One response. Who uses it says in ``send`` and ``send_file`` how bytes leave."""
 
     __slots__ = (
-        *("_head", "_headers", "_lines", "_omits_body", "chunked", "headers_sent", "must_close", "request"),
+        *(
+            "_head",
+            "_headers",
+            "_lines",
+            "_omits_body",
+            "chunked",
+            "headers_sent",
+            "missing",
+            "must_close",
+            "request",
+        ),
         *("request_id", "response_length", "sent", "status", "status_code", "timing"),
     )
 
@@ -139,6 +150,8 @@ class Answer:
         self.headers_sent = False
         self.response_length: int | None = None
         self.sent = 0
+        self.missing = 0
+        """Bytes of the body that were promised and did not come."""
         self.chunked = False
 
     def send(self, data: bytes, last: bool) -> None:
@@ -148,6 +161,14 @@ class Answer:
     def send_file(self, head: bytes, descriptor: int, offset: int, count: int, after: bytes) -> None:
         """Let the head leave, then a part of a file, then ``after``; no more follows."""
         raise NotImplementedError
+
+    def idle(self) -> None:
+        """Look after a stream that has a piece for nobody; raise where it had better end."""
+
+    @property
+    def sends_files(self) -> bool:
+        """Say whether ``send_file`` may be used."""
+        return True
 
     def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], None]:
         """Take status and headers, as WSGI wants it."""
@@ -224,42 +245,41 @@ class Answer:
         out = self.head() + framed
         if out:
             self.send(out, last or self.is_complete)
+        elif not last:
+            self.idle()
 
     @property
     def is_complete(self) -> bool:
         """Say whether every byte of a body of known length has been given."""
         return self.response_length is not None and (self._omits_body or self.sent >= self.response_length)
 
-    def respond(self, result: Iterable[bytes]) -> None:
+    def respond(self, result: Any) -> None:
         """Send all that the application yields."""
-        if isinstance(result, wsgi.FileWrapper) and self._respond_with_file(result):
+        if type(result) is wsgi.FileWrapper and self._respond_with_file(result.filelike):
             return
         if getattr(result, "streaming", True) is False or type(result) is list:
             # Django has it all: one send, also where it comes without a length.
             self.write(b"".join(result), last=True)
         else:
             for item in result:
-                # A head alone waits for the first bytes, but not for those after them.
-                if item or not self.headers_sent:
-                    self.write(item)
+                self.write(item)
             self.write(b"", last=True)
         if self.response_length is not None and self.sent < self.response_length and not self._omits_body:
             self.must_close = True  # fewer bytes than were promised: the client must not wait for them
+            self.missing = self.response_length - self.sent
 
-    def _respond_with_file(self, wrapper: Any) -> bool:
-        """Let the kernel send the file; False where it is none that the kernel knows."""
-        if not util.has_fileno(wrapper.filelike) or not self.status:
+    def _respond_with_file(self, file: Any) -> bool:
+        """Let the kernel send the file; False where its bytes must be read."""
+        found = plain_files.find(file) if self.sends_files and self.status else None
+        if found is None:
             return False
-        descriptor = wrapper.filelike.fileno()
-        try:
-            offset = os.lseek(descriptor, 0, os.SEEK_CUR)
-            there = os.fstat(descriptor).st_size - offset
-        except OSError:  # a pipe
-            return False
+        descriptor, offset, there = found
         count = there if self.response_length is None else self.response_length
-        if self._omits_body or count <= 0:
+        if self._omits_body or count == 0 < there:
             self.write(b"", last=True)
             return True
+        if not 0 < count <= there:  # the kernel's own files say that they are empty; a short one is told
+            return False
         before, after = (b"%X\r\n" % count, b"\r\n0\r\n\r\n") if self.chunked else (b"", b"")
         self.sent = count
         self.send_file(self.head() + before, descriptor, offset, count, after)

@@ -35,6 +35,10 @@ class ClientGoneError(OSError):
     """The client has hung up, or was cut off."""
 
 
+class FileShrankError(ClientGoneError):
+    """A file has become shorter while it was sent: the rest of a response does not exist."""
+
+
 class Connection:
     """A socket and the state of its conversation."""
 

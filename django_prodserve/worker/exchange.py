@@ -20,16 +20,20 @@ from ..runtime.sampling import Sampler
 from ..runtime.slot import Slot
 from ..timeouts import RequestTimeout
 from .answer import Answer, body_size
-from .connection import ClientGoneError, Connection
+from .connection import ClientGoneError, Connection, FileShrankError
 from .outbox import FilePart, Outbox
 from .reading import Head
 from .streams import Streams
+
+GONE_AFTER = 1.0
+"""Seconds in which a stream sends nothing, after which it is worth a look whether the client is there."""
+NEVER = -1, 0.0
 
 
 class Exchange(Answer):
     """An answer that leaves through a connection."""
 
-    __slots__ = ("_row", "_slot", "_streams", "connection")
+    __slots__ = ("_idle", "_row", "_slot", "_streams", "connection")
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Exchange(Answer):
     ) -> None:
         super().__init__(request, must_close=must_close)
         self.connection, self._streams, self._slot, self._row = connection, streams, slot, row
+        self._idle = NEVER
 
     def send(self, data: bytes, last: bool) -> None:
         """Send what the client takes now. The rest of a complete response leaves without this thread."""
@@ -56,6 +61,21 @@ class Exchange(Answer):
             connection.out = Outbox()
             connection.out.add(memoryview(data)[sent:])
 
+    @property
+    def sends_files(self) -> bool:
+        """Say what Gunicorn's ``sendfile`` says."""
+        return self._streams.sends_files
+
+    def idle(self) -> None:
+        """End a stream that has nothing to say, to a client that is not there to hear it."""
+        now, (sent, since) = time.monotonic(), self._idle
+        if sent != self.sent:
+            self._idle = self.sent, now
+        elif now - since >= GONE_AFTER:
+            self._idle = sent, now
+            if self.connection.is_gone():
+                raise ClientGoneError("the client is gone")
+
     def send_file(self, head: bytes, descriptor: int, offset: int, count: int, after: bytes) -> None:
         """Let the kernel send as much as the client takes now; the rest leaves through a copy of the file."""
         connection = self.connection
@@ -63,7 +83,7 @@ class Exchange(Answer):
         connection.sock.setblocking(False)  # sendfile has no flag of its own for that
         if head:
             out.add(head)
-        part = FilePart(descriptor, offset, count)
+        part = FilePart(descriptor, offset, count, title=f"{self.request.method} {self.request.path}")
         out.add_part(part)
         if after:
             out.add(after)
@@ -122,8 +142,12 @@ class Runner:
                 close = getattr(result, "close", None)
                 if close is not None and not process.is_copy:
                     close()
+            if answer.missing:
+                self._tell_missing(answer)
             return not answer.should_close
-        except ClientGoneError:
+        except ClientGoneError as error:
+            if isinstance(error, FileShrankError):
+                worker.log.error("%s", error)
             raise
         except BaseException as error:  # what the application raises costs this request, not the thread
             return self._failed(connection, answer, error)
@@ -157,6 +181,16 @@ class Runner:
         answer.sent = body_size(told)
         answer.send(stamped(told, answer.request_id), True)
         return False
+
+    def _tell_missing(self, answer: Answer) -> None:
+        self._worker.log.error(
+            "The response to %s %s is shorter than its Content-Length: %d of %d bytes are missing, "
+            "the connection is closed.",
+            answer.request.method,
+            answer.request.path,
+            answer.missing,
+            answer.missing + answer.sent,
+        )
 
     def _guarded(self, environ: dict[str, Any], answer: Answer) -> None:
         with suppress(Exception):

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 
 from . import limits
-from .connection import ClientGoneError
+from .connection import ClientGoneError, FileShrankError
 from .spool import check_room, open_file
 
 LARGEST = 2**30
@@ -25,10 +25,12 @@ MORE = getattr(socket, "MSG_MORE", 0)
 class FilePart:
     """Bytes of a file that are still to be sent."""
 
-    __slots__ = ("descriptor", "is_ours", "left", "offset")
+    __slots__ = ("descriptor", "is_ours", "left", "offset", "title")
 
-    def __init__(self, descriptor: int, offset: int, left: int, *, is_ours: bool = False) -> None:
-        self.descriptor, self.offset, self.left = descriptor, offset, left
+    def __init__(
+        self, descriptor: int, offset: int, left: int, *, is_ours: bool = False, title: str = ""
+    ) -> None:
+        self.descriptor, self.offset, self.left, self.title = descriptor, offset, left, title
         self.is_ours = is_ours  # to close
 
     def close(self) -> None:
@@ -97,6 +99,8 @@ class Outbox:
                 self.size -= sent
         except BlockingIOError:
             pass
+        except ClientGoneError:
+            raise
         except OSError as error:
             raise ClientGoneError(*error.args) from error
         return moved
@@ -115,7 +119,10 @@ class Outbox:
     def _send_file(self, sock: socket.SocketType, part: FilePart) -> int:
         sent = os.sendfile(sock.fileno(), part.descriptor, part.offset, min(part.left, LARGEST))
         if sent == 0:
-            raise OSError("the file has become shorter while it was sent")
+            raise FileShrankError(
+                f"The file that answers {part.title} has become shorter while it was sent: "
+                f"{part.left} bytes are missing, the connection is closed."
+            )
         part.offset += sent
         part.left -= sent
         if not part.left:

@@ -22,7 +22,7 @@ from ..runtime.board import Board
 from ..runtime.slot import Slot
 from . import limits, replies
 from .acceptor import Acceptor, descriptors_for
-from .connection import IDLE, LINGER, OWNED, STREAM, ClientGoneError, Connection
+from .connection import IDLE, LINGER, OWNED, STREAM, ClientGoneError, Connection, FileShrankError
 from .crew import BUSY, Crew
 from .exchange import Runner
 from .gate import Gate
@@ -50,7 +50,9 @@ class Reactor:
         self.worker, self.slot = worker, slot
         self.connections: dict[int, Connection] = {}
         self.poller = make_poller()
-        self.streams = Streams(self.poller, slot, config.threads)
+        stated = config.settings["sendfile"].get()  # where it is True, Gunicorn's own look says False
+        sends_files = bool(config.sendfile if stated is None else stated)
+        self.streams = Streams(self.poller, slot, config.threads, sends_files=sends_files)
         self.runner = Runner(worker, self.streams, slot)
         sampler, cpus = self.runner.sampler, worker.cpus / max(1, config.workers)
         handlers = self.turn, self.serve, self.report, self.begun, sampler.since, sampler.delayed
@@ -133,7 +135,9 @@ class Reactor:
         """Do what the connection's state asks for; a fault costs one connection, not the worker."""
         try:
             self.steps[connection.state](connection, now)
-        except ClientGoneError:
+        except ClientGoneError as error:
+            if isinstance(error, FileShrankError):
+                self.worker.log.error("%s", error)
             self.drop(connection)
         except Exception:
             self.report()

@@ -23,8 +23,10 @@ from .poller import Epoll, Poll
 class Streams:
     """The streams of one worker."""
 
-    def __init__(self, poller: Epoll | Poll, slot: Slot, slots: int) -> None:
+    def __init__(self, poller: Epoll | Poll, slot: Slot, slots: int, *, sends_files: bool = True) -> None:
         self._poller, self._slot = poller, slot
+        self.sends_files = sends_files
+        """Whether the kernel may send the project's files: Gunicorn's ``sendfile``."""
         self._generous = max(1, slots // 2)
         self._holding = 0
 
