@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
 from django.core.signals import got_request_exception
@@ -20,6 +20,7 @@ from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
+from .dry_run import REFUSALS, Refused, cause
 from .failures import failure
 from .health import HealthLayer, Paths
 from .identity import Identity, IdentityLayer
@@ -71,21 +72,30 @@ def load_django() -> WSGI:
     return application
 
 
-def warm_up(application: WSGI, path: str) -> str:
-    """Send one request through everything; return why it ended in a 5xx, or nothing.
+class WarmUp(NamedTuple):
+    """What came of a warm-up request; nothing where it was answered."""
+
+    warning: str = ""
+    """Why it ended in a 5xx."""
+    note: str = ""
+    """Where a dry run held it back, so that nothing behind that was tried."""
+
+
+def warm_up(application: WSGI, path: str) -> WarmUp:
+    """Send one request through everything, and say what came of it.
 
     The first allowed host and https are used, so that middleware neither refuses nor redirects it. A probe
     that has this path is passed by: it would warm nothing.
     """
     inner: Any = application.application if isinstance(application, HealthLayer) else application
     statuses: list[str] = []
-    errors: list[str] = []
+    raised: list[WarmUp] = []
 
     def start_response(status: str, headers: object, exc_info: object = None) -> None:
         statuses.append(status)
 
     def note(**kwargs: Any) -> None:
-        errors.append(_raised(path, sys.exc_info()[1] or Exception()))
+        raised.append(_raised(path, sys.exc_info()[1] or Exception()))
 
     got_request_exception.connect(note)
     try:
@@ -94,18 +104,33 @@ def warm_up(application: WSGI, path: str) -> str:
             for _ in response:
                 pass
             getattr(response, "close", lambda: None)()
-    except Exception as error:  # a broken application must be told, whatever it raises
+    except (Exception, SystemExit) as error:  # a broken application must be told, whatever it raises
         return _raised(path, error)
     finally:
         got_request_exception.disconnect(note)
         request_id.set("")  # the arbiter's own lines belong to no request
-    if statuses and statuses[0].startswith("5"):
-        return errors[0] if errors else f"the warm-up request {path} was answered with {statuses[0]}"
-    return ""
+    if not statuses or not statuses[0].startswith("5"):
+        return WarmUp()
+    if raised:
+        return raised[0]
+    if REFUSALS:
+        return WarmUp(note=_held_back(path, REFUSALS[-1]))
+    return WarmUp(f"the warm-up request {path} was answered with {statuses[0]}")
 
 
-def _raised(path: str, error: BaseException) -> str:
-    return str(failure(f"the warm-up request {path} raised", error)).replace("\n ", ";")
+def _raised(path: str, error: BaseException) -> WarmUp:
+    refused = cause(error)
+    if refused is not None:
+        return WarmUp(note=_held_back(path, refused))
+    return WarmUp(str(failure(f"the warm-up request {path} raised", error)).replace("\n ", ";"))
+
+
+def _held_back(path: str, refused: Refused) -> str:
+    where = f" by {refused.where}" if refused.where else ""
+    return (
+        f"the warm-up request {path} asks to {refused.what}{where}, which a start does not do: "
+        "nothing behind that was tried"
+    )
 
 
 @contextmanager

@@ -64,13 +64,18 @@ def read_memory(process: Path = Path("/proc/self")) -> Reading:
             raise ProcessLookupError(f"{process} is gone") from error
 
 
-def measure(request: Callable[[], object]) -> Footprint:
-    """Measure this process, loaded and warmed, with a trial fork that sends ``request`` a few times.
+def measure(request: Callable[[], object], prepare: Callable[[], object] = bool) -> Footprint:
+    """Measure this process, loaded, with a trial fork that is prepared and sends ``request`` a few times.
 
     Raises ChildError or OSError where that is not possible. Connections must be closed, memory frozen.
     """
+
+    def trial() -> Reading:
+        prepare()
+        return after(request)
+
     master = read_memory()
-    return footprint(master, in_child(lambda: after(request), patience=PATIENCE), preloaded=True)
+    return footprint(master, in_child(trial, patience=PATIENCE), preloaded=True)
 
 
 def after(request: Callable[[], object]) -> Reading:

@@ -23,6 +23,10 @@ class ChildError(Exception):
     """The child ended without a result; the message says how."""
 
 
+class ChildLateError(ChildError):
+    """The child was ended because its time was up, by us or by an alarm of its own."""
+
+
 def in_child(work: Callable[[], T], *, patience: float | None = None) -> T:
     """Return what ``work`` returns in a fork of this process, or raise what it raises there.
 
@@ -46,7 +50,9 @@ def in_child(work: Callable[[], T], *, patience: float | None = None) -> T:
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
     if not answer:
-        raise ChildError(f"the process ended with status {os.waitstatus_to_exitcode(status)}")
+        code = os.waitstatus_to_exitcode(status)
+        kind = ChildLateError if code == -signal.SIGALRM else ChildError
+        raise kind(f"the process ended with status {code}")
     result, error = pickle.loads(answer)  # written by our own fork
     if error is not None:
         raise error
@@ -85,7 +91,7 @@ def _read(receiving: int, patience: float | None) -> bytes:
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not select.select([receiving], [], [], left)[0]:
-            raise ChildError(f"the process took more than {patience:g} s")
+            raise ChildLateError(f"the process took more than {patience:g} s")
         part = os.read(receiving, 65536)
         if not part:
             return bytes(found)

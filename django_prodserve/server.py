@@ -13,7 +13,8 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -24,11 +25,11 @@ from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
 
 from . import copies, early, listeners, measurements, working_directory
-from .application import build, warm_up
+from .application import build
 from .errors import ProdserveError
 from .explain import as_document, words_at_start, words_on_measuring
-from .footprint import Footprint, Reading, after, footprint, measure, read_memory
-from .forked import ChildError, in_child
+from .footprint import Footprint, footprint, read_memory
+from .forked import ChildError, ChildLateError, in_child
 from .gunicorn_settings import gunicorn_settings
 from .gunicorn_sources import workers_user
 from .in_front import WSGI
@@ -38,13 +39,14 @@ from .pipeline import way_to_load
 from .plan import Plan
 from .prepare import prepare
 from .runtime import hooks, launch, logs
-from .runtime.alive import Alive
+from .runtime.alive import Alive, kinds_of_threads
 from .runtime.arbiter import ProdserveArbiter, given_slots
 from .runtime.generation import Generation, Kept
 from .runtime.headroom import Headroom
 from .runtime.origins import ORIGINS
 from .script_name import forget_if_told
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
+from .trial import Trial, ended, load_as, rehearse, scratch_directory, try_out, weigh
 from .worker import ProdserveWorker
 
 Say = Callable[[str], object]
@@ -152,17 +154,31 @@ def _workers_user(plan: Plan) -> int | None:
     return workers_user(user.value) if user else None
 
 
-def _load(plan: Plan, static: StaticFiles, say: Say) -> WSGI:
-    """Return the whole application, warmed up; say what its warm-up request complained about."""
+def _load(plan: Plan, static: StaticFiles, say: Say) -> tuple[WSGI, Trial]:
+    """Return the whole application, and what a trial of it says; it complains about the warm-up request."""
+    application = _build(plan, static, say)
+    trial = Trial()
+    if plan.warmup.value != "off":
+        trial = try_out(application, plan.warmup.value)
+    elif any(kinds_of_threads()):
+        trial = try_out(None, "off")
+    _tell(trial, say)
+    load_as(trial)
+    return application, trial
+
+
+def _build(plan: Plan, static: StaticFiles, say: Say) -> WSGI:
     application = build(plan, static, say)
     if plan.health.value:
         say(f"health    {application.paths}")
-    path = plan.warmup.value
-    warning = "" if path == "off" else warm_up(application, path)
-    if warning:
-        say(f"warning: {warning}")
-    forget_if_told(plan.gunicorn["forwarder_headers"].value if "forwarder_headers" in plan.gunicorn else "")
     return application
+
+
+def _tell(trial: Trial, say: Say) -> None:
+    if trial.warning:
+        say(f"warning: {trial.warning}")
+    if trial.note:
+        say(f"warm-up   {trial.note}")
 
 
 def _silent(line: str) -> None:
@@ -173,9 +189,9 @@ def measured(plan: Plan) -> Plan:
     """Load the project, measure what it takes, keep that for later plans, and decide again."""
     static = prepare_static(plan.static_choice, served_by=_workers_user(plan))
     if plan.preload.value:
-        found = _measure(plan, _load(plan, static, _silent))
+        found = _measure(plan, _load(plan, static, _silent)[0])
     else:
-        found = _load_apart(plan, static, lambda: None, _silent)
+        found = _load_apart(plan, static, lambda: None, _silent)[1]
     if found is None:
         raise ProdserveError(
             "Nothing was measured.",
@@ -187,35 +203,38 @@ def measured(plan: Plan) -> Plan:
 
 def _measure(plan: Plan, application: WSGI) -> Footprint | None:
     """Measure this process, loaded; None where no request may be sent or the trial fails."""
-    if plan.warmup.value == "off":
-        return None
-    hooks.close_connections()
     hooks.configure(immortal=plan.speedups.value)
-    hooks.freeze()
-    with suppress(ChildError, OSError):
-        return measure(lambda: warm_up(application, plan.warmup.value))
-    return None
+    return None if plan.warmup.value == "off" else weigh(application, plan.warmup.value)
 
 
-def _load_apart(plan: Plan, static: StaticFiles, check_project: Check, say: Say) -> Footprint | None:
+def _load_apart(
+    plan: Plan, static: StaticFiles, check_project: Check, say: Say
+) -> tuple[Trial, Footprint | None]:
     """Check and load in a process of its own, which is measured; what fails does so before we listen."""
+    path = plan.warmup.value
 
-    def load() -> Reading | None:
+    def load() -> Trial:
+        returning = tuple(kinds_of_threads())
         check_project()
-        application = _load(plan, static, say)
-        path = plan.warmup.value
-        return None if path == "off" else after(lambda: warm_up(application, path))
+        application = _build(plan, static, say)
+        if path == "off":
+            return Trial(threads=returning)
+        return replace(rehearse(application, path, scratch, weighs=True), threads=returning)
 
     hooks.close_connections()
     master = read_memory()
-    try:
-        trial = in_child(load)
-    except (ProdserveError, CommandError):
-        raise
-    except Exception as error:  # what a check or an import of the project's raises
-        reason = str(error) if isinstance(error, ChildError) else repr(error)
-        raise ProdserveError(f"Loading the application failed: {reason}") from error
-    return footprint(master, trial, preloaded=False) if trial else None
+    with scratch_directory() as scratch:
+        try:
+            trial = in_child(load)
+        except (ProdserveError, CommandError):
+            raise
+        except Exception as error:  # what a check or an import of the project's raises
+            if not isinstance(error, ChildLateError):
+                reason = str(error) if isinstance(error, ChildError) else repr(error)
+                raise ProdserveError(f"Loading the application failed: {reason}") from error
+            trial = Trial(warning=ended(path, error))
+    _tell(trial, say)
+    return trial, footprint(master, trial.reading, preloaded=False) if trial.reading else None
 
 
 def check_certificate(certfile: str | None, keyfile: str | None) -> None:
@@ -257,7 +276,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.manage = next(iter(sockets[len(plan.bind.value) :]), None)
         self.say, self.check_project, self.started = say, check_project, started
         self.arbiter: ProdserveArbiter | None = None
-        self.alive = Alive()
+        self.alive, self.trial = Alive(), Trial()
         super().__init__()
 
     def do_load_config(self) -> None:
@@ -302,10 +321,14 @@ class Server(BaseApplication):  # type: ignore[misc]
         return when_ready
 
     def load(self) -> WSGI:
-        """Load and warm up; Gunicorn calls this before the socket listens, or in the worker."""
-        # Without preload the trial has said already what each worker would repeat.
+        """Load and try out; Gunicorn calls this before the socket listens, or in the worker."""
         with copies.ended("Loading the project"):
-            application = _load(self.plan, self.static, self.say if self.cfg.preload_app else _silent)
+            if self.cfg.preload_app:
+                application, self.trial = _load(self.plan, self.static, self.say)
+            else:  # the trial has said already what each worker would repeat
+                application = _build(self.plan, self.static, _silent)
+        passed = self.plan.gunicorn
+        forget_if_told(passed["forwarder_headers"].value if "forwarder_headers" in passed else "")
         if self.arbiter is not None:
             logs.make_visible(self.arbiter.log, settings.LOGGING)
         if self.cfg.preload_app:
@@ -328,7 +351,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def ready(self) -> None:
         """Say where to look, now that somebody listens."""
-        for line in self.alive.lines(preloaded=self.cfg.preload_app):
+        for line in self.alive.lines(preloaded=self.cfg.preload_app, returning=self.trial.threads):
             self.say(f"warning: {line}")
         ORIGINS.stop()
         if self.manage is not None:
@@ -362,6 +385,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             with copies.ended("The check of the project"):
                 self.check_project()
         else:
-            self.adopt(_load_apart(self.plan, self.static, self.check_project, self.say))
+            self.trial, found = _load_apart(self.plan, self.static, self.check_project, self.say)
+            self.adopt(found)
         ProdserveArbiter(self).run()
         raise AssertionError("the arbiter's loop ends by SystemExit")

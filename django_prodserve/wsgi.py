@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import django
 
-from .application import build, warm_up
+from .application import build
 from .pipeline import plan_now
 from .script_name import forget_if_told, settle
 from .staticfiles import prepare_static
+from .trial import load_as, try_out
 from .worker import ProdserveWorker
 
 django.setup(set_prefix=False)
@@ -22,6 +23,6 @@ ProdserveWorker.configure(
 )
 application = build(_plan, prepare_static(_plan.static_choice))
 if _plan.warmup.value != "off":
-    warm_up(application, _plan.warmup.value)
+    load_as(try_out(application, _plan.warmup.value))
 if "forwarder_headers" in _plan.gunicorn:
     forget_if_told(_plan.gunicorn["forwarder_headers"].value)

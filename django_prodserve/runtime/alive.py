@@ -7,11 +7,13 @@ Lives in the arbiter, main thread, once, right before the first fork. Ours are c
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FrameType
@@ -23,6 +25,8 @@ from .origins import ORIGINS
 TASKS = Path("/proc/self/task")
 SYSTEM = ("/run/systemd/", "/dev/log")  # what a supervisor's journal and notices go through
 AWARE = {"jemalloc_bg_thd"}  # threads of libraries that start them anew in a fork by themselves
+ELSEWHERE = "loguru-writer-"  # workers send to it, over a queue between processes
+NUMBER = re.compile(r"\d+")
 START = "start it in a receiver of django_prodserve.signals.worker_started"
 OPEN = START.replace("start it", "open it")
 
@@ -34,19 +38,43 @@ class Alive:
         self.early_threads = set(threading.enumerate())
         self.early_sockets = set(connected())
 
-    def lines(self, *, preloaded: bool) -> Iterator[str]:
-        """Yield a line for each thread and connection. ``preloaded``: workers share what is loaded here."""
+    def lines(self, *, preloaded: bool, returning: Iterable[str] = ()) -> Iterator[str]:
+        """Yield a line for each thread and connection. ``preloaded``: workers share what is loaded here.
+
+        ``returning`` are kinds of threads that were seen to run again in a fork.
+        """
+        left = Counter(returning)
         for thread in threading.enumerate():
-            if thread is not threading.main_thread():
+            if thread is not threading.main_thread() and not _takes(left, kind(thread)):
                 remedy = START + _or_later(preloaded, thread in self.early_threads)
                 yield f"workers will not have the thread {thread.name!r}{started_by(thread)}: {remedy}"
         for name in foreign_threads():
+            if _takes(left, f"{name} of a C library"):
+                continue
             yield f"workers will not have the thread {name!r} of a C library: {OPEN}"
         for connection in connected():
             remedy = OPEN + _or_later(preloaded, connection in self.early_sockets)
             opened = ORIGINS.of_socket(connection[0])
             where = f" (opened in {opened})" if opened else ""
             yield f"workers would share the open connection to {connection[1]}{where}: {remedy}"
+
+
+def kinds_of_threads() -> Iterator[str]:
+    """Yield what tells each thread of this process but the main one from others, also in a fork."""
+    yield from (kind(each) for each in threading.enumerate() if each is not threading.main_thread())
+    yield from (f"{name} of a C library" for name in foreign_threads())
+
+
+def kind(thread: threading.Thread) -> str:
+    """Return a thread's name without the number that it may have, its class and what it runs."""
+    runs = next((f"{each.co_filename}:{each.co_firstlineno}" for each in _functions(thread)), "")
+    return f"{re.sub(NUMBER, '#', thread.name)} {type(thread).__qualname__} {runs}"
+
+
+def _takes(left: Counter[str], kind: str) -> bool:
+    """Take one of this kind; say whether there was one."""
+    left[kind] -= 1
+    return left[kind] >= 0 or kind.startswith(ELSEWHERE)
 
 
 def _or_later(preloaded: bool, early: bool) -> str:

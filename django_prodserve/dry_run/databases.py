@@ -1,0 +1,167 @@
+"""Every transaction on every database is rolled back, and the request does not notice.
+
+A connection stays in one transaction from its opening on. What Django takes for transactions are savepoints
+within it: a commit releases one, and ``on_commit`` calls nothing. The hooks are Django's own for backends; a
+backend without savepoints is refused.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from contextlib import closing, suppress
+from typing import Any
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+
+from .refusal import change
+
+LONGEST_LOCK = {"sqlite": 4.0, "": 10.0}
+"""Seconds from the first change on, with sqlite and with others: a wait for sqlite's lock fails after 5 s."""
+READING = {"SELECT", "PRAGMA", "EXPLAIN", "VALUES", "SHOW"}
+ENDING = {"BEGIN", "START", "COMMIT", "END"}
+TRANSACTION, STATEMENT = "prodserve_transaction", "prodserve_statement"
+
+_held: list[Held] = []
+
+
+def hold_back() -> None:
+    """Begin; connections that are open already are closed, so that they open anew."""
+    connection_created.connect(_hold, weak=False)
+    for connection in connections.all(initialized_only=True):
+        with suppress(Exception):  # drivers raise what they like
+            connection.close()
+
+
+def roll_back() -> None:
+    """End every transaction, those of other threads too, before this process goes."""
+    for held in _held:
+        held.connection.inc_thread_sharing()
+        with suppress(Exception):  # drivers raise what they like, and what is closed is rolled back
+            if held.is_current():
+                BaseDatabaseWrapper._rollback(held.connection)  # type: ignore[attr-defined]
+            held.connection.close()
+    _held.clear()
+
+
+def _hold(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+    if not connection.features.uses_savepoints:
+        raise change(f"the database {connection.alias!r}, which has no transactions")
+    _held.append(Held(connection))
+
+
+class Held:
+    """The one transaction of a connection that was just opened."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.raw = connection.connection
+        self.begun = False
+        self.inside = False
+        """Whether Django takes the connection to be in a transaction."""
+        self.lazily = (
+            connection.vendor == "sqlite"
+        )  # there a transaction that began with reading may not write
+        for name in ("_commit", "_rollback", "_set_autocommit"):
+            setattr(connection, name, self._instead(name, getattr(self, name[1:])))
+        if hasattr(connection, "_start_transaction_under_autocommit"):
+            start = "_start_transaction_under_autocommit"
+            setattr(connection, start, self._instead(start, lambda: self.set_autocommit(False)))
+        connection.on_commit = lambda func, robust=False: None
+        connection.execute_wrappers.insert(0, self.execute)  # the project takes its own from the end
+        if not self.lazily:
+            self._begin()
+        if not connection.autocommit:
+            self.set_autocommit(False)
+
+    def is_current(self) -> bool:
+        """Whether the connection is still the one that was held."""
+        return self.raw is not None and self.connection.connection is self.raw
+
+    def _instead(self, name: str, ours: Callable[..., None]) -> Callable[..., None]:
+        """Return ours for as long as this connection is open; a new one is Django's until it is held."""
+
+        def call(*args: Any) -> None:
+            if self.is_current():
+                ours(*args)
+            else:
+                getattr(type(self.connection), name)(self.connection, *args)
+
+        return call
+
+    def _begin(self) -> None:
+        if self.begun:
+            return
+        self.begun = True
+        if self.lazily:
+            self._run("BEGIN IMMEDIATE")  # waits for its turn, as each single statement would
+        elif self.connection.autocommit:
+            type(self.connection)._set_autocommit(self.connection, False)
+
+    def set_autocommit(self, autocommit: bool) -> None:
+        if autocommit == (not self.inside):
+            return
+        self._begin()
+        self._run((self._release if autocommit else self._savepoint)(TRANSACTION))
+        self.inside = not autocommit
+
+    def commit(self) -> None:
+        if self.inside:
+            self._run(self._release(TRANSACTION))
+            self._run(self._savepoint(TRANSACTION))
+
+    def rollback(self) -> None:
+        if self.inside:
+            self._run(self._back(TRANSACTION))
+
+    def execute(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        """Execute a statement as Django's ``execute_wrapper`` calls it."""
+        words = str(sql).split(None, 2)[:2]
+        first = words[0].upper().rstrip(";") if words else ""
+        if not self.is_current() or not first:
+            return execute(sql, params, many, context)
+        if first in ENDING:
+            return None
+        if first == "ROLLBACK" and len(words) == 1:
+            self.rollback()
+            return None
+        if first not in READING:
+            self._begin()
+            _hurry(LONGEST_LOCK.get(self.connection.vendor, LONGEST_LOCK[""]))
+        if self.inside or self.lazily:
+            return execute(sql, params, many, context)
+        return self._alone(lambda: execute(sql, params, many, context))
+
+    def _alone(self, execute: Callable[[], Any]) -> Any:
+        """Have a statement that fails outside of any transaction break no other, as in autocommit."""
+        self._run(self._savepoint(STATEMENT))
+        try:
+            result = execute()
+        except Exception:
+            self._run(self._back(STATEMENT))
+            raise
+        self._run(self._release(STATEMENT))
+        return result
+
+    def _savepoint(self, name: str) -> str:
+        return str(self.connection.ops.savepoint_create_sql(name))
+
+    def _release(self, name: str) -> str:
+        return str(self.connection.ops.savepoint_commit_sql(name) or "")
+
+    def _back(self, name: str) -> str:
+        return str(self.connection.ops.savepoint_rollback_sql(name))
+
+    def _run(self, sql: str) -> None:
+        if sql:  # Oracle releases no savepoint
+            with self.connection.wrap_database_errors, closing(self.connection.create_cursor()) as cursor:
+                cursor.execute(sql)
+
+
+def _hurry(seconds: float) -> None:
+    """Let the kernel end this process once it has locked others out for too long."""
+    left = signal.getitimer(signal.ITIMER_REAL)[0]
+    if not left or left > seconds:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
