@@ -65,14 +65,16 @@ def read_memory(process: Path = Path("/proc/self")) -> Reading:
 
 
 def measure(request: Callable[[], object], prepare: Callable[[], object] = bool) -> Footprint:
-    """Measure this process, loaded, with a trial fork that is prepared and sends ``request`` a few times.
+    """Measure this process, loaded, with a trial that sends ``request`` a few times.
 
-    Raises ChildError or OSError where that is not possible. Connections must be closed, memory frozen.
+    Two forks: what is prepared in the first, such as all that a first request fills, lasts for a worker's
+    life; what the second makes its own grows. Raises ChildError or OSError where that is not possible.
+    Connections must be closed, in here and by ``prepare``, and memory frozen.
     """
 
     def trial() -> Reading:
         prepare()
-        return after(request)
+        return in_child(lambda: after(request), patience=PATIENCE / 2)
 
     master = read_memory()
     return footprint(master, in_child(trial, patience=PATIENCE), preloaded=True)

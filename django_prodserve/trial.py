@@ -6,6 +6,7 @@ server itself runs no request. It imports what the request had imported, so that
 
 from __future__ import annotations
 
+import gc
 import shutil
 import signal
 import sys
@@ -91,11 +92,19 @@ def hold_back(scratch: str | None) -> None:
 
 
 def weigh(application: WSGI, path: str) -> Footprint | None:
-    """Measure this process, loaded, with a fork that sends a few requests; None where that fails."""
+    """Measure this process, loaded, with forks that send a few requests; None where that fails."""
+
+    def prepare() -> None:
+        hold_back(scratch)
+        warm_up(application, path)
+        dry_run.settle()
+        hooks.close_connections()
+        gc.freeze()
+
     hooks.close_connections()
     hooks.freeze()
     with scratch_directory() as scratch, suppress(ChildError, OSError):
-        return measure(lambda: warm_up(application, path), lambda: hold_back(scratch))
+        return measure(lambda: warm_up(application, path), prepare)
     return None
 
 

@@ -13,7 +13,7 @@ import sys
 from . import caches, databases, mail, outside
 from .refusal import REFUSALS, Refused, cause
 
-__all__ = ["REFUSALS", "Refused", "cause", "end", "hold_back"]
+__all__ = ["REFUSALS", "Refused", "cause", "end", "hold_back", "settle"]
 
 
 def hold_back(scratch: str | None) -> None:
@@ -27,7 +27,12 @@ def hold_back(scratch: str | None) -> None:
     outside.hold_back(scratch)
 
 
-def end() -> None:
-    """Roll back what is still open, and let this process write again: its result, and its coverage."""
+def settle() -> None:
+    """Roll back what is still open; the dry run goes on."""
     databases.roll_back()
+
+
+def end() -> None:
+    """Settle, and let this process write again: its result, and its coverage."""
+    settle()
     outside.let_go()

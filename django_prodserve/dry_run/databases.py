@@ -19,7 +19,7 @@ from django.db.backends.signals import connection_created
 from .refusal import change
 
 LONGEST_LOCK = {"sqlite": 4.0, "": 10.0}
-"""Seconds from the first change on, with sqlite and with others: a wait for sqlite's lock fails after 5 s."""
+"""Seconds from the first change on, with sqlite and with others: others wait 5 s for sqlite's lock."""
 READING = {"SELECT", "PRAGMA", "EXPLAIN", "VALUES", "SHOW"}
 ENDING = {"BEGIN", "START", "COMMIT", "END"}
 TRANSACTION, STATEMENT = "prodserve_transaction", "prodserve_statement"

@@ -38,11 +38,18 @@ class ClerkConfig(AppConfig):
                 cursor.execute("SELECT 1")
         if "CLERK_THREAD" in os.environ:
             threading.Thread(target=poll, args=(threading.Event(),), name="poller", daemon=True).start()
+        if "CLERK_RETURNS" in os.environ:
+            start_exporter()
+            os.register_at_fork(after_in_child=start_exporter)
         if "CLERK_SOCKET" in os.environ:
             self.socket = socket.create_connection(("127.0.0.1", int(os.environ["CLERK_SOCKET"])))
         if "CLERK_NOTES" in os.environ:
             worker_started.connect(begin)
             worker_started.connect(fail)
+
+
+def start_exporter():
+    threading.Thread(target=poll, args=(threading.Event(),), name="exporter", daemon=True).start()
 
 
 def begin(worker, **kwargs):
@@ -124,11 +131,23 @@ def test_no_answer_belongs_to_another_request(
 def test_a_thread_that_workers_will_miss_is_named_with_its_line(env: Any, site: Path, preload: str) -> None:
     with serving(preload, env=env({"CLERK_THREAD": "1"}), cwd=site) as server:
         warning = next(line for line in server.output.splitlines() if "'poller'" in line)
-        line = line_of("threading.Thread(")
+        line = line_of('threading.Thread(target=poll, args=(threading.Event(),), name="poller"')
         assert warning.startswith("warning: workers will not have the thread 'poller' ")
         assert f"(started in clerk/apps.py, line {line}, to run poll): " in warning
         assert "django_prodserve.signals.worker_started" in warning
         assert "--no-preload" not in warning  # ready() runs in the command's process all the same
+
+
+@pytest.mark.parametrize("flags", [(), ("--no-preload",), ("--warmup", "off")])
+def test_a_thread_that_runs_again_in_a_fork_raises_no_alarm(
+    env: Any, site: Path, flags: tuple[str, ...]
+) -> None:
+    """OpenTelemetry and ddtrace start theirs in each child; beside it one that does not is named."""
+    environ = env({"CLERK_RETURNS": "1", "CLERK_THREAD": "1"})
+    with serving(*flags, env=environ, cwd=site) as server:
+        warnings = [line for line in server.output.splitlines() if "will not have the thread" in line]
+        assert len(warnings) == 1, server.output
+        assert "'poller'" in warnings[0]
 
 
 def line_of(text: str) -> int:

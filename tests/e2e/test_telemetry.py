@@ -1,4 +1,7 @@
-"""OpenTelemetry and Sentry, started by ``worker_started`` as the README says, report from every worker."""
+"""OpenTelemetry and Sentry, started by ``worker_started`` as the README says, report from every worker.
+
+New Relic starts with the first request of a process, which is a worker's.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import gzip
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,11 +60,18 @@ def traced(request):
         return HttpResponse(str(os.getpid()))
 
 
+def agents(request):
+    import threading
+
+    names = [thread.name for thread in threading.enumerate() if thread.name.startswith("NR-")]
+    return HttpResponse(f"{os.getpid()} {len(names)}")
+
+
 def fails(request):
     raise RuntimeError(f"the view broke in {os.getpid()}")
 
 
-urlpatterns += [path("traced/", traced), path("fails/", fails)]
+urlpatterns += [path("traced/", traced), path("fails/", fails), path("agents/", agents)]
 """
 
 
@@ -165,3 +176,44 @@ def test_errors_arrive_from_every_worker(env: Any, tmp_path: Path, collector: Co
         through_every_change(server, reach)
     event = next(body for body in collector.posted if b"the view broke" in body)
     assert json.loads(event.splitlines()[2])["request"]["url"].endswith("/fails/")
+
+
+def test_tracing_that_starts_before_the_fork_raises_no_alarm(
+    env: Any, tmp_path: Path, collector: Collector
+) -> None:
+    """Its thread runs again in each worker: the library sees to that."""
+    need_package("opentelemetry")
+    site = a_site(tmp_path, TRACING.format(collector=f"http://{collector.address}"))
+    apps = site / "shop" / "apps.py"
+    apps.write_text(apps.read_text().replace("worker_started.connect(start)", "start(None)"))
+    with serving("--workers", "1", env=env(), cwd=site) as server:
+        assert "will not have the thread" not in server.output
+        pid = server.get("/traced/").text
+        until(lambda: collector.said(f"view in {pid}"), lambda: server.output)
+
+
+def test_the_agent_of_new_relic_runs_in_the_workers(env: Any, tmp_path: Path) -> None:
+    need_package("newrelic")
+    site = copy_site(tmp_path, VIEWS)
+    environ = env(
+        {
+            "NEW_RELIC_LICENSE_KEY": "0" * 40,
+            "NEW_RELIC_APP_NAME": "shop",
+            "NEW_RELIC_HOST": "127.0.0.1",
+            "NEW_RELIC_PORT": "9",
+            "NEW_RELIC_STARTUP_TIMEOUT": "0",
+            "NEW_RELIC_LOG": "/dev/null",
+        }
+    )
+    admin = str(Path(sys.executable).with_name("newrelic-admin"))
+    command = (admin, "run-program", sys.executable, "manage.py", "prodserve")
+    with serving("--workers", "2", env=environ, cwd=site, command=command) as server:
+        assert "will not have the thread" not in server.output
+        seen: dict[str, int] = {}
+
+        def everybody() -> bool:
+            pid, count = server.get("/agents/").text.split()
+            seen[pid] = int(count)
+            return len(seen) == 2 and all(seen.values())
+
+        until(everybody, lambda: f"{seen} {server.output}")
