@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from .errors import ProdserveError
+from .failures import project_line, reason_of
 from .options import Sourced
 
 Settings = dict[str, Sourced]
@@ -134,5 +135,9 @@ def _refusal(config: Any, name: str, value: object) -> str:
     try:
         config.set(name, value)
     except Exception as error:  # any validator may raise anything: the operator needs its words
+        if line := project_line(error):  # what it names is the project's, and could not be imported
+            return (
+                f"is {value!r}, which cannot be imported: {type(error).__name__}: {reason_of(error)} ({line})"
+            )
         return f"is {value!r}, which Gunicorn refuses: {error}"
     return ""

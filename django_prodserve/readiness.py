@@ -19,6 +19,7 @@ from django.utils.module_loading import import_string
 
 from .databases import make_impatient, raise_if_missing
 from .errors import ProdserveError
+from .failures import failure
 
 EVERY = 5.0
 """Seconds from one look to the next."""
@@ -45,7 +46,7 @@ def _callable(name: str) -> Callable[[], object]:
     try:
         found: Any = import_string(name)
     except Exception as error:  # anything may happen in an import
-        raise ProdserveError(f"The check {name} (--ready) cannot be imported: {error}") from error
+        raise failure(f"The check {name} (--ready) cannot be imported", error) from error
     if not callable(found):
         raise ProdserveError(f"The check {name} (--ready) is a {type(found).__name__}: it cannot be called.")
     checked: Callable[[], object] = found

@@ -28,6 +28,7 @@ from . import copies, early, listeners, measurements, working_directory
 from .application import build
 from .errors import ProdserveError
 from .explain import as_document, words_at_start, words_on_measuring
+from .failures import cannot_start, during
 from .footprint import Footprint, footprint, read_memory
 from .forked import ChildError, ChildLateError, in_child
 from .gunicorn_settings import gunicorn_settings
@@ -82,8 +83,7 @@ def serve(
     except (ProdserveError, CommandError):
         raise
     except Exception as error:  # Gunicorn's own complaints are RuntimeErrors and others, each a sentence
-        reason = str(error).strip().partition("\n")[0].removeprefix("Error: ") or type(error).__name__
-        raise ProdserveError(f"Gunicorn cannot start: {reason}") from error
+        raise cannot_start(error) from error
     finally:
         if os.getpid() == arbiter_pid:  # workers come through here too when they exit
             for bound in sockets:
@@ -138,12 +138,14 @@ def _take(plan: Plan, kept: Kept) -> list[socket.socket]:
 
 def _introduce(plan: Plan, say: Say, warnings: list[str], scratch: Path | None = None) -> StaticFiles:
     """Prepare the static files and say the few lines that come before the address."""
-    static = prepare_static(plan.static_choice, served_by=_workers_user(plan), scratch=scratch)
+    with during("The static files cannot be prepared"):
+        static = prepare_static(plan.static_choice, served_by=_workers_user(plan), scratch=scratch)
+        missing = missing_names()
     for line in words_at_start(plan, describe(static), django.__version__):
         say(line)
     if plan.media.value:
         say(f"media     {Library.from_settings()}")
-    for line in dict.fromkeys((*warnings, *static.warnings, *missing_names())):
+    for line in dict.fromkeys((*warnings, *static.warnings, *missing)):
         say(f"warning: {line}")
     return static
 
@@ -214,12 +216,13 @@ def _load_apart(
     path = plan.warmup.value
 
     def load() -> Trial:
-        returning = tuple(kinds_of_threads())
-        check_project()
-        application = _build(plan, static, say)
-        if path == "off":
-            return Trial(threads=returning)
-        return replace(rehearse(application, path, scratch, weighs=True), threads=returning)
+        with during("The application cannot be loaded"):  # here, where the way to the error is known
+            returning = tuple(kinds_of_threads())
+            check_project()
+            application = _build(plan, static, say)
+            if path == "off":
+                return Trial(threads=returning)
+            return replace(rehearse(application, path, scratch, weighs=True), threads=returning)
 
     hooks.close_connections()
     master = read_memory()

@@ -160,10 +160,17 @@ def for_a_reader() -> Iterator[None]:
         if isinstance(error, BrokenPipeError) and any(map(_is_broken, NAMES)):
             _discard()
             raise SystemExit(128 + signal.SIGPIPE) from None
-        if error.errno not in UNWRITABLE or error.filename is not None:
+        if isinstance(error, BrokenPipeError) or not is_of_the_output(error):
             raise
         _discard()
         raise ProdserveError(f"Standard output cannot be written: {error.strerror}.") from error
+
+
+def is_of_the_output(error: BaseException) -> bool:
+    """Say whether an error is one that ``for_a_reader`` tells."""
+    if not isinstance(error, OSError) or error.filename is not None:
+        return False
+    return isinstance(error, BrokenPipeError) or error.errno in UNWRITABLE
 
 
 def _is_broken(number: int) -> bool:

@@ -32,7 +32,7 @@ LAYERS = [
     {"logs", "streams", "working_directory"},
     {"early"},
     {"__init__", "proxy", "cgroups", "control", "restart", "identity", "routes", "per_request"},
-    {"script_name", "speedups"},
+    {"script_name", "speedups", "setting_faults"},
     {"parsers", "machine", "platforms", "failures", "listeners", "footprint", "option_row"},
     {"options_serving", "options_seen", "sizing"},
     {"options"},

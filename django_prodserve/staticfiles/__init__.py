@@ -19,6 +19,7 @@ from django.conf import STATICFILES_STORAGE_ALIAS, settings
 from django.core.exceptions import ImproperlyConfigured
 
 from ..errors import ProdserveError
+from ..failures import project_line
 from ..units import format_duration, format_size
 from .choice import DJANGO_DEFAULT, FIX, LOST, StaticChoice, Storage, choose_static, nothing_to_serve
 
@@ -114,6 +115,8 @@ def _from_collected(
         raise
     except Exception as error:  # what the project's own storage and finders raise is theirs
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if line := project_line(error):
+            reason = f"{reason} ({line})"
         return _downgraded(choice, storage, reason, "manage.py collectstatic shows the same")
     directory = str(found.directory)
     undo = use_storage(entry_at(entry, found.directory), static_root=directory)

@@ -18,6 +18,7 @@ from django.core.files.storage import FileSystemStorage
 from django.utils.module_loading import import_string
 
 from ..errors import ProdserveError
+from ..failures import failure
 from ..private_directory import is_writable
 from ..script_name import without_known
 from .place import Place
@@ -58,6 +59,8 @@ class Storage:
         except ImportError as error:
             message = f'STORAGES["staticfiles"] cannot be imported: {error}.'
             raise ProdserveError(message, f"Correct {entry['BACKEND']!r}, or install it.") from error
+        except Exception as error:  # the module is the project's, or the entry is no such dictionary
+            raise failure('STORAGES["staticfiles"] cannot be imported', error) from error
 
     @property
     def is_default(self) -> bool:

@@ -76,10 +76,11 @@ class Command(BaseCommand):
                 streams.shield()
             self.act(action, flags, started, kept)
         except Exception as error:
+            told = explained(error)
             if kept is not None:
-                kept.failed(str(error) or repr(error))
-            if isinstance(error, ProdserveError):
-                raise CommandError(str(error)) from error
+                kept.failed(str(told or error) or repr(error))
+            if told is not None:
+                raise CommandError(str(told)) from error
             raise
         except KeyboardInterrupt:
             raise CommandError("stopped before it was ready", returncode=130) from None
@@ -101,6 +102,7 @@ class Command(BaseCommand):
         restart.with_env_file(flags.get("env_file"), os.environ)
         # Late: the plan reads settings, and importing Gunicorn parses the environment.
         from ...explain import as_json, explain
+        from ...failures import during
         from ...gunicorn_conf import render_conf, search_path
         from ...pipeline import inspect_now
         from ...script_name import settle
@@ -109,8 +111,9 @@ class Command(BaseCommand):
         if wants_plan and action != "plan":
             flag = "--" + wants_plan[0].replace("_", "-")
             raise ProdserveError(f"{flag} goes with plan: write prodserve plan {flag}")
-        settle()
-        plan, project = inspect_now(flags)
+        with during("The project's settings cannot be used"):
+            settle()
+            plan, project = inspect_now(flags)
         if flags.get("measure"):
             from ...server import measured
 
@@ -180,3 +183,14 @@ class Command(BaseCommand):
         style = self.style.WARNING if line.startswith("warning: ") else str
         self.stdout.write(style(line))
         self.stdout.flush()
+
+
+def explained(error: Exception) -> ProdserveError | None:
+    """Return an error as one message; None where Django tells it, or where the output has failed."""
+    if isinstance(error, ProdserveError):
+        return error
+    if isinstance(error, CommandError) or streams.is_of_the_output(error):
+        return None
+    from ...failures import cannot_start
+
+    return cannot_start(error)

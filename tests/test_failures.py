@@ -1,0 +1,71 @@
+"""An error of the project's points at its line; where no line is the project's, at a setting."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from django.test import override_settings
+
+from django_prodserve.errors import ProdserveError
+from django_prodserve.failures import cannot_start, during, reason_of
+from django_prodserve.setting_faults import blamed
+
+
+def raised(code: str, filename: str) -> Exception:
+    try:
+        exec(compile(code, filename, "exec"), {})
+    except Exception as error:
+        assert error.__traceback__ is not None
+        return error.with_traceback(error.__traceback__.tb_next)  # without this file's own frame
+    raise AssertionError
+
+
+def test_gunicorn_is_blamed_for_its_own_frames_only() -> None:
+    import gunicorn
+
+    theirs = os.path.join(os.path.dirname(gunicorn.__file__), "arbiter.py")
+    assert (
+        cannot_start(raised("raise RuntimeError('Error: no')", theirs)).message == "Gunicorn cannot start: no"
+    )
+    ours = cannot_start(raised("import os; os.stat('/nowhere')", "/srv/shop/hooks.py"))
+    assert ours.message.startswith("The server cannot start: FileNotFoundError: ")
+    assert ours.hint.startswith("/srv/shop/hooks.py, line 1")
+
+
+def test_what_is_told_already_is_not_told_again() -> None:
+    with pytest.raises(ProdserveError, match=r"^inner: ValueError: x"), during("outer"), during("inner"):
+        raise ValueError("x")
+
+
+def test_the_error_at_the_bottom_is_told_too() -> None:
+    code = "try:\n    1 / 0\nexcept Exception as error:\n    raise ValueError('handler') from error"
+    assert reason_of(raised(code, "x.py")) == "handler (ZeroDivisionError: division by zero)"
+
+
+def test_a_setting_is_found_behind_a_star_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "base.py").write_text("X = 1\nif X:\n    MIDDLEWARE: list[str] = None\n")
+    (tmp_path / "live.py").write_text("from .base import *\n")
+    for name in ("base", "live"):
+        module = types.ModuleType(f"conf.{name}")
+        module.__file__, module.__package__ = str(tmp_path / f"{name}.py"), "conf"
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "conf.live")
+    with override_settings(MIDDLEWARE=None):
+        told = blamed(ValueError(), os.path.basename)
+    assert (
+        told
+        == "MIDDLEWARE is None, but must be a list of texts (base.py, line 3: MIDDLEWARE: list[str] = None)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("STATIC_ROOT", Path("x")), ("MIDDLEWARE", ("a",)), ("SECURE_PROXY_SSL_HEADER", ("a", "b"))],
+)
+def test_what_django_takes_is_no_fault(name: str, value: object) -> None:
+    with override_settings(**{name: value}):
+        assert blamed(ValueError(), str) == ""
