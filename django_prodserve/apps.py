@@ -3,13 +3,16 @@
 Importing it is the first that manage.py lets us do: before that only the settings are loaded.
 """
 
+import os
 import sys
 
 from django.apps import AppConfig
 
+from .loaded import show_static_root
 from .runtime.origins import record_for
 
 record_for(sys.argv)
+show_static_root(os.environ)
 
 
 class ProdserveConfig(AppConfig):

@@ -24,12 +24,18 @@ def bind(addresses: Sequence[str], umask: int, manage: str | None = None) -> lis
 
     That of the management address comes last.
     """
+    asked = [(address, PUBLIC) for address in addresses] + ([(manage, MANAGE)] if manage else [])
+    targets = [_resolve(*each) for each in asked]
+    refuse_overlapping([(address, target) for (address, _), target in zip(asked, targets, strict=True)])
     sockets: list[socket.socket] = []
     try:
-        for address in addresses:
-            sockets.append(_bind(address, umask, PUBLIC))
-        if manage:
-            sockets.append(_bind(manage, umask, MANAGE))
+        for (address, option), target in zip(asked, targets, strict=True):
+            if target is not None:
+                sockets.append(_tcp(address, option, target, [each for each in targets if each]))
+            elif address.startswith("fd://"):
+                sockets.append(_inherited(address))
+            else:
+                sockets.append(_unix(address.removeprefix("unix:"), umask))
     except ProdserveError:
         for bound in sockets:
             close(bound)
@@ -52,6 +58,41 @@ def refuse_shared(addresses: Sequence[str], manage: str | None) -> None:
                 f"--manage {manage} is the address of the site itself ({address}).",
                 f"Choose another port: {MANAGE.another}",
             )
+
+
+class Target(NamedTuple):
+    """What an address of TCP means to the kernel."""
+
+    family: socket.AddressFamily
+    host: str
+    port: int
+    sockaddr: Any
+
+
+EVERYWHERE = {"0.0.0.0", "::"}
+
+
+def refuse_overlapping(asked: Sequence[tuple[str, Target | None]]) -> None:
+    """Raise ProdserveError where two addresses are one: both can be bound, and only one can listen."""
+    for number, (address, target) in enumerate(asked):
+        for other, known in asked[:number]:
+            if target is None or known is None or not target.port:
+                continue
+            hosts = {target.host, known.host}
+            is_one = (target.family, target.port) == (known.family, known.port)
+            if is_one and (len(hosts) == 1 or hosts & EVERYWHERE):
+                less = other if known.host not in EVERYWHERE else address
+                raise ProdserveError(
+                    f"{other} and {address} cannot both be served: one holds the other.",
+                    f"Leave {less} out: it is answered all the same.",
+                )
+
+
+def _has_ipv4_beside(target: Target, all_of_them: Sequence[Target]) -> bool:
+    """Say whether IPv4 is asked for by itself on this port: ``[::]`` would take it too."""
+    return target.host == "::" and any(
+        each.family == socket.AF_INET and each.port == target.port != 0 for each in all_of_them
+    )
 
 
 def _is_same(one: str, other: str) -> bool:
@@ -108,14 +149,6 @@ class _Option(NamedTuple):
 
 PUBLIC = _Option("--bind", "--bind 8001", "For all of its addresses: --bind 0.0.0.0:8000")
 MANAGE = _Option("--manage", "--manage 9001", "For this machine alone: --manage 9000")
-
-
-def _bind(address: str, umask: int, option: _Option) -> socket.socket:
-    if address.startswith("fd://"):
-        return _inherited(address)
-    if address.startswith("unix:"):
-        return _unix(address.removeprefix("unix:"), umask)
-    return _tcp(address, option)
 
 
 def _inherited(address: str) -> socket.socket:
@@ -180,45 +213,77 @@ def _answers(path: str) -> bool:
         return probe.connect_ex(path) in {0, errno.EAGAIN}
 
 
-def _tcp(address: str, option: _Option) -> socket.socket:
+def _resolve(address: str, option: _Option) -> Target | None:
+    """Return what an address of TCP means; None for other kinds."""
+    if address.startswith(("fd://", "unix:")):
+        return None
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     try:
-        family, kind, protocol, _, target = socket.getaddrinfo(
+        family, _, _, _, sockaddr = socket.getaddrinfo(
             host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
         raise ProdserveError(
             f"{option.name} {address}: the host {host!r} is not known ({error.strerror})."
         ) from error
-    bound = socket.socket(family, kind, protocol)
+    return Target(family, str(sockaddr[0]), int(port), sockaddr)
+
+
+def _tcp(address: str, option: _Option, target: Target, beside: Sequence[Target]) -> socket.socket:
+    bound = None
     try:
+        bound = socket.socket(target.family, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(target)
+        if _has_ipv4_beside(target, beside):
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind(target.sockaddr)
     except OSError as error:
-        bound.close()
-        raise ProdserveError(*_tcp_problem(address, int(port), error, option)) from error
+        if bound is not None:
+            bound.close()
+        raise ProdserveError(*_tcp_problem(address, target, error, option)) from error
     return bound
 
 
-def _tcp_problem(address: str, port: int, error: OSError, option: _Option) -> tuple[str, str]:
+def _tcp_problem(address: str, target: Target, error: OSError, option: _Option) -> tuple[str, str]:
     """Return what is wrong with an address, and what to do."""
+    is_six, port = target.family == socket.AF_INET6, target.port
     if error.errno == errno.EADDRINUSE:
+        # Quoted: some shells take brackets for a pattern.
+        another = f"{option.name} '[{target.host}]:{port % 65535 + 1}'" if is_six else option.another
         return (
             f"{address} is taken{_holder(port)}.",
-            f"Stop that process, or choose another port: {option.another}",
+            f"Stop that process, or choose another port: {another}",
         )
     if error.errno == errno.EADDRNOTAVAIL:
+        every = f"For all of its addresses: --bind '[::]:{port}'"
         return (
             f"{address} is no address of this machine.",
-            option.elsewhere,
+            every if is_six and option is PUBLIC else option.elsewhere,
         )
+    if error.errno == errno.EAFNOSUPPORT:
+        return f"{address}: this machine has no {'IPv6' if is_six else 'IPv4'}.", option.elsewhere
     if error.errno in {errno.EACCES, errno.EPERM}:
         return (
             f"{address}: this user may not use port {port}.",
             "Ports below 1024 need root or CAP_NET_BIND_SERVICE; a proxy in front needs neither.",
         )
     return f"{address} cannot be bound: {error.strerror}.", f"See {option.name} in prodserve --help."
+
+
+def taken_meanwhile(sockets: Sequence[socket.socket]) -> tuple[str, str]:
+    """Return what to say where another process listened first: two may bind an address, one may listen."""
+    held = [(bound.getsockname(), _holder(bound.getsockname()[1])) for bound in sockets if _is_tcp(bound)]
+    name, by = next((each for each in held if each[1]), (held[0] if held else (("the address", ""), "")))
+    host = f"[{name[0]}]" if ":" in str(name[0]) else name[0]
+    return (
+        f"{host}:{name[1]} was taken{by} while this server was loaded.",
+        "Two servers were started for one address: stop one of them, or choose another port.",
+    )
+
+
+def _is_tcp(bound: socket.socket) -> bool:
+    return bound.family in {socket.AF_INET, socket.AF_INET6}
 
 
 def _holder(port: int) -> str:

@@ -126,24 +126,28 @@ def lock_for(connection: Any) -> Lock | None:
 
 
 @contextmanager
-def alone(lock: Lock | None, what: str, say: Callable[[str], object]) -> Iterator[None]:
-    """Hold a lock for the block; say what is waited for, and give up in the end."""
+def alone(lock: Lock | None, what: str, say: Callable[[str], object]) -> Iterator[bool]:
+    """Hold a lock for the block; say what is waited for, and give up in the end.
+
+    Yield whether another server had it before: that one may have done the work.
+    """
     if lock is None:
         say(f"warning: {what} has no lock that prodserve knows: start one server first, then the others.")
-        yield
+        yield False
         return
     try:
-        _take(lock, what, say)
-        yield
+        yield _take(lock, what, say)
     finally:
         lock.release()
 
 
-def _take(lock: Lock, what: str, say: Callable[[str], object]) -> None:
+def _take(lock: Lock, what: str, say: Callable[[str], object]) -> bool:
+    waited = False
     deadline = time.monotonic() + PATIENCE
     pause = 0.05
     try:
         while not lock.take():
+            waited = True
             if pause == 0.05:
                 say(f"waiting for another server, which is busy with {what}")
             if time.monotonic() > deadline:
@@ -155,3 +159,4 @@ def _take(lock: Lock, what: str, say: Callable[[str], object]) -> None:
             pause = min(2 * pause, LONGEST_PAUSE)
     except OSError as error:
         say(f"warning: {what} cannot be locked ({error.strerror}): start one server first, then the others.")
+    return waited

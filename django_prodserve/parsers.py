@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Any
 
 from . import units
@@ -250,8 +251,10 @@ def manage(raw: Any) -> str | None:
 
 def _host_and_port(text: str, raw: str) -> str:
     """Return ``host:port``; a bare port keeps its host open (``:8000``) for the plan to decide."""
-    if re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}|\[?[0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*\]?", text, re.I):
-        raise Explained(f"{raw!r} has no port: write {text}:8000" + _brackets_hint(text))
+    if re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}", text):
+        raise Explained(f"{raw!r} has no port: write {text}:8000.")
+    if re.fullmatch(r"\[?[0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*\]?", text, re.I):
+        raise Explained(_about_ipv6(text.strip("[]"), raw))
     match = re.fullmatch(r"(?:(?P<host>\[[0-9a-fA-F:.%\w]+\]|[\w.*-]*):)?(?P<port>\d+)", text)
     if not match:
         raise Explained(f"{raw!r} is no address: write HOST:PORT, PORT, unix:PATH or fd://N.")
@@ -263,8 +266,22 @@ def _host_and_port(text: str, raw: str) -> str:
     return f"{'0.0.0.0' if host in ('', '*') else host}:{int(match['port'])}"
 
 
-def _brackets_hint(text: str) -> str:
-    return ", with brackets: [::]:8000." if ":" in text and not text.startswith("[") else "."
+def _about_ipv6(text: str, raw: str) -> str:
+    """Return what to write instead of an IPv6 address without its port, or without its brackets."""
+    host, _, port = text.rpartition(":")
+    if not raw.lstrip().startswith("[") and re.fullmatch(r"\d{4,5}", port) and _is_ipv6(host):
+        return f"{raw!r} needs brackets around the address: write '[{host}]:{port}'."
+    if not _is_ipv6(text):
+        return f"{raw!r} is no address: write HOST:PORT, such as '[::1]:8000' for IPv6."
+    return f"{raw!r} has no port: write '[{text}]:8000'."
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _text(raw: Any) -> str:

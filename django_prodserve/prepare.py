@@ -13,8 +13,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from django.apps import apps
@@ -36,21 +37,26 @@ from .units import format_duration
 Say = Callable[[str], object]
 
 
-def prepare(plan: Plan, say: Say) -> Plan:
-    """Do what was asked for; return the plan with the static files as they are afterwards."""
+def prepare(plan: Plan, say: Say) -> tuple[Plan, bool]:
+    """Do what was asked for; return the plan with the static files as they are afterwards.
+
+    The second value says whether something is there now that was not there when the project was loaded: what
+    reads tables or a manifest at that time has read nothing.
+    """
+    changed = False
     try:
         if plan.wait_for_db.value:
-            wait_for_databases(plan.wait_for_db.value, say)
+            changed |= wait_for_databases(plan.wait_for_db.value, say)
         if plan.migrate.value:
-            migrate(say)
+            changed |= migrate(say)
         if plan.collectstatic.value:
-            collectstatic(say, served=plan.static.value not in ("off", "project"))
+            changed |= collectstatic(say, served=plan.static.value not in ("off", "project"))
             choice = choose_static(wanted=plan.static.value != "off", collect=plan.collect.value)
             static: Decision[str] = Decision(choice.mode, choice.why, plan.static.source)
-            return replace(plan, static=static, static_choice=choice)
+            return replace(plan, static=static, static_choice=choice), changed
     finally:
         close_connections()
-    return plan
+    return plan, changed
 
 
 FIRST_LINE, NEXT_LINE = 1.0, 5.0  # seconds: no line for a database that is there, one now and then otherwise
@@ -64,6 +70,7 @@ class Asking(threading.Thread):
         self.alias, self.given_up = alias, given_up
         self.reason = "no answer"
         self.hopeless: Exception | None = None
+        self.failed = False
 
     def run(self) -> None:
         pause = 0.1
@@ -75,7 +82,7 @@ class Asking(threading.Thread):
                 self.hopeless = error
                 return
             except Exception as error:  # each driver has its own
-                self.reason = reason(error)
+                self.reason, self.failed = reason(error), True
             self.given_up.wait(pause)
             pause = min(2 * pause, 1.0)
 
@@ -95,8 +102,11 @@ def ask(alias: str) -> None:
         cursor.execute(f"SELECT 1{' FROM DUAL' if connection.vendor == 'oracle' else ''}")
 
 
-def wait_for_databases(patience: float, say: Say) -> None:
-    """Return when every database answers; raise ProdserveError after ``patience`` seconds."""
+def wait_for_databases(patience: float, say: Say) -> bool:
+    """Return when every database answers; raise ProdserveError after ``patience`` seconds.
+
+    Say whether one did not answer at first.
+    """
     given_up = threading.Event()
     asked = [Asking(alias, given_up) for alias in connections if connections[alias].vendor != "unknown"]
     started = time.monotonic()
@@ -109,6 +119,7 @@ def wait_for_databases(patience: float, say: Say) -> None:
     for each in asked:
         if each.hopeless is not None:
             raise ProdserveError(f"Database {each.title}: {each.hopeless}", "Correct DATABASES.")
+    return any(each.failed for each in asked)
 
 
 def _watch(asked: list[Asking], started: float, patience: float, say: Say) -> None:
@@ -153,12 +164,16 @@ def place(connection: Any) -> str:
     return f" at {host}:{port}" if port else f" at {host}"
 
 
-def migrate(say: Say) -> None:
-    """Apply what is pending, one database after the other, alone among the servers that do so."""
+def migrate(say: Say) -> bool:
+    """Apply what is pending, one database after the other, alone among the servers that do so.
+
+    Say whether there was something, for this server or for another that was waited for.
+    """
+    changed = False
     for alias in filter(is_migrated, connections):
         applying = Applying(alias, say)
         try:
-            _migrate(alias, applying, say)
+            changed |= _migrate(alias, applying, say)
         except ProdserveError:
             raise
         except Exception as error:  # a migration is the project's own code
@@ -166,6 +181,7 @@ def migrate(say: Say) -> None:
         except (KeyboardInterrupt, SystemExit):
             say(f"warning: migrating database {alias} was stopped{applying.where}.")
             raise
+    return changed
 
 
 def is_migrated(alias: str) -> bool:
@@ -199,20 +215,21 @@ def _is_read_only(connection: Any) -> bool:
         return bool(cursor.fetchone()[0] == "on")
 
 
-def _migrate(alias: str, applying: Applying, say: Say) -> None:
+def _migrate(alias: str, applying: Applying, say: Say) -> bool:
     # A project may have a migrate of its own, which knows of more than one schema: then it always decides.
     is_djangos = get_commands().get("migrate") == "django.core"
     if is_djangos and not _pending(alias):
         say(f"migrate   {alias}: nothing to apply")
-        return
+        return False
     with alone(lock_for(connections[alias]), f"the migrations of database {alias}", say):
         applying.total = _pending(alias) if is_djangos else 0
         if is_djangos and not applying.total:
             say(f"migrate   {alias}: nothing left to apply")
-            return
+            return True
         started = time.monotonic()
         call_command("migrate", database=alias, interactive=False, no_color=True, stdout=applying)
         say(f"migrate   {alias}: done in {format_duration(time.monotonic() - started)}")
+    return is_djangos or applying.seen
 
 
 def _pending(alias: str) -> int:
@@ -227,6 +244,8 @@ class Applying(io.TextIOBase):
         self.alias, self.say = alias, say
         self.count = self.total = 0
         self.current = ""
+        self.seen = False
+        """Whether a migration was applied, in whatever words a migrate of the project's says so."""
 
     @property
     def where(self) -> str:
@@ -234,6 +253,7 @@ class Applying(io.TextIOBase):
         return f" at {self.current}" if self.current else ""
 
     def write(self, text: str) -> int:
+        self.seen = self.seen or "Applying " in text
         found = re.match(r" *Applying (\S+?)\.\.\.", text)
         if found:
             self.count, self.current = self.count + 1, found[1]
@@ -244,9 +264,9 @@ class Applying(io.TextIOBase):
         return len(text)
 
 
-def collectstatic(say: Say, *, served: bool) -> None:
-    """Fill STATIC_ROOT. Files that we serve get what our own directory gives them, unless the project
-    chose a storage: hashed names beside the plain ones, and compressed twins."""
+def collectstatic(say: Say, *, served: bool) -> bool:
+    """Fill STATIC_ROOT; say whether files were new. Files that we serve get what our own directory gives
+    them, unless the project chose a storage: hashed names beside the plain ones, and compressed twins."""
     why_not = nothing_to_serve(wanted=True)
     if why_not:
         raise ProdserveError(f"--collectstatic: {why_not}.")
@@ -257,9 +277,12 @@ def collectstatic(say: Say, *, served: bool) -> None:
             'STATIC_ROOT = BASE_DIR / "static-root" in the settings. '
             "Without --collectstatic prodserve collects into a directory of its own.",
         )
-    output = io.StringIO()
+    output, before = io.StringIO(), _manifest(storage)
     try:
-        with _storage(storage, ours=served and storage.is_default) as problems, _only_here(storage, say):
+        with (
+            _storage(storage, ours=served and storage.is_default) as problems,
+            _only_here(storage, say) as waited,
+        ):
             call_command("collectstatic", interactive=False, no_color=True, stdout=output)
             lines = problems()
     except ProdserveError:
@@ -270,6 +293,18 @@ def collectstatic(say: Say, *, served: bool) -> None:
     say(f"collect   {summary or 'done'}")
     for line in lines:
         say(f"warning: {line}")
+    return waited or bool(NEW_FILES.match(summary)) or _manifest(storage) != before
+
+
+def _manifest(storage: Storage) -> bytes:
+    """Return which hashed names there are: files may get them without being copied."""
+    with suppress(OSError):
+        return Path(storage.root, "staticfiles.json").read_bytes() if storage.is_local else b""
+    return b""
+
+
+NEW_FILES = re.compile(r"[1-9]\d* static files? (copied|symlinked)")
+"""In what collectstatic says at its end: ``3 static files copied to '/srv/root', 130 unmodified``."""
 
 
 @contextmanager
@@ -292,11 +327,14 @@ def _storage(storage: Storage, *, ours: bool) -> Iterator[Callable[[], list[str]
 
 
 @contextmanager
-def _only_here(storage: Storage, say: Say) -> Iterator[None]:
-    """Servers that share a STATIC_ROOT would give files second names when they collect at once."""
+def _only_here(storage: Storage, say: Say) -> Iterator[bool]:
+    """Servers that share a STATIC_ROOT would give files second names when they collect at once.
+
+    Yield whether another one did so until now.
+    """
     if not storage.is_local:
-        yield
+        yield False
         return
     os.makedirs(storage.root, exist_ok=True)
-    with alone(DirectoryLock(storage.root), "collecting into STATIC_ROOT", say):
-        yield
+    with alone(DirectoryLock(storage.root), "collecting into STATIC_ROOT", say) as waited:
+        yield waited

@@ -58,7 +58,7 @@ def is_ours(directory: Path) -> bool:
 
 def make_project(base: Path, project: Path, *, mode: int) -> Path:
     """Make the directory of a project inside a base of ours, or raise OSError."""
-    base.parent.mkdir(parents=True, exist_ok=True)
+    make_parents(base)
     for directory in (base, project):
         with contextlib.suppress(FileExistsError):
             directory.mkdir(mode=mode)
@@ -68,6 +68,17 @@ def make_project(base: Path, project: Path, *, mode: int) -> Path:
         if mode == SHARED:
             directory.chmod(SHARED)
     return project
+
+
+def make_parents(directory: Path) -> None:
+    """Make what is missing above a directory for this user alone, as XDG wants it, whatever the umask is.
+
+    pathlib gives parents the mode that the umask leaves: with 0 anybody could write to ~/.cache.
+    """
+    missing = [parent for parent in directory.parents if not parent.exists()]
+    for parent in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            parent.mkdir(mode=PRIVATE)
 
 
 def project_key() -> str:

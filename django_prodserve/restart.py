@@ -6,11 +6,18 @@ Lives in the command, before anything is loaded.
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
-from . import env_file, streams, working_directory
+from . import env_file, loaded, outlet, streams, working_directory
 from .errors import ProdserveError
+
+PREPARED = "_PRODSERVE_PREPARED"
+"""The variable that says that the steps of prepare.py are done, and when the command began (monotonic)."""
+
+
+OURS = {PREPARED, loaded.SHOWN}
 
 
 def original_environment() -> dict[str, str]:
@@ -18,13 +25,17 @@ def original_environment() -> dict[str, str]:
 
     With it an edited .env counts in the next generation.
     """
+    environ = env_file.without(_first_environment())
+    return {name: value for name, value in environ.items() if name not in OURS}
+
+
+def _first_environment() -> dict[str, str]:
     try:
         with open("/proc/self/environ", "rb") as file:
             pairs = [pair.partition(b"=") for pair in file.read().split(b"\0") if b"=" in pair]
-        environ = {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+        return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
     except OSError:
-        environ = dict(os.environ)
-    return env_file.without(environ)
+        return dict(os.environ)
 
 
 def arguments(directory: str) -> list[str]:
@@ -43,15 +54,53 @@ def with_env_file(typed: str | None, environ: Mapping[str, str]) -> None:
     path = typed or environ.get("PRODSERVE_ENV_FILE")
     if not path or env_file.APPLIED in environ:
         return
-    if not {"prodserve", "django_prodserve"} & set(sys.orig_argv):  # such as call_command in a shell
+    if not _is_command_line():
         raise ProdserveError("--env-file is for the command line: settings have been read already.")
     fresh = original_environment()
     try:
         env_file.apply(path, fresh)
     except (OSError, ValueError) as error:
         raise ProdserveError(env_file.complaint(path, error)) from error
+    _execute(fresh)
+
+
+def prepared(began: float, given: Mapping[str, str]) -> None:
+    """Replace this process by the same command, which loads the project anew and prepares nothing.
+
+    What was read while it was loaded may have been made since. ``given`` are variables that the new program
+    needs. Return where this process was not started by a command line, or cannot start a program.
+    """
+    if not _is_command_line():
+        return
+    stopping = {signal.SIGTERM, signal.SIGINT}
+    # PID 1 loses a signal that comes while there is no handler: it waits until there is one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
+    try:
+        _execute({**_first_environment(), **given, PREPARED: repr(began)})
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping)
+
+
+def take_prepared(environ: MutableMapping[str, str]) -> float:
+    """Return when the command began that has prepared everything for this one; 0 where there was none."""
+    began = float(environ.pop(PREPARED, "0"))
+    if began:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+    return began
+
+
+def _is_command_line() -> bool:
+    """Say whether somebody typed this command; call_command in a shell is none."""
+    return bool({"prodserve", "django_prodserve"} & set(sys.orig_argv))
+
+
+def _execute(environ: Mapping[str, str]) -> None:
     streams.flush()
-    start = working_directory.start()
+    outlet.drain()
+    start, here = working_directory.start(), os.getcwd()
     os.chdir(start.real)  # --chdir is said once more
     command = arguments(start.real)
-    os.execve(command[0], command, fresh)
+    try:
+        os.execve(command[0], command, environ)
+    finally:
+        os.chdir(here)

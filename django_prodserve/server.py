@@ -6,6 +6,7 @@ the port listens.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -24,7 +25,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
 
-from . import copies, early, listeners, measurements, working_directory
+from . import copies, early, listeners, loaded, measurements, restart, working_directory
 from .application import build
 from .errors import ProdserveError
 from .explain import as_document, words_at_start, words_on_measuring
@@ -56,12 +57,19 @@ Preflight = Callable[[], list[str]]
 
 
 def serve(
-    plan: Plan, say: Say, preflight: Preflight, check_project: Check, started: float, kept: Kept | None
+    plan: Plan,
+    say: Say,
+    preflight: Preflight,
+    check_project: Check,
+    started: float,
+    kept: Kept | None,
+    *,
+    prepared: bool = False,
 ) -> NoReturn:
     """Serve this plan until a signal ends it, then exit the process. ``started`` is a monotonic time.
 
     ``kept`` is what a keeper gave to this process; None where it was started by somebody else. Then it makes
-    a keeper of itself, and goes on as its child.
+    a keeper of itself, and goes on as its child. ``prepared`` says that the steps of prepare.py are done.
     """
     signal.signal(signal.SIGTERM, early.stop)
     sockets = _take(plan, kept) if kept else _bind_in_time(plan, say)
@@ -71,18 +79,25 @@ def serve(
         module = sys.modules.get(plan.settings.value)
         working_directory.refuse_the_old(kept.links, [sys.argv[0], getattr(module, "__file__", None)])
         Headroom(plan).check(plan)
-    if generation.place is None and generation.number == 1:
+    if generation.place is None and generation.number == 1 and not prepared:
         say(
             "warning: reload and stop cannot find this server, signals can: nowhere may it write down its pid"
         )
     try:
         with copies.ended("The start"):
-            plan = prepare(plan, say)
+            if not prepared:
+                plan, changed = prepare(plan, say)
+                shown = _collected_early(plan)
+                if changed or shown:
+                    say("prepare   loading the project anew: it may read what was made just now")
+                    restart.prepared(started, {**generation.handed_on(), **shown})
             static = _introduce(plan, say, preflight())
         Server(plan, static, sockets, say, check_project, started, generation).run()
     except (ProdserveError, CommandError):
         raise
     except Exception as error:  # Gunicorn's own complaints are RuntimeErrors and others, each a sentence
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise ProdserveError(*listeners.taken_meanwhile(sockets)) from error
         raise cannot_start(error) from error
     finally:
         if os.getpid() == arbiter_pid:  # workers come through here too when they exit
@@ -134,6 +149,15 @@ def _bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
 def _take(plan: Plan, kept: Kept) -> list[socket.socket]:
     check_certificate(plan.certfile.value, plan.keyfile.value)
     return kept.take(plan.addresses)
+
+
+def _collected_early(plan: Plan) -> dict[str, str]:
+    """Collect now where the project looked into STATIC_ROOT already; return what shows it our directory."""
+    if plan.static_choice.mode != "collect" or not loaded.has_read_static_root():
+        return {}
+    static = prepare_static(plan.static_choice, served_by=_workers_user(plan))
+    static.undo()
+    return {loaded.SHOWN: static.directory} if static.directory else {}
 
 
 def _introduce(plan: Plan, say: Say, warnings: list[str], scratch: Path | None = None) -> StaticFiles:

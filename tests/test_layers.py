@@ -29,7 +29,7 @@ LAYERS = [
         "fingerprints",
         "env_file",
     },
-    {"logs", "streams", "working_directory"},
+    {"logs", "streams", "working_directory", "loaded"},
     {"early"},
     {"__init__", "proxy", "cgroups", "control", "restart", "identity", "routes", "per_request"},
     {"script_name", "speedups", "setting_faults"},

@@ -371,3 +371,16 @@ def test_a_lock_ends_with_its_owner_alone(tmp_path):
     again = static_cache.lock(tmp_path, exclusive=True)
     assert again is not None
     os.close(again)
+
+
+@pytest.mark.parametrize("mode", [private_directory.PRIVATE, private_directory.SHARED])
+def test_parents_that_are_made_are_for_this_user_alone(tmp_path: Path, mode: int) -> None:
+    base = tmp_path / "home" / ".cache" / "django-prodserve"
+    (tmp_path / "home").mkdir()
+    before = os.umask(0)
+    try:
+        private_directory.make_project(base, base / "key", mode=mode)
+    finally:
+        os.umask(before)
+    modes = [oct(each.stat().st_mode & 0o777) for each in (base.parent, base, base / "key")]
+    assert modes == [oct(0o700), oct(mode), oct(mode)]

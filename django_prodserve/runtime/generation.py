@@ -38,6 +38,10 @@ class Alone:
         self.beats = notifier.watchdog / 4
         self.save()
 
+    def handed_on(self) -> dict[str, str]:
+        """A program that takes this one's place binds and writes down everything anew."""
+        return {}
+
     def save(self) -> None:
         if self.place is not None:
             with contextlib.suppress(OSError):  # a full disk is no reason not to serve
@@ -83,6 +87,7 @@ class Kept:
     """A generation of a server that has a keeper."""
 
     def __init__(self, given: dict[str, Any]) -> None:
+        self.given = given
         self.number: int = given["number"]
         self.keeper: int = given["keeper"]
         self.place = Path(given["place"]) if given["place"] else None
@@ -108,6 +113,13 @@ class Kept:
         left = list(self.held)
         taken = [left.pop([name for name, _ in left].index(address)) for address in addresses]
         return [socket.socket(fileno=number) for _, number in taken]
+
+    def handed_on(self) -> dict[str, str]:
+        """Return what a program needs that takes this one's place; let the sockets live on in it."""
+        self.channel.set_inheritable(True)
+        for _, number in self.held:
+            os.set_inheritable(number, True)
+        return {GENERATION: json.dumps({**self.given, "stderr": None})}
 
     def ready(self, facts: dict[str, Any]) -> None:
         self._send({"ready": facts})
@@ -161,12 +173,13 @@ def adopt(environ: MutableMapping[str, str]) -> Kept | None:
     if not text:
         return None
     given = json.loads(text)
-    early = os.pread(2, 1_000_000, 0)
-    os.ftruncate(2, 0)
-    os.dup2(given["stderr"], 2)
-    os.close(given["stderr"])
-    outlet.follow()
-    outlet.console(2, "Standard error").put(early)
+    if given["stderr"] is not None:
+        early = os.pread(2, 1_000_000, 0)
+        os.ftruncate(2, 0)
+        os.dup2(given["stderr"], 2)
+        os.close(given["stderr"])
+        outlet.follow()
+        outlet.console(2, "Standard error").put(early)
     if given["activated"]:  # systemd's sockets were passed to the keeper's pid, and by it to ours
         environ["LISTEN_PID"] = str(os.getpid())
     return Kept(given)

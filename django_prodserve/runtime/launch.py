@@ -85,6 +85,7 @@ def behind_keeper(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
             "place": spec["place"],
             "extra_workers": 0,
             "beside": False,
+            "activated": spec["activated"],
             "beats": spec["watchdog"] / 4,
             "listeners": [[address, number] for address, number, _ in spec["listeners"]],
             "channel": theirs.detach(),

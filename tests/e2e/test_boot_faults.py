@@ -14,7 +14,7 @@ import pytest
 
 from .namespaces import mounted, over, read_only
 from .needs import lacking, need_package, need_program
-from .serving import Server, copy_site, run, serving
+from .serving import PATIENCE, Server, copy_site, run, serving
 
 MANAGE = ("manage.py", "prodserve")
 OWN_VAR_CACHE = "mount -t tmpfs none /var/cache"
@@ -173,3 +173,21 @@ def test_a_name_server_that_hangs_costs_two_seconds(
     expected = "Database 'default' does not answer: no answer from db.shop.example within 2 s"
     assert expected in ended.stdout
     assert b"\x02db\x04shop\x07example" in silent_resolver.recv(512)
+
+
+def test_an_address_that_another_one_listens_on_first_is_named(env: Any, tmp_path: Path) -> None:
+    """Two may bind one address while neither listens."""
+    site, gate = copy_site(tmp_path, "open(os.environ['GATE']).close()\n"), tmp_path / "gate"
+    os.mkfifo(gate)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        bind = ("--bind", address, "--no-keeper")
+        with serving(env=env({"GATE": str(gate)}), cwd=site, bind=bind, address="later") as server:
+            server.wait_for("database  ")
+            other.listen()
+            gate.write_text("")
+            server.process.wait(PATIENCE)
+            server.wait_for(f"{address} was taken by ")
+            assert "while this server was loaded" in server.output

@@ -281,3 +281,92 @@ def test_collectstatic_needs_a_root(shop: Shop) -> None:
     assert ended.returncode == 1
     assert "--collectstatic needs STATIC_ROOT" in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 2
+
+
+READER = '''
+import json, pathlib
+from django.apps import AppConfig
+from django.conf import settings
+from django.db import connection
+
+
+class Config(AppConfig):
+    """As libraries for bundlers, and apps with settings in tables: they read once, while they are loaded."""
+
+    name = "reader"
+    default = True
+
+    def ready(self):
+        print("the project is loaded", flush=True)
+        try:
+            self.names = json.loads(pathlib.Path(settings.STATIC_ROOT, "bundle.json").read_text())
+        except (OSError, TypeError):
+            self.names = {}
+        self.tables = connection.introspection.table_names()
+'''
+READ = """
+from django.apps import apps
+urlpatterns += [path("read/", lambda request: HttpResponse(
+    "stock_item" in apps.get_app_config("reader").tables and apps.get_app_config("reader").names.get("app.js")
+))]
+"""
+
+
+@pytest.fixture
+def reading(shop: Shop, tmp_path: Path) -> Callable[[], dict[str, str]]:
+    """Return what makes the environment of a shop with an app that reads while it is loaded."""
+    reader, assets = shop.directory / "reader", tmp_path / "assets"
+    reader.mkdir()
+    (reader / "__init__.py").touch()
+    (reader / "apps.py").write_text(READER)
+    assets.mkdir()
+    (assets / "bundle.json").write_text('{"app.js": "app-1.js"}')
+    (assets / "app-1.js").write_text("run()")
+    with (shop.directory / "shop" / "urls.py").open("a") as urls:
+        urls.write(READ)
+    shop.apps = ["reader", *shop.apps]
+    root = str(tmp_path / "static-root")
+    return lambda: shop.env(STATIC_ROOT=root, STATICFILES_DIRS=[str(assets)])
+
+
+def edit_bundle(shop: Shop, name: str) -> None:
+    """Change what is collected, such that the copy is older by more than a second."""
+    folder = shop.directory.parent
+    (folder / "assets" / "bundle.json").write_text(json.dumps({"app.js": name}))
+    os.utime(folder / "static-root" / "bundle.json", (0, 0))
+
+
+@pytest.mark.parametrize("keeper", ["--keeper", "--no-keeper"])
+def test_what_is_read_at_load_is_there_after_the_steps(shop: Shop, reading: Any, keeper: str) -> None:
+    flags = (keeper, "--migrate", "--collectstatic")
+    with serving(*flags, env=reading(), cwd=shop.directory) as server:
+        assert server.get("/read/").text == "app-1.js"
+        assert server.output.count("the project is loaded") == 2, server.output
+        for once in ("loading the project anew", "applying stock.0001_initial", "workers   ", " ready in "):
+            assert server.output.count(once) == 1, server.output
+        assert server.output.count("collect   ") == 1, server.output
+        if keeper == "--keeper":
+            edit_bundle(shop, "app-2.js")
+            ended = run("-m", "django_prodserve", "reload", env=reading(), cwd=shop.directory)
+            assert ended.returncode == 0, ended.stderr
+            assert server.get("/read/").text == "app-2.js"
+    with serving(*flags, env=reading(), cwd=shop.directory) as server:  # now there is nothing to do
+        assert server.output.count("the project is loaded") == 1, server.output
+        assert "loading the project anew" not in server.output
+    assert shop.runs == 1
+
+
+def test_a_static_root_that_was_read_at_load_shows_what_we_collect(shop: Shop, reading: Any) -> None:
+    with serving("--migrate", env=reading(), cwd=shop.directory) as server:
+        assert server.get("/read/").text == "app-1.js"
+        assert server.output.count("the project is loaded") == 2, server.output
+        assert server.output.count("static    ") == 1
+        assert server.get("/static/app-1.js").text == "run()"
+    assert not (shop.directory.parent / "static-root").exists()
+
+
+def test_a_stop_while_the_project_is_loaded_anew_is_heard(shop: Shop, reading: Any) -> None:
+    """Between the two programs there is no handler: the signal waits, also for PID 1."""
+    with shop.starting("--migrate", "--no-keeper", env=reading()) as server:
+        server.wait_for("loading the project anew")
+        assert server.stop(signal.SIGTERM) == 128 + signal.SIGTERM, server.output

@@ -17,6 +17,7 @@ from ... import (
     control,
     early,
     lines,
+    loaded,
     restart,
     status,
     streams,
@@ -70,11 +71,12 @@ class Command(BaseCommand):
         from ...runtime.generation import adopt
 
         kept = adopt(os.environ)
+        began = restart.take_prepared(os.environ)
         try:
             action = command_line.chosen_action(action)
             if action == "serve":
                 streams.shield()
-            self.act(action, flags, started, kept)
+            self.act(action, flags, began or started, kept, prepared=bool(began))
         except Exception as error:
             told = explained(error)
             if kept is not None:
@@ -85,7 +87,9 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             raise CommandError("stopped before it was ready", returncode=130) from None
 
-    def act(self, action: str, flags: dict[str, Any], started: float, kept: Any) -> None:
+    def act(
+        self, action: str, flags: dict[str, Any], started: float, kept: Any, *, prepared: bool = False
+    ) -> None:
         """Do what was asked; ProdserveError says what the operator can mend."""
         working_directory.start()  # one that is gone is told before anything
         if chdir := flags.get("chdir") or os.environ.get("PRODSERVE_CHDIR"):
@@ -99,6 +103,7 @@ class Command(BaseCommand):
             return
         if flags.get("watch"):
             status.refuse_live(action)
+        loaded.look()
         restart.with_env_file(flags.get("env_file"), os.environ)
         # Late: the plan reads settings, and importing Gunicorn parses the environment.
         from ...explain import as_json, explain
@@ -125,10 +130,18 @@ class Command(BaseCommand):
                 as_json(plan) if flags.get("json") else explain(plan, details=flags["verbosity"] > 1)
             )
         else:
-            self.start(action, plan, project, flags, started, kept)
+            self.start(action, plan, project, flags, started, kept, prepared=prepared)
 
     def start(
-        self, action: str, plan: Any, project: Any, flags: dict[str, Any], started: float, kept: Any
+        self,
+        action: str,
+        plan: Any,
+        project: Any,
+        flags: dict[str, Any],
+        started: float,
+        kept: Any,
+        *,
+        prepared: bool,
     ) -> None:
         """Check or serve; both kinds of checks run when the address is bound."""
         from ... import checks, server
@@ -150,7 +163,7 @@ class Command(BaseCommand):
             self.say("ready to serve")
         else:
             say = self.say_json if self.is_read_by_programs(plan.log_format.value) else self.say
-            server.serve(plan, say, preflight, check_project, started, kept)
+            server.serve(plan, say, preflight, check_project, started, kept, prepared=prepared)
 
     def check_project(self) -> None:
         """Run Django's system checks; an exception in one of them is told in one message."""

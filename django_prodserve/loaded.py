@@ -1,0 +1,45 @@
+"""What the project saw of STATIC_ROOT while it was loaded: a library may look for its manifest there, once.
+
+Where prodserve collects into a directory of its own, that is known only after the project was loaded. Then
+the command starts anew, and shows that directory as STATIC_ROOT until the project is loaded. Lives in the
+command's process, main thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+from django.conf import settings
+
+SHOWN = "_PRODSERVE_STATIC_ROOT"
+"""The variable that names the directory to a command that starts anew."""
+
+
+class _State:
+    before: Any = None
+    shown = read = False
+
+
+def show_static_root(environ: MutableMapping[str, str]) -> None:
+    """Let STATIC_ROOT be what the variable says. Called when the app is imported, before any ``ready()``."""
+    root = environ.pop(SHOWN, "")
+    if root:
+        _State.before, _State.shown = settings.STATIC_ROOT, True
+        settings.STATIC_ROOT = root
+
+
+def look() -> None:
+    """Note whether the project has read STATIC_ROOT, and let it be the project's again. Called first of all.
+
+    Django's settings keep each value that was read in their own dictionary.
+    """
+    if _State.shown:
+        settings.STATIC_ROOT = _State.before
+    else:
+        _State.read = "STATIC_ROOT" in vars(settings) and bool(settings.STATIC_ROOT)
+
+
+def has_read_static_root() -> bool:
+    """Say whether the project has read a STATIC_ROOT of its own while it was loaded."""
+    return _State.read
