@@ -11,8 +11,9 @@ import os
 import runpy
 import shlex
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, NoReturn
 
 from .errors import ProdserveError
@@ -91,8 +92,11 @@ def read_cmd_args(text: str, problems: list[str]) -> Settings:
     return {name: Sourced(value, CMD_ARGS) for name, value in given.items() if value is not None}
 
 
-def read_config_file(path: str) -> Settings:
-    """Return the settings of a gunicorn.conf.py; other names in it are its own affair, as with Gunicorn."""
+def read_config_file(path: str, notes: list[str]) -> Settings:
+    """Return the settings of a gunicorn.conf.py; other names in it are its own affair, as with Gunicorn.
+
+    One that is probably meant to be a setting is noted: Gunicorn passes over it without a word.
+    """
     path = path.removeprefix("file:")
     if path.startswith("python:"):
         raise ProdserveError(f"--config {path}: only files are read.", "Name the file of that module.")
@@ -108,7 +112,25 @@ def read_config_file(path: str) -> Settings:
         where = f"{path}, line {getattr(error, 'lineno', None) or line}"
         raise ProdserveError(f"--config {where}: {type(error).__name__}: {error}") from error
     known = new_config().settings
+    notes += [f"{path}: {line}" for line in misspelt(names, known)]
     return {name: Sourced(value, f"{path}: {name}") for name, value in names.items() if name in known}
+
+
+def misspelt(names: Mapping[str, object], known: Collection[str]) -> Iterator[str]:
+    """Yield a line for each value whose name comes close to a setting that the file does not state.
+
+    Functions, classes, modules and names that begin with an underscore are helpers of the file's.
+    """
+    for name, value in names.items():
+        if name in known or name.startswith("_") or callable(value) or isinstance(value, ModuleType):
+            continue
+        close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=CLOSE)
+        if close and close[0] not in names:
+            yield f"{name} is not used: it names no Gunicorn setting. Did you mean {close[0]}?"
+
+
+CLOSE = 0.8
+"""How alike two names must be: keep_alive and keepalive are, num_workers and workers are not."""
 
 
 def validated(settings: Mapping[str, Sourced], problems: list[str], notes: list[str]) -> Settings:

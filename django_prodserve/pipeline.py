@@ -68,7 +68,7 @@ def gather(
     ours_in_block, rest_of_block = _split(gunicorn_sources.read_block(raw_block, problems))
     ours_in_args, rest_of_args = _split(_cmd_args(environ, problems))
     path = _config_path((typed, variables, settings_block, ours_in_block, ours_in_args))
-    ours_in_file, rest_of_file = _split(gunicorn_sources.read_config_file(path) if path else {})
+    ours_in_file, rest_of_file = _split(gunicorn_sources.read_config_file(path, notes) if path else {})
     rest = {**rest_of_file, **rest_of_args, **rest_of_block}
     return resolve.resolve(
         [

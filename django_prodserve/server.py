@@ -25,7 +25,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
 
-from . import copies, early, listeners, loaded, measurements, restart, working_directory
+from . import copies, early, listeners, loaded, measurements, restart, unix_access, working_directory
 from .application import build
 from .errors import ProdserveError
 from .explain import as_document, words_at_start, words_on_measuring
@@ -83,6 +83,8 @@ def serve(
         say(
             "warning: reload and stop cannot find this server, signals can: nowhere may it write down its pid"
         )
+    for line in unix_access.warnings(plan.bind.value) if generation.number == 1 and not prepared else ():
+        say(f"warning: {line}")
     try:
         with copies.ended("The start"):
             if not prepared:

@@ -16,12 +16,11 @@ from django_prodserve.setting_faults import blamed
 
 
 def raised(code: str, filename: str) -> Exception:
-    try:
+    with pytest.raises(Exception) as caught:  # noqa: PT011, any error will do
         exec(compile(code, filename, "exec"), {})
-    except Exception as error:
-        assert error.__traceback__ is not None
-        return error.with_traceback(error.__traceback__.tb_next)  # without this file's own frame
-    raise AssertionError
+    error = caught.value
+    assert error.__traceback__ is not None
+    return error.with_traceback(error.__traceback__.tb_next)  # without this file's own frame
 
 
 def test_gunicorn_is_blamed_for_its_own_frames_only() -> None:

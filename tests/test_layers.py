@@ -29,7 +29,7 @@ LAYERS = [
         "fingerprints",
         "env_file",
     },
-    {"logs", "streams", "working_directory", "loaded"},
+    {"logs", "streams", "working_directory", "loaded", "unix_access"},
     {"early"},
     {"__init__", "proxy", "cgroups", "control", "restart", "identity", "routes", "per_request"},
     {"script_name", "speedups", "setting_faults"},

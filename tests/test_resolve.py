@@ -45,6 +45,22 @@ def test_a_config_file_ranks_below_gunicorn_cmd_args(tmp_path: Any) -> None:
     assert resolved.gunicorn["raw_env"].value == ["A=1"]
 
 
+def test_what_is_misspelt_in_a_config_file_is_named(tmp_path: Any) -> None:
+    conf = tmp_path / "gunicorn.conf.py"
+    conf.write_text(
+        "import os\nfrom os import path as config_path\n"
+        "worker_clas = 'sync'\nKEEP_ALIVE = 5\nlog_level = 'debug'\n"
+        "thread = 4\nthreads = thread\n_workers = 3\nport = 8000\nbase_directory = '/srv'\n"
+        "def worker():\n    return 3\n"
+    )
+    notes = options({"config": str(conf)}).notes
+    guesses = {"worker_clas": "worker_class", "KEEP_ALIVE": "keepalive", "log_level": "loglevel"}
+    assert set(notes) == {
+        f"{conf}: {typed} is not used: it names no Gunicorn setting. Did you mean {meant}?"
+        for typed, meant in guesses.items()
+    }
+
+
 @pytest.mark.parametrize("way", ["environ", "block", "gunicorn", "args"])
 def test_a_config_file_can_be_named_everywhere(tmp_path: Any, way: str) -> None:
     conf = tmp_path / "conf.py"

@@ -121,8 +121,10 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         return self._lines[any(getattr(each, "is_json", False) for each in self.access_log.handlers)]
 
     def info(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Log at debug: Gunicorn's infos tell what it does, not what anybody must know."""
-        self.debug(msg, *args, **kwargs)
+        """Log Gunicorn's own infos at debug: they tell what it does. A hook's infos are the user's."""
+        caller = str(sys._getframe(1).f_globals.get("__name__", ""))
+        level = logging.DEBUG if caller.partition(".")[0] == "gunicorn" else logging.INFO
+        self.error_log.log(level, msg, *args, **kwargs)
 
     def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Log at warning; Gunicorn names what a client sent."""

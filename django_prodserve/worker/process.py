@@ -131,7 +131,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.notify()
         self.slot.heartbeat = now
         if self.ppid != os.getppid():
-            self.log.info("Parent changed, shutting down: %s", self)
+            self.log.debug("Parent changed, shutting down: %s", self)
             self.alive = False
         self.reactor.look(now)
         self.deadlines.look(now)

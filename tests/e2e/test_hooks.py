@@ -377,3 +377,24 @@ def test_no_database_connection_crosses_a_fork(env: Any, tmp_path: Path, preload
         assert set(loaded.values()) == {"0"}
     else:
         assert set(loaded) == {str(arbiter)}
+
+
+def test_a_hooks_infos_are_seen_and_gunicorns_are_not(env: Any, tmp_path: Path) -> None:
+    conf = tmp_path / "conf.py"
+    conf.write_text(
+        "worker_clas = 1\n"
+        "def when_ready(server):\n    server.log.info('the hook says %s', 'ready')\n"
+        "def post_worker_init(worker):\n    worker.log.info('the hook says init')\n"
+        "def post_request(worker, request, environ, response):\n    worker.log.info('the hook says done')\n"
+    )
+    with serving("--config", str(conf), "--workers", "1", env=env()) as server:
+        assert server.get("/").status == 200
+        until(lambda: server.output.count("the hook says") == 3, lambda: server.output)
+        assert f"note: {conf}: worker_clas is not used" in server.output
+        for line in ("says ready", "says init", "says done"):
+            assert re.search(rf"\[INFO\] (\[\w+\] )?the hook {line}", server.output)
+        for chatter in ("Starting gunicorn", "Booting worker", "Listening at"):
+            assert chatter not in server.output
+    with serving("--config", str(conf), "--log-level", "warning", env=env()) as server:
+        assert server.get("/").status == 200
+    assert "the hook says" not in server.output
