@@ -72,11 +72,13 @@ def test_a_reload_serves_where_the_link_leads_now(app: App) -> None:
         assert server.get("/").text == "r2"
 
 
-@pytest.mark.parametrize("command", [("manage.py", "prodserve"), ("-m", "django_prodserve")])
-def test_chdir_is_followed_from_anywhere(app: App, tmp_path: Path, command: tuple[str, ...]) -> None:
-    cwd = app.current if command[0] == "manage.py" else tmp_path
+@pytest.mark.parametrize("way", ["manage.py", "-m", "GUNICORN_CMD_ARGS"])
+def test_chdir_is_followed_from_anywhere(app: App, tmp_path: Path, way: str) -> None:
+    command = ("-m", "django_prodserve") if way == "-m" else ("manage.py", "prodserve")
+    cwd = tmp_path if way == "-m" else app.current
     flags = ("--chdir", str(app.current))
-    with serving(*flags, env=app.env, cwd=cwd, command=command) as server:
+    extra = {way: " ".join(flags)} if way == "GUNICORN_CMD_ARGS" else {}
+    with serving(*([] if extra else flags), env=app.env | extra, cwd=cwd, command=command) as server:
         assert "reload follows" not in server.output
         app.switch(app.release("r2"))
         shutil.rmtree(app.first)

@@ -7,6 +7,7 @@ import http.client
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -332,3 +333,24 @@ def test_reload_on_changes_needs_a_keeper_and_gunicorns_own_is_refused(env: Any)
     ended = run("manage.py", "prodserve", env=env(PRODSERVE={"ENV_FILE": ".env"}))
     assert ended.returncode == 1
     assert "PRODSERVE['ENV_FILE'] comes too late" in ended.stderr
+
+
+def test_one_port_of_both_families_is_served_over_a_reload(env: Any) -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as probe:
+            port = probe.getsockname()[1]
+    except OSError:
+        pytest.skip("no IPv6 here")
+    bind = ("--bind", f"[::]:{port}", "--bind", f"0.0.0.0:{port}")
+    with serving(env=env(), bind=bind):
+        for _ in range(2):
+            for host in ("127.0.0.1", "::1"):
+                connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
+                connection.request("GET", "/")
+                assert connection.getresponse().read() == b"hello"
+                connection.close()
+            ended = run(*RELOAD, "--bind", f"[::]:{port}", env=env())
+            assert ended.returncode == 0, ended.stderr
+    ended = run("manage.py", "prodserve", "--bind", "0.0.0.0:8765", "--bind", "127.0.0.1:8765", env=env())
+    assert ended.returncode == 1
+    assert "Leave 127.0.0.1:8765 out" in ended.stderr
