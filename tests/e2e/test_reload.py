@@ -346,7 +346,7 @@ def test_one_port_of_both_families_is_served_over_a_reload(env: Any) -> None:
         for _ in range(2):
             for host in ("127.0.0.1", "::1"):
                 connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
-                connection.request("GET", "/")
+                connection.request("GET", "/", headers={"Host": "localhost"})
                 assert connection.getresponse().read() == b"hello"
                 connection.close()
             ended = run(*RELOAD, "--bind", f"[::]:{port}", env=env())
