@@ -6,11 +6,8 @@ open, a stat and a readlink; whatever is no such file is Django's.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import re
-import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +25,7 @@ from whitenoise.responders import Response
 from whitenoise.string_utils import decode_path_info
 
 from .errors import ProdserveError
+from .inside import open_inside
 from .script_name import without_known
 from .staticfiles.layer import Hit, StaticLayer
 from .staticfiles.security import Security
@@ -68,20 +66,6 @@ AS_SHOWN = [
     )
 ]
 AS_DOWNLOAD = [(POLICY, "default-src 'none'; sandbox"), ("Content-Disposition", "attachment")]
-# No empty or hidden part (so no "." and ".."), no backslash, no control character.
-NAME = re.compile(rb"(?!\.)[^/\\\x00-\x1f\x7f]+(?:/(?!\.)[^/\\\x00-\x1f\x7f]+)*")
-# A pipe must not be waited for, a terminal not become ours.
-FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-NO_FILE = {
-    errno.EACCES,
-    errno.EINVAL,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.ENXIO,
-    errno.EPERM,
-}
 
 
 class Upload(Hit):
@@ -113,6 +97,10 @@ class Upload(Hit):
         if response.file is not None:
             self.handle = -1
         return response
+
+    def opened(self, path: Any, headers: list[tuple[str, str]]) -> Any:
+        """Return the file, whose facts are of this moment."""
+        return open(path, "rb")
 
     def close(self) -> None:
         """Close the file unless it is being sent."""
@@ -160,23 +148,8 @@ class Library:
     def open(self, path: str, security: list[tuple[str, str]]) -> Upload | None:
         """Return the file that PATH_INFO names, open; None for anything but a visible file in here."""
         name = path[len(self.url) :].encode("latin-1", "replace")
-        if not NAME.fullmatch(name):
-            return None
-        root = os.fsencode(self.root)
-        asked = root + b"/" + name
-        try:
-            handle = os.open(asked, FLAGS)
-        except OSError as error:
-            if error.errno in NO_FILE:
-                return None
-            raise
-        facts = os.fstat(handle)
-        inside = real_path(handle, asked).removeprefix(root + b"/")
-        # What was opened counts, not what lay there a moment before: a link may lead anywhere.
-        if stat.S_ISREG(facts.st_mode) and NAME.fullmatch(inside):
-            return Upload(handle, facts, os.fsdecode(name), security)
-        os.close(handle)
-        return None
+        found = open_inside(self.root, name)
+        return None if found is None else Upload(*found, os.fsdecode(name), security)
 
 
 OWN_DIRECTORY = "Give uploads a directory of their own, with nothing else in it."
@@ -224,16 +197,6 @@ def _private() -> Iterator[tuple[str, str]]:
 
 def _holds(directory: str, path: str) -> bool:
     return path == directory or path.startswith(directory.rstrip("/") + "/")
-
-
-def real_path(handle: int, asked: bytes) -> bytes:
-    """Return where an open file lies, with no link left in its path."""
-    try:
-        if sys.platform == "darwin":
-            return fcntl.fcntl(handle, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")
-        return os.readlink(b"/proc/self/fd/%d" % handle)
-    except OSError:  # no /proc here
-        return os.path.realpath(asked)
 
 
 class Uploads:

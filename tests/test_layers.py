@@ -28,6 +28,7 @@ LAYERS = [
         "run_directory",
         "fingerprints",
         "env_file",
+        "inside",
     },
     {"logs", "streams", "working_directory", "loaded", "unix_access"},
     {"early"},

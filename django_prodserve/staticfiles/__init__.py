@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["StaticChoice", "StaticFiles", "choose_static", "describe", "missing_names", "prepare_static"]
 
 
+MANIFEST = "staticfiles.json"
+
+
 def _keep() -> None:
     """Undo nothing: the settings are as they were."""
 
@@ -201,10 +204,13 @@ def _open_site(choice: StaticChoice) -> tuple[Site, list[str]]:
             root=choice.root or None,
             finders=choice.mode == "finders",
             security=list(Security.from_settings().headers),
+            appear=[choice.root, choice.written],
         )
     if choice.compressed:
-        site.files.pop(f"{choice.url}staticfiles.json", None)
-    return site, [*site.skipped, *(str(item.message) for item in caught)]
+        site.files.pop(f"{choice.url}{MANIFEST}", None)
+        site.late.closed.add(MANIFEST)
+    lines = site.late.problems(is_filled=choice.mode == "root")
+    return site, [*lines, *site.skipped, *(str(item.message) for item in caught)]
 
 
 def _read(

@@ -39,6 +39,8 @@ class StaticChoice:
     root: str = ""
     compressed: bool = False
     warning: str = ""
+    written: str = ""
+    """Where files may appear while the site runs: STATIC_ROOT."""
     through: str = ""
     """The middleware that the files go through, as words; nothing where they are answered before Django."""
 
@@ -115,7 +117,8 @@ def choose_static(*, wanted: bool = True, collect: bool = True) -> StaticChoice:
         return choice
     words = place.words()
     why = f"{choice.why}; {words}" if words else choice.why
-    return replace(choice, why=why, through=place.names)
+    written = storage.root if storage.is_local else choice.root
+    return replace(choice, why=why, through=place.names, written=written)
 
 
 def _choose_mode(storage: Storage, url: str, collect: bool) -> StaticChoice:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
@@ -21,6 +21,7 @@ from whitenoise.string_utils import decode_path_info
 
 from .asking import ask_storage
 from .collect import list_sources
+from .late import Late
 
 if TYPE_CHECKING:
     from _typeshed import StrPath
@@ -44,6 +45,15 @@ MORE_TYPES = {
 REFUSED = re.compile(r";\s*q=0(\.0*)?\s*$")
 
 
+class ChangedError(FileNotFoundError):
+    """The file that was read in is not there any more; another one of that name may be."""
+
+
+def length_in(headers: Headers) -> int:
+    """Return the Content-Length among these headers."""
+    return next(int(value) for name, value in headers if name == "Content-Length")
+
+
 class Slice(SlicedFile):  # type: ignore[misc]  # WhiteNoise has no types
     """A part of a file that the kernel can send: its descriptor stands at the part's first byte.
 
@@ -60,9 +70,12 @@ class Slice(SlicedFile):  # type: ignore[misc]  # WhiteNoise has no types
 class Hit:
     """One file, ready to answer. Takes over WhiteNoise's headers, paths and order of encodings."""
 
-    __slots__ = ("date", "etag", "last_modified", "more", "unchanged", "variants")
+    __slots__ = ("date", "etag", "last_modified", "more", "renew", "unchanged", "url", "variants")
 
-    def __init__(self, file: Any, security: Headers) -> None:
+    def __init__(
+        self, file: Any, security: Headers, renew: Callable[[str], Any] | None = None, url: str = ""
+    ) -> None:
+        self.renew, self.url = renew, url
         named = dict(file.alternatives[0][2])
         self.etag: str | None = file.etag
         self.date: str | None = named.get("Last-Modified")
@@ -92,7 +105,20 @@ class Hit:
         return {dict(headers).get("Content-Encoding", "") for _, _, headers in self.variants} - {""}
 
     def get_response(self, method: str, environ: WSGIEnvironment) -> Any:
-        """Answer as RFC 9110 says, with an open file for GET; OSError when the file is gone."""
+        """Answer as RFC 9110 says, with an open file for GET; OSError when the file is gone.
+
+        One that was written again since the start is read in anew.
+        """
+        try:
+            return self.respond(method, environ)
+        except ChangedError:
+            fresh = self.renew(self.url) if self.renew is not None else None
+            if fresh is None:
+                raise
+            return fresh.get_response(method, environ)
+
+    def respond(self, method: str, environ: WSGIEnvironment) -> Any:
+        """Answer with what was read in; ChangedError where the file has another length now."""
         if method not in ("GET", "HEAD"):
             headers = [*NOT_ALLOWED_RESPONSE.headers, *EMPTY, *self.more]
             return Response(HTTPStatus.METHOD_NOT_ALLOWED, headers, None)
@@ -106,7 +132,15 @@ class Hit:
             match = ONE_RANGE.fullmatch(wanted.strip())
             if match and match.groups() != ("", ""):
                 return self.part(path, headers, *match.groups())
-        return Response(HTTPStatus.OK, headers, open(path, "rb"))
+        return Response(HTTPStatus.OK, headers, self.opened(path, headers))
+
+    def opened(self, path: str, headers: Headers) -> Any:
+        """Open a file whose length is still the one that was read in; ChangedError where it is another."""
+        file = open(path, "rb")  # noqa: SIM115
+        if os.fstat(file.fileno()).st_size == length_in(headers):
+            return file
+        file.close()
+        raise ChangedError(path)
 
     def is_unchanged(self, environ: WSGIEnvironment) -> bool:
         """Say whether the client has this version; a proxy that compresses makes tags weak."""
@@ -127,11 +161,13 @@ class Hit:
 
     def part(self, path: str, headers: Headers, first: str, last: str) -> Any:
         """Answer with one range of the file: WhiteNoise refuses the first byte and takes -0 for all of it."""
-        size = next(int(value) for name, value in headers if name == "Content-Length")
+        size = length_in(headers)
         if first:
             start, end = int(first), min(int(last or size), size - 1)
         else:
             start, end = max(size - int(last), 0), size - 1
+        if start > end and os.stat(path).st_size != size:
+            raise ChangedError(path)
         if start > end:
             status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
             return Response(status, [("Content-Range", f"bytes */{size}"), *EMPTY, *self.more], None)
@@ -140,7 +176,7 @@ class Hit:
             ("Content-Range", f"bytes {start}-{end}/{size}"),
             ("Content-Length", str(end - start + 1)),
         ]
-        file = Slice(open(path, "rb"), start, end)  # noqa: SIM115
+        file = Slice(self.opened(path, headers), start, end)
         return Response(HTTPStatus.PARTIAL_CONTENT, others + place, file)
 
 
@@ -149,10 +185,13 @@ class Site(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no typ
 
     FOREVER = 365 * 24 * 60 * 60  # RFC 9111 and RFC 8246 know nothing longer than a year
 
-    def __init__(self, *, url: str, root: str | None, finders: bool, security: Headers) -> None:
+    def __init__(
+        self, *, url: str, root: str | None, finders: bool, security: Headers, appear: Iterable[str] = ()
+    ) -> None:
         self.security = security
         self.skipped: list[str] = []
         self.told = ask_storage()
+        self.late = Late(url, appear, self.get_static_file)
         super().__init__(settings=_as_served(url=url, root=root, finders=finders))
 
     def get_static_url(self, name: str) -> str | None:
@@ -163,14 +202,18 @@ class Site(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no typ
 
     def get_static_file(self, path: str, url: str, stat_cache: Any = None) -> Hit:
         """Return the file, ready to answer."""
-        return Hit(super().get_static_file(path, url, stat_cache=stat_cache), self.security)
+        found = super().get_static_file(path, url, stat_cache=stat_cache)
+        return Hit(found, self.security, self.late.find if stat_cache is not None else None, url)
 
     def look_up(self, path: str, script: str = "") -> Any:
         """Return what answers at a path below the script name; None where that is no file."""
         find: Callable[[str], Any] = self.find_file if self.autorefresh else self.files.get
         found = find(path)
-        # An absolute STATIC_URL holds the script name that a proxy tells with each request.
-        return find(script.rstrip("/") + path) if found is None and script else found
+        if found is None and script and not path.startswith(self.static_prefix):
+            # An absolute STATIC_URL holds the script name that a proxy tells with each request.
+            path = script.rstrip("/") + path
+            found = find(path)
+        return self.late.find(path) if found is None and not self.autorefresh else found
 
     def redirect(self, from_url: str, to_url: str) -> Any:
         """Return WhiteNoise's redirect to or from an index file, complete as a response."""

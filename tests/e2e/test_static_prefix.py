@@ -122,6 +122,7 @@ def test_one_answer_below_a_prefix(
 ) -> None:
     """``outside``: what the proxy leaves of the prefix in the path."""
     own = {"STATICFILES_DIRS": [str(site / "assets")], "MEDIA_URL": "media/", "MEDIA_ROOT": str(site / "up")}
+    own["STATIC_ROOT"] = str(site / "root")
     own["INSTALLED_APPS"] = [
         *("django.contrib.admin", "django.contrib.auth", "django.contrib.contenttypes"),
         *("django.contrib.sessions", "django.contrib.messages", "django.contrib.staticfiles"),
@@ -134,4 +135,7 @@ def test_one_answer_below_a_prefix(
         for name in ("site.css", "large.js", "%C3%BC%20b.txt"):
             same_for_all(server, f"{outside}/static/{name}", headers)
         same_for_all(server, links[0] if outside else links[0].removeprefix("/app"), headers)
-        same_for_all(server, f"{outside}/static/nowhere.css", headers, status=404)
+        same_for_all(server, f"{outside}/static/CACHE/late.css", headers, status=404)
+        (site / "root" / "CACHE").mkdir(parents=True)
+        (site / "root" / "CACHE" / "late.css").write_text("p { margin: 0 }\n")
+        same_for_all(server, f"{outside}/static/CACHE/late.css", headers)

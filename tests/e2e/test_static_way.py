@@ -65,6 +65,7 @@ def test_what_stands_above_whitenoise_sees_every_file(env: Any, site: Path, flag
     settings = {
         "MIDDLEWARE": [SECURITY, FRAMES, "shop.gates.Gate", NOISE, *ADMIN],
         "STATICFILES_DIRS": [str(site / "assets")],
+        "STATIC_ROOT": str(site / "root"),
         "MEDIA_URL": "media/",
         "MEDIA_ROOT": str(site / "media"),
     }
@@ -72,7 +73,9 @@ def test_what_stands_above_whitenoise_sees_every_file(env: Any, site: Path, flag
     assert f"({FRAMES}, shop.gates.Gate): each file takes a thread and their time." in plan
     with serving("--media", *flags, env=env(**settings), cwd=site) as server:
         assert f"through {FRAMES}, shop.gates.Gate" in server.output
-        for path in ("/static/private/secret.txt", "/static/site.css", "/media/a.png"):
+        (site / "root").mkdir()
+        (site / "root" / "late.txt").write_text("written while the site runs")
+        for path in ("/static/private/secret.txt", "/static/site.css", "/static/late.txt", "/media/a.png"):
             cookie = {"Cookie": "pass=1"}
             whole = server.get(path, headers=cookie)
             assert (whole.status, whole.headers["x-frame-options"]) == (200, "DENY")
