@@ -247,7 +247,23 @@ def _machine(seen: Seen) -> Iterator[CheckMessage]:
         )
 
 
-RULES: tuple[Rule, ...] = (_debug, _hosts, _asgi, _sqlite, _memory, _proxy, _answers, _connections, _machine)
+def _static(seen: Seen) -> Iterator[CheckMessage]:
+    choice = seen.plan.static_choice
+    if choice.elsewhere:
+        yield Warning(
+            f"STATIC_URL is on another host, {choice.elsewhere}, and STATIC_ROOT is empty: pages link to "
+            "files there that were never collected for it.",
+            hint=f"Run manage.py collectstatic and put STATIC_ROOT on {choice.elsewhere}. It fetches "
+            f'{choice.url} from this server: SILENCED_SYSTEM_CHECKS = ["prodserve.W021"]. Something else puts '
+            "the files there: --no-static",
+            id="prodserve.W021",
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    *(_debug, _hosts, _asgi, _sqlite, _memory, _proxy),
+    *(_answers, _connections, _machine, _static),
+)
 
 
 def refuse(plan: Plan, project: Project) -> None:

@@ -19,6 +19,7 @@ from django_prodserve.plan import make_plan
 from django_prodserve.platforms import NOWHERE, Platform
 from django_prodserve.project import Database
 from django_prodserve.resolve import resolve
+from django_prodserve.staticfiles import StaticChoice
 
 from .facts import machine, postgresql, project
 
@@ -70,6 +71,11 @@ CAUSES: list[tuple[str, Seen, str]] = [
     ("W013", seen(user_id=0), "user of its own"),
     ("W014", seen({"backlog": 9000}), "somaxconn"),
     ("W015", seen(facts={"prodserver": True}), "INSTALLED_APPS"),
+    (
+        "W021",
+        seen(facts={"static": StaticChoice(mode="collect", why="", url="/s/", elsewhere="cdn.example")}),
+        "put STATIC_ROOT on cdn.example",
+    ),
     ("W016", seen(answers=(Answer(alias="default", error="refused"),)), "fails on every page"),
 ]
 

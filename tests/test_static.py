@@ -128,6 +128,35 @@ def test_a_plain_static_root_says_what_is_lost_and_how_to_gain_it(project):
 
 
 @pytest.mark.parametrize(
+    ("changes", "host"),
+    [
+        pytest.param({"STATIC_URL": "https://cdn.example/s/"}, "cdn.example", id="a CDN"),
+        pytest.param({"STATIC_URL": "//cdn.example/s/"}, "cdn.example", id="without a scheme"),
+        pytest.param({"STATIC_URL": "https://shop.example/s/"}, "", id="the site itself"),
+        pytest.param({"STATIC_URL": "https://a.shops.example/s/"}, "", id="a domain of the site"),
+        pytest.param({"STATIC_URL": "static/"}, "", id="relative"),
+        pytest.param(
+            {"STATIC_URL": "https://cdn.example/s/", "STORAGES": staticfiles(f"{HERE}.RemoteStorage")},
+            "",
+            id="a storage that uploads",
+        ),
+        pytest.param(
+            {"STATIC_URL": "https://cdn.example/s/", "MIDDLEWARE": [f"{HERE}.OwnMiddleware"]},
+            "cdn.example",
+            id="own middleware",
+        ),
+    ],
+)
+def test_another_host_has_nothing_to_fetch_where_static_root_is_empty(project, changes, host):
+    project.settings(ALLOWED_HOSTS=["*", "shop.example", ".shops.example"], **changes)
+    assert choose_static().elsewhere == host
+    assert not choose_static(wanted=False).elsewhere
+    project.write({"a.css": "a"}, below=project.place / "root")
+    project.settings(STATIC_ROOT=project.place / "root")
+    assert not choose_static().elsewhere
+
+
+@pytest.mark.parametrize(
     ("changes", "url"),
     [
         pytest.param({"STATIC_URL": "static/"}, "/static/", id="relative"),

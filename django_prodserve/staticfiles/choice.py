@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from django.apps import apps
 from django.conf import STATICFILES_STORAGE_ALIAS, settings
 from django.core.files.storage import FileSystemStorage
+from django.http.request import validate_host
 from django.utils.module_loading import import_string
 
 from ..errors import ProdserveError
@@ -39,6 +40,8 @@ class StaticChoice:
     root: str = ""
     compressed: bool = False
     warning: str = ""
+    elsewhere: str = ""
+    """The other host that pages ask for files, though nothing lies in STATIC_ROOT that could be there."""
     written: str = ""
     """Where files may appear while the site runs: STATIC_ROOT."""
     through: str = ""
@@ -96,6 +99,13 @@ class Storage:
         path = (explicit or without_known(path)).strip("/")
         return f"/{path}/" if path else "/"
 
+    @property
+    def other_host(self) -> str:
+        """Return the host in STATIC_URL where that is none of the site's own, or an empty text."""
+        host = urlsplit(self.options.get("base_url") or settings.STATIC_URL or "").hostname or ""
+        own = [name for name in settings.ALLOWED_HOSTS if name != "*"]
+        return "" if validate_host(host, own) else host
+
     def ours(self) -> dict[str, Any]:
         """Return the entry that serves hashed and compressed files, with the project's options."""
         return {"BACKEND": OURS, "OPTIONS": self.options}
@@ -109,16 +119,17 @@ def choose_static(*, wanted: bool = True, collect: bool = True) -> StaticChoice:
     storage = Storage.from_settings()
     url = storage.url
     place = Place.from_settings()
+    elsewhere = storage.other_host if storage.is_local and not is_filled(storage.root) else ""
     if place.is_own:
         why = f"{place.dotted} in MIDDLEWARE is the project's own: files are left to it"
-        return StaticChoice(mode="project", why=why, url=url)
+        return StaticChoice(mode="project", why=why, url=url, elsewhere=elsewhere)
     choice = _choose_mode(storage, url, collect)
     if choice.mode == "project":
         return choice
     words = place.words()
     why = f"{choice.why}; {words}" if words else choice.why
     written = storage.root if storage.is_local else choice.root
-    return replace(choice, why=why, through=place.names, written=written)
+    return replace(choice, why=why, through=place.names, written=written, elsewhere=elsewhere)
 
 
 def _choose_mode(storage: Storage, url: str, collect: bool) -> StaticChoice:
