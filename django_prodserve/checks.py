@@ -249,13 +249,13 @@ def _machine(seen: Seen) -> Iterator[CheckMessage]:
 
 def _static(seen: Seen) -> Iterator[CheckMessage]:
     choice = seen.plan.static_choice
-    if choice.elsewhere:
+    if choice.elsewhere and not seen.plan.collectstatic.value:
         yield Warning(
             f"STATIC_URL is on another host, {choice.elsewhere}, and STATIC_ROOT is empty: pages link to "
             "files there that were never collected for it.",
             hint=f"Run manage.py collectstatic and put STATIC_ROOT on {choice.elsewhere}. It fetches "
-            f'{choice.url} from this server: SILENCED_SYSTEM_CHECKS = ["prodserve.W021"]. Something else puts '
-            "the files there: --no-static",
+            f'{choice.url} from this server: SILENCED_SYSTEM_CHECKS = ["prodserve.W021"]. Others put them '
+            "there: --no-static",
             id="prodserve.W021",
         )
 

@@ -103,6 +103,10 @@ def test_each_cause_has_its_message_with_a_way_out(number: str, what: Seen, hint
         seen(facts={"databases": (dataclasses.replace(KEPT, max_age=0, pool_size=16),)}),
         seen(facts={"debug": True}, allow_debug=True),
         seen(somaxconn=128),
+        seen(
+            {"collectstatic": True},
+            facts={"static": StaticChoice(mode="collect", why="", elsewhere="cdn.example")},
+        ),
     ],
 )
 def test_a_sound_project_has_none(what: Seen) -> None:
