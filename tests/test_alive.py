@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.runtime.alive import Alive, connected, foreign_threads, started_by
+from django_prodserve.runtime.alive import Alive, connected, foreign_threads, kind, started_by
 
 
 def wait(stop: threading.Event) -> None:
@@ -85,6 +85,16 @@ def test_what_loading_has_started_can_be_loaded_in_the_worker(preloaded: bool, a
         assert ("--no-preload" in line) is advised
         again = next(line for line in Alive().lines(preloaded=preloaded) if repr(thread.name) in line)
         assert "--no-preload" not in again
+
+
+def test_as_many_as_run_again_in_a_fork_raise_no_alarm() -> None:
+    before = len(list(Alive().lines(preloaded=True)))
+    with running(Poller) as one, running(Poller):
+        assert len(list(Alive().lines(preloaded=True))) == before + 2
+        assert len(list(Alive().lines(preloaded=True, returning=[kind(one)]))) == before + 1
+        assert len(list(Alive().lines(preloaded=True, returning=[kind(one)] * 2))) == before
+        one.name = "loguru-writer-1"
+        assert len(list(Alive().lines(preloaded=True))) == before + 1
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
