@@ -1,4 +1,4 @@
-"""How much memory this project takes: measured after warm-up, on a trial fork that becomes no worker.
+"""How much memory this project takes: measured on a trial fork that becomes no worker.
 
 Lives in the command's process, main thread, after loading and before the first worker is forked. What is
 computed from the two readings is pure.

@@ -186,7 +186,7 @@ class ServingOptions:
     warmup: str | None = option(
         None,
         parsers.warmup,
-        "Path of the request that warms the application up before the port listens; off for none.",
+        "Path of the request that is tried before the port listens, and leaves nothing behind; off for none.",
         metavar="PATH",
     )
     speedups: bool = option(

@@ -1,6 +1,6 @@
 """The embedded Gunicorn. Lives in the command's process, which becomes the arbiter.
 
-Order: bind, prepare.py's steps, static files, load and warm up, listen, fork. Whatever fails does so before
+Order: bind, prepare.py's steps, static files, load and try out, listen, fork. Whatever fails does so before
 the port listens.
 """
 
@@ -110,7 +110,7 @@ def serve(
 
 
 def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> None:
-    """Do what serving does up to the fork: try the address, collect, check, load, warm up.
+    """Do what serving does up to the fork: try the address, collect, check, load, try one request.
 
     Nothing on disk is another thing afterwards: files are collected into a directory that is removed.
     """
