@@ -74,7 +74,7 @@ def measure(request: Callable[[], object], prepare: Callable[[], object] = bool)
 
     def trial() -> Reading:
         prepare()
-        return in_child(lambda: after(request), patience=PATIENCE / 2)
+        return in_child(lambda: after(request), patience=PATIENCE / 2, group=False)
 
     master = read_memory()
     return footprint(master, in_child(trial, patience=PATIENCE), preloaded=True)

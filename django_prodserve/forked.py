@@ -10,6 +10,7 @@ import os
 import pickle
 import select
 import signal
+import struct
 import time
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+LENGTH = struct.Struct("!Q")
 
 
 class ChildError(Exception):
@@ -27,10 +29,11 @@ class ChildLateError(ChildError):
     """The child was ended because its time was up, by us or by an alarm of its own."""
 
 
-def in_child(work: Callable[[], T], *, patience: float | None = None) -> T:
+def in_child(work: Callable[[], T], *, patience: float | None = None, group: bool = True) -> T:
     """Return what ``work`` returns in a fork of this process, or raise what it raises there.
 
-    ``patience`` bounds it, in seconds: a fork of a process with threads may wait for a lock for ever.
+    ``patience`` bounds it, in seconds: a fork of a process with threads may wait for a lock for ever. With a
+    ``group`` of its own, processes that it has started end with it.
     """
     receiving, sending = os.pipe()
     with warnings.catch_warnings():
@@ -38,6 +41,8 @@ def in_child(work: Callable[[], T], *, patience: float | None = None) -> T:
         child = os.fork()
     if not child:
         os.close(receiving)
+        if group:
+            os.setpgid(0, 0)
         _work(work, sending)
     os.close(sending)
     ended = False
@@ -48,6 +53,10 @@ def in_child(work: Callable[[], T], *, patience: float | None = None) -> T:
         os.close(receiving)
         if not ended:  # its time is up, or a signal ends this process
             os.kill(child, signal.SIGKILL)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # until it is waited for, the pid is no other's
+        if group:
+            with suppress(ProcessLookupError, PermissionError):  # nobody but a zombie on macOS
+                os.killpg(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
     if not answer:
         code = os.waitstatus_to_exitcode(status)
@@ -66,7 +75,7 @@ def _work(work: Callable[[], Any], sending: int) -> None:
         outcome = _outcome(work)
         if os.getpid() == own:  # what the work forked, and came back, has nothing to say
             with open(sending, "wb") as pipe:
-                pipe.write(outcome)
+                pipe.write(LENGTH.pack(len(outcome)) + outcome)
             code = 0
     finally:
         os._exit(code)
@@ -86,13 +95,15 @@ def _outcome(work: Callable[[], Any]) -> bytes:
 
 
 def _read(receiving: int, patience: float | None) -> bytes:
+    """Return what the child sends; nothing where it ends before. Its own children may keep the pipe open."""
     deadline = None if patience is None else time.monotonic() + patience
     found = bytearray()
-    while True:
+    while len(found) < LENGTH.size or len(found) < LENGTH.size + LENGTH.unpack_from(found)[0]:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not select.select([receiving], [], [], left)[0]:
             raise ChildLateError(f"the process took more than {patience:g} s")
         part = os.read(receiving, 65536)
         if not part:
-            return bytes(found)
+            return b""
         found += part
+    return bytes(found[LENGTH.size :])

@@ -229,7 +229,23 @@ def test_rows_are_there_until_the_end(tmp_path: Path, scratch: Path, django_db_b
             cursor.execute("SELECT COUNT(*) FROM rows")
             return cursor.fetchone()[0], os.listdir(tmp_path)
 
+    def by_the_driver() -> str:
+        with django_db_blocker.unblock():
+            for number in range(2):
+                connection = ConnectionHandler(sqlite)["default"]
+                connection.ensure_connection()
+                raw = connection.connection
+                with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+                    if number:
+                        raw.executescript("INSERT INTO rows VALUES (3)")
+                    else:
+                        connection.cursor().execute("INSERT INTO rows VALUES (3)")
+                        raw.commit()
+                connection.close()
+        return "held"
+
     before = os.listdir(tmp_path)
+    assert dry(by_the_driver, scratch) == "held"
     count, files = dry(work, scratch)
     assert count == 2
     assert "rows.sqlite3-journal" in files

@@ -239,6 +239,21 @@ class TestInAChild:
         with pytest.raises((ChildError, AttributeError, pickle.PicklingError), match=said):
             in_child(work)
 
+    def test_processes_that_it_leaves_end_with_it(self) -> None:
+        """They have the pipe, too, so that its end is not that of the answer."""
+        receiving, sending = os.pipe()
+
+        def work() -> int:
+            pid = os.fork()
+            if not pid:
+                signal.pause()
+            return pid
+
+        assert in_child(work, patience=10) > 0
+        os.close(sending)
+        assert os.read(receiving, 1) == b""  # the last holder is gone
+        os.close(receiving)
+
     def test_patience_ends(self) -> None:
         with pytest.raises(ChildError, match=r"more than 0\.1 s"):
             in_child(signal.pause, patience=0.1)

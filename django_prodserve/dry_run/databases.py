@@ -8,6 +8,7 @@ backend without savepoints is refused.
 from __future__ import annotations
 
 import signal
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Any
@@ -20,8 +21,15 @@ from .refusal import change
 
 LONGEST_LOCK = {"sqlite": 4.0, "": 10.0}
 """Seconds from the first change on, with sqlite and with others: others wait 5 s for sqlite's lock."""
+DEFINING = {"CREATE", "ALTER", "DROP", "TRUNCATE", "RENAME", "GRANT", "REVOKE", "LOCK"}
 READING = {"SELECT", "PRAGMA", "EXPLAIN", "VALUES", "SHOW"}
 ENDING = {"BEGIN", "START", "COMMIT", "END"}
+SQLITE_CHANGES = {
+    sqlite3.SQLITE_INSERT,
+    sqlite3.SQLITE_UPDATE,
+    sqlite3.SQLITE_DELETE,
+    sqlite3.SQLITE_CREATE_TABLE,
+}
 TRANSACTION, STATEMENT = "prodserve_transaction", "prodserve_statement"
 
 _held: list[Held] = []
@@ -71,7 +79,9 @@ class Held:
             setattr(connection, start, self._instead(start, lambda: self.set_autocommit(False)))
         connection.on_commit = lambda func, robust=False: None
         connection.execute_wrappers.insert(0, self.execute)  # the project takes its own from the end
-        if not self.lazily:
+        if self.lazily:
+            self.raw.set_authorizer(self._authorize)
+        else:
             self._begin()
         if not connection.autocommit:
             self.set_autocommit(False)
@@ -100,6 +110,12 @@ class Held:
         elif self.connection.autocommit:
             type(self.connection)._set_autocommit(self.connection, False)
 
+    def _authorize(self, action: int, what: str | None, *details: str | None) -> int:
+        """Let nothing of sqlite's commit: neither executescript() nor a driver's connection used directly."""
+        commits = action == sqlite3.SQLITE_TRANSACTION and what != "BEGIN" and what != "ROLLBACK"
+        changes = action in SQLITE_CHANGES and not self.begun
+        return sqlite3.SQLITE_DENY if commits or changes else sqlite3.SQLITE_OK
+
     def set_autocommit(self, autocommit: bool) -> None:
         if autocommit == (not self.inside):
             return
@@ -127,6 +143,8 @@ class Held:
         if first == "ROLLBACK" and len(words) == 1:
             self.rollback()
             return None
+        if first in DEFINING and not self.connection.features.can_rollback_ddl:
+            raise change(f"tables of the database {self.connection.alias!r}")  # it would commit all before
         if first not in READING:
             self._begin()
             _hurry(LONGEST_LOCK.get(self.connection.vendor, LONGEST_LOCK[""]))
