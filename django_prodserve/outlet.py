@@ -221,6 +221,8 @@ atexit.register(drain)
 
 
 def _has_room(descriptor: int, seconds: float = 0.0) -> bool:
+    if not hasattr(select, "poll"):  # eventlet has removed it, which is refused in a moment (patched.py)
+        return True
     poller = select.poll()
     poller.register(descriptor, select.POLLOUT)
     return bool(poller.poll(seconds * 1000))

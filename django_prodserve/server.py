@@ -25,7 +25,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
 
-from . import copies, early, listeners, loaded, measurements, restart, unix_access, working_directory
+from . import copies, early, listeners, loaded, measurements, patched, restart, unix_access, working_directory
 from .application import build
 from .errors import ProdserveError
 from .explain import as_document, words_at_start, words_on_measuring
@@ -192,11 +192,13 @@ def _load(plan: Plan, static: StaticFiles, say: Say) -> tuple[WSGI, Trial]:
         trial = try_out(None, "off")
     _tell(trial, say)
     load_as(trial)
+    patched.refuse()
     return application, trial
 
 
 def _build(plan: Plan, static: StaticFiles, say: Say) -> WSGI:
     application = build(plan, static, say)
+    patched.refuse()  # in the project's modules, which are all loaded now
     if plan.health.value:
         say(f"health    {application.paths}")
     return application

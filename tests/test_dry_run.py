@@ -8,6 +8,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -235,12 +236,11 @@ def test_rows_are_there_until_the_end(tmp_path: Path, scratch: Path, django_db_b
                 connection = ConnectionHandler(sqlite)["default"]
                 connection.ensure_connection()
                 raw = connection.connection
+                commit = partial(raw.executescript, "INSERT INTO rows VALUES (3)") if number else raw.commit
+                if not number:
+                    connection.cursor().execute("INSERT INTO rows VALUES (3)")
                 with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
-                    if number:
-                        raw.executescript("INSERT INTO rows VALUES (3)")
-                    else:
-                        connection.cursor().execute("INSERT INTO rows VALUES (3)")
-                        raw.commit()
+                    commit()
                 connection.close()
         return "held"
 

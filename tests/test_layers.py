@@ -35,7 +35,7 @@ LAYERS = [
     {"__init__", "proxy", "cgroups", "control", "restart", "identity", "routes", "per_request"},
     {"script_name", "speedups", "setting_faults"},
     {"parsers", "machine", "platforms", "failures", "listeners", "footprint", "option_row"},
-    {"options_serving", "options_seen", "sizing"},
+    {"options_serving", "options_seen", "sizing", "patched"},
     {"options"},
     {"reference"},
     {"resolve", "gunicorn_sources"},

@@ -25,7 +25,8 @@ from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from .. import copies, streams
+from .. import copies, patched, streams
+from ..outlet import drain
 from ..signals import worker_started
 from . import obey
 from .immortal import make_immortal
@@ -130,6 +131,7 @@ def close_connections() -> None:
     caches.close_all()
 
 
+BOOT_ERROR = 3  # Gunicorn's word for a worker that cannot boot: it stops where none has served
 STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 """Signals that wait while a worker is forked, until it has handlers of its own."""
 
@@ -139,6 +141,7 @@ def post_worker_init(worker: Any) -> None:
 
     What the project forks from now on is no second worker.
     """
+    refuse_patched(worker)  # before the first thread: it would run in a hub that nothing turns
     obey.follow(worker)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     show_lines(worker.log)
@@ -146,6 +149,17 @@ def post_worker_init(worker: Any) -> None:
     if not hasattr(worker, "disown"):
         worker.wsgi = _no_way_back(worker.wsgi, worker.log)
     worker_started.send_robust(sender=type(worker), worker=worker)
+    refuse_patched(worker)
+
+
+def refuse_patched(worker: Any) -> None:
+    """End a worker that a hook, its loading or a receiver has patched; it has accepted nothing yet."""
+    # Gunicorn's own gevent worker must be patched: it may use the configuration that ``plan`` writes.
+    is_green = any(each.__module__.startswith("gunicorn.workers.ggevent") for each in type(worker).__mro__)
+    if not is_green and (what := patched.found()):
+        worker.log.critical("%s: %s %s", what, patched.CONSEQUENCE, patched.remedy())
+        drain()
+        os._exit(BOOT_ERROR)
 
 
 def disown(worker: Any) -> None:

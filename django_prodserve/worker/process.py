@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 
 from gunicorn.workers.base import Worker
 
-from .. import copies
+from .. import copies, patched
 from ..health import HealthLayer
 from ..runtime import orders, outlets, refusals
 from ..runtime.board import REASONS, Board
 from ..runtime.slot import GO_STUCK, RETIRING, SERVING, Slot
-from ..runtime.watch import Watch
+from ..runtime.watch import STUCK, Watch
 from .access import Access
 from .deadlines import Deadlines
 from .reactor import Reactor
@@ -136,6 +136,11 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.reactor.look(now)
         self.deadlines.look(now)
         self.watch.look(now)
+        if not self.slot.wish and (what := patched.found()):  # by a request: its threads are greenlets now
+            self.log.error(
+                "%s in a worker: it is replaced. %s %s", what, patched.CONSEQUENCE, patched.remedy()
+            )
+            self.slot.wish = STUCK
         if not self.slot.wish and self.slot.tally().requests >= self.max_requests:
             self._ask_to_go()
         self._write_logs(now)

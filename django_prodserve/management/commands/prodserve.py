@@ -144,8 +144,9 @@ class Command(BaseCommand):
         prepared: bool,
     ) -> None:
         """Check or serve; both kinds of checks run when the address is bound."""
-        from ... import checks, server
+        from ... import checks, patched, server
 
+        patched.refuse()
         skipped = flags.get("skip_checks")
 
         if not skipped:
