@@ -147,8 +147,9 @@ def act(action: str, binds: Sequence[str] | None, say: Say) -> None:
 
 def find_here(binds: Sequence[str] | None) -> Running:
     """Return the server of the project where we are, or where the program that was typed lies."""
-    places = [working_directory.here().name]
-    program = os.path.join(places[0], sys.argv[0])
+    here = working_directory.here()
+    places = [here.real if here.found else here.name]  # said as it was typed
+    program = os.path.join(working_directory.start().real, sys.argv[0])
     if os.path.basename(program) != "__main__.py":
         places.append(os.path.dirname(os.path.abspath(program)))
     for place in places[1:]:
