@@ -8,6 +8,7 @@ in ``ready()``, and all under ``python -m django_prodserve``, is.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import sys
@@ -44,12 +45,14 @@ class Origins:
         self.on = True
         start, connect = threading.Thread.start, socket.socket.connect
 
+        @functools.wraps(start)  # who looks at it sees the one that it calls
         def noting_start(thread: threading.Thread) -> None:
             if self.on:
                 with suppress(Exception):  # a thread that has no weak references or no hash; anything
                     self.threads[thread] = caller(sys._getframe(1))
             start(thread)
 
+        @functools.wraps(connect)
         def noting_connect(connection: socket.socket, address: Any, /) -> None:
             if self.on:
                 with suppress(Exception):
