@@ -83,6 +83,18 @@ class OwnNoise(WhiteNoiseMiddleware):
     """A project's own version."""
 
 
+class ServeStatic:
+    """What its fork's middleware looks like: no subclass."""
+
+    __module__ = "servestatic.middleware"
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        return self.get_response(request)
+
+
 def wrapped(environ, start_response):
     """A project's wsgi.py that has something around Django."""
     if "HTTP_AUTHORIZATION" in environ:
@@ -241,7 +253,8 @@ def test_uploads_pass_the_same_gate(project, noise):
     assert ask(app, "/media/a.bin", "POST").status == 405
 
 
-def test_a_middleware_of_the_projects_own_is_left_alone(project, settings):
-    site(project, f"{HERE}.Gate", f"{HERE}.OwnNoise")
+@pytest.mark.parametrize("own", ["OwnNoise", "ServeStatic"])
+def test_a_middleware_of_the_projects_own_is_left_alone(project, settings, own):
+    site(project, f"{HERE}.Gate", f"{HERE}.{own}")
     assert STANDS_IN not in settings.MIDDLEWARE
     assert choose_static().mode == "project"

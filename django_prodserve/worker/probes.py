@@ -7,6 +7,7 @@ waits: what takes time was looked at before (readiness.py), what other workers d
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -42,9 +43,14 @@ class Probes:
         """Both probes, for the management address."""
 
     def environs(self, config: Any, listeners: Sequence[Any]) -> dict[int, Environs]:
-        """Return what makes requests of the site's, where the probes are answered, by listener."""
+        """Return what makes requests of the site's, where the probes are answered, by listener.
+
+        Below a script name they are where Gunicorn's own workers have them, too.
+        """
         ours: dict[str, Responder] = {
-            path: partial(respond, self.pages[path]) for path in self._layer.paths.ours
+            below + path: partial(respond, self.pages[path])
+            for path in self._layer.paths.ours
+            for below in ("", os.environ.get("SCRIPT_NAME", ""))
         }
         return {each.fileno(): Environs(config, each.getsockname(), ours.get) for each in listeners}
 

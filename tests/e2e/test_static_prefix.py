@@ -132,6 +132,7 @@ def test_one_answer_below_a_prefix(
         links = server.get(f"{outside}/links/", headers=headers).text.split()
         assert links[0].startswith("/app/static/site."), links
         assert links[1:] == ["/app/static/", "/app/media/", "/app/media/a.png"]
+        assert server.get("/app/livez" if variables else "/livez").text == "ok\n"
         for name in ("site.css", "large.js", "%C3%BC%20b.txt"):
             same_for_all(server, f"{outside}/static/{name}", headers)
         same_for_all(server, links[0] if outside else links[0].removeprefix("/app"), headers)
