@@ -37,6 +37,8 @@ OF_PYTHON = {"__dict__", "__weakref__", "__annotate__", "__annotate_func__"}
 class SilentError(Exception):
     """The object did not answer, or raised; the message says which one, and what that costs."""
 
+    is_silent = False
+
 
 def ask(what: str, work: Callable[[], T], otherwise: str) -> T:
     """Return what ``work`` returns in a process of its own; SilentError where nothing comes in time."""
@@ -45,7 +47,9 @@ def ask(what: str, work: Callable[[], T], otherwise: str) -> T:
     try:
         return in_child(work, patience=PATIENCE)
     except ChildError as error:
-        raise SilentError(f"{what} did not answer: {error}. {otherwise}") from error
+        silent = SilentError(f"{what} did not answer: {error}. {otherwise}")
+        silent.is_silent = True
+        raise silent from error
     except Exception as error:  # what the project's own code raises is theirs
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise SilentError(f"{what} raised {reason}. {otherwise}") from error
@@ -176,6 +180,26 @@ def _list(dotted: str) -> int:
     from django.contrib.staticfiles import finders
 
     return sum(1 for _ in finders.get_finder(dotted).list([]))
+
+
+def silent_caches() -> list[str]:
+    """Return a line for each of CACHES that cannot be made in time: Django's system checks make all."""
+    found = []
+    for alias, entry in settings.CACHES.items():
+        backend = str(entry.get("BACKEND", ""))
+        if not backend.startswith("django."):
+            try:
+                ask(f'CACHES["{alias}"] ({backend})', lambda a=alias: _make_cache(a), "")  # type: ignore[misc]
+            except SilentError as error:
+                if error.is_silent:
+                    found.append(f"{error}Django's system checks run without those of caches")
+    return found
+
+
+def _make_cache(alias: str) -> None:
+    from django.core.cache import caches
+
+    caches[alias]
 
 
 def engines_are_known() -> bool:

@@ -24,6 +24,7 @@ from ..private_directory import PRIVATE, SHARED, bases, project_key
 from .asking import silent_finders
 from .cache import build, prune, take
 
+READING = 60.0  # seconds for files that a finder has elsewhere
 COLLECTING = 900.0  # seconds; 10,000 files with brotli take 60 on half a CPU
 READ_BELOW = 2**20  # larger files are known by size and date; reading the 130 of admin takes 3 ms
 
@@ -142,7 +143,7 @@ def collect(entry: dict[str, Any], *, served_by: int | None = None, scratch: Pat
     """
     sources, unreadable = list_sources()
     shared = served_by not in (None, os.geteuid())
-    place = Path(project_key() + ("-shared" if shared else ""), fingerprint(sources, entry))
+    place = Path(project_key() + ("-shared" if shared else ""), _fingerprint_apart(sources, entry))
     candidates = bases(served_by)
     for base in candidates:
         lines = take(base, base / place, mark=scratch is None)
@@ -164,6 +165,16 @@ def collect(entry: dict[str, Any], *, served_by: int | None = None, scratch: Pat
                 prune(base, base / place)
             return _collected(base / place, True, unreadable + lines)
     raise CannotCollectError("no directory could be written: " + "; ".join(reasons))
+
+
+def _fingerprint_apart(sources: dict[str, Source], entry: dict[str, Any]) -> str:
+    """Return the fingerprint; what lies in no directory is read in a process that can be ended."""
+    if sys.platform == "darwin" or all(source.local_path() is not None for source in sources.values()):
+        return fingerprint(sources, entry)
+    try:
+        return in_child(lambda: fingerprint(sources, entry), patience=READING)
+    except ChildError as error:
+        raise CannotCollectError(f"the finders' files cannot be read: {error}") from error
 
 
 def _collected(directory: Path, fresh: bool, lines: list[str]) -> Collected:

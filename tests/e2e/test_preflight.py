@@ -167,27 +167,37 @@ def test_check_changes_nothing(env: Any, tmp_path: Path, served_before: bool) ->
 
 STORES = """
 import socket
+from django.core.cache.backends.base import BaseCache
 from django.contrib.staticfiles.storage import ManifestStaticFilesStorage
 
 class Remote(ManifestStaticFilesStorage):
     def read_manifest(self):
         with socket.create_connection(("127.0.0.1", {port})) as there:
             there.recv(1)
+
+class Cache(BaseCache):
+    def __init__(self, *arguments):
+        Remote.read_manifest(self)
 """
 
 
-def test_a_static_storage_whose_network_is_silent_keeps_no_server_from_starting(
+def test_a_storage_and_a_cache_whose_network_is_silent_keep_no_server_from_starting(
     env: Any, tmp_path: Path
 ) -> None:
     site = copy_site(tmp_path)
     (site / "root").mkdir()
     (site / "root" / "jquery.min.js").write_text("go()")
-    storages = {"staticfiles": {"BACKEND": "shop.stores.Remote"}}
+    settings = {
+        "STORAGES": {"staticfiles": {"BACKEND": "shop.stores.Remote"}},
+        "STATIC_ROOT": str(site / "root"),
+        "CACHES": {"default": {"BACKEND": "shop.stores.Cache"}},
+    }
     with socket.create_server(("127.0.0.1", 0)) as silent:
         (site / "shop" / "stores.py").write_text(STORES.format(port=silent.getsockname()[1]))
-        with serving(env=env(STORAGES=storages, STATIC_ROOT=str(site / "root")), cwd=site) as server:
-            told = [line for line in server.output.splitlines() if "shop.stores.Remote" in line]
-            assert len(told) == 1, told
-            assert "did not answer: the process took more than 5 s" in told[0]
+        with serving(env=env(**settings), cwd=site) as server:
+            for name in ("shop.stores.Remote", "shop.stores.Cache"):
+                told = [line for line in server.output.splitlines() if name in line]
+                assert len(told) == 1, server.output
+                assert "did not answer: the process took more than 5 s" in told[0]
             assert server.get("/").status == 200
             assert server.get("/static/jquery.min.js").text == "go()"

@@ -168,11 +168,18 @@ class Command(BaseCommand):
 
     def check_project(self) -> None:
         """Run Django's system checks; an exception in one of them is told in one message."""
-        from ...failures import failure
+        from django.core.checks.registry import Tags, registry
 
+        from ...failures import failure
+        from ...staticfiles.asking import silent_caches
+
+        silent = silent_caches()
+        for line in silent:
+            self.say(f"warning: {line}")
+        tags = sorted(registry.tags_available() - {Tags.caches}) if silent else None
         try:
             settings.SECRET_KEY  # noqa: B018, reading it raises where it is empty: every session would
-            self.check(display_num_errors=False)
+            self.check(display_num_errors=False, tags=tags)
         except CommandError:
             raise
         except Exception as error:  # checks import the URLconf and whatever it imports
