@@ -14,9 +14,15 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from types import FrameType
 from typing import Any, NoReturn
 
 HINT = "A process that a project forks must end with os._exit(), or be one of multiprocessing's."
+
+TASK = "A task in a thread of the worker"
+TASKS = {"run", "main_wrap"}
+"""Functions of concurrent.futures, asgiref's thread for synchronous code, and its event loop."""
 
 
 class _Process:
@@ -28,7 +34,7 @@ class _Process:
 PROCESS = _Process()
 
 
-def mark(disown: Callable[[], None]) -> None:
+def mark(disown: Callable[[], None], log: Any) -> None:
     """Mark every later fork of this process as a copy, and let go there at once of what is not a copy's."""
 
     def forked() -> None:
@@ -36,6 +42,7 @@ def mark(disown: Callable[[], None]) -> None:
         with contextlib.suppress(Exception):
             _forget_handlers()
             disown()
+            _end_instead_of_waiting(log)
 
     os.register_at_fork(after_in_child=forked)
 
@@ -48,6 +55,23 @@ def _forget_handlers() -> None:
         module = getattr(handler, "__module__", None) or ""
         if callable(handler) and module.partition(".")[0] in ("django_prodserve", "gunicorn"):
             signal.signal(number, signal.SIG_DFL)
+
+
+def _end_instead_of_waiting(log: Any) -> None:
+    """End the copy where a task of a thread pool ends: its thread would wait for ever for another one.
+
+    So it is in async views, whose code runs in threads of asgiref's and asyncio's. Those keep what came of a
+    task in its future; nothing is changed but the futures of the tasks that run in this copy.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name in TASKS:
+            found = frame.f_locals
+            future = found.get("call_result") or getattr(found.get("self"), "future", None)
+            if isinstance(future, Future):
+                future.set_result = lambda result: end(TASK, None, log)  # type: ignore[method-assign]
+                future.set_exception = lambda error: end(TASK, error, log)  # type: ignore[method-assign, assignment]
+        frame = frame.f_back
 
 
 @contextlib.contextmanager

@@ -65,6 +65,7 @@ class Answer:
 
     def __init__(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
         self.status, self.headers, self.body = int(status.split()[0]), dict(headers), body
+        self.line = status
         assert len(headers) == len(self.headers), f"a header twice: {headers}"
 
 

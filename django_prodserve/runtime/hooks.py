@@ -145,7 +145,7 @@ def post_worker_init(worker: Any) -> None:
     obey.follow(worker)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     show_lines(worker.log)
-    copies.mark(functools.partial(disown, worker))
+    copies.mark(functools.partial(disown, worker), worker.log)
     if not hasattr(worker, "disown"):
         worker.wsgi = _no_way_back(worker.wsgi, worker.log)
     worker_started.send_robust(sender=type(worker), worker=worker)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     Headers = list[tuple[str, str]]
 
 STATUS_LINES = {status: f"{status.value} {status.phrase}" for status in HTTPStatus}
+STATUS_LINES[HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE] = "416 Range Not Satisfiable"  # so since Python 3.13
 # One range, as long as a number can be; anything else is answered with the whole file, as RFC 9110 allows.
 ONE_RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})", re.ASCII)
 EMPTY = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", "0")]

@@ -53,8 +53,9 @@ def _measured(file: Any, kind: Any, most: int) -> tuple[int, int, int] | None:
             return None
         if kind is io.BufferedRandom:
             file.flush()  # what was written is read, too
+            status = os.fstat(descriptor)
         offset = kind.tell(file)  # where the reader is, not how far its buffer has read ahead
-        return descriptor, offset, min(most, os.fstat(descriptor).st_size - offset)
+        return descriptor, offset, min(most, status.st_size - offset)
     except (OSError, ValueError):  # closed, or a disk that is full
         return None
 

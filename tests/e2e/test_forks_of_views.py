@@ -20,8 +20,10 @@ from .serving import PATIENCE, Server, copy_site, serving, until
 
 VIEWS = """
 
+import asyncio
 import multiprocessing
 import sys
+from asgiref.sync import sync_to_async
 
 
 class Ending(dict):
@@ -58,6 +60,22 @@ def fork_in_stream(request, how):
     return StreamingHttpResponse(pieces())
 
 
+def forked(how):
+    pid = os.fork()
+    return leave(how) if not pid else os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+async def fork_async(request, how, where):
+    if where == "loop":
+        code = forked(how)
+    elif where == "task":
+        code = await asyncio.create_task(asyncio.to_thread(forked, how))
+    else:
+        code = await sync_to_async(forked, thread_sensitive=where == "same")(how)
+    await asyncio.sleep(0.01)
+    return HttpResponse(str(code))
+
+
 def start_helper(request):
     helper = multiprocessing.get_context("fork").Process(target=time.sleep, args=[60])
     helper.start()
@@ -75,6 +93,7 @@ HELPERS = []
 urlpatterns += [
     path("fork/<how>/", fork),
     path("fork-in-stream/<how>/", fork_in_stream),
+    path("fork-async/<how>/<where>/", fork_async),
     path("start-helper/", start_helper),
     path("end-helper/", end_helper),
 ]
@@ -125,6 +144,16 @@ def test_a_copy_that_leaves_a_view_ends_and_answers_nobody(env: Any, site: Path)
     # One line for each request, none of a copy's.
     assert said.count('"GET /fork/raise/ HTTP/1.1" 200') == 1
     assert '"GET /fork/raise/ HTTP/1.1" 500' not in said
+
+
+def test_a_copy_of_an_async_views_process_ends_too(env: Any, site: Path) -> None:
+    with serving("--workers", "1", env=env(), cwd=site) as server:
+        workers = server.workers(1)
+        for where in ("loop", "task", "same", "another"):
+            for how, code in ENDINGS.items():
+                assert (where, how, server.get(f"/fork-async/{how}/{where}/").text) == (where, how, code)
+        serves_alone(server, workers)
+        assert "A task in a thread of the worker forked a process that came back" in server.output
 
 
 def test_a_helper_of_a_view_holds_no_socket_and_hears_sigterm(env: Any, site: Path) -> None:
