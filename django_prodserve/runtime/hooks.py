@@ -149,6 +149,8 @@ def post_worker_init(worker: Any) -> None:
     if not hasattr(worker, "disown"):
         worker.wsgi = _no_way_back(worker.wsgi, worker.log)
     worker_started.send_robust(sender=type(worker), worker=worker)
+    if copies.PROCESS.is_copy:
+        copies.end("A receiver of worker_started", None, worker.log)
     refuse_patched(worker)
 
 

@@ -189,6 +189,20 @@ HOOKS = {
 WAYS = "raise RuntimeError('the view broke, or rather the copy of a hook')", "raise SystemExit(5)", "return"
 
 
+RECEIVER = """
+from django_prodserve.signals import worker_started
+
+
+def forks(**kwargs):
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+
+
+worker_started.connect(forks)
+"""
+
+
 def forking_hooks() -> str:
     """Return a module whose hooks fork, and whose copies leave them in turn by each way."""
     return "import os\n" + "".join(
@@ -206,6 +220,7 @@ def test_a_copy_that_leaves_a_hook_or_an_import_ends(env: Any, site: Path) -> No
     (site / "shop" / "forking.py").write_text(forking_hooks())
     with (site / "shop" / "urls.py").open("a") as urls:
         urls.write("\nif not os.fork():\n    raise RuntimeError('the view broke, or its import did')\n")
+        urls.write(RECEIVER)
     hooks = {name: f"shop.forking.{name}" for name in HOOKS}
     with serving("--workers", "1", env=env(PRODSERVE={"GUNICORN": hooks}), cwd=site) as server:
         assert server.get("/").text == "hello"
@@ -215,6 +230,7 @@ def test_a_copy_that_leaves_a_hook_or_an_import_ends(env: Any, site: Path) -> No
         until(lambda: len(server.workers()) == 1, lambda: str(server.workers()))
         serves_alone(server, server.workers())
         assert server.stop() == 0
+        assert "A receiver of worker_started forked a process that came back" in server.output
         assert re.search("^(The|Loading) .*project forked a process that came back", server.output, re.M)
         assert server.output.count("ready in") == 1
 
