@@ -8,7 +8,6 @@ import sqlite3
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -230,22 +229,21 @@ def test_rows_are_there_until_the_end(tmp_path: Path, scratch: Path, django_db_b
             cursor.execute("SELECT COUNT(*) FROM rows")
             return cursor.fetchone()[0], os.listdir(tmp_path)
 
-    def by_the_driver() -> str:
-        with django_db_blocker.unblock():
-            for number in range(2):
-                connection = ConnectionHandler(sqlite)["default"]
-                connection.ensure_connection()
-                raw = connection.connection
-                commit = partial(raw.executescript, "INSERT INTO rows VALUES (3)") if number else raw.commit
-                if not number:
-                    connection.cursor().execute("INSERT INTO rows VALUES (3)")
-                with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
-                    commit()
-                connection.close()
+    def by_the_driver(commits: Callable[[Any], Any]) -> str:
+        with django_db_blocker.unblock(), closing(ConnectionHandler(sqlite)["default"]) as connection:
+            connection.ensure_connection()
+            with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+                commits(connection)
         return "held"
 
+    def commits_begun(connection: Any) -> None:
+        connection.cursor().execute("INSERT INTO rows VALUES (3)")
+        connection.connection.commit()
+
     before = os.listdir(tmp_path)
-    assert dry(by_the_driver, scratch) == "held"
+    assert dry(lambda: by_the_driver(commits_begun), scratch) == "held"
+    script = "INSERT INTO rows VALUES (3)"
+    assert dry(lambda: by_the_driver(lambda each: each.connection.executescript(script)), scratch) == "held"
     count, files = dry(work, scratch)
     assert count == 2
     assert "rows.sqlite3-journal" in files
