@@ -219,7 +219,7 @@ def measured(plan: Plan) -> Plan:
     """Load the project, measure what it takes, keep that for later plans, and decide again."""
     static = prepare_static(plan.static_choice, served_by=_workers_user(plan))
     if plan.preload.value:
-        found = _measure(plan, _load(plan, static, _silent)[0])
+        found = _measure(plan, *_load(plan, static, _silent))
     else:
         found = _load_apart(plan, static, lambda: None, _silent)[1]
     if found is None:
@@ -231,10 +231,10 @@ def measured(plan: Plan) -> Plan:
     return plan.again(found)
 
 
-def _measure(plan: Plan, application: WSGI) -> Footprint | None:
-    """Measure this process, loaded; None where no request may be sent or the trial fails."""
+def _measure(plan: Plan, application: WSGI, trial: Trial) -> Footprint | None:
+    """Measure this process, loaded; None where no request may be sent or a trial fails."""
     hooks.configure(immortal=plan.speedups.value)
-    return None if plan.warmup.value == "off" else weigh(application, plan.warmup.value)
+    return weigh(application, plan.warmup.value) if trial.answered else None
 
 
 def _load_apart(
@@ -363,7 +363,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         if self.arbiter is not None:
             logs.make_visible(self.arbiter.log, settings.LOGGING)
         if self.cfg.preload_app:
-            self.adopt(_measure(self.plan, application))
+            self.adopt(_measure(self.plan, application, self.trial))
         return application
 
     def adopt(self, found: Footprint | None) -> None:

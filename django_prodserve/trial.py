@@ -25,7 +25,7 @@ from . import dry_run
 from .application import WarmUp, warm_up
 from .dry_run.databases import LONGEST_LOCK
 from .footprint import Footprint, Reading, after, measure
-from .forked import ChildError, ChildLateError, in_child
+from .forked import ChildLateError, in_child
 from .in_front import WSGI
 from .runtime import hooks
 from .runtime.alive import kinds_of_threads
@@ -42,6 +42,8 @@ class Trial:
     """Why pages will fail."""
     note: str = ""
     """Why it could not try everything."""
+    answered: bool = False
+    """Whether the request came to an end."""
     modules: tuple[str, ...] = ()
     """What the request has imported."""
     languages: tuple[str, ...] = ()
@@ -59,7 +61,7 @@ def try_out(application: WSGI | None, path: str) -> Trial:
         try:
             return in_child(lambda: rehearse(application, path, scratch), patience=PATIENCE)
         except Exception as error:  # a process that cannot be started, or has ended
-            return Trial(warning=ended(path, error))
+            return Trial(warning=ended(path, error) if application else "")
 
 
 def rehearse(application: WSGI | None, path: str, scratch: str | None, *, weighs: bool = False) -> Trial:
@@ -75,6 +77,7 @@ def rehearse(application: WSGI | None, path: str, scratch: str | None, *, weighs
     trial = Trial(
         warning=answer.warning,
         note=answer.note,
+        answered=application is not None,
         modules=tuple(_importable(loaded)),
         languages=tuple(getattr(trans_real, "_translations", ())),
         threads=tuple((before | Counter(kinds_of_threads())).elements()),
@@ -103,7 +106,7 @@ def weigh(application: WSGI, path: str) -> Footprint | None:
 
     hooks.close_connections()
     hooks.freeze()
-    with scratch_directory() as scratch, suppress(ChildError, OSError):
+    with scratch_directory() as scratch, suppress(Exception):  # its time is up, or it cannot be held back
         return measure(lambda: warm_up(application, path), prepare)
     return None
 

@@ -30,6 +30,8 @@ SQLITE_CHANGES = {
     sqlite3.SQLITE_DELETE,
     sqlite3.SQLITE_CREATE_TABLE,
 }
+HOOKS = ("_commit", "_rollback", "_set_autocommit", "run_and_clear_commit_hooks", "execute_wrappers")
+"""What Django's own code calls, since 2.0; a backend without them is none that we know."""
 TRANSACTION, STATEMENT = "prodserve_transaction", "prodserve_statement"
 
 _held: list[Held] = []
@@ -55,7 +57,7 @@ def roll_back() -> None:
 
 
 def _hold(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-    if not connection.features.uses_savepoints:
+    if not connection.features.uses_savepoints or not all(hasattr(connection, name) for name in HOOKS):
         raise change(f"the database {connection.alias!r}, which has no transactions")
     _held.append(Held(connection))
 
