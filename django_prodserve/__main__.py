@@ -7,14 +7,15 @@ one message; under manage.py those end in Django's own traceback before any comm
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import sys
 from typing import NoReturn
 
-from . import early, env_file, streams, working_directory
+from . import bootstrap, early, env_file, streams, working_directory
 from .command_line import CONTROL, LOOKING, WINDOWS, chosen_action, control_parser
 from .errors import ProdserveError
+
+SETTINGS = "DJANGO_SETTINGS_MODULE"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -30,7 +31,10 @@ def main(argv: list[str] | None = None) -> None:
     program = ["python -m django_prodserve", ""]
     try:
         # Parsed before Django is set up: --help, --version and a wrong flag need no project.
-        parsed = command.create_parser(*program).parse_args(arguments)
+        parser = command.create_parser(*program)
+        if bootstrap.has_configurations():  # which adds this flag to all commands once it is installed
+            parser.add_argument("--configuration")
+        parsed = parser.parse_args(arguments)
         chosen_action(parsed.action)
     except ProdserveError as error:
         _fail(str(error), 2)
@@ -38,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
         _enter(parsed)
         if chosen_action(parsed.action) not in CONTROL:
             _apply_env_file(getattr(parsed, "env_file", None))
-        set_up(parsed.settings, parsed.pythonpath)
+        set_up(parsed.settings, parsed.pythonpath, getattr(parsed, "configuration", None))
     except ProdserveError as error:
         if parsed.traceback:
             raise
@@ -89,16 +93,16 @@ def _apply_env_file(path: str | None) -> None:
             raise ProdserveError(env_file.complaint(path, error)) from error
 
 
-def set_up(settings: str | None, pythonpath: str | None) -> None:
+def set_up(settings: str | None, pythonpath: str | None, configuration: str | None = None) -> None:
     """Find the settings module, load it and every app; raise ProdserveError with the project's own line."""
     sys.path.insert(0, os.path.abspath(pythonpath) if pythonpath else os.getcwd())
-    module = settings or os.environ.get("DJANGO_SETTINGS_MODULE") or settings_of_manage_py()
+    module = settings or os.environ.get(SETTINGS) or bootstrap.default_of_manage_py(SETTINGS)
     if not module:
         raise ProdserveError(
             "No settings module: there is no manage.py here that names one.",
             "Run this where manage.py lies, or name it: --settings mysite.settings",
         )
-    os.environ["DJANGO_SETTINGS_MODULE"] = module
+    os.environ[SETTINGS] = module
     import django
 
     from .failures import failure
@@ -107,24 +111,13 @@ def set_up(settings: str | None, pythonpath: str | None) -> None:
     ORIGINS.record()
 
     try:
+        bootstrap.prepare_configurations(configuration)
         django.setup()
     except Exception as error:  # anything may happen in an import
-        raise failure(f"The settings {module} or an app of theirs cannot be loaded", error) from error
-
-
-def settings_of_manage_py() -> str:
-    """Return the module that ./manage.py sets as its default; empty where there is none."""
-    try:
-        with open("manage.py", encoding="utf-8") as source:
-            tree = ast.parse(source.read())
-    except (OSError, SyntaxError, ValueError):
-        return ""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            words = [each.value for each in node.args if isinstance(each, ast.Constant)]
-            if len(words) == 2 and words[0] == "DJANGO_SETTINGS_MODULE":
-                return str(words[1])
-    return ""
+        told = failure(f"The settings {module} or an app of theirs cannot be loaded", error)
+        if more := bootstrap.imports_of_manage_py():
+            told.hint += f"; manage.py imports {', '.join(more)} first: try `python manage.py prodserve`"
+        raise told from error
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -144,7 +144,7 @@ def control_parser(program: str) -> argparse.ArgumentParser:
     """Return the same parser without Django, for actions that need no project. Its flags are accepted."""
     parser = FlatParser(program, allow_abbrev=False)
     add_arguments(parser)
-    for name in ("--settings", "--pythonpath", "-v", "--verbosity"):
+    for name in ("--settings", "--pythonpath", "--configuration", "-v", "--verbosity"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     for name in ("--traceback", "--no-color", "--force-color"):
         parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)

@@ -15,6 +15,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from . import working_directory
+from .bootstrap import CONFIGURATION
 from .gunicorn_settings import gunicorn_settings
 from .log_form import LogForm
 from .options import Options, env_name
@@ -143,6 +144,8 @@ def _why(plan: Plan, name: str) -> str:
 def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
     """Yield the variables that carry our layers' decisions into the process that loads them."""
     yield "DJANGO_SETTINGS_MODULE", plan.settings.value, "the settings that the plan was made for"
+    if configuration := os.environ.get(CONFIGURATION):
+        yield CONFIGURATION, configuration, "their class, for django-configurations"
     texts = {
         "trusted_proxies": ",".join(plan.trusted_proxies.value) or "none",
         "trusted_hops": "" if plan.trusted_hops.value is None else str(plan.trusted_hops.value),

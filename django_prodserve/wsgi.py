@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import django
 
+from . import bootstrap
 from .application import build
 from .pipeline import plan_now
 from .script_name import forget_if_told, settle
@@ -11,6 +12,7 @@ from .staticfiles import prepare_static
 from .trial import load_as, try_out
 from .worker import ProdserveWorker
 
+bootstrap.prepare_configurations()
 django.setup(set_prefix=False)
 settle()
 _plan = plan_now({})

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "django_prodserve"
 # Each module may import from the ones above it only.
 LAYERS = [
     {
+        "bootstrap",
         "copies",
         "errors",
         "outlet",

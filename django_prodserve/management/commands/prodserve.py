@@ -40,9 +40,13 @@ class Command(BaseCommand):
         return __version__
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        # Django names CommandParser in create_parser, so the parser's class is changed behind it.
-        parser = super().create_parser(prog_name, subcommand, allow_abbrev=False, **kwargs)
-        parser.__class__ = Parser
+        # Libraries wrap create_parser, and not all of them pass keywords on: what we want is set behind it.
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        parser.allow_abbrev = False
+        made = type(parser)
+        # Django names CommandParser in create_parser, so the parser's class is changed; a library's is kept.
+        kind = Parser if made is CommandParser else type("Parser", (command_line.FlatParser, made), {})
+        parser.__class__ = kind
         return parser
 
     def add_arguments(self, parser: ArgumentParser) -> None:
