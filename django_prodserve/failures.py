@@ -15,11 +15,14 @@ from .errors import ProdserveError
 from .setting_faults import blamed
 
 
-def _directories(*paths: str) -> tuple[str, ...]:
-    return tuple({os.path.realpath(path) + os.sep for path in paths})
+def _directories(*paths: str | None) -> tuple[str, ...]:
+    return tuple({os.path.realpath(path) + os.sep for path in paths if path})  # embedded, some are unknown
 
 
-_SITE = (*site.getsitepackages(), *(sysconfig.get_path(name) for name in ("purelib", "platlib")))
+_SITE = (
+    *getattr(site, "getsitepackages", list)(),
+    *(sysconfig.get_path(name) for name in ("purelib", "platlib")),
+)
 _PACKAGES = _directories(*_SITE)
 _STANDARD = _directories(*(sysconfig.get_path(name) for name in ("stdlib", "platstdlib")))
 _FOREIGN = (*_PACKAGES, *_STANDARD, *_directories(os.path.dirname(__file__)))

@@ -166,7 +166,7 @@ def make_plan(
         "warmup": _warmup(wishes),
         "speedups": _speedups(wishes, project),
         "trusted_hops": _hops(wishes),
-        "keeper": _keeper(wishes, linux=fork_safe),
+        "keeper": _keeper(wishes, project, linux=fork_safe),
         "max_requests_jitter": _jitter(wishes),
         "manage": choose_manage(wishes, worker_class),
         "server_timing": _server_timing(wishes),
@@ -349,11 +349,15 @@ def _preload(wishes: _Wishes, fork_safe: bool) -> Decision[bool]:
     return wishes.stated("preload") or Decision(fork_safe, why)
 
 
-def _keeper(wishes: _Wishes, *, linux: bool) -> Decision[bool]:
-    platform = wishes.platform
+def _keeper(wishes: _Wishes, project: Project, *, linux: bool) -> Decision[bool]:
+    platform, missing = wishes.platform, Decision(False, project.no_keeper)
+    if project.no_keeper_is_certain:
+        return missing
     computed = Decision(True, "prodserve reload serves new code, with the same pid and sockets")
     if not linux:
         computed = Decision(False, "reloading needs Linux: restart to serve new code")
+    elif project.no_keeper:
+        computed = missing
     elif wishes.options.reload:
         computed = Decision(True, "--reload needs it")
     elif platform.rolls:

@@ -14,6 +14,7 @@ from django.conf import settings
 
 from . import working_directory
 from .decision import Decision
+from .restart import why_no_keeper
 from .speedups import speedups
 from .staticfiles import StaticChoice, choose_static
 
@@ -69,12 +70,16 @@ class Project:
     """Several such links, of which none is followed."""
     speedups: Decision[bool] = Decision(False, "nobody has looked")
     """Whether code of others that is loaded may be changed in memory, and which."""
+    no_keeper: str = ""
+    """Why no interpreter can be started, which a keeper needs; mostly nothing."""
+    no_keeper_is_certain: bool = False
 
     @classmethod
     def inspect(cls, *, static: bool = True, collect: bool = True) -> Project:
         """Read the settings that are loaded now; ``static`` and ``collect`` are the operator's wishes."""
         application = getattr(settings, "WSGI_APPLICATION", None) or ""
         place = working_directory.here()
+        no_keeper, is_certain = why_no_keeper()
         return cls(
             settings_module=getattr(settings, "SETTINGS_MODULE", "") or "(settings.configure)",
             application=application,
@@ -96,6 +101,8 @@ class Project:
             link=place.found,
             links=place.rivals,
             speedups=speedups(),
+            no_keeper=no_keeper,
+            no_keeper_is_certain=is_certain,
         )
 
 

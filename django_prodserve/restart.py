@@ -6,6 +6,7 @@ Lives in the command, before anything is loaded.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -38,6 +39,25 @@ def _first_environment() -> dict[str, str]:
         return dict(os.environ)
 
 
+def why_no_keeper() -> tuple[str, bool]:
+    """Return why no interpreter can be started from here, mostly nothing; and whether that is certain.
+
+    Looks and starts nothing: a program that is no interpreter would start another server.
+    """
+    if getattr(sys, "frozen", False):
+        return "this program is frozen: it has no Python interpreter to start", True
+    if not sys.executable or not sys.orig_argv:
+        return "Python is embedded here and names no interpreter (sys.executable is empty)", True
+    if not os.path.isfile(sys.executable) or not os.access(sys.executable, os.X_OK):
+        return f"{sys.executable} (sys.executable) cannot be executed", True
+    if not INTERPRETER.match(os.path.basename(sys.executable)):
+        return f"{sys.executable} (sys.executable) does not look like a Python interpreter", False
+    return "", False
+
+
+INTERPRETER = re.compile(r"\.?(python|pypy|graalpy)", re.IGNORECASE)
+
+
 def arguments(directory: str) -> list[str]:
     """Return what was typed; ``sys.executable`` follows links, so it would name one release for ever."""
     typed = sys.orig_argv[0]
@@ -61,7 +81,13 @@ def with_env_file(typed: str | None, environ: Mapping[str, str]) -> None:
         env_file.apply(path, fresh)
     except (OSError, ValueError) as error:
         raise ProdserveError(env_file.complaint(path, error)) from error
-    _execute(fresh)
+    try:
+        _execute(fresh)
+    except (OSError, IndexError) as error:  # no memory, or Python is embedded in a program
+        raise ProdserveError(
+            f"--env-file: this program cannot be started again: {error}.",
+            "Put its values into the environment before it starts.",
+        ) from error
 
 
 def prepared(began: float, given: Mapping[str, str]) -> None:
@@ -77,7 +103,7 @@ def prepared(began: float, given: Mapping[str, str]) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
     try:
         _execute({**_first_environment(), **given, PREPARED: repr(began)})
-    except OSError:
+    except (OSError, IndexError):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping)
 
 
@@ -99,8 +125,8 @@ def _execute(environ: Mapping[str, str]) -> None:
     outlet.drain()
     start, here = working_directory.start(), os.getcwd()
     os.chdir(start.real)  # --chdir is said once more
-    command = arguments(start.real)
     try:
+        command = arguments(start.real)
         os.execve(command[0], command, environ)
     finally:
         os.chdir(here)
