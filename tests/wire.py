@@ -6,6 +6,7 @@ the event loop is missing.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import socket
@@ -35,6 +36,7 @@ MOST = 50
 """Requests of one conversation."""
 
 
+@functools.cache  # each costs 10 ms
 def config(parser: str, **more: Any) -> Config:
     """Return Gunicorn's settings as we set them."""
     made = Config()
