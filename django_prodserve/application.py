@@ -27,7 +27,7 @@ from .identity import Identity, IdentityLayer
 from .in_front import WSGI, with_files
 from .logs import request_id
 from .media import find_uploads
-from .per_request import quicken
+from .per_request import quicken, quicken_connections
 from .proxy import ProxyLayer, parse_trust
 from .readiness import Readiness
 from .readiness import find as find_checks
@@ -53,6 +53,7 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
     application = identified(proxy)
     if plan.speedups.value:
         quicken()
+        quicken_connections()
     readiness = Readiness(find_checks(plan.ready.value))
     return HealthLayer(application, Paths.beside_routes(plan.health.value), readiness)
 

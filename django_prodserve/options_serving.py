@@ -192,7 +192,7 @@ class ServingOptions:
     speedups: bool = option(
         True,
         parsers.boolean,
-        "Change code of asgiref and Python in memory where it costs less CPU or memory, and is as tested.",
+        "Spare CPU and memory in code of Django, asgiref and Python that is as tested.",
         metavar="on|off",
     )
     umask: int = option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import asgiref
+import django
 
 from . import per_request
 from .decision import Decision
@@ -17,6 +18,7 @@ def speedups() -> Decision[bool]:
     """Look at what is loaded in this process, and say which may be used. Changes nothing."""
     found = (
         ("Local without a lock", f"asgiref {asgiref.__version__}", per_request.why_not()),
+        ("connections", f"Django {django.__version__}", per_request.why_not_connections()),
         ("immortal code", f"CPython {_dotted(sys.version_info[:2])}", why_no_immortals()),
     )
     words = [f"{name} off ({off})" if off else f"{name} ({tested} as tested)" for name, tested, off in found]

@@ -41,6 +41,7 @@ urlpatterns = []
 
 def quick():
     per_request.quicken()
+    per_request.quicken_connections()
     routes.note_routes()
 """
 
@@ -77,6 +78,7 @@ def test_nothing_tells_that_it_was_here(python: Python) -> None:
 import copy, inspect, pickle
 from django.core.files.storage import default_storage
 from django.utils import timezone, translation
+from django.utils.connection import BaseConnectionHandler
 from django.urls import base
 from django.utils.translation import trans_real
 
@@ -101,7 +103,8 @@ def signals():
 def picture():
     things = [settings, trans_real._active, base._urlconfs, base._prefixes, timezone._active]
     things += [caches._connections, connections._connections, mine, critical]
-    kinds = [LazySettings, BaseHandler, *filter(inspect.isclass, vars(asgiref.local).values())]
+    kinds = [LazySettings, BaseHandler, BaseConnectionHandler]
+    kinds += filter(inspect.isclass, vars(asgiref.local).values())
     return [*map(seen, things)], [*map(methods, kinds)], signals()
 
 mine, critical = asgiref.local.Local(), asgiref.local.Local(thread_critical=True)
@@ -142,6 +145,77 @@ with override_settings(DEBUG=True, MADE_HERE=[1]), mock.patch.object(settings, "
 assert settings.DEBUG is False and not hasattr(settings, "MADE_HERE") and len(settings.LANGUAGES) > 50
 assert LazySettings.__getattribute__ is LazySettings.__mro__[1].__getattribute__
 """)
+
+
+CONNECTIONS = """
+import asyncio
+from django.core.cache import close_caches
+from django.db import close_old_connections, connections, reset_queries
+
+def scene():
+    "What threads and tasks see of connections, and what the receivers around a request do with them."
+    def opened():
+        return [[each.alias for each in connections.all(True)], len(caches.all(initialized_only=True))]
+    def run():
+        seen.append([opened(), len(connections.all()), opened(), len(caches.all())])
+        seen.append(opened())
+        connections["default"].cursor().execute("SELECT 1")
+        seen.append(connections["default"].connection is not None)
+        close_old_connections()
+        seen.append(connections["default"].connection is None)
+        del connections["default"]
+        del caches["default"]
+        seen.append(opened())
+        async def inside():
+            before = opened()
+            connections["default"], caches["default"]
+            seen.append([before, opened()])
+            await asyncio.sleep(0)
+        asyncio.run(inside())
+        seen.append(opened())
+        thread = threading.Thread(target=lambda: seen.append(opened()))
+        thread.start()
+        thread.join()
+        request_started.send(sender=None)
+        request_finished.send(sender=None)
+    seen = []
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return seen
+"""
+
+
+def test_connections_are_seen_and_closed_as_ever(python: Python) -> None:
+    python(f"""{CONNECTIONS}
+was = scene()
+assert [[], 0] in was and len(was) == 8, was
+quick()
+now = scene()
+assert now == was, (now, was)
+original = per_request.originals[0]
+per_request.originals[:] = [None]  # is not asked where nothing is opened
+seen = []
+def work():
+    close_old_connections(), reset_queries(), close_caches()
+    seen.append(1)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+assert seen == [1]
+""")
+
+
+def test_another_source_of_django_is_left_alone(python: Python) -> None:
+    out = python("""
+from django.utils.connection import BaseConnectionHandler
+BaseConnectionHandler.close_all = lambda self: None
+before = BaseConnectionHandler.all
+quick()
+print(BaseConnectionHandler.all is before, speedups().why)
+""")
+    assert out.startswith("True ")
+    assert "connections off (" in out
 
 
 def test_another_librarys_wrapper_of_the_resolver_stays(python: Python) -> None:

@@ -20,6 +20,8 @@ def change(*, immortal: bool) -> None:
     assert not per_request.why_not(), per_request.why_not()
     per_request.quicken()
     if immortal:
+        assert not per_request.why_not_connections(), per_request.why_not_connections()
+        per_request.quicken_connections()
         from django_prodserve import routes
 
         routes.note_routes()
