@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Iterator
+from functools import cache
 from textwrap import dedent
-from types import FunctionType
+from types import CodeType, FunctionType
 
 
 def fingerprint(*kinds: type) -> str:
@@ -33,7 +34,11 @@ def _described(kind: type) -> Iterator[str]:
         if type(inner) is not FunctionType or hasattr(inner, "__wrapped__"):
             raise TypeError(f"{name} is no plain function")
         yield f"{type(value).__name__} {name} {inner.__defaults__} {inner.__kwdefaults__}"
-        # Of the code, not of the function: inspect looks through wrappers.
-        for line in dedent(inspect.getsource(inner.__code__)).splitlines():
-            if line.strip() and not line.strip().startswith("#"):
-                yield line.rstrip()
+        yield from _lines(inner.__code__)
+
+
+@cache
+def _lines(code: CodeType) -> tuple[str, ...]:
+    """Return the source of this very code; of a function inspect would look through wrappers. 1 ms each."""
+    lines = dedent(inspect.getsource(code)).splitlines()
+    return tuple(line.rstrip() for line in lines if line.strip() and not line.strip().startswith("#"))
