@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socketserver
+import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .needs import need_package
 from .postgres import cluster
 from .serving import Server, copy_site, run, serving, until
 
@@ -168,16 +167,11 @@ CACHES = {
     },
 }
 """
-COUNT = """
-import json
-from django.contrib.auth.models import Group
-from django.contrib.sessions.models import Session
-from django.db import connection
-with connection.cursor() as cursor:
-    cursor.execute("SELECT COUNT(*) FROM cache")
-    cached = cursor.fetchone()[0]
-print(json.dumps([Group.objects.count(), Session.objects.count(), cached]))
-"""
+COUNT = (
+    "SELECT (SELECT COUNT(*) FROM auth_group), (SELECT COUNT(*) FROM django_session), "
+    "(SELECT COUNT(*) FROM cache)"
+)
+SQL = Callable[[str], list[Any]]
 
 
 class Sink(socketserver.ThreadingTCPServer):
@@ -217,15 +211,20 @@ def sink() -> Iterator[Sink]:
 
 
 @contextmanager
-def databases(kind: str) -> Iterator[dict[str, Any]]:
-    """Yield the settings that a kind of database needs."""
+def databases(kind: str, tmp_path: Path) -> Iterator[tuple[SQL, dict[str, Any]]]:
+    """Yield how to ask a database of this kind, and the settings that it needs."""
     with ExitStack() as stack:
         if kind == "sqlite":
-            yield {}
+
+            def ask(statement: str) -> list[Any]:
+                with closing(sqlite3.connect(tmp_path / "db.sqlite3")) as connection:
+                    return connection.execute(statement).fetchall()
+
+            yield ask, {}
             return
         postgres = stack.enter_context(cluster())
         stack.enter_context(postgres.running())
-        yield {"DATABASES": {"default": postgres.settings("postgres", **POSTGRES[kind])}}
+        yield postgres.sql, {"DATABASES": {"default": postgres.settings("postgres", **POSTGRES[kind])}}
 
 
 POSTGRES: dict[str, dict[str, Any]] = {
@@ -248,8 +247,8 @@ def site(tmp_path: Path) -> Path:
 class World:
     """What the project's middleware may change, and how much of it has changed."""
 
-    def __init__(self, environ: dict[str, str], site: Path, sink: Sink) -> None:
-        self.environ, self.site, self.sink = environ, site, sink
+    def __init__(self, environ: dict[str, str], site: Path, sink: Sink, sql: SQL) -> None:
+        self.environ, self.site, self.sink, self.sql = environ, site, sink, sql
         self.files = Path(environ["EFFECTS"])
 
     def run(self, *arguments: str) -> str:
@@ -258,7 +257,7 @@ class World:
         return ended.stdout + ended.stderr
 
     def changes(self) -> dict[str, Any]:
-        rows, sessions, cached = json.loads(self.run("shell", "-v0", "-c", COUNT))
+        rows, sessions, cached = self.sql(COUNT)[0]
         return {
             "rows": rows,
             "sessions": sessions,
@@ -271,9 +270,9 @@ class World:
 
 @pytest.fixture
 def make_world(env: Any, site: Path, tmp_path: Path, sink: Sink) -> Any:
-    def make(**changed: Any) -> World:
+    def make(sql: SQL = lambda statement: [(0, 0, 0)], **changed: Any) -> World:
         more = {"EFFECTS": str(tmp_path / "effects"), "SMTP": str(sink.server_address[1])}
-        made = World(env(more | {"PYTHONWARNINGS": "ignore"}, **changed), site, sink)
+        made = World(env(more | {"PYTHONWARNINGS": "ignore"}, **changed), site, sink, sql)
         made.run("migrate", "-v0")
         made.run("createcachetable")
         return made
@@ -281,19 +280,28 @@ def make_world(env: Any, site: Path, tmp_path: Path, sink: Sink) -> Any:
     return make
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres", "pooled"])
-def test_nothing_is_left_behind(make_world: Any, kind: str) -> None:
-    if kind != "sqlite":
-        need_package("psycopg")
-    with databases(kind) as settings:
-        world = make_world(**settings)
-        untouched = world.changes()
-        assert untouched == {
-            **dict.fromkeys(["rows", "sessions", "cached", "mails", "connections"], 0),
-            "files": ["cache", "mail"],
-        }
+KINDS = pytest.mark.parametrize("kind", ["sqlite", "postgres", "pooled"])
+UNTOUCHED = {
+    **dict.fromkeys(["rows", "sessions", "cached", "mails", "connections"], 0),
+    "files": ["cache", "mail"],
+}
+
+
+@KINDS
+def test_checking_and_measuring_leave_nothing_behind(make_world: Any, tmp_path: Path, kind: str) -> None:
+    with databases(kind, tmp_path) as (sql, settings):
+        world = make_world(sql, **settings)
+        assert world.changes() == UNTOUCHED
         assert "warm-up" not in world.run("prodserve", "check", "--bind", "127.0.0.1:0")
         world.run("prodserve", "plan", "--measure")
+        assert world.changes() == UNTOUCHED
+
+
+@KINDS
+def test_serving_leaves_nothing_behind(make_world: Any, tmp_path: Path, kind: str) -> None:
+    """A start, a worker that replaces another, a reload; what visitors do stays."""
+    with databases(kind, tmp_path) as (sql, settings):
+        world = make_world(sql, **settings)
         with serving("--workers", "2", env=world.environ, cwd=world.site) as server:
             gone = server.workers(2)[0]
             os.kill(gone, signal.SIGKILL)
@@ -301,15 +309,20 @@ def test_nothing_is_left_behind(make_world: Any, kind: str) -> None:
             server.process.send_signal(signal.SIGHUP)
             server.wait_for("Reloaded in ")
             assert len(server.workers(2)) == 2
-            assert world.changes() == untouched, server.output
+            assert world.changes() == UNTOUCHED, server.output
             assert "warm-up" not in server.output
             assert "will not have the thread" not in server.output
             see_the_changes(world, server)
-            changed = world.changes()
+
+
+def test_without_preload_nothing_is_left_behind_either(make_world: Any, tmp_path: Path) -> None:
+    with databases("sqlite", tmp_path) as (sql, _):
+        world = make_world(sql)
         with serving("--workers", "2", "--no-preload", env=world.environ, cwd=world.site) as server:
             assert len(server.workers(2)) == 2
-            assert world.changes() == changed, server.output
+            assert world.changes() == UNTOUCHED, server.output
             assert "warm-up" not in server.output
+            see_the_changes(world, server)
 
 
 def see_the_changes(world: World, server: Server) -> None:
