@@ -112,7 +112,9 @@ def links_to(real: str) -> tuple[str, ...]:
     ``/srv/shop``. In a directory such as /tmp anybody may have made a link, so only links of root, of
     this user and of the directory's owner count.
     """
-    owners = {0, os.geteuid(), os.stat(real).st_uid}
+    owners = {0, os.geteuid()}
+    with suppress(OSError):  # another user may not see it
+        owners.add(os.stat(real).st_uid)
     found: dict[str, list[str]] = {}
     for above in list(Path(real).parents)[:DEEPEST]:
         for link in _links_in(above):

@@ -19,7 +19,6 @@ from django.conf import STATICFILES_STORAGE_ALIAS, settings
 from django.core.exceptions import ImproperlyConfigured
 
 from ..errors import ProdserveError
-from ..failures import project_line
 from ..units import format_duration, format_size
 from .choice import DJANGO_DEFAULT, FIX, LOST, StaticChoice, Storage, choose_static, nothing_to_serve
 
@@ -101,7 +100,7 @@ def _prepare(
 def _from_collected(
     choice: StaticChoice, storage: Storage, served_by: int | None, scratch: Path | None
 ) -> StaticFiles:
-    from .asking import SilentError, make_apart
+    from .asking import BrokenError, SilentError, make_apart, told
     from .collect import CannotCollectError, collect, entry_at
     from .storage import use_storage
 
@@ -109,18 +108,15 @@ def _from_collected(
     try:
         if not choice.compressed:
             make_apart(storage)
-        found = collect(entry, served_by=served_by, scratch=scratch)
+        found = told(lambda: collect(entry, served_by=served_by, scratch=scratch))
     except SilentError as error:
         return _downgraded(choice, storage, str(error), "manage.py collectstatic waits for it, too")
     except CannotCollectError as error:
         return _downgraded(choice, storage, str(error), FIX)
     except ImproperlyConfigured:
         raise
-    except Exception as error:  # what the project's own storage and finders raise is theirs
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        if line := project_line(error):
-            reason = f"{reason} ({line})"
-        return _downgraded(choice, storage, reason, "manage.py collectstatic shows the same")
+    except BrokenError as error:
+        return _downgraded(choice, storage, str(error), "manage.py collectstatic shows the same")
     directory = str(found.directory)
     undo = use_storage(entry_at(entry, found.directory), static_root=directory)
     return _read(replace(choice, root=directory), found.warnings, undo=undo, collected=found.fresh)

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from ..failures import project_line
 from ..forked import ChildError, in_child
 from .choice import Storage
 
@@ -40,19 +42,41 @@ class SilentError(Exception):
     is_silent = False
 
 
+class BrokenError(Exception):
+    """Code of the project has raised; the message is its reason, with the line of the project."""
+
+
+def told(work: Callable[[], T]) -> T:
+    """Return what ``work`` returns; BrokenError where the project raises.
+
+    A child hands no traceback on, so this runs there.
+    """
+    try:
+        return work()
+    except ImproperlyConfigured:
+        raise
+    except Exception as error:  # anything may happen in a project
+        if (
+            type(error).__module__.partition(".")[0] == "django_prodserve"
+        ):  # one of ours has its words already
+            raise
+        line = project_line(error)
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise BrokenError(f"{reason} ({line})" if line else reason) from error
+
+
 def ask(what: str, work: Callable[[], T], otherwise: str) -> T:
     """Return what ``work`` returns in a process of its own; SilentError where nothing comes in time."""
-    if sys.platform == "darwin":  # its frameworks may crash in a fork of a loaded process
-        return work()
     try:
-        return in_child(work, patience=PATIENCE)
+        if sys.platform == "darwin":  # its frameworks may crash in a fork of a loaded process
+            return told(work)
+        return in_child(lambda: told(work), patience=PATIENCE)
     except ChildError as error:
         silent = SilentError(f"{what} did not answer: {error}. {otherwise}")
         silent.is_silent = True
         raise silent from error
-    except Exception as error:  # what the project's own code raises is theirs
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise SilentError(f"{what} raised {reason}. {otherwise}") from error
+    except (BrokenError, ImproperlyConfigured) as error:
+        raise SilentError(f"{what} raised {error}. {otherwise}") from error
 
 
 def is_known(kind: Any) -> bool:

@@ -21,7 +21,7 @@ from django.core.files.storage import FileSystemStorage
 
 from ..forked import ChildError, in_child
 from ..private_directory import PRIVATE, SHARED, bases, project_key
-from .asking import silent_finders
+from .asking import silent_finders, told
 from .cache import build, prune, take
 
 READING = 60.0  # seconds for files that a finder has elsewhere
@@ -186,7 +186,7 @@ def _fill_apart(directory: Path, sources: dict[str, Source], entry: dict[str, An
     if sys.platform == "darwin":  # its frameworks may crash in a fork of a loaded process
         return fill(directory, sources, entry)
     try:
-        return in_child(lambda: fill(directory, sources, entry), patience=COLLECTING)
+        return in_child(lambda: told(lambda: fill(directory, sources, entry)), patience=COLLECTING)
     except ChildError as error:
         raise CannotCollectError(str(error)) from error
 

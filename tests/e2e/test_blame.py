@@ -23,29 +23,11 @@ FAULTS = {
         "from shop.faulty import test as WHITENOISE_IMMUTABLE_FILE_TEST\n",
         ["KeyError: 'key'", "shop/faulty.py, line 2: return {}['key']"],
     ),
-    "a storage": (
-        (*MANAGE, "check"),
-        "from django.contrib.staticfiles.storage import StaticFilesStorage\n"
-        "class Mine(StaticFilesStorage):\n"
-        "    def __init__(self, **options):\n"
-        "        raise RuntimeError('the storage broke')\n",
-        STORAGE,
-        ["RuntimeError: the storage broke", "shop/faulty.py, line 4: "],
-    ),
     "a storage's module": (
         (*BY_NAME,),
         "1 / 0\n",
         STORAGE,
         ['STORAGES["staticfiles"] cannot be imported: ZeroDivisionError', "shop/faulty.py, line 1: 1 / 0"],
-    ),
-    "a finder": (
-        (*MANAGE, "--keeper"),
-        "from django.contrib.staticfiles.finders import BaseFinder\n"
-        "class Mine(BaseFinder):\n"
-        "    def check(self, **options): return []\n"
-        "    def list(self, ignored): raise RuntimeError('the finder broke')\n",
-        "STATICFILES_FINDERS = ['shop.faulty.Mine']\n",
-        ["RuntimeError: the finder broke", "shop/faulty.py, line 4: "],
     ),
     "a finder that is not there": (
         (*BY_NAME, "check"),
@@ -105,16 +87,52 @@ FAULTS = {
     ),
 }
 
+LEFT_OUT = {
+    "a storage": (
+        (*MANAGE, "check"),
+        "from django.contrib.staticfiles.storage import StaticFilesStorage\n"
+        "class Mine(StaticFilesStorage):\n"
+        "    def __init__(self, **options):\n"
+        "        raise RuntimeError('the storage broke')\n",
+        STORAGE,
+        ["RuntimeError: the storage broke", "shop/faulty.py, line 4: "],
+    ),
+    "a finder": (
+        (*BY_NAME, "check"),
+        "from django.contrib.staticfiles.finders import BaseFinder\n"
+        "class Mine(BaseFinder):\n"
+        "    def check(self, **options): return []\n"
+        "    def list(self, ignored): raise RuntimeError('the finder broke')\n",
+        "STATICFILES_FINDERS = ['shop.faulty.Mine']\n",
+        ["RuntimeError: the finder broke", "shop/faulty.py, line 4: "],
+    ),
+}
+"""Faults that Gunicorn would start with: the site serves, and a warning names each."""
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_the_project_is_named(env: Any, tmp_path: Any, fault: str) -> None:
-    command, module, settings, words = FAULTS[fault]
+
+def run_faulty(fault: Any, env: Any, tmp_path: Any) -> tuple[Any, list[str]]:
+    """Run the command on a site with this fault; return how it ended, and the words that must be told."""
+    command, module, settings, words = fault
     site = copy_site(tmp_path)
     (site / "shop" / "faulty.py").write_text(module)
     with (site / "shop" / "settings.py").open("a") as file:
         file.write("CACHES = {'default': {'BACKEND': 'django.core.cache.backends.dummy.DummyCache'}}\n")
         file.write(settings)
-    ended = run(*command, "--bind", "127.0.0.1:0", env=env(), cwd=site)
+    return run(*command, "--bind", "127.0.0.1:0", env=env(), cwd=site), words
+
+
+@pytest.mark.parametrize("fault", LEFT_OUT)
+def test_what_a_site_can_serve_without_is_named_and_left_out(env: Any, tmp_path: Any, fault: str) -> None:
+    ended, words = run_faulty(LEFT_OUT[fault], env, tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, ""), ended
+    (line,) = [line for line in ended.stdout.splitlines() if words[0] in line]
+    assert line.startswith("warning: ")
+    assert words[1] in line
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_project_is_named(env: Any, tmp_path: Any, fault: str) -> None:
+    ended, words = run_faulty(FAULTS[fault], env, tmp_path)
     assert ended.returncode == 1, ended.stdout
     for each in words:
         assert each in ended.stderr
