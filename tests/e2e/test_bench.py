@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 COMPARE = Path(__file__).parent.parent / "bench" / "compare.py"
 BEHAVIOUR = COMPARE.with_name("behaviour.py")
 # Enough to run all that the scenarios are made of; a figure of each.

@@ -12,6 +12,8 @@ import pytest
 
 from .serving import Server, environment, serving
 
+pytestmark = pytest.mark.slow
+
 LANGUAGES = ("de", "fr", "ja", "ar", "pt-br")
 MANAGE = """
 import os, sys

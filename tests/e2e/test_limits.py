@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from django_prodserve.runtime.processes import EXPENDABLE
 from django_prodserve.units import MIB
 
@@ -17,6 +19,8 @@ from .groups import HALF_A_CPU, inside, limited_to
 from .serving import Server, copy_site, run, serving, until
 from .stock import Made
 from .test_reload import RELOAD, Load
+
+pytestmark = pytest.mark.slow
 
 PRODSERVE = ("manage.py", "prodserve")
 CLIENTS = 40

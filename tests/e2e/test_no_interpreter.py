@@ -13,6 +13,8 @@ from django_prodserve import restart
 from ..facts import plan, project
 from .serving import run, serving
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = (
     "import os, sys\n"
     "exec(sys.argv.pop(1))\n"

@@ -10,11 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import pytest
 
 from django_prodserve.footprint import read_memory
 
 from .serving import Server, serving
 from .test_worker import raw
+
+pytestmark = pytest.mark.slow
 
 Env = Callable[..., dict[str, str]]
 

@@ -280,7 +280,10 @@ def make_world(env: Any, site: Path, tmp_path: Path, sink: Sink) -> Any:
     return make
 
 
-KINDS = pytest.mark.parametrize("kind", ["sqlite", "postgres", "pooled"])
+SLOW = pytest.mark.slow
+KINDS = pytest.mark.parametrize(
+    "kind", ["sqlite", pytest.param("postgres", marks=SLOW), pytest.param("pooled", marks=SLOW)]
+)
 UNTOUCHED = {
     **dict.fromkeys(["rows", "sessions", "cached", "mails", "connections"], 0),
     "files": ["cache", "mail"],
