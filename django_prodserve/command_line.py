@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 from . import options
 from .errors import ProdserveError
-from .reference import reference
 
 ACTIONS = {
     "serve": "serve the project (what happens without an action)",
@@ -67,51 +66,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-checks", action="store_true", default=False, help="Skip Django's system checks."
     )
-    defaults = {flag: default for flag, _, _, default, _ in reference()}
     for row in options.rows():
-        _add_row(parser, row.name, row.metadata, defaults[options.flag_name(row.name)])
+        _add_row(parser, row)
 
 
-def _add_row(parser: argparse.ArgumentParser, name: str, metadata: Any, default: str) -> None:
-    flags = [metadata["short"]] if metadata["short"] else []
-    flags.append(options.flag_name(name))
-    text = f"{metadata['help']} Default: {default}.".replace("%", "%%")
-    if name in SWITCHES:
-        parser.add_argument(
-            *flags,
-            dest=name,
-            action=argparse.BooleanOptionalAction,
-            default=argparse.SUPPRESS,
-            help=text,
-        )
-    elif name == "bind":
-        parser.add_argument(
-            *flags,
-            dest=name,
-            action="append",
-            metavar=metadata["metavar"],
-            default=argparse.SUPPRESS,
-            help=text,
-        )
+def _add_row(parser: argparse.ArgumentParser, row: options.Row) -> None:
+    flags = [row.short, row.flag] if row.short else [row.flag]
+    text = f"{row.help} Default: {row.default_text}.".replace("%", "%%")
+    more: dict[str, Any] = {"dest": row.name, "default": argparse.SUPPRESS, "help": text}
+    if row.kind.is_switch:
+        parser.add_argument(*flags, action=argparse.BooleanOptionalAction, **more)
     else:
-        parser.add_argument(
-            *flags, dest=name, metavar=metadata["metavar"], default=argparse.SUPPRESS, help=text
-        )
-
-
-SWITCHES = {
-    "preload",
-    "static",
-    "collect",
-    "media",
-    "migrate",
-    "collectstatic",
-    "local",
-    "strict",
-    "allow_debug",
-    "keeper",
-    "reload",
-}
+        action = "append" if row.kind.is_repeated else "store"
+        parser.add_argument(*flags, action=action, metavar=row.metavar, **more)
 
 
 class FlatParser(argparse.ArgumentParser):

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .gunicorn_settings import gunicorn_settings
-from .units import format_cpus, format_duration, format_size
+from .units import format_cpus
 
 if TYPE_CHECKING:
     from .decision import Decision
     from .plan import Plan
 
-_SECONDS = {"timeout", "slow", "max_lifetime", "graceful_timeout", "keep_alive", "wait_for_db", "log_slow"}
-
 
 def explain(plan: Plan, *, details: bool = False) -> str:
     """Return every decision on a line: name, value, reason, source; then notes and warnings."""
-    rows = [(name, show(name, each.value), each) for name, each in plan.decisions()]
+    rows = [(name, plan.show(name, each.value), each) for name, each in plan.decisions()]
     width = max(len(name) for name, _, _ in rows)
     values = min(28, max(len(value) for _, value, _ in rows))
     lines = [
@@ -53,31 +51,12 @@ def as_document(plan: Plan) -> dict[str, Any]:
     """Return what an operator may see of a running server's plan: decisions as people read them."""
     return {
         "decisions": {
-            name: {"value": show(name, each.value), "why": each.why, "source": each.source}
+            name: {"value": plan.show(name, each.value), "why": each.why, "source": each.source}
             for name, each in plan.decisions()
         },
         "notes": list(plan.notes),
         "warnings": list(plan.warnings),
     }
-
-
-def show(name: str, value: Any) -> str:
-    """Write a decision's value for people."""
-    if name.endswith("memory"):
-        return format_size(value) if value is not None else "unknown"
-    if name == "cpus":
-        return format_cpus(value)
-    if name in _SECONDS:
-        return format_duration(value)
-    if name == "umask":
-        return f"{value:04o}"
-    if name == "log_sample":
-        return f"{value * 100:g}%"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, tuple):
-        return ", ".join(value) or "-"
-    return "-" if value is None else str(value)
 
 
 def words_at_start(plan: Plan, static: str, django: str) -> Iterator[str]:
@@ -113,7 +92,7 @@ def _taken(plan: Plan) -> str:
     """What the platform decided, directly or through its variables."""
     said = {plan.platform.value, "PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "GUNICORN_CMD_ARGS"}
     taken = [
-        f"{name.replace('_', '-')} {show(name, each.value)}"
+        f"{name.replace('_', '-')} {plan.show(name, each.value)}"
         for name, each in plan.decisions()
         if each.source in said and each.value is not None
     ]
@@ -123,5 +102,5 @@ def _taken(plan: Plan) -> str:
 def _because(plan: Plan) -> str:
     workers: Decision[int] = plan.workers
     said = f"{workers.why} [{workers.source}]" if not workers.is_computed else workers.why
-    machine = f"{format_cpus(plan.cpus.value)}, {show('memory', plan.memory.value)}"
+    machine = f"{format_cpus(plan.cpus.value)}, {plan.show('memory', plan.memory.value)}"
     return f"{said}; {machine}; profile {plan.profile.value}"

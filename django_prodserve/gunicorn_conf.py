@@ -11,14 +11,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from . import working_directory
 from .bootstrap import CONFIGURATION
 from .gunicorn_settings import gunicorn_settings
 from .log_form import LogForm
-from .options import Options, env_name
+from .options import rows
 from .runtime.hooks import NAMES, OURS
 
 if TYPE_CHECKING:
@@ -126,10 +125,9 @@ def _origins(plan: Plan, directory: str, code: set[str]) -> Iterator[str]:
 
 
 def _reasons(plan: Plan) -> Iterator[tuple[str, str]]:
-    for row in fields(Options):
-        name = row.metadata.get("gunicorn")
-        if name and name not in FIXED:
-            yield name, _why(plan, row.name)
+    for row in rows():
+        if row.gunicorn and row.gunicorn not in FIXED:
+            yield row.gunicorn, _why(plan, row.name)
     sync = plan.worker_class.value == "sync"
     yield "timeout", _why(plan, "timeout") if sync else "a heartbeat: whether Python still runs in a worker"
     for name, sourced in plan.gunicorn.items():
@@ -146,26 +144,10 @@ def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
     yield "DJANGO_SETTINGS_MODULE", plan.settings.value, "the settings that the plan was made for"
     if configuration := os.environ.get(CONFIGURATION):
         yield CONFIGURATION, configuration, "their class, for django-configurations"
-    texts = {
-        "trusted_proxies": ",".join(plan.trusted_proxies.value) or "none",
-        "trusted_hops": "" if plan.trusted_hops.value is None else str(plan.trusted_hops.value),
-        "client_address_header": plan.client_address_header.value,
-        "queue_timeout": f"{plan.queue_timeout.value:g}",
-        "max_body": "" if plan.max_body.value is None else str(plan.max_body.value),
-        "timeout": f"{plan.timeout.value:g}",
-        "slow": f"{plan.slow.value:g}",
-        "warmup": plan.warmup.value,
-        "speedups": "on" if plan.speedups.value else "off",
-        "static": "on" if plan.static.value != "off" else "off",
-        "collect": "on" if plan.collect.value else "off",
-        "server_timing": "on" if plan.server_timing.value else "off",
-        "media": "on" if plan.media.value else "off",
-        "health": ",".join(plan.health.value) or "off",
-        "ready": ",".join(plan.ready.value),
-    }
-    for name, text in texts.items():
+    for row in rows():
+        text = row.typed(getattr(plan, row.name).value) if row.exported else ""
         if text:
-            yield env_name(name), text, _why(plan, name)
+            yield row.variable, text, _why(plan, row.name)
 
 
 def _hook_line(name: str, users: str, source: str) -> Iterator[str]:

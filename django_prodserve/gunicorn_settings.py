@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from .options import Options
+from .options import rows
 from .proxy import parse_trust
 
 if TYPE_CHECKING:
@@ -49,8 +48,8 @@ def gunicorn_settings(plan: Plan) -> dict[str, Any]:
 
 def _from_rows(plan: Plan) -> Iterator[tuple[str, Any]]:
     """Yield Gunicorn's name and the decided value of every option that is a Gunicorn setting."""
-    for row in fields(Options):
-        name = row.metadata.get("gunicorn")
+    for row in rows():
+        name = row.gunicorn
         if name and name not in {*DECIDED_BY_LAYERS, "config", "chdir"}:
             value = getattr(plan, row.name).value
             if value is not None:

@@ -1,111 +1,456 @@
 """What the operator may wish: one row per option, and every value remembers its source.
 
-A row drives the flag, the ``PRODSERVE_*`` variable, the key in ``PRODSERVE``, ``--help`` and the
-reference in the README. resolve.py fills the rows. Standard library alone.
+From a row follow the flag, the ``PRODSERVE_*`` variable, the key in ``PRODSERVE``, the help text, the
+reference in the README, how ``plan`` shows the decision, and what a file made by ``plan --gunicorn-conf`` and
+the workers take of it. resolve.py fills the rows. Standard library alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, NamedTuple
 
-from . import parsers
-from .option_row import option
-from .options_seen import SeenOptions
-from .options_serving import ServingOptions
+from .kinds import (
+    ADDRESSES,
+    CHECKS,
+    COUNT,
+    CPUS,
+    DURATION,
+    HEADER,
+    MANAGEMENT,
+    PATH,
+    POSITIVE,
+    PROBES,
+    PROXIES,
+    SHARE,
+    SIZE,
+    STATIC,
+    SWITCH,
+    UMASK,
+    WARMUP,
+    WORDS,
+    WORKER_CLASS,
+    WORKERS,
+    Kind,
+    choice,
+)
+from .parsers import Count
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(SeenOptions, ServingOptions):
+class Row:
+    """The declaration of one option."""
+
+    name: str
+    default: Any
+    kind: Kind
+    help: str
+    metavar: str = ""
+    why: str = "not asked for"
+    """Defends the default."""
+    gunicorn: str = ""
+    """The name of the setting in Gunicorn that this option decides."""
+    short: str = ""
+    none: str = "-"
+    """What people read where the plan decides on no value."""
+    computed: bool = False
+    """Whether the plan works out what nobody stated."""
+    exported: bool = False
+    """Whether a file made by ``plan --gunicorn-conf`` carries the decision to the layers and workers."""
+    worker: bool = False
+    """Whether the workers take the decision."""
+
+    @property
+    def flag(self) -> str:
+        """``keep_alive`` is typed as ``--keep-alive``."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """``keep_alive`` is the variable ``PRODSERVE_KEEP_ALIVE``."""
+        return "PRODSERVE_" + self.name.upper()
+
+    @property
+    def key(self) -> str:
+        """``keep_alive`` is ``PRODSERVE["KEEP_ALIVE"]``."""
+        return self.name.upper()
+
+    @property
+    def default_text(self) -> str:
+        """The default as the reference shows it."""
+        if self.default is None:
+            return "computed" if self.computed else "none"
+        if isinstance(self.default, tuple):
+            return ", ".join(self.default) or "none"
+        return self.kind.typed(self.default)
+
+    def show(self, value: Any) -> str:
+        """Write a decided value for people."""
+        return self.none if value is None else self.kind.show(value)
+
+    def typed(self, value: Any) -> str:
+        """Write a decided value as an operator types it; empty where there is none."""
+        return "" if value is None else self.kind.typed(value)
+
+
+def option(default: Any, kind: Kind, help: str, **more: Any) -> Any:
+    """Declare one option; ``more`` are fields of Row."""
+    return field(
+        default=default, metadata={"row": {"kind": kind, "help": help, "metavar": kind.metavar} | more}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
     """Every wish, parsed; None (or the default) where nobody stated one."""
 
+    bind: tuple[str, ...] | None = option(
+        None,
+        ADDRESSES,
+        "Address to serve on, repeatable: HOST:PORT, PORT, unix:PATH, fd://N.",
+        gunicorn="bind",
+        short="-b",
+        computed=True,
+    )
+    profile: str = option(
+        "io",
+        choice("io", "cpu"),
+        "What requests spend their time on: io (waiting for databases and services) or cpu.",
+        why="most Django projects wait more than they compute",
+    )
+    workers: Count | None = option(
+        None,
+        WORKERS,
+        "Worker processes: a number, auto, or a formula in n (whole CPUs) such as 2n+1.",
+        gunicorn="workers",
+        short="-w",
+        computed=True,
+    )
+    threads: int | None = option(None, POSITIVE, "Threads per worker.", gunicorn="threads", computed=True)
+    worker_class: str = option(
+        "prodserve",
+        WORKER_CLASS,
+        "prodserve (clients wait on an event loop, threads run Django), or Gunicorn's gthread or sync.",
+        why="no client holds a thread, however slow it is",
+        gunicorn="worker_class",
+        short="-k",
+    )
+    cpus: float | None = option(
+        None,
+        CPUS,
+        "CPUs to plan for, instead of what was detected.",
+        computed=True,
+        exported=True,
+        worker=True,
+    )
+    memory: int | None = option(
+        None, SIZE, "Memory to plan for, instead of what was detected.", none="unknown", computed=True
+    )
+    db_connections: int | None = option(
+        None, POSITIVE, "Most database connections this server may open; caps workers x threads."
+    )
+    queue_timeout: float = option(
+        2.0,
+        DURATION,
+        "Refuse requests with 503 while they would wait for a thread this long for good; 0 never.",
+        why="a longer wait helps nobody: clients have gone by then",
+        exported=True,
+        worker=True,
+    )
+    max_body: int | None = option(
+        None,
+        SIZE,
+        "Largest request body; a larger one is refused with 413.",
+        why="Django has limits of its own for what it keeps in memory",
+        exported=True,
+        worker=True,
+    )
+    max_requests: int = option(
+        0,
+        COUNT,
+        "Replace a worker after about this many requests; 0 never.",
+        why="workers are not replaced without a cause",
+        gunicorn="max_requests",
+    )
+    max_requests_jitter: int | None = option(
+        None,
+        COUNT,
+        "Spread of --max-requests, so that workers are not replaced together.",
+        gunicorn="max_requests_jitter",
+        computed=True,
+    )
+    max_lifetime: float = option(
+        0.0,
+        DURATION,
+        "Replace a worker after this time; 0 never.",
+        why="workers are not replaced without a cause",
+    )
+    timeout: float = option(
+        120.0,
+        DURATION,
+        "The longest a request may run: it is interrupted and answered 504, or its worker replaced; 0 off.",
+        why="longer than any page that somebody waits for",
+        short="-t",
+        exported=True,
+        worker=True,
+    )
+    slow: float = option(
+        10.0,
+        DURATION,
+        "Log a request that has run for this long once, with the stack of its thread; 0 off.",
+        why="nobody waits that long willingly",
+        exported=True,
+        worker=True,
+    )
+    graceful_timeout: float = option(
+        25.0,
+        DURATION,
+        "How long running requests may take to finish when the server stops.",
+        why="5 s less than the 30 s after which most platforms kill",
+        gunicorn="graceful_timeout",
+    )
+    drain_delay: float = option(
+        0.0,
+        DURATION,
+        "How long to serve on after the signal to stop, while load balancers learn of it.",
+        why="nobody here sends requests after the signal",
+    )
+    keep_alive: float = option(
+        75.0,
+        DURATION,
+        "How long an idle connection is kept open.",
+        why="longer than the 60 s after which usual load balancers close",
+        gunicorn="keepalive",
+    )
+    backlog: int = option(
+        2048,
+        POSITIVE,
+        "Most connections that may wait to be accepted.",
+        why="Gunicorn's default; the kernel lowers it to net.core.somaxconn",
+        gunicorn="backlog",
+    )
+    worker_connections: int = option(
+        10_000,
+        POSITIVE,
+        "Most connections of one worker, idle ones included.",
+        why="an idle connection costs 1 KiB; as many as the descriptors allow",
+        gunicorn="worker_connections",
+    )
+    limit_request_line: int = option(
+        4094,
+        COUNT,
+        "Longest request line in bytes.",
+        metavar="BYTES",
+        why="Gunicorn's default",
+        gunicorn="limit_request_line",
+    )
+    limit_request_fields: int = option(
+        100,
+        POSITIVE,
+        "Most header fields of a request.",
+        why="Gunicorn's default",
+        gunicorn="limit_request_fields",
+    )
+    limit_request_field_size: int = option(
+        8190,
+        COUNT,
+        "Longest header field in bytes.",
+        metavar="BYTES",
+        why="Gunicorn's default",
+        gunicorn="limit_request_field_size",
+    )
+    preload: bool | None = option(
+        None,
+        SWITCH,
+        "Load the application once, before the workers are forked.",
+        gunicorn="preload_app",
+        computed=True,
+    )
+    warmup: str | None = option(
+        None,
+        WARMUP,
+        "Path of the request that is tried before the port listens, and leaves nothing behind; off for none.",
+        computed=True,
+        exported=True,
+    )
+    speedups: bool = option(
+        True,
+        SWITCH,
+        "Spare CPU and memory in code of Django, asgiref and Python that is as tested.",
+        metavar="on|off",
+        exported=True,
+    )
+    umask: int = option(
+        0o007,
+        UMASK,
+        "File mode mask of unix sockets, octal.",
+        why="user and group may connect, others not",
+        gunicorn="umask",
+    )
+    certfile: str | None = option(None, PATH, "TLS certificate (PEM).", gunicorn="certfile")
+    keyfile: str | None = option(None, PATH, "TLS key (PEM).", gunicorn="keyfile")
+    trusted_proxies: tuple[str, ...] = option(
+        ("loopback",),
+        PROXIES,
+        "Peers whose X-Forwarded-* is believed: loopback, private, unix, none, *, addresses, networks.",
+        why="only a proxy on this machine is believed",
+        gunicorn="forwarded_allow_ips",
+        exported=True,
+    )
+    trusted_hops: int | None = option(
+        None,
+        POSITIVE,
+        "Which entry of X-Forwarded-For, counted from the right, is the client.",
+        computed=True,
+        exported=True,
+    )
+    client_address_header: str = option(
+        "X-Forwarded-For",
+        HEADER,
+        "The header that gives the client's address, from trusted proxies only, such as X-Real-IP.",
+        why="proxies and load balancers append to it",
+        exported=True,
+    )
+    access_log: str | None = option(
+        None,
+        PATH,
+        "Write a line per request to PATH, or to standard output with -.",
+        metavar="PATH|-",
+        gunicorn="accesslog",
+    )
+    log_format: str = option(
+        "auto",
+        choice("text", "json", "auto"),
+        "Lines of the server, the access log, Django and the project: text, json, or json off a terminal.",
+        why="people read terminals, programs read all else",
+    )
+    log_redact: tuple[str, ...] | None = option(
+        None,
+        WORDS,
+        "Hide in logs: query (whole query strings), or parameters by name, such as token,password.",
+        why="nothing is hidden that nobody has named",
+    )
+    log_sample: float = option(
+        1.0,
+        SHARE,
+        "Share of requests in the access log, such as 10%; those answered with 5xx always are.",
+        why="every request",
+    )
+    log_slow: float = option(
+        0.0,
+        DURATION,
+        "Log only requests this slow or with 5xx (and --log-sample's share of the others); 0 all.",
+        why="every request, however quick",
+    )
+    log_level: str = option(
+        "info",
+        choice("debug", "info", "warning", "error", "critical"),
+        "Least severity of the server's own lines.",
+        metavar="LEVEL",
+        why="what an operator needs; Gunicorn's own chatter is at debug",
+        gunicorn="loglevel",
+    )
+    health: tuple[str, ...] = option(
+        ("/livez", "/readyz"),
+        PROBES,
+        "Paths of the probes of life and of readiness, answered before Django; off for none.",
+        why="where Kubernetes' own components have them",
+        exported=True,
+    )
+    ready: tuple[str, ...] = option(
+        (),
+        CHECKS,
+        "Checks of readiness: database, and dotted paths of callables of the project's.",
+        why="a service that others may do without should not take the site down",
+        exported=True,
+    )
+    manage: str | None = option(
+        None,
+        MANAGEMENT,
+        "Address for who looks after the server: HOST:PORT, PORT (on loopback), unix:PATH; off for none.",
+        why="nobody has asked for it",
+    )
+    server_timing: bool = option(
+        False,
+        SWITCH,
+        "Tell browsers how long a request waited and ran, in a Server-Timing header.",
+        why="timing is nobody's business in production",
+        exported=True,
+    )
     static: bool = option(
         True,
-        parsers.boolean,
+        STATIC,
         "Serve static files with WhiteNoise.",
         why="no second server is needed for them",
+        exported=True,
     )
     collect: bool = option(
         True,
-        parsers.boolean,
+        SWITCH,
         "Collect static files into a private directory where STATIC_ROOT is unset or empty.",
         why="nobody has to remember collectstatic",
+        exported=True,
     )
     media: bool = option(
         False,
-        parsers.boolean,
+        SWITCH,
         "Serve MEDIA_ROOT below MEDIA_URL, uploads that may hold script as downloads.",
         why="uploads are often kept elsewhere, or private",
+        exported=True,
     )
     wait_for_db: float = option(
-        0.0,
-        parsers.duration,
-        "Wait up to this long until every database answers; 0 not at all.",
-        metavar="TIME",
-        why="not asked for",
+        0.0, DURATION, "Wait up to this long until every database answers; 0 not at all.", why="not asked for"
     )
     migrate: bool = option(
         False,
-        parsers.boolean,
+        SWITCH,
         "Apply pending migrations first; servers that start together do it once.",
         why="not asked for",
     )
     collectstatic: bool = option(
-        False,
-        parsers.boolean,
-        "Run collectstatic into STATIC_ROOT first.",
-        why="not asked for",
+        False, SWITCH, "Run collectstatic into STATIC_ROOT first.", why="not asked for"
     )
     local: bool = option(
         False,
-        parsers.boolean,
+        SWITCH,
         "Try a project on this machine: loopback only, DEBUG off, localhost allowed, plain http.",
         why="this is production",
     )
     strict: bool = option(
         False,
-        parsers.boolean,
+        SWITCH,
         "Refuse to serve where there are warnings.",
         why="warnings are told and do not stop a site",
     )
     allow_debug: bool = option(
-        False,
-        parsers.boolean,
-        "Serve although DEBUG is on.",
-        why="DEBUG shows settings and source code to visitors",
+        False, SWITCH, "Serve although DEBUG is on.", why="DEBUG shows settings and source code to visitors"
     )
     config: str | None = option(
-        None,
-        parsers.path,
-        "A gunicorn.conf.py whose settings and hooks are used.",
-        metavar="PATH",
-        short="-c",
-        gunicorn="config",
+        None, PATH, "A gunicorn.conf.py whose settings and hooks are used.", gunicorn="config", short="-c"
     )
-
     chdir: str | None = option(
         None,
-        parsers.path,
+        PATH,
         "The directory to work in, kept by this name: a link is followed anew at every reload.",
-        metavar="PATH",
         why="where the command was typed",
         gunicorn="chdir",
     )
     keeper: bool | None = option(
         None,
-        parsers.boolean,
+        SWITCH,
         "Keep the pid and the sockets in a small process, so that reload can replace all the rest.",
+        computed=True,
     )
     env_file: str | None = option(
         None,
-        parsers.path,
+        PATH,
         "A file of KEY=VALUE lines, put into the environment before settings are read, at every reload anew.",
-        metavar="PATH",
     )
     reload: bool = option(
         False,
-        parsers.boolean,
+        SWITCH,
         "Reload when a file of the project changes: for development and staging.",
         why="a deploy says when it is complete: prodserve reload",
     )
@@ -136,16 +481,16 @@ class Sourced(NamedTuple):
     source: str
 
 
-def rows() -> tuple[Field[Any], ...]:
+@cache
+def rows() -> tuple[Row, ...]:
     """Every option's declaration, in the order of the reference."""
-    return tuple(row for row in fields(Options) if "parse" in row.metadata)
+    return tuple(
+        Row(name=each.name, default=each.default, **each.metadata["row"])
+        for each in fields(Options)
+        if "row" in each.metadata
+    )
 
 
-def flag_name(name: str) -> str:
-    """``keep_alive`` is typed as ``--keep-alive``."""
-    return "--" + name.replace("_", "-")
-
-
-def env_name(name: str) -> str:
-    """``keep_alive`` is the variable ``PRODSERVE_KEEP_ALIVE``."""
-    return "PRODSERVE_" + name.upper()
+def row_of(name: str) -> Row | None:
+    """Return the declaration of an option; None for a decision that is no option."""
+    return next((row for row in rows() if row.name == name), None)

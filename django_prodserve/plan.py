@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from . import kinds
 from .decision import Decision
+from .options import row_of
 from .parsers import LOOPBACK
 from .sizing import Sizing
 
@@ -33,8 +35,8 @@ class Plan:
     profile: Decision[str]
     cpus: Decision[float]
     memory: Decision[int | None]
-    master_memory: Decision[int]
-    worker_memory: Decision[int]
+    master_memory: Decision[int] = field(metadata={"kind": kinds.SIZE})
+    worker_memory: Decision[int] = field(metadata={"kind": kinds.SIZE})
     worker_class: Decision[str]
     queue_timeout: Decision[float]
     max_body: Decision[int | None]
@@ -44,7 +46,7 @@ class Plan:
     database: Decision[str]
     static: Decision[str]
     collect: Decision[bool]
-    brotli: Decision[bool]
+    brotli: Decision[bool] = field(metadata={"kind": kinds.SWITCH})
     preload: Decision[bool]
     warmup: Decision[str]
     speedups: Decision[bool]
@@ -114,6 +116,15 @@ class Plan:
             decision = getattr(self, row.name)
             if isinstance(decision, Decision):
                 yield row.name, decision
+
+    @classmethod
+    def show(cls, name: str, value: Any) -> str:
+        """Write the value of the decision of this name for people."""
+        row = row_of(name)
+        if row is not None:
+            return row.show(value)
+        kind = cls.__dataclass_fields__[name].metadata.get("kind")
+        return kind.show(value) if kind else str(value)
 
 
 def make_plan(
@@ -214,9 +225,9 @@ class _Wishes:
 
     def plain(self, name: str) -> Decision[Any]:
         """Decide an option that needs no thought."""
-        row = next(row for row in fields(self.options) if row.name == name)
-        why = row.metadata["why"] or "not asked for"
-        return self.stated(name) or Decision(getattr(self.options, name), why, "default")
+        row = row_of(name)
+        assert row is not None, name
+        return self.stated(name) or Decision(getattr(self.options, name), row.why, "default")
 
 
 def choose_cpus(machine: Machine, wishes: _Wishes) -> Decision[float]:

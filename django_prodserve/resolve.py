@@ -8,12 +8,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import Field
 from typing import Any
 
 from . import parsers
 from .errors import ProdserveError
-from .options import PREPARE, Options, Sourced, env_name, flag_name, rows
+from .options import PREPARE, Options, Row, Sourced, rows
 
 # Kubernetes gives every pod such variables for each Service; one may be called "prodserve".
 KUBERNETES_LINKS = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_\w+)?)$")
@@ -24,16 +23,12 @@ Layer = Mapping[str, Sourced]
 
 def flag_layer(flags: Mapping[str, Any]) -> Layer:
     """What was typed; a flag nobody typed is absent or None."""
-    return {
-        row.name: Sourced(flags[row.name], flag_name(row.name))
-        for row in rows()
-        if flags.get(row.name) is not None
-    }
+    return {row.name: Sourced(flags[row.name], row.flag) for row in rows() if flags.get(row.name) is not None}
 
 
 def environment_layer(environ: Mapping[str, str], problems: list[str]) -> Layer:
     """What the ``PRODSERVE_*`` variables say; an unknown one is a problem."""
-    known = {env_name(row.name): row.name for row in rows()}
+    known = {row.variable: row.name for row in rows()}
     layer: dict[str, Sourced] = {}
     for variable, text in environ.items():
         if variable == "PRODSERVE_MILLICPUS":
@@ -51,7 +46,7 @@ def settings_layer(block: object, problems: list[str]) -> Layer:
     if not isinstance(block, Mapping):
         problems.append(f"PRODSERVE in settings is {block!r}, but must be a dictionary.")
         return {}
-    known = {row.name.upper(): row.name for row in rows()}
+    known = {row.key: row.name for row in rows()}
     layer: dict[str, Sourced] = {}
     for key, value in block.items():
         if key in known and value is not None:
@@ -76,7 +71,7 @@ def _prepare_words(value: Any, problems: list[str]) -> Layer:
 
 def gunicorn_layer(settings: Mapping[str, Sourced]) -> tuple[Layer, Mapping[str, Sourced]]:
     """Split Gunicorn settings into those that are options of ours and the rest."""
-    ours = {row.metadata["gunicorn"]: row.name for row in rows() if row.metadata["gunicorn"]}
+    ours = {row.gunicorn: row.name for row in rows() if row.gunicorn}
     layer = {ours[name]: value for name, value in settings.items() if name in ours}
     rest = {name: value for name, value in settings.items() if name not in ours}
     return layer, rest
@@ -98,7 +93,7 @@ def resolve(
         if stated is None:
             continue
         try:
-            values[row.name] = row.metadata["parse"](stated.value)
+            values[row.name] = row.kind.parse(stated.value)
         except (ValueError, TypeError, AttributeError) as error:
             found.append(_complaint(row, stated, error))
         sources[row.name] = stated.source
@@ -127,13 +122,13 @@ def contradictions(values: Mapping[str, Any], sources: Mapping[str, str]) -> Ite
         yield f"{sources['keyfile']} names a key without its certificate: add --certfile."
 
 
-def _complaint(row: Field[Any], stated: Sourced, error: Exception) -> str:
+def _complaint(row: Row, stated: Sourced, error: Exception) -> str:
     """One line: where it was written, what is wrong, what is right."""
     if isinstance(stated.value, str) and not stated.value.strip():
         return f"{stated.source} is set but empty: give it a value, or unset it."
     if isinstance(error, parsers.Explained):
         return f"{stated.source}: {error}"
-    must = (row.metadata["parse"].__doc__ or "").strip()
+    must = (row.kind.parse.__doc__ or "").strip()
     return f"{stated.source} is {stated.value!r}, but must be {must}"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from django_prodserve.command_line import ACTIONS
-from django_prodserve.reference import reference
+from django_prodserve.options import rows
 
 from .facts import plan
 
@@ -20,7 +20,7 @@ SNAPSHOT = Path(__file__).parent / "public.txt"
 def surface() -> Iterator[str]:
     """Yield a line for every promise."""
     yield from (f"action {name}" for name in ACTIONS)
-    yield from (f"option {flag} {variable} {key}" for flag, variable, key, _, _ in reference())
+    yield from (f"option {row.flag} {row.variable} {row.key}" for row in rows())
     yield "option --json"
     yield "option --watch"
     yield "option --gunicorn-conf"

@@ -9,8 +9,8 @@ import pytest
 
 from django_prodserve import __version__
 from django_prodserve.command_line import ACTIONS
+from django_prodserve.options import rows
 from django_prodserve.platforms import RULES
-from django_prodserve.reference import reference
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -19,8 +19,8 @@ README = (ROOT / "README.md").read_text()
 def options_table() -> str:
     """Return the reference as it must stand in the README."""
     lines = ["| Flag | Default | What it does |", "| --- | --- | --- |"]
-    for flag, _, _, default, text in reference():
-        lines.append(f"| `{flag}` | {default} | {text.replace('|', chr(92) + '|')} |")
+    for row in rows():
+        lines.append(f"| `{row.flag}` | {row.default_text} | {row.help.replace('|', chr(92) + '|')} |")
     return "\n".join(lines)
 
 
