@@ -10,7 +10,7 @@ from . import kinds
 from .decision import Decision
 from .options import row_of
 from .parsers import LOOPBACK
-from .sizing import Sizing
+from .sizing import THREADS, Sizing
 
 if TYPE_CHECKING:
     from .footprint import Footprint
@@ -109,6 +109,12 @@ class Plan:
     def addresses(self) -> tuple[str, ...]:
         """Every address that is listened on, the management address last."""
         return (*self.bind.value, *filter(None, [self.manage.value]))
+
+    @property
+    def database_caps_threads(self) -> bool:
+        """Whether --db-connections is what keeps the threads fewer than the profile's."""
+        few = self.threads.value < THREADS[self.profile.value] and self.worker_class.value != "sync"
+        return few and self.threads.is_computed and self.db_connections.value is not None
 
     def decisions(self) -> Iterator[tuple[str, Decision[Any]]]:
         """Yield every decision with its name, in the order in which they are explained."""

@@ -44,7 +44,7 @@ from .runtime import hooks, launch, logs
 from .runtime.alive import Alive, kinds_of_threads
 from .runtime.arbiter import ProdserveArbiter, given_slots
 from .runtime.generation import Generation, Kept
-from .runtime.headroom import Headroom
+from .runtime.memory import Headroom
 from .runtime.origins import ORIGINS
 from .script_name import forget_if_told
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static

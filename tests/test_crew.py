@@ -9,6 +9,8 @@ from django_prodserve.runtime.board import Board
 from django_prodserve.runtime.crew import Crew, Member
 from django_prodserve.runtime.slot import BOOTING, RETIRING, SERVING
 
+from .facts import plan
+
 
 class Ship:
     """A crew, and what its arbiter would do."""
@@ -133,10 +135,13 @@ def test_what_raises_in_the_tick_is_logged_once_of_each_kind(caplog: pytest.LogC
 
     from django_prodserve.runtime.tick import Tick
 
-    plan = SimpleNamespace(memory=SimpleNamespace(value=None))
     events: list[tuple[str, str]] = []
     arbiter: Any = SimpleNamespace(
-        log=logging.getLogger("tick"), plan=plan, event=lambda *event: events.append(event)
+        log=logging.getLogger("tick"),
+        plan=plan(),
+        crew=Crew(),
+        board=Board.create(None, slots=2, rows=2, now=0.0),
+        event=lambda *event: events.append(event),
     )
     tick = Tick(arbiter)
 

@@ -109,14 +109,6 @@ def test_a_leak_that_is_faster_than_its_remedy_is_met_early() -> None:
     assert policies.too_fat(crew(100, 150, age=3), begins, since_last=1) is None
 
 
-def test_a_worker_that_is_fat_again_at_once_is_replaced_less_and_less_often() -> None:
-    assert policies.next_pause(60, age=100) == 120
-    assert policies.next_pause(120, age=1000) == 240
-    assert policies.next_pause(3000, age=100) == 3600
-    assert policies.next_pause(240, age=3000) == 60
-    assert policies.too_fat(crew(300, 500), room(700 * MIB), since_last=100, pause=120) is None
-
-
 def test_who_is_leaving_counts_as_gone() -> None:
     assert policies.too_fat(crew(390, 400, age=3), room(930 * MIB).without(400 * MIB), 1) is None
     assert room(100).without(200).used == 0

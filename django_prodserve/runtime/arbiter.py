@@ -20,8 +20,8 @@ from . import history, hooks, policies
 from .board import Board, board_path, last_board
 from .crew import Crew, Member
 from .events import Event
-from .headroom import Headroom
 from .lifecycle import Lifecycle
+from .memory import Headroom
 from .policies import End, Verdict
 from .processes import be_expendable
 from .slot import GO_STUCK, SERVING
@@ -115,7 +115,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         self.event("reload" if self.number > 1 else "start", text)
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
-        signals: list[int] = super().wait_for_signals(min(timeout, self.tick.patience))
+        signals: list[int] = super().wait_for_signals(min(timeout, self.tick.memory.patience))
         return signals
 
     # Starting workers.
@@ -236,15 +236,15 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         verdict = policies.why_it_ended(self._end(member, status))
         if verdict is not None:
             self.log.error("Worker %s %s.", pid, verdict.line)
-            ran = self.tick.tell_requests(member)
+            ran = self.tick.reports.log_requests(member)
             self.event(verdict.reason, f"Worker {pid} {verdict.line}", ran)
             self.board.count_restart(verdict.reason)
         elif member.leaving and not self.stopping:
             self.board.count_restart(member.leaving)
         if verdict is None and not member.killed:
-            self.tick.tell_unfinished(member)
+            self.tick.reports.log_unfinished(member)
         self.board.release(member.slot)
-        self.tick.forget(pid)
+        self.tick.reports.forget(pid)
         if worker is not None:
             worker.tmp.close()
             self.cfg.child_exit(self, worker)
@@ -253,13 +253,14 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
 
     def _end(self, member: Member, status: int) -> End:
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        by_another = number == signal.SIGKILL and not member.killed
         return End(
             code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
             number=number,
             ours=bool(member.leaving) or self.stopping,
             served=member.served,
             recycles=bool(self.cfg.max_requests),
-            out_of_memory=number == signal.SIGKILL and not member.killed and self.tick.memory.was_killer(),
+            out_of_memory=by_another and self.tick.memory.was_killer(),
         )
 
     def _failed_early(self, member: Member, status: int, now: float) -> None:
@@ -284,6 +285,20 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             self.log.error("%s", line)
             self.event("failed", line)
 
+    def recovered(self, now: float) -> None:
+        """Forget failed rounds once workers have served for a while."""
+        serving = self.crew.serving()
+        for member in serving:
+            member.served = True
+        self.has_served = self.has_served or bool(serving)
+        if any(now - member.born > 10 and member.born > self.last_failure for member in serving):
+            self.rounds = 0
+
+    def start_deferred(self, now: float) -> None:
+        """Start workers that had to wait until another generation gave its memory back."""
+        if self.answering:
+            self.num_workers += self.headroom.look(now)
+
     # Stopping.
 
     def stop(self, graceful: bool = True) -> None:
@@ -296,7 +311,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         """Say what the workers that are left had not finished, and kill them."""
         for member in self.crew:
             member.killed = True
-            self.tick.safely(self.tick.tell_unfinished, member)
+            self.tick.safely(self.tick.reports.log_unfinished, member)
         super().cut_off()
 
     # Around a fork.

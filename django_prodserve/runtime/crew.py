@@ -5,10 +5,12 @@ Lives in the arbiter, main loop. Decides; the arbiter forks and sends signals.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .policies import Seen
 from .slot import RETIRING, SERVING, Slot
 
 PATIENT = {"memory", "max-requests", "max-lifetime"}
@@ -36,6 +38,33 @@ class Member:
     def serving(self) -> bool:
         """Whether it answers requests."""
         return self.slot.state == SERVING and not self.leaving
+
+    def see(self, now: float, planned: int) -> Seen:
+        """Return the worker as the policies know it; ``planned``: the bytes that the plan expects."""
+        slot = self.slot
+        running = slot.running()
+        latest = max([slot.last_end(), *(request.progress for request in running)])
+        return Seen(
+            pid=self.pid,
+            age=now - self.born,
+            serving=slot.state == SERVING,
+            silent=now - self.heartbeat(),
+            threads=slot.threads,
+            busy=len(running),
+            idle=now - latest if running else 0.0,
+            memory=slot.memory,
+            planned=planned,
+        )
+
+    def heartbeat(self) -> float:
+        """Return when the worker's event loop last turned; a worker that just began has turned now."""
+        last: float = self.slot.heartbeat
+        try:
+            beat: float = self.worker.tmp.last_update()
+        except (OSError, ValueError):
+            return last
+        # The file begins with the wall clock's time, which is later than any monotonic one.
+        return max(last, beat) if beat <= time.monotonic() else last
 
 
 class Crew:

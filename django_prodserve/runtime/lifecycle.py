@@ -174,7 +174,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         while self._is_peopled() and (remaining := end - time.monotonic()) > 0:
             if not asked and remaining < LAST_LOOK:
                 asked = True
-                self.tick.safely(self.tick.ask_unfinished)
+                self.tick.safely(self.tick.reports.ask_unfinished)
             if not left and orders.all_left(self.WORKERS.values()):
                 left = True
                 self.generation.left()

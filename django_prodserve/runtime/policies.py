@@ -111,9 +111,7 @@ class Room:
         return int((self.limit * SHARE - self.master) / max(1, workers))
 
 
-def too_fat(
-    crew: Sequence[Seen], room: Room, since_last: float, pause: float = YOUNG
-) -> tuple[Seen, Verdict, bool] | None:
+def too_fat(crew: Sequence[Seen], room: Room, since_last: float) -> tuple[Seen, Verdict, bool] | None:
     """Return the worker to replace for its memory, why, and whether it must go before its replacement.
 
     The kernel kills at the limit. Close to it the fattest worker goes, young or not, if that gains anything;
@@ -127,7 +125,7 @@ def too_fat(
     if gains and used >= room.limit / 2 and room.soon >= CRITICAL * room.limit:
         line = f"takes {size} while {format_size(used)} of {limit} are used"
         return fattest, Verdict("memory", line), True
-    if not gains or fattest.age < YOUNG or since_last < pause:
+    if not gains or fattest.age < YOUNG or since_last < YOUNG:
         return None
     if used >= HIGH * room.limit:
         line = f"takes {size} while {format_size(used)} of {limit} are used"
@@ -149,11 +147,6 @@ def fits_beside(room: Room, wanted: int, each: int) -> int:
     if room.used is None:
         return wanted
     return max(0, min(wanted, int((BESIDE * room.limit - room.used) // max(1, each))))
-
-
-def next_pause(pause: float, age: float) -> float:
-    """Return the pause after a worker of this age was replaced: longer where it grew again at once."""
-    return min(2 * pause, 3600.0) if age < 10 * pause else YOUNG
 
 
 def until_next_look(room: Room | None) -> float:

@@ -16,8 +16,9 @@ from .quota import throttling
 from .slot import Tally
 
 if TYPE_CHECKING:
-    from .arbiter import ProdserveArbiter
-
+    from ..plan import Plan
+    from .board import Board
+    from .crew import Crew
 
 LONGEST = 600.0
 """Seconds of a stretch: a rush must not be lost in hours of quiet."""
@@ -38,8 +39,8 @@ class Mark:
 class Survey:
     """What traffic was like since the last mark."""
 
-    def __init__(self, arbiter: ProdserveArbiter, root: Path = Path("/")) -> None:
-        self.arbiter = arbiter
+    def __init__(self, board: Board, crew: Crew, plan: Plan, root: Path = Path("/")) -> None:
+        self.board, self.crew, self.plan = board, crew, plan
         self.cgroups = Cgroups.find(Tree(root))
         self.before: Mark | None = None
         self.told: Advice | None = None
@@ -66,15 +67,15 @@ class Survey:
 
     def mark(self, now: float) -> Mark:
         """Return the counters as they are."""
-        cpu = {member.pid: cpu_seconds(member.pid) for member in self.arbiter.crew}
-        for member in self.arbiter.crew:
+        cpu = {member.pid: cpu_seconds(member.pid) for member in self.crew}
+        for member in self.crew:
             member.slot.cpu = cpu.get(member.pid, 0.0)
         periods, throttled = self._quota()
-        return Mark(now, self.arbiter.board.totals(), cpu, periods, throttled)
+        return Mark(now, self.board.totals(), cpu, periods, throttled)
 
     def mix(self, before: Mark, after: Mark) -> Mix:
         """Return what happened between two marks."""
-        plan, seconds = self.arbiter.plan, max(after.when - before.when, 1e-3)
+        plan, seconds = self.plan, max(after.when - before.when, 1e-3)
         used = [(after.cpu[pid] - before.cpu.get(pid, 0.0)) / seconds for pid in after.cpu]
         queued = after.tally.queued_sum - before.tally.queued_sum
         latency = after.tally.latency_sum - before.tally.latency_sum
@@ -91,8 +92,8 @@ class Survey:
             cpus=plan.cpus.value,
             throttled=(after.throttled - before.throttled) / periods if periods > 0 else 0.0,
             profile=plan.profile.value,
-            threads=self.arbiter.cfg.threads,
-            db_budget="database connections" in plan.threads.why,
+            threads=plan.threads.value,
+            db_budget=plan.database_caps_threads,
         )
 
     def _judge_quota(self, mark: Mark) -> None:
