@@ -1,4 +1,4 @@
-"""The onion around Django: probes, a request's id, proxy trust, static files, media. Outermost first.
+"""The layers around Django: probes, a request's id, proxy trust, static files, media. Outermost first.
 
 Built once, before the fork (in the worker with --no-preload). A layer does O(1) work, reads no settings
 and takes no lock.
@@ -10,8 +10,9 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
@@ -36,26 +37,58 @@ from .routes import note_routes
 if TYPE_CHECKING:
     from .plan import Plan
     from .staticfiles import StaticFiles
+    from .staticfiles.layer import StaticLayer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """The project behind its layers, each by its name. A call goes through all of them, outermost first.
+
+    A worker of ours calls ``inner``, and does the work of the layers around it where it costs less.
+    """
+
+    health: HealthLayer
+    """The probes, and all that is behind them."""
+    identity: IdentityLayer | None = None
+    """The ids of requests; None around an application that is not built here."""
+    proxy: ProxyLayer | None = None
+    """What a proxy may say about the client."""
+    static: StaticLayer | None = None
+    """The static files, where they are answered in front of Django."""
+    plan: Plan | None = None
+    """The plan that it was built for."""
+
+    @classmethod
+    def of(cls, wsgi: WSGI) -> Application:
+        """Return an application of any kind as one of these; others have no layer but probes that are off."""
+        return wsgi if isinstance(wsgi, cls) else cls(health=HealthLayer(wsgi))
+
+    @property
+    def inner(self) -> WSGI:
+        """What is behind the probes and the ids."""
+        return self.proxy or self.health.application
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        return self.health(environ, start_response)
+
 
 WARM_UP = "django-prodserve warm-up"  # what the request calls itself
 
 
-def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -> HealthLayer:
+def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -> Application:
     """Load the project and wrap it; raise ProdserveError with the project's own line where that fails."""
     trust = parse_trust(plan.trusted_proxies.value, plan.trusted_hops.value)
     uploads = find_uploads(wanted=plan.media.value)
     note_routes()
-
-    def identified(inner: ProxyLayer) -> IdentityLayer:
-        return IdentityLayer(inner, Identity(inner.believes), timing=plan.server_timing.value)
-
-    proxy = ProxyLayer(with_files(load_django, static, uploads, say), trust, plan.client_address_header.value)
-    application = identified(proxy)
+    inner, files = with_files(load_django, static, uploads, say)
+    proxy = ProxyLayer(inner, trust, plan.client_address_header.value)
+    identity = IdentityLayer(proxy, Identity(proxy.believes), timing=plan.server_timing.value)
     if plan.speedups.value:
         quicken()
         quicken_connections()
     readiness = Readiness(find_checks(plan.ready.value))
-    return HealthLayer(application, Paths.beside_routes(plan.health.value), readiness)
+    health = HealthLayer(identity, Paths.beside_routes(plan.health.value), readiness)
+    return Application(health=health, identity=identity, proxy=proxy, static=files, plan=plan)
 
 
 def load_django() -> WSGI:
@@ -82,13 +115,13 @@ class WarmUp(NamedTuple):
     """Where a dry run held it back, so that nothing behind that was tried."""
 
 
-def warm_up(application: WSGI, path: str) -> WarmUp:
+def warm_up(application: Application, path: str) -> WarmUp:
     """Send one request through everything, and say what came of it.
 
     The first allowed host and https are used, so that middleware neither refuses nor redirects it. A probe
     that has this path is passed by: it would warm nothing.
     """
-    inner: Any = application.application if isinstance(application, HealthLayer) else application
+    behind_probes: Any = application.health.application
     statuses: list[str] = []
     raised: list[WarmUp] = []
 
@@ -101,7 +134,7 @@ def warm_up(application: WSGI, path: str) -> WarmUp:
     got_request_exception.connect(note)
     try:
         with _quiet():
-            response = inner(_environ(path), start_response)
+            response = behind_probes(_environ(path), start_response)
             for _ in response:
                 pass
             getattr(response, "close", lambda: None)()

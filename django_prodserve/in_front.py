@@ -6,7 +6,7 @@ Called once, where the application is built: before the fork, or in the worker w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.handlers.wsgi import WSGIHandler
 from whitenoise import WhiteNoise
@@ -16,20 +16,16 @@ from .staticfiles import StaticFiles
 from .staticfiles.middleware import ensure_made, stand_in
 from .staticfiles.place import Place
 
+if TYPE_CHECKING:
+    from .staticfiles.layer import StaticLayer
+
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-
-def onion(core: WSGI, *layers: Callable[[WSGI], WSGI]) -> WSGI:
-    """Wrap core in layers; the first one named sees the request first."""
-    for layer in reversed(layers):
-        core = layer(core)
-    return core
 
 
 def with_files(
     load: Callable[[], WSGI], static: StaticFiles, uploads: Uploads | None, say: Callable[[str], object]
-) -> WSGI:
-    """Load Django and return it with its files.
+) -> tuple[WSGI, StaticLayer | None]:
+    """Load Django and return it with its files, and the layer of static files if that is the outermost.
 
     Where the project states a place by WhiteNoise's middleware, files pass all that it has put above: other
     middleware, and what its wsgi.py wraps around Django. In front of both they cost no thread.
@@ -49,12 +45,13 @@ def with_files(
             f"static files go through {wrapper} (WSGI_APPLICATION), because MIDDLEWARE has WhiteNoise's: "
             "each takes a thread and its time. Without WhiteNoise's middleware they are answered before it"
         )
-    return django
+    return django, None
 
 
-def _in_front(django: WSGI, static: StaticFiles, uploads: Uploads | None) -> WSGI:
-    media = [uploads.layer] if uploads is not None else []
-    return onion(django, static.layer, *media)
+def _in_front(django: WSGI, static: StaticFiles, uploads: Uploads | None) -> tuple[WSGI, StaticLayer | None]:
+    behind = django if uploads is None else uploads.layer(django)
+    layer = static.in_front_of(behind)
+    return layer or behind, layer
 
 
 def _wrapper(application: Any) -> str:

@@ -26,7 +26,7 @@ from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
 
 from . import copies, early, listeners, loaded, measurements, patched, restart, unix_access, working_directory
-from .application import build
+from .application import Application, build
 from .errors import ProdserveError
 from .explain import as_document, words_at_start, words_on_measuring
 from .failures import cannot_start, during
@@ -34,7 +34,6 @@ from .footprint import Footprint, footprint, read_memory
 from .forked import ChildError, ChildLateError, in_child
 from .gunicorn_settings import gunicorn_settings
 from .gunicorn_sources import workers_user
-from .in_front import WSGI
 from .log_form import LogForm
 from .media import Library
 from .pipeline import way_to_load
@@ -43,13 +42,13 @@ from .prepare import prepare
 from .runtime import hooks, launch, logs
 from .runtime.alive import Alive, kinds_of_threads
 from .runtime.arbiter import ProdserveArbiter, given_slots
+from .runtime.board import Board
 from .runtime.generation import Generation, Kept
 from .runtime.memory import Headroom
 from .runtime.origins import ORIGINS
 from .script_name import forget_if_told
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
 from .trial import Trial, ended, load_as, rehearse, scratch_directory, try_out, weigh
-from .worker import ProdserveWorker
 
 Say = Callable[[str], object]
 Check = Callable[[], None]
@@ -182,7 +181,7 @@ def _workers_user(plan: Plan) -> int | None:
     return workers_user(user.value) if user else None
 
 
-def _load(plan: Plan, static: StaticFiles, say: Say) -> tuple[WSGI, Trial]:
+def _load(plan: Plan, static: StaticFiles, say: Say) -> tuple[Application, Trial]:
     """Return the whole application, and what a trial of it says; it complains about the warm-up request."""
     application = _build(plan, static, say)
     trial = Trial()
@@ -196,11 +195,11 @@ def _load(plan: Plan, static: StaticFiles, say: Say) -> tuple[WSGI, Trial]:
     return application, trial
 
 
-def _build(plan: Plan, static: StaticFiles, say: Say) -> WSGI:
+def _build(plan: Plan, static: StaticFiles, say: Say) -> Application:
     application = build(plan, static, say)
     patched.refuse()  # in the project's modules, which are all loaded now
     if plan.health.value:
-        say(f"health    {application.paths}")
+        say(f"health    {application.health.paths}")
     return application
 
 
@@ -231,7 +230,7 @@ def measured(plan: Plan) -> Plan:
     return plan.again(found)
 
 
-def _measure(plan: Plan, application: WSGI, trial: Trial) -> Footprint | None:
+def _measure(plan: Plan, application: Application, trial: Trial) -> Footprint | None:
     """Measure this process, loaded; None where no request may be sent or a trial fails."""
     hooks.configure(immortal=plan.speedups.value)
     return weigh(application, plan.warmup.value) if trial.answered else None
@@ -305,8 +304,11 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.plan, self.static, self.generation = plan, static, generation
         self.sockets = sockets[: len(plan.bind.value)]
         self.manage = next(iter(sockets[len(plan.bind.value) :]), None)
+        self.manage_host = (plan.manage.value or "").removeprefix("unix:").rpartition(":")[0]
         self.say, self.check_project, self.started = say, check_project, started
         self.arbiter: ProdserveArbiter | None = None
+        self.board: Board | None = None
+        """Shared memory of all processes: the arbiter makes it before the first worker."""
         self.alive, self.trial = Alive(), Trial()
         super().__init__()
 
@@ -334,15 +336,6 @@ class Server(BaseApplication):  # type: ignore[misc]
         given_slots(self.cfg)
         logs.configure(LogForm.of(self.plan))
         hooks.configure(immortal=self.plan.speedups.value)
-        ProdserveWorker.configure(
-            queue_timeout=self.plan.queue_timeout.value,
-            max_body=self.plan.max_body.value,
-            request_timeout=self.plan.timeout.value,
-            slow=self.plan.slow.value,
-            cpus=self.plan.cpus.value,
-            manage=self.manage,
-            manage_host=(self.plan.manage.value or "").removeprefix("unix:").rpartition(":")[0],
-        )
 
     def _when_ready(self, users: Callable[[ProdserveArbiter], None]) -> Callable[[ProdserveArbiter], None]:
         def when_ready(arbiter: ProdserveArbiter) -> None:
@@ -351,7 +344,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
         return when_ready
 
-    def load(self) -> WSGI:
+    def load(self) -> Application:
         """Load and try out; Gunicorn calls this before the socket listens, or in the worker."""
         with copies.ended("Loading the project"):
             if self.cfg.preload_app:

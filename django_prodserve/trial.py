@@ -22,11 +22,10 @@ from django.utils import translation
 from django.utils.translation import trans_real
 
 from . import dry_run
-from .application import WarmUp, warm_up
+from .application import Application, WarmUp, warm_up
 from .dry_run.databases import LONGEST_LOCK
 from .footprint import Footprint, Reading, after, measure
 from .forked import ChildLateError, in_child
-from .in_front import WSGI
 from .runtime import hooks
 from .runtime.alive import kinds_of_threads
 
@@ -54,7 +53,7 @@ class Trial:
     """The memory of the process after a few more requests, where that was wanted."""
 
 
-def try_out(application: WSGI | None, path: str) -> Trial:
+def try_out(application: Application | None, path: str) -> Trial:
     """Send one request in a fork, and say what came of it; without an application only look at the fork."""
     hooks.close_connections()
     with scratch_directory() as scratch:
@@ -64,7 +63,9 @@ def try_out(application: WSGI | None, path: str) -> Trial:
             return Trial(warning=ended(path, error) if application else "")
 
 
-def rehearse(application: WSGI | None, path: str, scratch: str | None, *, weighs: bool = False) -> Trial:
+def rehearse(
+    application: Application | None, path: str, scratch: str | None, *, weighs: bool = False
+) -> Trial:
     """Do that in this process, which is thrown away; one that ``weighs`` measures itself."""
     loaded, before = {*sys.modules}, Counter(kinds_of_threads())
     answer = WarmUp()
@@ -94,7 +95,7 @@ def hold_back(scratch: str | None) -> None:
     dry_run.hold_back(scratch)
 
 
-def weigh(application: WSGI, path: str) -> Footprint | None:
+def weigh(application: Application, path: str) -> Footprint | None:
     """Measure this process, loaded, with forks that send a few requests; None where that fails."""
 
     def prepare() -> None:

@@ -10,19 +10,11 @@ from .pipeline import plan_now
 from .script_name import forget_if_told, settle
 from .staticfiles import prepare_static
 from .trial import load_as, try_out
-from .worker import ProdserveWorker
 
 bootstrap.prepare_configurations()
 django.setup(set_prefix=False)
 settle()
 _plan = plan_now({})
-ProdserveWorker.configure(
-    queue_timeout=_plan.queue_timeout.value,
-    max_body=_plan.max_body.value,
-    request_timeout=_plan.timeout.value,
-    slow=_plan.slow.value,
-    cpus=_plan.cpus.value,
-)
 application = build(_plan, prepare_static(_plan.static_choice))
 if _plan.warmup.value != "off":
     load_as(try_out(application, _plan.warmup.value))

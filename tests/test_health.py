@@ -13,7 +13,7 @@ from django.http import HttpResponse
 from django.test import override_settings
 from django.urls import include, path, re_path
 
-from django_prodserve.application import warm_up
+from django_prodserve.application import Application, warm_up
 from django_prodserve.errors import ProdserveError
 from django_prodserve.health import HealthLayer, Paths, is_owned
 from django_prodserve.readiness import BUDGET, Check, Readiness, find
@@ -101,7 +101,10 @@ def test_a_warm_up_is_not_answered_by_a_probe() -> None:
     def broken(environ: Any, start_response: Any) -> list[bytes]:
         raise RuntimeError("the site was asked")
 
-    assert "the site was asked" in warm_up(HealthLayer(broken, Paths(STATED)), "/livez").warning
+    assert (
+        "the site was asked"
+        in warm_up(Application(health=HealthLayer(broken, Paths(STATED))), "/livez").warning
+    )
 
 
 def raises() -> None:

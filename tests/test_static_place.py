@@ -114,7 +114,7 @@ def site(project, *middleware, application=WSGIHandler, media=False, **changes):
     """Return the project as it is served, and the lines that were said."""
     project.settings(MIDDLEWARE=list(middleware), STATIC_ROOT=None, STORAGES=DEFAULT_STORAGES, **changes)
     said = []
-    app = with_files(application, project.prepare(), find_uploads(wanted=media), said.append)
+    app, _ = with_files(application, project.prepare(), find_uploads(wanted=media), said.append)
     return app, said
 
 
@@ -233,7 +233,7 @@ def test_files_are_read_in_once(project, settings):
 def test_a_file_that_is_gone_is_djangos_404(project):
     project.settings(MIDDLEWARE=[f"{HERE}.Gate", NOISE])
     files = project.prepare()
-    app = with_files(WSGIHandler, files, None, print)
+    app, _ = with_files(WSGIHandler, files, None, print)
     (project.place / files.directory / "photo.png").unlink()
     answer = ask(app, "/static/photo.png")
     assert (answer.status, answer.headers["X-Gate"]) == (404, "passed")

@@ -87,8 +87,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             self.board_path = None
             self.board = Board.create(None, slots=slots, rows=rows, now=now, document=document)
             self.stacks = Stacks(slots, None)
-        if hasattr(self.worker_class, "board"):
-            self.worker_class.board = self.board
+        self.app.board = self.board
         self.note: dict[str, str] = {}
         self.tell(profile=self.plan.profile.value, settings=self.plan.settings.value)
 

@@ -25,7 +25,7 @@ from .choice import DJANGO_DEFAULT, FIX, LOST, StaticChoice, Storage, choose_sta
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-    from .layer import Site
+    from .layer import Site, StaticLayer
     from .middleware import Find
 
 __all__ = ["StaticChoice", "StaticFiles", "choose_static", "describe", "missing_names", "prepare_static"]
@@ -60,9 +60,13 @@ class StaticFiles:
         return (self.site.look_up,) if self.site is not None else ()
 
     def layer(self, application: WSGIApplication) -> WSGIApplication:
-        """Return ``application`` with the files in front of it."""
+        """Return ``application`` with the files in front of it, if there are any."""
+        return self.in_front_of(application) or application
+
+    def in_front_of(self, application: WSGIApplication) -> StaticLayer | None:
+        """Return the layer that answers for the files in front of ``application``; None without files."""
         if self.site is None:
-            return application
+            return None
         from .layer import StaticLayer
         from .security import Security
 

@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from .. import copies
-from ..identity import QUEUE, Identity, IdentityLayer, timing
+from ..application import Application
+from ..identity import QUEUE, Identity, timing
 from ..logs import request_id
 from ..runtime import watch
 from ..runtime.sampling import Sampler
@@ -100,13 +101,13 @@ class Runner:
     """Runs the application of one worker."""
 
     def __init__(self, worker: Any, streams: Streams, slot: Slot) -> None:
-        self._worker, self._wsgi = worker, worker.wsgi
+        application: Application = worker.application
+        self._worker, self._wsgi = worker, application.inner
         self._streams, self._slot, self.sampler = streams, slot, Sampler(slot)
         self._identify, self._tells, self._times = Identity(lambda environ: False), False, False
-        if isinstance(worker.wsgi, IdentityLayer):  # what it does costs half as much here
-            layer = worker.wsgi
-            self._wsgi, self._identify, self._tells = layer.application, layer.identity, True
-            self._times = layer.timing
+        if application.identity is not None:  # what the layer does costs half as much here
+            self._identify, self._tells = application.identity.identity, True
+            self._times = application.identity.timing
         self._before, self._after = _hook(worker, "pre_request"), _hook(worker, "post_request")
 
     def run(

@@ -35,9 +35,9 @@ class Manage:
 
     def __init__(self, worker: Any, board: Board, poller: Epoll | Poll, probes: Probes) -> None:
         self.worker, self.board, self._poller = worker, board, poller
-        self.listener: socket | None = worker.manage
+        self.listener: socket | None = getattr(worker.app, "manage", None)
         self.descriptor = -1 if self.listener is None else self.listener.fileno()
-        self._host: str = worker.manage_host.lower()
+        self._host: str = getattr(worker.app, "manage_host", "").lower()
         self._watching = False
         self._probes = probes
         self._metrics: Metrics | None = None

@@ -36,7 +36,7 @@ class Probes:
 
     def __init__(self, worker: Any, board: Board, slot: Slot, gate: Gate) -> None:
         self._worker, self._board, self._slot, self._gate = worker, board, slot, gate
-        self._layer: HealthLayer = worker.health
+        self._layer: HealthLayer = worker.application.health
         self._saturated_since = math.inf
         live, ready = self._layer.paths.everywhere
         self.pages: dict[str, Page] = {live: self.live, ready: self.ready}

@@ -11,18 +11,18 @@ import os
 import select
 import time
 from contextlib import suppress
-from socket import socket
-from typing import Any, ClassVar
+from typing import Any
 
 from gunicorn.workers.base import Worker
 
 from .. import copies, patched
-from ..health import HealthLayer
+from ..application import Application
 from ..runtime import orders, outlets, refusals
 from ..runtime.board import REASONS, Board
 from ..runtime.slot import GO_STUCK, RETIRING, SERVING, Slot
 from ..runtime.watch import STUCK, Watch
 from .access import Access
+from .config import WorkerConfig
 from .deadlines import Deadlines
 from .reactor import Reactor
 
@@ -34,21 +34,12 @@ SPARE_SLOTS = 8
 class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     """Serves one process's share of the connections."""
 
-    board: ClassVar[Board | None] = None
-    """The arbiter's; without one the workers share memory of their own."""
-    queue_timeout: ClassVar[float] = 2.0
-    max_body: ClassVar[int] = 0
-    request_timeout: ClassVar[float] = 0.0
-    slow: ClassVar[float] = 0.0
-    cpus: ClassVar[float] = 1.0
-    """Of all workers."""
-    manage: ClassVar[socket | None] = None
-    """Listens on the management address, where there is one..."""
-    manage_host: ClassVar[str] = ""
-    """...and the host that was typed for it; none for a unix socket."""
     wsgi: Any
-    health: HealthLayer
-    """The layer that knows the probes, taken off the application: the event loop answers them."""
+    board: Board
+    """Shared with the arbiter; under plain Gunicorn with the other workers."""
+    application: Application
+    """The same as ``wsgi``, with its layers by name: the event loop does the work of some."""
+    config: WorkerConfig
     supervised = False
     """Whether an arbiter of ours replaces this worker where it asks for that."""
 
@@ -57,33 +48,21 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.slot = self._claim()
         self._reopens = False
 
-    @classmethod
-    def configure(
-        cls,
-        *,
-        queue_timeout: float,
-        max_body: int | None,
-        request_timeout: float,
-        slow: float,
-        cpus: float,
-        manage: socket | None = None,
-        manage_host: str = "",
-    ) -> None:
-        """Set what Gunicorn has no settings for."""
-        cls.queue_timeout, cls.max_body = queue_timeout, max_body or 0
-        cls.request_timeout, cls.slow, cls.cpus = request_timeout, slow, cpus
-        cls.manage, cls.manage_host = manage, manage_host
-
     def _claim(self) -> Slot:
-        """Take a free slot on the board, in the arbiter, before the fork."""
-        cls = type(self)
-        if cls.board is None:
+        """Take a free slot on the board, in the arbiter, before the fork.
+
+        Gunicorn gives every worker the same application object: that carries the board.
+        """
+        board: Board | None = getattr(self.app, "board", None)
+        if board is None:
             slots = 2 * self.cfg.workers + SPARE_SLOTS
-            cls.board = Board.create(None, slots=slots, rows=self.cfg.threads + 1, now=time.monotonic())
-        for slot in cls.board.taken():
+            board = Board.create(None, slots=slots, rows=self.cfg.threads + 1, now=time.monotonic())
+            self.app.board = board
+        self.board = board
+        for slot in board.taken():
             if slot.pid and not _is_alive(slot.pid):
-                cls.board.release(slot)
-        return cls.board.claim()
+                board.release(slot)
+        return board.claim()
 
     def init_process(self) -> None:
         """Take the slot, then let Gunicorn set up the process, load the application and call ``run``."""
@@ -99,14 +78,12 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
 
     def run(self) -> None:
         """Serve until told to stop, or until ``max_requests`` were served."""
-        board = type(self).board
-        assert board is not None
-        self.health = self.wsgi if isinstance(self.wsgi, HealthLayer) else HealthLayer(self.wsgi)
-        self.wsgi = self.health.application
-        self.health.readiness.begin()
-        self.reactor = Reactor(self, self.sockets, board, self.slot)
+        self.application = Application.of(self.wsgi)
+        self.config = WorkerConfig.from_plan(self.application.plan)
+        self.application.health.readiness.begin()
+        self.reactor = Reactor(self, self.sockets, self.board, self.slot)
         self.deadlines = Deadlines(self.reactor)
-        self.watch = Watch(self.slot, timeout=self.request_timeout, slow=self.slow, log=self.log)
+        self.watch = Watch(self.slot, timeout=self.config.timeout, slow=self.config.slow, log=self.log)
         self.access.settle()
         self.slot.state = SERVING
         self.reactor.acceptor.start()

@@ -54,14 +54,17 @@ class Reactor:
         sends_files = bool(config.sendfile if stated is None else stated)
         self.streams = Streams(self.poller, slot, config.threads, sends_files=sends_files)
         self.runner = Runner(worker, self.streams, slot)
-        sampler, cpus = self.runner.sampler, worker.cpus / max(1, config.workers)
+        sampler, cpus = self.runner.sampler, worker.config.cpus / max(1, config.workers)
         handlers = self.turn, self.serve, self.report, self.begun, sampler.since, sampler.delayed
         self.crew = Crew[Connection](config.threads, *handlers, cpus=cpus)
         most = descriptors_for(config.worker_connections)
         self.acceptor = Acceptor(listeners, self.poller, board, slot, most, self.make_room)
-        self.intake = Intake(ParserSettings(config), max_body=worker.max_body)
+        self.intake = Intake(ParserSettings(config), max_body=worker.config.max_body or 0)
         self.gate = Gate(
-            worker.queue_timeout, self.crew, partial(board.others_refuse, slot), self.acceptor.unaccepted
+            worker.config.queue_timeout,
+            self.crew,
+            partial(board.others_refuse, slot),
+            self.acceptor.unaccepted,
         )
         self.desk = replies.Desk(worker)
         self.shortcut = Shortcut(worker, self.desk)

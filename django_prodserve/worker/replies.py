@@ -10,9 +10,9 @@ from typing import Any
 
 from gunicorn.http.errors import ConfigurationProblem
 
-from ..identity import ID, Identity, IdentityLayer
+from ..application import Application
+from ..identity import ID, Identity
 from ..logs import request_id
-from ..proxy import ProxyLayer
 from ..runtime.refusals import Sheet
 from .answer import complete
 from .connection import Connection
@@ -47,11 +47,11 @@ class Desk:
     """Gives answers of the server's own what every answer has."""
 
     def __init__(self, worker: Any) -> None:
-        layer = worker.wsgi if isinstance(worker.wsgi, IdentityLayer) else None
+        application: Application = worker.application
+        layer, proxy = application.identity, application.proxy
         self._identify = layer.identity if layer is not None else Identity(lambda environ: False)
         self._tells = layer is not None
-        proxy = worker.wsgi if layer is None else layer.application
-        self._clean = proxy.clean if isinstance(proxy, ProxyLayer) else None
+        self._clean = proxy.clean if proxy is not None else None
         self._access = worker.access
 
     def answered(self, connection: Connection, make: Callable[[], bytes]) -> bytes:

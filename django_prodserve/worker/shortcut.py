@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..identity import ID, IdentityLayer
+from ..identity import ID
 from . import limits
 from .answer import DATES
 from .connection import Connection
@@ -52,7 +52,7 @@ class Shortcut:
 
     def __init__(self, worker: Any, desk: Desk) -> None:
         self._desk = desk
-        static = _static_layer(worker.wsgi)
+        static: StaticLayer | None = worker.application.static
         self.files: Mapping[str, Any] = {}
         """Every file that may go the short way, by its path."""
         if (
@@ -139,13 +139,3 @@ class Shortcut:
         self._kept += size
         self._ready[path, secure] = head.encode("latin-1"), content
         return self._ready[path, secure]
-
-
-def _static_layer(wsgi: Any) -> StaticLayer | None:
-    """Return the layer of static files that the application is wrapped in (application.py)."""
-    from ..proxy import ProxyLayer
-    from ..staticfiles.layer import StaticLayer
-
-    wsgi = wsgi.application if isinstance(wsgi, IdentityLayer) else wsgi
-    inner = wsgi.application if isinstance(wsgi, ProxyLayer) else wsgi
-    return inner if isinstance(inner, StaticLayer) else None
