@@ -295,8 +295,9 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
 
     def start_deferred(self, now: float) -> None:
         """Start workers that had to wait until another generation gave its memory back."""
-        if self.answering:
-            self.num_workers += self.headroom.look(now)
+        more = self.headroom.look(now) if self.answering else 0
+        if more:  # Gunicorn calls the hook nworkers_changed whenever the number is set
+            self.num_workers += more
 
     # Stopping.
 
