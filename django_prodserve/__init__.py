@@ -1,7 +1,7 @@
 """Serve a Django project in production with one command: ``manage.py prodserve``."""
 
-from . import early
+from .utils import early_signals
 
 __version__ = "0.1.0"
 
-early.watch()
+early_signals.watch()

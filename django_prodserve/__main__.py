@@ -11,9 +11,11 @@ import os
 import sys
 from typing import NoReturn
 
-from . import bootstrap, early, env_file, streams, working_directory
-from .command_line import CONTROL, LOOKING, WINDOWS, chosen_action, control_parser
+from .cli.arguments import CONTROL, LOOKING, WINDOWS, chosen_action, control_parser
+from .config import env_file
 from .errors import ProdserveError
+from .project import settings_bootstrap
+from .utils import early_signals, standard_streams, working_directory
 
 SETTINGS = "DJANGO_SETTINGS_MODULE"
 
@@ -32,7 +34,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         # Parsed before Django is set up: --help, --version and a wrong flag need no project.
         parser = command.create_parser(*program)
-        if bootstrap.has_configurations():  # which adds this flag to all commands once it is installed
+        if (
+            settings_bootstrap.has_configurations()
+        ):  # which adds this flag to all commands once it is installed
             parser.add_argument("--configuration")
         parsed = parser.parse_args(arguments)
         chosen_action(parsed.action)
@@ -52,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _turn_to_the_running_server(arguments: list[str]) -> None:
     """Act without Django: quickly, and also while the settings are broken. Ends the process."""
-    early.hand_over()
+    early_signals.hand_over()
     try:
         parsed = control_parser("python -m django_prodserve").parse_args(arguments)
         action = chosen_action(parsed.action)
@@ -60,11 +64,11 @@ def _turn_to_the_running_server(arguments: list[str]) -> None:
             return  # the word stood somewhere else, such as behind --bind
     except ProdserveError as error:
         _fail(str(error), 2)
-    from . import control, status
+    from .cli import control, status
 
     bind = getattr(parsed, "bind", None)
     try:
-        with streams.for_a_reader():
+        with standard_streams.for_a_reader():
             _enter(parsed)
             if action in LOOKING:
                 wanted = {"as_json": getattr(parsed, "json", False), "live": getattr(parsed, "watch", False)}
@@ -96,7 +100,7 @@ def _apply_env_file(path: str | None) -> None:
 def set_up(settings: str | None, pythonpath: str | None, configuration: str | None = None) -> None:
     """Find the settings module, load it and every app; raise ProdserveError with the project's own line."""
     sys.path.insert(0, os.path.abspath(pythonpath) if pythonpath else os.getcwd())
-    module = settings or os.environ.get(SETTINGS) or bootstrap.default_of_manage_py(SETTINGS)
+    module = settings or os.environ.get(SETTINGS) or settings_bootstrap.default_of_manage_py(SETTINGS)
     if not module:
         raise ProdserveError(
             "No settings module: there is no manage.py here that names one.",
@@ -105,17 +109,17 @@ def set_up(settings: str | None, pythonpath: str | None, configuration: str | No
     os.environ[SETTINGS] = module
     import django
 
-    from .failures import failure
-    from .runtime.origins import ORIGINS
+    from .startup.origins import ORIGINS
+    from .utils.tracebacks import failure
 
     ORIGINS.record()
 
     try:
-        bootstrap.prepare_configurations(configuration)
+        settings_bootstrap.prepare_configurations(configuration)
         django.setup()
     except Exception as error:  # anything may happen in an import
         told = failure(f"The settings {module} or an app of theirs cannot be loaded", error)
-        if more := bootstrap.imports_of_manage_py():
+        if more := settings_bootstrap.imports_of_manage_py():
             told.hint += f"; manage.py imports {', '.join(more)} first: try `python manage.py prodserve`"
         raise told from error
 

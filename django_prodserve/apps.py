@@ -8,8 +8,8 @@ import sys
 
 from django.apps import AppConfig
 
-from .loaded import show_static_root
-from .runtime.origins import record_for
+from .project.static_root import show_static_root
+from .startup.origins import record_for
 
 record_for(sys.argv)
 show_static_root(os.environ)
@@ -23,4 +23,4 @@ class ProdserveConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the preflight for ``manage.py check --deploy``."""
-        from . import checks  # noqa: F401, registers itself
+        from .startup import checks  # noqa: F401, registers itself

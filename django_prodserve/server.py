@@ -1,7 +1,7 @@
 """The embedded Gunicorn. Lives in the command's process, which becomes the arbiter.
 
-Order: bind, prepare.py's steps, static files, load and try out, listen, fork. Whatever fails does so before
-the port listens.
+Order: bind, startup/prepare.py's steps, static files, load and try out, listen, fork. Whatever fails does so
+before the port listens.
 """
 
 from __future__ import annotations
@@ -25,30 +25,36 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
 
-from . import copies, early, listeners, loaded, measurements, patched, restart, unix_access, working_directory
-from .application import Application, build
+from .arbiter import hooks
+from .arbiter.arbiter import ProdserveArbiter, given_slots
+from .arbiter.memory_guard import Headroom
+from .arbiter.trial import Trial, ended, load_as, rehearse, scratch_directory, try_out, weigh
+from .config.gunicorn import workers_user
 from .errors import ProdserveError
-from .explain import as_document, words_at_start, words_on_measuring
-from .failures import cannot_start, during
-from .footprint import Footprint, footprint, read_memory
-from .forked import ChildError, ChildLateError, in_child
-from .gunicorn_settings import gunicorn_settings
-from .gunicorn_sources import workers_user
-from .log_form import LogForm
-from .media import Library
-from .pipeline import way_to_load
-from .plan import Plan
-from .prepare import prepare
-from .runtime import hooks, launch, logs
-from .runtime.alive import Alive, kinds_of_threads
-from .runtime.arbiter import ProdserveArbiter, given_slots
-from .runtime.board import Board
-from .runtime.generation import Generation, Kept
-from .runtime.memory import Headroom
-from .runtime.origins import ORIGINS
-from .script_name import forget_if_told
+from .logs import gunicorn_logger
+from .logs.config import LogForm
+from .machine.proc import read_memory
+from .middleware.application import Application, build
+from .plan.explain import as_document, words_at_start, words_on_measuring
+from .plan.gunicorn_settings import gunicorn_settings
+from .plan.pipeline import way_to_load
+from .plan.plan import Plan
+from .project import footprint_cache, static_root
+from .project.databases import close_connections
+from .project.footprint import Footprint, footprint
+from .scoreboard.board import Board
+from .startup import listeners, monkey_patching, unix_access
+from .startup.fork_safety import Alive, kinds_of_threads
+from .startup.origins import ORIGINS
+from .startup.prepare import prepare
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
-from .trial import Trial, ended, load_as, rehearse, scratch_directory, try_out, weigh
+from .staticfiles.media import Library
+from .staticfiles.script_name import forget_if_told
+from .supervisor import launch, reexec
+from .supervisor.link import Generation, Kept
+from .utils import early_signals, fork_guard, working_directory
+from .utils.fork import ChildError, ChildLateError, in_child
+from .utils.tracebacks import cannot_start, during
 
 Say = Callable[[str], object]
 Check = Callable[[], None]
@@ -68,9 +74,9 @@ def serve(
     """Serve this plan until a signal ends it, then exit the process. ``started`` is a monotonic time.
 
     ``kept`` is what a keeper gave to this process; None where it was started by somebody else. Then it makes
-    a keeper of itself, and goes on as its child. ``prepared`` says that the steps of prepare.py are done.
+    a keeper of itself, and goes on as its child. ``prepared`` says that startup/prepare.py's steps are done.
     """
-    signal.signal(signal.SIGTERM, early.stop)
+    signal.signal(signal.SIGTERM, early_signals.stop)
     sockets = _take(plan, kept) if kept else _bind_in_time(plan, say)
     generation = kept or (launch.behind_keeper if plan.keeper.value else launch.alone)(plan, sockets)
     arbiter_pid = os.getpid()
@@ -85,13 +91,13 @@ def serve(
     for line in unix_access.warnings(plan.bind.value) if generation.number == 1 and not prepared else ():
         say(f"warning: {line}")
     try:
-        with copies.ended("The start"):
+        with fork_guard.ended("The start"):
             if not prepared:
                 plan, changed = prepare(plan, say)
                 shown = _collected_early(plan)
                 if changed or shown:
                     say("prepare   loading the project anew: it may read what was made just now")
-                    restart.prepared(started, {**generation.handed_on(), **shown})
+                    reexec.prepared(started, {**generation.handed_on(), **shown})
             static = _introduce(plan, say, preflight())
         Server(plan, static, sockets, say, check_project, started, generation).run()
     except (ProdserveError, CommandError):
@@ -154,11 +160,11 @@ def _take(plan: Plan, kept: Kept) -> list[socket.socket]:
 
 def _collected_early(plan: Plan) -> dict[str, str]:
     """Collect now where the project looked into STATIC_ROOT already; return what shows it our directory."""
-    if plan.static_choice.mode != "collect" or not loaded.has_read_static_root():
+    if plan.static_choice.mode != "collect" or not static_root.has_read_static_root():
         return {}
     static = prepare_static(plan.static_choice, served_by=_workers_user(plan))
     static.undo()
-    return {loaded.SHOWN: static.directory} if static.directory else {}
+    return {static_root.SHOWN: static.directory} if static.directory else {}
 
 
 def _introduce(plan: Plan, say: Say, warnings: list[str], scratch: Path | None = None) -> StaticFiles:
@@ -191,13 +197,13 @@ def _load(plan: Plan, static: StaticFiles, say: Say) -> tuple[Application, Trial
         trial = try_out(None, "off")
     _tell(trial, say)
     load_as(trial)
-    patched.refuse()
+    monkey_patching.refuse()
     return application, trial
 
 
 def _build(plan: Plan, static: StaticFiles, say: Say) -> Application:
     application = build(plan, static, say)
-    patched.refuse()  # in the project's modules, which are all loaded now
+    monkey_patching.refuse()  # in the project's modules, which are all loaded now
     if plan.health.value:
         say(f"health    {application.health.paths}")
     return application
@@ -226,7 +232,7 @@ def measured(plan: Plan) -> Plan:
             "Nothing was measured.",
             "--warmup off leaves no request to send; or the trial process failed.",
         )
-    measurements.keep(found, way_to_load(plan))
+    footprint_cache.keep(found, way_to_load(plan))
     return plan.again(found)
 
 
@@ -251,7 +257,7 @@ def _load_apart(
                 return Trial(threads=returning)
             return replace(rehearse(application, path, scratch, weighs=True), threads=returning)
 
-    hooks.close_connections()
+    close_connections()
     master = read_memory()
     with scratch_directory() as scratch:
         try:
@@ -334,7 +340,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
         self.cfg.set("when_ready", self._when_ready(self.cfg.when_ready))
         given_slots(self.cfg)
-        logs.configure(LogForm.of(self.plan))
+        gunicorn_logger.configure(LogForm.of(self.plan))
         hooks.configure(immortal=self.plan.speedups.value)
 
     def _when_ready(self, users: Callable[[ProdserveArbiter], None]) -> Callable[[ProdserveArbiter], None]:
@@ -346,7 +352,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Application:
         """Load and try out; Gunicorn calls this before the socket listens, or in the worker."""
-        with copies.ended("Loading the project"):
+        with fork_guard.ended("Loading the project"):
             if self.cfg.preload_app:
                 application, self.trial = _load(self.plan, self.static, self.say)
             else:  # the trial has said already what each worker would repeat
@@ -354,7 +360,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         passed = self.plan.gunicorn
         forget_if_told(passed["forwarder_headers"].value if "forwarder_headers" in passed else "")
         if self.arbiter is not None:
-            logs.make_visible(self.arbiter.log, settings.LOGGING)
+            gunicorn_logger.make_visible(self.arbiter.log, settings.LOGGING)
         if self.cfg.preload_app:
             self.adopt(_measure(self.plan, application, self.trial))
         return application
@@ -363,7 +369,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         """Plan again with what was just measured; nobody is forked yet."""
         if found is None:
             return
-        measurements.keep(found, way_to_load(self.plan))
+        footprint_cache.keep(found, way_to_load(self.plan))
         before, self.plan = self.plan, self.plan.again(found)
         for line in words_on_measuring(before, self.plan):
             self.say(line)
@@ -406,7 +412,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         for variable in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
             os.environ.pop(variable, None)  # taken as addresses already; Gunicorn would take them again
         if self.cfg.preload_app:
-            with copies.ended("The check of the project"):
+            with fork_guard.ended("The check of the project"):
                 self.check_project()
         else:
             self.trial, found = _load_apart(self.plan, self.static, self.check_project, self.say)

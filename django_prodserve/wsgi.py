@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import django
 
-from . import bootstrap
-from .application import build
-from .pipeline import plan_now
-from .script_name import forget_if_told, settle
+from .arbiter.trial import load_as, try_out
+from .middleware.application import build
+from .plan.pipeline import plan_now
+from .project import settings_bootstrap
 from .staticfiles import prepare_static
-from .trial import load_as, try_out
+from .staticfiles.script_name import forget_if_told, settle
 
-bootstrap.prepare_configurations()
+settings_bootstrap.prepare_configurations()
 django.setup(set_prefix=False)
 settle()
 _plan = plan_now({})

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from django_prodserve.decision import Decision
-from django_prodserve.machine import Machine
-from django_prodserve.options import Options, Sourced
-from django_prodserve.plan import Plan, make_plan
-from django_prodserve.platforms import NOWHERE, Platform
-from django_prodserve.project import Database, Project
-from django_prodserve.resolve import resolve
+from django_prodserve.config.options import Options, Sourced
+from django_prodserve.config.resolve import resolve
+from django_prodserve.machine.detect import Machine
+from django_prodserve.machine.platforms import NOWHERE, Platform
+from django_prodserve.plan.plan import Plan, make_plan
+from django_prodserve.project.detect import Database, Project
 from django_prodserve.staticfiles import StaticChoice
-from django_prodserve.units import GIB
+from django_prodserve.utils.decision import Decision
+from django_prodserve.utils.units import GIB
 
 
 def machine(cpus: float = 2.0, memory: int | None = 8 * GIB, **facts: Any) -> Machine:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.runtime.board import Board
-from django_prodserve.runtime.slot import RETIRING, SERVING, Slot
+from django_prodserve.scoreboard.board import Board
+from django_prodserve.scoreboard.slot import RETIRING, SERVING, Slot
 from django_prodserve.worker.acceptor import LONGEST_WAIT, PATIENCE, REQUEST_IN, Acceptor
 from django_prodserve.worker.poller import make_poller
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.identity import ID, QUEUE
-from django_prodserve.redaction import Redaction
-from django_prodserve.routes import ROUTE
-from django_prodserve.runtime.access_lines import MOST_KNOWN, Choice, JSONLines, TextLines, entry
+from django_prodserve.logs.access_lines import MOST_KNOWN, Choice, JSONLines, TextLines, entry
+from django_prodserve.logs.environ_keys import ID, QUEUE, ROUTE
+from django_prodserve.logs.redaction import Redaction
 
 NASTY = (
     *('"', "\\", "\n", "\r", "\x00", "\x1b[31m", "\x7f", "\x85", "\xa0", "\xff", "\xc3\xbc", "\xe2\x80\xa8"),

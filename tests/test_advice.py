@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.runtime.advice import Mix, advise
+from django_prodserve.monitoring.advice import Mix, advise
 
 
 def mix(**facts: Any) -> Mix:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.runtime.alive import Alive, connected, foreign_threads, kind, started_by
+from django_prodserve.startup.fork_safety import Alive, connected, foreign_threads, kind, started_by
 
 
 def wait(stop: threading.Event) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from django_prodserve.runtime.board import Board
-from django_prodserve.runtime.slot import BOOTING, BOUNDS, CLASSES, FREE, METHODS, RETIRING, SERVING
+from django_prodserve.scoreboard.board import Board
+from django_prodserve.scoreboard.slot import BOOTING, BOUNDS, CLASSES, FREE, METHODS, RETIRING, SERVING
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_another_process_reads_the_file_and_only_its_user_may(tmp_path: Path) ->
     slot.begin(1, 7.0, "POST", "/pay", "x")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     code = (
-        "import sys; from pathlib import Path; from django_prodserve.runtime.board import Board\n"
+        "import sys; from pathlib import Path; from django_prodserve.scoreboard.board import Board\n"
         "board = Board.open(Path(sys.argv[1])); slot, = board.taken(); request, = slot.running()\n"
         "print(board.pid, board.started, board.note()['profile'], slot.pid, request.method, request.path)\n"
         "try: slot.busy = 1\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from django_prodserve.cgroups import (
+from django_prodserve.machine.cgroups import (
     Mount,
     parse_amount,
     parse_memberships,

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from django.core.checks import CheckMessage, Error
 
-from django_prodserve import checks
-from django_prodserve.checks import Seen, preflight, problems, refuse
-from django_prodserve.databases import Answer
+from django_prodserve.config.options import Sourced
+from django_prodserve.config.resolve import resolve
 from django_prodserve.errors import ProdserveError
-from django_prodserve.options import Sourced
-from django_prodserve.plan import make_plan
-from django_prodserve.platforms import NOWHERE, Platform
-from django_prodserve.project import Database
-from django_prodserve.resolve import resolve
+from django_prodserve.machine.platforms import NOWHERE, Platform
+from django_prodserve.plan.plan import make_plan
+from django_prodserve.project.databases import Answer
+from django_prodserve.project.detect import Database
+from django_prodserve.startup import checks
+from django_prodserve.startup.checks import Seen, preflight, problems, refuse
 from django_prodserve.staticfiles import StaticChoice
 
 from .facts import machine, postgresql, project

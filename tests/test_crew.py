@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.runtime.board import Board
-from django_prodserve.runtime.crew import Crew, Member
-from django_prodserve.runtime.slot import BOOTING, RETIRING, SERVING
+from django_prodserve.arbiter.worker_pool import Crew, Member
+from django_prodserve.scoreboard.board import Board
+from django_prodserve.scoreboard.slot import BOOTING, RETIRING, SERVING
 
 from .facts import plan
 
@@ -133,7 +133,7 @@ def test_more_and_fewer() -> None:
 def test_what_raises_in_the_tick_is_logged_once_of_each_kind(caplog: pytest.LogCaptureFixture) -> None:
     import logging
 
-    from django_prodserve.runtime.tick import Tick
+    from django_prodserve.arbiter.monitor import Tick
 
     events: list[tuple[str, str]] = []
     arbiter: Any = SimpleNamespace(

@@ -20,8 +20,8 @@ from django.db.backends.signals import connection_created
 from django.db.utils import ConnectionHandler
 from django.test import override_settings
 
-from django_prodserve import dry_run
-from django_prodserve.forked import in_child
+from django_prodserve.startup import dry_run
+from django_prodserve.utils.fork import in_child
 
 PATIENCE = 20.0
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from django_prodserve import env_file
+from django_prodserve.config import env_file
 
 TEXT = """
 # a comment

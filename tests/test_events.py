@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from django_prodserve.runtime import events, history
-from django_prodserve.runtime.board import Board, last_board
-from django_prodserve.runtime.events import ENTRIES, SIZE, WORKER_ENTRIES, Event, innermost
-from django_prodserve.runtime.stacks import with_a_request
+from django_prodserve.scoreboard import events, history
+from django_prodserve.scoreboard.board import Board, last_board
+from django_prodserve.scoreboard.events import ENTRIES, SIZE, WORKER_ENTRIES, Event, innermost
+from django_prodserve.scoreboard.stacks import with_a_request
 
 
 @pytest.fixture

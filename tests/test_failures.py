@@ -11,8 +11,8 @@ import pytest
 from django.test import override_settings
 
 from django_prodserve.errors import ProdserveError
-from django_prodserve.failures import cannot_start, during, reason_of
-from django_prodserve.setting_faults import blamed
+from django_prodserve.utils.setting_faults import blamed
+from django_prodserve.utils.tracebacks import cannot_start, during, reason_of
 
 
 def raised(code: str, filename: str) -> Exception:

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from django_prodserve import measurements
 from django_prodserve.errors import ProdserveError
-from django_prodserve.footprint import Footprint, Reading, footprint, read_memory
-from django_prodserve.forked import ChildError, in_child
-from django_prodserve.sizing import Sizing
-from django_prodserve.units import MIB
+from django_prodserve.machine.proc import Reading, read_memory
+from django_prodserve.plan.sizing import Sizing
+from django_prodserve.project import footprint_cache
+from django_prodserve.project.footprint import Footprint, footprint
+from django_prodserve.utils.fork import ChildError, in_child
+from django_prodserve.utils.units import MIB
 
 from .facts import machine, plan
 
@@ -77,7 +78,7 @@ def test_by_rss_each_worker_counts_as_a_whole_and_the_plan_says_so() -> None:
 
 
 TRIAL = """
-from django_prodserve.footprint import measure
+from django_prodserve.project.footprint import measure
 ballast = bytearray(20 * 2**20)
 def request():
     ballast[::4096] = b"x" * len(ballast[::4096])  # every page of it becomes the child's own
@@ -142,23 +143,23 @@ class TestKept:
         return file
 
     def test_it_comes_back(self, views: Path, place: Path) -> None:
-        assert measurements.last(WAY) is None
-        assert measurements.keep(found(), WAY)
-        assert measurements.last(WAY) == found()
+        assert footprint_cache.last(WAY) is None
+        assert footprint_cache.keep(found(), WAY)
+        assert footprint_cache.last(WAY) == found()
         assert [path.stat().st_mode & 0o777 for path in place.iterdir()] == [0o600]
 
     def test_other_code_is_not_it(self, views: Path, settings: Any) -> None:
-        measurements.keep(found(), WAY)
-        assert measurements.last((False, "/prodserve-warm-up")) is None
+        footprint_cache.keep(found(), WAY)
+        assert footprint_cache.last((False, "/prodserve-warm-up")) is None
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, "more"]
-        assert measurements.last(WAY) is None
+        assert footprint_cache.last(WAY) is None
         settings.MIDDLEWARE = settings.MIDDLEWARE[:-1]
-        assert measurements.last(WAY)
+        assert footprint_cache.last(WAY)
         views.write_text("two = 22\n")
-        assert measurements.last(WAY) is None
-        measurements.keep(found(), WAY)
+        assert footprint_cache.last(WAY) is None
+        footprint_cache.keep(found(), WAY)
         views.unlink()
-        assert measurements.last(WAY) is None
+        assert footprint_cache.last(WAY) is None
 
     def test_a_newly_installed_package_may_be_other_code(
         self, views: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -166,43 +167,43 @@ class TestKept:
         packages = tmp_path / "site-packages"
         packages.mkdir()
         monkeypatch.syspath_prepend(packages)
-        measurements.keep(found(), WAY)
-        assert measurements.last(WAY)
+        footprint_cache.keep(found(), WAY)
+        assert footprint_cache.last(WAY)
         (packages / "new").mkdir()
         os.utime(packages, (1, 1))
-        assert measurements.last(WAY) is None
+        assert footprint_cache.last(WAY) is None
 
     @pytest.mark.parametrize("text", ["", "{}", "[]", '{"code": 1, "modules": 2}'])
     def test_a_damaged_file_is_no_measurement(self, views: Path, place: Path, text: str) -> None:
-        measurements.keep(found(), WAY)
+        footprint_cache.keep(found(), WAY)
         next(place.iterdir()).write_text(text)
-        assert measurements.last(WAY) is None
+        assert footprint_cache.last(WAY) is None
 
     def test_others_cannot_leave_one_for_us(self, views: Path, place: Path) -> None:
-        measurements.keep(found(), WAY)
+        footprint_cache.keep(found(), WAY)
         place.chmod(0o777)
-        assert measurements.last(WAY) is None
+        assert footprint_cache.last(WAY) is None
 
     def test_what_gone_projects_left_is_removed(self, views: Path, place: Path) -> None:
         place.mkdir(parents=True, mode=0o700)
         gone = place / "gone.json"
         gone.write_text("{}")
         os.utime(gone, (time.time() - 31 * 86400,) * 2)
-        measurements.keep(found(), WAY)
+        footprint_cache.keep(found(), WAY)
         assert not gone.exists()
         assert len(list(place.iterdir())) == 1
 
     def test_where_nothing_can_be_written_nothing_is_kept(
         self, views: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(measurements, "bases", list)
-        assert not measurements.keep(found(), WAY)
+        monkeypatch.setattr(footprint_cache, "bases", list)
+        assert not footprint_cache.keep(found(), WAY)
 
     def test_asking_costs_less_than_a_start_notices(self, views: Path) -> None:
         modules, taken = [__file__] * 3000, []
         for _ in range(5):
             started = time.process_time()
-            measurements.code(modules, WAY)
+            footprint_cache.code(modules, WAY)
             taken.append(time.process_time() - started)
         assert min(taken) < 0.1  # 0.01 on a quiet machine
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.gunicorn_settings import gunicorn_settings
-from django_prodserve.gunicorn_sources import new_config
-from django_prodserve.options import Sourced
+from django_prodserve.config.gunicorn import new_config
+from django_prodserve.config.options import Sourced
+from django_prodserve.plan.gunicorn_settings import gunicorn_settings
 
 from .facts import plan
 

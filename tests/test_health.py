@@ -13,10 +13,10 @@ from django.http import HttpResponse
 from django.test import override_settings
 from django.urls import include, path, re_path
 
-from django_prodserve.application import Application, warm_up
 from django_prodserve.errors import ProdserveError
-from django_prodserve.health import HealthLayer, Paths, is_owned
-from django_prodserve.readiness import BUDGET, Check, Readiness, find
+from django_prodserve.middleware.application import Application, warm_up
+from django_prodserve.middleware.health import HealthLayer, Paths, is_owned
+from django_prodserve.middleware.readiness import BUDGET, Check, Readiness, find
 
 STATED = ("/livez", "/readyz")
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.identity import ID, MADE, QUEUE, Identity, seconds_since
+from django_prodserve.logs.environ_keys import ID, QUEUE
+from django_prodserve.middleware.request_id import MADE, Identity, seconds_since
 
 NOW = 1_800_000_000.5
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

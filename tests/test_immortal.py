@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from django_prodserve.runtime import immortal
-from django_prodserve.speedups import why_no_immortals
+from django_prodserve.speedups import immortal
+from django_prodserve.speedups.availability import why_no_immortals
 
 PROGRAM = """
 import gc, sys, types, weakref
 from django.utils.functional import SimpleLazyObject
-from django_prodserve.runtime.immortal import make_immortal
+from django_prodserve.speedups.immortal import make_immortal
 
 def greet(name, greeting="a default of a function"):
     def inner():
@@ -144,7 +144,7 @@ def test_which_pythons_were_tested_is_a_list(
 def test_a_plan_without_speedups_makes_nothing_immortal() -> None:
     python("""
 class Later: pass
-from django_prodserve.runtime import hooks
+from django_prodserve.arbiter import hooks
 hooks.configure(immortal=False)
 hooks.freeze()
 assert sys.getrefcount(Later) < 100
@@ -158,7 +158,7 @@ check(Last)
 def test_a_python_without_ctypes_freezes_all_the_same() -> None:
     python("""
 sys.modules["ctypes"] = None
-from django_prodserve.runtime import hooks
+from django_prodserve.arbiter import hooks
 before = gc.get_freeze_count()
 hooks.freeze()
 assert gc.get_freeze_count() > before

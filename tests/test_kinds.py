@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from django_prodserve.command_line import FlatParser, add_arguments
-from django_prodserve.decision import Decision
-from django_prodserve.explain import explain
-from django_prodserve.gunicorn_conf import render_conf
-from django_prodserve.options import Row, rows
+from django_prodserve.cli.arguments import FlatParser, add_arguments
+from django_prodserve.cli.export_conf import render_conf
+from django_prodserve.config.options import Row, rows
+from django_prodserve.plan.explain import explain
+from django_prodserve.utils.decision import Decision
 
 from .facts import plan
 

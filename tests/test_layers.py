@@ -3,148 +3,147 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "django_prodserve"
 
-# Each module may import from the ones above it only.
-LAYERS = [
-    {
-        "bootstrap",
-        "copies",
-        "errors",
-        "outlet",
-        "units",
-        "decision",
-        "forked",
-        "signals",
-        "timeouts",
-        "introductions",
-        "lines",
-        "redaction",
-        "log_form",
-        "private_directory",
-        "run_directory",
-        "fingerprints",
-        "env_file",
-        "inside",
-    },
-    {"logs", "streams", "working_directory", "loaded", "unix_access"},
-    {"early"},
-    {"__init__", "proxy", "cgroups", "control", "restart", "identity", "routes", "per_request"},
-    {"script_name", "speedups", "setting_faults"},
-    {"parsers", "machine", "platforms", "failures", "listeners", "footprint"},
-    {"kinds", "sizing", "patched"},
-    {"options"},
-    {"resolve", "gunicorn_sources"},
-    {"staticfiles"},
-    {"project", "databases", "local", "media", "measurements"},
-    {"plan"},
-    {"gunicorn_settings"},
-    {"explain", "runtime", "pipeline"},
-    {"readiness", "in_front", "dry_run"},
-    {"health"},
-    {"application"},
-    {"trial"},
-    {"worker"},
-    {"checks", "locks", "watching"},
-    {"status"},
-    {"prepare"},
-    {"gunicorn_conf", "server", "wsgi"},
-    {"command_line"},
-    {"management"},
-    {"__main__"},
+# From the top floor down: what is in a folder imports from the folders below it, and from its own.
+FLOORS = [
+    ["__main__"],
+    ["management"],
+    ["cli"],
+    ["server", "wsgi", "apps"],
+    ["arbiter"],
+    ["worker"],
+    ["monitoring"],
+    ["middleware"],
+    ["supervisor"],
+    ["startup"],
+    ["logs"],
+    ["plan"],
+    ["project"],
+    ["staticfiles"],
+    ["speedups"],
+    ["config"],
+    ["machine"],
+    ["http"],
+    ["scoreboard"],
+    ["utils"],
+    ["errors", "signals", "timeouts"],
 ]
-PURE = {
-    "plan",
-    "sizing",
-    "decision",
-    "units",
-    "parsers",
-    "proxy",
-    "redaction",
-    "log_form",
-    "identity",
-    "introductions",
-    "options",
-    "kinds",
-    "resolve",
-    "platforms",
-    "cgroups",
-}
+"""Folders, and modules at the top of the package."""
+PURE = [
+    "config/kinds",
+    "config/options",
+    "config/parsers",
+    "config/resolve",
+    "logs/config",
+    "logs/redaction",
+    "machine/cgroups",
+    "machine/platforms",
+    "middleware/proxy_headers",
+    "middleware/proxy_protocol",
+    "middleware/request_id",
+    "plan/plan",
+    "plan/sizing",
+    "utils/decision",
+    "utils/units",
+]
+POLICIES = ["arbiter/policies", "monitoring/advice", "scoreboard/slot"]
 STANDARD = set(__import__("sys").stdlib_module_names)
 
 
-def modules() -> dict[str, list[Path]]:
-    """Return the files of each top-level module of the package."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        top = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        found.setdefault(top, []).append(path)
-    return found
+@cache
+def modules() -> dict[str, Path]:
+    """Return the file of each module, by its path below the package."""
+    return {
+        path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))
+    }
 
 
-def imports(path: Path, *, everything: bool = True) -> set[str]:
-    """Return the modules a file imports, ours by their top name, others as ``name``; not for types alone."""
-    tree = ast.parse(path.read_text())
-    typing_only = {
+@cache
+def imports(name: str, *, types: bool = True) -> set[str]:
+    """Return the modules of ours that a module imports, by path, and others as ``:name``."""
+    tree = ast.parse(modules()[name].read_text())
+    for_types = {
         id(node)
         for each in ast.walk(tree)
         if isinstance(each, ast.If) and "TYPE_CHECKING" in ast.dump(each.test)
         for node in ast.walk(each)
     }
     found: set[str] = set()
-    depth = len(path.relative_to(PACKAGE).parts)
     for node in ast.walk(tree):
-        if id(node) in typing_only:
+        if not types and id(node) in for_types:
             continue
         if isinstance(node, ast.ImportFrom) and node.level:
-            if node.level < depth:
-                continue  # inside a package of ours
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            found |= {f".{name.partition('.')[0]}" for name in names}
+            base = [*name.split("/")[: -node.level], *(node.module or "").split(".")]
+            found |= {_module([*filter(None, base), alias.name]) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").partition(".")[0])
+            found.add(":" + (node.module or "").partition(".")[0])
         elif isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-    return found - {".__version__"}
+            found |= {":" + alias.name.partition(".")[0] for alias in node.names}
+    return found - {name}
 
 
-def test_every_module_has_its_layer() -> None:
-    assert set(modules()) - {"apps"} == set().union(*LAYERS)
+def _module(parts: list[str]) -> str:
+    """Return the module that these words lead to: the last one may be a name in it."""
+    known = modules()
+    for count in range(len(parts), 0, -1):
+        path = "/".join(parts[:count])
+        if path in known:
+            return path
+        if f"{path}/__init__" in known:
+            return f"{path}/__init__"
+    return "__init__"
 
 
-@pytest.mark.parametrize("depth", range(len(LAYERS)))
-def test_no_module_imports_upwards(depth: int) -> None:
-    above = set().union(*LAYERS[:depth], {"__init__"})
-    for name in LAYERS[depth]:
-        for path in modules()[name]:
-            ours = {each[1:] for each in imports(path) if each.startswith(".")}
-            assert ours <= above | {name}, f"{path.name} imports {ours - above}"
+def _floor(name: str) -> int:
+    place = name.partition("/")[0]
+    return next((floor for floor, places in enumerate(FLOORS) if place in places), len(FLOORS))
 
 
-@pytest.mark.parametrize("name", sorted(PURE))
+def test_every_folder_has_its_floor() -> None:
+    places = {name.partition("/")[0] for name in modules()}
+    assert places - {"__init__"} == {place for floor in FLOORS for place in floor}
+
+
+@pytest.mark.parametrize("name", modules())
+def test_no_module_imports_upwards(name: str) -> None:
+    if name == "__init__":  # what must come before everything else is imported here
+        return
+    above = {each for each in imports(name) if not each.startswith(":") and _floor(each) < _floor(name)}
+    assert not above, f"{name} imports {above}"
+
+
+def test_no_circle_of_modules() -> None:
+    """Also not inside a folder, and also not for types."""
+    edges = {name: {each for each in imports(name) if not each.startswith(":")} for name in modules()}
+    while ends := [name for name, found in edges.items() if not found & edges.keys()]:
+        for name in ends:
+            del edges[name]
+    assert not edges
+
+
+@pytest.mark.parametrize("name", PURE)
 def test_the_middle_is_pure(name: str) -> None:
-    for path in modules()[name]:
-        others = {each for each in imports(path) if not each.startswith(".")}
-        assert others <= STANDARD, f"{name} imports {others - STANDARD}"
+    others = {each[1:] for each in imports(name, types=False) if each.startswith(":")}
+    assert others <= STANDARD, f"{name} imports {others - STANDARD}"
 
 
-def test_policies_are_pure() -> None:
-    for name in ("policies", "slot", "advice"):
-        found = imports(PACKAGE / "runtime" / f"{name}.py")
-        assert found <= STANDARD | {".units"}, name
-        assert not found & {"time", "os", "logging"}, name
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies_are_pure(name: str) -> None:
+    found = imports(name, types=False)
+    assert {each[1:] for each in found if each.startswith(":")} <= STANDARD - {"time", "os", "logging"}
 
 
 def test_only_the_far_edge_imports_gunicorn() -> None:
-    users = {name for name, paths in modules().items() if any("gunicorn" in imports(path) for path in paths)}
-    assert users <= {"server", "gunicorn_sources", "runtime", "worker"}
+    users = {name.partition("/")[0] for name in modules() if ":gunicorn" in imports(name)}
+    assert users <= {"server", "config", "logs", "monitoring", "http", "arbiter", "worker"}
 
 
-def test_modules_stay_small() -> None:
-    for paths in modules().values():
-        for path in paths:
-            assert len(path.read_text().splitlines()) <= 500, path.name
+@pytest.mark.parametrize("name", modules())
+def test_modules_stay_small(name: str) -> None:
+    assert len(modules()[name].read_text().splitlines()) <= 500

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from django_prodserve import listeners, parsers
+from django_prodserve.config import parsers
+from django_prodserve.config.parsers import Explained
 from django_prodserve.errors import ProdserveError
-from django_prodserve.parsers import Explained
+from django_prodserve.startup import listeners
 
 
 def has_ipv6() -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from django_prodserve import locks
 from django_prodserve.errors import ProdserveError
-from django_prodserve.locks import DirectoryLock, alone, lock_for
+from django_prodserve.startup import locks
+from django_prodserve.startup.locks import DirectoryLock, alone, lock_for
 
 
 def test_one_at_a_time_and_not_for_ever(tmp_path: Path, monkeypatch: Any) -> None:

@@ -10,9 +10,9 @@ from dataclasses import asdict
 
 import pytest
 
-from django_prodserve.cgroups import Tree
-from django_prodserve.machine import Machine, count_cpu_list, memory_available, physical_memory
-from django_prodserve.units import GIB, MIB
+from django_prodserve.machine.cgroups import Tree
+from django_prodserve.machine.detect import Machine, count_cpu_list, memory_available, physical_memory
+from django_prodserve.utils.units import GIB, MIB
 
 MOUNT = "/sys/fs/cgroup"
 V1_NONE = "9223372036854771712\n"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from django_prodserve.errors import ProdserveError
-from django_prodserve.media import Library, find_uploads
+from django_prodserve.staticfiles.media import Library, find_uploads
 from tests.static_site import ask, django
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))

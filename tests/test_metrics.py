@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from django_prodserve.runtime import metrics
-from django_prodserve.runtime.board import REASONS, Board
-from django_prodserve.runtime.slot import BOUNDS, SERVING
-from django_prodserve.runtime.tcp_info import accept_queue
+from django_prodserve.machine.tcp_info import accept_queue
+from django_prodserve.monitoring import metrics
+from django_prodserve.scoreboard.board import REASONS, Board
+from django_prodserve.scoreboard.slot import BOUNDS, SERVING
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.runtime import origins
-from django_prodserve.runtime.origins import Origins, record_for
+from django_prodserve.startup import origins
+from django_prodserve.startup.origins import Origins, record_for
 
 from .test_layers import PACKAGE
 
@@ -114,7 +114,7 @@ PRODUCT = """
 import site, sys
 sys.path[:0] = site.getsitepackages()
 from django.conf import settings
-from django_prodserve.runtime.origins import ORIGINS
+from django_prodserve.startup.origins import ORIGINS
 settings.configure(INSTALLED_APPS={apps})
 ORIGINS.record()
 import product

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from django_prodserve.outlet import AT_ONCE, KEPT, Outlet
-from django_prodserve.runtime.outlets import FileHandler
+from django_prodserve.logs.nonblocking import FileHandler
+from django_prodserve.utils.outlet import AT_ONCE, KEPT, Outlet
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_a_fork_repeats_nothing(pipe: tuple[int, int]) -> None:
 
 def test_a_process_that_ends_waits_for_a_slow_reader(pipe: tuple[int, int]) -> None:
     code = (
-        "import logging, sys; from django_prodserve.runtime.outlets import ConsoleHandler\n"
+        "import logging, sys; from django_prodserve.logs.nonblocking import ConsoleHandler\n"
         "handler = ConsoleHandler(sys.stdout, 'it')\n"
         "handler.put(b'z' * 99 + b'\\n'); [handler.put((b'z' * 99 + b'\\n') * 100) for _ in range(50)]\n"
     )

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from django_prodserve import parsers, units
-from django_prodserve.units import GIB, MIB
+from django_prodserve.config import parsers
+from django_prodserve.utils import units
+from django_prodserve.utils.units import GIB, MIB
 
 
 @pytest.mark.parametrize(

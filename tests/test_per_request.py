@@ -12,9 +12,9 @@ from pathlib import Path
 import asgiref
 import pytest
 
-from django_prodserve import per_request
-from django_prodserve.decision import Decision
-from django_prodserve.speedups import speedups, why_no_immortals
+from django_prodserve.speedups import asgiref_locals
+from django_prodserve.speedups.availability import speedups, why_no_immortals
+from django_prodserve.utils.decision import Decision
 
 from . import facts
 
@@ -34,15 +34,17 @@ from django.core.cache import caches, close_caches
 from django.core.handlers.base import BaseHandler
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections, reset_queries
-from django_prodserve import per_request, routes
-from django_prodserve.speedups import speedups
+from django_prodserve.logs.environ_keys import ROUTE
+from django_prodserve.middleware import route_names
+from django_prodserve.speedups import asgiref_locals
+from django_prodserve.speedups.availability import speedups
 
 urlpatterns = []
 
 def quick():
-    per_request.quicken()
-    per_request.quicken_connections()
-    routes.note_routes()
+    asgiref_locals.quicken()
+    asgiref_locals.quicken_connections()
+    route_names.note_routes()
 """
 
 Python = Callable[..., str]
@@ -62,14 +64,14 @@ def python() -> Python:
     return run
 
 
-needs_tested_asgiref = pytest.mark.skipif(bool(per_request.why_not()), reason=per_request.why_not())
+needs_tested_asgiref = pytest.mark.skipif(bool(asgiref_locals.why_not()), reason=asgiref_locals.why_not())
 
 
 def test_the_newest_asgiref_is_as_tested() -> None:
     """A release with another source costs speed until its tests have passed: python -m tests.owners."""
-    newest = max(tuple(map(int, each.split("."))) for each in per_request.TESTED.values())
+    newest = max(tuple(map(int, each.split("."))) for each in asgiref_locals.TESTED.values())
     if tuple(map(int, asgiref.__version__.split(".")[:2])) >= newest[:2]:
-        assert per_request.why_not() == ""
+        assert asgiref_locals.why_not() == ""
 
 
 def test_nothing_tells_that_it_was_here(python: Python) -> None:
@@ -114,7 +116,7 @@ quick()
 quick()
 now = picture()
 assert now == before, (now, before)
-assert pickle.loads(pickle.dumps(routes.BaseHandler.resolve_request)) is BaseHandler.resolve_request
+assert pickle.loads(pickle.dumps(route_names.BaseHandler.resolve_request)) is BaseHandler.resolve_request
 assert pickle.loads(pickle.dumps(asgiref.local._CVar.__getattr__)) is asgiref.local._CVar.__getattr__
 assert type(copy.copy(settings)) is type(settings._wrapped)
 print("the same")
@@ -193,8 +195,8 @@ assert [[], 0] in was and len(was) == 8, was
 quick()
 now = scene()
 assert now == was, (now, was)
-original = per_request.originals[0]
-per_request.originals[:] = [None]  # is not asked where nothing is opened
+original = asgiref_locals.originals[0]
+asgiref_locals.originals[:] = [None]  # is not asked where nothing is opened
 seen = []
 def work():
     close_old_connections(), reset_queries(), close_caches()
@@ -230,9 +232,9 @@ def traced(original, name):
         return original(self, request)
     return resolve_request
 BaseHandler.resolve_request = traced(BaseHandler.resolve_request, "before")
-routes.note_routes()
+route_names.note_routes()
 BaseHandler.resolve_request = traced(BaseHandler.resolve_request, "after")
-routes.note_routes()
+route_names.note_routes()
 from django.http import HttpResponse
 from django.test import RequestFactory
 from django.urls import path
@@ -240,7 +242,7 @@ urlpatterns.append(path("a/", lambda request: HttpResponse("ok"), name="there"))
 request = RequestFactory().get("/a/")
 from django.core.handlers.wsgi import WSGIHandler
 WSGIHandler().resolve_request(request)
-assert calls == ["after", "before"] and request.META[routes.ROUTE] == "there", (calls, request.META)
+assert calls == ["after", "before"] and request.META[ROUTE] == "there", (calls, request.META)
 """)
 
 
@@ -436,6 +438,6 @@ def test_the_plan_names_them(found: Decision[bool], stated: dict[str, str], want
 
 def test_what_is_here_is_said_with_its_version() -> None:
     said = speedups()
-    assert said.value is not (bool(per_request.why_not()) and bool(why_no_immortals()))
+    assert said.value is not (bool(asgiref_locals.why_not()) and bool(why_no_immortals()))
     for version in (asgiref.__version__, f"{sys.version_info[0]}.{sys.version_info[1]}"):
         assert version in said.why

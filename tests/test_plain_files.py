@@ -24,8 +24,7 @@ from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.db import models
 from django.db.models.fields.files import FieldFile, ImageFieldFile
 
-from django_prodserve.staticfiles.layer import Slice
-from django_prodserve.worker.plain_files import find
+from django_prodserve.http.plain_files import Slice, find
 
 TEXT = b"".join(b"line %d\n" % number for number in range(5000))
 

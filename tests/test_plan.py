@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.plan import make_plan
-from django_prodserve.platforms import recognise
-from django_prodserve.units import GIB, MIB
+from django_prodserve.machine.platforms import recognise
+from django_prodserve.plan.plan import make_plan
+from django_prodserve.utils.units import GIB, MIB
 
 from .facts import machine, plan, postgresql, project, wishes
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.runtime import policies
-from django_prodserve.runtime.board import REASONS
-from django_prodserve.runtime.policies import End, Room, Seen
-from django_prodserve.units import GIB, MIB
+from django_prodserve.arbiter import policies
+from django_prodserve.arbiter.policies import End, Room, Seen
+from django_prodserve.scoreboard.board import REASONS
+from django_prodserve.utils.units import GIB, MIB
 
 
 def seen(**facts: Any) -> Seen:

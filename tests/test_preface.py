@@ -13,9 +13,10 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import ForbiddenProxyRequest, InvalidProxyLine, ParseException
 from gunicorn.http.parser import RequestParser
 
-from django_prodserve.introductions import Introductions
-from django_prodserve.proxy import ProxyLayer, parse_trust
-from django_prodserve.worker.preface import IncompleteError, Preface
+from django_prodserve.config.trust import parse_trust
+from django_prodserve.http.proxy_protocol import IncompleteError, Preface
+from django_prodserve.middleware.proxy_headers import ProxyLayer
+from django_prodserve.middleware.proxy_protocol import Introductions
 
 PEER = ("127.0.0.1", 40000)
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

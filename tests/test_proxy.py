@@ -7,7 +7,8 @@ from ipaddress import ip_network
 import pytest
 from django.core.handlers.wsgi import WSGIRequest
 
-from django_prodserve.proxy import CLAIMS, LONGEST_CHAIN, PRESETS, ProxyLayer, parse_trust, parse_witness
+from django_prodserve.config.trust import CLAIMS, LONGEST_CHAIN, PRESETS, parse_trust, parse_witness
+from django_prodserve.middleware.proxy_headers import ProxyLayer
 
 CLIENT = "203.0.113.9"
 FORGED = "198.51.100.66"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from django_prodserve.command_line import ACTIONS
-from django_prodserve.options import rows
+from django_prodserve.cli.arguments import ACTIONS
+from django_prodserve.config.options import rows
 
 from .facts import plan
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.runtime.events import Event
-from django_prodserve.runtime.findings import BAD, WARN, judge
-from django_prodserve.runtime.history import Sample
-from django_prodserve.runtime.rates import Point, latest, percentile, points
-from django_prodserve.runtime.slot import BOUNDS, BUCKETS
-from django_prodserve.watching import printable, render, sparkline
+from django_prodserve.cli.watch import printable, render, sparkline
+from django_prodserve.monitoring.findings import BAD, WARN, judge
+from django_prodserve.monitoring.rates import Point, latest, percentile, points
+from django_prodserve.scoreboard.events import Event
+from django_prodserve.scoreboard.history import Sample
+from django_prodserve.scoreboard.slot import BOUNDS, BUCKETS
 
 
 def sample(clock: float, requests: int, *, board: int = 1, bucket: int = 0, **other: Any) -> Sample:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from django_prodserve import __version__
-from django_prodserve.command_line import ACTIONS
-from django_prodserve.options import rows
-from django_prodserve.platforms import RULES
+from django_prodserve.cli.arguments import ACTIONS
+from django_prodserve.config.options import rows
+from django_prodserve.machine.platforms import RULES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

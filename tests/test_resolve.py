@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from django_prodserve.errors import ProdserveError
-from django_prodserve.pipeline import gather
-from django_prodserve.platforms import recognise
+from django_prodserve.machine.platforms import recognise
+from django_prodserve.plan.pipeline import gather
 
 
 def options(flags: Any = None, environ: Any = None, block: Any = None) -> Any:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from django_prodserve import control, run_directory
+from django_prodserve.cli import control
 from django_prodserve.errors import ProdserveError
-from django_prodserve.runtime.child import last_error
+from django_prodserve.machine import proc
+from django_prodserve.supervisor import run_directory
+from django_prodserve.supervisor.generation import last_error
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def register(project: Path, *binds: str, pid: int | None = None, **facts: Any) -
     """Write down a server; each with other addresses is another program."""
     pid = pid or os.getpid()
     place = run_directory.create(str(project), str(binds))
-    started = run_directory.start_time(pid)
+    started = proc.start_time(pid)
     known = {"pid": pid, "started": started, "project": str(project), "binds": binds, "keeper": True}
     run_directory.write(place, {**known, **facts})
     return place

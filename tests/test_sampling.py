@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from django_prodserve.runtime.board import Board
-from django_prodserve.runtime.sampling import EVERY, Sampler
-from django_prodserve.runtime.slot import Slot
+from django_prodserve.scoreboard.board import Board
+from django_prodserve.scoreboard.slot import Slot
+from django_prodserve.worker.sampling import EVERY, Sampler
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells the run delay")
 

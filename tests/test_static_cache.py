@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from django.contrib.staticfiles.finders import BaseFinder
 
-from django_prodserve import private_directory
 from django_prodserve.staticfiles import cache as static_cache
 from django_prodserve.staticfiles.collect import CannotCollectError, collect, fingerprint, list_sources
+from django_prodserve.utils import private_directory
 from tests.static_site import FILES, a_project
 
 OURS = {"BACKEND": "django_prodserve.staticfiles.storage.LenientStorage", "OPTIONS": {}}

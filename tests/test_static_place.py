@@ -13,10 +13,10 @@ from django.utils.decorators import async_only_middleware, sync_and_async_middle
 from whitenoise import WhiteNoise
 from whitenoise.middleware import WhiteNoiseMiddleware
 
-from django_prodserve.in_front import with_files
-from django_prodserve.media import find_uploads
 from django_prodserve.staticfiles import choose_static, describe
+from django_prodserve.staticfiles.media import find_uploads
 from django_prodserve.staticfiles.middleware import STANDS_IN
+from django_prodserve.staticfiles.placement import with_files
 from tests.static_site import DEFAULT_STORAGES, STYLE, a_project, ask
 
 HERE = __name__

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from django_prodserve.lines import write_if_read
+from django_prodserve.utils.log_lines import write_if_read
 
 
 def test_a_supervisor_writes_what_there_is_room_for() -> None:

@@ -7,9 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from django_prodserve.runtime.sampling import Samples
-from django_prodserve.worker.crew import CALM, TICK, TICK_CALM, Crew
-from django_prodserve.worker.turns import (
+from django_prodserve.worker.concurrency_limit import (
     PATIENCE,
     REST,
     RETREAT,
@@ -21,6 +19,8 @@ from django_prodserve.worker.turns import (
     Seen,
     Turns,
 )
+from django_prodserve.worker.sampling import Samples
+from django_prodserve.worker.thread_pool import CALM, TICK, TICK_CALM, Crew
 
 NONE = Samples(0, 0.0, 0.0)
 COMPUTING, WAITING, HALF = Samples(10, 1.0, 0.02), Samples(10, 0.1, 1.0), Samples(10, 1.0, 0.6)

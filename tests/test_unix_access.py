@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from django_prodserve import unix_access
-from django_prodserve.unix_access import SEARCH, WRITE, may
+from django_prodserve.startup import unix_access
+from django_prodserve.startup.unix_access import SEARCH, WRITE, may
 
 STRANGER, GROUP = 54321, 54322
 

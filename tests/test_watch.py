@@ -14,10 +14,10 @@ from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views import View
 
-from django_prodserve.runtime.board import Board
-from django_prodserve.runtime.slot import Slot
-from django_prodserve.runtime.watch import STUCK, Watch, find_route, interrupt
+from django_prodserve.scoreboard.board import Board
+from django_prodserve.scoreboard.slot import Slot
 from django_prodserve.timeouts import RequestTimeout, request_timeout
+from django_prodserve.worker.watchdog import STUCK, Watch, find_route, interrupt
 
 LOG = logging.getLogger("watched")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.worker.gate import AT_ONCE, Gate, Overload
+from django_prodserve.worker.admission import AT_ONCE, Gate, Overload
 
 STEP = 0.001
 

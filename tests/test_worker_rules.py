@@ -13,11 +13,12 @@ from gunicorn.config import Config
 from gunicorn.http import wsgi
 from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName
 
-from django_prodserve.worker.answer import Answer
-from django_prodserve.worker.bodies import ChunkedBody, FixedBody
-from django_prodserve.worker.environ import Environs
-from django_prodserve.worker.known import MOST
-from django_prodserve.worker.reading import Head, NeedMoreError, ParserSettings, Reader
+from django_prodserve.http.body import ChunkedBody, FixedBody
+from django_prodserve.http.environ import Environs
+from django_prodserve.http.exceptions import NeedMoreError
+from django_prodserve.http.line_cache import MOST
+from django_prodserve.http.parser import Head, ParserSettings, Reader
+from django_prodserve.http.response import Answer
 
 from .wire import PARSERS, Ours, Refused, Taken
 

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from django_prodserve import working_directory
 from django_prodserve.errors import ProdserveError
-from django_prodserve.working_directory import links_to, refuse_the_old
+from django_prodserve.utils import working_directory
+from django_prodserve.utils.working_directory import links_to, refuse_the_old
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.parser import RequestParser
 
+from django_prodserve.http.environ import Environs
+from django_prodserve.http.parser import ParserSettings
 from django_prodserve.worker.connection import Connection
-from django_prodserve.worker.environ import Environs
-from django_prodserve.worker.intake import Intake
-from django_prodserve.worker.reading import ParserSettings
+from django_prodserve.worker.receiver import Intake
 
 PARSERS = ["python", *(["fast"] if importlib.util.find_spec("gunicorn_h1c") else [])]
 if len(PARSERS) < 2 and "gunicorn_h1c" in os.environ.get("TESTS_REQUIRE", ""):

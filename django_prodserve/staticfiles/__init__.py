@@ -19,7 +19,7 @@ from django.conf import STATICFILES_STORAGE_ALIAS, settings
 from django.core.exceptions import ImproperlyConfigured
 
 from ..errors import ProdserveError
-from ..units import format_duration, format_size
+from ..utils.units import format_duration, format_size
 from .choice import DJANGO_DEFAULT, FIX, LOST, StaticChoice, Storage, choose_static, nothing_to_serve
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from ..failures import project_line
-from ..forked import ChildError, in_child
+from ..utils.fork import ChildError, in_child
+from ..utils.tracebacks import project_line
 from .choice import Storage
 
 T = TypeVar("T")
@@ -161,7 +161,7 @@ def _addresses(storage: Any, root: str) -> Iterable[tuple[str, str | None]]:
     """Yield what WhiteNoise would ask for: the addresses of names whose twin may have a hash."""
     from whitenoise.middleware import WhiteNoiseMiddleware
 
-    from .names import walk
+    from .choice import walk
 
     for path in walk(Path(root)) if root else ():
         name = path.relative_to(root).as_posix()

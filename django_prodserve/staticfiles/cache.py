@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..private_directory import PRIVATE, SHARED, is_ours, make_project
+from ..utils.private_directory import PRIVATE, SHARED, is_ours, make_project
 
 STALE_BUILD = 3600.0  # a build takes seconds: what is older was interrupted
 STALE_PROJECT = 30 * 86400.0  # each release directory of a project is another project here

@@ -7,6 +7,7 @@ imports neither WhiteNoise nor staticfiles: a project may have the latter not in
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +20,10 @@ from django.http.request import validate_host
 from django.utils.module_loading import import_string
 
 from ..errors import ProdserveError
-from ..failures import failure
-from ..private_directory import is_writable
-from ..script_name import without_known
+from ..utils.private_directory import is_writable
+from ..utils.tracebacks import failure
 from .place import Place
+from .script_name import without_known
 
 DJANGO_DEFAULT = "django.contrib.staticfiles.storage.StaticFilesStorage"
 OURS = "django_prodserve.staticfiles.storage.LenientStorage"
@@ -189,3 +190,10 @@ def _choose_source(storage: Storage, url: str, collect: bool) -> StaticChoice:
     how = "hashed and compressed" if storage.is_default else f"through {storage.kind.__name__}, compressed"
     why = f"{state}: collected into a private directory, {how}"
     return StaticChoice(mode="collect", why=why, url=url, compressed=storage.is_default)
+
+
+def walk(root: Path) -> Iterator[Path]:
+    """Yield the files below root, in a stable order; nothing where there is no directory."""
+    for parent, names, files in os.walk(root, followlinks=True):
+        names.sort()
+        yield from (Path(parent, name) for name in sorted(files))

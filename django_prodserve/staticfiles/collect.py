@@ -19,8 +19,8 @@ from django.apps import apps
 from django.conf import settings
 from django.core.files.storage import FileSystemStorage
 
-from ..forked import ChildError, in_child
-from ..private_directory import PRIVATE, SHARED, bases, project_key
+from ..utils.fork import ChildError, in_child
+from ..utils.private_directory import PRIVATE, SHARED, bases, project_key
 from .asking import silent_finders, told
 from .cache import build, prune, take
 

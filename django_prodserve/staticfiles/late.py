@@ -14,7 +14,7 @@ from django.apps import apps
 from django.conf import settings
 from whitenoise.responders import NotARegularFileError
 
-from ..inside import open_inside
+from .safe_open import open_inside
 
 Make = Callable[[str, str], Any]
 """Makes what answers for the file at a path on disk, asked for at an address."""

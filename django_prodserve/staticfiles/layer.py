@@ -16,9 +16,10 @@ from wsgiref.util import FileWrapper
 
 from django.conf import UserSettingsHolder, settings
 from whitenoise.middleware import WhiteNoiseMiddleware
-from whitenoise.responders import NOT_ALLOWED_RESPONSE, Response, SlicedFile, StaticFile
+from whitenoise.responders import NOT_ALLOWED_RESPONSE, Response, StaticFile
 from whitenoise.string_utils import decode_path_info
 
+from ..http.plain_files import Slice
 from .asking import ask_storage
 from .collect import list_sources
 from .late import Late
@@ -53,19 +54,6 @@ class ChangedError(FileNotFoundError):
 def length_in(headers: Headers) -> int:
     """Return the Content-Length among these headers."""
     return next(int(value) for name, value in headers if name == "Content-Length")
-
-
-class Slice(SlicedFile):  # type: ignore[misc]  # WhiteNoise has no types
-    """A part of a file that the kernel can send: its descriptor stands at the part's first byte.
-
-    Gunicorn sends from there as many bytes as Content-Length says; ``socket.sendfile`` seeks afterwards.
-    """
-
-    def fileno(self) -> int:
-        return int(self.fileobj.fileno())
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self.fileobj.seek(offset, whence))
 
 
 class Hit:

@@ -25,6 +25,7 @@ from django.template.base import Lexer, Token, TokenType
 from django.utils.text import unescape_string_literal
 
 from .asking import SilentError, ask, ask_storage, engines_are_known, silent_finders
+from .choice import walk
 from .collect import list_sources
 
 LITERAL = re.compile(r""""[^"]*"|'[^']*'""")
@@ -97,13 +98,6 @@ def known_names() -> KnownNames:
         if inside:
             served = inside | told.names
     return KnownNames(frozenset(served), sources)
-
-
-def walk(root: Path) -> Iterator[Path]:
-    """Yield the files below root, in a stable order; nothing where there is no directory."""
-    for parent, names, files in os.walk(root, followlinks=True):
-        names.sort()
-        yield from (Path(parent, name) for name in sorted(files))
 
 
 def all_uses() -> Iterator[Use]:

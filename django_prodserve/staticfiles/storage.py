@@ -23,7 +23,7 @@ from django.utils.functional import empty
 from whitenoise.compress import Compressor
 from whitenoise.storage import CompressedManifestStaticFilesStorage, CompressedStaticFilesStorage
 
-from ..script_name import known, relative
+from .script_name import known, relative
 
 # django.contrib.admin, 130 files, 1.39 MiB, CPU seconds and bytes: 11 is 1.62 s and 321 kB, 8 is 0.07 s and
 # 358 kB, 6 is 0.05 s and 365 kB, gzip is 396 kB. A container without a disk pays this at every start. 8 takes

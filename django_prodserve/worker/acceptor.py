@@ -23,9 +23,10 @@ from contextlib import suppress
 from socket import SocketType
 from typing import Any
 
-from ..runtime import orders, tcp_info
-from ..runtime.board import Board
-from ..runtime.slot import Slot
+from ..machine import tcp_info
+from ..scoreboard import stop_flags
+from ..scoreboard.board import Board
+from ..scoreboard.slot import Slot
 from .poller import Epoll, Poll
 
 PATIENCE = 0.003
@@ -39,7 +40,7 @@ MOVE_EVERY = 0.05
 """Seconds from one look whether a kept connection should go to another worker to the next."""
 AT_A_TIME, AT_A_TIME_REFUSING = 16, 48
 """Connections taken before those that are here get their turn; and while most are refused, fewer than keep
-a request that computes from its end for as long as lets others run beside it (PATIENCE in turns.py)."""
+a request that computes from its end for so long that others run beside it (concurrency_limit.PATIENCE)."""
 RESERVED = 128
 """Descriptors that connections leave to the application."""
 MANY = 100_000
@@ -212,7 +213,7 @@ class Acceptor:
 
     def drain(self, arrived: Arrived, now: float) -> None:
         """Take all that the kernel has accepted, unless others serve on, and close: nobody may be reset."""
-        is_last = orders.closing() or not self._board.peers(self._slot)
+        is_last = stop_flags.closing() or not self._board.peers(self._slot)
         with self._lock:
             self._left = 0
             for descriptor, listener in self.listeners.items():

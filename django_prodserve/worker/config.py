@@ -1,7 +1,7 @@
 """What a worker takes of the plan.
 
 Made in a worker, when it has loaded the application. Each field is an option of the same name, whose row says
-that workers take it (options.py).
+that workers take it (config/options.py).
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..options import rows
+from ..config.options import rows
 
 if TYPE_CHECKING:
-    from ..plan import Plan
+    from ..plan.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,31 +12,20 @@ import socket
 import termios
 from collections.abc import Mapping
 from contextlib import suppress
-from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
-from .limits import RECEIVE
+from ..http.exceptions import ClientGoneError
+from ..http.limits import RECEIVE
 
 if TYPE_CHECKING:
-    from .bodies import ChunkedBody, FixedBody
-    from .environ import Environs
-    from .outbox import Outbox
-    from .reading import Head
+    from ..http.body import ChunkedBody, FixedBody
+    from ..http.environ import Environs
+    from ..http.parser import Head
+    from .write_buffer import Outbox
 
 IDLE, HEAD, BODY, OWNED, WRITE, STREAM, LINGER = range(7)
 """Between requests; a head or a body arrives; a thread has it; a complete response leaves; a stream leaves
 while its thread makes more; closed by us, until the client closes too."""
-
-
-NOT_INTRODUCED: Mapping[str, str] = MappingProxyType({})
-
-
-class ClientGoneError(OSError):
-    """The client has hung up, or was cut off."""
-
-
-class FileShrankError(ClientGoneError):
-    """A file has become shorter while it was sent: the rest of a response does not exist."""
 
 
 class Connection:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
-from . import limits, replies
-from .connection import BODY, HEAD, IDLE, STREAM, WRITE, ClientGoneError, Connection
+from ..http import limits
+from ..http.exceptions import ClientGoneError
+from . import error_responses
+from .connection import BODY, HEAD, IDLE, STREAM, WRITE, Connection
 from .poller import READ
 from .poller import WRITE as WRITABLE
 from .reactor import Reactor
@@ -43,7 +45,7 @@ class Deadlines:
                 connection.due, connection.moved = now + limits.STALL, 0
                 reactor.arm(connection, WRITABLE if state == WRITE else READ)
             elif state in (HEAD, BODY):
-                reactor.answer(connection, replies.timed_out, now, keep=False)
+                reactor.answer(connection, error_responses.timed_out, now, keep=False)
             elif state == IDLE:
                 connection.give()
                 reactor.close_idle(connection, now)
@@ -61,7 +63,7 @@ class Deadlines:
                 connection = reactor.crew.ready.popleft()
                 reactor.slot.count_refused()
                 try:
-                    reactor.answer(connection, partial(replies.busy, keep=False), now, keep=False)
+                    reactor.answer(connection, partial(error_responses.busy, keep=False), now, keep=False)
                 except ClientGoneError:
                     reactor.drop(connection)
 

@@ -1,7 +1,7 @@
 """Whether this server lives and is ready, answered without a thread.
 
 Lives in a worker: the answers in the thread that waits for events, ``look`` in the main thread. No probe ever
-waits: what takes time was looked at before (readiness.py), what other workers do stands on the board.
+waits: what takes time was looked at before (middleware/readiness.py), what other workers do is on the board.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..health import HealthLayer
-from ..runtime import orders
-from ..runtime.board import Board
-from ..runtime.slot import REFUSES, SERVING, WAITS, Slot
-from .environ import Environs
-from .pages import Page, Reply, Responder, respond, text
+from ..http.environ import Environs, Responder
+from ..middleware.health import HealthLayer
+from ..scoreboard import stop_flags
+from ..scoreboard.board import Board
+from ..scoreboard.slot import REFUSES, SERVING, WAITS, Slot
+from .management.responses import Page, Reply, respond, text
 
 if TYPE_CHECKING:
-    from .gate import Gate
-    from .reading import Head
+    from ..http.parser import Head
+    from .admission import Gate
 
 LONG = 10.0
 """Seconds for which all workers must be saturated until the server is not ready for more."""
@@ -76,8 +76,8 @@ class Probes:
     def reasons(self, now: float) -> list[str]:
         """Return why requests should go elsewhere. A worker that is replaced is no such reason."""
         reasons = []
-        alone = not orders.installed() and not self._worker.alive
-        if orders.draining() or orders.closing() or alone:
+        alone = not stop_flags.installed() and not self._worker.alive
+        if stop_flags.draining() or stop_flags.closing() or alone:
             reasons.append("draining")
         if now - self._saturated_since >= LONG:
             reasons.append("saturated")

@@ -17,24 +17,26 @@ from functools import partial
 from socket import SHUT_WR, SocketType, socket
 from typing import Any
 
-from .. import copies
-from ..runtime.board import Board
-from ..runtime.slot import Slot
-from . import limits, replies
+from ..http import limits
+from ..http.exceptions import ClientGoneError, FileShrankError
+from ..http.parser import ParserSettings
+from ..scoreboard.board import Board
+from ..scoreboard.slot import Slot
+from ..utils import fork_guard
+from . import error_responses
 from .acceptor import Acceptor, descriptors_for
-from .connection import IDLE, LINGER, OWNED, STREAM, ClientGoneError, Connection, FileShrankError
-from .crew import BUSY, Crew
-from .exchange import Runner
-from .gate import Gate
-from .intake import Intake
-from .manage import Manage
-from .outbox import Outbox
+from .admission import Gate
+from .connection import IDLE, LINGER, OWNED, STREAM, Connection
+from .management.endpoint import Manage
 from .poller import READ, make_poller
 from .poller import WRITE as WRITABLE
 from .probes import Probes
-from .reading import ParserSettings
-from .shortcut import Shortcut
-from .streams import Streams
+from .receiver import Intake
+from .request_handler import Runner
+from .static_cache import Shortcut
+from .streaming import Streams
+from .thread_pool import BUSY, Crew
+from .write_buffer import Outbox
 
 CLOSED_AT_ONCE = 32
 """Idle connections that make room for new ones."""
@@ -66,7 +68,7 @@ class Reactor:
             partial(board.others_refuse, slot),
             self.acceptor.unaccepted,
         )
-        self.desk = replies.Desk(worker)
+        self.desk = error_responses.Desk(worker)
         self.shortcut = Shortcut(worker, self.desk)
         self.probes = Probes(worker, board, slot, self.gate)
         self.manage = Manage(worker, board, self.poller, self.probes)
@@ -199,7 +201,7 @@ class Reactor:
         for refused in refusals:
             self.slot.count_refused()
             keep = not (refused.request is None or refused.request.should_close() or moves)
-            more = self.answer(refused, partial(replies.busy, keep=keep), now, keep=keep)
+            more = self.answer(refused, partial(error_responses.busy, keep=keep), now, keep=keep)
             if refused is connection:
                 behind = more
             elif more is not None:
@@ -276,7 +278,9 @@ class Reactor:
 
     def refuse(self, connection: Connection, error: Exception, now: float) -> None:
         """Answer a request that nobody can take, and close."""
-        self.answer(connection, lambda: replies.refusal(self.worker, connection, error), now, keep=False)
+        self.answer(
+            connection, lambda: error_responses.refusal(self.worker, connection, error), now, keep=False
+        )
 
     def arm(self, connection: Connection, events: int) -> None:
         """Give the connection back to whoever gets its next event."""
@@ -321,8 +325,8 @@ class Reactor:
 
     def report(self) -> None:
         """Log a fault of the server's."""
-        if copies.PROCESS.is_copy:
-            copies.end("The worker", sys.exc_info()[1], self.worker.log)
+        if fork_guard.PROCESS.is_copy:
+            fork_guard.end("The worker", sys.exc_info()[1], self.worker.log)
         self.worker.log.exception("The worker goes on after an error of its own.")
 
     # The threads that run Django.

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from django_prodserve.cgroups import Cgroups, Tree
-from django_prodserve.units import MIB
+from django_prodserve.machine.cgroups import Cgroups, Tree
+from django_prodserve.utils.units import MIB
 
 from .needs import lacking
 

@@ -122,7 +122,7 @@ class Server:
     def arbiters(self) -> list[int]:
         """Return the arbiters' pids, oldest first: the keeper's children, or the process itself."""
         process = psutil.Process(self.process.pid)
-        if not any(word.endswith("keep.py") for word in process.cmdline()):
+        if not any(word.endswith("supervisor/bootstrap.py") for word in process.cmdline()):
             return [process.pid]
         return [child.pid for child in sorted(process.children(), key=lambda each: each.create_time())]
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from django_prodserve.forked import in_child
+from django_prodserve.utils.fork import in_child
 
 from .serving import PATIENCE, Server, copy_site, serving, until
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.gunicorn_sources import new_config
+from django_prodserve.config.gunicorn import new_config
 
 from .serving import Server, copy_site, run, serving, until
 from .test_hooks import COUNTS, a_site, as_functions, as_lambdas, drive, in_a_file

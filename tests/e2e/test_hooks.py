@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from django_prodserve.runtime.hooks import NAMES
+from django_prodserve.arbiter.hooks import NAMES
 
 from .serving import PATIENCE, Server, copy_site, run, serving, until
 

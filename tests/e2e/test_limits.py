@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.runtime.processes import EXPENDABLE
-from django_prodserve.units import MIB
+from django_prodserve.machine.proc import EXPENDABLE
+from django_prodserve.utils.units import MIB
 
 from .groups import HALF_A_CPU, inside, limited_to
 from .serving import Server, copy_site, run, serving, until

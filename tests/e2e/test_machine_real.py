@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from django_prodserve.cgroups import Cgroups, Tree
-from django_prodserve.units import MIB
+from django_prodserve.machine.cgroups import Cgroups, Tree
+from django_prodserve.utils.units import MIB
 
 from .groups import HALF_A_CPU, PERIOD, limited_to, own_group
 

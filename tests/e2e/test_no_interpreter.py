@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve import restart
+from django_prodserve.project import interpreter
 
 from ..facts import plan, project
 from .serving import run, serving
@@ -66,4 +66,4 @@ def test_an_interpreter_of_an_odd_name_keeps_where_that_is_asked_for() -> None:
 def test_names_of_interpreters(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / name).symlink_to(sys.executable)
     monkeypatch.setattr(sys, "executable", str(tmp_path / name))
-    assert restart.why_no_keeper() == ("", False)
+    assert interpreter.why_no_keeper() == ("", False)

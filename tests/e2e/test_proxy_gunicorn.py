@@ -20,7 +20,8 @@ CLIENT = "203.0.113.9"
 ECHO = """
 import json, os
 
-from django_prodserve.proxy import ProxyLayer, parse_trust
+from django_prodserve.config.trust import parse_trust
+from django_prodserve.middleware.proxy_headers import ProxyLayer
 
 
 def echo(environ, start_response):

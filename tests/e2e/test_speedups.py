@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from django_prodserve import per_request
-from django_prodserve.speedups import why_no_immortals
+from django_prodserve.speedups import asgiref_locals
+from django_prodserve.speedups.availability import why_no_immortals
 
 from .serving import copy_site, run, serving
 from .test_gunicorn_conf import plain_gunicorn
@@ -31,7 +31,7 @@ urlpatterns.append(path("speedups/", speedups))
 def test_the_switch(env: Any, tmp_path: Path, switch: str) -> None:
     site, environ = copy_site(tmp_path, VIEW), env({"PRODSERVE_SPEEDUPS": switch})
     is_on = switch == "on"
-    said = [is_on and not per_request.why_not(), is_on and not why_no_immortals()]
+    said = [is_on and not asgiref_locals.why_not(), is_on and not why_no_immortals()]
     wanted = " ".join([*map(str, said), "<class 'django.conf.LazySettings'>"])
 
     ended = run("manage.py", "prodserve", "plan", "--json", env=environ, cwd=site)

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from django_prodserve import run_directory
+from django_prodserve.supervisor import run_directory
 
 from .serving import copy_site, run, serving
 

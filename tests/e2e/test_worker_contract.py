@@ -23,7 +23,7 @@ from gunicorn.http.unreader import IterUnreader, SocketUnreader, Unreader
 from gunicorn.workers.base import Worker
 from gunicorn.workers.workertmp import WorkerTmp
 
-from django_prodserve.runtime import refusals
+from django_prodserve.worker import refusals
 
 PEER = ("127.0.0.1", 4321)
 PARSERS = ["python", *(["fast"] if importlib.util.find_spec("gunicorn_h1c") else [])]

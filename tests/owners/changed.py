@@ -13,18 +13,18 @@ def change(*, immortal: bool) -> None:
     """Change what a server changes, where that is wanted; fail where it would leave something out."""
     if os.environ[CHANGED] != "with":
         return
-    from django_prodserve import per_request
-    from django_prodserve.runtime.immortal import make_immortal
-    from django_prodserve.speedups import why_no_immortals
+    from django_prodserve.speedups import asgiref_locals
+    from django_prodserve.speedups.availability import why_no_immortals
+    from django_prodserve.speedups.immortal import make_immortal
 
-    assert not per_request.why_not(), per_request.why_not()
-    per_request.quicken()
+    assert not asgiref_locals.why_not(), asgiref_locals.why_not()
+    asgiref_locals.quicken()
     if immortal:
-        assert not per_request.why_not_connections(), per_request.why_not_connections()
-        per_request.quicken_connections()
-        from django_prodserve import routes
+        assert not asgiref_locals.why_not_connections(), asgiref_locals.why_not_connections()
+        asgiref_locals.quicken_connections()
+        from django_prodserve.middleware import route_names
 
-        routes.note_routes()
+        route_names.note_routes()
         gc.collect()
         assert bool(make_immortal()) != bool(why_no_immortals())
         gc.freeze()

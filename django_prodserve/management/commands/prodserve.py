@@ -11,22 +11,15 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ... import (
-    __version__,
-    command_line,
-    control,
-    early,
-    lines,
-    loaded,
-    restart,
-    status,
-    streams,
-    working_directory,
-)
+from ... import __version__
+from ...cli import arguments, control, status
 from ...errors import ProdserveError
+from ...project import static_root
+from ...supervisor import reexec
+from ...utils import early_signals, log_lines, standard_streams, working_directory
 
 
-class Parser(command_line.FlatParser, CommandParser):
+class Parser(arguments.FlatParser, CommandParser):
     """Django's parser with our manners."""
 
 
@@ -45,16 +38,16 @@ class Command(BaseCommand):
         parser.allow_abbrev = False
         made = type(parser)
         # Django names CommandParser in create_parser, so the parser's class is changed; a library's is kept.
-        kind = Parser if made is CommandParser else type("Parser", (command_line.FlatParser, made), {})
+        kind = Parser if made is CommandParser else type("Parser", (arguments.FlatParser, made), {})
         parser.__class__ = kind
         return parser
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        command_line.add_arguments(parser)
+        arguments.add_arguments(parser)
 
     def run_from_argv(self, argv: list[str]) -> None:
         try:
-            with streams.for_a_reader():
+            with standard_streams.for_a_reader():
                 self._run(argv)
         except ProdserveError as error:  # its output cannot be written
             self.stderr.write(self.style.ERROR(f"prodserve: {error}"))
@@ -69,17 +62,17 @@ class Command(BaseCommand):
 
     def handle(self, *, action: Any = None, **flags: Any) -> None:
         started = time.monotonic()
-        early.hand_over()
+        early_signals.hand_over()
         if sys.platform == "win32":
-            raise CommandError(command_line.WINDOWS)
-        from ...runtime.generation import adopt
+            raise CommandError(arguments.WINDOWS)
+        from ...supervisor.link import adopt
 
         kept = adopt(os.environ)
-        began = restart.take_prepared(os.environ)
+        began = reexec.take_prepared(os.environ)
         try:
-            action = command_line.chosen_action(action)
+            action = arguments.chosen_action(action)
             if action == "serve":
-                streams.shield()
+                standard_streams.shield()
             self.act(action, flags, began or started, kept, prepared=bool(began))
         except Exception as error:
             told = explained(error)
@@ -98,23 +91,23 @@ class Command(BaseCommand):
         working_directory.start()  # one that is gone is told before anything
         if chdir := flags.get("chdir") or os.environ.get("PRODSERVE_CHDIR"):
             working_directory.enter(chdir)
-        if action in command_line.CONTROL:
+        if action in arguments.CONTROL:
             control.act(action, flags.get("bind"), self.say)
             return
-        if action in command_line.LOOKING:
+        if action in arguments.LOOKING:
             wanted = {"as_json": bool(flags.get("json")), "live": bool(flags.get("watch"))}
             status.act(action, flags.get("bind"), self.say, **wanted)
             return
         if flags.get("watch"):
             status.refuse_live(action)
-        loaded.look()
-        restart.with_env_file(flags.get("env_file"), os.environ)
+        static_root.look()
+        reexec.with_env_file(flags.get("env_file"), os.environ)
         # Late: the plan reads settings, and importing Gunicorn parses the environment.
-        from ...explain import as_json, explain
-        from ...failures import during
-        from ...gunicorn_conf import render_conf, search_path
-        from ...pipeline import inspect_now
-        from ...script_name import settle
+        from ...cli.export_conf import render_conf, search_path
+        from ...plan.explain import as_json, explain
+        from ...plan.pipeline import inspect_now
+        from ...staticfiles.script_name import settle
+        from ...utils.tracebacks import during
 
         wants_plan = [name for name in ("json", "gunicorn_conf", "measure") if flags.get(name)]
         if wants_plan and action != "plan":
@@ -148,9 +141,10 @@ class Command(BaseCommand):
         prepared: bool,
     ) -> None:
         """Check or serve; both kinds of checks run when the address is bound."""
-        from ... import checks, patched, server
+        from ... import server
+        from ...startup import checks, monkey_patching
 
-        patched.refuse()
+        monkey_patching.refuse()
         skipped = flags.get("skip_checks")
 
         if not skipped:
@@ -174,8 +168,8 @@ class Command(BaseCommand):
         """Run Django's system checks; an exception in one of them is told in one message."""
         from django.core.checks.registry import Tags, registry
 
-        from ...failures import failure
         from ...staticfiles.asking import silent_caches
+        from ...utils.tracebacks import failure
 
         silent = silent_caches()
         for line in silent:
@@ -192,7 +186,7 @@ class Command(BaseCommand):
     def is_read_by_programs(self, form: str) -> bool:
         """Say whether the lines at start are JSON: they are in one log with those of the access log."""
         try:
-            return lines.wants_json(form, self.stdout.fileno())
+            return log_lines.wants_json(form, self.stdout.fileno())
         except (OSError, ValueError, AttributeError):  # no file: call_command captures it
             return form == "json"
 
@@ -200,7 +194,7 @@ class Command(BaseCommand):
         """Write one line at once, as JSON."""
         words = line.removeprefix("warning: ")
         level = "info" if words == line else "warning"
-        self.stdout.write(lines.as_json(time.time(), level, "prodserve", words))
+        self.stdout.write(log_lines.as_json(time.time(), level, "prodserve", words))
         self.stdout.flush()
 
     def say(self, line: str) -> None:
@@ -214,8 +208,8 @@ def explained(error: Exception) -> ProdserveError | None:
     """Return an error as one message; None where Django tells it, or where the output has failed."""
     if isinstance(error, ProdserveError):
         return error
-    if isinstance(error, CommandError) or streams.is_of_the_output(error):
+    if isinstance(error, CommandError) or standard_streams.is_of_the_output(error):
         return None
-    from ...failures import cannot_start
+    from ...utils.tracebacks import cannot_start
 
     return cannot_start(error)

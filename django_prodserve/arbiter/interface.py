@@ -1,0 +1,57 @@
+"""What the arbiter's helpers may ask of it, and have it do. Types alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from ..plan.plan import Plan
+    from ..scoreboard.board import Board
+    from ..scoreboard.stacks import Stacks
+    from .policies import Verdict
+    from .worker_pool import Crew, Member
+
+
+class ArbiterActions(Protocol):
+    """The arbiter, as far as its helpers know it."""
+
+    plan: Plan
+    crew: Crew
+    board: Board
+    stacks: Stacks
+    log: Any
+    timeout: int
+    """Seconds without a turn of a worker's event loop; 0 for any number. Gunicorn's setting."""
+    LISTENERS: list[Any]
+
+    def replace(self, member: Member, verdict: Verdict) -> bool:
+        """Have a worker replaced, its replacement first; False if it must wait or is known already."""
+        ...
+
+    def let_go(self, member: Member, reason: str) -> None:
+        """Ask a worker to finish its requests and to end."""
+        ...
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        """Send a signal to a worker."""
+        ...
+
+    def event(self, kind: str, text: str, stack: str = "") -> None:
+        """Record an event on the board."""
+        ...
+
+    def tell(self, **facts: str) -> None:
+        """Record facts on the board for ``status``."""
+        ...
+
+    def failed(self, line: str) -> None:
+        """Count a failed round of starts; an empty line logs nothing."""
+        ...
+
+    def recovered(self, now: float) -> None:
+        """Forget failed rounds once workers have served for a while."""
+        ...
+
+    def start_deferred(self, now: float) -> None:
+        """Start workers that wait for memory."""
+        ...

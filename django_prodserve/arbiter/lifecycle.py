@@ -1,0 +1,211 @@
+"""From the first worker's answer to the last one's end: the arbiter's part in starting, reloading, stopping.
+
+Mixed into our Arbiter; lives in the arbiter, main thread, in its loop. Nothing here waits but for signals.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from gunicorn import sock
+from gunicorn.errors import HaltServer
+
+from ..machine.proc import EXPENDABLE, seem_larger
+from ..scoreboard import stop_flags
+from ..supervisor.file_watcher import PERIOD, Watcher
+from ..worker import stop_signals
+
+if TYPE_CHECKING:
+    from gunicorn.arbiter import Arbiter as _Arbiter
+
+    from ..supervisor.link import Generation
+    from .monitor import Tick
+else:
+    _Arbiter = object
+
+HASTY = {signal.SIGINT, signal.SIGQUIT}
+STOPPING = {signal.SIGTERM, *HASTY}
+HURRY = 1.0  # seconds that workers have to leave when somebody is in a hurry
+LAST_LOOK = 0.25  # seconds before the end in which workers tell what they have not finished
+DEATHS = 3  # so many workers that die before all have answered end the start
+
+
+class Lifecycle(_Arbiter):  # type: ignore[misc]
+    """Says when the workers answer, hears when others take over, and stops without losing a request."""
+
+    generation: Generation
+    num_workers: int
+    LISTENERS: list[Any]
+    answering = False
+    """Whether the first full set of workers has answered."""
+    stopped = False
+    tick: Tick
+    watcher: Watcher | None = None
+
+    def start(self) -> None:
+        stop_signals.install()
+        plan = self.app.plan
+        if plan.reload.value and self.generation.keeper:
+            # The first generation was the keeper's process before the fork, and began to load there.
+            process = self.generation.keeper if self.generation.number == 1 else os.getpid()
+            self.watcher = Watcher(plan.env_file.value, process)
+        super().start()
+        for bound in self.app.sockets:
+            bound.close()  # Gunicorn has its own copies; ours would keep the listeners open in every worker
+        if self.generation.extra_workers:
+            self.num_workers = max(1, self.num_workers + self.generation.extra_workers)
+
+    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
+        """Gunicorn's loop passes here in every turn, so this is where we look around."""
+        if not self.answering:
+            timeout = 0.02
+        elif self.watcher:
+            timeout = min(timeout, PERIOD)
+        signals: list[int] = super().wait_for_signals(min(timeout, self.generation.beats or timeout))
+        if not self.answering:
+            self._look_for_answers()
+        if self.generation.is_orphan():
+            self.log.error("The keeper is gone: stopping.")
+            raise StopIteration
+        self.generation.beat()
+        if self.answering and self.watcher and (file := self.watcher.look()):
+            self.generation.changed(file)
+        return signals
+
+    def _look_for_answers(self) -> None:
+        if len(self.WORKERS) >= self.num_workers and all(map(_has_answered, self.WORKERS.values())):
+            self.answering = True
+            self.take_over()  # before the generation that serves now is told to go
+            if self.generation.beside:
+                self._be_worth_as_much()
+            self.generation.ready(self.app.facts())
+        elif self.generation.number > 1 and self._stats["workers_spawned"] - self.num_workers >= DEATHS:
+            # A generation that cannot serve must not keep the one that can from being told so.
+            raise HaltServer(f"{DEATHS} workers ended before they answered", 1)
+
+    def take_over(self) -> None:
+        """Go on with what the generation before has seen, which is still there; must not raise."""
+
+    def _be_worth_as_much(self) -> None:
+        """Tell the OOM killer that this generation is no trial any more: it was the first to be killed."""
+        seem_larger(os.getpid(), 0, than=self.generation.keeper)
+        for pid in self.WORKERS:
+            seem_larger(pid, EXPENDABLE, than=self.generation.keeper)
+
+    def spawn_worker(self) -> int | None:
+        stop_flags.forget(self.worker_age + 1)
+        pid: int | None = super().spawn_worker()
+        return pid
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        """Send a signal to a worker, which obeys it because we say so first."""
+        if sig in STOPPING and pid in self.WORKERS:
+            stop_flags.tell_to_stop(self.WORKERS[pid].age, at_once=sig in HASTY)
+        super().kill_worker(pid, sig)
+
+    def handle_int(self) -> None:
+        """Ctrl-C stops as SIGTERM does; another one stops at once."""
+        raise StopIteration
+
+    handle_quit = handle_int
+
+    def handle_hup(self) -> None:
+        """Gunicorn would fork workers from the code that is loaded here, which is the old code."""
+        self._refuse("SIGHUP")
+
+    def handle_usr2(self) -> None:
+        self._refuse("SIGUSR2")
+
+    def _refuse(self, name: str) -> None:
+        keeper = self.generation.keeper
+        remedy = f"send it to the keeper, pid {keeper}" if keeper else self._how_to_reload()
+        self.log.warning("%s changes nothing here: %s.", name, remedy)
+
+    def _how_to_reload(self) -> str:
+        return f"restart the server to serve new code (without a keeper, because {self.app.plan.keeper.why})"
+
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
+        if reason is not None:
+            self.generation.failed(reason)
+        super().halt(reason, exit_status)
+
+    def stop(self, graceful: bool = True) -> None:
+        """Turn readiness red, wait for the drain delay, close the listeners, let workers finish, kill others.
+
+        Takes the drain delay and the graceful timeout at most. SIGINT or SIGQUIT on the way ends it at once.
+        """
+        if self.stopped:
+            return
+        self.stopped = True
+        self.generation.stopping()
+        for_good = not self.generation.is_retired()
+        hasty = False
+        if self.WORKERS and for_good and not self.generation.is_orphan():
+            hasty = self._drain(self.app.plan.drain_delay.value)
+        if for_good:
+            stop_flags.close()
+        sock.close_sockets(self.LISTENERS, False)
+        self.LISTENERS = []
+        self._kill_all(signal.SIGTERM if graceful else signal.SIGQUIT)
+        self._await_workers(0 if hasty else self.app.plan.graceful_timeout.value)
+
+    def _drain(self, seconds: float) -> bool:
+        """Serve on while whoever sends requests learns that we go; say whether somebody is in a hurry."""
+        stop_flags.drain()
+        end = time.monotonic() + seconds
+        while (remaining := end - time.monotonic()) > 0:
+            received = super().wait_for_signals(min(remaining, 0.5))
+            if HASTY & set(received):
+                return True
+            self.reap_workers()
+            self.murder_workers()
+            self.manage_workers()
+            self.generation.beat()
+        return False
+
+    def _await_workers(self, seconds: float) -> None:
+        """Wait until every worker has ended; kill those that have not in time."""
+        end = time.monotonic() + seconds
+        left = asked = False
+        while self._is_peopled() and (remaining := end - time.monotonic()) > 0:
+            if not asked and remaining < LAST_LOOK:
+                asked = True
+                self.tick.safely(self.tick.reports.ask_unfinished)
+            if not left and stop_flags.all_left(self.WORKERS.values()):
+                left = True
+                self.generation.left()
+            with suppress(queue.Empty):
+                if self.SIG_QUEUE.get(timeout=min(remaining, 0.2 if left else 0.01)) in HASTY:
+                    self._kill_all(signal.SIGQUIT)
+                    end = min(end, time.monotonic() + HURRY)
+        self.cut_off()
+        end = time.monotonic() + 0.3
+        while self._is_peopled() and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def cut_off(self) -> None:
+        """Kill who has not finished in time."""
+        self._kill_all(signal.SIGKILL)
+
+    def _is_peopled(self) -> bool:
+        """Say whether a child of ours is left; those that have ended are buried first."""
+        self.reap_dirty_arbiter()
+        with suppress(HaltServer):  # a worker that could not boot changes nothing now
+            self.reap_workers()
+        return bool(self.WORKERS or self.dirty_arbiter_pid)
+
+    def _kill_all(self, number: int) -> None:
+        self.kill_workers(number)
+        self.kill_dirty_arbiter(number)
+
+
+def _has_answered(worker: Any) -> bool:
+    """Say whether a worker's loop runs: until its first beat, its file has the time of day as its time."""
+    with suppress(OSError, ValueError):
+        return bool(worker.tmp.last_update() <= time.monotonic())
+    return False

@@ -1,0 +1,192 @@
+"""Keep the server below its memory limit: what is used of it, who is replaced, whether a reload has room.
+
+Lives in the arbiter, main loop; ``Headroom`` also in a new generation's process, before it loads the project.
+Reads /proc and the control group; what cannot be read is not known.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ProdserveError
+from ..machine.cgroups import Cgroups, Level, Tree, parse_amount, parse_table
+from ..machine.proc import read_memory
+from ..utils.units import format_size
+from . import policies
+from .policies import Room, Seen, Verdict
+
+if TYPE_CHECKING:
+    from ..plan.plan import Plan
+    from .interface import ArbiterActions
+
+MEASURE_EVERY = 15.0
+"""Seconds between two measurements; reading a worker's PSS takes about 1 ms of its memory lock."""
+
+
+class MemoryOf:
+    """The memory of this server's container, or of its machine."""
+
+    def __init__(self, limit: int | None, root: Path = Path("/")) -> None:
+        self.cgroups = Cgroups.find(Tree(root))
+        found = min(self.cgroups.memory_limits(), key=lambda each: each.size, default=None)
+        tightest = min((size for size in (limit, found and found.size) if size), default=None)
+        self.limit = tightest
+        # The group accounts for this server only if it is the group that limits it.
+        self.level: Level | None = found.level if found is not None and found.size == tightest else None
+        version = self.cgroups.group("memory").version
+        self.current = "memory.current" if version == 2 else "memory.usage_in_bytes"
+        self.master = read_memory().size
+        self.kills = self.count_kills()
+        self.before = (0, 0.0)
+
+    def room(self, now: float) -> Room | None:
+        """Return the limit and what is used of it now; None where nothing limits."""
+        if self.limit is None:
+            return None
+        used = self.used(self.level) if self.level else None
+        room = Room(limit=self.limit, used=used, master=self.master, growth=self._growth(used or 0, now))
+        self.before = (used or 0, now)
+        return room
+
+    def firm_room(self, now: float) -> Room | None:
+        """Return the limit and what is used of it for good, no file pages; None where nobody says."""
+        used = self.cgroups.memory_used(self.level, firm=True) if self.level else None
+        if self.limit is None or used is None:
+            return None
+        return Room(limit=self.limit, used=used, master=self.master)
+
+    def used(self, level: Level) -> int | None:
+        """Return the bytes in use; file pages that the kernel may drop are left out where it matters."""
+        used = parse_amount(self.cgroups.tree.read(level.file(self.current)) or "")
+        if used is None or self.limit is None or used < self.limit / 2:
+            return used
+        return self.cgroups.memory_used(level)
+
+    def _growth(self, used: int, now: float) -> float:
+        before, then = self.before
+        return max(0.0, (used - before) / (now - then)) if then and now > then else 0.0
+
+    def count_kills(self) -> int:
+        """Return how many processes of the group the kernel has killed for memory."""
+        group = self.cgroups.group("memory")
+        if not group.levels:
+            return 0
+        name = "memory.events" if group.version == 2 else "memory.oom_control"
+        text = self.cgroups.tree.read(group.levels[0].file(name)) or ""
+        return parse_amount(parse_table(text).get("oom_kill", "")) or 0
+
+    def was_killer(self) -> bool:
+        """Say whether the kernel has killed one more process for memory than is accounted for."""
+        if self.count_kills() <= self.kills:
+            return False
+        self.kills += 1
+        return True
+
+
+class MemoryGuard:
+    """Replaces the worker that takes most memory before the kernel kills one."""
+
+    def __init__(self, arbiter: ArbiterActions) -> None:
+        self.arbiter, self.log = arbiter, arbiter.log
+        self.memory = MemoryOf(arbiter.plan.memory.value)
+        self.patience = 0.05
+        """Seconds until memory must be looked at again."""
+        self.last_replaced = -policies.YOUNG
+        self.next_measuring = 0.0
+
+    def check(self, now: float) -> None:
+        """Replace the fattest worker before the kernel acts."""
+        crew = self.arbiter.crew
+        room = self.memory.room(now)
+        self.arbiter.board.count_memory(self.memory.limit or 0, (room and room.used) or self.taken())
+        self.patience = policies.until_next_look(room)
+        if room is None:
+            return
+        if room.soon > policies.HIGH * room.limit or now >= self.next_measuring:
+            self.next_measuring = now + MEASURE_EVERY
+            self.measure()
+        room = room.without(sum(member.slot.memory for member in crew.leaving()))
+        planned = self.arbiter.plan.worker_memory.value
+        seen = [member.see(now, planned) for member in crew.serving() if member.slot.memory]
+        since_last = now - self.last_replaced if self.last_replaced else policies.YOUNG
+        found = policies.too_fat(seen, room, since_last)
+        if found is not None:
+            self._replace(*found, now)
+
+    def was_killer(self) -> bool:
+        """Say whether the kernel has killed one more process for memory than is accounted for."""
+        return self.memory.was_killer()
+
+    def taken(self) -> int:
+        """Return what the workers took when they were last measured, and the arbiter at its start."""
+        return self.memory.master + sum(member.slot.memory for member in self.arbiter.crew)
+
+    def _replace(self, seen: Seen, verdict: Verdict, at_once: bool, now: float) -> None:
+        member = self.arbiter.crew.members[seen.pid]
+        if at_once:
+            self.log.warning("Worker %s %s: it must go at once.", seen.pid, verdict.line)
+            self.arbiter.event(verdict.reason, f"Worker {seen.pid} {verdict.line}: it must go at once")
+            self.arbiter.let_go(member, verdict.reason)
+            self.last_replaced = now
+        elif self.arbiter.replace(member, verdict):
+            self.last_replaced = now
+
+    def measure(self, *, new_alone: bool = False) -> None:
+        """Read every worker's memory, or that of workers that were not measured yet."""
+        for member in self.arbiter.crew:
+            if new_alone and (member.slot.memory or not member.serving):
+                continue
+            try:
+                member.slot.memory = read_memory(Path(f"/proc/{member.pid}")).size
+            except OSError:  # it has ended
+                continue
+
+
+class Headroom:
+    """The memory that a generation may take while another one serves: a reload must not end the old one.
+
+    Where memory holds few of the new workers beside the old ones the generation begins with those, and starts
+    the others when the old ones have given theirs back. Where memory holds none, the reload is refused.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.memory = MemoryOf(plan.memory.value)
+        self.each = policies.fresh(plan.worker_memory.value, preloaded=plan.preload.value)
+        self.missing = 0
+        """Workers that are still to be started."""
+        self.most = plan.graceful_timeout.value + 3.0
+        self.until = 0.0
+        """When the generation before has ended at the latest; monotonic."""
+
+    def check(self, plan: Plan) -> None:
+        """Refuse to load the project where not even one worker of it would fit."""
+        room = self.memory.firm_room(time.monotonic())
+        needed = max(0, plan.master_memory.value - read_memory().size) + self.each
+        if room is not None and not policies.fits_beside(room, 1, needed):
+            raise ProdserveError(
+                f"Memory holds no second generation: {format_size(room.used or 0)} of "
+                f"{format_size(room.limit)} are used, and the new code takes about {format_size(needed)} "
+                "more before the old one can go.",
+                "Give it more memory, or restart the server: that needs no room for two.",
+            )
+
+    def begin(self, wanted: int) -> int:
+        """Return with how many workers to begin: one at least, which ``check`` has promised."""
+        room = self.memory.firm_room(time.monotonic())
+        fits = wanted if room is None else policies.fits_beside(room, wanted, self.each)
+        count = min(wanted, max(1, fits))
+        self.missing = wanted - count
+        return count
+
+    def look(self, now: float) -> int:
+        """Return how many more workers may start by now: 0 or 1."""
+        if not self.missing:
+            return 0
+        self.until = self.until or now + self.most
+        room = self.memory.firm_room(now)
+        if now > self.until or room is None or policies.fits_beside(room, 1, self.each):
+            self.missing -= 1
+            return 1
+        return 0

@@ -1,0 +1,165 @@
+"""The tick: about once a second look at every worker, ask the policies, act.
+
+Lives in the arbiter, on Gunicorn's main loop. Reads the board and /proc, sends signals, logs. Never blocks,
+touches no database and no user code; what it raises is logged once of each kind and ends nothing.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..logs import nonblocking
+from ..scoreboard import history
+from ..scoreboard.board import REASONS
+from . import policies
+from .memory_guard import MemoryGuard
+from .policies import Verdict
+from .stack_reports import StackReports
+from .traffic_sampler import Survey
+from .worker_pool import Member
+
+if TYPE_CHECKING:
+    from .interface import ArbiterActions
+
+SURVEY_EVERY = 15.0
+"""Seconds between two looks at what traffic was like."""
+
+
+class Tick:
+    """What the arbiter remembers from one look to the next."""
+
+    def __init__(self, arbiter: ArbiterActions) -> None:
+        self.arbiter, self.log = arbiter, arbiter.log
+        self.boot, self.starved = policies.BOOT, policies.STARVED
+        self.memory, self.reports = MemoryGuard(arbiter), StackReports(arbiter)
+        self.survey = Survey(arbiter.board, arbiter.crew, arbiter.plan)
+        self.next_survey, self.survey_every = 0.0, SURVEY_EVERY
+        self.throttling = 0.0
+        self.last_frozen = -policies.YOUNG
+        self.next_look = 0.0
+        self.raised: set[str] = set()
+
+    def look(self) -> None:
+        """Look at all there is to look at, each by itself."""
+        now = time.monotonic()
+        if now >= self.next_look:
+            self.next_look = now + 0.9
+            for step in (
+                self.reports.log_answers,
+                self.overdue,
+                self.stuck,
+                self.wishes,
+                self.arbiter.recovered,
+                self.arbiter.start_deferred,
+                self.advise,
+                self.remember,
+                self.tell_lost_lines,
+            ):
+                self.safely(step, now)
+        self.safely(self.memory.check, now)
+
+    def safely(self, step: Callable[..., object], *arguments: object) -> None:
+        """Do something that must not end the server whatever it raises; log each kind of that once."""
+        try:
+            step(*arguments)
+        except Exception as error:
+            kind = f"{step.__name__} {type(error).__name__}"
+            if kind not in self.raised:
+                self.raised.add(kind)
+                self.log.exception("Looking after the workers failed in %s; the server goes on.", kind)
+                self.arbiter.event("failed", f"Looking after the workers failed in {kind}")
+
+    def tell_lost_lines(self, now: float) -> None:
+        """Write what logs did not take before, and tell what they have lost."""
+        for line in nonblocking.look(now):
+            self.log.error("%s", line)
+
+    def is_silent(self, member: Member) -> bool:
+        """Say whether a worker's event loop has stood still for too long."""
+        now = time.monotonic()
+        return policies.stands_still(member.see(now, 0), self.frozen_for(now)) is not None
+
+    def waiting(self) -> int:
+        """Return how many connections wait to be accepted."""
+        return sum(max(0, each.get_backlog() or 0) for each in self.arbiter.LISTENERS)
+
+    # Stuck workers.
+
+    def stuck(self, now: float) -> None:
+        """Replace workers that hang at boot, stand still or finish nothing while others wait."""
+        waiting = self.waiting()
+        for member in self.arbiter.crew.staying():
+            seen = member.see(now, 0)
+            if verdict := policies.hangs_at_boot(seen, self.boot):
+                self.log.error("Worker %s %s: it is killed.", seen.pid, verdict.line)
+                self.arbiter.event("boot", f"Worker {seen.pid} {verdict.line}: it is killed")
+                self.reports.ask(member, verdict)
+                self.arbiter.crew.leave(member, "boot", now + 1.0)
+                self.arbiter.failed("")
+                continue
+            verdict = policies.stands_still(seen, self.frozen_for(now)) or policies.is_starved(
+                seen, waiting + member.slot.queue, self.starved
+            )
+            if verdict is not None and self.arbiter.replace(member, verdict):
+                self.reports.ask(member, verdict)
+                self.last_frozen = now if self.is_silent(member) else self.last_frozen
+
+    def frozen_for(self, now: float) -> float:
+        """Return how long a worker may stand still now."""
+        return policies.frozen_for(self.arbiter.timeout, now - self.last_frozen)
+
+    def wishes(self, now: float) -> None:
+        """Replace workers that have asked for it; who must wait is asked again."""
+        for member in self.arbiter.crew.staying():
+            if wish := member.slot.wish:
+                reason = REASONS[wish - 1]
+                if self.arbiter.crew.mark(member.pid, reason):
+                    self._say_replaced(member, reason)
+                    if reason == "stuck":
+                        self.reports.ask(member, Verdict(reason, "could not end a request"))
+        longest = self.arbiter.plan.max_lifetime.value
+        for member in self.arbiter.crew.staying() if longest else ():
+            if now - member.born > longest and self.arbiter.crew.mark(member.pid, "max-lifetime"):
+                self._say_replaced(member, "max-lifetime")
+
+    def _say_replaced(self, member: Member, reason: str) -> None:
+        self.log.say("Worker %s is replaced: %s.", member.pid, reason)
+        if reason != "stuck":  # the worker has told which request it could not end
+            self.arbiter.event(reason, f"Worker {member.pid} is replaced: {reason}")
+
+    def overdue(self, now: float) -> None:
+        """Kill workers that were told to go and have not."""
+        for member in self.arbiter.crew.leaving():
+            if now <= member.slot.deadline:
+                continue
+            if not member.killed:
+                member.killed = True
+                self.reports.ask(member, Verdict(member.leaving, "did not end in time and is killed"))
+            else:
+                self.arbiter.kill_worker(member.pid, signal.SIGKILL)
+
+    def advise(self, now: float) -> None:
+        """Tell what fits the traffic, when there is something new to tell."""
+        if now < self.next_survey:
+            return
+        self.next_survey = now + self.survey_every
+        if advice := self.survey.look(now):
+            self.arbiter.tell(advice=advice.line, advice_kind=advice.kind)
+            self.log.say("advice    %s", advice.line)
+            self.arbiter.event("advice", advice.line)
+        if self.survey.throttling != self.throttling:
+            self.throttling = self.survey.throttling
+            told = (
+                f"cuts short {self.throttling:.0%} of its periods" if self.throttling else "is enough again"
+            )
+            self.arbiter.event("throttled", f"The CPU quota {told}")
+
+    def remember(self, now: float) -> None:
+        """Leave a sample of the counters, and what only the arbiter knows."""
+        board = self.arbiter.board
+        self.memory.measure(new_alone=True)
+        board.count_waiting(self.waiting())
+        history.write(board.history, board.sample(time.time(), now, board.totals()))

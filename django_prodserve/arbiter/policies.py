@@ -1,0 +1,217 @@
+"""When a worker must be replaced, and why one has ended. Pure: no clock, no files, no log.
+
+Standard library alone. The verdict is the log line, or None to leave a worker be.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from ..utils.units import format_duration, format_size
+
+STARVED = 20.0
+"""Seconds after which a worker without a free thread, that finishes nothing while others wait, is stuck."""
+BOOT = 60.0
+"""Seconds a worker may take to boot; the slowest of seven real projects took 4."""
+YOUNG = 60.0
+"""A worker younger than this is not replaced for its memory: it would be no better soon after."""
+SHARE, HIGH, CRITICAL = 0.85, 0.80, 0.90
+"""Of the memory limit: what workers are planned to take together; where the fattest worker is replaced,
+replacement first; where it must go at once."""
+BESIDE = 0.95
+"""Of the memory limit: what two generations may take together, for the seconds of a reload."""
+FRESH = 4
+"""A worker takes so many times more under load than at first (project/footprint.py), threads included."""
+FASTEST = 4 << 30
+"""Bytes a second that memory is thought to grow at most."""
+AHEAD = 0.6
+"""Seconds that a worker needs to be told, to finish and to give its memory back."""
+GREW = 1.5
+"""A worker that takes less than this times what was planned gains nothing by being replaced."""
+ROUNDS = 6
+"""Failed rounds of starting workers after which a server without any gives up: 8 s and their boots."""
+
+
+class Verdict(NamedTuple):
+    """Why a worker must go: the reason that is counted (board.REASONS), and the line for the log."""
+
+    reason: str
+    line: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A worker as the tick sees it; ages and times in seconds, memory in bytes."""
+
+    pid: int
+    age: float
+    serving: bool = True
+    silent: float = 0.0
+    """Since its event loop last turned."""
+    threads: int = 1
+    busy: int = 0
+    idle: float = 0.0
+    """Since one of its requests ended, or the youngest of those that run has started."""
+    memory: int = 0
+    """Its proportional share (PSS)."""
+    planned: int = 0
+    """What the plan expects a worker of this project to take under load."""
+
+
+def hangs_at_boot(seen: Seen, limit: float = BOOT) -> Verdict | None:
+    """Gunicorn never notices: a heartbeat that has not begun is no heartbeat that stopped."""
+    if seen.serving or seen.age < limit:
+        return None
+    return Verdict("boot", f"did not finish booting within {format_duration(limit)}")
+
+
+def stands_still(seen: Seen, limit: float) -> Verdict | None:
+    """Return why a worker whose event loop does not turn must go; a limit of 0 is none."""
+    if not limit or not seen.serving or seen.silent < limit:
+        return None
+    return Verdict("stuck", f"has not run Python for {seen.silent:.0f} s: something holds the GIL")
+
+
+def is_starved(seen: Seen, waiting: int, limit: float = STARVED) -> Verdict | None:
+    """Return why a worker must go whose threads are all stuck while others wait."""
+    if not seen.serving or not waiting or seen.busy < seen.threads or seen.idle < limit:
+        return None
+    return Verdict(
+        "stuck", f"finished no request for {seen.idle:.0f} s, has no free thread, and {waiting} wait"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """The container's memory, in bytes: limit, what is used of it, and what the arbiter takes."""
+
+    limit: int
+    used: int | None
+    """None where nothing accounts for this server alone."""
+    master: int
+    growth: float = 0.0
+    """Bytes that more was used each second since the last look."""
+
+    @property
+    def soon(self) -> int:
+        """Return what will be used before anything that is done now has an effect."""
+        return int((self.used or 0) + self.growth * AHEAD)
+
+    def without(self, leaving: int) -> Room:
+        """Return the same without what those take who are leaving."""
+        return replace(self, used=None if self.used is None else max(0, self.used - leaving))
+
+    def share(self, workers: int) -> int:
+        """Return what each worker may take."""
+        return int((self.limit * SHARE - self.master) / max(1, workers))
+
+
+def too_fat(crew: Sequence[Seen], room: Room, since_last: float) -> tuple[Seen, Verdict, bool] | None:
+    """Return the worker to replace for its memory, why, and whether it must go before its replacement.
+
+    The kernel kills at the limit. Close to it the fattest worker goes, young or not, if that gains anything;
+    before that one that grew beyond its share, with a pause after the last.
+    """
+    if not crew:
+        return None
+    fattest = max(crew, key=lambda seen: seen.memory)
+    size, used, limit = format_size(fattest.memory), room.used or 0, format_size(room.limit)
+    gains = fattest.memory > GREW * fattest.planned
+    if gains and used >= room.limit / 2 and room.soon >= CRITICAL * room.limit:
+        line = f"takes {size} while {format_size(used)} of {limit} are used"
+        return fattest, Verdict("memory", line), True
+    if not gains or fattest.age < YOUNG or since_last < YOUNG:
+        return None
+    if used >= HIGH * room.limit:
+        line = f"takes {size} while {format_size(used)} of {limit} are used"
+        return fattest, Verdict("memory", line), used + fattest.planned > CRITICAL * room.limit
+    share = room.share(len(crew))
+    if fattest.memory > share:
+        line = f"takes {size}, more than its share of {format_size(share)} of {limit}"
+        return fattest, Verdict("memory", line), False
+    return None
+
+
+def fresh(planned: int, *, preloaded: bool) -> int:
+    """Return what a worker takes in its first seconds; one that loads the project itself takes it all."""
+    return planned // FRESH if preloaded else planned
+
+
+def fits_beside(room: Room, wanted: int, each: int) -> int:
+    """Return how many of the wanted workers memory holds beside all that is there."""
+    if room.used is None:
+        return wanted
+    return max(0, min(wanted, int((BESIDE * room.limit - room.used) // max(1, each))))
+
+
+def until_next_look(room: Room | None) -> float:
+    """Return the seconds until memory must be looked at again; views that leak took 1.5 GiB a second."""
+    if room is None or room.used is None:
+        return 1.0
+    return min(1.0, max(0.05, (room.limit / 2 - room.used) / FASTEST))
+
+
+def frozen_for(limit: float, since_last: float) -> float:
+    """Return how long a worker may stand still: less while others of the kind may wait for the next one.
+
+    What holds the GIL was most often asked for more than once, and the rest is still in the kernel's queue.
+    """
+    return min(limit, max(2.0, limit / 4)) if since_last < YOUNG else limit
+
+
+def back_off(rounds: int) -> float:
+    """Return how long to wait before workers are started again after so many failed rounds."""
+    return min(30.0, 0.25 * 2 ** (rounds - 1)) if rounds else 0.0
+
+
+def gives_up(rounds: int, serving: int) -> bool:
+    """Say whether the server must end, so that its supervisor sees it: nobody serves, again and again."""
+    return rounds >= ROUNDS and not serving
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """How a worker ended."""
+
+    code: int | None
+    """Its exit code; None if a signal ended it."""
+    number: int = 0
+    """The signal."""
+    ours: bool = False
+    """Whether we have asked it to go."""
+    served: bool = True
+    recycles: bool = False
+    """Whether Gunicorn's own workers end by themselves after max_requests."""
+    out_of_memory: bool = False
+    """Whether it was killed by the kernel for memory, which may happen to one that is leaving, too."""
+
+
+def why_it_ended(end: End) -> Verdict | None:
+    """Return why a worker has ended that nobody had asked to; None if there is nothing to say."""
+    if end.out_of_memory:
+        return Verdict(
+            "out of memory",
+            "was killed by the kernel: the memory limit is reached. Use fewer workers (--workers) or "
+            "threads, give it more memory, or find what grows: prodserve status shows each worker's memory",
+        )
+    if end.ours or (end.served and end.recycles and end.code == 0):
+        return None
+    if end.number == signal.SIGKILL:
+        return Verdict("killed", "was killed with SIGKILL, not by this server and not for memory")
+    if end.number:
+        return Verdict("crashed", f"was ended by {_name(end.number)}; faulthandler's lines above say where")
+    if not end.served:
+        return Verdict("boot", f"could not boot (exit code {end.code}); the reason stands above")
+    if end.code:
+        return Verdict("crashed", f"exited with code {end.code}")
+    return Verdict("crashed", "exited by itself")
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,109 @@
+"""Gather what monitoring/advice.py judges, stretch by stretch, and tell what is new.
+
+Lives in the arbiter, main loop, every 15 s. Reads the board, /proc and the quota's counters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..machine.cgroups import Cgroups, Tree
+from ..machine.proc import cpu_seconds
+from ..machine.quota import throttling
+from ..monitoring.advice import ENOUGH, THROTTLED, Advice, Mix, advise
+from ..scoreboard.slot import Tally
+
+if TYPE_CHECKING:
+    from ..plan.plan import Plan
+    from ..scoreboard.board import Board
+    from .worker_pool import Crew
+
+LONGEST = 600.0
+"""Seconds of a stretch: a rush must not be lost in hours of quiet."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Counters at the beginning of a stretch."""
+
+    when: float
+    tally: Tally
+    cpu: dict[int, float]
+    """CPU seconds of each worker, by pid."""
+    periods: int
+    throttled: int
+
+
+class Survey:
+    """What traffic was like since the last mark."""
+
+    def __init__(self, board: Board, crew: Crew, plan: Plan, root: Path = Path("/")) -> None:
+        self.board, self.crew, self.plan = board, crew, plan
+        self.cgroups = Cgroups.find(Tree(root))
+        self.before: Mark | None = None
+        self.told: Advice | None = None
+        self.quota = self._quota()
+        self.throttling = 0.0
+        """Share of the quota's periods that were cut short since the last look, where that is felt."""
+
+    def look(self, now: float) -> Advice | None:
+        """Return advice if it is new; a stretch lasts until enough was sampled."""
+        mark = self.mark(now)
+        self._judge_quota(mark)
+        if self.before is None:
+            self.before = mark
+            return None
+        mix = self.mix(self.before, mark)
+        advice = advise(mix)
+        if advice is None and mix.samples < ENOUGH and now - self.before.when < LONGEST:
+            return None
+        self.before = mark
+        if advice is None or (self.told and self.told.kind == advice.kind):
+            return None
+        self.told = advice
+        return advice
+
+    def mark(self, now: float) -> Mark:
+        """Return the counters as they are."""
+        cpu = {member.pid: cpu_seconds(member.pid) for member in self.crew}
+        for member in self.crew:
+            member.slot.cpu = cpu.get(member.pid, 0.0)
+        periods, throttled = self._quota()
+        return Mark(now, self.board.totals(), cpu, periods, throttled)
+
+    def mix(self, before: Mark, after: Mark) -> Mix:
+        """Return what happened between two marks."""
+        plan, seconds = self.plan, max(after.when - before.when, 1e-3)
+        used = [(after.cpu[pid] - before.cpu.get(pid, 0.0)) / seconds for pid in after.cpu]
+        queued = after.tally.queued_sum - before.tally.queued_sum
+        latency = after.tally.latency_sum - before.tally.latency_sum
+        periods = after.periods - before.periods
+        return Mix(
+            samples=after.tally.samples - before.tally.samples,
+            requests=after.tally.requests - before.tally.requests,
+            cpu=after.tally.cpu_sum - before.tally.cpu_sum,
+            wait=after.tally.wait_sum - before.tally.wait_sum,
+            busy=min(1.0, sum(used) * seconds / latency) if latency else 0.0,
+            queued=queued / (queued + latency) if queued + latency else 0.0,
+            used=sum(used),
+            busiest=max(used, default=0.0),
+            cpus=plan.cpus.value,
+            throttled=(after.throttled - before.throttled) / periods if periods > 0 else 0.0,
+            profile=plan.profile.value,
+            threads=plan.threads.value,
+            db_budget=plan.database_caps_threads,
+        )
+
+    def _judge_quota(self, mark: Mark) -> None:
+        periods, throttled = mark.periods - self.quota[0], mark.throttled - self.quota[1]
+        self.quota = mark.periods, mark.throttled
+        share = throttled / periods if periods > 0 else 0.0
+        if (share >= THROTTLED) != bool(self.throttling):  # it begins or ends
+            self.throttling = share if share >= THROTTLED else 0.0
+
+    def _quota(self) -> tuple[int, int]:
+        """Return how many periods of the CPU quota there were, and how many were cut short."""
+        told = throttling(self.cgroups)
+        return told.periods, told.throttled

@@ -1,0 +1,158 @@
+"""A fork that sends the warm-up request, tells what came of it, and is thrown away with all that it did.
+
+Lives in the command's process, main thread, after the project is loaded and before workers are forked. The
+server itself runs no request. It imports what the request had imported, so that workers share that memory.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
+
+from django.template import engines
+from django.utils import translation
+from django.utils.translation import trans_real
+
+from ..machine.proc import Reading
+from ..middleware.application import Application, WarmUp, warm_up
+from ..project.databases import close_connections
+from ..project.footprint import Footprint, after, measure
+from ..startup import dry_run
+from ..startup.dry_run.databases import LONGEST_LOCK
+from ..startup.fork_safety import kinds_of_threads
+from ..utils.fork import ChildLateError, in_child
+from . import hooks
+
+PATIENCE = 30.0
+"""Seconds that a trial may take in all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What came of a trial."""
+
+    warning: str = ""
+    """Why pages will fail."""
+    note: str = ""
+    """Why it could not try everything."""
+    answered: bool = False
+    """Whether the request came to an end."""
+    modules: tuple[str, ...] = ()
+    """What the request has imported."""
+    languages: tuple[str, ...] = ()
+    """The translations that it has loaded."""
+    threads: tuple[str, ...] = ()
+    """Kinds of the threads that run in a fork of this process, and after a request."""
+    reading: Reading | None = None
+    """The memory of the process after a few more requests, where that was wanted."""
+
+
+def try_out(application: Application | None, path: str) -> Trial:
+    """Send one request in a fork, and say what came of it; without an application only look at the fork."""
+    close_connections()
+    with scratch_directory() as scratch:
+        try:
+            return in_child(lambda: rehearse(application, path, scratch), patience=PATIENCE)
+        except Exception as error:  # a process that cannot be started, or has ended
+            return Trial(warning=ended(path, error) if application else "")
+
+
+def rehearse(
+    application: Application | None, path: str, scratch: str | None, *, weighs: bool = False
+) -> Trial:
+    """Do that in this process, which is thrown away; one that ``weighs`` measures itself."""
+    loaded, before = {*sys.modules}, Counter(kinds_of_threads())
+    answer = WarmUp()
+    if application is not None:
+        try:
+            hold_back(scratch)
+        except Exception as error:  # a project that has changed what it reaches into: then nothing is sent
+            return Trial(warning=f"the warm-up request {path} was not sent: {error!r}")
+        answer = warm_up(application, path)
+    trial = Trial(
+        warning=answer.warning,
+        note=answer.note,
+        answered=application is not None,
+        modules=tuple(_importable(loaded)),
+        languages=tuple(getattr(trans_real, "_translations", ())),
+        threads=tuple((before | Counter(kinds_of_threads())).elements()),
+        reading=after(lambda: warm_up(application, path)) if application and weighs else None,
+    )
+    dry_run.end()
+    return trial
+
+
+def hold_back(scratch: str | None) -> None:
+    """Begin a dry run that the kernel ends in time, should it hang."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    dry_run.hold_back(scratch)
+
+
+def weigh(application: Application, path: str) -> Footprint | None:
+    """Measure this process, loaded, with forks that send a few requests; None where that fails."""
+
+    def prepare() -> None:
+        hold_back(scratch)
+        warm_up(application, path)
+        dry_run.settle()
+        close_connections()
+        gc.freeze()
+
+    close_connections()
+    hooks.freeze()
+    with scratch_directory() as scratch, suppress(Exception):  # its time is up, or it cannot be held back
+        return measure(lambda: warm_up(application, path), prepare)
+    return None
+
+
+def load_as(trial: Trial) -> None:
+    """Load in this process what the request had loaded, as far as that runs no middleware."""
+    for name in trial.modules:
+        with suppress(Exception):  # the request may have handled it, or has set the scene for it
+            import_module(name)
+    for language in trial.languages:
+        with suppress(Exception), translation.override(language):  # catalogs of the project's
+            translation.gettext("")
+    with suppress(Exception):  # settings of template engines; the request told what is wrong with them
+        engines.all()
+
+
+def _importable(loaded: set[str]) -> Iterator[str]:
+    """Yield what was imported since, by names that import it once more."""
+    for name, module in [*sys.modules.items()]:
+        spec = getattr(module, "__spec__", None)
+        if name not in loaded and spec is not None and spec.name == name and spec.origin:
+            yield name
+
+
+def ended(path: str, error: Exception) -> str:
+    """Return what to say of a request whose process ended."""
+    if isinstance(error, ChildLateError):
+        return (
+            f"the warm-up request {path} was ended: it may take {PATIENCE:g} s in all, and "
+            f"{LONGEST_LOCK['']:g} s ({LONGEST_LOCK['sqlite']:g} s with sqlite) from its first change of a "
+            "database on"
+        )
+    return f"the warm-up request {path} failed: {error}"
+
+
+@contextmanager
+def scratch_directory() -> Iterator[str | None]:
+    """Yield a directory for the block; None where there can be none."""
+    directory = None
+    with suppress(OSError):
+        directory = tempfile.mkdtemp(prefix="prodserve-trial-")
+    try:
+        yield directory
+    finally:
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,132 @@
+"""Who of the workers serves, who must be replaced and who is leaving; what follows for the next step.
+
+Lives in the arbiter, main loop. Decides; the arbiter forks and sends signals.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..scoreboard.slot import RETIRING, SERVING, Slot
+from .policies import Seen
+
+PATIENT = {"memory", "max-requests", "max-lifetime"}
+"""Reasons that let a worker wait until the one before it is gone; a stuck one waits for nobody."""
+
+
+@dataclass
+class Member:
+    """One worker, as its arbiter knows it; times are monotonic."""
+
+    worker: Any
+    slot: Slot
+    born: float
+    served: bool = False
+    leaving: str = ""
+    """Why it was told to go; empty while it may stay."""
+    killed: bool = False
+
+    @property
+    def pid(self) -> int:
+        pid: int = self.worker.pid
+        return pid
+
+    @property
+    def serving(self) -> bool:
+        """Whether it answers requests."""
+        return self.slot.state == SERVING and not self.leaving
+
+    def see(self, now: float, planned: int) -> Seen:
+        """Return the worker as the policies know it; ``planned``: the bytes that the plan expects."""
+        slot = self.slot
+        running = slot.running()
+        latest = max([slot.last_end(), *(request.progress for request in running)])
+        return Seen(
+            pid=self.pid,
+            age=now - self.born,
+            serving=slot.state == SERVING,
+            silent=now - self.heartbeat(),
+            threads=slot.threads,
+            busy=len(running),
+            idle=now - latest if running else 0.0,
+            memory=slot.memory,
+            planned=planned,
+        )
+
+    def heartbeat(self) -> float:
+        """Return when the worker's event loop last turned; a worker that just began has turned now."""
+        last: float = self.slot.heartbeat
+        try:
+            beat: float = self.worker.tmp.last_update()
+        except (OSError, ValueError):
+            return last
+        # The file begins with the wall clock's time, which is later than any monotonic one.
+        return max(last, beat) if beat <= time.monotonic() else last
+
+
+class Crew:
+    """All workers of this arbiter."""
+
+    def __init__(self) -> None:
+        self.members: dict[int, Member] = {}
+        self.marked: dict[int, str] = {}
+        """Those to be replaced, by pid, and why; the first one goes first."""
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(list(self.members.values()))
+
+    def staying(self) -> list[Member]:
+        """Return those that were not told to go, the oldest first."""
+        return sorted((each for each in self if not each.leaving), key=lambda each: each.worker.age)
+
+    def serving(self) -> list[Member]:
+        """Return those that answer requests."""
+        return [each for each in self.staying() if each.serving]
+
+    def leaving(self) -> list[Member]:
+        """Return those that were told to go and have not ended yet."""
+        return [each for each in self if each.leaving]
+
+    def mark(self, pid: int, reason: str) -> bool:
+        """Have a worker replaced; False if it is marked already, or must wait until another one is gone."""
+        member = self.members.get(pid)
+        if member is None or member.leaving or pid in self.marked:
+            return False
+        if reason in PATIENT and (self.marked or self.leaving()):
+            return False
+        self.marked[pid] = reason
+        return True
+
+    def missing(self, wanted: int) -> int:
+        """Return how many workers to start: who is missing, and one for each that must be replaced."""
+        return max(0, wanted + len(self.marked) - len(self.staying()))
+
+    def replaced(self, wanted: int) -> list[tuple[Member, str]]:
+        """Return who may go now, and why: as many of the marked as the others can do without."""
+        spare = len(self.serving()) - wanted
+        ready = [(self.members[pid], reason) for pid, reason in self.marked.items()]
+        # A marked worker that does not serve does no work that would be missed.
+        idle = [(member, reason) for member, reason in ready if not member.serving]
+        return idle + [pair for pair in ready if pair[0].serving][: max(0, spare)]
+
+    def surplus(self, wanted: int) -> list[Member]:
+        """Return who may go because fewer workers are wanted: the marked ones first, then the oldest."""
+        staying = self.staying()
+        count = len(staying) - wanted - len(self.marked)
+        ranked = sorted(staying, key=lambda each: each.pid not in self.marked)
+        return ranked[: max(0, count)]
+
+    def leave(self, member: Member, reason: str, deadline: float) -> None:
+        """Note that a worker has been told to go."""
+        member.leaving = reason
+        member.slot.state = RETIRING
+        member.slot.deadline = deadline
+        self.marked.pop(member.pid, None)
+
+    def gone(self, pid: int) -> Member | None:
+        """Forget a worker that has ended."""
+        self.marked.pop(pid, None)
+        return self.members.pop(pid, None)

@@ -1,0 +1,204 @@
+"""Find the running server, and act on it: reload, stop. Lives in a command of its own, not in the server.
+
+Needs no settings and no network: all is in the server's private place (supervisor/run_directory.py), so it
+works while settings are broken, and for nobody but the same user and root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ProdserveError
+from ..machine import proc
+from ..supervisor import run_directory
+from ..utils import working_directory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A server that runs now."""
+
+    pid: int
+    """The process that a supervisor watches: the keeper where there is one, else the arbiter."""
+    started: int
+    directory: Path
+    """Its private place, where the board is."""
+    record: Mapping[str, Any]
+    """What it wrote into server.json."""
+
+    @property
+    def project(self) -> str:
+        """The directory that it was started in, as it was typed."""
+        return str(self.record.get("project", ""))
+
+    @property
+    def binds(self) -> tuple[str, ...]:
+        return tuple(self.record.get("binds", ()))
+
+    @property
+    def generation(self) -> int:
+        return int(self.record.get("generation", 1))
+
+    def again(self) -> Running | None:
+        """Return the same server as it is now; None once it has ended."""
+        record = run_directory.read(self.directory)
+        if record is None or record.get("pid") != self.pid or not self.is_alive:
+            return None
+        return _running(self.directory, record)
+
+    @property
+    def is_alive(self) -> bool:
+        return proc.start_time(self.pid) == self.started
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} on {', '.join(self.binds)} in {self.project}"
+
+
+def find(directory: str | os.PathLike[str], binds: Sequence[str] | None = None) -> Running:
+    """Return the server of the project in ``directory``; raise ProdserveError where it is not exactly one.
+
+    ``binds`` are addresses as typed behind --bind; the server must have all of them.
+    """
+    everyone = [_running(place, record) for place, record in run_directory.running()]
+    here = [each for each in everyone if _is_here(each, directory)]
+    found = [each for each in here if _has(each, binds or ())]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        lines = "\n  ".join(map(str, found))
+        raise ProdserveError(f"{len(found)} servers of this project run; name one with --bind:\n  {lines}")
+    if here:
+        wanted = ", ".join(binds or ())
+        lines = "\n  ".join(map(str, here))
+        raise ProdserveError(f"No server of this project has the address {wanted}. There is:\n  {lines}")
+    raise ProdserveError(f"No prodserve runs for the project in {directory}.", _elsewhere(everyone))
+
+
+def _running(place: Path, record: Mapping[str, Any]) -> Running:
+    return Running(pid=record["pid"], started=record["started"], directory=place, record=record)
+
+
+def _is_here(server: Running, directory: str | os.PathLike[str]) -> bool:
+    """Say whether a server's project is the one in a directory, by the name typed then or the place now."""
+    wanted = {os.fspath(directory), os.path.realpath(directory)}
+    known = {server.project, *(str(server.record.get(key, "")) for key in ("home", "real"))}
+    return bool(wanted & (known | {os.path.realpath(each) for each in known if each}))
+
+
+def _has(server: Running, binds: Sequence[str]) -> bool:
+    known = {_canonical(each) for each in (*server.binds, *server.record.get("addresses", ()))}
+    return all(_canonical(each) in known or _any_port(each, known) for each in binds)
+
+
+def _canonical(address: str) -> str:
+    """``localhost:80`` and ``:80`` are written in several ways; paths are not."""
+    if address.startswith("unix:"):
+        return "unix:" + os.path.abspath(address.removeprefix("unix:"))
+    return address.replace("localhost:", "127.0.0.1:")
+
+
+def _any_port(address: str, known: set[str]) -> bool:
+    """A port alone means whatever host it is served on."""
+    port = address.lstrip(":")
+    return port.isdecimal() and any(each.endswith(f":{port}") for each in known)
+
+
+def _elsewhere(everyone: Sequence[Running]) -> str:
+    """Return what to do when no server is here: who else has one, if anybody."""
+    if everyone:
+        return "\n  ".join(["There is:", *map(str, everyone)])
+    others = sorted({f"{user} (pid {pid})" for user, pid in _of_others()})
+    if others:
+        return f"One belongs to {', '.join(others)}: run this command as that user."
+    return "Start it: manage.py prodserve"
+
+
+def _of_others() -> Iterator[tuple[str, int]]:
+    """Yield user and pid of servers that belong to somebody else; their places are closed to us."""
+    import psutil
+
+    for process in psutil.process_iter(["pid", "uids", "username", "cmdline"]):
+        words = process.info["cmdline"] or ()
+        uids = process.info["uids"]
+        if uids and uids.effective != os.geteuid() and {"prodserve", "django_prodserve"} & set(words):
+            yield process.info["username"] or str(uids.effective), process.info["pid"]
+
+
+POLL = 0.05  # seconds between two looks
+Say = Callable[[str], object]
+
+
+def act(action: str, binds: Sequence[str] | None, say: Say) -> None:
+    """Reload or stop the server of the project that this command belongs to; wait for the outcome."""
+    server = find_here(binds)
+    try:
+        {"reload": reload, "stop": stop}[action](server, say)
+    except KeyboardInterrupt:
+        raise ProdserveError(
+            f"Not waited for: the server (pid {server.pid}) has been told to {action}."
+        ) from None
+
+
+def find_here(binds: Sequence[str] | None) -> Running:
+    """Return the server of the project where we are, or where the program that was typed lies."""
+    here = working_directory.here()
+    places = [here.real if here.found else here.name]  # said as it was typed
+    program = os.path.join(working_directory.start().real, sys.argv[0])
+    if os.path.basename(program) != "__main__.py":
+        places.append(os.path.dirname(os.path.abspath(program)))
+    for place in places[1:]:
+        with contextlib.suppress(ProdserveError):
+            return find(place, binds)
+    return find(places[0], binds)
+
+
+def reload(server: Running, say: Say) -> None:
+    """Let the keeper start a new generation; raise ProdserveError with the reason if that fails."""
+    if not server.record.get("keeper"):
+        raise ProdserveError(
+            f"The server (pid {server.pid}) has no keeper, so it cannot reload: {server.record.get('why')}.",
+            "Restart it to serve new code.",
+        )
+    attempt = int(server.record.get("attempts", 0)) + 1
+    _send(server, signal.SIGHUP)
+    while True:
+        now = server.again()
+        if now is None:
+            raise ProdserveError(f"The server (pid {server.pid}) ended before it had reloaded; see its log.")
+        if now.record["done"] >= attempt:
+            break
+        time.sleep(POLL)
+    outcome = now.record["outcome"]
+    if not outcome["ok"]:
+        raise ProdserveError(f"Reload failed, the old code serves on: {outcome['reason']}")
+    where = ", ".join(now.binds)
+    say(f"reloaded in {outcome['seconds']:.1f} s: generation {now.generation} serves on {where}")
+
+
+def stop(server: Running, say: Say) -> None:
+    """Send SIGTERM and wait until the server has ended; raise ProdserveError where it does not in time."""
+    seconds = float(server.record.get("seconds_to_stop", 25)) + 5
+    deadline = time.monotonic() + seconds
+    _send(server, signal.SIGTERM)
+    while server.is_alive:
+        if time.monotonic() > deadline:
+            raise ProdserveError(f"The server (pid {server.pid}) still runs after {seconds:g} s.")
+        time.sleep(POLL)
+    say(f"stopped: {server}")
+
+
+def _send(server: Running, number: int) -> None:
+    try:
+        os.kill(server.pid, number)
+    except ProcessLookupError:
+        raise ProdserveError(f"The server (pid {server.pid}) has just ended.") from None
+    except PermissionError:
+        raise ProdserveError(f"The server (pid {server.pid}) belongs to someone else.") from None

@@ -1,0 +1,164 @@
+"""Plan -> a gunicorn.conf.py with which plain Gunicorn serves the project the same way. Pure.
+
+Every line says why it is there. Gunicorn runs the file before it changes into the project's directory,
+so the file itself makes the project importable: the user's hooks are imported by it.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ..arbiter.hooks import NAMES, OURS
+from ..config.options import rows
+from ..logs.config import LogForm
+from ..plan.gunicorn_settings import gunicorn_settings
+from ..project.settings_bootstrap import CONFIGURATION
+from ..utils import working_directory
+
+if TYPE_CHECKING:
+    from ..plan.plan import Plan
+
+_LAYERS = "the layer around Django decides this, from the trusted proxies above"
+
+FIXED = {
+    "forwarded_allow_ips": _LAYERS,
+    "secure_scheme_headers": _LAYERS,
+    "forwarder_headers": _LAYERS,
+    "logger_class": "times in UTC, lines that survive LOGGING, Gunicorn's chatter at debug",
+    "proc_name": "the name in ps, where setproctitle is installed",
+    "worker_tmp_dir": "where a heartbeat does not wait for a disk",
+    "control_socket_disable": "its default place fails without HOME, and a second server would steal it",
+}
+"""Reasons for what no option decides."""
+
+
+def render_conf(plan: Plan, directory: str, search_path: str) -> str:
+    """Return a gunicorn.conf.py that serves this plan from ``directory``, without prodserve's own command."""
+    settings = gunicorn_settings(plan)
+    code = {name: _code(name, value, _source(plan, name)) for name, value in settings.items()}
+    reasons = {**FIXED, **dict(_reasons(plan))}
+    hooks = {name: code.pop(name, "") for name in sorted(NAMES) if name in code or name in OURS}
+    code.setdefault("worker_tmp_dir", "hooks.heartbeat_directory()")
+    lines = [
+        '"""Made by `manage.py prodserve plan --gunicorn-conf`. Use: gunicorn -c /path/to/this/file"""',
+        "",
+        "import os",
+        "import sys",
+        "",
+        *_line(f"os.chdir({directory!r})", "where the plan was made; relative paths start here"),
+        *_line(f"sys.path.insert(0, {search_path!r})", "where manage.py lies; hooks are imported below"),
+        *(line for row in _environment(plan) for line in _variable(*row)),
+        "",
+        *_line(
+            "from django_prodserve.arbiter import hooks", "prodserve's own, with the project's beside them"
+        ),
+        *_line("from django_prodserve.arbiter import logs", "prodserve's log lines"),
+        *_line(f"logs.configure(logs.{LogForm.of(plan)!r})", _why(plan, "log_format")),
+        *_line(f"hooks.configure(immortal={plan.speedups.value})", _why(plan, "speedups")),
+        *_origins(plan, directory, {*code.values(), *hooks.values()}),
+        "",
+        *_line("wsgi_app = 'django_prodserve.wsgi:application'", "proxy trust, static files, Django"),
+        *_line(f"chdir = {directory!r}", "Gunicorn goes back to where it started otherwise"),
+        *(line for name, text in code.items() for line in _line(f"{name} = {text}", reasons[name])),
+        "",
+        *(line for name, users in hooks.items() for line in _hook_line(name, users, reasons.get(name, ""))),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(code: str, reason: str) -> Iterator[str]:
+    """Yield a line with its reason, which may come from anywhere and must not end the comment."""
+    words = " ".join(reason.split())
+    yield f"{code}  # {words}" if words else code
+
+
+def _variable(name: str, text: str, reason: str) -> Iterator[str]:
+    return _line(f"os.environ[{name!r}] = {text!r}", reason)
+
+
+def _code(name: str, value: Any, source: str) -> str:
+    """Return Python that makes this value again, or finds it where it was written."""
+    if name == "umask" and isinstance(value, int):
+        return f"0o{value:03o}"
+    if path := _import_path(value):
+        return repr(path)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return repr(int(value))  # ssl's constants are enumerations
+    with suppress(ValueError, SyntaxError):
+        if ast.literal_eval(repr(value)) == value:
+            return repr(value)
+    return f"configured[{name!r}]" if _file(name, source) else f'settings.PRODSERVE["GUNICORN"][{name!r}]'
+
+
+def _import_path(value: Any) -> str:
+    """Return the dotted path of a function or class, or nothing where it has none."""
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    found = getattr(sys.modules.get(module or ""), name or "", None)
+    return f"{module}.{name}" if name and found is value else ""
+
+
+def _source(plan: Plan, name: str) -> str:
+    return plan.gunicorn[name].source if name in plan.gunicorn else ""
+
+
+def _file(name: str, source: str) -> str:
+    """Return the --config file that a setting was read from, or nothing."""
+    return source[: -len(f": {name}")] if source.endswith(f": {name}") else ""
+
+
+def _origins(plan: Plan, directory: str, code: set[str]) -> Iterator[str]:
+    """Yield lines that load what can only be found where it was written, such as a function in a file."""
+    if any(each.startswith("settings.") for each in code):
+        yield from _line("from django.conf import settings", "for what has no import path")
+    if any(each.startswith("configured[") for each in code):
+        path = next(filter(None, (_file(name, each.source) for name, each in plan.gunicorn.items())))
+        yield from _line("import runpy", "for the --config file that the plan was made with")
+        yield from _line(
+            f'configured = runpy.run_path({os.path.join(directory, path)!r}, run_name="__config__")',
+            "as prodserve reads it",
+        )
+
+
+def _reasons(plan: Plan) -> Iterator[tuple[str, str]]:
+    for row in rows():
+        if row.gunicorn and row.gunicorn not in FIXED:
+            yield row.gunicorn, _why(plan, row.name)
+    sync = plan.worker_class.value == "sync"
+    yield "timeout", _why(plan, "timeout") if sync else "a heartbeat: whether Python still runs in a worker"
+    for name, sourced in plan.gunicorn.items():
+        yield name, sourced.source
+
+
+def _why(plan: Plan, name: str) -> str:
+    decision = getattr(plan, name)
+    return f"{decision.why} [{decision.source}]"
+
+
+def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Yield the variables that carry our layers' decisions into the process that loads them."""
+    yield "DJANGO_SETTINGS_MODULE", plan.settings.value, "the settings that the plan was made for"
+    if configuration := os.environ.get(CONFIGURATION):
+        yield CONFIGURATION, configuration, "their class, for django-configurations"
+    for row in rows():
+        text = row.typed(getattr(plan, row.name).value) if row.exported else ""
+        if text:
+            yield row.variable, text, _why(plan, row.name)
+
+
+def _hook_line(name: str, users: str, source: str) -> Iterator[str]:
+    """Yield an assignment for a hook of ours, of the user's, or both."""
+    ours = (
+        ((OURS[name].__doc__ if name in OURS else "") or "").partition("\n")[0].partition(". ")[0].rstrip(".")
+    )
+    arguments = ", ".join(filter(None, [repr(name), users]))
+    yield from _line(f"{name} = hooks.hook({arguments})", "; ".join(filter(None, [ours, source])))
+
+
+def search_path() -> str:
+    """The directory that Python searches first: where manage.py lies."""
+    return working_directory.by_name(os.path.abspath(sys.path[0] or os.getcwd()))

@@ -1,0 +1,165 @@
+"""What the operator says in Gunicorn's own words: PRODSERVE["GUNICORN"], GUNICORN_CMD_ARGS, --config.
+
+Lives in the command, before anything starts. Everything is validated by Gunicorn's own ``Config`` here,
+because a wrong value met later ends the master with a bare "Error".
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import runpy
+import shlex
+import traceback
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, NoReturn
+
+from ..errors import ProdserveError
+from ..utils.tracebacks import project_line, reason_of
+from .options import Sourced
+
+Settings = dict[str, Sourced]
+
+CMD_ARGS = "GUNICORN_CMD_ARGS"
+
+# gunicorn.config reads these while it is imported, and raises there on WEB_CONCURRENCY=auto.
+READ_AT_IMPORT = ("WEB_CONCURRENCY", "PORT", "FORWARDED_ALLOW_IPS")
+
+REFUSED = {
+    "daemon": "a supervisor must see the server it started; leave it in the foreground",
+    "reload": "it would serve old code: the project is loaded before the workers are forked; use --reload",
+}
+UNUSED = {
+    "wsgi_app": "WSGI_APPLICATION in the settings decides",
+    "check_config": "use `prodserve check`",
+    "print_config": "use `prodserve plan`",
+    "pythonpath": "use --pythonpath",
+    "paste": "Django is served, not a Paste application",
+    "reuse_port": "the workers share one listener, so no connection is lost when one of them ends",
+}
+
+
+@contextmanager
+def _clean_environment() -> Iterator[None]:
+    hidden = {name: os.environ.pop(name) for name in READ_AT_IMPORT if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def new_config() -> Any:
+    """Return a fresh ``gunicorn.config.Config`` with Gunicorn's defaults, whatever the environment says."""
+    with _clean_environment():
+        from gunicorn.config import Config
+
+        return Config()
+
+
+def workers_user(named: object) -> int:
+    """Return the user id that Gunicorn's ``user`` setting means; ``named`` has been validated."""
+    config = new_config()
+    config.set("user", named)
+    uid: int = config.uid
+    return uid
+
+
+def read_block(block: object, problems: list[str]) -> Settings:
+    """Return what ``PRODSERVE["GUNICORN"]`` says."""
+    if not isinstance(block, Mapping):
+        problems.append(f"PRODSERVE['GUNICORN'] is {block!r}, but must be a dictionary.")
+        return {}
+    return {str(name): Sourced(value, f"PRODSERVE['GUNICORN'][{name!r}]") for name, value in block.items()}
+
+
+def read_cmd_args(text: str, problems: list[str]) -> Settings:
+    """Return what ``GUNICORN_CMD_ARGS`` says; BaseApplication alone would ignore it."""
+
+    def refuse(message: str) -> NoReturn:
+        raise ValueError(message)
+
+    parser = new_config().parser()
+    parser.error = refuse
+    try:
+        given = vars(parser.parse_args(shlex.split(text)))
+    except (ValueError, SystemExit) as error:
+        problems.append(f"{CMD_ARGS} is {text!r}, which Gunicorn refuses: {error}")
+        return {}
+    if given.pop("args", None):
+        problems.append(f"{CMD_ARGS} is {text!r}, but must hold options only, each with its dashes.")
+    return {name: Sourced(value, CMD_ARGS) for name, value in given.items() if value is not None}
+
+
+def read_config_file(path: str, notes: list[str]) -> Settings:
+    """Return the settings of a gunicorn.conf.py; other names in it are its own affair, as with Gunicorn.
+
+    One that is probably meant to be a setting is noted: Gunicorn passes over it without a word.
+    """
+    path = path.removeprefix("file:")
+    if path.startswith("python:"):
+        raise ProdserveError(f"--config {path}: only files are read.", "Name the file of that module.")
+    if not os.path.isfile(path):
+        raise ProdserveError(f"--config {path}: there is no such file.", f"Looked in {os.getcwd()}")
+    try:
+        names = runpy.run_path(path, run_name="__config__")
+    except (Exception, SystemExit) as error:
+        line = next(
+            (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == path),
+            None,
+        )
+        where = f"{path}, line {getattr(error, 'lineno', None) or line}"
+        raise ProdserveError(f"--config {where}: {type(error).__name__}: {error}") from error
+    known = new_config().settings
+    notes += [f"{path}: {line}" for line in misspelt(names, known)]
+    return {name: Sourced(value, f"{path}: {name}") for name, value in names.items() if name in known}
+
+
+def misspelt(names: Mapping[str, object], known: Collection[str]) -> Iterator[str]:
+    """Yield a line for each value whose name comes close to a setting that the file does not state.
+
+    Functions, classes, modules and names that begin with an underscore are helpers of the file's.
+    """
+    for name, value in names.items():
+        if name in known or name.startswith("_") or callable(value) or isinstance(value, ModuleType):
+            continue
+        close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=CLOSE)
+        if close and close[0] not in names:
+            yield f"{name} is not used: it names no Gunicorn setting. Did you mean {close[0]}?"
+
+
+CLOSE = 0.8
+"""How alike two names must be: keep_alive and keepalive are, num_workers and workers are not."""
+
+
+def validated(settings: Mapping[str, Sourced], problems: list[str], notes: list[str]) -> Settings:
+    """Return the settings that Gunicorn accepts and we use; each other one is a problem or a note."""
+    config = new_config()
+    accepted: Settings = {}
+    for name, (value, source) in settings.items():
+        if name in REFUSED and value:
+            problems.append(f"{source}: Gunicorn's {name} is refused: {REFUSED[name]}.")
+        elif name in UNUSED or name in REFUSED:
+            notes.append(f"{source} is not used: {UNUSED.get(name, 'it is off anyway')}.")
+        elif complaint := _refusal(config, name, value):
+            problems.append(f"{source} {complaint}")
+        else:
+            accepted[name] = Sourced(value, source)
+    return accepted
+
+
+def _refusal(config: Any, name: str, value: object) -> str:
+    """Return why Gunicorn refuses this setting; empty if it does not."""
+    if name not in config.settings:
+        close = difflib.get_close_matches(name, list(config.settings), n=1)
+        return f"names no Gunicorn setting.{f' Did you mean {close[0]}?' if close else ''}"
+    try:
+        config.set(name, value)
+    except Exception as error:  # any validator may raise anything: the operator needs its words
+        if line := project_line(error):  # what it names is the project's, and could not be imported
+            return (
+                f"is {value!r}, which cannot be imported: {type(error).__name__}: {reason_of(error)} ({line})"
+            )
+        return f"is {value!r}, which Gunicorn refuses: {error}"
+    return ""

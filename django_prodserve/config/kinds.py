@@ -1,0 +1,76 @@
+"""The kinds of values that options take: how each is read, shown and typed. Standard library alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..utils.units import format_cpus, format_duration, format_size
+from . import parsers
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the values of an option are read and written."""
+
+    parse: Callable[[Any], Any]
+    metavar: str = ""
+    show: Callable[[Any], str] = str
+    """Writes a value for people."""
+    typed: Callable[[Any], str] = str
+    """Writes a value as an operator types it; ``parse`` reads it back."""
+    is_switch: bool = False
+    is_repeated: bool = False
+
+
+def choice(*words: str, metavar: str = "") -> Kind:
+    """Return a kind that takes one of these words."""
+    return Kind(parsers.one_of(*words), metavar or "|".join(words))
+
+
+def _on_or_off(value: Any) -> str:
+    return "on" if value else "off"
+
+
+def _number(value: float) -> str:
+    return f"{value:g}"
+
+
+def _percent(value: float) -> str:
+    return f"{value * 100:g}%"
+
+
+def _octal(value: int) -> str:
+    return f"{value:04o}"
+
+
+def _list(value: tuple[str, ...]) -> str:
+    return ", ".join(value) or "-"
+
+
+def _or(word: str) -> Callable[[tuple[str, ...]], str]:
+    return lambda value: ",".join(value) or word
+
+
+SWITCH = Kind(parsers.boolean, show=_on_or_off, typed=_on_or_off, is_switch=True)
+DURATION = Kind(parsers.duration, "TIME", format_duration, _number)
+SIZE = Kind(parsers.size, "SIZE", format_size)
+CPUS = Kind(parsers.cpus, "1.5|1500m", format_cpus, _number)
+COUNT = Kind(parsers.count, "N")
+POSITIVE = Kind(parsers.positive, "N")
+WORKERS = Kind(parsers.worker_count, "N")
+SHARE = Kind(parsers.share, "SHARE", _percent, _percent)
+UMASK = Kind(parsers.umask, "OCTAL", _octal, _octal)
+PATH = Kind(parsers.path, "PATH")
+WARMUP = Kind(parsers.warmup, "PATH")
+WORKER_CLASS = Kind(parsers.worker_class, "prodserve|gthread|sync")
+MANAGEMENT = Kind(parsers.manage, "ADDRESS")
+HEADER = Kind(parsers.client_address_header, "NAME")
+ADDRESSES = Kind(parsers.addresses, "ADDRESS", _list, _or(""), is_repeated=True)
+WORDS = Kind(parsers.words, "LIST", _list, _or(""))
+PROXIES = Kind(parsers.proxies, "LIST", _list, _or("none"))
+PROBES = Kind(parsers.probes, "LIVE,READY", _list, _or("off"))
+CHECKS = Kind(parsers.checks, "LIST", _list, _or(""))
+STATIC = Kind(parsers.boolean, typed=lambda mode: _on_or_off(mode not in (False, "off")), is_switch=True)
+"""A switch whose decision is a way to serve files: ``off``, or one of several words."""

@@ -1,0 +1,291 @@
+"""Turn what somebody wrote into a value, or say what is right.
+
+Each parser's docstring completes the sentence "X is 'y', but must be ...". A parser takes text (flags,
+variables) or the value itself (settings). It raises ValueError, or Explained with a sentence of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import Any
+
+from ..utils import units
+from .trust import parse_trust, parse_witness
+
+LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
+"""How addresses begin that nobody but this machine can reach."""
+
+
+class Explained(ValueError):
+    """A value is wrong in a way that deserves its own sentence."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many workers: ``slope * n + offset`` for n whole CPUs; a plain number has slope 0."""
+
+    slope: float
+    offset: int
+    text: str
+
+    def workers(self, cpus: float) -> int:
+        """Return the count for this many CPUs, at least 1. Fractions of a CPU are rounded up."""
+        return max(1, math.floor(self.slope * math.ceil(cpus)) + self.offset)
+
+
+def worker_count(raw: Any) -> Count | None:
+    """a whole number from 1, auto, or a formula in n (CPUs) such as 2n+1."""
+    text = str(raw).strip().lower().replace(" ", "").replace("*", "")
+    if text == "auto":
+        return None
+    formula = re.fullmatch(r"(\d+(?:\.\d+)?)?n([+-]\d{1,4})?", text, re.ASCII)
+    if formula:
+        return Count(float(formula[1] or 1), int(formula[2] or 0), text)
+    return Count(0, positive(raw), text)
+
+
+def positive(raw: Any) -> int:
+    """a whole number from 1."""
+    value = count(raw)
+    if value < 1:
+        raise ValueError(raw)
+    return value
+
+
+def count(raw: Any) -> int:
+    """a whole number from 0."""
+    if isinstance(raw, bool) or not re.fullmatch(r"\d{1,9}", str(raw).strip(), re.ASCII):
+        raise ValueError(raw)
+    return int(str(raw))
+
+
+def boolean(raw: Any) -> bool:
+    """on or off (also yes, no, true, false, 1, 0)."""
+    if isinstance(raw, bool):
+        return raw
+    word = str(raw).strip().lower()
+    if word in {"on", "yes", "true", "1"}:
+        return True
+    if word in {"off", "no", "false", "0"}:
+        return False
+    raise ValueError(raw)
+
+
+def duration(raw: Any) -> float:
+    """a time such as 30, 30s, 10m or 2h (seconds where no unit is written)."""
+    return units.parse_duration(_text(raw))
+
+
+def size(raw: Any) -> int:
+    """an amount of memory such as 512m, 1.5g or 256MiB, at least 1 MiB."""
+    value = units.parse_size(_text(raw))
+    if value < units.MIB:
+        raise ValueError(raw)
+    return value
+
+
+def share(raw: Any) -> float:
+    """a share such as 10% or 0.1, above 0 and up to 100%."""
+    text = _text(raw).strip()
+    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 < value <= 1:
+        raise ValueError(raw)
+    return value
+
+
+def cpus(raw: Any) -> float:
+    """a number of CPUs above 0, such as 2, 1.5 or 1500m."""
+    return units.parse_cpus(_text(raw))
+
+
+def umask(raw: Any) -> int:
+    """an octal mask such as 007 or 0o077."""
+    value = raw if isinstance(raw, int) else int(str(raw), 8)
+    if isinstance(raw, bool) or not 0 <= value <= 0o777:
+        raise ValueError(raw)
+    return value
+
+
+def path(raw: Any) -> str:
+    """a path."""
+    text = os.fspath(raw)
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise ValueError(raw)
+    return text
+
+
+def warmup(raw: Any) -> str:
+    """a path that begins with / such as /about/, or off."""
+    text = str(raw)
+    if raw is False or text.lower() == "off":
+        return "off"
+    if not text.startswith("/"):
+        raise ValueError(raw)
+    return text
+
+
+def words(raw: Any) -> tuple[str, ...]:
+    """a list of words, separated by commas."""
+    parts = raw.replace(",", " ").split() if isinstance(raw, str) else list(raw)
+    if not parts or not all(isinstance(part, str) for part in parts):
+        raise ValueError(raw)
+    return tuple(parts)
+
+
+def proxies(raw: Any) -> tuple[str, ...]:
+    """a list of loopback, private, unix, none, *, addresses and networks, separated by commas."""
+    names = words(raw)
+    try:
+        parse_trust(names)
+    except ValueError as error:
+        raise Explained(str(error)) from error
+    return names
+
+
+def client_address_header(raw: Any) -> str:
+    """the name of a header, such as X-Real-IP."""
+    name = str(raw).strip()
+    try:
+        parse_witness(name)
+    except ValueError as error:
+        raise Explained(str(error)) from error
+    return name
+
+
+def probes(raw: Any) -> tuple[str, ...]:
+    """two paths that begin with /, of life and of readiness, such as /livez,/readyz; or off."""
+    if raw is False or (isinstance(raw, str) and raw.strip().lower() == "off"):
+        return ()
+    paths = words(raw)
+    if len({*paths}) != 2 or not all(re.fullmatch(r"(/[\w.~-]+)+/?", each, re.ASCII) for each in paths):
+        raise ValueError(raw)
+    return paths
+
+
+def checks(raw: Any) -> tuple[str, ...]:
+    """a list of database and dotted paths of callables such as shop.health.queue, separated by commas."""
+    names = words(raw) if raw else ()
+    if not all(name == "database" or re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name) for name in names):
+        raise ValueError(raw)
+    return names
+
+
+def one_of(*choices: str) -> Callable[[Any], str]:
+    """Make a parser that accepts these words."""
+
+    def parse(raw: Any) -> str:
+        if str(raw).lower() not in choices:
+            raise ValueError(raw)
+        return str(raw).lower()
+
+    parse.__doc__ = f"{', '.join(choices[:-1])} or {choices[-1]}."
+    return parse
+
+
+WORKER_CLASSES = {
+    "prodserve": "prodserve",
+    "django_prodserve.worker.prodserveworker": "prodserve",
+    "gthread": "gthread",
+    "gunicorn.workers.gthread.threadworker": "gthread",
+    "sync": "sync",
+    "gunicorn.workers.sync.syncworker": "sync",
+}
+
+
+def worker_class(raw: Any) -> str:
+    """prodserve, gthread or sync."""
+    name = str(raw).strip()
+    known = WORKER_CLASSES.get(name.lower())
+    if known:
+        return known
+    if re.search("uvicorn|asgi|hypercorn|daphne", name, re.IGNORECASE):
+        raise Explained(f"{name!r} serves ASGI; prodserve serves WSGI. Leave the option out.")
+    if re.search("gevent|eventlet|tornado", name, re.IGNORECASE):
+        raise Explained(
+            f"{name!r} is not supported, Django runs in threads here. Leave it out, and state --threads."
+        )
+    raise ValueError(raw)
+
+
+def addresses(raw: Any) -> tuple[str, ...]:
+    """HOST:PORT, PORT, unix:PATH or fd://N."""
+    parts = [raw] if isinstance(raw, int) and not isinstance(raw, bool) else raw
+    if isinstance(raw, str):
+        parts = [part.strip() for part in raw.split(",")]
+    if not isinstance(parts, Sequence) or not parts:
+        raise ValueError(raw)
+    return tuple(address(part) for item in parts for part in str(item).split(","))
+
+
+def address(raw: str) -> str:
+    """Return one address in its full form: ``127.0.0.1:8000``, ``[::1]:80``, ``unix:/run/x``, ``:80``."""
+    text = str(raw).strip()
+    if re.match(r"https?://", text):
+        text = text.split("//", 1)[1].rstrip("/")
+    if text.startswith(("unix:", "/")):
+        name = re.sub("^unix:(//)?", "", text)
+        if not name:
+            raise Explained(f"{raw!r} lacks the path of the unix socket: write unix:/run/app.sock.")
+        return f"unix:{name}"
+    if re.fullmatch(r"fd://\d+", text, re.ASCII):
+        return text
+    return _host_and_port(text, raw)
+
+
+def manage(raw: Any) -> str | None:
+    """HOST:PORT, PORT (of 127.0.0.1), unix:PATH or off."""
+    text = str(raw).strip()
+    if raw is False or text.lower() == "off":
+        return None
+    if re.fullmatch(r":?\d+", text, re.ASCII):
+        text = f"127.0.0.1:{text.lstrip(':')}"
+    if text.startswith("fd://"):
+        raise Explained(f"{raw!r} cannot be passed on: write HOST:PORT, PORT or unix:PATH.")
+    return address(text)
+
+
+def _host_and_port(text: str, raw: str) -> str:
+    """Return ``host:port``; a bare port keeps its host open (``:8000``) for the plan to decide."""
+    if re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}", text):
+        raise Explained(f"{raw!r} has no port: write {text}:8000.")
+    if re.fullmatch(r"\[?[0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*\]?", text, re.I):
+        raise Explained(_about_ipv6(text.strip("[]"), raw))
+    match = re.fullmatch(r"(?:(?P<host>\[[0-9a-fA-F:.%\w]+\]|[\w.*-]*):)?(?P<port>\d+)", text)
+    if not match:
+        raise Explained(f"{raw!r} is no address: write HOST:PORT, PORT, unix:PATH or fd://N.")
+    if not 0 <= int(match["port"]) <= 65535:
+        raise Explained(f"{raw!r} has no possible port: it must be between 0 and 65535.")
+    host = match["host"]
+    if host is None:
+        return f":{int(match['port'])}"
+    return f"{'0.0.0.0' if host in ('', '*') else host}:{int(match['port'])}"
+
+
+def _about_ipv6(text: str, raw: str) -> str:
+    """Return what to write instead of an IPv6 address without its port, or without its brackets."""
+    host, _, port = text.rpartition(":")
+    if not raw.lstrip().startswith("[") and re.fullmatch(r"\d{4,5}", port) and _is_ipv6(host):
+        return f"{raw!r} needs brackets around the address: write '[{host}]:{port}'."
+    if not _is_ipv6(text):
+        return f"{raw!r} is no address: write HOST:PORT, such as '[::1]:8000' for IPv6."
+    return f"{raw!r} has no port: write '[{text}]:8000'."
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _text(raw: Any) -> str:
+    """Numbers are as good as their text; booleans are not numbers here."""
+    if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
+        raise ValueError(raw)
+    return str(raw)

@@ -1,0 +1,134 @@
+"""Bodies of requests, while they arrive. No thread is lent to a request before its body is whole.
+
+Lives in a worker, in the thread that owns the connection.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import IO, TYPE_CHECKING
+
+from gunicorn.http import body, message
+from gunicorn.http.errors import InvalidChunkSize, NoMoreData
+from gunicorn.http.unreader import Unreader
+
+from . import limits
+from .spool import Spool
+
+if TYPE_CHECKING:
+    from .parser import Head
+
+SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;|\r\n)")
+"""The size of a chunk; one of 16 digits is of no body."""
+
+
+class FixedBody:
+    """A body of known length, while it arrives."""
+
+    __slots__ = ("left", "spool")
+
+    def __init__(self, length: int) -> None:
+        self.left = length
+        self.spool = Spool(limits.BODY_IN_MEMORY)
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take the next bytes; return what comes behind the body, or None while it is not complete."""
+        if len(data) > self.left:
+            data, rest = data[: self.left], data[self.left :]
+        else:
+            rest = b""
+        self.left -= len(data)
+        self.spool.write(data)
+        return None if self.left else rest
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of the body that are here."""
+        return self.spool.size
+
+    def content(self) -> tuple[IO[bytes], int]:
+        """Return the complete body and its length."""
+        return self.spool.rewound(), self.spool.size
+
+
+class ChunkedBody:
+    """A body in chunks, while it arrives. A small scanner finds its end; Gunicorn's own reader decodes it.
+
+    Where the framing is wrong the scanner sees the end too, and the reader refuses what it gets.
+    """
+
+    __slots__ = ("_in_data", "_line", "_trailers", "head", "size", "spool")
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.spool = Spool(limits.BODY_IN_MEMORY)
+        self._in_data = 0  # bytes of this chunk that are still to come, its CRLF included
+        self._line = b""  # what is here of a line
+        self._trailers = False
+        self.size = 0
+        """Bytes of the body that are announced so far, without their framing."""
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take the next bytes; return what comes behind the body, or None while it is not complete."""
+        at = 0
+        while at < len(data):
+            if self._in_data:
+                step = min(self._in_data, len(data) - at)
+                self._in_data -= step
+                at += step
+                continue
+            end = data.find(b"\n", at)
+            if end < 0:
+                self._line += data[at:]
+                at = len(data)
+                if len(self._line) > message.MAX_HEADERS:
+                    break
+                continue
+            line, self._line = self._line + data[at : end + 1], b""
+            at = end + 1
+            if self._is_last(line):
+                break
+        else:
+            self.spool.write(data)
+            return None
+        self.spool.write(data[:at])
+        return data[at:]
+
+    def _is_last(self, line: bytes) -> bool:
+        """Take a line of the framing; say whether nothing of this body follows it."""
+        if not line.endswith(b"\r\n"):
+            return True
+        if self._trailers:
+            return line == b"\r\n" or len(line) > self.head.limit_request_field_size
+        digits = SIZE.match(line)
+        if digits is None:
+            return True
+        size = int(digits[1], 16)
+        self._trailers = size == 0
+        self._in_data = size + 2 if size else 0
+        self.size += size
+        return False
+
+    def content(self) -> tuple[IO[bytes], int]:
+        """Return the body, decoded, and its length; raise what Gunicorn's reader raises."""
+        decoded = Spool(limits.BODY_IN_MEMORY)
+        reader = body.ChunkedReader(self.head, _FileSource(self.spool.rewound()))
+        try:
+            while piece := reader.read(limits.RECEIVE):
+                decoded.write(piece)
+        except NoMoreData:
+            raise InvalidChunkSize(b"the framing of the body is wrong") from None
+        self.spool.file.close()
+        return decoded.rewound(), decoded.size
+
+
+class _FileSource(Unreader):  # type: ignore[misc]  # Gunicorn has no types
+    """Gunicorn's source of bytes over a complete body."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self.file = file
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        return self.file.read(min(max(size_hint or 0, io.DEFAULT_BUFFER_SIZE), limits.MIB))

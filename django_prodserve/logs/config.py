@@ -1,0 +1,26 @@
+"""How log lines look and what they say, for those who write them. Pure; standard library alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..plan.plan import Plan
+
+
+@dataclass(frozen=True)
+class LogForm:
+    """``format`` is text, json or auto; ``sample`` a share, ``slow`` seconds or 0."""
+
+    format: str = "auto"
+    redact: tuple[str, ...] = ()
+    sample: float = 1.0
+    slow: float = 0.0
+
+    @classmethod
+    def of(cls, plan: Plan) -> LogForm:
+        """Return what a plan says of logs."""
+        return cls(
+            plan.log_format.value, plan.log_redact.value or (), plan.log_sample.value, plan.log_slow.value
+        )

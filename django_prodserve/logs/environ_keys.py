@@ -1,0 +1,9 @@
+"""Keys of the WSGI environ under which the layers leave what log lines tell."""
+
+from __future__ import annotations
+
+ID, QUEUE = "prodserve.request_id", "prodserve.queue"
+"""Keys of the environ: the id, and the seconds that the request waited."""
+
+ROUTE, UNLOGGED = "prodserve.route", "prodserve.unlogged"
+"""Keys of the environ: the view's name, and whether its requests stay out of the log."""

@@ -1,0 +1,297 @@
+"""The server's own lines: few, in UTC, and visible whatever the project's LOGGING says.
+
+Lives in the arbiter and in every worker. ``make_visible`` is called at start and after the application
+was loaded, because ``django.setup()`` in a wsgi.py applies LOGGING once more: that disables loggers it
+does not name, and removes handlers that were added before.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import DisallowedHost
+from gunicorn import glogging
+from gunicorn.config import AccessLogFormat
+from gunicorn.http.wsgi import Response
+from gunicorn.instrument.statsd import Statsd
+
+from ..utils.log_lines import wants_json
+from . import JSONFormatter, nonblocking, request_id
+from .access_lines import Choice, JSONLines, TextLines, entry
+from .config import LogForm
+from .environ_keys import UNLOGGED
+from .redaction import Redaction
+
+UTC_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
+class UTCFormatter(logging.Formatter):
+    """Times in UTC: ``django.setup()`` sets the process's time zone to TIME_ZONE in the middle of a log."""
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s [%(process)d] [%(levelname)s] %(prodserve_id)s%(message)s", UTC_TIME)
+
+    def format(self, record: logging.LogRecord) -> str:
+        name = request_id.get()
+        record.prodserve_id = f"[{name}] " if name else ""
+        return super().format(record)
+
+
+class _OneLineForHosts(logging.Formatter):
+    """For the project's errors. A refused Host is one line: scanners send thousands of them."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802, the name is logging's
+        return "" if issubclass(ei[0], DisallowedHost) else super().formatException(ei)
+
+
+class ProjectFormatter(_OneLineForHosts, UTCFormatter):
+    """The same as text."""
+
+
+class ProjectJSONFormatter(_OneLineForHosts, JSONFormatter):
+    """The same as JSON."""
+
+
+_FORM = LogForm()
+
+
+def configure(form: LogForm) -> None:
+    """Set what Gunicorn has no settings for, before its logger is made."""
+    global _FORM
+    _FORM = form
+
+
+def _is_json(handler: logging.Handler) -> bool:
+    """Say whether what this handler writes is JSON; syslog has lines of its own."""
+    stream = getattr(handler, "stream", None)
+    try:
+        return stream is not None and wants_json(_FORM.format, stream.fileno())
+    except (OSError, ValueError):  # a stream that is no file
+        return _FORM.format == "json"
+
+
+class Logger(glogging.Logger):  # type: ignore[misc]
+    """Gunicorn's logger with its chatter at debug; what operators need is said with ``say``."""
+
+    def setup(self, cfg: Any) -> None:
+        self.redaction = Redaction(_FORM.redact)
+        self.choice = Choice(_FORM.sample, _FORM.slow)
+        self._next_look = 0.0
+        self._lines = TextLines(self.redaction), JSONLines(self.redaction)
+        self.is_plain = cfg.access_log_format == AccessLogFormat.default
+        """Whether the lines of the access log are ours, not of a format of the user's."""
+        super().setup(cfg)
+        self.ours = {each: [*filter(_is_ours, each.handlers)] for each in (self.error_log, self.access_log)}
+        for handler in self.ours[self.error_log]:
+            if isinstance(handler, logging.StreamHandler):  # ours; syslog writes the time by itself
+                handler.setFormatter(
+                    JSONFormatter() if getattr(handler, "is_json", False) else UTCFormatter()
+                )
+
+    def _set_handler(self, log: Any, output: Any, fmt: Any, stream: Any = None) -> None:
+        """Let Gunicorn make a handler, and put one in its place that waits for nobody."""
+        super()._set_handler(log, output, fmt, stream)
+        made = self._get_gunicorn_handler(log)
+        if made is None or output is None:
+            return
+        name = "The access log" if log is self.access_log else "The error log"
+        handler: nonblocking.ConsoleHandler | nonblocking.FileHandler
+        if isinstance(made, logging.FileHandler):
+            handler = nonblocking.FileHandler(made.baseFilename, f"{name} {output}")
+        else:
+            stream = str(getattr(made.stream, "name", "its stream")).strip("<>")
+            handler = nonblocking.ConsoleHandler(made.stream, f"{name} on {stream}")
+        log.removeHandler(made)
+        made.close()
+        handler.setFormatter(fmt)
+        handler.is_json = _is_json(handler)
+        handler._gunicorn = True  # type: ignore[union-attr]  # its mark
+        log.addHandler(handler)
+
+    def access_lines(self) -> TextLines | JSONLines:
+        """Return what makes lines for who writes the access log now; a project's handler gets text."""
+        return self._lines[any(getattr(each, "is_json", False) for each in self.access_log.handlers)]
+
+    def info(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log Gunicorn's own infos at debug: they tell what it does. A hook's infos are the user's."""
+        caller = str(sys._getframe(1).f_globals.get("__name__", ""))
+        level = logging.DEBUG if caller.partition(".")[0] == "gunicorn" else logging.INFO
+        self.error_log.log(level, msg, *args, **kwargs)
+
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log at warning; Gunicorn names what a client sent."""
+        super().warning(msg if args else self._hidden(msg), *map(self._hidden, args), **kwargs)
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log with the traceback; Gunicorn names the target of the request."""
+        super().exception(msg, *map(self._hidden, args), **kwargs)
+
+    def _hidden(self, value: Any) -> Any:
+        return self.redaction.prose(value) if isinstance(value, str) else value
+
+    def say(self, msg: str, *args: Any) -> None:
+        """Log at info."""
+        self.error_log.info(msg, *args)
+
+    def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
+        """Log a request if it is to be; nothing is said for its id afterwards."""
+        if isinstance(resp, Response) and getattr(req, "is_noted", False):
+            return  # refused, and the worker has a line for it
+        seconds, status = request_time.total_seconds(), int(str(resp.status).split()[0])
+        if UNLOGGED not in environ and self.choice.keeps(status, seconds):
+            if self.is_plain and self.access_log_enabled:
+                self.access_log.info(
+                    "%s", self.access_lines()(entry(environ, status, resp.sent or 0, seconds))
+                )
+            else:
+                glogging.Logger.access(self, resp, req, environ, request_time)
+        self._tell_lost_lines()
+        request_id.set("")
+
+    def _tell_lost_lines(self) -> None:
+        """Do what our worker's main thread does: Gunicorn's own have nobody who looks once a second."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + 1.0
+            for line in nonblocking.look(now):
+                self.error("%s", line)
+
+    def atoms(self, *args: Any) -> Any:
+        """Return what access lines are made of; on a unix socket the peer has no address."""
+        atoms = super().atoms(*args)
+        atoms["h"] = atoms["h"] or "-"
+        if self.redaction.is_on:
+            whole = {"r", "f", "{referer}i", "{raw_uri}e", "{http_referer}e"}
+            atoms |= {name: self.redaction.prose(atoms[name]) for name in whole & atoms.keys()}
+            query = {"q", "{query_string}e"}
+            atoms |= {name: self.redaction.query(atoms[name] or "") for name in query & atoms.keys()}
+        return atoms
+
+    def now(self) -> str:
+        """Return the time for access lines, in UTC."""
+        return time.strftime("[%d/%b/%Y:%H:%M:%S +0000]", time.gmtime())
+
+
+class _Counts(Statsd):  # type: ignore[misc]
+    """What Statsd counts of a request, without its line."""
+
+    access_log_enabled = False
+
+    def __init__(self, log: StatsdLogger) -> None:
+        self.__dict__.update(log.__dict__)
+
+
+class StatsdLogger(Logger, Statsd):  # type: ignore[misc]
+    """The same where ``statsd_host`` is set: Gunicorn switches to Statsd only from its own logger class."""
+
+    def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
+        """Log a request as all do, and count it also where it is not logged."""
+        super().access(resp, req, environ, request_time)
+        _Counts(self).access(resp, req, environ, request_time)
+
+
+def make_visible(log: Any, logging_setting: Any) -> None:
+    """Undo what LOGGING did to the server's loggers, and show errors of Django's that nobody else shows.
+
+    Changes nothing when called again. A ``logger_class`` of the user's own is left alone.
+    """
+    named = (logging_setting.get("loggers") if isinstance(logging_setting, dict) else None) or {}
+    if isinstance(log, Logger):
+        _keep(log.error_log, log.ours[log.error_log], named)
+        _keep(log.access_log, log.ours[log.access_log], named)
+    _show_errors()
+    if not isinstance(logging.lastResort, LastResort):
+        logging.lastResort = LastResort()
+
+
+def _keep(logger: logging.Logger, ours: list[logging.Handler], named: dict[str, Any]) -> None:
+    """Enable a logger again, with our handlers unless LOGGING leads its lines to others."""
+    logger.disabled = False
+    own = [handler for handler in logger.handlers if not _is_ours(handler)]
+    stated = logger.name in named or "gunicorn" in named
+    if stated and not own and named.get(logger.name, {}).get("propagate", True):
+        logger.propagate = any(_handlers(logger.parent))  # False since Gunicorn made its logger
+    elif not stated:
+        logger.propagate = False
+    elsewhere = stated and (own or logger.propagate)
+    for handler in ours:
+        # A file or syslog was asked for by name; on the console every line would stand twice.
+        if elsewhere and _is_console(handler):
+            logger.removeHandler(handler)
+        else:
+            logger.addHandler(handler)
+
+
+def _is_ours(handler: logging.Handler) -> bool:
+    return bool(getattr(handler, "_gunicorn", False))
+
+
+def _is_console(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
+
+
+class LastResort(nonblocking.ConsoleHandler):
+    """Writes what no handler takes to standard error, as Python's own does, in our format."""
+
+    def __init__(self, level: int = logging.WARNING) -> None:
+        super().__init__(sys.stderr, "Standard error")
+        self.setLevel(level)
+        self.setFormatter(ProjectJSONFormatter() if _is_json(self) else ProjectFormatter())
+
+
+class ErrorHandler(LastResort):
+    """Writes an error of Django's to standard error if no handler of the project's shows it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+
+    def filter(self, record: logging.LogRecord) -> Any:
+        shown = any(map(_shows_errors, _handlers(logging.getLogger(record.name))))
+        return not shown and super().filter(record)
+
+
+_SPEAKERS = (
+    *("django", "django.request", "django.dispatch"),
+    *("django.security", "django.security.DisallowedHost"),
+)
+
+
+def _show_errors() -> None:
+    """Give 500s and refused hosts a place to be seen, where LOGGING has none or forgot Django's loggers."""
+    for name in _SPEAKERS:
+        logger = logging.getLogger(name)
+        if logger.disabled:  # by disable_existing_loggers, which is LOGGING's default
+            logger.disabled = False
+            logger.setLevel(logging.ERROR)
+        top = name == "django" or not logger.propagate
+        muted = name.startswith("django.security") and any(map(_is_null, logger.handlers))
+        if top and not muted and not any(isinstance(each, ErrorHandler) for each in logger.handlers):
+            logger.addHandler(ErrorHandler())
+
+
+def _is_null(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.NullHandler)
+
+
+def _handlers(logger: logging.Logger | None) -> Iterator[logging.Handler]:
+    """Yield every handler that a record of this logger reaches."""
+    while logger is not None:
+        yield from logger.handlers
+        logger = logger.parent if logger.propagate else None
+
+
+def _shows_errors(handler: logging.Handler) -> bool:
+    """Whether an error shows up somewhere through this handler of the project's; mail may go nowhere."""
+    from django.utils.log import AdminEmailHandler, RequireDebugFalse, RequireDebugTrue
+
+    hidden = isinstance(handler, (ErrorHandler, AdminEmailHandler, logging.NullHandler))
+    against = RequireDebugFalse if settings.DEBUG else RequireDebugTrue
+    filtered = any(isinstance(each, against) for each in handler.filters)
+    return not hidden and not filtered and handler.level <= logging.ERROR

@@ -1,0 +1,76 @@
+"""Handlers of logging's that write through outlets: no thread that logs waits for a reader.
+
+Lives in the arbiter and in every worker. What an outlet is stands in ``utils/outlet.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+from ..utils.outlet import Outlet, console, drain, look
+
+__all__ = ["ConsoleHandler", "FileHandler", "drain", "look"]
+
+
+class _Patient:
+    """A handler of logging's that writes through an outlet."""
+
+    outlet: Outlet | None = None
+    is_json = False
+    stream: Any
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            line = self.format(record)  # type: ignore[attr-defined]  # a handler's
+        except Exception:  # arguments that do not fit their message
+            self.handleError(record)  # type: ignore[attr-defined]
+            return
+        self.put(f"{line}\n".encode("utf-8", "backslashreplace"))
+
+    def put(self, data: bytes) -> None:
+        """Write whole lines."""
+        outlet = self.outlet
+        if outlet is not None:
+            outlet.put(data)
+        else:
+            with suppress(OSError, ValueError):  # a stream that is no file: somebody captures it
+                self.stream.write(data.decode())
+
+    def flush(self) -> None:
+        """Try again what is left."""
+        if self.outlet is not None:
+            self.outlet.push()
+
+
+class ConsoleHandler(_Patient, logging.StreamHandler):  # type: ignore[type-arg]  # not generic before 3.11
+    """Writes to standard output or standard error."""
+
+    def __init__(self, stream: Any, name: str) -> None:
+        super().__init__(stream)
+        with suppress(OSError, ValueError, AttributeError):
+            self.outlet = console(stream.fileno(), name)
+
+
+class FileHandler(_Patient, logging.FileHandler):
+    """Writes to a file; Gunicorn opens another at SIGUSR1."""
+
+    def __init__(self, path: str, name: str) -> None:
+        super().__init__(path)
+        assert self.stream is not None
+        self.outlet = Outlet(self.stream.fileno(), name)
+
+    def _open(self) -> Any:
+        stream = super()._open()
+        if self.outlet is not None:
+            self.outlet.reopen(stream.fileno())
+        return stream
+
+    def put(self, data: bytes) -> None:
+        """Write whole lines; ``dictConfig`` has closed the file if somebody configured logging since."""
+        if self.stream is None:
+            with self.lock:  # type: ignore[union-attr]  # a handler has one
+                self.stream = self.stream or self._open()
+        super().put(data)

@@ -1,0 +1,324 @@
+"""CPUs and memory that this process may really use, and how we know.
+
+Lives in the command, before the server; reads files, changes nothing, takes well under 5 ms.
+``--cpus`` and ``--memory`` are no business of this module. CPUs are fractions, memory is bytes.
+Each ``why`` completes ``f"{value}: {why}"``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..utils.units import format_size
+from .cgroups import Cgroups, CpuQuota, MemoryLimit, Tree, parse_amount, printable, shorten
+
+KERNEL_CPUS = 1 << 16  # no kernel counts as far (NR_CPUS is 8192 at most); bounds the work on garbage
+
+# The default and the least value: cgroup-v2.rst, cpu.weight; MIN_SHARES in kernel/sched/sched.h.
+USUAL_WEIGHTS = {"cpu.weight": (100, 1), "cpu.shares": (1024, 2)}
+
+CONTAINER_FILES = (
+    "/.dockerenv",
+    "/run/.containerenv",  # Podman, CRI-O
+    "/run/systemd/container",  # systemd writes it where it runs inside LXC, nspawn, OpenVZ
+    "/var/run/secrets/kubernetes.io",  # the token of a pod's service account
+)
+CONTAINER_VARIABLES = (
+    "KUBERNETES_SERVICE_HOST",  # kubelet sets it in every pod
+    "ECS_CONTAINER_METADATA_URI_V4",
+    "ECS_CONTAINER_METADATA_URI",
+    "K_SERVICE",  # Cloud Run
+    "DYNO",  # Heroku
+    "container",  # systemd's container interface; Podman sets it for every process
+)
+# Names that runtimes give to groups; a service such as /system.slice/docker.service has none.
+CONTAINER_GROUP = re.compile(
+    r"/(kubepods[^/]*|lxc|lxc\.payload[^/]*|libpod_parent|garden|ecs|buildkit"
+    r"|docker(?=/[0-9a-f]{12})|(?:docker|libpod|crio|cri-containerd|nerdctl)-[0-9a-f]{12}[^/]*)(?=/|$)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What this process may use of its machine, each number with its reason.
+
+    ``cpus`` is never rounded and never 0; ``quota`` is in CPUs too, ``pids_limit`` counts tasks.
+    Sizes are bytes; None is "no limit" or "not known". ``certain`` is False where limits may exist
+    that cannot be seen.
+    """
+
+    cpus: float
+    cpus_why: str
+    cpus_visible: int
+    quota: float | None
+    memory_total: int | None
+    memory_total_why: str
+    memory_limit: int | None
+    memory_limit_why: str
+    memory_hard_limit: int | None
+    memory_effective: int | None
+    memory_effective_why: str
+    pids_limit: int | None
+    container: str | None
+    cpu_weight: str | None
+    certain: bool
+    notes: tuple[str, ...]
+
+    @classmethod
+    def detect(
+        cls,
+        root: Path = Path("/"),
+        affinity: int | Collection[int] | None = None,
+        online: int | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Machine:
+        """Look at the machine through the files below ``root``; never fail.
+
+        ``affinity`` (CPUs, or how many) and ``online`` (how many) default to what the kernel says
+        of this process; 0 means that the platform does not say.
+        """
+        tree = Tree(Path(root))
+        cgroups = Cgroups.find(tree)
+        environ = os.environ if environ is None else environ
+        visible, visible_why = count_visible(cgroups, affinity, online)
+        quota = min(cgroups.cpu_quotas(), key=lambda quota: quota.cpus, default=None)
+        cpus, cpus_why = stated_cpus(tree, environ) or usable_cpus(visible, visible_why, quota)
+        total, total_why = memory_total(tree)
+        limits = cgroups.memory_limits()
+        limit = min(limits, key=lambda limit: limit.size, default=None)
+        hard = min((limit.size for limit in limits if limit.hard), default=None)
+        effective, effective_why = usable_memory(total, limit, hard)
+        container = find_container(tree, cgroups.paths, environ)
+        return cls(
+            cpus=cpus,
+            cpus_why=cpus_why,
+            cpus_visible=visible,
+            quota=quota.cpus if quota else None,
+            memory_total=total,
+            memory_total_why=total_why,
+            memory_limit=limit.size if limit else None,
+            memory_limit_why=explain_limit(limit, hard) if limit else "no limit found",
+            memory_hard_limit=hard,
+            memory_effective=effective,
+            memory_effective_why=effective_why,
+            pids_limit=cgroups.pids_limit(),
+            container=container,
+            cpu_weight=None if quota else describe_weight(cgroups, container),
+            certain=is_certain(cgroups),
+            notes=tuple(dict.fromkeys(tree.notes)),
+        )
+
+
+def memory_available(root: Path = Path("/")) -> int | None:
+    """Return the bytes that could be used now, if known: for warnings, never for sizing.
+
+    The tightest of MemAvailable (proc.rst) and, for each group with a limit, what its processes
+    leave of it. File pages not in active use count as free: the kernel drops them first.
+    """
+    cgroups = Cgroups.find(Tree(Path(root)))
+    rooms = [meminfo(cgroups.tree, "MemAvailable")]
+    for limit in cgroups.memory_limits():
+        used = cgroups.memory_used(limit.level)
+        rooms.append(None if used is None else max(0, limit.size - used))
+    return min((room for room in rooms if room is not None), default=None)
+
+
+def count_visible(
+    cgroups: Cgroups, affinity: int | Collection[int] | None, online: int | None
+) -> tuple[int, str]:
+    """Return how many CPUs are there before any quota, at least 1, and how we know.
+
+    Both counts matter: the affinity mask knows cpusets and taskset, but lxcfs shows a container's
+    CPUs in /sys/devices/system/cpu/online only, where os.cpu_count() looks.
+    """
+    allowed = count_affinity(affinity)
+    machine = max(0, (os.cpu_count() or 0) if online is None else online)
+    if allowed:
+        return explain_affinity(allowed, machine)
+    if cpuset := read_cpuset(cgroups):
+        name, allowed = cpuset
+        if not machine or allowed < machine:
+            return (
+                allowed,
+                f"{name} of the cpuset group, {machine or 'an unknown number'} in the machine",
+            )
+    if not machine:
+        cgroups.tree.notes.append("the number of CPUs is not known: counting 1")
+        return 1, "the number of CPUs is not known"
+    if not cgroups.tree.exists("/proc"):
+        return machine, "os.cpu_count(); this platform has no cgroups"
+    return machine, "no CPU limit found; os.cpu_count()"
+
+
+def count_affinity(affinity: int | Collection[int] | None) -> int:
+    """Return how many CPUs this process may run on, 0 where the platform does not say."""
+    ask = getattr(os, "sched_getaffinity", None)  # macOS has none
+    if affinity is None and ask:
+        with suppress(NotImplementedError, OSError):  # an old C library; seccomp
+            affinity = ask(0)
+    return max(0, affinity) if isinstance(affinity, int) else len(affinity or ())
+
+
+def explain_affinity(allowed: int, machine: int) -> tuple[int, str]:
+    """Return the smaller of two counts of CPUs, and which one it was."""
+    if machine and machine < allowed:
+        return machine, f"os.cpu_count(); the affinity mask has {allowed}"
+    if allowed < machine:
+        return allowed, f"affinity mask (taskset or cpuset), {machine} in the machine"
+    return allowed, "no CPU limit found; affinity mask"
+
+
+def read_cpuset(cgroups: Cgroups) -> tuple[str, int] | None:
+    """Return the file and the number of CPUs of the nearest cpuset; the names are v2's and v1's."""
+    names = ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus")
+    for name, text in cgroups.texts("cpuset", *names):
+        if count := count_cpu_list(text):
+            return name, count
+    return None
+
+
+def count_cpu_list(text: str) -> int:
+    """Return how many CPUs a list such as ``0-3,8`` names, 0 where it is none (cpuset(7))."""
+    cpus: set[int] = set()
+    for item in text.strip().split(","):
+        match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", item)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < KERNEL_CPUS:
+            return 0
+        cpus.update(range(first, last + 1))
+    return len(cpus)
+
+
+def stated_cpus(tree: Tree, environ: Mapping[str, str]) -> tuple[float, str] | None:
+    """Return the CPUs that ``-X cpu_count`` or PYTHON_CPU_COUNT state; both are new in Python 3.13.
+
+    Honoured on older versions too, so that a new Python does not change the plan. 3.13 prefers -X,
+    takes ``default`` as nothing stated, and refuses to start where the number makes no sense.
+    """
+    option = sys._xoptions.get("cpu_count")
+    name = "PYTHON_CPU_COUNT" if option is None else "-X cpu_count"
+    text = str(environ.get("PYTHON_CPU_COUNT", "default") if option is None else option)
+    if text == "default" or not text:
+        return None
+    if not (count := parse_amount(text)):
+        tree.ignore(name, text)
+        return None
+    return float(count), f"stated by {name}"
+
+
+def usable_cpus(visible: int, visible_why: str, quota: CpuQuota | None) -> tuple[float, str]:
+    """Return the smaller of the visible CPUs and the quota, in CPUs, and the sentence for it."""
+    if not quota:
+        return float(visible), visible_why
+    why = f"quota {quota.quota}/{quota.period} us in {quota.source}"
+    if quota.cpus > visible:
+        return float(visible), f"{visible_why.removeprefix('no CPU limit found; ')}; {why} allows more"
+    why += f" ({visible} CPU{'' if visible == 1 else 's'} visible)"
+    if quota.cpus < 1:
+        stopped = f"part of each {quota.period / 1000:g} ms"
+        why += f". The process is stopped for {stopped} when it needs more"
+    return quota.cpus, why
+
+
+def describe_weight(cgroups: Cgroups, container: str | None) -> str | None:
+    """Say what an unusual share of the CPUs hints at; it limits nothing while others are idle."""
+    for name, text in cgroups.texts("cpu", "cpu.weight", "cpu.shares"):
+        weight = parse_amount(text)
+        usual, least = USUAL_WEIGHTS[name]
+        if not weight or weight == usual:
+            return None
+        if not container:
+            return f"its {name} is {weight}, where {usual} is usual"
+        if weight <= least:
+            return "it seems to have no CPU request"
+        return f"its CPU request seems to be about {guess_request(name, weight)}"
+    return None
+
+
+def guess_request(name: str, weight: int) -> str:
+    """Return the Kubernetes CPU request behind a weight, in CPUs, as text.
+
+    A request of 1 CPU is 1024 shares (v1). For v2 the runtime turns shares into a weight, and runc
+    1.3.2 and crun 1.23 changed the formula (opencontainers/runc#4896): a weight has two meanings.
+    """
+    if name == "cpu.shares":
+        return f"{weight / 1024:.2g}"
+    # weight = 1 + (shares - 2) * 9999 / 262142, rounded down: take the middle.
+    linear = (2 + (weight - 0.5) * 262142 / 9999) / 1024
+    # weight = 10 ** ((l * l + 125 * l) / 612 - 7 / 34), rounded up, with l = log2(shares).
+    power = math.log10(weight - 0.5) + 7 / 34
+    quadratic = 2 ** ((math.sqrt(125**2 + 4 * 612 * power) - 125) / 2) / 1024
+    return f"{linear:.2g}, or {quadratic:.2g} under runc 1.3.2, crun 1.23 or newer"
+
+
+def memory_total(tree: Tree) -> tuple[int | None, str]:
+    """Return the memory that /proc/meminfo shows, in bytes; lxcfs shows a container's there."""
+    if total := meminfo(tree, "MemTotal"):
+        return total, "MemTotal in /proc/meminfo"
+    if sys.platform != "linux" and tree.root == Path("/"):
+        return physical_memory(), "physical memory; this platform has no /proc/meminfo"
+    return None, "not known: /proc/meminfo has no MemTotal"
+
+
+def physical_memory() -> int | None:
+    """Return the machine's memory in bytes where there is no /proc, as on macOS.
+
+    Not for Linux: there it passes by lxcfs and gives the host's.
+    """
+    try:
+        return (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) or None
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def meminfo(tree: Tree, name: str) -> int | None:
+    """Return a row of /proc/meminfo in bytes; what the file calls kB is 1024 bytes (proc.rst)."""
+    text = tree.read("/proc/meminfo") or ""
+    match = re.search(rf"^{name}:[ \t]*([0-9]{{1,15}}) kB$", text, re.MULTILINE)
+    return int(match[1]) * 1024 or None if match else None
+
+
+def explain_limit(limit: MemoryLimit, hard: int | None) -> str:
+    """Say which file limits the memory; ``hard`` is where the kernel kills, in bytes."""
+    if limit.hard:
+        return limit.source
+    return f"{limit.source} (throttled above{f'; killed at {format_size(hard)}' if hard else ''})"
+
+
+def usable_memory(total: int | None, limit: MemoryLimit | None, hard: int | None) -> tuple[int | None, str]:
+    """Return the smaller of memory and limit, in bytes, and the sentence for it."""
+    if limit and (total is None or limit.size <= total):
+        return limit.size, explain_limit(limit, hard)
+    if total is None:
+        return None, "not known: neither MemTotal nor a limit found"
+    if limit:
+        return total, f"MemTotal; {limit.source} allows more ({format_size(limit.size)})"
+    return total, "MemTotal, no limit found"
+
+
+def find_container(tree: Tree, paths: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
+    """Say why this looks like a container; None on a plain machine, also in a systemd service."""
+    for path in CONTAINER_FILES:
+        if tree.exists(path):
+            return f"{path} exists"
+    for name in CONTAINER_VARIABLES:
+        if environ.get(name):
+            return f"the environment has {name}"
+    for path in paths.values():
+        if match := CONTAINER_GROUP.search(path):
+            return f"the cgroup path names {shorten(printable(match[1]))}"
+    return None
+
+
+def is_certain(cgroups: Cgroups) -> bool:
+    """Say whether the groups that were read are this process's own; no /proc, no groups."""
+    if not cgroups.tree.exists("/proc"):
+        return True
+    return cgroups.group("cpu").certain and cgroups.group("memory").certain

@@ -1,0 +1,32 @@
+"""How often the CPU quota has stopped this server.
+
+Lives in the arbiter, main loop, and in a worker, in the thread that waits for events. Reads the cgroup.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import NamedTuple
+
+from .cgroups import Cgroups, parse_table
+
+
+class Throttling(NamedTuple):
+    """The quota's periods, those that were cut short, and for how long; since the group was made."""
+
+    periods: int = 0
+    throttled: int = 0
+    seconds: float = 0.0
+
+
+def throttling(cgroups: Cgroups) -> Throttling:
+    """Return the counters of the group that this process is in; zeros where there is no quota."""
+    group = cgroups.group("cpu")
+    if not group.levels:
+        return Throttling()
+    table = parse_table(cgroups.tree.read(group.levels[0].file("cpu.stat")) or "")
+    with suppress(ValueError):
+        # v2 counts microseconds, v1 nanoseconds.
+        seconds = int(table.get("throttled_usec", "0")) / 1e6 + int(table.get("throttled_time", "0")) / 1e9
+        return Throttling(int(table.get("nr_periods", "0")), int(table.get("nr_throttled", "0")), seconds)
+    return Throttling()

@@ -1,0 +1,209 @@
+"""The layers around Django: probes, a request's id, proxy trust, static files, media. Outermost first.
+
+Built once, before the fork (in the worker with --no-preload). A layer does O(1) work, reads no settings
+and takes no lock.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.conf import settings
+from django.core.signals import got_request_exception
+from django.core.wsgi import get_wsgi_application
+from django.urls import get_resolver
+from django.utils.module_loading import import_string
+
+from ..config.trust import parse_trust
+from ..logs import request_id
+from ..speedups.asgiref_locals import quicken, quicken_connections
+from ..startup.dry_run import REFUSALS, Refused, cause
+from ..staticfiles.media import find_uploads
+from ..staticfiles.placement import WSGI, with_files
+from ..utils.tracebacks import failure
+from .health import HealthLayer, Paths
+from .proxy_headers import ProxyLayer
+from .readiness import Readiness
+from .readiness import find as find_checks
+from .request_id import Identity, IdentityLayer
+from .route_names import note_routes
+
+if TYPE_CHECKING:
+    from ..plan.plan import Plan
+    from ..staticfiles import StaticFiles
+    from ..staticfiles.layer import StaticLayer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """The project behind its layers, each by its name. A call goes through all of them, outermost first.
+
+    A worker of ours calls ``inner``, and does the work of the layers around it where it costs less.
+    """
+
+    health: HealthLayer
+    """The probes, and all that is behind them."""
+    identity: IdentityLayer | None = None
+    """The ids of requests; None around an application that is not built here."""
+    proxy: ProxyLayer | None = None
+    """What a proxy may say about the client."""
+    static: StaticLayer | None = None
+    """The static files, where they are answered in front of Django."""
+    plan: Plan | None = None
+    """The plan that it was built for."""
+
+    @classmethod
+    def of(cls, wsgi: WSGI) -> Application:
+        """Return an application of any kind as one of these; others have no layer but probes that are off."""
+        return wsgi if isinstance(wsgi, cls) else cls(health=HealthLayer(wsgi))
+
+    @property
+    def inner(self) -> WSGI:
+        """What is behind the probes and the ids."""
+        return self.proxy or self.health.application
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        return self.health(environ, start_response)
+
+
+WARM_UP = "django-prodserve warm-up"  # what the request calls itself
+
+
+def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -> Application:
+    """Load the project and wrap it; raise ProdserveError with the project's own line where that fails."""
+    trust = parse_trust(plan.trusted_proxies.value, plan.trusted_hops.value)
+    uploads = find_uploads(wanted=plan.media.value)
+    note_routes()
+    inner, files = with_files(load_django, static, uploads, say)
+    proxy = ProxyLayer(inner, trust, plan.client_address_header.value)
+    identity = IdentityLayer(proxy, Identity(proxy.believes), timing=plan.server_timing.value)
+    if plan.speedups.value:
+        quicken()
+        quicken_connections()
+    readiness = Readiness(find_checks(plan.ready.value))
+    health = HealthLayer(identity, Paths.beside_routes(plan.health.value), readiness)
+    return Application(health=health, identity=identity, proxy=proxy, static=files, plan=plan)
+
+
+def load_django() -> WSGI:
+    """Return the project's WSGI application, with its URLconf loaded."""
+    path = getattr(settings, "WSGI_APPLICATION", None)
+    try:
+        application: WSGI = import_string(path) if path else get_wsgi_application()
+    except Exception as error:  # anything may happen in an import
+        raise failure(f"{path or 'The WSGI application'} cannot be loaded", error) from error
+    try:
+        get_resolver().reverse_dict  # noqa: B018, the attribute loads every URLconf
+    except Exception as error:  # anything may happen in an import
+        name = getattr(settings, "ROOT_URLCONF", "ROOT_URLCONF")
+        raise failure(f"The URLconf {name} cannot be loaded", error) from error
+    return application
+
+
+class WarmUp(NamedTuple):
+    """What came of a warm-up request; nothing where it was answered."""
+
+    warning: str = ""
+    """Why it ended in a 5xx."""
+    note: str = ""
+    """Where a dry run held it back, so that nothing behind that was tried."""
+
+
+def warm_up(application: Application, path: str) -> WarmUp:
+    """Send one request through everything, and say what came of it.
+
+    The first allowed host and https are used, so that middleware neither refuses nor redirects it. A probe
+    that has this path is passed by: it would warm nothing.
+    """
+    behind_probes: Any = application.health.application
+    statuses: list[str] = []
+    raised: list[WarmUp] = []
+
+    def start_response(status: str, headers: object, exc_info: object = None) -> None:
+        statuses.append(status)
+
+    def note(**kwargs: Any) -> None:
+        raised.append(_raised(path, sys.exc_info()[1] or Exception()))
+
+    got_request_exception.connect(note)
+    try:
+        with _quiet():
+            response = behind_probes(_environ(path), start_response)
+            for _ in response:
+                pass
+            getattr(response, "close", lambda: None)()
+    except (Exception, SystemExit) as error:  # a broken application must be told, whatever it raises
+        return _raised(path, error)
+    finally:
+        got_request_exception.disconnect(note)
+        request_id.set("")  # the arbiter's own lines belong to no request
+    if not statuses or not statuses[0].startswith("5"):
+        return WarmUp()
+    if raised:
+        return raised[0]
+    if REFUSALS:
+        return WarmUp(note=_held_back(path, REFUSALS[-1]))
+    return WarmUp(f"the warm-up request {path} was answered with {statuses[0]}")
+
+
+def _raised(path: str, error: BaseException) -> WarmUp:
+    refused = cause(error)
+    if refused is not None:
+        return WarmUp(note=_held_back(path, refused))
+    return WarmUp(str(failure(f"the warm-up request {path} raised", error)).replace("\n ", ";"))
+
+
+def _held_back(path: str, refused: Refused) -> str:
+    where = f" by {refused.where}" if refused.where else ""
+    return (
+        f"the warm-up request {path} asks to {refused.what}{where}, which a start does not do: "
+        "nothing behind that was tried"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep this one request out of the project's log; middleware may have changed its path by then."""
+
+    def is_theirs(record: logging.LogRecord) -> bool:
+        meta = getattr(getattr(record, "request", None), "META", {})
+        return bool(meta.get("HTTP_USER_AGENT") != WARM_UP)
+
+    logger = logging.getLogger("django.request")
+    logger.addFilter(is_theirs)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_theirs)
+
+
+def _environ(path: str) -> dict[str, Any]:
+    hosts = [host.lstrip(".") for host in settings.ALLOWED_HOSTS if host != "*"]
+    host = hosts[0] if hosts else "localhost"
+    route, _, query = path.partition("?")
+    return {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": os.environ.get("SCRIPT_NAME", ""),
+        "PATH_INFO": route,
+        "QUERY_STRING": query,
+        "SERVER_NAME": host,
+        "SERVER_PORT": "443",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_HOST": host,
+        "HTTP_USER_AGENT": WARM_UP,
+        "REMOTE_ADDR": "127.0.0.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "https",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }

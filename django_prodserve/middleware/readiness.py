@@ -1,0 +1,133 @@
+"""Whether the checks that the project names pass: looked at again and again, so that an answer is at hand.
+
+Lives in every process that serves requests: the looks on a daemon thread that starts after the fork, the
+answer on any thread. Nobody who asks waits for a check, and none that hangs keeps a request from its answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
+
+from django.db import connections
+from django.utils.module_loading import import_string
+
+from ..errors import ProdserveError
+from ..project.databases import make_impatient, raise_if_missing
+from ..utils.tracebacks import failure
+
+EVERY = 5.0
+"""Seconds from one look to the next."""
+BUDGET = 1.0
+"""Seconds that a check may take."""
+LOG = logging.getLogger("gunicorn.error")
+
+
+class Check(NamedTuple):
+    """One check: it fails where it raises, returns False, or takes too long."""
+
+    name: str
+    run: Callable[[], object]
+
+
+def find(names: Sequence[str]) -> tuple[Check, ...]:
+    """Return the checks of these names; raise ProdserveError where there is none of a name."""
+    return tuple(Check(name.rpartition(".")[2], _callable(name)) for name in names)
+
+
+def _callable(name: str) -> Callable[[], object]:
+    if name == "database":
+        return database
+    try:
+        found: Any = import_string(name)
+    except Exception as error:  # anything may happen in an import
+        raise failure(f"The check {name} (--ready) cannot be imported", error) from error
+    if not callable(found):
+        raise ProdserveError(f"The check {name} (--ready) is a {type(found).__name__}: it cannot be called.")
+    checked: Callable[[], object] = found
+    return checked
+
+
+def database() -> None:
+    """Connect to every database, outside of any pool, over a copy of the connection."""
+    for alias in connections:
+        connection = connections[alias].copy()
+        if connection.vendor == "unknown":  # the dummy of a project without databases
+            continue
+        raise_if_missing(connection)
+        make_impatient(connection, BUDGET)
+        with closing(connection), connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM DUAL" if connection.vendor == "oracle" else "SELECT 1")
+
+
+class Readiness:
+    """What the last look at each check has shown."""
+
+    def __init__(self, checks: Sequence[Check] = ()) -> None:
+        self.checks = checks
+        self._failing: set[str] = set()
+        self._running: tuple[str, float] | None = None
+        self._pid = 0
+        self._lock = threading.Lock()
+        self._first = threading.Event()
+
+    def begin(self) -> None:
+        """Start to look, once in each process, and wait for the first look as long as a check may take."""
+        with self._lock:
+            if not self.checks or self._pid == os.getpid():
+                return
+            self._pid = os.getpid()
+            self._failing = {check.name for check in self.checks}  # until they have passed
+            self._first.clear()
+            threading.Thread(target=self._look_for_ever, name="prodserve-ready", daemon=True).start()
+        self._first.wait(BUDGET)
+
+    def failing(self) -> list[str]:
+        """Return the names of the checks that do not pass now."""
+        running, failing = self._running, set(self._failing)
+        if running is not None and time.monotonic() - running[1] > BUDGET:
+            failing.add(running[0])
+        return [check.name for check in self.checks if check.name in failing]
+
+    def _look_for_ever(self) -> None:
+        told: dict[str, str] = {}
+        while True:
+            for check in self.checks:
+                complaint = self._look_at(check)
+                if complaint != told.get(check.name, ""):
+                    LOG.log(
+                        logging.WARNING if complaint else logging.INFO,
+                        "The check %s %s.",
+                        check.name,
+                        complaint or "passes again",
+                    )
+                told[check.name] = complaint
+            self._first.set()
+            time.sleep(EVERY)
+
+    def _look_at(self, check: Check) -> str:
+        """Make one check; return what is wrong."""
+        started = time.monotonic()
+        self._running = check.name, started
+        complaint = _complaint(check)
+        self._running = None
+        took = time.monotonic() - started
+        if not complaint and took > BUDGET:
+            complaint = f"took {took:.1f} s, more than {BUDGET:g} s"
+        self._failing = self._failing - {check.name} | ({check.name} if complaint else set())
+        return complaint
+
+
+def _complaint(check: Check) -> str:
+    try:
+        return "returned False" if check.run() is False else ""
+    except BaseException as error:  # whatever a check raises: it has not passed
+        line = str(error).strip().partition("\n")[0]
+        return f"raised {type(error).__name__}{f': {line}' if line else ''}"
+    finally:
+        connections.close_all()  # those of this thread

@@ -1,0 +1,212 @@
+"""What the board tells as text for Prometheus (exposition format 0.0.4). Any worker tells it of all of them.
+
+Lives in a worker, on the thread that waits for events. Reads the board, /proc and the listeners: about 1 ms.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import django
+import gunicorn
+
+from .. import __version__
+from ..machine.cgroups import Cgroups, Tree
+from ..machine.proc import cpu_seconds, read_memory
+from ..machine.quota import throttling
+from ..machine.tcp_info import accept_queue
+from ..scoreboard.board import REASONS, Board
+from ..scoreboard.slot import BOUNDS, CLASSES, METHODS, STATES, Slot, Tally
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+class Sample(NamedTuple):
+    """One line: what its name ends with, its labels, its value."""
+
+    value: float
+    labels: Mapping[str, str] = {}
+    suffix: str = ""
+
+
+class Metrics:
+    """The metrics of one server, told by one worker."""
+
+    def __init__(self, board: Board, listeners: Sequence[Any], generation: int) -> None:
+        self.board, self.listeners, self.generation = board, listeners, generation
+        self.started = round(time.time() - time.monotonic() + board.started, 3)
+        self.cgroups = Cgroups.find(Tree(Path("/")))
+
+    def text(self, *, ready: bool) -> bytes:
+        """Return everything; ``ready`` is what the probe says."""
+        tally, slots = self.board.totals(), self.board.taken()
+        lines = [*requests(tally), *now(slots), *self.waiting(), *workers(slots, self.board.restarts())]
+        lines += [*self.quota(), *self.server(ready)]
+        return "".join(lines).encode()
+
+    def waiting(self) -> Iterator[str]:
+        """Yield the kernel's queues of connections that nobody has taken yet."""
+        queues = [(each, accept_queue(each)) for each in self.listeners]
+        found = [({"address": _name(each)}, queue) for each, queue in queues if queue]
+        yield from gauge(
+            "accept_queue_connections",
+            "Connections that wait in the kernel to be accepted.",
+            [Sample(depth, labels) for labels, (depth, _) in found],
+        )
+        yield from gauge(
+            "accept_queue_limit_connections",
+            "Most connections that the kernel lets wait.",
+            [Sample(limit, labels) for labels, (_, limit) in found],
+        )
+
+    def quota(self) -> Iterator[str]:
+        """Yield how the CPU quota has stopped the server's control group."""
+        told = throttling(self.cgroups)
+        yield from counter("cpu_quota_periods", "Periods of the CPU quota.", [Sample(told.periods)])
+        yield from counter(
+            "cpu_quota_throttled_periods", "Periods that the quota has cut short.", [Sample(told.throttled)]
+        )
+        yield from counter(
+            "cpu_quota_throttled_seconds",
+            "For how long the quota has stopped threads.",
+            [Sample(told.seconds)],
+        )
+
+    def server(self, ready: bool) -> Iterator[str]:
+        """Yield what is true of the server as a whole."""
+        yield from gauge("ready", "Whether /readyz says yes.", [Sample(ready)])
+        yield from gauge("generation", "The generation: 1 until a reload.", [Sample(self.generation)])
+        yield from gauge(
+            "start_time_seconds",
+            "When this generation began, and its counters with it.",
+            [Sample(self.started)],
+        )
+        versions = {
+            "version": __version__,
+            "django": django.__version__,
+            "gunicorn": gunicorn.__version__,
+            "python": platform.python_version(),
+        }
+        yield from gauge("build_info", "What serves.", [Sample(1, versions)])
+
+
+def requests(tally: Tally) -> Iterator[str]:
+    """Yield what was counted of requests, by all workers that ever were."""
+    yield from counter("requests", "Requests that were answered by the application.", _answers(tally))
+    yield from counter(
+        "static_files", "Static files that were answered from memory, all with 200.", [Sample(tally.static)]
+    )
+    yield from counter(
+        "requests_refused", "Requests refused with 503 because too many wait.", [Sample(tally.refused)]
+    )
+    yield from counter(
+        "responses_cut", "Responses that ended before they were complete.", [Sample(tally.cut)]
+    )
+    yield from histogram(
+        "request_duration_seconds", "How long requests ran.", tally.latency, tally.latency_sum
+    )
+    yield from histogram(
+        "request_queue_seconds", "How long requests waited for a thread.", tally.queued, tally.queued_sum
+    )
+
+
+def _answers(tally: Tally) -> Iterator[Sample]:
+    for number, count in enumerate(tally.answers):
+        method, status = METHODS[number // CLASSES], number % CLASSES + 1
+        if count or status == 2:
+            yield Sample(count, {"method": method, "code": f"{status}xx"})
+
+
+def now(slots: Sequence[Slot]) -> Iterator[str]:
+    """Yield what is under way."""
+    busy = [(slot, slot.count_running()) for slot in slots]
+    queued = sum(slot.queue for slot in slots)
+    running = sum(count for _, count in busy)
+    yield from gauge(
+        "requests_in_flight", "Requests that run or wait for a thread.", [Sample(running + queued)]
+    )
+    yield from gauge("requests_queued", "Requests that wait for a thread.", [Sample(queued)])
+    yield from gauge(
+        "connections",
+        "Open connections, idle ones included.",
+        [Sample(sum(slot.connections for slot in slots))],
+    )
+    yield from gauge(
+        "threads", "Threads that may run requests.", [Sample(slot.threads, _worker(slot)) for slot in slots]
+    )
+    yield from gauge(
+        "threads_busy", "Threads that run a request.", [Sample(count, _worker(slot)) for slot, count in busy]
+    )
+
+
+def workers(slots: Sequence[Slot], ended: Mapping[str, int]) -> Iterator[str]:
+    """Yield what is true of each worker, and why workers ended."""
+    states = [STATES[slot.state] for slot in slots]
+    yield from gauge(
+        "workers",
+        "Worker processes by state.",
+        [Sample(states.count(state), {"state": state}) for state in STATES[1:]],
+    )
+    yield from counter(
+        "workers_ended",
+        "Workers that ended or were replaced, by reason.",
+        [Sample(ended.get(reason, 0), {"reason": reason}) for reason in REASONS],
+    )
+    yield from gauge(
+        "worker_memory_bytes",
+        "Memory of a worker, its share of what several use included (PSS); measured every 15 s.",
+        [Sample(_memory(slot), _worker(slot)) for slot in slots if slot.pid],
+    )
+    yield from counter(
+        "worker_cpu_seconds",
+        "CPU time of a worker.",
+        [Sample(cpu_seconds(slot.pid), _worker(slot)) for slot in slots if slot.pid],
+    )
+
+
+def _worker(slot: Slot) -> dict[str, str]:
+    """Return the label of a worker: its place, which another one takes after it. Pids would never end."""
+    return {"worker": str(slot.index)}
+
+
+def _memory(slot: Slot) -> int:
+    """Return what the arbiter has measured; it has not yet where the worker is new."""
+    with suppress(OSError):
+        return slot.memory or read_memory(Path(f"/proc/{slot.pid}")).size
+    return 0
+
+
+def gauge(name: str, about: str, samples: Iterable[Sample]) -> Iterator[str]:
+    return _family(name, "gauge", about, samples)
+
+
+def counter(name: str, about: str, samples: Iterable[Sample]) -> Iterator[str]:
+    return _family(f"{name}_total", "counter", about, samples)
+
+
+def histogram(name: str, about: str, buckets: Sequence[int], seconds: float) -> Iterator[str]:
+    """Yield a histogram; ``buckets`` hold what lies between two bounds, the last one all beyond."""
+    bounds, counts = [*(f"{bound:g}" for bound in BOUNDS), "+Inf"], [*accumulate(buckets)]
+    samples = [Sample(count, {"le": bound}, "_bucket") for bound, count in zip(bounds, counts, strict=True)]
+    samples += [Sample(seconds, suffix="_sum"), Sample(counts[-1], suffix="_count")]
+    return _family(name, "histogram", about, samples)
+
+
+def _family(name: str, kind: str, about: str, samples: Iterable[Sample]) -> Iterator[str]:
+    yield f"# HELP prodserve_{name} {about}\n# TYPE prodserve_{name} {kind}\n"
+    for sample in samples:
+        labels = ",".join(f'{key}="{text.translate(ESCAPED)}"' for key, text in sample.labels.items())
+        braces = f"{{{labels}}}" if labels else ""
+        yield f"prodserve_{name}{sample.suffix}{braces} {float(sample.value)!r}\n"
+
+
+def _name(listener: Any) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

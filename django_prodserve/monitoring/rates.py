@@ -1,0 +1,95 @@
+"""How traffic is, from the differences of counters: pure, standard library alone.
+
+Each second is seen through a window of the last few, so that a percentile has something to stand on. Counters
+of two generations have no difference: the first moment of a new one has no rates.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..scoreboard.history import Sample
+from ..scoreboard.slot import BOUNDS
+
+WINDOW = 5.0
+"""Seconds that are looked at together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """How the server was at one moment; None where it cannot be told."""
+
+    time: float
+    """Seconds since 1970."""
+    requests: float | None = None
+    """Answered each second; those by class and those refused too."""
+    classes: tuple[float, ...] = ()
+    """1xx, 2xx ... 5xx."""
+    refused: float | None = None
+    p50: float | None = None
+    """Seconds in Django, without the queue; None where nothing ended."""
+    p95: float | None = None
+    p99: float | None = None
+    queued95: float | None = None
+    """Seconds that requests waited for a thread."""
+    busy: int = 0
+    waiting: int = 0
+    memory: int = 0
+
+
+def points(samples: Sequence[Sample]) -> list[Point]:
+    """Return a point for each sample; they come in the order of their time."""
+    clocks = [sample.clock for sample in samples]
+    return [
+        point(samples[bisect_left(clocks, after.clock - WINDOW - 0.5) : index + 1])
+        for index, after in enumerate(samples)
+    ]
+
+
+def latest(samples: Sequence[Sample]) -> Point:
+    """Return the point of the last sample."""
+    return point([each for each in samples if each.clock >= samples[-1].clock - WINDOW - 0.5])
+
+
+def point(window: Sequence[Sample]) -> Point:
+    """Return what happened between the first sample of a window and its last, within one generation."""
+    after = window[-1]
+    before = next(each for each in window if each.board == after.board)
+    seconds = after.clock - before.clock
+    if seconds < 0.5:
+        return Point(time=after.time, busy=after.busy, waiting=after.waiting, memory=after.memory)
+    latency = _difference(before.latency, after.latency)
+    classes = _difference(before.classes, after.classes)
+    return Point(
+        time=after.time,
+        requests=sum(classes) / seconds,
+        classes=tuple(count / seconds for count in classes),
+        refused=max(0, after.refused - before.refused) / seconds,
+        p50=percentile(latency, 0.50),
+        p95=percentile(latency, 0.95),
+        p99=percentile(latency, 0.99),
+        queued95=percentile(_difference(before.queued, after.queued), 0.95),
+        busy=after.busy,
+        waiting=after.waiting,
+        memory=after.memory,
+    )
+
+
+def _difference(before: Sequence[int], after: Sequence[int]) -> list[int]:
+    """A worker's counts move to the totals when it is gone: for an instant they may seem to shrink."""
+    return [max(0, y - x) for x, y in zip(before, after, strict=True)]
+
+
+def percentile(buckets: Sequence[int], share: float) -> float | None:
+    """Return the time below which this share of what was counted lies, within its bucket as if even.
+
+    None where nothing was counted; the last bound for what took longer.
+    """
+    wanted, seen, lower = share * sum(buckets), 0, 0.0
+    for bound, count in zip(BOUNDS, buckets, strict=False):
+        if count and seen + count >= wanted:
+            return lower + (bound - lower) * (wanted - seen) / count
+        seen, lower = seen + count, bound
+    return BOUNDS[-1] if sum(buckets) else None

@@ -1,0 +1,122 @@
+"""What a board tells of its server, as plain values: for ``status``, and for who asks a worker.
+
+Lives in a command, and in a worker on the thread that waits for events. Reads the board and /proc.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..machine.proc import cpu_seconds, read_memory
+from ..scoreboard import history
+from ..scoreboard.board import Board
+from ..scoreboard.slot import BOUNDS, STATES, Request, Slot, Tally
+from ..supervisor import run_directory
+from .findings import judge
+from .rates import latest, points
+
+
+def of_board(board: Board, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
+    """Return all that the board tells, for JSON; times in seconds, sizes in bytes."""
+    return {
+        **live(board, now, memory),
+        "events": [event.as_dict() for event in board.read_events()],
+        "plan": board.document.get("plan", {}),
+    }
+
+
+def live(board: Board, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
+    """Return what changes from second to second; cheap, unless each worker's memory is measured anew."""
+    told, tally = board.read_events(), board.totals()
+    sample = board.sample(time.time(), now, tally)
+    workers = [worker(slot, now, memory) for slot in board.taken()]
+    point = latest([*history.read(board.history, last=8), sample])
+    findings = judge(
+        workers, point, told, sample.time, board.memory_used, board.memory_limit, failed_reload(board)
+    )
+    return {
+        "arbiter": board.pid,
+        "uptime": round(now - board.started, 1),
+        **counts(tally),
+        "workers": workers,
+        "restarts": board.restarts(),
+        "memory_limit": board.memory_limit or None,
+        "memory_used": board.memory_used or None,
+        "accept_queue": board.acceptable,
+        "rates": asdict(point),
+        "findings": [finding._asdict() for finding in findings],
+        "told": [len(told), told[-1].time if told else 0.0],
+        **board.note(),
+    }
+
+
+def failed_reload(board: Board) -> str:
+    """Return why the last reload failed; empty where it did not, or where nobody has written it down."""
+    record = run_directory.read(board.path.parent) if board.path else None
+    outcome = (record or {}).get("outcome") or {"ok": True}
+    return "" if outcome["ok"] else str(outcome["reason"])
+
+
+def past(board: Board) -> list[dict[str, Any]]:
+    """Return how traffic was in each of the last seconds, the oldest first."""
+    return [asdict(point) for point in points([*history.read(board.history)])]
+
+
+def counts(tally: Tally) -> dict[str, Any]:
+    """Return what was counted of requests that have ended."""
+    requests = tally.requests
+    return {
+        "requests": requests,
+        "statuses": {f"{number}xx": count for number, count in enumerate(tally.classes, 1) if count},
+        "static": tally.static,
+        "refused": tally.refused,
+        "cut": tally.cut,
+        "mean": tally.latency_sum / requests if requests else 0.0,
+        "p99_below": quantile(tally.latency, 0.99),
+        "mean_queued": tally.queued_sum / requests if requests else 0.0,
+    }
+
+
+def quantile(buckets: Sequence[int], share: float) -> float | None:
+    """Return the bound below which this share of what was counted lies; None beyond the last bound."""
+    wanted, seen = share * sum(buckets), 0
+    for bound, count in zip(BOUNDS, buckets, strict=False):
+        seen += count
+        if seen >= wanted:
+            return bound
+    return None
+
+
+def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
+    """Return what one worker does; its memory as it was last measured, unless somebody measures."""
+    running = sorted(slot.running(), key=lambda request: request.start)
+    return {
+        "pid": slot.pid,
+        "state": STATES[slot.state],
+        "age": round(now - slot.started, 1) if slot.started else 0.0,
+        "threads": slot.threads,
+        "busy": len(running),
+        "queue": slot.waiting(),
+        "connections": slot.connections,
+        "requests": slot.tally().requests,
+        "memory": memory(slot) if memory else slot.memory,
+        "cpu": cpu_seconds(slot.pid) or slot.cpu,
+        "oldest": _request(running[0], now) if running else None,
+    }
+
+
+def _request(request: Request, now: float) -> dict[str, Any]:
+    age = round(now - request.start, 1)
+    return {"method": request.method, "path": request.path, "id": request.id, "age": age}
+
+
+def measured(slot: Slot) -> int:
+    """Return a worker's memory as it is now: about 1 ms, in which it cannot map any."""
+    with suppress(OSError):
+        return read_memory(Path(f"/proc/{slot.pid}")).size
+    return slot.memory

@@ -1,0 +1,152 @@
+"""The whole product in one page. Start reading here.
+
+    what was wished (flags, variables, settings, platform)   -> Options \
+    what the machine allows                                  -> Machine  > make_plan() -> Plan
+    what the project is                                      -> Project /
+
+The plan is explained (explain.py), turned into Gunicorn's settings (gunicorn_settings.py) and served
+(server.py). Nothing flows backwards, and no value goes without its reason.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from django.conf import settings
+
+from ..config import gunicorn, parsers, resolve
+from ..config.options import Options, Sourced
+from ..config.resolve import Layer
+from ..errors import ProdserveError
+from ..machine.detect import Machine
+from ..machine.platforms import Platform, recognise
+from ..project import footprint_cache, local_mode
+from ..project.detect import Project
+from ..utils import working_directory
+from .plan import Plan, make_plan
+
+
+def plan_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Plan:
+    """Look at the wishes, the machine and the project as they are now, and decide."""
+    return inspect_now(flags, environ)[0]
+
+
+def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> tuple[Plan, Project]:
+    """Decide, and return the project's facts too, for the preflight."""
+    platform = recognise(environ)
+    wishes = gather(flags, environ, getattr(settings, "PRODSERVE", {}), platform)
+    if wishes.chdir:  # typed in a file or in the settings; a flag was obeyed before
+        working_directory.enter(wishes.chdir, source=wishes.source("chdir"))
+    if wishes.local:
+        local_mode.refuse_in_public(wishes, platform)
+        wishes = replace(wishes, notes=(*local_mode.apply(), *wishes.notes))
+    project = Project.inspect(static=wishes.static, collect=wishes.collect)
+    machine = Machine.detect(environ=environ)
+    plan = make_plan(machine, platform, project, wishes, fork_safe=sys.platform != "darwin")
+    refuse_shared(plan.bind.value, plan.manage.value)
+    measured = footprint_cache.last(way_to_load(plan))
+    return plan.again(measured) if measured else plan, project
+
+
+def way_to_load(plan: Plan) -> tuple[bool, str]:
+    """Return the decisions that a measurement depends on."""
+    return plan.preload.value, plan.warmup.value
+
+
+def gather(
+    flags: Mapping[str, Any], environ: Mapping[str, str], block: object, platform: Platform
+) -> Options:
+    """Resolve every source of wishes in the order of precedence; one error lists all that is wrong."""
+    problems: list[str] = []
+    notes: list[str] = []
+    typed = resolve.flag_layer(flags)
+    variables = resolve.environment_layer(environ, problems)
+    settings_block = resolve.settings_layer(block, problems)
+    raw_block = block.get("GUNICORN", {}) if isinstance(block, Mapping) else {}
+    ours_in_block, rest_of_block = _split(gunicorn.read_block(raw_block, problems))
+    ours_in_args, rest_of_args = _split(_cmd_args(environ, problems))
+    path = _config_path((typed, variables, settings_block, ours_in_block, ours_in_args))
+    ours_in_file, rest_of_file = _split(gunicorn.read_config_file(path, notes) if path else {})
+    rest = {**rest_of_file, **rest_of_args, **rest_of_block}
+    return resolve.resolve(
+        [
+            typed,
+            variables,
+            settings_block,
+            ours_in_block,
+            ours_in_args,
+            ours_in_file,
+            platform_variables(environ, notes),
+            {name: Sourced(value, platform.name) for name, value in platform.values.items()},
+        ],
+        gunicorn=gunicorn.validated(rest, problems, notes),
+        problems=problems,
+        notes=notes,
+    )
+
+
+def platform_variables(environ: Mapping[str, str], notes: list[str]) -> Layer:
+    """What platforms say in variables that every Python server knows."""
+    layer: dict[str, Sourced] = {}
+    count = environ.get("LISTEN_FDS", "")
+    if count.isdecimal() and environ.get("LISTEN_PID") == str(os.getpid()):
+        # sd_listen_fds(3): the sockets of a .socket unit are the descriptors from 3 on.
+        layer["bind"] = Sourced([f"fd://{3 + number}" for number in range(int(count))], "LISTEN_FDS")
+    elif "PORT" in environ:
+        layer["bind"] = Sourced(_port(environ["PORT"]), "PORT")
+    if "FORWARDED_ALLOW_IPS" in environ:
+        layer["trusted_proxies"] = Sourced(environ["FORWARDED_ALLOW_IPS"], "FORWARDED_ALLOW_IPS")
+    if "WEB_CONCURRENCY" in environ:
+        author = environ.get("WEB_CONCURRENCY_SET_BY")
+        if author:
+            guess = environ["WEB_CONCURRENCY"]
+            notes.append(f"WEB_CONCURRENCY={guess} is a guess by {author}, so it is not used.")
+        else:
+            layer["workers"] = Sourced(environ["WEB_CONCURRENCY"], "WEB_CONCURRENCY")
+    return layer
+
+
+def _port(text: str) -> str:
+    """A number alone means every interface; anything else in PORT is left to the parser to refuse."""
+    return f":{text.strip()}" if text.strip() else text
+
+
+def _cmd_args(environ: Mapping[str, str], problems: list[str]) -> gunicorn.Settings:
+    text = environ.get(gunicorn.CMD_ARGS, "")
+    return gunicorn.read_cmd_args(text, problems) if text.strip() else {}
+
+
+def _split(found: gunicorn.Settings) -> tuple[Layer, gunicorn.Settings]:
+    layer, rest = resolve.gunicorn_layer(found)
+    return layer, dict(rest)
+
+
+def _config_path(layers: tuple[Layer, ...]) -> str:
+    """Return the gunicorn.conf.py that was named by the strongest source, if any."""
+    named = next((layer["config"] for layer in layers if "config" in layer), None)
+    try:
+        return parsers.path(named.value) if named else ""
+    except (ValueError, TypeError) as error:
+        raise ProdserveError(f"{named.source if named else ''} is no path to a file.") from error
+
+
+def refuse_shared(addresses: Sequence[str], manage: str | None) -> None:
+    """Raise ProdserveError where the public would be served on the management address."""
+    for address in addresses if manage else ():
+        if manage and _is_same(address, manage):
+            raise ProdserveError(
+                f"--manage {manage} is the address of the site itself ({address}).",
+                "Choose another port: --manage 9001",
+            )
+
+
+def _is_same(one: str, other: str) -> bool:
+    if one.startswith("unix:") and other.startswith("unix:"):
+        return os.path.abspath(one.removeprefix("unix:")) == os.path.abspath(other.removeprefix("unix:"))
+    (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
+    hosts = {each.replace("localhost", "127.0.0.1") for each in (host, other_host)}
+    return port == other_port != "0" and (len(hosts) == 1 or bool(hosts & {"0.0.0.0", "[::]"}))

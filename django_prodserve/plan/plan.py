@@ -1,0 +1,420 @@
+"""Facts and wishes in, decisions with reasons out. Pure; standard library alone. Start at ``make_plan``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from ..config import kinds
+from ..config.options import row_of
+from ..config.parsers import LOOPBACK
+from ..utils.decision import Decision
+from .sizing import THREADS, Sizing
+
+if TYPE_CHECKING:
+    from ..config.options import Options, Sourced
+    from ..machine.detect import Machine
+    from ..machine.platforms import Platform
+    from ..project.detect import Project
+    from ..project.footprint import Footprint
+    from ..staticfiles import StaticChoice
+
+LOGGED_OTHERWISE = {"logconfig", "logconfig_dict", "logconfig_json", "syslog"}
+UNLIMITED_CPUS = 8  # a container without a CPU limit shares its node with others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Every decision on how this project is served on this machine. Sizes in bytes, times in seconds."""
+
+    platform: Decision[str]
+    settings: Decision[str]
+    application: Decision[str]
+    bind: Decision[tuple[str, ...]]
+    profile: Decision[str]
+    cpus: Decision[float]
+    memory: Decision[int | None]
+    master_memory: Decision[int] = field(metadata={"kind": kinds.SIZE})
+    worker_memory: Decision[int] = field(metadata={"kind": kinds.SIZE})
+    worker_class: Decision[str]
+    queue_timeout: Decision[float]
+    max_body: Decision[int | None]
+    workers: Decision[int]
+    threads: Decision[int]
+    db_connections: Decision[int | None]
+    database: Decision[str]
+    static: Decision[str]
+    collect: Decision[bool]
+    brotli: Decision[bool] = field(metadata={"kind": kinds.SWITCH})
+    preload: Decision[bool]
+    warmup: Decision[str]
+    speedups: Decision[bool]
+    trusted_proxies: Decision[tuple[str, ...]]
+    trusted_hops: Decision[int | None]
+    client_address_header: Decision[str]
+    timeout: Decision[float]
+    slow: Decision[float]
+    graceful_timeout: Decision[float]
+    drain_delay: Decision[float]
+    keep_alive: Decision[float]
+    max_requests: Decision[int]
+    max_requests_jitter: Decision[int]
+    max_lifetime: Decision[float]
+    backlog: Decision[int]
+    worker_connections: Decision[int]
+    limit_request_line: Decision[int]
+    limit_request_fields: Decision[int]
+    limit_request_field_size: Decision[int]
+    umask: Decision[int]
+    certfile: Decision[str | None]
+    keyfile: Decision[str | None]
+    access_log: Decision[str | None]
+    log_format: Decision[str]
+    log_redact: Decision[tuple[str, ...] | None]
+    log_sample: Decision[float]
+    log_slow: Decision[float]
+    log_level: Decision[str]
+    health: Decision[tuple[str, ...]]
+    ready: Decision[tuple[str, ...]]
+    manage: Decision[str | None]
+    server_timing: Decision[bool]
+    media: Decision[bool]
+    wait_for_db: Decision[float]
+    migrate: Decision[bool]
+    collectstatic: Decision[bool]
+    local: Decision[bool]
+    strict: Decision[bool]
+    allow_debug: Decision[bool]
+    config: Decision[str | None]
+    chdir: Decision[str | None]
+    keeper: Decision[bool]
+    env_file: Decision[str | None]
+    reload: Decision[bool]
+
+    static_choice: StaticChoice
+    """How static files are served, for the one who does it."""
+    gunicorn: Mapping[str, Sourced]
+    """Gunicorn settings that pass through as they are."""
+    notes: tuple[str, ...]
+    """What was seen and not used."""
+    details: tuple[str, ...]
+    """What could not be read of the machine, for who asks with -v 2."""
+    warnings: tuple[str, ...]
+    """What will hurt, each with its remedy."""
+    again: Callable[[Footprint], Plan] = field(repr=False, compare=False)
+    """Decide once more from the same facts and wishes, and a measurement of the project."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every address that is listened on, the management address last."""
+        return (*self.bind.value, *filter(None, [self.manage.value]))
+
+    @property
+    def database_caps_threads(self) -> bool:
+        """Whether --db-connections is what keeps the threads fewer than the profile's."""
+        few = self.threads.value < THREADS[self.profile.value] and self.worker_class.value != "sync"
+        return few and self.threads.is_computed and self.db_connections.value is not None
+
+    def decisions(self) -> Iterator[tuple[str, Decision[Any]]]:
+        """Yield every decision with its name, in the order in which they are explained."""
+        for row in fields(self):
+            decision = getattr(self, row.name)
+            if isinstance(decision, Decision):
+                yield row.name, decision
+
+    @classmethod
+    def show(cls, name: str, value: Any) -> str:
+        """Write the value of the decision of this name for people."""
+        row = row_of(name)
+        if row is not None:
+            return row.show(value)
+        kind = cls.__dataclass_fields__[name].metadata.get("kind")
+        return kind.show(value) if kind else str(value)
+
+
+def make_plan(
+    machine: Machine,
+    platform: Platform,
+    project: Project,
+    options: Options,
+    *,
+    fork_safe: bool = True,
+    footprint: Footprint | None = None,
+) -> Plan:
+    """Decide everything; ``fork_safe`` says whether this system survives forking a loaded process."""
+
+    def again(footprint: Footprint) -> Plan:
+        return make_plan(machine, platform, project, options, fork_safe=fork_safe, footprint=footprint)
+
+    wishes = _Wishes(options, platform)
+    cpus = choose_cpus(machine, wishes)
+    memory = choose_memory(machine, wishes)
+    worker_class = choose_worker_class(wishes)
+    sizing = Sizing(
+        cpus=cpus.value,
+        memory=memory.value,
+        profile=options.profile,
+        worker_class=worker_class.value,
+        databases=max(1, sum(database.counts for database in project.databases)),
+        stated_workers=wishes.stated("workers"),
+        stated_threads=wishes.stated("threads"),
+        db_connections=wishes.stated("db_connections"),
+        footprint=footprint,
+    )
+    workers = sizing.workers()
+    threads = sizing.threads(workers.value)
+    thought: dict[str, Decision[Any]] = {
+        "platform": _platform(platform),
+        "settings": Decision(project.settings_module, "already loaded; wsgi.py cannot change it", "Django"),
+        "application": _application(project),
+        "bind": choose_bind(machine, wishes),
+        "cpus": cpus,
+        "memory": memory,
+        "master_memory": sizing.master_memory(),
+        "worker_memory": sizing.worker_memory(),
+        "worker_class": worker_class,
+        "workers": workers,
+        "threads": threads,
+        "database": _database(project, workers.value * threads.value),
+        "static": Decision(project.static.mode, project.static.why, wishes.source("static")),
+        "brotli": _brotli(project),
+        "preload": _preload(wishes, fork_safe),
+        "warmup": _warmup(wishes),
+        "speedups": _speedups(wishes, project),
+        "trusted_hops": _hops(wishes),
+        "keeper": _keeper(wishes, project, linux=fork_safe),
+        "max_requests_jitter": _jitter(wishes),
+        "manage": choose_manage(wishes, worker_class),
+        "server_timing": _server_timing(wishes),
+    }
+    plain = {
+        row.name: wishes.plain(row.name)
+        for row in fields(Plan)
+        if row.name not in thought and str(row.type).startswith("Decision")
+    }
+    return Plan(
+        **thought,
+        **plain,
+        static_choice=project.static,
+        gunicorn=options.gunicorn,
+        notes=(*options.notes, *_links(project, thought["keeper"])),
+        details=machine.notes,
+        again=again,
+        warnings=(
+            *_machine_warnings(machine, cpus),
+            *sizing.warnings(workers, threads),
+            *_project_warnings(project, options),
+            *_manage_warnings(wishes, worker_class),
+        ),
+    )
+
+
+class _Wishes:
+    """The options as decisions: a stated value with its source and reason, or the row's default."""
+
+    def __init__(self, options: Options, platform: Platform) -> None:
+        self.options = options
+        self.platform = platform
+
+    def source(self, name: str) -> str:
+        return self.options.source(name) or "computed"
+
+    def stated(self, name: str) -> Decision[Any] | None:
+        """Return what somebody stated, or None where it is for the plan to work out."""
+        value = getattr(self.options, name)
+        if value is None or not self.options.source(name):
+            return None
+        source = self.options.source(name)
+        why = self.platform.why.get(name, "as stated") if source == self.platform.name else "as stated"
+        return Decision(value, why, source)
+
+    def plain(self, name: str) -> Decision[Any]:
+        """Decide an option that needs no thought."""
+        row = row_of(name)
+        assert row is not None, name
+        return self.stated(name) or Decision(getattr(self.options, name), row.why, "default")
+
+
+def choose_cpus(machine: Machine, wishes: _Wishes) -> Decision[float]:
+    """Stated CPUs, or what the machine allows; a container without a limit is not given a whole node."""
+    unlimited = machine.container and machine.quota is None and machine.cpus > UNLIMITED_CPUS
+    if unlimited and not wishes.stated("cpus"):
+        hint = f" ({machine.cpu_weight})" if machine.cpu_weight else ""
+        why = f"{machine.cpus:g} are visible, but this container has no CPU limit{hint}"
+        return Decision(float(UNLIMITED_CPUS), why)
+    return wishes.stated("cpus") or Decision(machine.cpus, machine.cpus_why)
+
+
+def choose_memory(machine: Machine, wishes: _Wishes) -> Decision[int | None]:
+    """Stated memory, or the tightest limit; None where nothing is known."""
+    return wishes.stated("memory") or Decision(machine.memory_effective, machine.memory_effective_why)
+
+
+def choose_worker_class(wishes: _Wishes) -> Decision[str]:
+    """Stated, or ours; Gunicorn's threads for what ours does not speak."""
+    plain = wishes.plain("worker_class")
+    passed = wishes.options.gunicorn
+    foreign = {
+        "TLS": wishes.options.certfile is not None,
+        "the uwsgi protocol": "protocol" in passed and passed["protocol"].value != "http",
+        "HTTP/2": "http_protocols" in passed and "h2" in str(passed["http_protocols"].value),
+    }
+    for what, is_wanted in foreign.items():
+        if is_wanted and plain.value == "prodserve":
+            return Decision("gthread", f"{what} is served by Gunicorn's own threads: put a proxy in front")
+    return plain
+
+
+def choose_bind(machine: Machine, wishes: _Wishes) -> Decision[tuple[str, ...]]:
+    """Stated addresses; else all interfaces in a container, else loopback. A bare port follows that rule."""
+    local = wishes.options.local
+    host = "0.0.0.0" if machine.container and not local else "127.0.0.1"
+    stated = wishes.stated("bind")
+    if stated is not None:
+        why = "the platform sends requests there" if stated.source == "PORT" else stated.why
+        full = tuple(f"{host}{each}" if each.startswith(":") else each for each in stated.value)
+        return Decision(full, why, stated.source)
+    if local:
+        return Decision((f"{host}:8000",), "--local: this machine only")
+    if machine.container:
+        return Decision((f"{host}:8000",), f"in a container, whose address is private ({machine.container})")
+    return Decision((f"{host}:8000",), "this machine only; --bind 0.0.0.0:8000 opens it to others")
+
+
+def choose_manage(wishes: _Wishes, worker_class: Decision[str]) -> Decision[str | None]:
+    """As stated; nowhere with Gunicorn's own workers, where nobody would answer."""
+    if wishes.stated("manage") and worker_class.value != "prodserve":
+        return Decision(None, f"{worker_class.value} workers have no event loop to answer there")
+    return wishes.plain("manage")
+
+
+def _manage_warnings(wishes: _Wishes, worker_class: Decision[str]) -> Iterator[str]:
+    stated = wishes.stated("manage")
+    if stated is None:
+        return
+    if worker_class.value != "prodserve":
+        yield (
+            f"Nobody answers on {stated.value} ({stated.source}): only the worker class prodserve does, "
+            f"and this is {worker_class.value}."
+        )
+    elif not stated.value.startswith(LOOPBACK):
+        yield f"{stated.value} ({stated.source}) tells whoever can reach it what runs here."
+
+
+def _machine_warnings(machine: Machine, cpus: Decision[float]) -> Iterator[str]:
+    if cpus.is_computed and cpus.value < machine.cpus:
+        yield (
+            f"{machine.cpus:g} CPUs are visible but this container has no CPU limit; planning for "
+            f"{cpus.value:g}. State --cpus, or set a limit."
+        )
+    unseen = machine.quota is None and machine.memory_limit is None
+    if machine.container and not machine.certain and unseen:
+        yield (
+            "The cgroup mount does not show this process's own group; limits may be missing. "
+            "State --cpus and --memory."
+        )
+
+
+def _project_warnings(project: Project, options: Options) -> Iterator[str]:
+    choosers = [name for name in ("log_sample", "log_slow") if options.source(name)]
+    if choosers and not options.access_log and not LOGGED_OTHERWISE & set(options.gunicorn):
+        yield f"{options.source(choosers[0])} chooses from a log that is not written: add --access-log -"
+    if project.gunicorn_conf and options.config is None:
+        yield "gunicorn.conf.py lies here but is not used. To use it: --config gunicorn.conf.py"
+
+
+def _links(project: Project, keeper: Decision[bool]) -> Iterator[str]:
+    """Yield what nobody typed and a reload depends on: which link leads to the code."""
+    if not keeper.value:
+        return
+    if project.link:
+        yield f"reload follows {project.link}, a link that leads here; --chdir names another directory."
+    elif project.links:
+        yield f"{' and '.join(project.links)} lead here: --chdir names the one that a reload follows."
+
+
+def _platform(platform: Platform) -> Decision[str]:
+    if not platform.name:
+        return Decision("none", "no platform's variables are set")
+    return Decision(platform.name, f"{platform.marker} is set", "environment")
+
+
+def _application(project: Project) -> Decision[str]:
+    if project.application:
+        return Decision(project.application, "WSGI_APPLICATION", "settings")
+    return Decision("django.core.wsgi.get_wsgi_application()", "WSGI_APPLICATION is not set")
+
+
+def _jitter(wishes: _Wishes) -> Decision[int]:
+    # With 5 % jitter 11 to 25 % of replacements overlap, with 100 % 8 to 9 % (simulated, 4 workers).
+    most = wishes.options.max_requests
+    why = "as wide as --max-requests: fewest workers replaced together" if most else "no --max-requests"
+    return wishes.stated("max_requests_jitter") or Decision(most, why)
+
+
+def _server_timing(wishes: _Wishes) -> Decision[bool]:
+    if wishes.options.local and not wishes.stated("server_timing"):
+        return Decision(True, "--local: the browser's network panel shows it")
+    return wishes.plain("server_timing")
+
+
+def _preload(wishes: _Wishes, fork_safe: bool) -> Decision[bool]:
+    why = "workers share the loaded application's memory"
+    if not fork_safe:
+        why = "macOS frameworks may crash in processes that were forked after loading"
+    return wishes.stated("preload") or Decision(fork_safe, why)
+
+
+def _keeper(wishes: _Wishes, project: Project, *, linux: bool) -> Decision[bool]:
+    platform, missing = wishes.platform, Decision(False, project.no_keeper)
+    if project.no_keeper_is_certain:
+        return missing
+    computed = Decision(True, "prodserve reload serves new code, with the same pid and sockets")
+    if not linux:
+        computed = Decision(False, "reloading needs Linux: restart to serve new code")
+    elif project.no_keeper:
+        computed = missing
+    elif wishes.options.reload:
+        computed = Decision(True, "--reload needs it")
+    elif platform.rolls:
+        computed = Decision(False, f"{platform.name} replaces the whole instance to serve new code")
+    return wishes.stated("keeper") or computed
+
+
+def _warmup(wishes: _Wishes) -> Decision[str]:
+    why = "a path that no route has: loads middleware and URLconf, runs no view"
+    return wishes.stated("warmup") or Decision("/prodserve-warm-up", why)
+
+
+def _speedups(wishes: _Wishes, project: Project) -> Decision[bool]:
+    stated = wishes.stated("speedups")
+    if stated is None:
+        return project.speedups
+    return replace(project.speedups, source=stated.source) if stated.value else stated
+
+
+def _hops(wishes: _Wishes) -> Decision[int | None]:
+    stated = wishes.stated("trusted_hops")
+    if stated is not None:
+        return stated
+    if "*" in wishes.options.trusted_proxies:
+        return Decision(1, "with trust * the client is the right-most entry of X-Forwarded-For")
+    return Decision(None, "the client is the right-most entry that is no trusted proxy")
+
+
+def _brotli(project: Project) -> Decision[bool]:
+    if project.brotli:
+        return Decision(True, "static files are compressed with br and gzip")
+    return Decision(False, "not installed, so gzip only: pip install 'django-prodserve[brotli]'")
+
+
+def _database(project: Project, slots: int) -> Decision[str]:
+    used = [database for database in project.databases if database.vendor != "dummy"]
+    if not used:
+        return Decision("none", "DATABASES is empty", "settings")
+    text = ", ".join(f"{each.alias}: {each.vendor} {each.where}".rstrip() for each in used)
+    servers = sum(each.counts for each in used)
+    if not servers:
+        return Decision(text, "a file, no connections to count", "settings")
+    return Decision(text, f"up to {slots * servers} connections (workers x threads x databases)", "settings")

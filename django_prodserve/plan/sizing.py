@@ -1,0 +1,204 @@
+"""How many workers and threads fit, and which limit decided. Pure; standard library alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..config.parsers import Count
+from ..utils.decision import Decision
+from ..utils.units import MIB, format_cpus, format_size
+
+if TYPE_CHECKING:
+    from ..project.footprint import Footprint
+
+# Where nothing was measured: the master of a preloaded, warmed and frozen project on Django 6.1; and a worker
+# of 16 threads, which grows to 34 MiB (startproject with admin) or 54 MiB (Wagtail) of its own under load;
+# from Python 3.12 on to 29 or 44 MiB.
+MASTER_MEMORY = 46 * MIB
+WORKER_MEMORY = 56 * MIB
+THREAD_MEMORY = (
+    2 * MIB
+)  # 16 threads took 11 to 30 MiB more than one, 4 took 2 to 7 (see project/footprint.py)
+STEP = 8 * MIB  # measurements are rounded up, so that plans do not change with every start
+MEMORY_SHARE = 0.85  # the rest is for page cache, the kernel's buffers and peaks
+# 50 ms views: 16 threads serve 3.5 times what 4 serve; 32 cost 25 % CPU on views that do nothing.
+THREADS = {"io": 16, "cpu": 4}
+MOST_WORKERS = 32  # more processes than CPUs bought nothing but memory wherever it was tried
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizing:
+    """What the sizes depend on. ``databases`` counts the servers that limit connections, at least 1."""
+
+    cpus: float
+    memory: int | None
+    profile: str
+    worker_class: str
+    databases: int = 1
+    stated_workers: Decision[Count] | None = None
+    stated_threads: Decision[int] | None = None
+    db_connections: Decision[int] | None = None
+    footprint: Footprint | None = None
+
+    def workers(self) -> Decision[int]:
+        """Stated, or by CPUs and then capped by the ceiling, memory and database connections."""
+        if self.stated_workers is not None:
+            count = self.stated_workers.value
+            why = f"{count.text} with n = {math.ceil(self.cpus)}" if count.slope else "as stated"
+            return Decision(count.workers(self.cpus), why, self.stated_workers.source)
+        wanted, why = self.by_cpus()
+        asked = wanted
+        for cap, reason in self.caps():
+            if cap < wanted:
+                wanted, why = cap, f"{reason}; {format_cpus(self.cpus)} would allow {asked}"
+        return Decision(wanted, why)
+
+    def threads(self, workers: int) -> Decision[int]:
+        """Stated, or by profile and then capped by database connections."""
+        if self.worker_class == "sync":
+            return Decision(1, "a sync worker serves one request at a time")
+        if self.stated_threads is not None:
+            return self.stated_threads
+        threads = THREADS[self.profile]
+        fitting = self.threads_by_database(workers)
+        if fitting is not None and fitting < threads:
+            assert self.db_connections is not None
+            why = f"{self.db_connections.value} database connections / {workers} workers"
+            return Decision(fitting, why + self._over_databases())
+        waits = "most wait while one computes" if self.profile == "io" else "more fight for the CPU"
+        return Decision(threads, f"profile {self.profile}: {waits}; started when needed")
+
+    def by_cpus(self) -> tuple[int, str]:
+        """Return the count that CPUs, worker class and profile ask for, at least 2, and why."""
+        # Under a quota of 1.5 CPUs two workers gave 72 requests/s of pure CPU, one gave 46: round up.
+        n = math.ceil(self.cpus)
+        if self.worker_class == "sync" and self.profile == "io":
+            return 2 * n + 1, f"2n+1 for n = {n} (sync workers, profile io)"
+        if n < 2:
+            return 2, "at least 2, so that a slow request or a restart does not stop the site"
+        return n, f"one for each usable CPU{'' if n == self.cpus else ', rounded up'}"
+
+    def caps(self) -> Iterator[tuple[int, str]]:
+        """Yield every limit on the number of workers with its reason."""
+        yield MOST_WORKERS, f"at most {MOST_WORKERS} unless asked for more"
+        fits = self.by_memory
+        if fits is not None:
+            yield (
+                fits,
+                f"memory holds {fits} ({self._measured()}master {_mib(self.master_memory().value)}, "
+                f"{_mib(self.worker_memory().value)} each, {self.usable})",
+            )
+        if self.db_connections is not None:
+            threads = self.stated_threads.value if self.stated_threads else 1
+            most = max(1, self.db_connections.value // (threads * self.databases))
+            yield (
+                most,
+                f"{self.db_connections.value} database connections / {threads} threads"
+                + self._over_databases(),
+            )
+
+    @property
+    def by_memory(self) -> int | None:
+        """Most workers that memory holds, at least 1; None where memory is not known."""
+        if self.memory is None:
+            return None
+        return max(1, int((self.memory * MEMORY_SHARE - self._size(0)) // self.worker_memory().value))
+
+    def master_memory(self) -> Decision[int]:
+        """Return what the arbiter takes, with the loaded application where that is preloaded."""
+        if self.footprint is None:
+            return Decision(MASTER_MEMORY, f"{_GUESS}; measure this one with prodserve plan --measure")
+        how = "PSS" if self.footprint.how == "PSS" else f"{self.footprint.how}, as PSS cannot be read here"
+        return Decision(_rounded(self.footprint.master), f"measured {self._when()} ({how})")
+
+    def worker_memory(self) -> Decision[int]:
+        """Return what each worker takes of its own under load."""
+        if self.footprint is None:
+            return Decision(WORKER_MEMORY, f"{_GUESS}, under load")
+        threads = self._threads_at_most()
+        size = _rounded(self.footprint.worker + threads * THREAD_MEMORY)
+        own = _mib(self.footprint.worker)
+        why = (
+            f"under load: {own} from a measured trial, and {_mib(THREAD_MEMORY)} for each thread ({threads})"
+        )
+        return Decision(size, why)
+
+    def _threads_at_most(self) -> int:
+        if self.worker_class == "sync":
+            return 1
+        return self.stated_threads.value if self.stated_threads else THREADS[self.profile]
+
+    def _when(self) -> str:
+        assert self.footprint is not None
+        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self.footprint.when))
+
+    def _measured(self) -> str:
+        return f"measured {self._when()}: " if self.footprint else ""
+
+    def _size(self, workers: int) -> int:
+        return self.master_memory().value + workers * self.worker_memory().value
+
+    def threads_by_database(self, workers: int) -> int | None:
+        """Most threads that the database connections allow, at least 1; None without such a limit."""
+        if self.db_connections is None:
+            return None
+        return max(1, self.db_connections.value // (workers * self.databases))
+
+    @property
+    def usable(self) -> str:
+        """The memory that may be planned with, as text."""
+        return f"{format_size((self.memory or 0) * MEMORY_SHARE)} usable"
+
+    def warnings(self, workers: Decision[int], threads: Decision[int]) -> Iterator[str]:
+        """Yield a line for every figure that does not fit, with the figure that would."""
+        yield from self._memory_warnings(workers)
+        by_cpus, _ = self.by_cpus()
+        if self.stated_workers is not None and workers.value > 2 * by_cpus + 1:
+            yield (
+                f"{workers.value} workers ({workers.source}) on {format_cpus(self.cpus)}: more processes "
+                f"than CPUs buy nothing but memory. {by_cpus} would fit."
+            )
+        share = self.db_connections
+        most = workers.value * threads.value * self.databases
+        if share is not None and most > share.value:
+            fitting = self.threads_by_database(workers.value)
+            advice = f"{fitting} threads would fit." if threads.value > 1 else "Fewer workers would fit."
+            yield (
+                f"{workers.value} workers x {threads.value} threads{self._over_databases(' x ')} "
+                f"may open {most} database connections, {share.value} are allowed ({share.source}). {advice}"
+            )
+
+    def _memory_warnings(self, workers: Decision[int]) -> Iterator[str]:
+        fits = self.by_memory
+        if fits is None or self.memory is None:
+            return
+        need = self._size(workers.value)
+        if self.stated_workers is not None and workers.value > fits:
+            yield (
+                f"{workers.value} workers ({workers.source}) need about {format_size(need)}, "
+                f"{self.usable}: expect the OOM killer. {fits} would fit."
+            )
+        elif workers.value == 1 and fits == 1 and self.stated_workers is None:
+            two = self._size(2) / MEMORY_SHARE
+            yield f"Only one worker fits into {format_size(self.memory)}; two need {_mib(two)}."
+        if need > self.memory and self.stated_workers is None:
+            there = format_size(self.memory)
+            yield f"One worker needs about {format_size(need)}, there are {there}: expect the OOM killer."
+
+    def _over_databases(self, sign: str = " / ") -> str:
+        return f"{sign}{self.databases} databases" if self.databases > 1 else ""
+
+
+_GUESS = "a guess: the size of a mid-size project"
+
+
+def _rounded(size: int) -> int:
+    return math.ceil(size / STEP) * STEP
+
+
+def _mib(size: float) -> str:
+    return f"{math.ceil(size / MIB)} MiB"

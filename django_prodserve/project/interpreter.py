@@ -1,0 +1,26 @@
+"""Whether this process can start another one of itself: frozen and embedded Pythons cannot."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+
+def why_no_keeper() -> tuple[str, bool]:
+    """Return why no interpreter can be started from here, mostly nothing; and whether that is certain.
+
+    Looks and starts nothing: a program that is no interpreter would start another server.
+    """
+    if getattr(sys, "frozen", False):
+        return "this program is frozen: it has no Python interpreter to start", True
+    if not sys.executable or not sys.orig_argv:
+        return "Python is embedded here and names no interpreter (sys.executable is empty)", True
+    if not os.path.isfile(sys.executable) or not os.access(sys.executable, os.X_OK):
+        return f"{sys.executable} (sys.executable) cannot be executed", True
+    if not INTERPRETER.match(os.path.basename(sys.executable)):
+        return f"{sys.executable} (sys.executable) does not look like a Python interpreter", False
+    return "", False
+
+
+INTERPRETER = re.compile(r"\.?(python|pypy|graalpy)", re.IGNORECASE)

@@ -1,0 +1,73 @@
+"""``--local``: try a project on this machine before its settings are ready for production.
+
+Lives in the command, right after django.setup(): before any check, template engine or URLconf exists,
+because those remember DEBUG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+
+from ..config.parsers import LOOPBACK
+from ..errors import ProdserveError
+
+if TYPE_CHECKING:
+    from ..config.options import Options
+    from ..machine.platforms import Platform
+
+HOSTS = ["localhost", ".localhost", "127.0.0.1", "[::1]"]
+
+# Cookies, redirects and promises that want https would lock everybody out of http://localhost.
+CHANGES: dict[str, Any] = {
+    "DEBUG": False,
+    "ALLOWED_HOSTS": HOSTS,
+    "SECURE_SSL_REDIRECT": False,
+    "SECURE_HSTS_SECONDS": 0,
+    "SESSION_COOKIE_SECURE": False,
+    "CSRF_COOKIE_SECURE": False,
+}
+
+
+def refuse_in_public(options: Options, platform: Platform) -> None:
+    """Raise ProdserveError where others could reach a server that is meant for its owner."""
+    said = options.source("local")
+    if platform.name not in {"", "systemd"}:
+        raise ProdserveError(
+            f"{said} is for trying a project on your own machine; this is {platform.name}, for "
+            f"{platform.marker} is set.",
+            "Leave it out, and put the settings right: prodserve check names them.",
+        )
+    stated = [("bind", address) for address in options.bind or ()]
+    for name, address in (*stated, ("manage", options.manage or ":")):
+        if not address.startswith((*LOOPBACK, ":")):
+            raise ProdserveError(
+                f"{said} serves this machine only, but {options.source(name)} asks for {address}.",
+                "Leave one of them out.",
+            )
+
+
+def apply() -> tuple[str, ...]:
+    """Change the loaded settings for a try, and return what to tell: the lines that production needs."""
+    lines = list(_needed())
+    for name, value in CHANGES.items():
+        setattr(settings, name, value)
+    told = "--local: this machine only, DEBUG off, localhost allowed, http without redirects"
+    if not lines:
+        return (told,)
+    return (
+        "\n    ".join((f"{told}. For production, in the settings:", *lines)),
+        "what the settings derived from DEBUG keeps its value here",
+    )
+
+
+def _needed() -> Iterator[str]:
+    """Yield the lines that the settings lack for production."""
+    if settings.DEBUG:
+        yield "DEBUG = False"
+    if not settings.ALLOWED_HOSTS:
+        yield 'ALLOWED_HOSTS = ["shop.example"]'
+    if str(settings.SECRET_KEY).startswith("django-insecure-"):
+        yield 'SECRET_KEY = os.environ["SECRET_KEY"]'

@@ -1,0 +1,75 @@
+"""The last few texts that one writer has left in shared memory: a ring of entries, each of the same size.
+
+One thread of one process writes. Readers, in any process, take no lock: an entry's number is 0 while it
+changes, and an entry that changed while it was read is left out, as is one whose writer died within it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .memory import Memory
+
+_COUNT = 0
+_HEAD = 1
+# An entry: its number, counted from 1, the wall clock's time, the length of its text; then the text.
+_NUMBER, _TIME, _LENGTH = range(3)
+_ENTRY_HEAD = 3
+
+
+class Entry(NamedTuple):
+    """A text and when it was written, in seconds since 1970."""
+
+    time: float
+    text: bytes
+
+
+class Ring:
+    """A view of one ring: ``entries`` of ``size`` bytes each, which begin at a cell of eight bytes."""
+
+    __slots__ = ("at", "bytes", "entries", "seconds", "size", "whole")
+
+    def __init__(self, memory: Memory, *, at: int, entries: int, size: int) -> None:
+        self.bytes, self.whole, self.seconds = memory.bytes, memory.whole, memory.seconds
+        self.at, self.entries, self.size = at, entries, size
+
+    @staticmethod
+    def cells(entries: int, size: int) -> int:
+        """Return how many cells of eight bytes a ring takes; the size is a multiple of eight."""
+        return _HEAD + entries * (_ENTRY_HEAD + size // 8)
+
+    def add(self, time: float, text: bytes) -> None:
+        """Write an entry over the oldest one; what is too long is cut."""
+        text = text[: self.size]
+        number = self.whole[self.at + _COUNT] + 1
+        at = self._entry(number)
+        first = (at + _ENTRY_HEAD) * 8
+        self.whole[at + _NUMBER] = 0
+        self.seconds[at + _TIME] = time
+        self.whole[at + _LENGTH] = len(text)
+        self.bytes[first : first + len(text)] = text
+        self.whole[at + _NUMBER] = number
+        self.whole[self.at + _COUNT] = number
+
+    def read(self, last: int | None = None) -> list[Entry]:
+        """Return what is here, or the last few, the oldest first."""
+        count = self.whole[self.at + _COUNT]
+        numbers = range(max(1, count - min(last or self.entries, self.entries) + 1), count + 1)
+        return [entry for number in numbers if (entry := self._read(number)) is not None]
+
+    def clear(self) -> None:
+        """Forget all of it: the writer's, or the arbiter's when the writer is gone."""
+        end = self.at + self.cells(self.entries, self.size)
+        self.bytes[self.at * 8 : end * 8] = bytes((end - self.at) * 8)
+
+    def _entry(self, number: int) -> int:
+        return self.at + _HEAD + (number - 1) % self.entries * (_ENTRY_HEAD + self.size // 8)
+
+    def _read(self, number: int) -> Entry | None:
+        at = self._entry(number)
+        first = (at + _ENTRY_HEAD) * 8
+        if self.whole[at + _NUMBER] != number:
+            return None
+        length = min(self.whole[at + _LENGTH], self.size)
+        entry = Entry(self.seconds[at + _TIME], bytes(self.bytes[first : first + length]))
+        return entry if self.whole[at + _NUMBER] == number else None

@@ -1,0 +1,339 @@
+"""One worker's place on the board: its state, what its threads run, what they have counted.
+
+Lives in memory that processes share (board.py). Each cell has one writer: the worker, under its own lock, or
+one thread of it (a row), or the arbiter where a cell says so. Readers, in any process, take no lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .memory import Memory
+
+if TYPE_CHECKING:
+    from .ring import Ring
+
+FREE, CLAIMED, BOOTING, SERVING, RETIRING = range(5)
+STATES = ("free", "starting", "booting", "serving", "retiring")
+
+GO_STUCK = 1
+WAITS, REFUSES = 1, 2
+
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds of the histograms in seconds; one more bucket holds what took longer."""
+BUCKETS = len(BOUNDS) + 1
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
+"""Methods that are counted apart; a client may send any other, and must not make us keep what it sends."""
+CLASSES = 5
+"""Classes of statuses: 1xx to 5xx."""
+_OTHER = (len(METHODS) - 1) * CLASSES
+_FIRST = {method: number * CLASSES for number, method in enumerate(METHODS)}
+
+# Everything is a cell of eight bytes: first the head of a slot...
+_PID, _GENERATION, _STATE, _THREADS, _STARTED, _HEARTBEAT = range(6)
+_WISH, _ORDER, _DEADLINE, _MEMORY, _CPU, _REFUSED, _CUT, _SATURATED = range(6, 14)
+HEAD = 16
+# ...then a row for each thread: what it runs, what it has counted, and the request's text.
+_START, _PROGRESS, _LAST_END, _IDENT, _NATIVE_ID, _LENGTH = range(6)
+_TALLY = 6
+_LATENCY = len(METHODS) * CLASSES  # before it: a cell for each method and class
+_QUEUED = _LATENCY + BUCKETS
+_SAMPLES = _QUEUED + BUCKETS
+_STATIC = _SAMPLES + 1  # of the first row alone: it is counted under a lock
+WHOLE, TALLY_CELLS = _STATIC + 1, _STATIC + 6
+_LATENCY_SUM, _QUEUED_SUM, _CPU_SUM, _WAIT_SUM, _DELAY_SUM = range(WHOLE, TALLY_CELLS)
+"""A tally's whole numbers, then its seconds."""
+_TEXT = _TALLY + TALLY_CELLS
+_TEXT_BYTES = 512
+ROW = _TEXT + _TEXT_BYTES // 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that runs Django; ``start`` and ``progress`` are monotonic times."""
+
+    row: int
+    ident: int
+    native_id: int
+    start: float
+    progress: float
+    method: str
+    path: str
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """What was counted, by a worker or by all that ever ran; sums are in seconds."""
+
+    answers: tuple[int, ...]
+    """Requests answered with 1xx, 2xx ... 5xx, by method, as METHODS has them."""
+    latency: tuple[int, ...]
+    latency_sum: float
+    queued: tuple[int, ...]
+    queued_sum: float
+    samples: int
+    """Requests that ran alone in their worker and were measured; their seconds follow."""
+    cpu_sum: float
+    wait_sum: float
+    delay_sum: float
+    static: int = 0
+    """Static files that were answered from memory; they are no requests here."""
+    refused: int = 0
+    cut: int = 0
+    """Responses that ended before they were complete."""
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Requests answered with 1xx, 2xx ... 5xx."""
+        return tuple(sum(self.answers[number::CLASSES]) for number in range(CLASSES))
+
+    @property
+    def requests(self) -> int:
+        return sum(self.answers)
+
+
+class _Whole:
+    """A whole number in a slot's head."""
+
+    def __init__(self, cell: int) -> None:
+        self.cell = cell
+
+    def __get__(self, slot: Slot, owner: type[Slot]) -> int:
+        return slot.whole[slot.at + self.cell]
+
+    def __set__(self, slot: Slot, value: int) -> None:
+        slot.whole[slot.at + self.cell] = value
+
+
+class _Seconds:
+    """A number of seconds in a slot's head."""
+
+    def __init__(self, cell: int) -> None:
+        self.cell = cell
+
+    def __get__(self, slot: Slot, owner: type[Slot]) -> float:
+        return slot.seconds[slot.at + self.cell]
+
+    def __set__(self, slot: Slot, value: float) -> None:
+        slot.seconds[slot.at + self.cell] = value
+
+
+class _Load:
+    """A whole number in the load table, where workers look at each other."""
+
+    def __init__(self, column: int) -> None:
+        self.column = column
+
+    def __get__(self, slot: Slot, owner: type[Slot]) -> int:
+        return slot.whole[slot.load + self.column * slot.stride]
+
+    def __set__(self, slot: Slot, value: int) -> None:
+        slot.whole[slot.load + self.column * slot.stride] = value
+
+
+CONNECTIONS, LOAD, BUSY, QUEUE = range(1, 5)
+COLUMNS = 5
+"""Columns of the load table, each as long as there are slots. The first holds the generation + 1 of workers
+that serve, 0 for others."""
+
+
+class Slot:
+    """A view of one slot, for its writers and for readers."""
+
+    __slots__ = ("_lock", "at", "bytes", "events", "index", "load", "rows", "seconds", "stride", "whole")
+
+    pid = _Whole(_PID)
+    generation = _Whole(_GENERATION)
+    threads = _Whole(_THREADS)
+    started = _Seconds(_STARTED)
+    heartbeat = _Seconds(_HEARTBEAT)
+    """When the worker's event loop last turned."""
+    wish = _Whole(_WISH)
+    """Why the worker wants to be replaced: an index into REASONS + 1; 0 if it does not."""
+    order = _Whole(_ORDER)
+    """The arbiter's, before it tells the worker to go: GO_STUCK if its threads end no request."""
+    deadline = _Seconds(_DEADLINE)
+    """The arbiter's: when it will kill this worker; 0.0 if it will not."""
+    memory = _Whole(_MEMORY)
+    """The arbiter's: bytes of this worker's proportional share."""
+    cpu = _Seconds(_CPU)
+    """The arbiter's: CPU seconds of the worker's process."""
+    refused = _Whole(_REFUSED)
+    cut = _Whole(_CUT)
+    saturated = _Whole(_SATURATED)
+    """Whether a request that comes to the worker waits long, 1, or is refused, 2, as of this second."""
+    connections = _Load(CONNECTIONS)
+    work = _Load(LOAD)
+    """How many of its threads are spoken for; all of them where a request would have to wait."""
+    busy = _Load(BUSY)
+    queue = _Load(QUEUE)
+
+    def __init__(
+        self, memory: Memory, index: int, *, at: int, rows: int, load: int, stride: int, events: Ring
+    ) -> None:
+        self.index, self.at, self.load, self.stride = index, at, load, stride
+        self.events = events
+        self.bytes, self.whole, self.seconds = memory.bytes, memory.whole, memory.seconds
+        self._lock = threading.Lock()
+        self.rows = tuple(at + HEAD + row * ROW for row in range(rows))
+
+    # The worker's life.
+
+    def start(self, pid: int, generation: int, threads: int, now: float) -> None:
+        """Say who has this slot: first thing in a worker."""
+        self.pid, self.generation, self.threads = pid, generation, threads
+        self.started = self.heartbeat = now
+        self.state = BOOTING
+
+    @property
+    def state(self) -> int:
+        """One of the states above; the worker's, and the arbiter's before and after it."""
+        return self.whole[self.at + _STATE]
+
+    @state.setter
+    def state(self, state: int) -> None:
+        self.whole[self.at + _STATE] = state
+        self.whole[self.load] = self.generation + 1 if state == SERVING else 0
+
+    def show(self, busy: int, work: int, queue: int) -> None:
+        """Say how many threads run Django, how many are spoken for, and how many requests wait."""
+        whole, load, stride = self.whole, self.load, self.stride
+        whole[load + LOAD * stride] = work
+        whole[load + BUSY * stride] = busy
+        whole[load + QUEUE * stride] = queue
+
+    @property
+    def is_free(self) -> bool:
+        return self.state == FREE
+
+    def clear(self) -> None:
+        """Empty the slot: the arbiter's, when it has reaped the worker."""
+        self.state = FREE
+        self.connections = self.work = self.busy = self.queue = 0
+        end = self.rows[-1] + ROW
+        self.bytes[self.at * 8 : end * 8] = bytes((end - self.at) * 8)
+        self.events.clear()
+
+    # A request, in its thread. Each row is written by one thread alone.
+
+    def thread(self, row: int, ident: int, native_id: int = 0) -> None:
+        """Say which thread writes this row."""
+        at = self.rows[row]
+        self.whole[at + _IDENT], self.whole[at + _NATIVE_ID] = ident, native_id
+
+    def begin(self, row: int, now: float, method: str, path: str, request_id: str) -> None:
+        """A request starts to run Django. The time goes last: a row without one is idle."""
+        at = self.rows[row]
+        text = f"{method[:32]}\0{request_id[:64]}\0{path}".encode("utf-8", "replace")[:_TEXT_BYTES]
+        length = len(text)
+        first = (at + _TEXT) * 8
+        self.bytes[first : first + length] = text
+        self.whole[at + _LENGTH] = length
+        self.seconds[at] = now
+
+    def progress(self, row: int, now: float) -> None:
+        """A stream has moved: it is not stuck."""
+        self.seconds[self.rows[row] + _PROGRESS] = now
+
+    def end(
+        self, row: int, now: float, status: int, started: float, queued_seconds: float, method: str = "GET"
+    ) -> None:
+        """A request is over: clear the row and count."""
+        at = self.rows[row]
+        whole, seconds = self.whole, self.seconds
+        seconds[at] = 0.0
+        seconds[at + _LAST_END] = now
+        at += _TALLY
+        took = now - started
+        whole[at + _FIRST.get(method, _OTHER) + status // 100 - 1] += 1
+        whole[at + _LATENCY + bisect_left(BOUNDS, took)] += 1
+        whole[at + _QUEUED + bisect_left(BOUNDS, queued_seconds)] += 1
+        seconds[at + _LATENCY_SUM] += took
+        seconds[at + _QUEUED_SUM] += queued_seconds
+
+    # What any thread of the worker counts, and so under a lock: 0.1 us.
+
+    def count_static(self) -> None:
+        """A static file was answered from memory."""
+        with self._lock:
+            self.whole[self.rows[0] + _TALLY + _STATIC] += 1
+
+    def count_refused(self) -> None:
+        """A request was refused because too many wait."""
+        with self._lock:
+            self.refused += 1
+
+    def sample(self, row: int, cpu: float, wait: float, delay: float) -> None:
+        """Add the seconds of a request that ran alone: computing, waiting, runnable without a CPU."""
+        at = self.rows[row] + _TALLY
+        self.whole[at + _SAMPLES] += 1
+        self.seconds[at + _CPU_SUM] += cpu
+        self.seconds[at + _WAIT_SUM] += wait
+        self.seconds[at + _DELAY_SUM] += delay
+
+    # Readers.
+
+    def running(self) -> list[Request]:
+        """Return what runs Django now."""
+        return [found for row in range(len(self.rows)) if (found := self.request(row)) is not None]
+
+    def waiting(self) -> int:
+        """Return how many requests have no thread; one that a free thread is about to take has."""
+        return max(0, self.queue - max(0, self.threads - self.count_running()))
+
+    def request(self, row: int) -> Request | None:
+        """Return what this row runs; read again while it changes. The start serves as sequence number."""
+        at = self.rows[row]
+        whole, seconds = self.whole, self.seconds
+        first = (at + _TEXT) * 8
+        while start := seconds[at + _START]:
+            text = bytes(self.bytes[first : first + min(whole[at + _LENGTH], _TEXT_BYTES)])
+            progress, ident, native_id = seconds[at + _PROGRESS], whole[at + _IDENT], whole[at + _NATIVE_ID]
+            if seconds[at + _START] == start:
+                method, request_id, path = text.decode("utf-8", "replace").split("\0", 2)
+                return Request(row, ident, native_id, start, max(start, progress), method, path, request_id)
+        return None
+
+    def count_running(self) -> int:
+        """Return how many requests run Django now."""
+        return sum(1 for at in self.rows if self.seconds[at])
+
+    def last_end(self) -> float:
+        """Return when a request of this worker last ended; 0.0 if none did."""
+        return max(self.seconds[at + _LAST_END] for at in self.rows)
+
+    def tally(self) -> Tally:
+        """Return what this worker has counted."""
+        return tally(*self.sums(), self.refused, self.cut)
+
+    def sums(self) -> tuple[list[int], list[float]]:
+        """Return the tallies of all rows, added up: whole numbers and seconds."""
+        starts = [at + _TALLY for at in self.rows]
+        whole = [self.whole[at : at + WHOLE].tolist() for at in starts]
+        seconds = [self.seconds[at + WHOLE : at + TALLY_CELLS].tolist() for at in starts]
+        return [*map(sum, zip(*whole, strict=True))], [*map(sum, zip(*seconds, strict=True))]
+
+
+def tally(whole: Sequence[int], seconds: Sequence[float], refused: int, cut: int) -> Tally:
+    """Return a tally from its cells."""
+    latency_sum, queued_sum, cpu_sum, wait_sum, delay_sum = seconds
+    return Tally(
+        answers=tuple(whole[:_LATENCY]),
+        latency=tuple(whole[_LATENCY:_QUEUED]),
+        latency_sum=latency_sum,
+        queued=tuple(whole[_QUEUED:_SAMPLES]),
+        queued_sum=queued_sum,
+        samples=whole[_SAMPLES],
+        static=whole[_STATIC],
+        cpu_sum=cpu_sum,
+        wait_sum=wait_sum,
+        delay_sum=delay_sum,
+        refused=refused,
+        cut=cut,
+    )

@@ -1,0 +1,320 @@
+"""What will go wrong in production, as Django system checks with ids and hints. Data first, then the rules.
+
+Before serving, for ``prodserve check``, and under ``manage.py check --deploy``. Errors refuse to serve,
+warnings do with ``--strict``; ``SILENCED_SYSTEM_CHECKS`` silences each of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.core.checks import CheckMessage, Error, Warning, register
+
+from ..errors import ProdserveError
+from ..project.databases import Answer, ask_all
+
+if TYPE_CHECKING:
+    from ..plan.plan import Plan
+    from ..project.detect import Database, Project
+
+DEBUG_ON = Error(
+    "DEBUG is on: visitors would see settings and source code, and memory would grow with every query.",
+    hint="In the settings: DEBUG = False. To try this project here: prodserve --local. Or: --allow-debug",
+    id="prodserve.E001",
+)
+NO_HOSTS = Error(
+    "ALLOWED_HOSTS is empty: every request would be answered with 400.",
+    hint='In the settings: ALLOWED_HOSTS = ["shop.example"]. To try this project here: prodserve --local',
+    id="prodserve.E002",
+)
+ASGI_ONLY = Error(
+    "This project has an ASGI_APPLICATION and no WSGI_APPLICATION; prodserve serves WSGI.",
+    hint='In the settings, if its views work under WSGI: WSGI_APPLICATION = "shop.wsgi.application"',
+    id="prodserve.E003",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What the rules look at."""
+
+    plan: Plan
+    project: Project
+    answers: tuple[Answer, ...] = ()
+    user_id: int = 0
+    somaxconn: int | None = None
+    allow_debug: bool = False
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one process serves."""
+        return self.plan.workers.value > 1
+
+    @property
+    def slots(self) -> int:
+        """Requests that run at the same time."""
+        return self.plan.workers.value * self.plan.threads.value
+
+    @property
+    def proxied(self) -> bool:
+        """Whether a proxy on another machine is trusted."""
+        return bool(set(self.plan.trusted_proxies.value) - {"loopback", "unix", "none"})
+
+    @property
+    def public(self) -> bool:
+        """Whether somebody typed an address that others can reach."""
+        return not self.plan.bind.is_computed and any(map(_is_public, self.plan.bind.value))
+
+
+Rule = Callable[[Seen], Iterator[CheckMessage]]
+
+
+def _is_public(address: str) -> bool:
+    local = ("127.", "localhost:", "[::1]", "unix:", "fd://")
+    return not address.startswith(local)
+
+
+def problems(seen: Seen) -> list[CheckMessage]:
+    """Return every message that holds and is not silenced."""
+    return [message for rule in RULES for message in rule(seen) if not message.is_silenced()]
+
+
+def _debug(seen: Seen) -> Iterator[CheckMessage]:
+    if seen.project.debug and not seen.allow_debug:
+        yield DEBUG_ON
+
+
+def _hosts(seen: Seen) -> Iterator[CheckMessage]:
+    # With DEBUG Django allows localhost; without it, which is the next step, nobody.
+    if not seen.project.allowed_hosts and not (seen.project.debug and seen.allow_debug):
+        yield NO_HOSTS
+
+
+def _asgi(seen: Seen) -> Iterator[CheckMessage]:
+    if seen.project.asgi_only:
+        yield ASGI_ONLY
+
+
+def _sqlite(seen: Seen) -> Iterator[CheckMessage]:
+    for database in seen.project.databases:
+        if database.deferred and seen.slots > 1:
+            yield Warning(
+                f"Database {database.alias!r}: sqlite with deferred transactions fails with 'database is "
+                "locked' when two requests write at once.",
+                hint=f'DATABASES["{database.alias}"]["OPTIONS"] = {{"transaction_mode": "IMMEDIATE", '
+                '"timeout": 20, "init_command": "PRAGMA journal_mode=WAL"}',
+                id="prodserve.W001",
+            )
+
+
+def _memory(seen: Seen) -> Iterator[CheckMessage]:
+    if not seen.several:
+        return
+    workers = f"each of the {seen.plan.workers.value} workers has its own"
+    for alias in seen.project.local_caches:
+        yield Warning(
+            f"Cache {alias!r} lives in the memory of one process; {workers}.",
+            hint="Use Redis, Memcached, the database or files as BACKEND, or --workers 1",
+            id="prodserve.W002",
+        )
+    if seen.project.local_sessions:
+        yield Warning(
+            f"Sessions live in the memory of one process; {workers}, so users are logged out at random.",
+            hint='SESSION_ENGINE = "django.contrib.sessions.backends.db"',
+            id="prodserve.W003",
+        )
+    if seen.project.local_channels:
+        yield Warning(
+            f"CHANNEL_LAYERS uses InMemoryChannelLayer; {workers}, so messages get lost.",
+            hint='"BACKEND": "channels_redis.core.RedisChannelLayer"',
+            id="prodserve.W004",
+        )
+
+
+def _proxy(seen: Seen) -> Iterator[CheckMessage]:
+    tls = seen.plan.certfile.value is not None
+    elsewhere = any(map(_is_public, seen.plan.bind.value))
+    if seen.project.ssl_redirect and not tls and elsewhere and not seen.proxied:
+        yield Warning(
+            "SECURE_SSL_REDIRECT is on, and no proxy on another machine is trusted to say that a request "
+            "came by https: behind one, every request is redirected for ever.",
+            hint="Trust it: --trusted-proxies private, or its address",
+            id="prodserve.W005",
+        )
+    everyone = "*" in seen.plan.trusted_proxies.value
+    if everyone and seen.public and seen.plan.platform.value == "none":
+        yield Warning(
+            f"Every peer is trusted (*) on {', '.join(seen.plan.bind.value)}: whoever reaches the port can "
+            "name any client address.",
+            hint="Name the proxy: --trusted-proxies 10.0.0.5, or listen on 127.0.0.1",
+            id="prodserve.W006",
+        )
+    if seen.public and not tls and not seen.proxied and seen.plan.bind.source != "PORT":
+        yield Warning(
+            f"{', '.join(seen.plan.bind.value)} is public, without TLS and without a trusted proxy: "
+            "passwords travel in the clear.",
+            hint="--certfile and --keyfile, or a proxy in front: --bind 127.0.0.1:8000 or --trusted-proxies",
+            id="prodserve.W007",
+        )
+
+
+def _answers(seen: Seen) -> Iterator[CheckMessage]:
+    for answer in seen.answers:
+        if answer.error:
+            yield Warning(
+                f"Database {answer.alias!r} does not answer: {answer.error}",
+                hint="The site serves, and fails on every page that needs it",
+                id="prodserve.W016",
+            )
+        if answer.pending:
+            yield Warning(
+                f"Database {answer.alias!r} lacks {answer.pending} migrations.",
+                hint="manage.py migrate, or prodserve --migrate",
+                id="prodserve.W008",
+            )
+
+
+def _connections(seen: Seen) -> Iterator[CheckMessage]:
+    costs = {answer.alias: answer for answer in seen.answers if not answer.error}
+    servers = [database for database in seen.project.databases if database.counts]
+    for database in servers:
+        yield from _persistence(seen, database, costs.get(database.alias))
+        limit = costs[database.alias].max_connections if database.alias in costs else None
+        most = _most_connections(seen, database)
+        if limit is not None and most > limit:
+            yield Warning(
+                f"Database {database.alias!r} allows {limit} connections; this server may open {most}.",
+                hint=f"--db-connections {limit // 2}, which leaves the rest to deploys and other services",
+                id="prodserve.W012",
+            )
+
+
+def _most_connections(seen: Seen, database: Database) -> int:
+    each = database.pool_size or seen.plan.threads.value
+    return seen.plan.workers.value * min(each, seen.plan.threads.value)
+
+
+def _persistence(seen: Seen, database: Database, answer: Answer | None) -> Iterator[CheckMessage]:
+    entry = f'DATABASES["{database.alias}"]'
+    threads = seen.plan.threads.value
+    if database.pool_size is not None:
+        if database.pool_size < threads:
+            yield Warning(
+                f"Database {database.alias!r}: the pool holds {database.pool_size} connections for {threads} "
+                "threads: requests wait for one, then fail.",
+                hint=f'{entry}["OPTIONS"]["pool"] = {{"min_size": 1, "max_size": {threads}}}',
+                id="prodserve.W011",
+            )
+    elif database.max_age == 0 and database.vendor == "postgresql":
+        cost = f" ({answer.seconds * 1000:.0f} ms here)" if answer else ""
+        yield Warning(
+            f"Database {database.alias!r} is connected to anew for every request{cost}.",
+            hint=f'{entry} |= {{"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}}, which keeps up to '
+            f"{seen.slots} connections open",
+            id="prodserve.W010",
+        )
+    elif database.max_age != 0 and not database.health_checks:
+        yield Warning(
+            f"Database {database.alias!r} keeps connections without checking them: after a restart of the "
+            "database each one fails once.",
+            hint=f'{entry}["CONN_HEALTH_CHECKS"] = True',
+            id="prodserve.W009",
+        )
+
+
+def _machine(seen: Seen) -> Iterator[CheckMessage]:
+    if seen.user_id == 0:
+        yield Warning(
+            "The server runs as root: a fault in the project is a fault of the whole machine.",
+            hint="Start it as a user of its own; ports below 1024 are a proxy's task",
+            id="prodserve.W013",
+        )
+    backlog = seen.plan.backlog
+    if seen.somaxconn is not None and backlog.value > seen.somaxconn and backlog.source != "default":
+        yield Warning(
+            f"--backlog {backlog.value} is cut to net.core.somaxconn, {seen.somaxconn}, by the kernel.",
+            hint=f"sysctl net.core.somaxconn={backlog.value}, or a smaller --backlog",
+            id="prodserve.W014",
+        )
+    if seen.project.prodserver:
+        yield Warning(
+            "django-prodserver is installed too; its commands are called prodserver and server.",
+            hint='Remove "django_prodserver" from INSTALLED_APPS, unless both are wanted',
+            id="prodserve.W015",
+        )
+
+
+def _static(seen: Seen) -> Iterator[CheckMessage]:
+    choice = seen.plan.static_choice
+    if choice.elsewhere and not seen.plan.collectstatic.value:
+        yield Warning(
+            f"STATIC_URL is on another host, {choice.elsewhere}, and STATIC_ROOT is empty: pages link to "
+            "files there that were never collected for it.",
+            hint=f"Run manage.py collectstatic and put STATIC_ROOT on {choice.elsewhere}. It fetches "
+            f'{choice.url} from this server: SILENCED_SYSTEM_CHECKS = ["prodserve.W021"]. Others put them '
+            "there: --no-static",
+            id="prodserve.W021",
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    *(_debug, _hosts, _asgi, _sqlite, _memory, _proxy),
+    *(_answers, _connections, _machine, _static),
+)
+
+
+def refuse(plan: Plan, project: Project) -> None:
+    """Raise ProdserveError where serving must be refused; asks no database, none is prepared yet."""
+    seen = Seen(plan=plan, project=project, allow_debug=plan.allow_debug.value)
+    errors = [message for message in problems(seen) if message.is_serious()]
+    if errors:
+        raise ProdserveError("\n".join(map(_as_text, errors)))
+
+
+def preflight(plan: Plan, project: Project) -> list[str]:
+    """Return the warnings as lines; raise ProdserveError where there are some and --strict forbids that."""
+    found = problems(look(plan, project, allow_debug=plan.allow_debug.value))
+    warnings = [message for message in found if not message.is_serious()]
+    if warnings and plan.strict.value:
+        lines = "\n".join(map(_as_text, warnings))
+        raise ProdserveError(lines, f"{plan.strict.source} refuses to serve with warnings.")
+    return [_as_text(message) for message in warnings]
+
+
+def _as_text(message: CheckMessage) -> str:
+    return f"{message.msg} ({message.id})\n  {message.hint}"
+
+
+def look(plan: Plan, project: Project, *, allow_debug: bool = False) -> Seen:
+    """Gather what the rules need beside plan and project: one short connection for each database."""
+    return Seen(
+        plan=plan,
+        project=project,
+        answers=ask_all(),
+        user_id=os.geteuid(),
+        somaxconn=_somaxconn(),
+        allow_debug=allow_debug,
+    )
+
+
+def _somaxconn() -> int | None:
+    try:
+        with open("/proc/sys/net/core/somaxconn", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+@register("prodserve", deploy=True)
+def check_deployment(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Run the same rules under ``manage.py check --deploy``, for the plan as it would be without flags."""
+    from ..plan.pipeline import inspect_now
+
+    try:
+        plan, project = inspect_now({})
+    except ProdserveError as error:
+        return [Error(str(error), hint="prodserve plan tells the same", id="prodserve.E004")]
+    return problems(look(plan, project))

@@ -1,0 +1,155 @@
+"""Threads and connections that are alive when workers are forked: a worker has no such thread, and a
+connection with two users mixes their answers. Each is named, with what to do.
+
+Lives in the arbiter, main thread, once, right before the first fork. arbiter/hooks.py has closed ours.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+from ..utils.tracebacks import is_own, short
+from .origins import ORIGINS
+
+TASKS = Path("/proc/self/task")
+SYSTEM = ("/run/systemd/", "/dev/log")  # what a supervisor's journal and notices go through
+AWARE = {"jemalloc_bg_thd"}  # threads of libraries that start them anew in a fork by themselves
+ELSEWHERE = "loguru-writer-"  # workers send to it, over a queue between processes
+NUMBER = re.compile(r"\d+")
+START = "start it in a receiver of django_prodserve.signals.worker_started"
+OPEN = START.replace("start it", "open it")
+
+
+class Alive:
+    """What is alive later, and whether it was here already when this was made."""
+
+    def __init__(self) -> None:
+        self.early_threads = set(threading.enumerate())
+        self.early_sockets = set(connected())
+
+    def lines(self, *, preloaded: bool, returning: Iterable[str] = ()) -> Iterator[str]:
+        """Yield a line for each thread and connection. ``preloaded``: workers share what is loaded here.
+
+        ``returning`` are kinds of threads that were seen to run again in a fork.
+        """
+        left = Counter(returning)
+        for thread in threading.enumerate():
+            if thread is not threading.main_thread() and not _takes(left, kind(thread)):
+                remedy = START + _or_later(preloaded, thread in self.early_threads)
+                yield f"workers will not have the thread {thread.name!r}{started_by(thread)}: {remedy}"
+        for name in foreign_threads():
+            if _takes(left, f"{name} of a C library"):
+                continue
+            yield f"workers will not have the thread {name!r} of a C library: {OPEN}"
+        for connection in connected():
+            remedy = OPEN + _or_later(preloaded, connection in self.early_sockets)
+            opened = ORIGINS.of_socket(connection[0])
+            where = f" (opened in {opened})" if opened else ""
+            yield f"workers would share the open connection to {connection[1]}{where}: {remedy}"
+
+
+def kinds_of_threads() -> Iterator[str]:
+    """Yield what tells each thread of this process but the main one from others, also in a fork."""
+    yield from (kind(each) for each in threading.enumerate() if each is not threading.main_thread())
+    yield from (f"{name} of a C library" for name in foreign_threads())
+
+
+def kind(thread: threading.Thread) -> str:
+    """Return a thread's name without the number that it may have, its class and what it runs."""
+    runs = next((f"{each.co_filename}:{each.co_firstlineno}" for each in _functions(thread)), "")
+    return f"{re.sub(NUMBER, '#', thread.name)} {type(thread).__qualname__} {runs}"
+
+
+def _takes(left: Counter[str], kind: str) -> bool:
+    """Take one of this kind; say whether there was one."""
+    left[kind] -= 1
+    return left[kind] >= 0 or kind.startswith(ELSEWHERE)
+
+
+def _or_later(preloaded: bool, early: bool) -> str:
+    """Without preload Django's apps are loaded before the fork all the same: the command needs them."""
+    return ", or serve with --no-preload" if preloaded and not early else ""
+
+
+def started_by(thread: threading.Thread) -> str:
+    """Return which line started a thread, and what it runs: the project's own where it has any.
+
+    Where nobody saw the start, where the code lies that it runs.
+    """
+    started = ORIGINS.of_thread(thread)
+    codes = [*_functions(thread), *_frames(thread)]
+    found = next((each for each in codes if is_own(each.co_filename)), codes[0] if codes else None)
+    if started:
+        return f" (started in {started}{f', to run {found.co_name}' if found else ''})"
+    if found is None:
+        return ""
+    return f" ({found.co_name} in {short(found.co_filename)}, line {found.co_firstlineno})"
+
+
+def _functions(thread: threading.Thread) -> Iterator[CodeType]:
+    """Yield what a thread was given to run: Timer's function, Thread's target, a subclass's run."""
+    given: list[Any] = [getattr(thread, name, None) for name in ("function", "_target")]
+    if type(thread).run is not threading.Thread.run:
+        given.append(type(thread).run)
+    for function in given:
+        while hasattr(function, "func"):  # functools.partial
+            function = function.func
+        code = getattr(function, "__code__", None)
+        if isinstance(code, CodeType):
+            yield code
+
+
+def _frames(thread: threading.Thread) -> Iterator[CodeType]:
+    frame: FrameType | None = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        yield frame.f_code
+        frame = frame.f_back
+
+
+def foreign_threads(tasks: Path = TASKS) -> list[str]:
+    """Return the names of threads that Python did not start, such as gRPC's; empty where nobody tells.
+
+    Those without a name of their own are left out: they are the pools of OpenBLAS and its like, which start
+    anew in a fork.
+    """
+    ours = {thread.native_id for thread in threading.enumerate()}
+    names: dict[str, str] = {}
+    with suppress(OSError):
+        names = {task.name: (task / "comm").read_text().strip() for task in tasks.iterdir()}
+    nameless = names.get(str(os.getpid()), "")
+    known = {nameless, *AWARE}
+    return sorted(name for task, name in names.items() if int(task) not in ours and name not in known)
+
+
+def connected() -> list[tuple[int, str]]:
+    """Return descriptor and peer of every connection that is open in this process."""
+    found = []
+    with suppress(OSError):
+        for name in os.listdir("/dev/fd"):
+            with suppress(OSError):  # the listing itself; listeners and others without a peer
+                peer = _peer(int(name))
+                if peer and not peer.startswith(SYSTEM):
+                    found.append((int(name), peer))
+    return sorted(found)
+
+
+def _peer(descriptor: int) -> str:
+    """Return whom a socket is connected to; nothing for a pipe, or for a pair within this process."""
+    if descriptor < 3 or not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        return ""
+    with socket.socket(fileno=os.dup(descriptor)) as copy:
+        address = copy.getpeername()
+    if isinstance(address, tuple):
+        return f"{address[0]}:{address[1]}"
+    return address.decode("utf-8", "replace") if isinstance(address, bytes) else str(address)

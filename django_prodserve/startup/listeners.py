@@ -1,0 +1,297 @@
+"""Bind the addresses first, so that a taken one is known at once; they listen last.
+
+Lives in the command, before the application is loaded. Every failure is one sentence with its remedy.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from ..errors import ProdserveError
+
+# sizeof(sun_path) in sys/un.h is 108 on Linux and 104 on macOS, with the final zero.
+UNIX_PATH_BYTES = 107 if os.uname().sysname == "Linux" else 103
+
+
+def bind(addresses: Sequence[str], umask: int, manage: str | None = None) -> list[socket.socket]:
+    """Return a bound socket for each address; raise ProdserveError where that is not possible.
+
+    That of the management address comes last.
+    """
+    asked = [(address, PUBLIC) for address in addresses] + ([(manage, MANAGE)] if manage else [])
+    targets = [_resolve(*each) for each in asked]
+    refuse_overlapping([(address, target) for (address, _), target in zip(asked, targets, strict=True)])
+    sockets: list[socket.socket] = []
+    try:
+        for (address, option), target in zip(asked, targets, strict=True):
+            if target is not None:
+                sockets.append(_tcp(address, option, target, [each for each in targets if each]))
+            elif address.startswith("fd://"):
+                sockets.append(_inherited(address))
+            else:
+                sockets.append(_unix(address.removeprefix("unix:"), umask))
+    except ProdserveError:
+        for bound in sockets:
+            close(bound)
+        raise
+    return sockets
+
+
+def attempt(addresses: Sequence[str], umask: int, manage: str | None = None) -> None:
+    """Bind the addresses and let them go again; a stale unix socket, which serving replaces, stays."""
+    tried = [address for address in addresses if not _is_replaceable(address)]
+    for bound in bind(tried, umask, None if manage and _is_replaceable(manage) else manage):
+        close(bound)
+
+
+class Target(NamedTuple):
+    """What an address of TCP means to the kernel."""
+
+    family: socket.AddressFamily
+    host: str
+    port: int
+    sockaddr: Any
+
+
+EVERYWHERE = {"0.0.0.0", "::"}
+
+
+def refuse_overlapping(asked: Sequence[tuple[str, Target | None]]) -> None:
+    """Raise ProdserveError where two addresses are one: both can be bound, and only one can listen."""
+    for number, (address, target) in enumerate(asked):
+        for other, known in asked[:number]:
+            if target is None or known is None or not target.port:
+                continue
+            hosts = {target.host, known.host}
+            is_one = (target.family, target.port) == (known.family, known.port)
+            if is_one and (len(hosts) == 1 or hosts & EVERYWHERE):
+                less = other if known.host not in EVERYWHERE else address
+                raise ProdserveError(
+                    f"{other} and {address} cannot both be served: one holds the other.",
+                    f"Leave {less} out: it is answered all the same.",
+                )
+
+
+def _has_ipv4_beside(target: Target, all_of_them: Sequence[Target]) -> bool:
+    """Say whether IPv4 is asked for by itself on this port: ``[::]`` would take it too."""
+    return target.host == "::" and any(
+        each.family == socket.AF_INET and each.port == target.port != 0 for each in all_of_them
+    )
+
+
+def _is_replaceable(address: str) -> bool:
+    path = address.removeprefix("unix:")
+    if path == address:
+        return False
+    with suppress(OSError):
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+        return is_socket and not _answers(path) and os.access(os.path.dirname(path) or ".", os.W_OK)
+    return False
+
+
+def close(bound: socket.socket) -> None:
+    """Close a listener and remove its unix path, unless somebody else's socket stands there by now."""
+    name = bound.getsockname() if bound.family == socket.AF_UNIX else ""
+    bound.close()
+    if isinstance(name, str):
+        remove_path(name)
+
+
+def remove_path(path: str) -> None:
+    """Remove the path of a unix socket, unless somebody serves behind it."""
+    with suppress(OSError):
+        if path and not _answers(path):
+            os.unlink(path)
+
+
+def url(bound: socket.socket, *, tls: bool) -> str:
+    """Return the address as a person here would open it; a wildcard cannot be opened, so it is explained."""
+    name = bound.getsockname()
+    if bound.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name[0])
+    host = f"[{everywhere or name[0]}]" if bound.family == socket.AF_INET6 else everywhere or name[0]
+    remark = f" (on every interface, {name[0]})" if everywhere else ""
+    return f"{'https' if tls else 'http'}://{host}:{name[1]}{remark}"
+
+
+class _Option(NamedTuple):
+    """The option that an address was stated with, and what else it may say."""
+
+    name: str
+    another: str
+    elsewhere: str
+
+
+PUBLIC = _Option("--bind", "--bind 8001", "For all of its addresses: --bind 0.0.0.0:8000")
+MANAGE = _Option("--manage", "--manage 9001", "For this machine alone: --manage 9000")
+
+
+def _inherited(address: str) -> socket.socket:
+    number = int(address.removeprefix("fd://"))
+    try:
+        bound = socket.socket(fileno=number)
+        bound.getsockname()
+    except OSError as error:
+        raise ProdserveError(
+            f"{address}: descriptor {number} is no open socket ({error.strerror}).",
+            "Whoever starts this command must pass it on: systemd socket activation, or pass_fds.",
+        ) from error
+    return bound
+
+
+def _unix(path: str, umask: int) -> socket.socket:
+    if len(os.fsencode(path)) > UNIX_PATH_BYTES:
+        raise ProdserveError(
+            f"unix:{path} is {len(os.fsencode(path))} bytes long; the kernel allows {UNIX_PATH_BYTES}.",
+            "Choose a shorter path, such as unix:/run/app.sock.",
+        )
+    _make_room(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(umask)
+    try:
+        bound.bind(path)
+    except OSError as error:
+        bound.close()
+        directory = os.path.dirname(os.path.abspath(path))
+        raise ProdserveError(
+            f"unix:{path} cannot be made: {error.strerror}.",
+            f"The directory {directory} must exist and be writable for this user.",
+        ) from error
+    finally:
+        os.umask(before)
+    return bound
+
+
+def _make_room(path: str) -> None:
+    """Remove a socket that nobody serves any more; never a live one, never anything else."""
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return
+    if not is_socket:
+        raise ProdserveError(
+            f"unix:{path}: that path is there and is no socket.",
+            "Remove it, or choose another path.",
+        )
+    if _answers(path):
+        raise ProdserveError(
+            f"unix:{path} is served by another process.", "Stop it first, or choose another path."
+        )
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def _answers(path: str) -> bool:
+    """Whether somebody listens behind this path. A full backlog (EAGAIN) means yes."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(path) in {0, errno.EAGAIN}
+
+
+def _resolve(address: str, option: _Option) -> Target | None:
+    """Return what an address of TCP means; None for other kinds."""
+    if address.startswith(("fd://", "unix:")):
+        return None
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        family, _, _, _, sockaddr = socket.getaddrinfo(
+            host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ProdserveError(
+            f"{option.name} {address}: the host {host!r} is not known ({error.strerror})."
+        ) from error
+    return Target(family, str(sockaddr[0]), int(port), sockaddr)
+
+
+def _tcp(address: str, option: _Option, target: Target, beside: Sequence[Target]) -> socket.socket:
+    bound = None
+    try:
+        bound = socket.socket(target.family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if _has_ipv4_beside(target, beside):
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind(target.sockaddr)
+    except OSError as error:
+        if bound is not None:
+            bound.close()
+        raise ProdserveError(*_tcp_problem(address, target, error, option)) from error
+    return bound
+
+
+def _tcp_problem(address: str, target: Target, error: OSError, option: _Option) -> tuple[str, str]:
+    """Return what is wrong with an address, and what to do."""
+    is_six, port = target.family == socket.AF_INET6, target.port
+    if error.errno == errno.EADDRINUSE:
+        # Quoted: some shells take brackets for a pattern.
+        another = f"{option.name} '[{target.host}]:{port % 65535 + 1}'" if is_six else option.another
+        return (
+            f"{address} is taken{_holder(port)}.",
+            f"Stop that process, or choose another port: {another}",
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        every = f"For all of its addresses: --bind '[::]:{port}'"
+        return (
+            f"{address} is no address of this machine.",
+            every if is_six and option is PUBLIC else option.elsewhere,
+        )
+    if error.errno == errno.EAFNOSUPPORT:
+        return f"{address}: this machine has no {'IPv6' if is_six else 'IPv4'}.", option.elsewhere
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return (
+            f"{address}: this user may not use port {port}.",
+            "Ports below 1024 need root or CAP_NET_BIND_SERVICE; a proxy in front needs neither.",
+        )
+    return f"{address} cannot be bound: {error.strerror}.", f"See {option.name} in prodserve --help."
+
+
+def taken_meanwhile(sockets: Sequence[socket.socket]) -> tuple[str, str]:
+    """Return what to say where another process listened first: two may bind an address, one may listen."""
+    held = [(bound.getsockname(), _holder(bound.getsockname()[1])) for bound in sockets if _is_tcp(bound)]
+    name, by = next((each for each in held if each[1]), (held[0] if held else (("the address", ""), "")))
+    host = f"[{name[0]}]" if ":" in str(name[0]) else name[0]
+    return (
+        f"{host}:{name[1]} was taken{by} while this server was loaded.",
+        "Two servers were started for one address: stop one of them, or choose another port.",
+    )
+
+
+def _is_tcp(bound: socket.socket) -> bool:
+    return bound.family in {socket.AF_INET, socket.AF_INET6}
+
+
+def _holder(port: int) -> str:
+    """Return `` by NAME (pid N)`` for the server that listens there, where this user may see it."""
+    import psutil  # 1.4 MiB that most servers need not have
+
+    with suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            if connection.pid and _listens(connection, port):
+                process = psutil.Process(connection.pid)
+                name = " ".join(process.cmdline()[:3]) or process.name()
+                while (parent := process.parent()) and _has_port(parent, port):
+                    process = parent  # who is to be stopped: a worker would be replaced
+                return f" by {name} (pid {process.pid})"
+    return ""
+
+
+def _has_port(process: Any, port: int) -> bool:
+    """Say whether a process listens there, as far as this user may see."""
+    import psutil
+
+    look = getattr(process, "net_connections", None) or process.connections  # before psutil 6
+    with suppress(psutil.Error):
+        return any(_listens(connection, port) for connection in look("tcp"))
+    return False
+
+
+def _listens(connection: Any, port: int) -> bool:
+    return connection.status == "LISTEN" and bool(connection.laddr) and connection.laddr.port == port

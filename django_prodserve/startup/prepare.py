@@ -1,0 +1,340 @@
+"""What may come before serving, where the operator asks for it: wait for databases, migrate, collectstatic.
+
+Lives in the command's process, main thread, while the address is bound and before the application is loaded,
+so whoever connects early is refused and a step that fails leaves no half-started server. No connection, pool
+or thread of it is left for the fork.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command, get_commands
+from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.db.migrations.executor import MigrationExecutor
+
+from ..errors import ProdserveError
+from ..plan.plan import Plan
+from ..project.databases import close_connections
+from ..staticfiles import choose_static
+from ..staticfiles.choice import Storage, nothing_to_serve
+from ..utils.decision import Decision
+from ..utils.tracebacks import failure
+from ..utils.units import format_duration
+from .locks import DirectoryLock, alone, apart, lock_for
+
+Say = Callable[[str], object]
+
+
+def prepare(plan: Plan, say: Say) -> tuple[Plan, bool]:
+    """Do what was asked for; return the plan with the static files as they are afterwards.
+
+    The second value says whether something is there now that was not there when the project was loaded: what
+    reads tables or a manifest at that time has read nothing.
+    """
+    changed = False
+    try:
+        if plan.wait_for_db.value:
+            changed |= wait_for_databases(plan.wait_for_db.value, say)
+        if plan.migrate.value:
+            changed |= migrate(say)
+        if plan.collectstatic.value:
+            changed |= collectstatic(say, served=plan.static.value not in ("off", "project"))
+            choice = choose_static(wanted=plan.static.value != "off", collect=plan.collect.value)
+            static: Decision[str] = Decision(choice.mode, choice.why, plan.static.source)
+            return replace(plan, static=static, static_choice=choice), changed
+    finally:
+        close_connections()
+    return plan, changed
+
+
+FIRST_LINE, NEXT_LINE = 1.0, 5.0  # seconds: no line for a database that is there, one now and then otherwise
+
+
+class Asking(threading.Thread):
+    """Ask one database until it answers. A thread of its own: no driver's time limit covers all of it."""
+
+    def __init__(self, alias: str, given_up: threading.Event) -> None:
+        super().__init__(name=f"asking {alias}", daemon=True)
+        self.alias, self.given_up = alias, given_up
+        self.reason = "no answer"
+        self.hopeless: Exception | None = None
+        self.failed = False
+
+    def run(self) -> None:
+        pause = 0.1
+        while not self.given_up.is_set():
+            try:
+                ask(self.alias)
+                return
+            except ImproperlyConfigured as error:
+                self.hopeless = error
+                return
+            except Exception as error:  # each driver has its own
+                self.reason, self.failed = reason(error), True
+            self.given_up.wait(pause)
+            pause = min(2 * pause, 1.0)
+
+    @property
+    def title(self) -> str:
+        """Return ``default at db:5432``."""
+        return f"{self.alias}{place(connections[self.alias])}"
+
+
+def ask(alias: str) -> None:
+    """Return when a database answers a query; whatever its driver raises says why not."""
+    connection = apart(connections[alias])
+    if connection.vendor in {"postgresql", "mysql"}:
+        # An address that swallows packets may belong to somebody else soon: ask again, by its name.
+        connection.settings_dict["OPTIONS"].setdefault("connect_timeout", 5)
+    with closing(connection), connection.cursor() as cursor:
+        cursor.execute(f"SELECT 1{' FROM DUAL' if connection.vendor == 'oracle' else ''}")
+
+
+def wait_for_databases(patience: float, say: Say) -> bool:
+    """Return when every database answers; raise ProdserveError after ``patience`` seconds.
+
+    Say whether one did not answer at first.
+    """
+    given_up = threading.Event()
+    asked = [Asking(alias, given_up) for alias in connections if connections[alias].vendor != "unknown"]
+    started = time.monotonic()
+    for each in asked:
+        each.start()
+    try:
+        _watch(asked, started, patience, say)
+    finally:
+        given_up.set()
+    for each in asked:
+        if each.hopeless is not None:
+            raise ProdserveError(f"Database {each.title}: {each.hopeless}", "Correct DATABASES.")
+    return any(each.failed for each in asked)
+
+
+def _watch(asked: list[Asking], started: float, patience: float, say: Say) -> None:
+    next_line = FIRST_LINE
+    while missing := [each for each in asked if each.is_alive()]:
+        passed = time.monotonic() - started
+        if passed >= patience:
+            named = "\n".join(f"Database {each.title} did not answer: {each.reason}" for each in missing)
+            hint = f"Waited {format_duration(patience)} (--wait-for-db). Start it, or correct DATABASES."
+            raise ProdserveError(named, hint)
+        if passed >= next_line:
+            next_line = passed + NEXT_LINE
+            for each in missing:
+                of = f"{passed:.0f} s of {format_duration(patience)}"
+                say(f"waiting for database {each.title}: {each.reason} ({of})")
+        missing[0].join(min(0.1, patience - passed))
+
+
+PREFIXES = re.compile(r"connection (failed|is bad): |connection to server .*? failed: |FATAL: +")
+
+
+def reason(error: Exception) -> str:
+    """Return what a driver says in one line, without the address, which we say ourselves."""
+    text = str(error.args[-1] if error.args else "").strip().partition("\n")[0]
+    short = PREFIXES.sub("", text) or type(error).__name__
+    return short[0].lower() + short[1:]
+
+
+PORTS = {"postgresql": 5432, "mysql": 3306, "oracle": 1521}
+
+
+def place(connection: Any) -> str:
+    """Return `` at HOST:PORT``, or nothing where the settings do not tell."""
+    host, port = connection.settings_dict.get("HOST"), connection.settings_dict.get("PORT")
+    if not host:
+        return (
+            f" ({os.path.basename(connection.settings_dict['NAME'])})"
+            if connection.vendor == "sqlite"
+            else ""
+        )
+    port = port or PORTS.get(connection.vendor, "")
+    return f" at {host}:{port}" if port else f" at {host}"
+
+
+def migrate(say: Say) -> bool:
+    """Apply what is pending, one database after the other, alone among the servers that do so.
+
+    Say whether there was something, for this server or for another that was waited for.
+    """
+    changed = False
+    for alias in filter(is_migrated, connections):
+        applying = Applying(alias, say)
+        try:
+            changed |= _migrate(alias, applying, say)
+        except ProdserveError:
+            raise
+        except Exception as error:  # a migration is the project's own code
+            raise failure(f"Migrating database {alias} failed{applying.where}", error) from error
+        except (KeyboardInterrupt, SystemExit):
+            say(f"warning: migrating database {alias} was stopped{applying.where}.")
+            raise
+    return changed
+
+
+def is_migrated(alias: str) -> bool:
+    """Whether migrations belong there: the default, and where a router of the project says so by name.
+
+    Django lets every migration into every database that no router speaks about; a second database is often
+    somebody else's.
+    """
+    connection = connections[alias]
+    if connection.vendor == "unknown" or connection.settings_dict["TEST"].get("MIRROR"):
+        return False
+    return alias == DEFAULT_DB_ALIAS or (any(_routers_say(alias)) and not _is_read_only(connection))
+
+
+def _routers_say(alias: str) -> Iterator[bool]:
+    """Yield what the first router with an opinion says about each app, and about each model."""
+    allows = [each.allow_migrate for each in router.routers if hasattr(each, "allow_migrate")]
+    for app in apps.get_app_configs():
+        models: list[dict[str, Any]] = [{"model_name": each._meta.model_name} for each in app.get_models()]
+        for hints in ({}, *models):
+            said = (allow(alias, app.label, **hints) for allow in allows)
+            yield bool(next((opinion for opinion in said if opinion is not None), False))
+
+
+def _is_read_only(connection: Any) -> bool:
+    """Whether this is a replica that a router with one answer for all databases forgot about."""
+    if connection.vendor != "postgresql":
+        return False
+    with closing(apart(connection)) as own, own.cursor() as cursor:
+        cursor.execute("SHOW transaction_read_only")
+        return bool(cursor.fetchone()[0] == "on")
+
+
+def _migrate(alias: str, applying: Applying, say: Say) -> bool:
+    # A project may have a migrate of its own, which knows of more than one schema: then it always decides.
+    is_djangos = get_commands().get("migrate") == "django.core"
+    if is_djangos and not _pending(alias):
+        say(f"migrate   {alias}: nothing to apply")
+        return False
+    with alone(lock_for(connections[alias]), f"the migrations of database {alias}", say):
+        applying.total = _pending(alias) if is_djangos else 0
+        if is_djangos and not applying.total:
+            say(f"migrate   {alias}: nothing left to apply")
+            return True
+        started = time.monotonic()
+        call_command("migrate", database=alias, interactive=False, no_color=True, stdout=applying)
+        say(f"migrate   {alias}: done in {format_duration(time.monotonic() - started)}")
+    return is_djangos or applying.seen
+
+
+def _pending(alias: str) -> int:
+    executor = MigrationExecutor(connections[alias])
+    return len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+
+
+class Applying(io.TextIOBase):
+    """Take what migrate prints, and say which migration it is at."""
+
+    def __init__(self, alias: str, say: Say) -> None:
+        self.alias, self.say = alias, say
+        self.count = self.total = 0
+        self.current = ""
+        self.seen = False
+        """Whether a migration was applied, in whatever words a migrate of the project's says so."""
+
+    @property
+    def where(self) -> str:
+        """Return `` at shop.0002_prices``, or nothing before the first."""
+        return f" at {self.current}" if self.current else ""
+
+    def write(self, text: str) -> int:
+        self.seen = self.seen or "Applying " in text
+        found = re.match(r" *Applying (\S+?)\.\.\.", text)
+        if found:
+            self.count, self.current = self.count + 1, found[1]
+            of = f" ({self.count} of {self.total})" if self.total else ""
+            self.say(f"migrate   {self.alias}: applying {self.current}{of}")
+        elif text.strip() and not self.total:
+            self.say(f"migrate   {self.alias}: {text.strip()}")
+        return len(text)
+
+
+def collectstatic(say: Say, *, served: bool) -> bool:
+    """Fill STATIC_ROOT; say whether files were new. Files that we serve get what our own directory gives
+    them, unless the project chose a storage: hashed names beside the plain ones, and compressed twins."""
+    why_not = nothing_to_serve(wanted=True)
+    if why_not:
+        raise ProdserveError(f"--collectstatic: {why_not}.")
+    storage = Storage.from_settings()
+    if storage.is_local and not storage.root:
+        raise ProdserveError(
+            "--collectstatic needs STATIC_ROOT, the directory to collect into.",
+            'STATIC_ROOT = BASE_DIR / "static-root" in the settings. '
+            "Without --collectstatic prodserve collects into a directory of its own.",
+        )
+    output, before = io.StringIO(), _manifest(storage)
+    try:
+        with (
+            _storage(storage, ours=served and storage.is_default) as problems,
+            _only_here(storage, say) as waited,
+        ):
+            call_command("collectstatic", interactive=False, no_color=True, stdout=output)
+            lines = problems()
+    except ProdserveError:
+        raise
+    except Exception as error:  # storages and finders are the project's own
+        raise failure("collectstatic failed", error) from error
+    summary = output.getvalue().strip().rpartition("\n")[2].strip().rstrip(".")
+    say(f"collect   {summary or 'done'}")
+    for line in lines:
+        say(f"warning: {line}")
+    return waited or bool(NEW_FILES.match(summary)) or _manifest(storage) != before
+
+
+def _manifest(storage: Storage) -> bytes:
+    """Return which hashed names there are: files may get them without being copied."""
+    with suppress(OSError):
+        return Path(storage.root, "staticfiles.json").read_bytes() if storage.is_local else b""
+    return b""
+
+
+NEW_FILES = re.compile(r"[1-9]\d* static files? (copied|symlinked)")
+"""In what collectstatic says at its end: ``3 static files copied to '/srv/root', 130 unmodified``."""
+
+
+@contextmanager
+def _storage(storage: Storage, *, ours: bool) -> Iterator[Callable[[], list[str]]]:
+    """Let our storage collect, for the block, where it may; yield what lists its problems."""
+    if not ours:
+        yield list
+        return
+    from django.core.files.storage import storages
+
+    from ..staticfiles.storage import LenientStorage, use_storage
+
+    undo = use_storage(storage.ours(), static_root=storage.root)
+    try:
+        lenient: Any = storages["staticfiles"]
+        assert isinstance(lenient, LenientStorage)
+        yield lenient.problems
+    finally:
+        undo()
+
+
+@contextmanager
+def _only_here(storage: Storage, say: Say) -> Iterator[bool]:
+    """Servers that share a STATIC_ROOT would give files second names when they collect at once.
+
+    Yield whether another one did so until now.
+    """
+    if not storage.is_local:
+        yield False
+        return
+    os.makedirs(storage.root, exist_ok=True)
+    with alone(DirectoryLock(storage.root), "collecting into STATIC_ROOT", say) as waited:
+        yield waited

@@ -1,0 +1,248 @@
+"""Serve uploads on request (``--media``): what visitors made, so none of it may act as a page of this site.
+
+Built in the command's process before the fork; called in every worker, on a request's thread. A file costs an
+open, a stat and a readlink; whatever is no such file is Django's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.utils import formatdate, parsedate
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from django.apps import apps
+from django.conf import settings
+from django.core.files.storage import FileSystemStorage
+from django.utils.module_loading import import_string
+from whitenoise.media_types import MediaTypes
+from whitenoise.responders import Response
+from whitenoise.string_utils import decode_path_info
+
+from ..errors import ProdserveError
+from .layer import Hit, StaticLayer
+from .safe_open import open_inside
+from .script_name import without_known
+from .security import Security
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+# Shown where the address is opened; anything else is a download there. None of these can hold script.
+SHOWN = {
+    *(f"image/{name}" for name in ("avif", "bmp", "gif", "jpeg", "png", "webp", "x-ms-bmp")),
+    *(f"audio/{name}" for name in ("flac", "midi", "mpeg", "ogg", "wav", "x-m4a")),
+    *(f"video/{name}" for name in ("mp4", "mpeg", "ogg", "webm", "quicktime", "x-m4v")),
+}
+# Kept, so that a page can embed them. An SVG in <img> runs no script; styles and scripts lose their type.
+EMBEDDED = re.compile(r"(image|audio|video|font)/|application/pdf")
+TYPES = MediaTypes(
+    extra_types={
+        ".flac": "audio/flac",
+        ".oga": "audio/ogg",
+        ".ogv": "video/ogg",
+        ".opus": "audio/ogg",
+        ".wav": "audio/wav",
+    }
+)
+HEADERS = [
+    # Uploads may be personal, and may be replaced or taken back: no proxy keeps them, a browser for a minute.
+    ("Cache-Control", "private, max-age=60"),
+    ("X-Content-Type-Options", "nosniff"),
+]
+POLICY = "Content-Security-Policy"
+# A browser wraps a single image or film into a page of its own, with styles; Chromium plays the film in there
+# only where the page keeps its origin. Neither may run scripts.
+AS_SHOWN = [
+    (
+        POLICY,
+        "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; "
+        "sandbox allow-same-origin",
+    )
+]
+AS_DOWNLOAD = [(POLICY, "default-src 'none'; sandbox"), ("Content-Disposition", "attachment")]
+
+
+class Upload(Hit):
+    """One opened file, ready to answer; the answer takes the file over, or ``close`` closes it."""
+
+    __slots__ = ("handle",)
+
+    def __init__(
+        self, handle: int, facts: os.stat_result, name: str, security: list[tuple[str, str]]
+    ) -> None:
+        self.handle = handle
+        kind = TYPES.get_type(name)
+        self.etag = f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"'
+        self.date = formatdate(facts.st_mtime, usegmt=True)
+        self.last_modified = parsedate(self.date)
+        how = AS_SHOWN if kind in SHOWN else AS_DOWNLOAD
+        marks = [("ETag", self.etag), ("Last-Modified", self.date), *HEADERS, *how]
+        self.more = security
+        self.unchanged = Response(HTTPStatus.NOT_MODIFIED, [*marks, *security], None)
+        described = [
+            ("Content-Type", kind if EMBEDDED.match(kind) else "application/octet-stream"),
+            ("Content-Length", str(facts.st_size)),
+        ]
+        self.variants = [(EVERY_ENCODING, handle, [*described, *marks, *security])]
+
+    def get_response(self, method: str, environ: WSGIEnvironment) -> Any:
+        """Answer as for any file; one that is sent belongs to the answer."""
+        response = super().get_response(method, environ)
+        if response.file is not None:
+            self.handle = -1
+        return response
+
+    def opened(self, path: Any, headers: list[tuple[str, str]]) -> Any:
+        """Return the file, whose facts are of this moment."""
+        return open(path, "rb")
+
+    def close(self) -> None:
+        """Close the file unless it is being sent."""
+        if self.handle >= 0:
+            os.close(self.handle)
+            self.handle = -1
+
+
+EVERY_ENCODING = re.compile("")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """Where uploads lie, really, and the path that they are asked for at."""
+
+    url: str
+    root: str
+
+    @classmethod
+    def from_settings(cls) -> Library:
+        """Read the default storage; raise ProdserveError where its files cannot be served, or must not."""
+        entry = settings.STORAGES.get("default") or {}
+        kind = import_string(entry.get("BACKEND") or "django.core.files.storage.FileSystemStorage")
+        if not issubclass(kind, FileSystemStorage):
+            raise ProdserveError(
+                f'--media serves files of this machine, but STORAGES["default"] is {kind.__name__}.',
+                "Leave --media out: that storage has addresses of its own.",
+            )
+        options = entry.get("OPTIONS") or {}
+        root = str(options.get("location") or settings.MEDIA_ROOT or "")
+        if not root:
+            raise ProdserveError(
+                "--media needs MEDIA_ROOT, the directory of the uploads.", 'MEDIA_ROOT = BASE_DIR / "media"'
+            )
+        # Read below the lazy settings: they turn an empty one into "/".
+        url = options.get("base_url") or getattr(settings._wrapped, "MEDIA_URL", "") or ""
+        found = cls(url=_path_of(str(url)), root=os.path.realpath(root))
+        for problem in _exposed(found.root):
+            raise ProdserveError(f"--media cannot serve MEDIA_ROOT {root}: {problem}.", OWN_DIRECTORY)
+        return found
+
+    def __str__(self) -> str:
+        return f"{self.url} from {os.path.relpath(self.root)}, to everybody who knows a name"
+
+    def open(self, path: str, security: list[tuple[str, str]]) -> Upload | None:
+        """Return the file that PATH_INFO names, open; None for anything but a visible file in here."""
+        name = path[len(self.url) :].encode("latin-1", "replace")
+        found = open_inside(self.root, name)
+        return None if found is None else Upload(*found, os.fsdecode(name), security)
+
+
+OWN_DIRECTORY = "Give uploads a directory of their own, with nothing else in it."
+
+
+def _path_of(url: str) -> str:
+    """Return MEDIA_URL as the beginning of a PATH_INFO, whose text holds bytes."""
+    parts = urlsplit(url)
+    if parts.netloc or parts.scheme:
+        raise ProdserveError(
+            f"--media serves from here, but MEDIA_URL is {url}.",
+            'Leave --media out, or MEDIA_URL = "/media/".',
+        )
+    path = without_known(unquote(parts.path)).strip("/")
+    if not path:
+        raise ProdserveError(
+            "--media needs MEDIA_URL, the beginning of the uploads' addresses.", 'MEDIA_URL = "/media/"'
+        )
+    return f"/{path}/".encode().decode("latin-1")
+
+
+def _exposed(root: str) -> Iterator[str]:
+    """Yield what must not lie in a directory that is open to everybody."""
+    for what, path in _private():
+        if _holds(root, os.path.realpath(path)):
+            yield f"it holds {what}, {path}"
+    if settings.STATIC_ROOT:
+        static = os.path.realpath(settings.STATIC_ROOT)
+        if _holds(root, static) or _holds(static, root):
+            yield "it and STATIC_ROOT lie in one another"
+
+
+def _private() -> Iterator[tuple[str, str]]:
+    module = sys.modules.get(getattr(settings, "SETTINGS_MODULE", None) or "")
+    if module is not None and module.__file__:
+        yield "the settings", module.__file__
+    if getattr(settings, "BASE_DIR", None):
+        yield "the project", str(settings.BASE_DIR)
+    for entry in settings.DATABASES.values():
+        if str(entry.get("ENGINE", "")).endswith(("sqlite3", "spatialite")) and entry.get("NAME"):
+            yield "a database", str(entry["NAME"])
+    for app in apps.get_app_configs():
+        yield "the code of an app", app.path
+
+
+def _holds(directory: str, path: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+class Uploads:
+    """Finds uploads, for the layer in front of Django or for the middleware at WhiteNoise's place."""
+
+    __slots__ = ("library", "more", "security")
+
+    def __init__(self, library: Library, security: Security) -> None:
+        self.library, self.security = library, security
+        named = {name for name, _ in HEADERS}
+        self.more = [header for header in security.headers if header[0] not in named]
+
+    def find(self, path: str) -> Upload | None:
+        """Return the upload that PATH_INFO names, open; None for anything else."""
+        return self.library.open(path, self.more) if path.startswith(self.library.url) else None
+
+    def look_up(self, path: str, script: str) -> Upload | None:
+        """Find an upload by what Django makes of PATH_INFO."""
+        return self.find(path.encode("utf-8", "surrogateescape").decode("latin-1"))
+
+    def layer(self, application: WSGIApplication) -> MediaLayer:
+        """Return ``application`` with the uploads in front of it."""
+        return MediaLayer(self, application)
+
+
+class MediaLayer(StaticLayer):
+    """The WSGI application around Django that answers for uploads and hands on everything else."""
+
+    __slots__ = ("uploads",)
+
+    def __init__(self, uploads: Uploads, application: WSGIApplication) -> None:
+        self.uploads, self.application, self.security = uploads, application, uploads.security
+        self.hsts, self.redirect = list(self.security.hsts), self.security.redirect
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        """Answer a request for an upload; anything else is Django's."""
+        path = environ.get("PATH_INFO", "")
+        upload = self.uploads.find(path)
+        if upload is None:
+            return self.application(environ, start_response)
+        try:
+            return self.answer(upload, decode_path_info(path), environ, start_response)
+        finally:
+            upload.close()
+
+
+def find_uploads(*, wanted: bool) -> Uploads | None:
+    """Return the uploads where they are to be served; raise ProdserveError where they cannot be."""
+    return Uploads(Library.from_settings(), Security.from_settings()) if wanted else None

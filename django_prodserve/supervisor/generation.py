@@ -1,0 +1,227 @@
+"""A generation as its keeper sees it: a process group, a channel, and what it wrote before it could speak.
+
+Lives in the keeper. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import time
+from typing import Any
+
+from ..machine.proc import seem_larger
+from ..utils import log_lines as lines
+
+GENERATION = "_PRODSERVE_GENERATION"
+"""The variable that tells a command that it is a generation, and what it was given."""
+
+ON_TRIAL = 500
+"""How much larger a generation on trial seems to the OOM killer than one that serves (machine/proc.py)."""
+
+STDERR = 99  # where a generation finds the real standard error; its own is a file until it has adopted us
+
+
+class Child:
+    """One generation: number, process, deadlines in monotonic time (0 for none)."""
+
+    def __init__(self, number: int, pid: int, channel: socket.socket, early: int | None) -> None:
+        self.number = number
+        self.pid = pid
+        self.channel = channel
+        self.early = early
+        """What it writes to standard error before our code runs: a broken settings module's traceback."""
+        self.deadline = 0.0
+        self.served_since = 0.0
+        self.seconds_to_stop = 25.0
+        self.extra_workers = 0
+        self.reason = ""
+
+    @classmethod
+    def forked(cls, pid: int, channel: int) -> Child:
+        """The first generation, which was the command's process before the fork."""
+        ours = socket.socket(fileno=channel)
+        ours.set_inheritable(False)
+        return cls(1, pid, ours, None)
+
+    @classmethod
+    def spawned(cls, number: int, extra_workers: int, spec: dict[str, Any], environ: dict[str, str]) -> Child:
+        """Start the command anew, as it was typed, where it was typed; raise OSError where that fails."""
+        _enter(spec["directory"], spec["record"]["real"] if spec["found"] else "")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with theirs, file_in_memory() as file:
+            early = os.dup(file.fileno())
+            given = {
+                "number": number,
+                "keeper": os.getpid(),
+                "listeners": [[address, descriptor] for address, descriptor, _ in spec["listeners"]],
+                "channel": theirs.fileno(),
+                "stderr": STDERR,
+                "place": spec["place"],
+                "extra_workers": extra_workers,
+                "beside": spec["record"]["done"] < spec["record"]["attempts"],
+                "links": spec["record"].get("links", {}),
+                "beats": spec["watchdog"] / 4,
+                "activated": spec["activated"],
+            }
+            theirs.set_inheritable(True)
+            try:
+                pid = os.posix_spawnp(
+                    spec["argv"][0],
+                    spec["argv"],
+                    {**environ, GENERATION: json.dumps(given)},
+                    file_actions=[
+                        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),  # no terminal to wait for
+                        (os.POSIX_SPAWN_DUP2, 2, STDERR),
+                        (os.POSIX_SPAWN_DUP2, early, 2),
+                    ],
+                    setpgroup=0,
+                    setsigmask=[],
+                    setsigdef=[
+                        getattr(signal, f"SIG{name}") for name in ("HUP", "INT", "PIPE", "QUIT", "TERM")
+                    ],
+                )
+            except OSError as error:
+                ours.close()
+                os.close(early)
+                raise OSError(
+                    error.errno, f"{spec['argv'][0]} cannot be started: {error.strerror}"
+                ) from error
+        if given["beside"]:
+            seem_larger(pid, ON_TRIAL)
+        child = cls(number, pid, ours, early)
+        child.extra_workers = extra_workers
+        return child
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Return what has arrived; the arbiter alone writes, one message in a datagram."""
+        found: list[dict[str, Any]] = []
+        while True:
+            try:
+                text = self.channel.recv(65536, socket.MSG_DONTWAIT)
+            except OSError:
+                return found
+            if not text:
+                return found
+            found.append(json.loads(text))
+
+    def retire(self) -> None:
+        """Let it answer what it has accepted, and go: the sockets stay open, so no delay is needed."""
+        with contextlib.suppress(OSError):
+            self.channel.send(b'{"retire": true}', socket.MSG_DONTWAIT)
+        self.deadline = time.monotonic() + self.seconds_to_stop + 1
+        self.kill(signal.SIGTERM)
+
+    def kill(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill_all(self) -> None:
+        """Kill it and all that it started, its own process group."""
+        with contextlib.suppress(OSError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.kill(signal.SIGKILL)
+
+    def why_it_ended(self, otherwise: str) -> str:
+        """Return its own reason, else what it wrote before it could give one; show that to the operator."""
+        early = b"" if self.early is None else os.pread(self.early, 100_000, 0)
+        lines.write_if_read(2, early)
+        return self.reason or last_error(early.decode(errors="replace")) or otherwise
+
+    def adopted(self) -> None:
+        """It speaks for itself now: the file of its early days can go."""
+        if self.early is not None:
+            os.close(self.early)
+            self.early = None
+
+    def end(self) -> None:
+        """Its process has ended; its workers end by themselves."""
+        self.channel.close()
+        self.adopted()
+
+
+def _enter(directory: str, otherwise: str) -> None:
+    """Walk the path anew: a link may lead to another release by now.
+
+    Where it is a link that nobody typed, the server does without it once it is removed.
+    """
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        if otherwise and not os.path.lexists(directory):
+            with contextlib.suppress(OSError):
+                return os.chdir(otherwise)
+        real = os.path.realpath(directory)
+        where = directory if real == directory else f"{directory}, which leads to {real},"
+        raise OSError(f"the directory {where} cannot be entered: {error.strerror}") from error
+
+
+class Orphans:
+    """Process groups whose arbiter was killed. Their workers answer what they have and end by themselves,
+    unless something holds the GIL: then nothing in them hears that it is time."""
+
+    def __init__(self) -> None:
+        self.deadlines: dict[int, float] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.deadlines)
+
+    def adopt(self, child: Child) -> None:
+        """Give those that a generation leaves behind the time that a stop would have given them."""
+        self.deadlines[child.pid] = time.monotonic() + child.seconds_to_stop + 2
+
+    def look(self, now: float) -> None:
+        """Forget groups without a member, whose number may be another's soon; kill those that are late."""
+        for group, deadline in [*self.deadlines.items()]:
+            try:
+                os.killpg(group, signal.SIGKILL if now >= deadline else 0)
+            except OSError:
+                del self.deadlines[group]
+
+    def kill(self) -> None:
+        """Kill all that are left: nobody will be there to do it later."""
+        self.look(float("inf"))
+
+
+def exit_code(status: int) -> int:
+    """Return the code of what ended; a signal's number is told as shells do."""
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def ending(status: int) -> str:
+    """Return how a process ended, as a person says it."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
+
+
+def file_in_memory() -> Any:
+    """Return a file without a name; on a disk only where memory has none."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("prodserve-early"), "w+b")
+    import tempfile  # late: it brings in what a small process need not have
+
+    return tempfile.TemporaryFile()
+
+
+def last_error(text: str) -> str:
+    """Return the reason in what a process wrote before it died: the error, and the line that raised it.
+
+    A traceback has its reason at the end; a complaint of the command line's at its beginning.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    if "Traceback (most recent call last):" not in text:
+        return next((line for line in lines if "Error" in line or "error" in line), lines[0] if lines else "")
+    places = re.findall(r'File "(.+?)", line (\d+)', text)
+    where = f" ({places[-1][0]}, line {places[-1][1]})" if places else ""
+    reason = next((line for line in reversed(lines) if not line.startswith(" ")), "")
+    return reason + where

@@ -1,0 +1,214 @@
+"""The start: make the server's private place, and put a keeper in front of it.
+
+Lives in the command's process, main thread, when the addresses are bound and nothing is loaded. The process
+forks: the child goes on as the first generation, the parent becomes the keeper by exec, and keeps its pid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ProdserveError
+from ..machine import proc
+from ..plan.plan import Plan
+from ..startup import fork_safety
+from ..utils import outlet, standard_streams, working_directory
+from . import bootstrap, generation, reexec, run_directory, sd_notify, supervisor
+from .link import Alone, Kept
+
+HEARD = {getattr(signal, f"SIG{name}") for name in supervisor.HEARD}
+BOOT = 300.0  # seconds after which a reload gives up; heavy projects load in 5
+MIGRATING = 660.0  # as long as servers wait for each other's migrations, and a minute
+
+
+def alone(plan: Plan, sockets: Sequence[socket.socket]) -> Alone:
+    """Make the place of a server without a keeper."""
+    record = _record(plan, sockets, kept=False)
+    paths = [_path_to_remove(*each) for each in zip(plan.addresses, sockets, strict=True)]
+    return Alone(_place(record), record, sd_notify.take(os.environ), paths)
+
+
+def behind_keeper(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
+    """Return in the first generation only; this process becomes its keeper and never returns."""
+    record = _record(plan, sockets, kept=True)
+    place = _place(record)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notifier = sd_notify.take(os.environ)
+    start = working_directory.start()
+    spec: dict[str, Any] = {
+        "argv": reexec.arguments(start.name),
+        "directory": start.name,
+        "found": bool(start.found),
+        "hidden": [*sd_notify.VARIABLES, generation.GENERATION],
+        "env_file": os.path.join(record["project"], plan.env_file.value) if plan.env_file.value else "",
+        "listeners": [
+            [address, bound.fileno(), _path_to_remove(address, bound)]
+            for address, bound in zip(plan.addresses, sockets, strict=True)
+        ],
+        "activated": plan.bind.source == "LISTEN_FDS",
+        "place": str(place or ""),
+        "record": record,
+        "notify": notifier.address,
+        "watchdog": notifier.watchdog,
+        "log_format": plan.log_format.value,
+        "boot_seconds": BOOT + plan.wait_for_db.value + (MIGRATING if plan.migrate.value else 0),
+        "pidfile": _write_pidfile(plan),
+        "first": None,
+    }
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # they wait until somebody can hear them
+    standard_streams.flush()
+    if threads_are_running():
+        _become_keeper(spec, sockets)  # a fork would lose them: the first generation starts anew
+    parent, unsent = os.getpid(), outlet.unsent()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        spec["first"] = {"pid": pid, "channel": ours.detach()}
+        _become_keeper(spec, sockets)
+    ours.close()
+    os.setpgid(0, 0)  # Ctrl-C is for the keeper, who decides what it means
+    _without_terminal()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
+    for each, data in unsent:  # the keeper will not write it
+        each.put(data)
+    return Kept(
+        {
+            "number": 1,
+            "keeper": parent,
+            "place": spec["place"],
+            "extra_workers": 0,
+            "beside": False,
+            "activated": spec["activated"],
+            "beats": spec["watchdog"] / 4,
+            "listeners": [[address, number] for address, number, _ in spec["listeners"]],
+            "channel": theirs.detach(),
+        }
+    )
+
+
+def predecessor(plan: Plan) -> float:
+    """Return for how long a server that was killed may still hold our addresses, in seconds; mostly 0.
+
+    Its workers answer what they have accepted, and keep their copies of the listeners meanwhile.
+    """
+    directory = working_directory.here().name
+    return max(
+        (
+            float(record.get("seconds_to_stop", 0)) + 1
+            for record in run_directory.left_behind()
+            if record.get("project") == directory
+            and {*record.get("binds", ()), *record.get("addresses", ())} & set(plan.bind.value)
+        ),
+        default=0.0,
+    )
+
+
+def threads_are_running() -> bool:
+    """Say whether a fork would lose something that runs: a thread of Python's, or of a C library."""
+    return threading.active_count() > 1 or bool(fork_safety.foreign_threads())
+
+
+def _become_keeper(spec: dict[str, Any], sockets: Sequence[socket.socket]) -> None:
+    """Leave the plan in a file without a name, and let a bare interpreter read it. Does not return."""
+    environ = reexec.original_environment()
+    file = generation.file_in_memory()
+    file.write(json.dumps(spec).encode())
+    file.seek(0)
+    kept = {file.fileno(), *(bound.fileno() for bound in sockets)}
+    if spec["first"]:
+        kept.add(spec["first"]["channel"])
+    _keep_only(kept)
+    for number in standard_streams.FOREIGN:  # the keeper would write its lines into a file of the project's
+        os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    command = [sys.executable, "-I", "-S", bootstrap.__file__, str(file.fileno()), *spec["argv"][1:]]
+    try:
+        os.execve(sys.executable, command, environ)
+    except OSError:  # no memory, or the interpreter was replaced: keep from here, with all that is loaded
+        os.environ.clear()
+        os.environ.update(environ)
+        code = supervisor.main(os.dup(file.fileno()))
+        standard_streams.flush()
+        os._exit(code)
+
+
+def _keep_only(kept: set[int]) -> None:
+    """Let no descriptor but these survive the exec: one that was left open would travel for ever."""
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # a chroot without devices
+        names = os.listdir("/dev/fd")
+    for number in {*map(int, names), *kept}:
+        with contextlib.suppress(OSError):  # the listing's own
+            os.set_inheritable(number, number in kept or number < 3)
+
+
+def _without_terminal() -> None:
+    """Read from nowhere: a background process that reads from the terminal is stopped."""
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nowhere, 0)
+    os.close(nowhere)
+
+
+def _record(plan: Plan, sockets: Sequence[socket.socket], *, kept: bool) -> dict[str, Any]:
+    place = working_directory.here()
+    program = os.path.join(working_directory.start().name, sys.argv[0])
+    return {
+        "pid": os.getpid(),
+        "started": proc.start_time(os.getpid()),
+        "project": place.name,
+        "real": place.real,
+        "home": "" if program.endswith("__main__.py") else os.path.dirname(os.path.abspath(program)),
+        "settings": plan.settings.value,
+        "binds": list(plan.bind.value),
+        "addresses": [_address(bound) for bound in sockets[: len(plan.bind.value)]],
+        "manage": "".join(_address(bound) for bound in sockets[len(plan.bind.value) :]),
+        "keeper": kept,
+        "why": plan.keeper.why,
+        "seconds_to_stop": plan.drain_delay.value + plan.graceful_timeout.value,
+        "generation": 1,
+        "ready": False,
+        "attempts": 0,
+        "done": 0,
+        "outcome": None,
+    }
+
+
+def _place(record: dict[str, Any]) -> Path | None:
+    with contextlib.suppress(OSError):
+        place = run_directory.create(record["project"], sys.argv[0])
+        run_directory.write(place, record)
+        return place
+    return None
+
+
+def _address(bound: socket.socket) -> str:
+    name = bound.getsockname()
+    if isinstance(name, tuple):
+        return f"[{name[0]}]:{name[1]}" if bound.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
+    return f"unix:{name}"
+
+
+def _path_to_remove(address: str, bound: socket.socket) -> str:
+    """Return the path of a unix socket that we have made; one that was passed on is its owner's."""
+    return str(os.path.abspath(bound.getsockname())) if address.startswith("unix:") else ""
+
+
+def _write_pidfile(plan: Plan) -> str:
+    """Write Gunicorn's pid file; with a keeper the generations do not, for its pid is the one that stays."""
+    stated = plan.gunicorn.get("pidfile")
+    if not stated or not stated.value:
+        return ""
+    path = os.path.abspath(str(stated.value))
+    try:
+        Path(path).write_text(f"{os.getpid()}\n")
+    except OSError as error:
+        raise ProdserveError(f"{stated.source}: {path} cannot be written: {error.strerror}.") from error
+    return path

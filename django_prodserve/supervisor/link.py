@@ -1,0 +1,187 @@
+"""A server's tie to whoever watches over it: its keeper, or nobody but systemd.
+
+Lives in the command's process, which becomes the arbiter; main thread. ``Kept`` speaks to the keeper over a
+socket pair, ``Alone`` does by itself what a keeper would do: it tells systemd, and keeps the record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ProdserveError
+from ..startup import listeners
+from ..utils import outlet
+from . import run_directory
+from .generation import GENERATION
+from .sd_notify import Notifier
+
+
+class Alone:
+    """A server without a keeper."""
+
+    keeper = 0
+    number = 1
+    extra_workers = 0
+    beside = False
+
+    def __init__(
+        self, place: Path | None, record: dict[str, Any], notifier: Notifier, paths: Sequence[str]
+    ) -> None:
+        self.place = place
+        self.paths = paths
+        self.record = record
+        self.notifier = notifier
+        self.beats = notifier.watchdog / 4
+        self.save()
+
+    def handed_on(self) -> dict[str, str]:
+        """A program that takes this one's place binds and writes down everything anew."""
+        return {}
+
+    def save(self) -> None:
+        if self.place is not None:
+            with contextlib.suppress(OSError):  # a full disk is no reason not to serve
+                run_directory.write(self.place, self.record)
+
+    def ready(self, facts: dict[str, Any]) -> None:
+        """The first full set of workers answers."""
+        self.record.update(facts, ready=True)
+        self.save()
+        self.notifier.ready("serving")
+
+    def failed(self, reason: str) -> None:
+        """Whoever started us sees it on standard error."""
+
+    def changed(self, file: str) -> None:
+        """Without a keeper there is no --reload."""
+
+    def beat(self) -> None:
+        self.notifier.alive()
+
+    def stopping(self) -> None:
+        self.notifier.stopping()
+
+    def left(self) -> None:
+        """Nobody else serves, so nobody needs to know."""
+
+    def is_orphan(self) -> bool:
+        return False
+
+    def is_retired(self) -> bool:
+        return False
+
+    def end(self) -> None:
+        """Leave nothing behind: neither paths of sockets nor the private place."""
+        for path in self.paths:
+            listeners.remove_path(path)
+        with contextlib.suppress(OSError):
+            if self.place is not None:
+                run_directory.remove(self.place)
+
+
+class Kept:
+    """A generation of a server that has a keeper."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.given = given
+        self.number: int = given["number"]
+        self.keeper: int = given["keeper"]
+        self.place = Path(given["place"]) if given["place"] else None
+        self.extra_workers: int = given["extra_workers"]
+        self.beside: bool = given.get("beside", False)
+        """Whether it is a reload that starts it: the generation before serves, and takes memory."""
+        self.links: dict[str, str] = given.get("links", {})
+        """The links that led to the code that serves, each with where it led."""
+        self.beats: float = given["beats"]
+        self.held: list[tuple[str, int]] = [(address, number) for address, number in given["listeners"]]
+        self.channel = socket.socket(fileno=given["channel"])
+        self.channel.set_inheritable(False)
+        self.retired = False
+
+    def take(self, addresses: Sequence[str]) -> list[socket.socket]:
+        """Return the keeper's sockets; raise ProdserveError where the plan wants others."""
+        held = [address for address, _ in self.held]
+        if sorted(held) != sorted(addresses):
+            raise ProdserveError(
+                f"The addresses changed from {', '.join(held)} to {', '.join(addresses)}.",
+                "Restart the server: a reload keeps its sockets.",
+            )
+        left = list(self.held)
+        taken = [left.pop([name for name, _ in left].index(address)) for address in addresses]
+        return [socket.socket(fileno=number) for _, number in taken]
+
+    def handed_on(self) -> dict[str, str]:
+        """Return what a program needs that takes this one's place; let the sockets live on in it."""
+        self.channel.set_inheritable(True)
+        for _, number in self.held:
+            os.set_inheritable(number, True)
+        return {GENERATION: json.dumps({**self.given, "stderr": None})}
+
+    def ready(self, facts: dict[str, Any]) -> None:
+        self._send({"ready": facts})
+
+    def failed(self, reason: str) -> None:
+        self._send({"failed": reason[:8000]})
+
+    def changed(self, file: str) -> None:
+        self._send({"changed": file})
+
+    def beat(self) -> None:
+        if self.beats:
+            self._send({"beat": True})
+
+    def stopping(self) -> None:
+        """The keeper has been told before us, and has told systemd."""
+
+    def left(self) -> None:
+        """None of our workers accepts any more: whoever connects now meets the newer generation."""
+        self._send({"left": True})
+
+    def is_orphan(self) -> bool:
+        """Say whether the keeper is gone: then nobody can stop us, and the next server needs the port."""
+        return os.getppid() != self.keeper
+
+    def is_retired(self) -> bool:
+        """Say whether a newer generation serves: then the sockets stay open, and nobody is turned away."""
+        with contextlib.suppress(OSError):
+            while message := self.channel.recv(4096, socket.MSG_DONTWAIT):
+                self.retired = self.retired or "retire" in json.loads(message)
+        return self.retired
+
+    def end(self) -> None:
+        """Paths and the private place are the keeper's."""
+
+    def _send(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the keeper is gone: is_orphan tells
+            self.channel.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
+
+
+Generation = Alone | Kept
+
+
+def adopt(environ: MutableMapping[str, str]) -> Kept | None:
+    """Return what the keeper gave to this process, if it is a generation that a keeper has started.
+
+    Standard error was a file until now, so that a keeper can tell why settings could not be read; what stands
+    in it goes where it belongs.
+    """
+    text = environ.pop(GENERATION, "")
+    if not text:
+        return None
+    given = json.loads(text)
+    if given["stderr"] is not None:
+        early = os.pread(2, 1_000_000, 0)
+        os.ftruncate(2, 0)
+        os.dup2(given["stderr"], 2)
+        os.close(given["stderr"])
+        outlet.follow()
+        outlet.console(2, "Standard error").put(early)
+    if given["activated"]:  # systemd's sockets were passed to the keeper's pid, and by it to ours
+        environ["LISTEN_PID"] = str(os.getpid())
+    return Kept(given)

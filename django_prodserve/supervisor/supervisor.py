@@ -1,0 +1,398 @@
+"""The keeper: the small process whose pid a supervisor watches, while generations of the server come and go.
+
+A process of its own, one thread: the command's process becomes it by exec, so nothing of Django stays in it.
+It holds the listening sockets, starts generations, passes signals on, and speaks to systemd. Standard library
+alone, and all imports at the top: the release that it was started from may be gone when it works.
+
+    booting -> serving -> retiring    one of each at most; a reload starts when nobody boots or retires
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..config import env_file
+from ..utils import log_lines
+from . import run_directory
+from .generation import Child, Orphans, ending, exit_code
+from .sd_notify import Notifier
+
+HEARD = ("HUP", "TERM", "INT", "QUIT", "CHLD", "USR1", "USR2", "TTIN", "TTOU", "WINCH")
+BACK_OFF = (0.0, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0)  # seconds before a generation that died is started again
+ENDINGS = 8  # so many starts in a row that never served end the server: an orchestrator must see it
+LEAVING = 2.0  # seconds after which the old generation is taken to accept no more
+PROVEN = 10.0  # seconds of service after which the next death counts as the first
+
+
+class Keeper:
+    """What is kept, and what was asked for. ``spec`` is what the command's process left (launch.py)."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = spec
+        self.record: dict[str, Any] = spec["record"]
+        self.place: str = spec["place"]
+        self.notifier = Notifier(spec["notify"], spec["watchdog"])
+        self.terminal = os.isatty(0)
+        self.booting: Child | None = None
+        self.serving: Child | None = None
+        self.retiring: Child | None = None
+        self.orphans = Orphans()
+        self.number = 0
+        self.extra_workers = 0
+        self.reload_wanted = self.reopen_wanted = False
+        self.reload_started = 0.0  # monotonic; 0 where the generation that boots is no reload
+        self.finish_at = 0.0  # monotonic; 0 where nobody is about to leave
+        self.stop_deadline = 0.0  # monotonic; 0 while nobody has asked to stop
+        self.exit_code = 0
+        self.ended_early = self.lost_lines = 0
+        self.start_at = 0.0
+        if spec["first"]:
+            self.number = 1
+            self.booting = Child.forked(spec["first"]["pid"], spec["first"]["channel"])
+
+    def run(self) -> int:
+        """Work until there is nothing left to keep; return the exit code."""
+        wake = _listen_to_signals()
+        while True:
+            self._advance()
+            if self._is_done():
+                self._clean_up()
+                return self.exit_code
+            _wait(wake, [child.channel for child in self._children()], self._seconds())
+            for number in _drain(wake):
+                self._signal(number)
+            for child in self._children():
+                for message in child.messages():
+                    self._hear(child, message)
+            self._reap()
+            self._enforce_deadlines()
+
+    def _children(self) -> list[Child]:
+        return [child for child in (self.booting, self.serving, self.retiring) if child is not None]
+
+    def _seconds(self) -> float:
+        """Return how long nothing may happen: until the next deadline, or the next start."""
+        moments = [child.deadline for child in self._children() if child.deadline]
+        if self.finish_at:
+            moments.append(self.finish_at)
+        if self.orphans:
+            moments.append(time.monotonic() + 1)
+        if not self.stop_deadline and not self.serving and not self.booting:
+            moments.append(self.start_at)
+        return max(0.0, min([60.0, *(moment - time.monotonic() for moment in moments)]))
+
+    # What was asked for
+
+    def _signal(self, number: int) -> None:
+        if number in {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}:
+            self._stop(number)
+        elif number == signal.SIGHUP and self._terminal_is_gone():
+            self._stop(signal.SIGTERM)
+        elif number == signal.SIGHUP and not self.stop_deadline:
+            self.reload_wanted = True
+        elif number == signal.SIGUSR2:
+            self.say("SIGUSR2 changes nothing: SIGHUP, or prodserve reload, serves new code.", "WARNING")
+        elif number in {signal.SIGTTIN, signal.SIGTTOU}:
+            wanted = self.extra_workers + (1 if number == signal.SIGTTIN else -1)
+            self.extra_workers = max(wanted, 1 - self.record.get("workers", 1))
+            self._tell_workers()
+        elif number == signal.SIGUSR1:
+            self.reopen_wanted = self.booting is not None  # it would end one that still boots
+            for child in (self.serving, self.retiring):
+                if child is not None:
+                    child.kill(number)
+
+    def _tell_workers(self) -> None:
+        """Pass on how many workers more or less are wanted; one that still boots would be stopped by it."""
+        while self.serving and (missing := self.extra_workers - self.serving.extra_workers):
+            step = 1 if missing > 0 else -1
+            self.serving.kill(signal.SIGTTIN if step > 0 else signal.SIGTTOU)
+            self.serving.extra_workers += step
+
+    def _terminal_is_gone(self) -> bool:
+        """Say whether SIGHUP means what its name says: the terminal that we were started in was closed."""
+        if self.terminal:
+            try:
+                os.tcgetpgrp(0)
+            except OSError:
+                return True
+        return False
+
+    def _stop(self, number: int) -> None:
+        """Stop all generations; Ctrl-C or SIGQUIT once more stops at once."""
+        again = bool(self.stop_deadline)
+        if again and number != signal.SIGTERM:
+            for child in self._children():
+                child.kill(signal.SIGINT)
+                child.deadline = min(child.deadline, time.monotonic() + 2)
+        if again:
+            return
+        self.notifier.stopping()
+        self.reload_wanted = False
+        now = time.monotonic()
+        for child in self._children():
+            child.kill(signal.SIGTERM)
+            if child is not self.retiring:
+                child.deadline = now + child.seconds_to_stop + 0.8
+        self.stop_deadline = max([now, *(child.deadline for child in self._children())])
+        self._close_listeners()  # the workers' copies stay open until each of them stops
+
+    # What generations say
+
+    def _hear(self, child: Child, message: dict[str, Any]) -> None:
+        if "beat" in message and child is self.serving:
+            self.notifier.alive()
+        if "failed" in message:
+            child.reason = str(message["failed"])
+        if "changed" in message and child is self.serving and not self.stop_deadline:
+            self.say(f"{message['changed']} changed: reloading")
+            self.reload_wanted = True
+        if "left" in message and child is self.retiring:
+            self._finish_reload("")
+        if "ready" in message and child is self.booting:
+            self._promote(child, message["ready"])
+
+    def _promote(self, child: Child, facts: dict[str, Any]) -> None:
+        """A generation answers: it serves from now on, and the one before may go."""
+        child.adopted()
+        child.deadline = 0.0
+        child.served_since = time.monotonic()
+        child.seconds_to_stop = float(facts.pop("seconds_to_stop"))
+        self.booting, self.retiring, self.serving = None, self.serving, child
+        if self.retiring:
+            self.retiring.retire()
+        self.record.update(facts, generation=child.number, ready=True)
+        self._save()
+        self._tell_workers()
+        if self.reopen_wanted:
+            self.reopen_wanted = False
+            child.kill(signal.SIGUSR1)
+        if self.retiring:
+            self.finish_at = time.monotonic() + LEAVING  # or sooner, when it says that it accepts no more
+        else:
+            self.notifier.ready(f"serving, generation {child.number}")
+            self._finish_reload("")
+
+    # What ended
+
+    def _reap(self) -> None:
+        """Hear of children that ended; PID 1 adopts strangers, who are only waited for."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            child = next((each for each in self._children() if each.pid == pid), None)
+            if child is not None:
+                for message in child.messages():
+                    self._hear(child, message)
+                self._ended(child, status)
+
+    def _ended(self, child: Child, status: int) -> None:
+        was_booting, was_serving = child is self.booting, child is self.serving
+        self.booting, self.serving, self.retiring = (
+            None if each is child else each for each in (self.booting, self.serving, self.retiring)
+        )
+        if (was_booting or was_serving) and not self.stop_deadline:
+            self.orphans.adopt(child)
+        if was_booting and not self.stop_deadline:
+            self._failed_to_boot(child, status)
+        elif was_booting and not self.record["ready"]:  # stopped before it served: it knows how far it was
+            self.exit_code = exit_code(status)
+        elif was_serving and not self.stop_deadline:
+            self.say(f"Generation {child.number} {ending(status)}; starting another.", "ERROR")
+            if time.monotonic() - child.served_since >= PROVEN:
+                self.ended_early = 0
+            self._start_later()
+        elif not was_booting and not was_serving:
+            self._finish_reload("")
+        child.end()
+
+    def _failed_to_boot(self, child: Child, status: int) -> None:
+        reason = child.why_it_ended(f"it {ending(status)} before it was ready")
+        if self.serving:
+            self.say(f"Reload failed, the old code serves on: {reason}", "ERROR")
+            self._finish_reload(reason)
+        elif not self.record["ready"]:
+            if os.WIFSIGNALED(status):  # else it has spoken for itself
+                self.say(f"The server {ending(status)} before all workers were ready.", "ERROR")
+            self._give_up(exit_code(status) or 1)
+        else:
+            self.say(f"Generation {child.number} cannot start: {reason}", "ERROR")
+            self._start_later()
+
+    def _start_later(self) -> None:
+        self.start_at = time.monotonic() + BACK_OFF[min(self.ended_early, len(BACK_OFF) - 1)]
+        self.ended_early += 1
+        if self.ended_early > ENDINGS:
+            self.say(f"{ENDINGS} starts in a row have failed: giving up.", "ERROR")
+            self._give_up(1)
+
+    def _give_up(self, code: int) -> None:
+        """End with this code when nobody is left."""
+        self.exit_code = code
+        self.stop_deadline = time.monotonic()
+
+    def _enforce_deadlines(self) -> None:
+        now = time.monotonic()
+        if self.finish_at and now >= self.finish_at:
+            self._finish_reload("")
+        self.orphans.look(now)
+        for child in self._children():
+            if child.deadline and now >= child.deadline:
+                if child is self.booting:
+                    child.reason = f"it was not ready within {self.spec['boot_seconds']:g} s"
+                child.kill_all()
+
+    # What is next
+
+    def _advance(self) -> None:
+        if self.stop_deadline or self.booting or self.retiring:
+            return
+        if not self.serving and time.monotonic() >= self.start_at:
+            self._spawn()
+        elif self.serving and self.reload_wanted:
+            self.reload_wanted = False
+            self.record["attempts"] += 1
+            self.reload_started = time.monotonic()
+            self.notifier.reloading()
+            self._save()
+            self._spawn()
+
+    def _spawn(self) -> None:
+        self.number += 1
+        try:
+            self.booting = Child.spawned(self.number, self.extra_workers, self.spec, self._environment())
+        except (OSError, ValueError) as error:
+            reason = str(error)
+            if self.serving:
+                self.say(f"Reload failed, the old code serves on: {reason}", "ERROR")
+                self._finish_reload(reason)
+            else:
+                self.say(f"Generation {self.number} cannot start: {reason}", "ERROR")
+                self._start_later()
+        else:
+            if self.record["ready"]:
+                self.booting.deadline = time.monotonic() + self.spec["boot_seconds"]
+
+    def _environment(self) -> dict[str, str]:
+        """Return the environment as it was before settings ran, and what --env-file says now."""
+        environ = {name: value for name, value in os.environ.items() if name not in self.spec["hidden"]}
+        if self.spec["env_file"]:
+            try:
+                env_file.apply(self.spec["env_file"], environ)
+            except (OSError, ValueError) as error:
+                raise ValueError(env_file.complaint(self.spec["env_file"], error)) from error
+        return environ
+
+    def _finish_reload(self, reason: str) -> None:
+        """A reload is over: who waits for it may rely on what it says."""
+        self.finish_at = 0.0
+        if not self.reload_started:
+            return
+        seconds = time.monotonic() - self.reload_started
+        self.reload_started = 0.0
+        self.record["done"] = self.record["attempts"]
+        self.record["outcome"] = {"ok": not reason, "reason": reason, "seconds": round(seconds, 2)}
+        if reason:
+            self.notifier.ready(f"reload failed, the old code serves on: {reason}")
+        else:
+            self.notifier.ready(f"serving, generation {self.number}")
+            self.say(f"Reloaded in {seconds:.1f} s: generation {self.number} serves.")
+        self._save()
+
+    # The place, the log, the end
+
+    def _save(self) -> None:
+        if self.place:
+            try:
+                run_directory.write(Path(self.place), self.record)
+            except OSError as error:
+                self.say(f"{self.place} cannot be written: {error.strerror}", "ERROR")
+
+    def say(self, line: str, level: str = "INFO") -> None:
+        """Write one line as the generations do."""
+        if self.lost_lines:
+            told = f"Standard error could not be written: {self.lost_lines} lines of the keeper's are lost."
+            if self._write(told, "WARNING"):
+                self.lost_lines = 0
+        self.lost_lines += not self._write(line, level)
+
+    def _write(self, line: str, level: str) -> bool:
+        text = log_lines.server_line(self.spec["log_format"], 2, level, line)
+        return log_lines.write_if_read(2, f"{text}\n".encode(errors="replace"))
+
+    def _is_done(self) -> bool:
+        return bool(self.stop_deadline) and not self._children()
+
+    def _close_listeners(self) -> None:
+        for _, descriptor, _ in self.spec["listeners"]:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def _clean_up(self) -> None:
+        self.orphans.kill()
+        self._close_listeners()
+        for _, _, path in self.spec["listeners"]:
+            _unlink_socket(path)
+        with contextlib.suppress(OSError):
+            if self.spec["pidfile"]:
+                os.unlink(self.spec["pidfile"])
+        with contextlib.suppress(OSError):
+            if self.place:
+                run_directory.remove(Path(self.place))
+
+
+def _unlink_socket(path: str) -> None:
+    """Remove a unix socket's path, unless somebody else's socket stands there by now."""
+    if path:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            if probe.connect_ex(path):  # nobody answers: ours is closed
+                os.unlink(path)
+
+
+def _listen_to_signals() -> int:
+    """Turn signals into bytes of a pipe, then let in those that have waited since before the exec."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    numbers = [getattr(signal, f"SIG{name}") for name in HEARD]
+    handler: Callable[..., None] = lambda number, frame: None  # noqa: E731, the pipe tells
+    for number in numbers:
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    return read
+
+
+def _drain(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except BlockingIOError:
+        return b""
+
+
+def _wait(wake: int, channels: list[socket.socket], seconds: float) -> None:
+    poll = select.poll()
+    for descriptor in (wake, *(channel.fileno() for channel in channels)):
+        poll.register(descriptor, select.POLLIN)
+    poll.poll(seconds * 1000 + 1)
+
+
+def main(descriptor: int) -> int:
+    """Read what the command's process left in this descriptor, and keep it."""
+    with open(descriptor, encoding="utf-8") as file:
+        spec = json.load(file)
+    return Keeper(spec).run()

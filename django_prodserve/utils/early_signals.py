@@ -1,0 +1,48 @@
+"""A signal to stop counts from the first instruction of ours on, and ends the start without a traceback.
+Standard output and standard error, whatever they are, stop no start from then on.
+
+Called when the package is imported, if the command is ours. PID 1 of a container has no default action for
+signals: without a handler the kernel drops them, and the server comes up as if nobody had asked it to stop.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+EXIT_CODE = 128  # and the number of the signal, as shells say it
+PRINTING = {"plan", "check", "reload", "stop", "status", "dump", "-h", "--help", "--version"}
+"""Words on the command line of commands that do not serve."""
+
+
+def stop(number: int, frame: object) -> None:
+    """End a process that does not serve yet."""
+    raise SystemExit(EXIT_CODE + number)
+
+
+def watch() -> None:
+    """Handle the signals to stop, where this process runs our command."""
+    by_name = sys.argv[:1] == ["-m"] and "django_prodserve" in sys.orig_argv
+    if os.name != "posix" or not (by_name or sys.argv[1:2] == ["prodserve"]):
+        return
+    import threading  # late: the keeper imports this package, and does without
+
+    from . import standard_streams
+
+    if PRINTING & {*sys.argv, *sys.orig_argv}:
+        standard_streams.complete()
+        standard_streams.encode_anything()
+    else:
+        standard_streams.shield()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # see restart.prepared
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, stop)
+
+
+def hand_over() -> None:
+    """Let Ctrl-C be an exception again: the command says what it has interrupted."""
+    if signal.getsignal(signal.SIGINT) is stop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,230 @@
+"""Where log lines leave: descriptors that nobody waits for.
+
+Lives in the command's process, in the arbiter and in every worker, in whichever thread has something to say.
+A disk may be full, a pipe's reader gone or stopped: no start, no request, and no look at the workers, waits
+for that. What does not leave at once is kept, up to a bound, and tried again; what does not fit is counted,
+and told once a minute.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import socket
+import stat
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterator
+
+KEPT = 2**20
+"""Bytes that wait for a reader: some 4000 access lines."""
+AT_ONCE = select.PIPE_BUF if hasattr(select, "PIPE_BUF") else 512
+"""Bytes that a pipe takes whole or not at all, so that no line of another process comes between."""
+TOLD_EVERY = 60.0
+LAST_WORDS = 1.0
+"""Seconds that a process which ends waits for somebody to read what is left."""
+
+
+class Outlet:
+    """A descriptor, and what has not left through it yet."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self.name = name
+        self.lost = 0
+        """Lines that nobody will read."""
+        self.fault = ""
+        """Why the last attempt failed; nothing where it did not."""
+        self._told, self._tell_at = 0, 0.0
+        self._own = -1
+        self._socket: socket.socket | None = None
+        self._open(descriptor)
+        self.forget()
+        OUTLETS.add(self)
+
+    def _open(self, descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        kind = found.st_mode
+        self._given, self._file = descriptor, (found.st_dev, found.st_ino)
+        self._is_file = stat.S_ISREG(kind)
+        if stat.S_ISSOCK(kind):
+            self._socket = socket.socket(fileno=os.dup(descriptor))
+        self._descriptor, self._asks = descriptor, False
+        if not self._is_file and self._socket is None:
+            # Others write to the same open pipe and may want to wait: only one of our own is ours to change.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+            try:
+                self._own = self._descriptor = os.open(f"/proc/self/fd/{descriptor}", flags)
+            except OSError:  # another user's, no reader, or no Linux
+                self._asks = True
+        if descriptor > 2 and self._own < 0:  # who opened it may close it while somebody writes
+            self._own = self._descriptor = os.dup(descriptor)
+
+    def reopen(self, descriptor: int) -> None:
+        """Write elsewhere: a log was rotated."""
+        with self._lock:
+            self.close()
+            self._open(descriptor)
+
+    def follow(self) -> None:
+        """Write where the descriptor leads now: Gunicorn's ``capture_output`` or the project has moved it."""
+        with self._lock:
+            try:
+                found = os.fstat(self._given)
+                if (found.st_dev, found.st_ino) != self._file:
+                    self.reopen(self._given)
+            except OSError:  # somebody has closed it: the copy that was opened here still works
+                return
+
+    def close(self) -> None:
+        """Give back what was opened here."""
+        before, self._own = self._own, -1
+        if before >= 0:
+            os.close(before)
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def __del__(self) -> None:  # Gunicorn makes new handlers where it reads its configuration anew
+        self.close()
+
+    def forget(self) -> None:
+        """Keep nothing: a fork must not repeat its parent's lines."""
+        self._lock = threading.RLock()  # a signal may come while the main thread writes
+        self._waiting: deque[bytes] = deque()
+        self._size = 0
+
+    def waiting(self) -> bytes:
+        """Return what has not left yet."""
+        return b"".join(self._waiting)
+
+    def put(self, data: bytes) -> None:
+        """Write whole lines, now or when there is room."""
+        with self._lock:
+            if self._size + len(data) > KEPT and self._waiting:
+                self.push()
+            if self._size + len(data) > KEPT and self._waiting:
+                self.lost += data.count(b"\n")
+                return
+            self._waiting.append(data)
+            self._size += len(data)
+            self.push()
+
+    def push(self) -> bool:
+        """Write what there is room for; say whether nothing is left."""
+        with self._lock:
+            waiting = self._waiting
+            try:
+                while waiting:
+                    data = waiting[0]
+                    wrote = self._write(data)
+                    self._size -= wrote
+                    self.fault = ""
+                    if wrote == len(data):
+                        waiting.popleft()
+                    else:
+                        waiting[0] = data[wrote:]
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self.fault = error.strerror or str(error)
+                if isinstance(error, BrokenPipeError):  # nobody will ever read these
+                    self.lost += sum(each.count(b"\n") for each in waiting)
+                    waiting.clear()
+                    self._size = 0
+            return not waiting
+
+    def _write(self, data: bytes) -> int:
+        if self._is_file:
+            return os.write(self._descriptor, data)
+        if len(data) > AT_ONCE:
+            end = data.rfind(b"\n", 0, AT_ONCE) + 1 or data.find(b"\n") + 1 or len(data)
+            data = data[:end]
+        if self._socket is not None:
+            return self._socket.send(data, socket.MSG_DONTWAIT)
+        if self._asks and not _has_room(self._descriptor):
+            raise BlockingIOError
+        return os.write(self._descriptor, data)
+
+    def drain(self, seconds: float) -> None:
+        """Wait for a reader that is slow, but not for long, and for no disk."""
+        deadline = time.monotonic() + seconds
+        while not self.push() and not self.fault and not self._is_file:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            _has_room(self._descriptor if self._socket is None else self._socket.fileno(), left)
+
+    def report(self, now: float) -> str:
+        """Return what an operator must know of it, once a minute; mostly nothing."""
+        lost = self.lost - self._told
+        if not (lost or (self.fault and self._waiting)) or now < self._tell_at:
+            return ""
+        self._tell_at, self._told = now + TOLD_EVERY, self.lost
+        reason = self.fault or ("nobody reads it" if self._waiting else "it was not read for a while")
+        return f"{self.name} cannot be written: {reason}. Requests are served; {lost or 'no'} lines are lost."
+
+
+OUTLETS: weakref.WeakSet[Outlet] = weakref.WeakSet()
+
+
+_CONSOLES: dict[int, Outlet] = {}
+
+
+def console(descriptor: int, name: str) -> Outlet:
+    """Return the one outlet of a descriptor: lines keep their order, no matter which thread writes them."""
+    outlet = _CONSOLES.get(descriptor)
+    if outlet is None:
+        outlet = _CONSOLES[descriptor] = Outlet(descriptor, name)
+    elif outlet.name.startswith("Standard "):
+        outlet.name = name  # of the log that has turned out to use it
+    return outlet
+
+
+def follow() -> None:
+    """Look whether standard output and standard error lead elsewhere by now."""
+    for outlet in list(_CONSOLES.values()):
+        outlet.follow()
+
+
+def unsent() -> list[tuple[Outlet, bytes]]:
+    """Return what has not left yet, for the child of a fork whose parent will never write it."""
+    return [(outlet, outlet.waiting()) for outlet in list(OUTLETS)]
+
+
+def _forget_all() -> None:
+    for outlet in list(OUTLETS):
+        outlet.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def look(now: float) -> Iterator[str]:
+    """Try again what is left, and yield what must be told. Once a second, from the main thread."""
+    follow()
+    for outlet in list(OUTLETS):
+        outlet.push()
+        if line := outlet.report(now):
+            yield line
+
+
+def drain() -> None:
+    """Let everything leave before this process ends, as far as somebody reads it."""
+    for outlet in list(OUTLETS):
+        outlet.drain(LAST_WORDS)
+
+
+atexit.register(drain)
+
+
+def _has_room(descriptor: int, seconds: float = 0.0) -> bool:
+    if not hasattr(
+        select, "poll"
+    ):  # eventlet has removed it, which is refused in a moment (startup/monkey_patching.py)
+        return True
+    poller = select.poll()
+    poller.register(descriptor, select.POLLOUT)
+    return bool(poller.poll(seconds * 1000))

@@ -1,0 +1,188 @@
+"""Standard output and standard error of a process that is to serve: whatever they are, it starts and serves.
+
+Lives in the command's process, main thread, from the import of the package on. The objects in ``sys`` stay
+the same ones, because handlers of the project hold them by then. What they write leaves through outlets,
+which wait for no reader and count lost lines. Commands that only print keep ordinary streams: their reader
+wants each line.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from ..errors import ProdserveError
+from .outlet import Outlet, console
+
+NAMES = {1: "stdout", 2: "stderr"}
+TITLES = {1: "Standard output", 2: "Standard error"}
+FOREIGN: set[int] = set()
+"""Numbers of standard streams that were closed when this process started, and that a file of its own has."""
+_REPLACED: list[Any] = []
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF}
+
+
+def complete() -> None:
+    """Open what was closed: a socket must not get the number of a standard stream."""
+    for number in (0, 1, 2):
+        name = NAMES.get(number, "stdin")
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+        else:
+            if getattr(sys, f"__{name}__") is None:  # so Python says that it was closed
+                FOREIGN.add(number)
+        if number and getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_WRONLY) if number in FOREIGN else number
+            writer = _writer(console(descriptor, TITLES[number]), descriptor, f"<{name}>")
+            setattr(sys, name, io.TextIOWrapper(writer, "utf-8", "backslashreplace", line_buffering=True))
+
+
+def encode_anything() -> None:
+    """Let no character be refused: what the encoding does not have is written as an escape."""
+    for name in NAMES.values():
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
+            with suppress(OSError, ValueError):  # what is left in it cannot be written now
+                stream.reconfigure(errors="backslashreplace")
+
+
+def shield() -> None:
+    """Let nothing that is written stop or hold up this process. Changes nothing when called again."""
+    if signal.getsignal(signal.SIGPIPE) is signal.SIG_DFL and _in_main_thread():
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    complete()
+    for number, name in NAMES.items():
+        for stream in (getattr(sys, name), getattr(sys, f"__{name}__")):
+            # Another class is somebody's who captures the output; it is theirs to see to.
+            if type(stream) is io.TextIOWrapper:
+                with suppress(OSError, ValueError):  # it was detached or closed
+                    if stream.fileno() == number and not isinstance(_raw(stream), _Shielded):
+                        _divert(stream, number)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _raw(stream: io.TextIOWrapper) -> Any:
+    return getattr(stream.buffer, "raw", None)
+
+
+def _divert(stream: io.TextIOWrapper, number: int) -> None:
+    outlet = console(number, TITLES[number])
+    outlet.put(_withdraw(stream, number))
+    _REPLACED.append(stream.buffer)  # freed, it might close the descriptor
+    stream.__init__(  # type: ignore[misc]  # the same object: others hold it
+        _writer(outlet, number, str(stream.name)),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=True,
+    )
+
+
+def _writer(outlet: Outlet, number: int, name: str) -> io.BufferedWriter:
+    return io.BufferedWriter(_Shielded(outlet, number, name))
+
+
+def _withdraw(stream: io.TextIOWrapper, number: int) -> bytes:
+    """Return what stands in a stream's buffer: to write it could wait for ever, or fail."""
+    if not hasattr(os, "memfd_create"):
+        with suppress(OSError, ValueError):
+            stream.flush()
+        return b""
+    kept, memory = os.dup(number), os.memfd_create("prodserve-output")
+    try:
+        os.dup2(memory, number)
+        stream.flush()
+    finally:
+        os.dup2(kept, number)
+        os.close(kept)
+        size = os.fstat(memory).st_size
+        left = os.pread(memory, size, 0)
+        os.close(memory)
+    return left
+
+
+class _Shielded(io.RawIOBase):
+    """A file whose writes always succeed at once."""
+
+    def __init__(self, outlet: Outlet, number: int, name: str) -> None:
+        self._outlet, self._number, self.name, self.mode = outlet, number, name, "wb"
+
+    def write(self, data: Any) -> int:
+        """Hand over to the outlet, which follows a descriptor that was moved."""
+        written = bytes(data)
+        self._outlet.follow()
+        if written:
+            self._outlet.put(written)
+        return len(written)
+
+    def fileno(self) -> int:
+        return self._number
+
+    def isatty(self) -> bool:
+        return os.isatty(self._number)
+
+    def writable(self) -> bool:
+        return True
+
+
+def flush() -> None:
+    """Write what Python keeps, as far as that is possible now."""
+    for name in NAMES.values():
+        with suppress(OSError, ValueError, AttributeError):
+            getattr(sys, name).flush()
+
+
+@contextmanager
+def for_a_reader() -> Iterator[None]:
+    """Run a command that prints: it ends quietly when its reader has gone, and says that a disk is full.
+
+    The exit code of the first is that of SIGPIPE, as ``head`` makes every other program end.
+    """
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and any(map(_is_broken, NAMES)):
+            _discard()
+            raise SystemExit(128 + signal.SIGPIPE) from None
+        if isinstance(error, BrokenPipeError) or not is_of_the_output(error):
+            raise
+        _discard()
+        raise ProdserveError(f"Standard output cannot be written: {error.strerror}.") from error
+
+
+def is_of_the_output(error: BaseException) -> bool:
+    """Say whether an error is one that ``for_a_reader`` tells."""
+    if not isinstance(error, OSError) or error.filename is not None:
+        return False
+    return isinstance(error, BrokenPipeError) or error.errno in UNWRITABLE
+
+
+def _is_broken(number: int) -> bool:
+    poller = select.poll()
+    poller.register(number, select.POLLOUT)
+    return any(events & select.POLLERR for _, events in poller.poll(0))
+
+
+def _discard() -> None:
+    """Let Python's last flush go nowhere: it would complain once more at the end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in NAMES:
+        if number == 1 or _is_broken(number):
+            os.dup2(nowhere, number)
+    os.close(nowhere)

@@ -1,0 +1,117 @@
+"""Turn an exception of the project's own code into one message: the reason once, and the line to look at."""
+
+from __future__ import annotations
+
+import os
+import site
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.core.management.base import CommandError
+
+from ..errors import ProdserveError
+from .setting_faults import blamed
+
+
+def _directories(*paths: str | None) -> tuple[str, ...]:
+    return tuple({os.path.realpath(path) + os.sep for path in paths if path})  # embedded, some are unknown
+
+
+_SITE = (
+    *getattr(site, "getsitepackages", list)(),
+    *(sysconfig.get_path(name) for name in ("purelib", "platlib")),
+)
+_PACKAGES = _directories(*_SITE)
+_STANDARD = _directories(*(sysconfig.get_path(name) for name in ("stdlib", "platstdlib")))
+_FOREIGN = (*_PACKAGES, *_STANDARD, *_directories(os.path.dirname(__file__)))
+
+
+def failure(what: str, error: BaseException) -> ProdserveError:
+    """Return ``what`` with the error's reason and the line of the project, or the setting, that led to it."""
+    reason, name = reason_of(error), type(error).__name__
+    return ProdserveError(f"{what}: {name}: {reason}" if reason else f"{what}: {name}", place(error))
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of what an error says, and of what lies at the bottom of it."""
+    reason = error.msg if isinstance(error, SyntaxError) else str(error).strip().partition("\n")[0]
+    bottom = error
+    while bottom.__cause__ is not None:
+        bottom = bottom.__cause__
+    more = str(bottom).strip().partition("\n")[0]
+    return reason if not more or more in reason else f"{reason} ({type(bottom).__name__}: {more})"
+
+
+@contextmanager
+def during(what: str) -> Iterator[None]:
+    """Tell what an exception in this block has hindered; who has told it already is left alone."""
+    try:
+        yield
+    except (ProdserveError, CommandError):
+        raise
+    except Exception as error:  # anything may happen in a project
+        raise failure(what, error) from error
+
+
+def cannot_start(error: Exception) -> ProdserveError:
+    """Return an error that nothing has explained so far; Gunicorn is named only where Gunicorn complains."""
+    innermost = _innermost(error)
+    if innermost and not project_line(error) and _package(innermost.filename) == "gunicorn":
+        reason = reason_of(error).removeprefix("Error: ") or type(error).__name__
+        return ProdserveError(f"Gunicorn cannot start: {reason}")
+    return failure("The server cannot start", error)
+
+
+def place(error: BaseException) -> str:
+    """Return where to look: a line of the project, else a setting, else the innermost line of a package."""
+    if found := project_line(error) or blamed(error, short):
+        return found
+    last = _innermost(error)
+    if last is None:
+        return ""
+    where = f"{short(last.filename)}, line {last.lineno}: {last.line or ''}".rstrip(": ")
+    return f"{where} (--traceback shows the whole way)"
+
+
+def _innermost(error: BaseException) -> traceback.FrameSummary | None:
+    """Return the innermost frame that is not of Python's own library."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((each for each in reversed(frames) if _package(each.filename)), None)
+
+
+def _package(filename: str) -> str:
+    """Return the package that a file belongs to; empty for Python's own library."""
+    path = os.path.realpath(filename)
+    for directory in _PACKAGES:
+        if path.startswith(directory):
+            return path[len(directory) :].partition(os.sep)[0]
+    return "" if path.startswith(_STANDARD) or filename.startswith("<") else os.path.dirname(path)
+
+
+def project_line(error: BaseException) -> str:
+    """Return ``file, line N: code`` of the project's own, also of the error behind it; empty without one."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, SyntaxError) and behind.filename:
+            return f"{short(behind.filename)}, line {behind.lineno}: {(behind.text or '').strip()}"
+        own = [each for each in traceback.extract_tb(behind.__traceback__) if is_own(each.filename)]
+        if own:
+            last = own[-1]
+            return f"{short(last.filename)}, line {last.lineno}: {last.line or ''}".rstrip(": ")
+        behind = behind.__cause__ or behind.__context__
+    return ""
+
+
+def is_own(filename: str) -> bool:
+    """Say whether a file is the project's, and neither Python's, a package's nor ours."""
+    if filename.startswith(("<", *_FOREIGN)):  # resolving each of a thousand files takes 15 ms
+        return False
+    return not os.path.realpath(filename).startswith(_FOREIGN)
+
+
+def short(filename: str) -> str:
+    """Return a path as seen from here, where it lies below."""
+    relative = os.path.relpath(filename)
+    return filename if relative.startswith("..") else relative

@@ -1,0 +1,99 @@
+"""The access log: a cheap line for each request, written many at a time.
+
+Lives in a worker: ``note`` in the thread that ran the request, ``flush`` there or in the main thread, once a
+second. A format of the user's own, a logger class of theirs or StatsD get every request as Gunicorn does it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from ..http.response import Answer, body_size
+from ..logs.access_lines import Entry, entry
+from ..logs.environ_keys import UNLOGGED
+from ..logs.gunicorn_logger import Logger
+from ..logs.nonblocking import ConsoleHandler, FileHandler
+
+if TYPE_CHECKING:
+    from ..http.parser import Head
+
+AT_A_TIME = 128
+
+
+class Access:
+    """The access log of one worker."""
+
+    def __init__(self, log: Any, config: Any) -> None:
+        self._log = log
+        self.is_on = bool(log.access_log_enabled)
+        plain = type(log) is Logger and log.is_plain
+        self.is_gunicorns = (self.is_on and not plain) or config.statsd_host is not None
+        """Whether Gunicorn's logger writes each line."""
+        self._entries: deque[Entry] = deque()
+        self._lock = threading.RLock()  # a signal may come while the main thread writes
+        if plain:
+            self.settle()
+
+    def settle(self) -> None:
+        """Look who writes the lines, now that LOGGING has been applied in this process."""
+        if type(self._log) is Logger:
+            self._line, self._choice = self._log.access_lines(), self._log.choice
+
+    def note(self, answer: Answer, environ: dict[str, Any], seconds: float) -> None:
+        """Note one request."""
+        if self.is_gunicorns:
+            self._log.access(answer, answer.request, environ, timedelta(seconds=seconds))
+        elif self.is_on and environ and UNLOGGED not in environ:
+            self.add(environ, answer.status_code, answer.sent, seconds)
+
+    def note_refused(self, head: Head | None, environ: dict[str, Any], reply: bytes, seconds: float) -> None:
+        """Note a request that the server answered by itself; ``head`` is None where none could be read."""
+        if not self.is_on:
+            return
+        status, size = reply[9 : reply.index(b"\r\n")].decode(), body_size(reply)
+        if not self.is_gunicorns:
+            self.add(environ, int(status[:3]), size, seconds)
+        elif head is not None and isinstance(self._log, Logger):
+            answer = Answer(head, must_close=True)
+            answer.status, answer.status_code, answer.sent = status, int(status[:3]), size
+            self._log.access(answer, head, environ, timedelta(seconds=seconds))
+
+    def add(self, environ: dict[str, Any], status: int, sent: int, seconds: float) -> None:
+        """Note one request as a line of ours, if it is to be logged."""
+        choice = self._choice
+        if choice.is_all or choice.keeps(status, seconds):
+            self._entries.append(entry(environ, status, sent, seconds))
+            if len(self._entries) >= AT_A_TIME:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what was noted."""
+        if not self._entries:
+            return
+        with self._lock:
+            lines, line = [], self._line
+            with suppress(IndexError):
+                while True:
+                    lines.append(line(self._entries.popleft()))
+            if not lines:
+                return
+            logger = self._log.access_log
+            if not logger.propagate and not logger.filters and all(map(_joins, logger.handlers)):
+                data = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+                for handler in logger.handlers:
+                    handler.put(data)
+            else:
+                for each in lines:
+                    logger.info("%s", each)
+
+
+def _joins(handler: logging.Handler) -> bool:
+    """Say whether a handler writes several lines as if they had come one by one."""
+    format_of = getattr(handler.formatter, "_fmt", None)
+    ours = isinstance(handler, (ConsoleHandler, FileHandler))
+    return ours and format_of == "%(message)s" and not handler.filters and handler.level <= logging.INFO

@@ -1,0 +1,98 @@
+"""Answers that need neither a thread nor Django: refusals, with an id and a line in the access log.
+
+Lives in a worker, in the thread that owns the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.http.errors import ConfigurationProblem
+
+from ..http.exceptions import BodyTooLargeError, DiskShortError
+from ..http.parser import Head
+from ..http.response import complete
+from ..logs import request_id
+from ..logs.environ_keys import ID
+from ..middleware.application import Application
+from ..middleware.request_id import Identity
+from .connection import Connection
+from .refusals import Sheet
+
+
+def reply(status: str, *headers: str, keep: bool = False) -> bytes:
+    """Return a complete response whose body is its status."""
+    body = f"{status[4:]}\n".encode()
+    lines = [*headers, "Content-Type: text/plain; charset=utf-8", f"Content-Length: {len(body)}"]
+    return complete(status, lines, body, keep=keep)
+
+
+def busy(*, keep: bool) -> bytes:
+    """Return what a server says that is overloaded."""
+    return reply("503 Service Unavailable", "Retry-After: 1", "Cache-Control: no-store", keep=keep)
+
+
+def timed_out() -> bytes:
+    """Return what is said to a client that has sent half a request and no more."""
+    return reply("408 Request Timeout")
+
+
+def stamped(data: bytes, name: str) -> bytes:
+    """Return a complete response with the id of its request."""
+    return data.replace(b"\r\n", b"\r\nX-Request-ID: %b\r\n" % name.encode(), 1) if name else data
+
+
+class Desk:
+    """Gives answers of the server's own what every answer has."""
+
+    def __init__(self, worker: Any) -> None:
+        application: Application = worker.application
+        layer, proxy = application.identity, application.proxy
+        self._identify = layer.identity if layer is not None else Identity(lambda environ: False)
+        self._tells = layer is not None
+        self._clean = proxy.clean if proxy is not None else None
+        self._access = worker.access
+
+    def answered(self, connection: Connection, make: Callable[[], bytes]) -> bytes:
+        """Return the answer that ``make`` makes, with an id; the lines that it logs have it too."""
+        environ = self.environ(connection)
+        name = str(environ[ID])
+        request_id.set(name)
+        try:
+            data = make()
+        finally:
+            request_id.set("")
+        self._access.note_refused(connection.request, environ, data, 0.0)
+        return stamped(data, name if self._tells else "")
+
+    def environ(self, connection: Connection) -> dict[str, Any]:
+        """Return what the log says of a request that Django never sees, as far as there is one."""
+        request, peer = connection.request, connection.peer
+        environ: dict[str, Any] = {"REMOTE_ADDR": peer[0] if isinstance(peer, tuple) else ""}
+        if request is not None:
+            try:
+                environ = connection.environ(request, None)
+            except ConfigurationProblem:  # which is why it is refused
+                environ |= {
+                    "REQUEST_METHOD": request.method,
+                    "RAW_URI": request.uri,
+                    "SERVER_PROTOCOL": "HTTP",
+                }
+        self._identify(environ)
+        if self._clean is not None:
+            self._clean(environ)
+        return environ
+
+
+def refusal(worker: Any, connection: Connection, error: BaseException) -> bytes:
+    """Return the answer to a request that was refused, or that raised, and log it."""
+    if isinstance(error, BodyTooLargeError):
+        return reply("413 Content Too Large")
+    if isinstance(error, DiskShortError):
+        worker.log.error("A request body was refused: %s.", error)
+        return reply("503 Service Unavailable", "Retry-After: 30")
+    sink = Sheet()
+    request: Head | None = connection.request
+    worker.handle_error(request, sink, connection.peer, error)
+    return sink.data

@@ -1,0 +1,148 @@
+"""The management address: what runs here, for who looks after it. Nothing of the site is behind it.
+
+Lives in a worker, in the thread that waits for events: it answers when every other thread is stuck. Any
+worker may take a connection, for what is asked is on the board that all of them share.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable
+from socket import socket
+from typing import TYPE_CHECKING, Any
+
+from ...http.environ import Environs
+from ...monitoring.metrics import CONTENT_TYPE, Metrics
+from ...monitoring.snapshot import live, of_board, past
+from ...scoreboard import stop_flags
+from ...scoreboard.board import Board
+from ..acceptor import GONE
+from ..poller import Epoll, Poll
+from ..probes import Probes
+from . import live_page
+from .responses import Page, Reply, document, encode, respond, text
+
+if TYPE_CHECKING:
+    from ...http.parser import Head
+
+AT_A_TIME = 16
+"""Connections taken before the public's get their turn."""
+
+
+class Manage:
+    """The management address as one worker serves it; where there is none it is silent."""
+
+    def __init__(self, worker: Any, board: Board, poller: Epoll | Poll, probes: Probes) -> None:
+        self.worker, self.board, self._poller = worker, board, poller
+        self.listener: socket | None = getattr(worker.app, "manage", None)
+        self.descriptor = -1 if self.listener is None else self.listener.fileno()
+        self._host: str = getattr(worker.app, "manage_host", "").lower()
+        self._watching = False
+        self._probes = probes
+        self._metrics: Metrics | None = None
+        self.pages: dict[str, Page] = {
+            **live_page.pages(),
+            **probes.pages,
+            "/status.json": self.status,
+            "/live.json": self.live,
+            "/history.json": self.history,
+            "/metrics": self.metrics,
+        }
+        """Every page by its path."""
+
+    # Connections.
+
+    def watch(self) -> None:
+        """Begin to take connections, or begin again."""
+        if self.listener is not None and not self._watching:
+            self._watching = True
+            self.listener.setblocking(False)
+            self._poller.watch(self.descriptor)
+
+    def accept(self, now: float, arrived: Callable[[socket, Any, int, float, float], object]) -> None:
+        """Take the connections that no other worker has taken."""
+        for _ in range(AT_A_TIME):
+            if self.listener is None:
+                return
+            try:
+                sock, peer = self.listener.accept()
+            except OSError as error:
+                if error.errno not in GONE:  # no descriptor is left: the next look tries again
+                    self._watching = False
+                    self._poller.forget(self.descriptor)
+                return
+            arrived(sock, peer, self.descriptor, now, 0.0)
+
+    def retire(self) -> None:
+        """Leave new connections to the other workers, unless all of them go: then answer to the end."""
+        if self.listener is not None and not stop_flags.closing():
+            self._poller.forget(self.descriptor)
+            self.listener.close()
+            self.listener, self.descriptor = None, -1
+
+    # Requests.
+
+    def environs(self, config: Any) -> dict[int, Environs]:
+        """Return what makes requests of this address, by listener."""
+        return {} if self.listener is None else {self.descriptor: Environs(config, "", self.responder)}
+
+    def responder(self, path: str) -> Callable[[Head, bool], bytes]:
+        """Return who answers on this address, whatever the path is."""
+        return self.respond
+
+    def respond(self, request: Head, keep: bool) -> bytes:
+        """Return the complete response to a request."""
+        if not self._is_meant(request):
+            return encode(text("403 Forbidden", "Use the address itself, or a plain name."), keep=keep)
+        found = self.pages.get(request.path)
+        if found is None:
+            return encode(text("404 Not Found"), keep=keep)
+        try:
+            return respond(found, request, keep)
+        except Exception:
+            self.worker.log.exception("%s on the management address failed.", request.path)
+            return encode(text("500 Internal Server Error"), keep=keep)
+
+    def _is_meant(self, request: Head) -> bool:
+        """Say whether the Host header names us: no page elsewhere may point a name of its own at us.
+
+        A browser would let such a page read what is answered here (DNS rebinding). A name without a dot
+        belongs to nobody outside, and no browser reaches a unix socket.
+        """
+        if not self._host:
+            return True
+        value = next((value for name, value in request.headers if name == "HOST"), "")
+        host = value.partition("]")[0] + "]" if value.startswith("[") else value.partition(":")[0]
+        return host.lower() == self._host or "." not in host or _is_literal(host)
+
+    # Pages.
+
+    def metrics(self, request: Head) -> Reply:
+        """Return what Prometheus asks for."""
+        if self._metrics is None:
+            self._metrics = Metrics(self.board, self.worker.sockets, self.worker.slot.generation)
+        ready = not self._probes.reasons(time.monotonic())
+        return Reply("200 OK", CONTENT_TYPE, self._metrics.text(ready=ready))
+
+    def status(self, request: Head) -> Reply:
+        """Return what ``prodserve status --json`` tells."""
+        facts = of_board(self.board, time.monotonic())
+        return document({"generation": self.worker.slot.generation, **facts})
+
+    def live(self, request: Head) -> Reply:
+        """Return what the live page asks for each second."""
+        facts = live(self.board, time.monotonic())
+        return document({"generation": self.worker.slot.generation, **facts})
+
+    def history(self, request: Head) -> Reply:
+        """Return how traffic was in the last minutes, second by second."""
+        return document(past(self.board))
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True

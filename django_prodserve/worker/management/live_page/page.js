@@ -1,0 +1,433 @@
+// The live page: asks the management address each second and shows what it says.
+//
+// Any worker may answer, so nothing here depends on which one did: rates and findings come from the board that
+// all of them share. Paths and stacks are what strangers sent: they become text nodes and nothing else.
+"use strict";
+
+const EVERY = 1000; // milliseconds between two questions
+const PATIENCE = 4000; // milliseconds for an answer
+const SPAN = 300; // seconds that the charts show
+const GAP = 3; // seconds without a point from which on a line is broken
+
+const $ = (id) => document.getElementById(id);
+
+const BAD = new Set(["crashed", "killed", "out of memory", "stuck", "stacks", "boot", "failed", "timeout"]);
+const WARN = new Set(["slow", "memory", "throttled"]);
+
+// The decisions that are looked for first.
+const MAIN = new Set(["bind", "profile", "cpus", "memory", "worker_memory", "workers", "threads", "timeout"]);
+
+// ---- Elements and words ----
+
+/** Make an element: attributes, then children; strings become text. */
+function make(name, attributes, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value !== "" && value !== null) element.setAttribute(key, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+const known = (value) => value !== null && value !== undefined;
+
+function number(value) {
+  if (!known(value)) return "–";
+  return value >= 99.5 || value === 0 ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(2));
+}
+
+function duration(seconds) {
+  if (!known(seconds)) return "–";
+  if (seconds < 0.9995) return `${number(seconds * 1000)} ms`;
+  return seconds < 99.5 ? `${+seconds.toPrecision(2)} s` : age(seconds);
+}
+
+function age(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172800) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86400)} days`;
+}
+
+function size(bytes) {
+  if (!bytes) return "–";
+  const [unit, name] = bytes >= 2 ** 30 ? [2 ** 30, "GiB"] : [2 ** 20, "MiB"];
+  const value = bytes / unit;
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${name}`;
+}
+
+const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
+
+// ---- What is known ----
+
+let points = []; // one for each second: see monitoring/rates.py
+let marks = []; // events that the charts show
+let told = ""; // which events are shown
+let lastAnswer = 0;
+let cpuBefore = new Map();
+let limit = null; // bytes of memory
+let threads = 0;
+
+// Each line: its label, its colour, what it shows of a point; then how it looks.
+const area = { area: true };
+const bound = { width: 1, dash: [4, 4] };
+const line = (label, color, read, look = {}) => ({ label, color, read, ...look });
+
+const CHARTS = [
+  {
+    title: "Requests each second",
+    write: number,
+    scale: { range: (plot, low, high) => [0, Math.max(5, high * 1.1)] },
+    lines: [
+      line("all", "--blue", (point) => point.requests, area),
+      line("4xx", "--amber", (point) => point.classes[3]),
+      line("5xx", "--red", (point) => point.classes[4]),
+      line("refused", "--violet", (point) => point.refused),
+    ],
+  },
+  {
+    title: "Latency",
+    write: duration,
+    // Logarithmic: what half of the requests see, and what the slowest one of a hundred sees.
+    scale: { distr: 3, range: (plot, low, high) => [Math.min(0.001, low || 1), Math.max(0.1, high * 1.5)] },
+    ticks: (low, high) => [0.0001, 0.001, 0.01, 0.1, 1, 10, 100].filter((each) => each >= low && each <= high),
+    lines: [
+      line("p99", "--red", (point) => point.p99),
+      line("p95", "--amber", (point) => point.p95),
+      line("p50", "--blue", (point) => point.p50, { width: 2.25 }),
+    ],
+  },
+  {
+    title: "Threads and queue",
+    write: number,
+    scale: { range: (plot, low, high) => [0, Math.max(4, high * 1.1)] },
+    steps: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000],
+    lines: [
+      line("busy", "--blue", (point) => point.busy, area),
+      line("waiting", "--red", (point) => point.waiting),
+      line("threads", "--quiet", () => threads || null, bound),
+    ],
+  },
+  {
+    title: "Memory",
+    write: size,
+    // Up to the limit where it is near; else the use would be a line on the ground.
+    scale: { range: () => [0, Math.max(2 ** 26, most() > 0.3 * limit ? Math.max(limit, most()) * 1.08 : most() * 1.5)] },
+    steps: [...Array(16).keys()].flatMap((power) => [2 ** (22 + power), 1.5 * 2 ** (22 + power)]).filter((each) => each % 2 ** 22 === 0),
+    lines: [
+      line("used", "--blue", (point) => point.memory || null, area),
+      line("limit", "--red", () => limit, bound),
+    ],
+  },
+];
+
+const most = () => Math.max(0, ...points.map((point) => point.memory || 0));
+
+// ---- Charts ----
+
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+/** Make the plot of a chart in the colours of now; a plot that was here before goes. */
+function draw(chart) {
+  chart.plot?.destroy();
+  const grid = { stroke: color("--grid"), width: 1 };
+  const axis = { stroke: color("--quiet"), grid, ticks: { show: false }, font: "12px system-ui, sans-serif" };
+  const options = {
+    width: chart.place.clientWidth,
+    height: chart.place.clientHeight,
+    legend: { show: false },
+    cursor: { sync: { key: "prodserve" }, y: false, drag: { x: false, y: false } },
+    scales: {
+      x: { range: () => span() },
+      y: chart.scale,
+    },
+    axes: [
+      { ...axis, size: 26, space: 80, values: [[60, "{HH}:{mm}"], [1, "{HH}:{mm}:{ss}"]] },
+      {
+        ...axis,
+        size: 64,
+        space: 30,
+        ...(chart.steps ? { incrs: chart.steps } : {}),
+        ...(chart.ticks ? { splits: (plot, index, low, high) => chart.ticks(low, high), filter: (plot, splits) => splits } : {}),
+        values: (plot, splits) => splits.map((each) => (each ? chart.write(each) : "0")),
+      },
+    ],
+    series: [
+      {},
+      ...chart.lines.map((each) => ({
+        label: each.label,
+        stroke: color(each.color),
+        fill: each.area ? `${color(each.color)}22` : undefined,
+        width: each.width ?? 1.75,
+        dash: each.dash,
+        points: { show: false },
+      })),
+    ],
+    hooks: { setCursor: [(plot) => caption(chart, plot.cursor.idx)], drawClear: [markEvents] },
+  };
+  chart.plot = new uPlot(options, columns(chart), chart.place);
+}
+
+/** Draw a line where workers were replaced, ended, or a generation began: what follows may come of it. */
+function markEvents(plot) {
+  const { ctx, bbox } = plot;
+  ctx.save();
+  ctx.lineWidth = devicePixelRatio;
+  ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
+  for (const { time, kind } of marks) {
+    if (time < plot.scales.x.min || time > plot.scales.x.max) continue;
+    const x = Math.round(plot.valToPos(time, "x", true)) + 0.5;
+    ctx.strokeStyle = color({ bad: "--red", warn: "--amber", ok: "--good" }[level(kind)] ?? "--quiet");
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+  }
+  ctx.restore();
+}
+
+/** From when to when the charts go: 5 minutes, or since the start, but for a minute at least. */
+function span() {
+  if (!points.length) return [Date.now() / 1000 - 60, Date.now() / 1000];
+  const end = points[points.length - 1].time;
+  return [Math.max(end - SPAN, Math.min(points[0].time, end - 60)), end];
+}
+
+function columns(chart) {
+  const read = (each) => points.map((point) => (point.gap ? null : (each.read(point) ?? null)));
+  return [points.map((point) => point.time), ...chart.lines.map(read)];
+}
+
+/** Say the values under the cursor, or the last ones. */
+function caption(chart, index) {
+  const point = points[index ?? points.length - 1];
+  chart.lines.forEach((each, nth) => {
+    const value = point && !point.gap ? each.read(point) : null;
+    chart.values[nth].textContent = `${each.label} ${chart.write(value)}`;
+  });
+}
+
+function setUpCharts() {
+  for (const chart of CHARTS) {
+    chart.place = make("div", { class: "plot", "aria-hidden": "true" });
+    chart.values = chart.lines.map((each) => document.createTextNode(each.label));
+    const labels = chart.lines.map((each, nth) => {
+      const mark = make("i", {});
+      mark.style.background = `var(${each.color})`;
+      return make("span", {}, mark, chart.values[nth]);
+    });
+    const title = make("h3", {}, chart.title);
+    $("charts").append(make("figure", {}, make("figcaption", {}, title, ...labels), chart.place));
+    draw(chart);
+    new ResizeObserver(() => {
+      chart.plot.setSize({ width: chart.place.clientWidth, height: chart.place.clientHeight });
+    }).observe(chart.place);
+  }
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => CHARTS.forEach(draw));
+}
+
+function showCharts() {
+  for (const chart of CHARTS) {
+    chart.plot.setData(columns(chart));
+    caption(chart, chart.plot.cursor.idx);
+  }
+}
+
+/** Add a point; where some are missing the lines are broken. */
+function remember(point) {
+  const last = points[points.length - 1];
+  if (last && point.time <= last.time) return;
+  if (last && point.time - last.time > GAP) points.push({ time: last.time + 1, gap: true });
+  points.push(point);
+  const first = point.time - SPAN - GAP;
+  points = points.slice(points.findIndex((each) => each.time >= first));
+}
+
+// ---- Parts of the page ----
+
+function showServer(live) {
+  const parts = [live.settings, `generation ${live.generation}`, `up ${age(live.uptime)}`];
+  $("server").textContent = parts.filter(Boolean).join(" · ");
+}
+
+function showVerdict(live) {
+  const rates = live.rates;
+  const busy = rates.requests ? `${number(rates.requests)} requests/s, 95 % below ${duration(rates.p95)}` : "no requests now";
+  const well = [{ level: "ok", text: `Serving normally: ${busy}` }];
+  const found = live.findings.length ? live.findings : well;
+  say(found);
+  document.title = live.findings.length ? `⚠ ${found[0].text}` : `${number(rates.requests)}/s · prodserve`;
+}
+
+/** Write the verdict, if it is another one: a screen reader reads out what changes. */
+function say(found) {
+  const text = found.map((each) => `${each.level} ${each.text}`).join("\n");
+  if ($("verdict").dataset.said === text) return;
+  $("verdict").dataset.said = text;
+  $("verdict").replaceChildren(...found.map((each) => make("p", { class: each.level }, each.text)));
+}
+
+function showTiles(live) {
+  const rates = live.rates;
+  const classes = rates.classes.length ? rates.classes : [0, 0, 0, 0, 0];
+  const failed = classes[4] + (rates.refused || 0);
+  const serving = live.workers.filter((each) => each.state === "serving");
+  threads = serving.reduce((sum, each) => sum + each.threads, 0);
+  limit = live.memory_limit;
+  const share = limit ? rates.memory / limit : 0;
+  const tiles = [
+    ["Requests/s", number(rates.requests), `${live.requests.toLocaleString("en")} since the start`, ""],
+    ["5xx and refused/s", number(failed), `${number(classes[3])} 4xx/s`, failed ? (failed > 0.05 * rates.requests ? "bad" : "warn") : ""],
+    ["Latency p95", duration(rates.p95), `p50 ${duration(rates.p50)}, p99 ${duration(rates.p99)}`, ""],
+    ["Waiting", number(rates.waiting), `p95 waited ${duration(rates.queued95)}`, rates.queued95 >= 1 ? "bad" : rates.queued95 >= 0.1 ? "warn" : ""],
+    ["Busy threads", `${rates.busy}/${threads}`, `${serving.length} workers serve`, threads && rates.busy >= threads ? "warn" : ""],
+    ["Memory", size(rates.memory), limit ? `${number(100 * share)} % of ${size(limit)}` : "no limit known", share >= 0.9 ? "bad" : share >= 0.8 ? "warn" : ""],
+  ];
+  $("tiles").replaceChildren(...tiles.map(([title, value, more, level]) =>
+    make("div", { class: level },
+      make("dt", {}, title),
+      make("dd", { class: "value" }, value),
+      make("dd", { class: "more" }, more))));
+}
+
+function showWorkers(live) {
+  const now = performance.now() / 1000;
+  const before = cpuBefore;
+  cpuBefore = new Map(live.workers.map((each) => [each.pid, [each.cpu, now]]));
+  const cells = (each) => {
+    const [cpu, when] = before.get(each.pid) ?? [0, 0];
+    const share = when && now - when > 0.5 ? `${Math.max(0, Math.round((100 * (each.cpu - cpu)) / (now - when)))} %` : "–";
+    const meter = make("meter", { min: 0, max: each.threads || 1, high: Math.max(each.threads - 0.5, 0), "aria-label": "busy threads" });
+    meter.value = each.busy;
+    return [
+      ["State", each.state], ["Busy threads", meter, `${each.busy}/${each.threads}`], ["Waiting", number(each.queue)],
+      ["CPU", share], ["Memory", size(each.memory)], ["Connections", number(each.connections)],
+      ["Requests", number(each.requests)], ["Age", age(each.age)],
+    ];
+  };
+  $("workers").tBodies[0].replaceChildren(...live.workers.flatMap((each) => {
+    const row = make("tr", {}, make("th", { scope: "row" }, `pid ${each.pid}`),
+      ...cells(each).map(([label, ...content]) =>
+        make("td", { "data-label": label, class: label === "State" ? `state-${each.state}` : "" }, make("span", {}, ...content))));
+    if (!each.oldest || each.oldest.age < 1) return [row];
+    const oldest = `${each.oldest.method} ${each.oldest.path} for ${duration(each.oldest.age)}`;
+    return [row, make("tr", {}, make("td", { colspan: 9, class: "oldest" }, make("span", { class: "long" }, `oldest request of ${each.pid}: ${oldest}`)))];
+  }));
+  const ended = Object.entries(live.restarts).map(([reason, count]) => `${reason} ${count}`).join(", ");
+  $("restarts").textContent = ended && `Replaced since the start: ${ended}`;
+}
+
+const level = (kind) => (BAD.has(kind) ? "bad" : WARN.has(kind) ? "warn" : kind === "start" || kind === "reload" ? "ok" : "");
+
+/** Return where a stack ends: its innermost call, which Python prints last. */
+function where(stack) {
+  const calls = [...stack.matchAll(/^ {2}File "(.*)", line (\d+), in (.*)$/gm)];
+  if (!calls.length || stack.includes("most recent call first")) return "stack";
+  const [, file, line, name] = calls[calls.length - 1];
+  return `in ${name}, ${file.split("/").slice(-2).join("/")} line ${line}`;
+}
+
+/** Of a stack that has its innermost calls last, these are what is looked for. */
+function showEnd(details, stack) {
+  const place = details.querySelector("pre");
+  if (details.open && !stack.includes("most recent call first")) place.scrollTop = place.scrollHeight;
+}
+
+function showEvents(events) {
+  marks = events.filter((each) => !["slow", "timeout", "stacks", "advice"].includes(each.kind));
+  const open = new Set([...$("events").querySelectorAll("details[open]")].map((each) => each.dataset.key));
+  $("events").replaceChildren(...[...events].reverse().map((event) => {
+    const body = make("div", {}, event.text);
+    if (event.stack) {
+      const key = `${event.time} ${event.text}`;
+      const details = make("details", { "data-key": key }, make("summary", {}, where(event.stack)), make("pre", { tabindex: 0 }, event.stack));
+      details.addEventListener("toggle", () => showEnd(details, event.stack));
+      details.open = open.has(key);
+      body.append(details);
+    }
+    const when = new Date(event.time * 1000).toISOString();
+    return make("li", {}, make("time", { datetime: when, title: when }, clock(event.time)),
+      make("span", { class: `kind ${level(event.kind)}` }, event.kind), body);
+  }));
+}
+
+function showPlan(status) {
+  const { decisions = {}, notes = [], warnings = [] } = status.plan;
+  $("advice").textContent = status.advice ? `Advice: ${status.advice}` : "";
+  $("notes").replaceChildren(
+    ...warnings.map((text) => make("li", { class: "warn" }, `Warning: ${text}`)),
+    ...notes.map((text) => make("li", {}, text)));
+  const row = ([name, each]) =>
+    make("tr", {}, make("th", { scope: "row" }, name.replaceAll("_", "-")),
+      ...[["Value", each.value], ["Why", each.why], ["Source", each.source]].map(([label, text]) =>
+        make("td", { "data-label": label }, make("span", {}, text))));
+  const all = Object.entries(decisions);
+  $("main-decisions").tBodies[0].replaceChildren(...all.filter(([name]) => MAIN.has(name)).map(row));
+  $("decisions").tBodies[0].replaceChildren(...all.filter(([name]) => !MAIN.has(name)).map(row));
+}
+
+// ---- Asking ----
+
+async function ask(name) {
+  const answer = await fetch(name, { signal: AbortSignal.timeout(PATIENCE), cache: "no-store" });
+  if (!answer.ok) throw new Error(`${name}: ${answer.status}`);
+  return answer.json();
+}
+
+/** Learn what does not change each second: events, the plan, and how it came to this. */
+async function learn(live, anew) {
+  if (anew) points = await ask("history.json");
+  const status = await ask("status.json");
+  showEvents(status.events);
+  showPlan(status);
+  told = String([live.generation, ...live.told]);
+}
+
+async function look() {
+  const anew = !lastAnswer || Date.now() - lastAnswer > GAP * EVERY;
+  const live = await ask("live.json");
+  if (anew || told !== String([live.generation, ...live.told])) await learn(live, anew);
+  lastAnswer = Date.now();
+  remember(live.rates);
+  showServer(live);
+  showVerdict(live);
+  showTiles(live);
+  showWorkers(live);
+  showCharts();
+  pulse("live", `live, ${clock(live.rates.time)}`);
+}
+
+function pulse(state, text) {
+  document.body.classList.toggle("stale", state === "gone");
+  $("pulse").className = state;
+  $("pulse").textContent = text;
+}
+
+function gone() {
+  const since = lastAnswer ? ` since ${clock(lastAnswer / 1000)}` : "";
+  say([{ level: "bad", text: `No server answers here${since}. Asking again each second.` }]);
+  document.title = "⚠ no server · prodserve";
+  pulse("gone", "no answer");
+}
+
+/** Ask for ever, one question at a time; nobody looks at a hidden tab, so it waits. */
+async function run() {
+  for (;;) {
+    const began = performance.now();
+    if (document.visibilityState === "hidden") {
+      await new Promise((go) => document.addEventListener("visibilitychange", go, { once: true }));
+      continue;
+    }
+    try {
+      await look();
+    } catch (error) {
+      if (error instanceof ReferenceError) throw error;
+      gone();
+    }
+    const rest = EVERY - (performance.now() - began);
+    await new Promise((go) => setTimeout(go, Math.max(200, rest)));
+  }
+}
+
+setUpCharts();
+run();

@@ -1,0 +1,112 @@
+"""Collect requests: their heads and bodies, whole, before any thread is lent to them.
+
+Lives in a worker, in the thread that owns the connection, most often the one that waits for events.
+"""
+
+from __future__ import annotations
+
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
+
+from ..http import limits
+from ..http.body import ChunkedBody, FixedBody
+from ..http.exceptions import BodyTooLargeError, NeedMoreError
+from ..http.parser import ParserSettings, Reader
+from ..http.proxy_protocol import IncompleteError, Preface
+from ..middleware.proxy_headers import NAMELESS
+from .connection import BODY, HEAD, IDLE, Connection
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+STRANGER = ("", 0)
+"""An address that Gunicorn trusts in no list."""
+
+
+OPTIONS = {
+    "fields": "limit_request_fields",
+    "size": "limit_request_field_size",
+    "line": "limit_request_line",
+}
+
+
+def naming(error: LimitRequestLine | LimitRequestHeaders, settings: ParserSettings) -> Exception:
+    """Return this refusal with the option that raises the limit; each parser has words of its own for it."""
+    said = str(error).lower()
+    if isinstance(error, LimitRequestLine):
+        names = ["line"]
+    elif "number of" in said or said.endswith("fields"):
+        names = ["fields"]
+    elif "section" in said or "buffer" in said:  # of all fields together
+        names = ["fields", "size"]
+    else:
+        names = ["size"]
+    now = [(OPTIONS[name], getattr(settings, OPTIONS[name])) for name in names]
+    flags = " or ".join(f"--{name.replace('_', '-')} (now {value})" for name, value in now)
+    told: Exception = type(error)(f"{error}. To take such requests, raise {flags}")
+    return told
+
+
+class Intake:
+    """Takes bytes as they come, and says when a request is complete."""
+
+    def __init__(self, settings: ParserSettings, *, max_body: int) -> None:
+        self._settings, self._reader, self._max_body = settings, Reader(settings), max_body
+        self._preface = Preface(settings) if settings.proxy_protocol != "off" else None
+
+    def take(self, connection: Connection, data: bytes, now: float) -> bool:
+        """Say whether a request is complete with these bytes. Raises what the parser does, and ours."""
+        try:
+            return self._take(connection, data, now)
+        except (LimitRequestLine, LimitRequestHeaders) as error:
+            raise naming(error, self._settings) from None
+
+    def _take(self, connection: Connection, data: bytes, now: float) -> bool:
+        if connection.arriving is None:
+            behind = self._head(connection, data, now)
+            if connection.arriving is None:
+                return behind is not None
+            data = behind or b""
+        if not data:
+            return False
+        rest = connection.arriving.feed(data)
+        if self._max_body and connection.arriving.size > self._max_body:
+            raise BodyTooLargeError
+        if rest is None:
+            return False
+        connection.buffer = rest
+        connection.body = connection.arriving.content()
+        connection.arriving = None
+        if self._max_body and connection.body[1] > self._max_body:
+            raise BodyTooLargeError
+        return True
+
+    def _head(self, connection: Connection, data: bytes, now: float) -> bytes | None:
+        """Take bytes of a head; return those behind it, or None while it is not complete."""
+        seen = len(connection.buffer)
+        if seen:
+            data = connection.buffer + data
+        try:
+            if self._preface is not None and connection.introduced is None:
+                said, data = self._preface.take(data, connection.peer)
+                connection.introduced, seen = said.environ, 0
+                connection.peer = said.client or connection.peer
+            peer = connection.peer
+            if connection.introduced and connection.introduced["PROXY_PROTOCOL"] in NAMELESS:
+                peer = STRANGER
+            request = self._reader.read(data, seen, peer, connection.number + 1)
+        except (NeedMoreError, IncompleteError):
+            connection.buffer = data
+            if data and connection.state == IDLE:
+                connection.state, connection.due = HEAD, now + limits.HEAD
+            return None
+        connection.number += 1
+        connection.request = request
+        if request.length == 0:
+            connection.buffer = request.rest
+            return request.rest
+        connection.buffer = b""
+        if self._max_body and (request.length or 0) > self._max_body:
+            raise BodyTooLargeError
+        connection.arriving = ChunkedBody(request) if request.length is None else FixedBody(request.length)
+        connection.state, connection.due, connection.moved = BODY, now + limits.STALL, 0
+        if request._expected_100_continue and not request.rest:
+            connection.push(CONTINUE)
+        return request.rest

@@ -1,0 +1,220 @@
+"""Run Django for one complete request.
+
+Lives in a worker, in a pool thread that this request has for itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from ..http.exceptions import ClientGoneError, FileShrankError
+from ..http.parser import Head
+from ..http.response import Answer, body_size
+from ..logs import request_id
+from ..logs.environ_keys import QUEUE
+from ..middleware.application import Application
+from ..middleware.request_id import Identity, timing
+from ..scoreboard.slot import Slot
+from ..timeouts import RequestTimeout
+from ..utils import fork_guard
+from . import watchdog
+from .connection import Connection
+from .sampling import Sampler
+from .streaming import Streams
+from .write_buffer import FilePart, Outbox
+
+GONE_AFTER = 1.0
+"""Seconds in which a stream sends nothing, after which it is worth a look whether the client is there."""
+NEVER = -1, 0.0
+
+
+class Exchange(Answer):
+    """An answer that leaves through a connection."""
+
+    __slots__ = ("_idle", "_row", "_slot", "_streams", "connection")
+
+    def __init__(
+        self,
+        connection: Connection,
+        request: Head,
+        streams: Streams,
+        slot: Slot,
+        row: int,
+        *,
+        must_close: bool,
+    ) -> None:
+        super().__init__(request, must_close=must_close)
+        self.connection, self._streams, self._slot, self._row = connection, streams, slot, row
+        self._idle = NEVER
+
+    def send(self, data: bytes, last: bool) -> None:
+        """Send what the client takes now. The rest of a complete response leaves without this thread."""
+        connection = self.connection
+        if not last or connection.out is not None:
+            self._streams.push(connection, data)
+            self._slot.progress(self._row, time.monotonic())
+            return
+        sent = connection.push(data)
+        if sent < len(data):
+            connection.out = Outbox()
+            connection.out.add(memoryview(data)[sent:])
+
+    @property
+    def sends_files(self) -> bool:
+        """Say what Gunicorn's ``sendfile`` says."""
+        return self._streams.sends_files
+
+    def idle(self) -> None:
+        """End a stream that has nothing to say, to a client that is not there to hear it."""
+        now, (sent, since) = time.monotonic(), self._idle
+        if sent != self.sent:
+            self._idle = self.sent, now
+        elif now - since >= GONE_AFTER:
+            self._idle = sent, now
+            if self.connection.is_gone():
+                raise ClientGoneError("the client is gone")
+
+    def send_file(self, head: bytes, descriptor: int, offset: int, count: int, after: bytes) -> None:
+        """Let the kernel send as much as the client takes now; the rest leaves through a copy of the file."""
+        connection = self.connection
+        out = connection.out or Outbox()
+        connection.sock.setblocking(False)  # sendfile has no flag of its own for that
+        if head:
+            out.add(head)
+        part = FilePart(descriptor, offset, count, title=f"{self.request.method} {self.request.path}")
+        out.add_part(part)
+        if after:
+            out.add(after)
+        try:
+            out.flush(connection.sock)
+        finally:
+            if part.left:
+                part.descriptor = os.dup(descriptor)
+                part.is_ours = True
+        connection.out = out if out.pieces else None
+
+
+class Runner:
+    """Runs the application of one worker."""
+
+    def __init__(self, worker: Any, streams: Streams, slot: Slot) -> None:
+        application: Application = worker.application
+        self._worker, self._wsgi = worker, application.inner
+        self._streams, self._slot, self.sampler = streams, slot, Sampler(slot)
+        self._identify, self._tells, self._times = Identity(lambda environ: False), False, False
+        if application.identity is not None:  # what the layer does costs half as much here
+            self._identify, self._tells = application.identity.identity, True
+            self._times = application.identity.timing
+        self._before, self._after = _hook(worker, "pre_request"), _hook(worker, "post_request")
+
+    def run(
+        self, connection: Connection, row: int, started: float, running: int, *, must_close: bool
+    ) -> bool:
+        """Return whether the connection can be kept; raise ClientGoneError where it is lost."""
+        request = connection.request
+        assert request is not None
+        slot, worker, process = self._slot, self._worker, fork_guard.PROCESS
+        environ: dict[str, Any] = {}
+        answer = Exchange(connection, request, self._streams, slot, row, must_close=must_close)
+        sampled = self.sampler.begin(running, started)
+        queued = max(0.0, started - connection.arrived)
+        try:
+            if self._before:
+                slot.begin(row, started, request.method, request.path, "")
+                self._before(worker, request)
+            environ = connection.environ(request, connection.body)
+            environ[QUEUE] = queued + connection.waited
+            name = self._identify(environ)
+            slot.begin(row, started, request.method, request.path, name)
+            if self._tells:
+                answer.request_id = name
+                request_id.set(name)
+            if self._times:
+                answer.timing = functools.partial(_timing, environ, started)
+            result = self._wsgi(environ, answer.start_response)
+            if process.is_copy:
+                _end_copy(answer, None, worker)
+            try:
+                answer.respond(result)
+            finally:
+                close = getattr(result, "close", None)
+                if close is not None and not process.is_copy:
+                    close()
+            if answer.missing:
+                self._tell_missing(answer)
+            return not answer.should_close
+        except ClientGoneError as error:
+            if isinstance(error, FileShrankError):
+                worker.log.error("%s", error)
+            raise
+        except BaseException as error:  # what the application raises costs this request, not the thread
+            return self._failed(connection, answer, error)
+        finally:
+            if process.is_copy:
+                _end_copy(answer, sys.exc_info()[1], worker)
+            now = time.monotonic()
+            if sampled:
+                self.sampler.end(row, sampled, now)
+            slot.end(row, now, min(answer.status_code or 500, 599), started, queued, request.method)
+            worker.access.note(answer, environ, now - started)
+            if self._after:
+                self._guarded(environ, answer)
+            request_id.set("")
+
+    def _failed(self, connection: Connection, answer: Answer, error: BaseException) -> bool:
+        from .error_responses import refusal, reply, stamped
+
+        if fork_guard.PROCESS.is_copy:
+            _end_copy(answer, error, self._worker)
+        interrupted = isinstance(error, RequestTimeout)
+        if interrupted:
+            watchdog.clean_up()
+        if answer.headers_sent and interrupted:
+            raise ClientGoneError("the response took too long") from error
+        if answer.headers_sent:
+            self._worker.log.exception("Error handling request %s", answer.request.uri)
+            raise ClientGoneError("the response broke off") from error
+        answer.status_code = 504 if interrupted else 500
+        told = reply("504 Gateway Timeout") if interrupted else refusal(self._worker, connection, error)
+        answer.sent = body_size(told)
+        answer.send(stamped(told, answer.request_id), True)
+        return False
+
+    def _tell_missing(self, answer: Answer) -> None:
+        self._worker.log.error(
+            "The response to %s %s is shorter than its Content-Length: %d of %d bytes are missing, "
+            "the connection is closed.",
+            answer.request.method,
+            answer.request.path,
+            answer.missing,
+            answer.missing + answer.sent,
+        )
+
+    def _guarded(self, environ: dict[str, Any], answer: Answer) -> None:
+        with suppress(Exception):
+            try:
+                assert self._after is not None
+                self._after(self._worker, answer.request, environ, answer)
+            except Exception:
+                self._worker.log.exception("Exception in post_request hook")
+
+
+def _end_copy(answer: Answer, error: BaseException | None, worker: Any) -> NoReturn:
+    """What the request has forked has come back: it answers nobody."""
+    error = None if isinstance(error, ClientGoneError) else error  # its copies of the sockets are closed
+    fork_guard.end(f"Request {answer.request.method} {answer.request.path}", error, worker.log)
+
+
+def _timing(environ: dict[str, Any], started: float) -> str:
+    return timing(environ, time.monotonic() - started)
+
+
+def _hook(worker: Any, name: str) -> Any:
+    """Return the user's hook; Gunicorn's own does nothing that anybody would miss."""
+    setting = worker.cfg.settings[name]
+    return None if setting.get() is type(setting).default else setting.get()

@@ -1,0 +1,105 @@
+"""A worker obeys its arbiter, and nobody else; and it does not outlive it.
+
+Lives in the worker, main thread, right before its loop; one thread of its own waits for the arbiter's death.
+A worker class of ours closes its listeners itself: where ``orders.closing`` is true it accepts first whoever
+waits, and then says ``orders.leave``. For Gunicorn's own classes that is done here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+from ..scoreboard import stop_flags
+
+_lifeline: tuple[int, int] | None = None
+
+
+def install() -> None:
+    """Open the pipe whose other end closes when this process, the arbiter, ends. Before the first fork."""
+    global _lifeline
+    _lifeline = os.pipe()
+    stop_flags.install()
+
+
+def follow(worker: Any) -> None:
+    """Make a worker stop when its arbiter says so, or is no more; plain Gunicorn's are left as they are."""
+    if _lifeline is None:
+        return
+    read, write = _lifeline
+    os.close(write)
+    threading.Thread(
+        target=_wait_for_the_end, args=(worker, read), name="prodserve-lifeline", daemon=True
+    ).start()
+    _handle_signals(worker)
+    _answer_the_rest(worker)
+
+
+def _wait_for_the_end(worker: Any, lifeline: int) -> None:
+    """Stop as if told to when the arbiter is gone; a request that never ends is not waited for."""
+    os.read(lifeline, 1)
+    stop_flags.tell_to_stop(worker.age)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(worker.cfg.graceful_timeout + 1)
+    os._exit(0)
+
+
+def _handle_signals(worker: Any) -> None:
+    def stop(number: int, frame: object) -> None:
+        if number != signal.SIGTERM and stop_flags.told_to_stop_at_once(worker):
+            worker.handle_quit(number, frame)
+        elif stop_flags.told_to_stop(worker):
+            worker.handle_exit(number, frame)
+
+    def ignore(number: int, frame: object) -> None:
+        """A closed terminal, or a SIGHUP to every process, is the arbiter's affair."""
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, stop)
+    signal.signal(signal.SIGHUP, ignore)
+
+
+def _answer_the_rest(worker: Any) -> None:
+    """When the listeners close for good, accept first what waits in their queues: it would be reset."""
+    if hasattr(worker, "set_accept_enabled"):
+        switch = worker.set_accept_enabled
+
+        def set_accept_enabled(enabled: bool) -> None:
+            switch(enabled)
+            if not enabled and not worker.alive:
+                _accept_all(worker)
+                for listener in worker.sockets:
+                    listener.close()
+                stop_flags.leave(worker)
+
+        worker.set_accept_enabled = set_accept_enabled
+    elif hasattr(worker, "accept"):
+        run = worker.run
+
+        def run_and_answer_the_rest() -> None:
+            run()
+            stop_flags.leave(worker)
+            _accept_all(worker)
+
+        worker.run = run_and_answer_the_rest
+
+
+def _accept_all(worker: Any) -> None:
+    deadline = time.monotonic() + worker.cfg.graceful_timeout
+    for listener in worker.sockets:
+        while stop_flags.closing() and time.monotonic() < deadline:
+            if not _accept_one(worker, listener):
+                break
+
+
+def _accept_one(worker: Any, listener: Any) -> bool:
+    """Let the worker accept a connection its own way; say whether there was one."""
+    before = getattr(worker, "nr_conns", None)
+    try:
+        worker.accept(listener)
+    except OSError:  # BlockingIOError: nobody waits
+        return False
+    return before is None or bool(worker.nr_conns > before)

@@ -1,0 +1,133 @@
+"""Responses that leave while their thread still makes them, and readers that are slower than that.
+
+Lives in a worker: ``push`` and ``end`` in the thread that runs the request, ``flush`` in the one that waits
+for events, ``expire`` in the main thread. They share the outbox, under its lock. A thread runs ahead of its
+reader; where it is far ahead it waits: half of the threads may, for as long as their readers keep the minimum
+rate, the others for a short time only.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from socket import SHUT_RDWR
+
+from ..http import limits
+from ..http.exceptions import ClientGoneError
+from ..scoreboard.slot import Slot
+from .connection import OWNED, STREAM, WRITE, Connection
+from .poller import WRITE as WRITABLE
+from .poller import Epoll, Poll
+from .write_buffer import Outbox
+
+
+class Streams:
+    """The streams of one worker."""
+
+    def __init__(self, poller: Epoll | Poll, slot: Slot, slots: int, *, sends_files: bool = True) -> None:
+        self._poller, self._slot = poller, slot
+        self.sends_files = sends_files
+        """Whether the kernel may send the project's files: Gunicorn's ``sendfile``."""
+        self._generous = max(1, slots // 2)
+        self._holding = 0
+
+    def push(self, connection: Connection, data: bytes) -> None:
+        """Send, or keep until the client takes it; ClientGoneError where nobody will."""
+        out = connection.out
+        if out is None:
+            sent = connection.push(data)
+            if sent == len(data):
+                return
+            out = connection.out = Outbox()
+            data = data[sent:]
+        with out.lock:
+            if not out.pieces and not out.broken:
+                data = data[connection.push(data) :]
+            if out.broken:
+                raise ClientGoneError("the client is gone")
+            if data:
+                out.add(data)
+                self._lend(connection)
+            if out.size > limits.STREAM_AHEAD:
+                self._hold(out)
+
+    def _lend(self, connection: Connection) -> None:
+        """Let the thread that waits for events send what is left."""
+        if connection.state != STREAM:
+            connection.state, connection.moved = STREAM, 0
+            connection.due = time.monotonic() + limits.STALL
+            connection.sock.setblocking(False)  # sendfile has no flag of its own for that
+        if not connection.armed:
+            connection.armed = True
+            if connection.is_known:
+                self._poller.arm(connection.fd, WRITABLE)
+            else:
+                connection.is_known = True
+                self._poller.add(connection.fd, WRITABLE)
+
+    def _hold(self, out: Outbox) -> None:
+        """Wait until the reader has caught up, for as long as this stream may hold its thread."""
+        self._holding += 1
+        patience = limits.WRITE if self._holding > self._generous else float("inf")
+        until = time.monotonic() + patience
+        try:
+            while out.size > limits.STREAM_AHEAD // 2 and not out.broken:
+                if not out.room.wait(1.0) and time.monotonic() > until:
+                    self._cut(out)
+        finally:
+            self._holding -= 1
+        if out.broken:
+            raise ClientGoneError("the client reads too slowly")
+
+    def _cut(self, out: Outbox) -> None:
+        out.broken = True
+        self._slot.cut += 1
+        out.room.notify_all()
+
+    def flush(self, connection: Connection) -> bool:
+        """Send what there is room for; False where the thread has ended meanwhile, and nothing was done."""
+        out = connection.out
+        if out is None:
+            return True
+        with out.lock:
+            connection.armed = False
+            if connection.state != STREAM:
+                return False
+            try:
+                connection.moved += out.flush(connection.sock)
+            except ClientGoneError:
+                out.broken = True
+            if out.pieces and not out.broken:
+                self._lend(connection)
+            out.room.notify_all()
+        return True
+
+    def end(self, connection: Connection, now: float) -> bool:
+        """All has been made; say whether some of it is left, to be sent with no thread."""
+        out = connection.out
+        assert out is not None
+        with out.lock:
+            if out.broken:
+                raise ClientGoneError("the client is gone")
+            connection.armed = False
+            if not out.pieces:
+                connection.state, connection.out = OWNED, None
+                return False
+            connection.sock.setblocking(False)
+            connection.state, connection.due, connection.moved = WRITE, now + limits.STALL, 0
+            return True
+
+    def expire(self, connection: Connection, now: float) -> None:
+        """Cut a stream whose reader has not kept the minimum rate."""
+        out = connection.out
+        if out is None:
+            return
+        with out.lock:
+            if connection.state != STREAM or connection.due > now:
+                return
+            if not out.pieces or connection.moved >= limits.STALL * limits.LEAST_RATE:
+                connection.due, connection.moved = now + limits.STALL, 0
+                return
+            self._cut(out)
+            with suppress(OSError):
+                connection.sock.shutdown(SHUT_RDWR)

@@ -1,0 +1,207 @@
+"""The worker process as Gunicorn knows it: how it starts, keeps time, and ends.
+
+Lives in a worker, on its main thread, which runs neither requests nor Django: it keeps the heartbeat, looks
+once a second at what is due, takes signals, and ends the process when it must. ``__init__`` runs in the
+arbiter.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from contextlib import suppress
+from typing import Any
+
+from gunicorn.workers.base import Worker
+
+from ..logs import nonblocking
+from ..middleware.application import Application
+from ..scoreboard import stop_flags
+from ..scoreboard.board import REASONS, Board
+from ..scoreboard.slot import GO_STUCK, RETIRING, SERVING, Slot
+from ..startup import monkey_patching
+from ..utils import fork_guard
+from . import refusals
+from .access_log import Access
+from .config import WorkerConfig
+from .deadlines import Deadlines
+from .reactor import Reactor
+from .watchdog import STUCK, Watch
+
+LINGER_IDLE = 2.0
+"""Seconds that a retiring worker waits for a request that a client may be sending on an idle connection."""
+SPARE_SLOTS = 8
+
+
+class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
+    """Serves one process's share of the connections."""
+
+    wsgi: Any
+    board: Board
+    """Shared with the arbiter; under plain Gunicorn with the other workers."""
+    application: Application
+    """The same as ``wsgi``, with its layers by name: the event loop does the work of some."""
+    config: WorkerConfig
+    supervised = False
+    """Whether an arbiter of ours replaces this worker where it asks for that."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.slot = self._claim()
+        self._reopens = False
+
+    def _claim(self) -> Slot:
+        """Take a free slot on the board, in the arbiter, before the fork.
+
+        Gunicorn gives every worker the same application object: that carries the board.
+        """
+        board: Board | None = getattr(self.app, "board", None)
+        if board is None:
+            slots = 2 * self.cfg.workers + SPARE_SLOTS
+            board = Board.create(None, slots=slots, rows=self.cfg.threads + 1, now=time.monotonic())
+            self.app.board = board
+        self.board = board
+        for slot in board.taken():
+            if slot.pid and not _is_alive(slot.pid):
+                board.release(slot)
+        return board.claim()
+
+    def init_process(self) -> None:
+        """Take the slot, then let Gunicorn set up the process, load the application and call ``run``."""
+        self.slot.start(os.getpid(), self.slot.generation, self.cfg.threads, time.monotonic())
+        self.access = Access(self.log, self.cfg)  # before there are signals that want it written
+        super().init_process()
+
+    @property
+    def sees_no_requests(self) -> bool:
+        """Say whether no hook of the user's wants to see every request."""
+        names = ("pre_request", "post_request")
+        return all(self.cfg.settings[name].get() is self.cfg.settings[name].default for name in names)
+
+    def run(self) -> None:
+        """Serve until told to stop, or until ``max_requests`` were served."""
+        self.application = Application.of(self.wsgi)
+        self.config = WorkerConfig.from_plan(self.application.plan)
+        self.application.health.readiness.begin()
+        self.reactor = Reactor(self, self.sockets, self.board, self.slot)
+        self.deadlines = Deadlines(self.reactor)
+        self.watch = Watch(self.slot, timeout=self.config.timeout, slow=self.config.slow, log=self.log)
+        self.access.settle()
+        self.slot.state = SERVING
+        self.reactor.acceptor.start()
+        self.reactor.crew.start()
+        self._wakeup = select.poll()
+        self._wakeup.register(self.PIPE[0], select.POLLIN)
+        next_look, crew = 0.0, self.reactor.crew
+        while self.alive:
+            now = time.monotonic()
+            if now >= next_look:
+                next_look = now + 1.0
+                self._look(now)
+            self._sleep(min(crew.tick_in, next_look - now))
+            if self._reopens:
+                self._write_logs(now)
+            crew.tick()
+        if fork_guard.PROCESS.is_copy:  # a handler of a signal, or another of the main thread's, has forked
+            fork_guard.end("The main thread", None, self.log)
+        self._retire()
+
+    def _look(self, now: float) -> None:
+        self.notify()
+        self.slot.heartbeat = now
+        if self.ppid != os.getppid():
+            self.log.debug("Parent changed, shutting down: %s", self)
+            self.alive = False
+        self.reactor.look(now)
+        self.deadlines.look(now)
+        self.watch.look(now)
+        if not self.slot.wish and (
+            what := monkey_patching.found()
+        ):  # by a request: its threads are greenlets now
+            self.log.error(
+                "%s in a worker: it is replaced. %s %s",
+                what,
+                monkey_patching.CONSEQUENCE,
+                monkey_patching.remedy(),
+            )
+            self.slot.wish = STUCK
+        if not self.slot.wish and self.slot.tally().requests >= self.max_requests:
+            self._ask_to_go()
+        self._write_logs(now)
+
+    def _write_logs(self, now: float) -> None:
+        """Write what was noted, and tell what could not be written."""
+        if self._reopens:
+            self._reopens = False
+            self.log.reopen_files()
+        self.access.flush()
+        for line in nonblocking.look(now):
+            self.log.error("%s", line)
+
+    def _ask_to_go(self) -> None:
+        """Have another worker take over; where nobody listens, Gunicorn starts one when this one is gone."""
+        self.slot.wish = REASONS.index("max-requests") + 1
+        self.alive = self.supervised and self.alive
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep until then, or until a signal."""
+        if self._wakeup.poll(max(0.0, seconds) * 1000):
+            os.read(self.PIPE[0], 4096)
+
+    def wake(self) -> None:
+        """End the main thread's sleep. Any thread may."""
+        with suppress(BlockingIOError):  # it is about to wake already
+            os.write(self.PIPE[1], b".")
+
+    def _retire(self) -> None:
+        """Take no more connections, answer what is here, and end: by the deadline at the latest."""
+        began = now = time.monotonic()
+        deadline = began + self.cfg.graceful_timeout
+        self.slot.state = RETIRING
+        self.reactor.retire(now)
+        stop_flags.leave(self)
+        next_look = now
+        while self.reactor.connections and now < deadline:
+            if now >= next_look:
+                next_look = now + 0.25
+                self._look(now)
+                if self.slot.order == GO_STUCK:
+                    self.deadlines.turn_away(now)
+                if now - began > LINGER_IDLE:
+                    self.deadlines.hurry(now)
+            self.reactor.crew.tick()
+            self._sleep(0.02)
+            now = time.monotonic()
+        self.access.flush()
+        nonblocking.drain()
+
+    def disown(self) -> None:
+        """In a copy of this process: let go of the clients, and have no thread serve them."""
+        if hasattr(self, "reactor"):
+            self.reactor.disown()
+        for descriptor in self.PIPE:
+            os.close(descriptor)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Log and answer a request that is refused, or that raised."""
+        refusals.refuse(self, req, client, addr, exc)
+
+    def handle_usr1(self, sig: int, frame: Any) -> None:
+        """Have the main loop reopen the logs: it may be writing to one just now."""
+        self._reopens = True
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """End at once; what is noted of requests is written first."""
+        self.access.flush()
+        super().handle_quit(sig, frame)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,142 @@
+"""What a client has not taken yet: pieces of memory and parts of files, sent when the socket has room.
+
+Lives in a worker, in the thread that owns the connection; a stream's is shared with the thread that polls, so
+whoever touches that one holds its lock.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import deque
+
+from ..http import limits
+from ..http.exceptions import ClientGoneError, FileShrankError
+from ..http.spool import check_room, open_file
+
+LARGEST = 2**30
+"""Bytes that one sendfile is asked for; some systems fail beyond 2 GiB."""
+
+
+MORE = getattr(socket, "MSG_MORE", 0)
+
+
+class FilePart:
+    """Bytes of a file that are still to be sent."""
+
+    __slots__ = ("descriptor", "is_ours", "left", "offset", "title")
+
+    def __init__(
+        self, descriptor: int, offset: int, left: int, *, is_ours: bool = False, title: str = ""
+    ) -> None:
+        self.descriptor, self.offset, self.left, self.title = descriptor, offset, left, title
+        self.is_ours = is_ours  # to close
+
+    def close(self) -> None:
+        if self.is_ours:
+            self.is_ours = False
+            os.close(self.descriptor)
+
+
+class Outbox:
+    """Pieces in the order in which they leave."""
+
+    __slots__ = ("broken", "in_memory", "lock", "pieces", "room", "size", "spool")
+
+    def __init__(self) -> None:
+        self.pieces: deque[memoryview | FilePart] = deque()
+        self.size = 0
+        self.in_memory = 0
+        self.spool: FilePart | None = None  # the last piece, while it grows
+        self.broken = False
+        self.lock = threading.Lock()
+        self.room = threading.Condition(self.lock)
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Append bytes: to a file where much waits already, in memory where there is no room for one."""
+        size = len(data)
+        self.size += size
+        if self.in_memory + size > limits.OUT_IN_MEMORY and self._spooled(data):
+            return
+        self.spool = None  # what follows must not overtake these
+        self.in_memory += size
+        self.pieces.append(memoryview(data))
+
+    def _spooled(self, data: bytes | memoryview) -> bool:
+        """Append to a file; False where there is no room for it on the disk."""
+        try:
+            if self.spool is None:
+                with open_file() as file:
+                    self.spool = FilePart(os.dup(file.fileno()), 0, 0, is_ours=True)
+                self.pieces.append(self.spool)
+            spool = self.spool
+            end = spool.offset + spool.left
+            check_room(spool.descriptor)
+            view = memoryview(data)
+            while view:
+                wrote = os.pwrite(spool.descriptor, view, end)
+                view, end, spool.left = view[wrote:], end + wrote, spool.left + wrote
+        except OSError:
+            return False
+        return True
+
+    def add_part(self, part: FilePart) -> None:
+        """Append a part of a file."""
+        self.size += part.left
+        self.spool = None
+        self.pieces.append(part)
+
+    def flush(self, sock: socket.SocketType) -> int:
+        """Send what the socket takes now; return how many bytes that were."""
+        moved = 0
+        try:
+            while self.pieces:
+                piece = self.pieces[0]
+                send = self._send_file if isinstance(piece, FilePart) else self._send_memory
+                sent = send(sock, piece)  # type: ignore[arg-type]  # each gets its own kind
+                moved += sent
+                self.size -= sent
+        except BlockingIOError:
+            pass
+        except ClientGoneError:
+            raise
+        except OSError as error:
+            raise ClientGoneError(*error.args) from error
+        return moved
+
+    def _send_memory(self, sock: socket.SocketType, piece: memoryview) -> int:
+        # A file goes into the same packet as the head before it.
+        more = MORE if len(self.pieces) > 1 else 0
+        sent = sock.send(piece, socket.MSG_DONTWAIT | more)
+        self.in_memory -= sent
+        if sent == len(piece):
+            self.pieces.popleft()
+        else:
+            self.pieces[0] = piece[sent:]
+        return sent
+
+    def _send_file(self, sock: socket.SocketType, part: FilePart) -> int:
+        sent = os.sendfile(sock.fileno(), part.descriptor, part.offset, min(part.left, LARGEST))
+        if sent == 0:
+            raise FileShrankError(
+                f"The file that answers {part.title} has become shorter while it was sent: "
+                f"{part.left} bytes are missing, the connection is closed."
+            )
+        part.offset += sent
+        part.left -= sent
+        if not part.left:
+            self.pieces.popleft()
+            if part is self.spool:
+                self.spool = None
+            part.close()
+        return sent
+
+    def close(self) -> None:
+        """Drop everything."""
+        for piece in self.pieces:
+            if isinstance(piece, FilePart):
+                piece.close()
+        self.pieces.clear()
+        self.size = self.in_memory = 0
+        self.spool = None
