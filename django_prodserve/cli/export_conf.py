@@ -57,8 +57,8 @@ def render_conf(plan: Plan, directory: str, search_path: str) -> str:
         *_line(
             "from django_prodserve.arbiter import hooks", "prodserve's own, with the project's beside them"
         ),
-        *_line("from django_prodserve.arbiter import logs", "prodserve's log lines"),
-        *_line(f"logs.configure(logs.{LogForm.of(plan)!r})", _why(plan, "log_format")),
+        *_line("from django_prodserve.logs import gunicorn_logger", "prodserve's log lines"),
+        *_line(f"gunicorn_logger.configure(gunicorn_logger.{LogForm.of(plan)!r})", _why(plan, "log_format")),
         *_line(f"hooks.configure(immortal={plan.speedups.value})", _why(plan, "speedups")),
         *_origins(plan, directory, {*code.values(), *hooks.values()}),
         "",

@@ -25,7 +25,7 @@ _SITE = (
 )
 _PACKAGES = _directories(*_SITE)
 _STANDARD = _directories(*(sysconfig.get_path(name) for name in ("stdlib", "platstdlib")))
-_FOREIGN = (*_PACKAGES, *_STANDARD, *_directories(os.path.dirname(__file__)))
+_FOREIGN = (*_PACKAGES, *_STANDARD, *_directories(os.path.dirname(os.path.dirname(__file__))))
 
 
 def failure(what: str, error: BaseException) -> ProdserveError:
