@@ -188,6 +188,7 @@ def scene():
 """
 
 
+@needs_tested_asgiref
 def test_connections_are_seen_and_closed_as_ever(python: Python) -> None:
     python(f"""{CONNECTIONS}
 was = scene()

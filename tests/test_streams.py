@@ -26,9 +26,9 @@ SHIELDED = """
 import io, logging, os, sys
 kept, before = sys.stdout, logging.StreamHandler(sys.stdout)
 print("kept in a buffer, caf\\u00e9", end=" ")
-from django_prodserve import streams
-streams.shield()
-streams.shield()
+from django_prodserve.utils import standard_streams
+standard_streams.shield()
+standard_streams.shield()
 assert sys.stdout is kept is sys.__stdout__ and sys.stdout.fileno() == 1 and not sys.stdout.isatty()
 assert (sys.stdout.name, sys.stdout.errors) == ("<stdout>", "backslashreplace")
 print("\\u2713")

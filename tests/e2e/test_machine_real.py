@@ -52,7 +52,7 @@ if steps["bind"]:
     call(libc.mount, b"none", b"/", None, PRIVATE, None)
     call(libc.mount, source, target, None, BIND, None)
 
-from django_prodserve.machine import Machine, memory_available
+from django_prodserve.machine.detect import Machine, memory_available
 
 facts = asdict(Machine.detect())
 facts["available"] = memory_available()

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from django_prodserve.speedups import asgiref_locals
+
 from .needs import need_program
 from .serving import PATIENCE, SITE, copy_site, run, serving
 
@@ -85,6 +87,7 @@ urlpatterns += [path("locked/", locked), path("translated/", translated)]
 """
 
 
+@pytest.mark.skipif(bool(asgiref_locals.why_not()), reason=asgiref_locals.why_not())
 @pytest.mark.parametrize("preload", ["--preload", "--no-preload"])
 def test_a_request_that_looks_up_its_language_waits_for_no_other(
     env: Any, tmp_path: Path, preload: str

@@ -447,7 +447,7 @@ def test_a_fault_of_the_application_costs_one_request(env: Env) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
 def test_bodies_go_to_a_file_and_a_full_disk_is_said(env: Env, tmp_path: Any) -> None:
-    start = "from django_prodserve.worker import limits; limits.DISK_RESERVE = 2**60;" + MANAGE
+    start = "from django_prodserve.http import limits; limits.DISK_RESERVE = 2**60;" + MANAGE
     with serving("--workers", "1", env=env(), command=["-c", start, "prodserve"]) as server:
         assert server.get("/echo/", "POST", body=bytes(60_000)).status == 200
         assert server.get("/echo/", "POST", body=bytes(600_000)).status == 503

@@ -10,6 +10,7 @@ import builtins
 import inspect
 import io
 import os
+import pathlib
 import shutil
 import sys
 import tempfile
@@ -149,6 +150,8 @@ def _redirect(outside: Outside) -> None:
         return real_os_open(path, flags, *args, **kwargs)
 
     builtins.open = io.open = open_
+    if accessor := getattr(pathlib, "_NormalAccessor", None):  # Python 3.10's paths keep what io.open was
+        accessor.open = staticmethod(open_)
     os.open = os_open
     for name in ("rename", "replace"):
         setattr(os, name, _unless(outside.moved, getattr(os, name)))
