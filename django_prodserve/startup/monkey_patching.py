@@ -7,6 +7,7 @@ Costs some microseconds and imports neither library.
 
 from __future__ import annotations
 
+import _thread
 import os
 import re
 import select
@@ -26,7 +27,7 @@ WATCHED = ("threading", "select", "os", "socket")
 OTHERS = {"threading": "thread"}  # as eventlet calls it
 LIBRARIES = ("gevent", "eventlet")
 REPLACED: tuple[tuple[str, Any, str], ...] = (
-    ("threading", threading, "_start_new_thread"),
+    ("threading", _thread, "start_new_thread"),
     ("threading", threading, "Lock"),
     ("select", select, "select"),
     ("select", select, "poll"),
