@@ -58,6 +58,12 @@ def test_every_switch_is_typed_without_a_word() -> None:
         assert vars(parser.parse_args([row.flag]))[row.name] is True
         assert vars(parser.parse_args([row.flag.replace("--", "--no-")]))[row.name] is False
         assert isinstance(parser._option_string_actions[row.flag], argparse.BooleanOptionalAction)
+        for words, state in (("on", True), ("off", False)):
+            assert vars(parser.parse_args([row.flag, words, "plan"])) == {
+                **vars(parser.parse_args(["plan"])),
+                row.name: state,
+            }
+            assert vars(parser.parse_args([f"{row.flag}={words}"]))[row.name] is state
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from ..config import options
+from ..config import options, parsers
 from ..errors import ProdserveError
 
 ACTIONS = {
@@ -89,10 +90,28 @@ class FlatParser(argparse.ArgumentParser):
     """
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        parsed, unknown = self.parse_known_intermixed_args(args, namespace)
+        words = self._spelt_out(sys.argv[1:] if args is None else args)
+        parsed, unknown = self.parse_known_intermixed_args(words, namespace)
         if unknown:
             self.error(self._unknown([word for word in unknown if word.startswith("-")] or unknown))
         return parsed
+
+    def _spelt_out(self, words: Sequence[str]) -> list[str]:
+        """Return the command line with ``--static off`` and ``--static=off`` written as ``--no-static``."""
+        spelt: list[str] = []
+        for word in words:
+            if spelt and self._is_switch(spelt[-1]) and (state := _state(word)) is not None:
+                spelt[-1] = _switched(spelt[-1], state)
+                continue
+            flag, _, value = word.partition("=")
+            if self._is_switch(flag) and (state := _state(value)) is not None:
+                word = _switched(flag, state)
+            spelt.append(word)
+        return spelt
+
+    def _is_switch(self, flag: str) -> bool:
+        action = self._option_string_actions.get(flag)
+        return isinstance(action, argparse.BooleanOptionalAction) and not flag.startswith("--no-")
 
     def _unknown(self, words: Sequence[str]) -> str:
         lines = []
@@ -106,6 +125,18 @@ class FlatParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ProdserveError(re.sub("^argument ", "", message))
+
+
+def _state(word: str) -> bool | None:
+    """Return what a word says of a switch; None where it says nothing."""
+    try:
+        return parsers.boolean(word)
+    except ValueError:
+        return None
+
+
+def _switched(flag: str, state: bool) -> str:
+    return flag if state else flag.replace("--", "--no-", 1)
 
 
 def control_parser(program: str) -> argparse.ArgumentParser:
