@@ -84,7 +84,8 @@ import ctypes
 seen = [greet, greet.__defaults__, Shop.open, Shop.title, plain]
 def use():
     return [(greet("a"), Shop().open(), Shop.title, plain[0]) for _ in range(1000)]
-use()  # the interpreter learns
+for _ in range(5):
+    use()  # the interpreter learns
 before = [ctypes.string_at(id(thing), sys.getsizeof(thing)) for thing in seen]
 kept = use()
 assert before == [ctypes.string_at(id(thing), sys.getsizeof(thing)) for thing in seen]

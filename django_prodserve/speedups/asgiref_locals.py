@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import threading
 from types import BuiltinFunctionType
 from typing import Any
@@ -40,6 +41,8 @@ KINDS = ("_Storage", "_CVar", "Local", "_DefaultLocal", "_ThreadCriticalLocal")
 
 def why_not() -> str:
     """Return why Locals stay as they are here, or nothing where asgiref's are as tested."""
+    if sys.version_info >= (3, 14):
+        return f"tested with Python 3.10 to 3.13, and this is {sys.version_info[0]}.{sys.version_info[1]}"
     kinds = [vars(local).get(name) for name in KINDS]
     known = " or ".join(TESTED.values())
     if not all(isinstance(kind, type) for kind in kinds):
