@@ -33,7 +33,7 @@ from .config.gunicorn import workers_user
 from .errors import ProdserveError
 from .logs import gunicorn_logger
 from .logs.config import LogForm
-from .machine.proc import read_memory
+from .machine.proc_memory import read_memory
 from .middleware.application import Application, build
 from .plan.explain import as_document, words_at_start, words_on_measuring
 from .plan.gunicorn_settings import gunicorn_settings

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from django_prodserve.errors import ProdserveError
-from django_prodserve.machine.proc import Reading, read_memory
+from django_prodserve.machine.proc_memory import Reading, read_memory
 from django_prodserve.plan.sizing import Sizing
 from django_prodserve.project import footprint_cache
 from django_prodserve.project.footprint import Footprint, footprint

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ProdserveError
 from ..machine.cgroups import Cgroups, Level, Tree, parse_amount, parse_table
-from ..machine.proc import read_memory
+from ..machine.proc_memory import read_memory
 from ..utils.units import format_size
 from . import policies
 from .policies import Room, Seen, Verdict

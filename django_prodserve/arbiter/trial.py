@@ -21,7 +21,7 @@ from django.template import engines
 from django.utils import translation
 from django.utils.translation import trans_real
 
-from ..machine.proc import Reading
+from ..machine.proc_memory import Reading
 from ..middleware.application import Application, WarmUp, warm_up
 from ..project.databases import close_connections
 from ..project.footprint import Footprint, after, measure

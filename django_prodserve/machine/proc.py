@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-
-from ..utils.units import KIB
 
 EXPENDABLE = 50
 """Thousandths of the memory limit that a worker seems to take on top of what it does, to the OOM killer."""
@@ -59,27 +56,3 @@ def start_time(pid: int) -> int | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time() * 100)
     except psutil.Error:
         return None
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Memory of one process in bytes; ``private`` is None where the system does not tell it."""
-
-    size: int
-    private: int | None
-
-
-def read_memory(process: Path = Path("/proc/self")) -> Reading:
-    """Return a process's PSS and private memory, or its RSS where the kernel shows no more."""
-    try:
-        lines = (process / "smaps_rollup").read_text().splitlines()
-        sizes = {words[0]: int(words[1]) * KIB for words in map(str.split, lines) if words[-1] == "kB"}
-        return Reading(sizes["Pss:"], sizes["Private_Clean:"] + sizes["Private_Dirty:"])
-    except (OSError, LookupError, ValueError):
-        import psutil  # 1.4 MiB that most servers need not have
-
-        pid = int(process.name) if process.name.isdecimal() else None
-        try:
-            return Reading(psutil.Process(pid).memory_info().rss, None)
-        except psutil.Error as error:
-            raise ProcessLookupError(f"{process} is gone") from error

@@ -18,7 +18,8 @@ import gunicorn
 
 from .. import __version__
 from ..machine.cgroups import Cgroups, Tree
-from ..machine.proc import cpu_seconds, read_memory
+from ..machine.proc import cpu_seconds
+from ..machine.proc_memory import read_memory
 from ..machine.quota import throttling
 from ..machine.tcp_info import accept_queue
 from ..scoreboard.board import REASONS, Board

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..machine.proc import cpu_seconds, read_memory
+from ..machine.proc import cpu_seconds
+from ..machine.proc_memory import read_memory
 from ..scoreboard import history
 from ..scoreboard.board import Board
 from ..scoreboard.slot import BOUNDS, STATES, Request, Slot, Tally

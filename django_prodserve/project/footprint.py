@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..machine.proc import Reading, read_memory
+from ..machine.proc_memory import Reading, read_memory
 from ..utils.fork import in_child
 
 # Memory of a worker's own after 1,200 to 2,000 requests to many pages, most of them of the

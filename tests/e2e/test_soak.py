@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from django_prodserve.machine.proc import read_memory
+from django_prodserve.machine.proc_memory import read_memory
 
 from .serving import Server, serving
 from .test_worker import raw
