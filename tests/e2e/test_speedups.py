@@ -21,7 +21,7 @@ def speedups(request):
     from django.conf import settings
     code = type(Local()).__getattr__.__code__.co_filename
     counts = sys.getrefcount(speedups) > 2**30
-    return HttpResponse(f"{'per_request' in code} {counts} {type(settings)}")
+    return HttpResponse(f"{'asgiref_locals' in code} {counts} {type(settings)}")
 
 urlpatterns.append(path("speedups/", speedups))
 """

@@ -249,7 +249,7 @@ def test_it_belongs_to_someone_else(env: Any, tmp_path: Any, module: str, action
     site = copy_site(tmp_path)
     act = (
         "import os, sys; os.setgid(65534); os.setuid(65534)\n"
-        f"from django_prodserve import {module}\n"
+        f"from django_prodserve.cli import {module}\n"
         "from django_prodserve.errors import ProdserveError\n"
         f"try: {module}.act({action!r}, None, print)\n"
         "except ProdserveError as error: sys.exit(str(error))\n"
@@ -257,7 +257,7 @@ def test_it_belongs_to_someone_else(env: Any, tmp_path: Any, module: str, action
     with serving(env=env(), cwd=site) as server:
         for name in (
             "psutil",
-            f"django_prodserve.{module}",
+            f"django_prodserve.cli.{module}",
         ):  # loaded while they may be read
             act = f"import {name}\n{act}"
         ended = run("-c", act, env=env(), cwd=site)
