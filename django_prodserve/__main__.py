@@ -88,7 +88,7 @@ def _enter(parsed: argparse.Namespace) -> None:
 
 
 def _apply_env_file(path: str | None) -> None:
-    """Put the file's values into the environment before settings are read; later the keeper does."""
+    """Put the file's values into the environment before settings are read; later the supervisor does."""
     path = path or os.environ.get("PRODSERVE_ENV_FILE")
     if path and env_file.APPLIED not in os.environ:
         try:

@@ -73,12 +73,13 @@ def serve(
 ) -> NoReturn:
     """Serve this plan until a signal ends it, then exit the process. ``started`` is a monotonic time.
 
-    ``kept`` is what a keeper gave to this process; None where it was started by somebody else. Then it makes
-    a keeper of itself, and goes on as its child. ``prepared`` says that startup/prepare.py's steps are done.
+    ``kept`` is what a supervisor gave to this process; None where it was started by somebody else. Then it
+    makes a supervisor of itself, and goes on as its child. ``prepared`` says that startup/prepare.py's steps
+    are done.
     """
     signal.signal(signal.SIGTERM, early_signals.stop)
     sockets = _take(plan, kept) if kept else _bind_in_time(plan, say)
-    generation = kept or (launch.behind_keeper if plan.keeper.value else launch.alone)(plan, sockets)
+    generation = kept or (launch.behind_supervisor if plan.supervisor.value else launch.alone)(plan, sockets)
     arbiter_pid = os.getpid()
     if kept and kept.beside:
         module = sys.modules.get(plan.settings.value)
@@ -121,7 +122,7 @@ def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> N
     """
     sys.dont_write_bytecode = True
     check_certificate(plan.certfile.value, plan.keyfile.value)
-    listeners.attempt(plan.bind.value, plan.umask.value, plan.manage.value)
+    listeners.attempt(plan.bind.value, plan.umask.value, plan.management_bind.value)
     with ExitStack() as stack:
         scratch = None
         if plan.static_choice.mode == "collect":
@@ -133,7 +134,7 @@ def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> N
 
 def _bind(plan: Plan) -> list[socket.socket]:
     check_certificate(plan.certfile.value, plan.keyfile.value)
-    return listeners.bind(plan.bind.value, plan.umask.value, plan.manage.value)
+    return listeners.bind(plan.bind.value, plan.umask.value, plan.management_bind.value)
 
 
 def _bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
@@ -204,7 +205,7 @@ def _load(plan: Plan, static: StaticFiles, say: Say) -> tuple[Application, Trial
 def _build(plan: Plan, static: StaticFiles, say: Say) -> Application:
     application = build(plan, static, say)
     monkey_patching.refuse()  # in the project's modules, which are all loaded now
-    if plan.health.value:
+    if plan.health_paths.value:
         say(f"health    {application.health.paths}")
     return application
 
@@ -310,7 +311,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.plan, self.static, self.generation = plan, static, generation
         self.sockets = sockets[: len(plan.bind.value)]
         self.manage = next(iter(sockets[len(plan.bind.value) :]), None)
-        self.manage_host = (plan.manage.value or "").removeprefix("unix:").rpartition(":")[0]
+        self.manage_host = (plan.management_bind.value or "").removeprefix("unix:").rpartition(":")[0]
         self.say, self.check_project, self.started = say, check_project, started
         self.arbiter: ProdserveArbiter | None = None
         self.board: Board | None = None
@@ -330,8 +331,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         users_hooks = {name: wanted.pop(name) for name in hooks.NAMES if name in wanted}
         # Gunicorn closes the number it is given: a copy leaves ours to be cleaned up by us.
         wanted["bind"] = [f"fd://{os.dup(each.fileno())}" for each in self.sockets]
-        if self.generation.keeper:
-            wanted.pop("pidfile", None)  # the keeper's pid is the one that stays
+        if self.generation.supervisor:
+            wanted.pop("pidfile", None)  # the supervisor's pid is the one that stays
         heartbeats = wanted.get("worker_tmp_dir") or hooks.heartbeat_directory()
         wanted["worker_tmp_dir"] = heartbeats
         if not os.access(heartbeats, os.W_OK):
@@ -386,7 +387,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         ORIGINS.stop()
         if self.manage is not None:
             self.manage.listen(self.cfg.backlog)
-            self.say(f"manage    {listeners.url(self.manage, tls=False)}")
+            self.say(f"management {listeners.url(self.manage, tls=False)}")
         seconds = time.monotonic() - self.started
         tls = bool(self.cfg.is_ssl)
         addresses = "  ".join(listeners.url(each, tls=tls) for each in self.sockets)

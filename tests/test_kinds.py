@@ -31,11 +31,11 @@ TYPED = {
     "trusted_hops": "2",
     "access_log": "-",
     "log_redact": "query,token",
-    "ready": "database,shop.health.queue",
-    "manage": "127.0.0.1:9000",
+    "readiness_checks": "database,shop.health.queue",
+    "management_bind": "127.0.0.1:9000",
     "config": "gunicorn.conf.py",
     "chdir": "/srv/shop",
-    "keeper": "on",
+    "supervisor": "on",
     "env_file": ".env",
 }
 """A value of each option whose default is none."""
@@ -73,10 +73,10 @@ def test_every_switch_is_typed_without_a_word() -> None:
         ("drain_delay", 90.0, "90 s"),
         ("max_body", 10 << 20, "10 MiB"),
         ("umask", 0o27, "0027"),
-        ("log_sample", 0.1, "10%"),
+        ("access_log_sample", 0.1, "10%"),
         ("worker_memory", 56 << 20, "56 MiB"),
         ("memory", None, "unknown"),
-        ("manage", None, "-"),
+        ("management_bind", None, "-"),
     ],
 )
 def test_a_plan_shows_decisions_by_their_kind(name: str, value: object, shown: str) -> None:

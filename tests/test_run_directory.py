@@ -28,7 +28,7 @@ def register(project: Path, *binds: str, pid: int | None = None, **facts: Any) -
     pid = pid or os.getpid()
     place = run_directory.create(str(project), str(binds))
     started = proc.start_time(pid)
-    known = {"pid": pid, "started": started, "project": str(project), "binds": binds, "keeper": True}
+    known = {"pid": pid, "started": started, "project": str(project), "binds": binds, "supervisor": True}
     run_directory.write(place, {**known, **facts})
     return place
 

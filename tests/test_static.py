@@ -64,7 +64,7 @@ def project(tmp_path, monkeypatch):
     [
         pytest.param({}, {}, "collect", "STATIC_ROOT is not set", id="a fresh project"),
         pytest.param({}, {"wanted": False}, "off", "--no-static", id="not wanted"),
-        pytest.param({}, {"collect": False}, "finders", "--no-collect", id="not to be collected"),
+        pytest.param({}, {"collect": False}, "finders", "--no-private-static", id="not to be collected"),
         pytest.param({"STATIC_URL": None}, {}, "off", "STATIC_URL", id="no address"),
         pytest.param({"STATIC_URL": ""}, {}, "off", "STATIC_URL", id="an empty address"),
         pytest.param(

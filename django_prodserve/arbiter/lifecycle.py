@@ -50,9 +50,9 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def start(self) -> None:
         stop_signals.install()
         plan = self.app.plan
-        if plan.reload.value and self.generation.keeper:
-            # The first generation was the keeper's process before the fork, and began to load there.
-            process = self.generation.keeper if self.generation.number == 1 else os.getpid()
+        if plan.reload.value and self.generation.supervisor:
+            # The first generation was the supervisor's process before the fork, and began to load there.
+            process = self.generation.supervisor if self.generation.number == 1 else os.getpid()
             self.watcher = Watcher(plan.env_file.value, process)
         super().start()
         for bound in self.app.sockets:
@@ -70,7 +70,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         if not self.answering:
             self._look_for_answers()
         if self.generation.is_orphan():
-            self.log.error("The keeper is gone: stopping.")
+            self.log.error("The supervisor is gone: stopping.")
             raise StopIteration
         self.generation.beat()
         if self.answering and self.watcher and (file := self.watcher.look()):
@@ -93,9 +93,9 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
 
     def _be_worth_as_much(self) -> None:
         """Tell the OOM killer that this generation is no trial any more: it was the first to be killed."""
-        seem_larger(os.getpid(), 0, than=self.generation.keeper)
+        seem_larger(os.getpid(), 0, than=self.generation.supervisor)
         for pid in self.WORKERS:
-            seem_larger(pid, EXPENDABLE, than=self.generation.keeper)
+            seem_larger(pid, EXPENDABLE, than=self.generation.supervisor)
 
     def spawn_worker(self) -> int | None:
         stop_flags.forget(self.worker_age + 1)
@@ -122,12 +122,13 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         self._refuse("SIGUSR2")
 
     def _refuse(self, name: str) -> None:
-        keeper = self.generation.keeper
-        remedy = f"send it to the keeper, pid {keeper}" if keeper else self._how_to_reload()
+        supervisor = self.generation.supervisor
+        remedy = f"send it to the supervisor, pid {supervisor}" if supervisor else self._how_to_reload()
         self.log.warning("%s changes nothing here: %s.", name, remedy)
 
     def _how_to_reload(self) -> str:
-        return f"restart the server to serve new code (without a keeper, because {self.app.plan.keeper.why})"
+        why = self.app.plan.supervisor.why
+        return f"restart the server to serve new code (without a supervisor, because {why})"
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if reason is not None:

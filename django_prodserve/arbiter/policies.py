@@ -168,7 +168,7 @@ def back_off(rounds: int) -> float:
 
 
 def gives_up(rounds: int, serving: int) -> bool:
-    """Say whether the server must end, so that its supervisor sees it: nobody serves, again and again."""
+    """Say whether the server must end, so that its service manager sees it: no worker serves, repeatedly."""
     return rounds >= ROUNDS and not serving
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..config import options, parsers
+from ..config.renamed import renamed_flag
 from ..errors import ProdserveError
 
 ACTIONS = {
@@ -118,9 +119,10 @@ class FlatParser(argparse.ArgumentParser):
         for word in words:
             flag = word.partition("=")[0]
             close = difflib.get_close_matches(flag, list(self._option_string_actions), n=1)
-            lines.append(
-                f"unknown option {flag}.{f' Did you mean {close[0]}?' if close else ' See prodserve --help.'}"
-            )
+            guess = f". Did you mean {close[0]}?" if close else ". See prodserve --help."
+            if now := renamed_flag(flag):
+                guess = f": it is called {now} now."
+            lines.append(f"unknown option {flag}{guess}")
         return " ".join(lines)
 
     def error(self, message: str) -> NoReturn:

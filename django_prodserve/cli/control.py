@@ -27,7 +27,7 @@ class Running:
     """A server that runs now."""
 
     pid: int
-    """The process that a supervisor watches: the keeper where there is one, else the arbiter."""
+    """The process that a service manager watches: the supervisor where there is one, else the arbiter."""
     started: int
     directory: Path
     """Its private place, where the board is."""
@@ -161,10 +161,11 @@ def find_here(binds: Sequence[str] | None) -> Running:
 
 
 def reload(server: Running, say: Say) -> None:
-    """Let the keeper start a new generation; raise ProdserveError with the reason if that fails."""
-    if not server.record.get("keeper"):
+    """Let the supervisor start a new generation; raise ProdserveError with the reason if that fails."""
+    if not server.record.get("supervisor"):
         raise ProdserveError(
-            f"The server (pid {server.pid}) has no keeper, so it cannot reload: {server.record.get('why')}.",
+            f"The server (pid {server.pid}) has no supervisor, so it cannot reload: "
+            f"{server.record.get('why')}.",
             "Restart it to serve new code.",
         )
     attempt = int(server.record.get("attempts", 0)) + 1

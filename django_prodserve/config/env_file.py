@@ -1,7 +1,7 @@
 """``--env-file``: lines of KEY=VALUE that are put into the environment before settings are read.
 
 Standard library alone: read by ``python -m django_prodserve`` before Django is set up, by the management
-command (which then starts itself again), and by the keeper for every generation.
+command (which then starts itself again), and by the supervisor for every generation.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ CMD_ARGS = "GUNICORN_CMD_ARGS"
 READ_AT_IMPORT = ("WEB_CONCURRENCY", "PORT", "FORWARDED_ALLOW_IPS")
 
 REFUSED = {
-    "daemon": "a supervisor must see the server it started; leave it in the foreground",
+    "daemon": "a service manager must see the server it started; leave it in the foreground",
     "reload": "it would serve old code: the project is loaded before the workers are forked; use --reload",
 }
 UNUSED = {

@@ -196,7 +196,7 @@ class Options:
         exported=True,
         worker=True,
     )
-    slow: float = option(
+    slow_request: float = option(
         10.0,
         DURATION,
         "Log a request that has run for this long once, with the stack of its thread; 0 off.",
@@ -332,16 +332,16 @@ class Options:
         "Hide in logs: query (whole query strings), or parameters by name, such as token,password.",
         why="nothing is hidden that nobody has named",
     )
-    log_sample: float = option(
+    access_log_sample: float = option(
         1.0,
         SHARE,
         "Share of requests in the access log, such as 10%; those answered with 5xx always are.",
         why="every request",
     )
-    log_slow: float = option(
+    access_log_min_duration: float = option(
         0.0,
         DURATION,
-        "Log only requests this slow or with 5xx (and --log-sample's share of the others); 0 all.",
+        "Log only requests this slow or with 5xx (and --access-log-sample's share of the others); 0 all.",
         why="every request, however quick",
     )
     log_level: str = option(
@@ -352,21 +352,21 @@ class Options:
         why="what an operator needs; Gunicorn's own chatter is at debug",
         gunicorn="loglevel",
     )
-    health: tuple[str, ...] = option(
+    health_paths: tuple[str, ...] = option(
         ("/livez", "/readyz"),
         PROBES,
         "Paths of the probes of life and of readiness, answered before Django; off for none.",
         why="where Kubernetes' own components have them",
         exported=True,
     )
-    ready: tuple[str, ...] = option(
+    readiness_checks: tuple[str, ...] = option(
         (),
         CHECKS,
         "Checks of readiness: database, and dotted paths of callables of the project's.",
         why="a service that others may do without should not take the site down",
         exported=True,
     )
-    manage: str | None = option(
+    management_bind: str | None = option(
         None,
         MANAGEMENT,
         "Address for who looks after the server: HOST:PORT, PORT (on loopback), unix:PATH; off for none.",
@@ -386,7 +386,7 @@ class Options:
         why="no second server is needed for them",
         exported=True,
     )
-    collect: bool = option(
+    private_static: bool = option(
         True,
         SWITCH,
         "Collect static files into a private directory where STATIC_ROOT is unset or empty.",
@@ -437,7 +437,7 @@ class Options:
         why="where the command was typed",
         gunicorn="chdir",
     )
-    keeper: bool | None = option(
+    supervisor: bool | None = option(
         None,
         SWITCH,
         "Keep the pid and the sockets in a small process, so that reload can replace all the rest.",

@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import ProdserveError
 from . import parsers
 from .options import PREPARE, Options, Row, Sourced, rows
+from .renamed import renamed_key, renamed_variable
 
 # Kubernetes gives every pod such variables for each Service; one may be called "prodserve".
 KUBERNETES_LINKS = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_\w+)?)$")
@@ -37,7 +38,8 @@ def environment_layer(environ: Mapping[str, str], problems: list[str]) -> Layer:
         elif variable in known:
             layer[known[variable]] = Sourced(text, variable)
         elif variable.startswith("PRODSERVE_") and not KUBERNETES_LINKS.search(variable):
-            problems.append(f"Unknown variable {variable}.{_guess(variable, known)}")
+            now = renamed_variable(variable)
+            problems.append(f"Unknown variable {variable}{_told(now) or _guess(variable, known)}")
     return layer
 
 
@@ -52,7 +54,8 @@ def settings_layer(block: object, problems: list[str]) -> Layer:
         if key in known and value is not None:
             layer[known[key]] = Sourced(value, f"PRODSERVE[{key!r}]")
         elif key not in known and key not in {"GUNICORN", "PREPARE"}:
-            problems.append(f"PRODSERVE has no option {key!r}.{_guess(key, [*known, 'GUNICORN', 'PREPARE'])}")
+            guess = _told(renamed_key(key)) or _guess(key, [*known, "GUNICORN", "PREPARE"])
+            problems.append(f"PRODSERVE has no option {key!r}{guess}")
     return {**_prepare_words(block.get("PREPARE"), problems), **layer}
 
 
@@ -111,8 +114,11 @@ def contradictions(values: Mapping[str, Any], sources: Mapping[str, str]) -> Ite
             f"{sources['threads']} asks for {threads} threads and {sources['worker_class']} for sync, "
             "which has none: leave one of them out."
         )
-    if values.get("reload") and values.get("keeper") is False:
-        yield f"{sources['reload']} needs the keeper, but {sources['keeper']} says no: leave one of them out."
+    if values.get("reload") and values.get("supervisor") is False:
+        yield (
+            f"{sources['reload']} needs the supervisor, but {sources['supervisor']} says no: "
+            "leave one of them out."
+        )
     if sources.get("env_file", "").startswith("PRODSERVE["):
         yield (
             f"{sources['env_file']} comes too late: settings have been read when it is seen. "
@@ -132,6 +138,11 @@ def _complaint(row: Row, stated: Sourced, error: Exception) -> str:
     return f"{stated.source} is {stated.value!r}, but must be {must}"
 
 
+def _told(now: str) -> str:
+    """Name what an option is called today, if it had another name once."""
+    return f": it is called {now} now." if now else ""
+
+
 def _guess(word: object, known: Mapping[str, str] | Sequence[str]) -> str:
     close = difflib.get_close_matches(str(word).upper(), list(known), n=1)
-    return f" Did you mean {close[0]}?" if close else " See prodserve --help."
+    return f". Did you mean {close[0]}?" if close else ". See prodserve --help."

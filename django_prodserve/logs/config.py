@@ -22,5 +22,8 @@ class LogForm:
     def of(cls, plan: Plan) -> LogForm:
         """Return what a plan says of logs."""
         return cls(
-            plan.log_format.value, plan.log_redact.value or (), plan.log_sample.value, plan.log_slow.value
+            plan.log_format.value,
+            plan.log_redact.value or (),
+            plan.access_log_sample.value,
+            plan.access_log_min_duration.value,
         )

@@ -87,8 +87,8 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
     if plan.speedups.value:
         quicken()
         quicken_connections()
-    readiness = Readiness(find_checks(plan.ready.value))
-    health = HealthLayer(identity, Paths.beside_routes(plan.health.value), readiness)
+    readiness = Readiness(find_checks(plan.readiness_checks.value))
+    health = HealthLayer(identity, Paths.beside_routes(plan.health_paths.value), readiness)
     return Application(health=health, identity=identity, proxy=proxy, static=files, plan=plan)
 
 

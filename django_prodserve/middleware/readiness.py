@@ -46,9 +46,11 @@ def _callable(name: str) -> Callable[[], object]:
     try:
         found: Any = import_string(name)
     except Exception as error:  # anything may happen in an import
-        raise failure(f"The check {name} (--ready) cannot be imported", error) from error
+        raise failure(f"The check {name} (--readiness-checks) cannot be imported", error) from error
     if not callable(found):
-        raise ProdserveError(f"The check {name} (--ready) is a {type(found).__name__}: it cannot be called.")
+        raise ProdserveError(
+            f"The check {name} (--readiness-checks) is a {type(found).__name__}: it cannot be called."
+        )
     checked: Callable[[], object] = found
     return checked
 

@@ -44,10 +44,10 @@ def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
     if wishes.local:
         local_mode.refuse_in_public(wishes, platform)
         wishes = replace(wishes, notes=(*local_mode.apply(), *wishes.notes))
-    project = Project.inspect(static=wishes.static, collect=wishes.collect)
+    project = Project.inspect(static=wishes.static, collect=wishes.private_static)
     machine = Machine.detect(environ=environ)
     plan = make_plan(machine, platform, project, wishes, fork_safe=sys.platform != "darwin")
-    refuse_shared(plan.bind.value, plan.manage.value)
+    refuse_shared(plan.bind.value, plan.management_bind.value)
     measured = footprint_cache.last(way_to_load(plan))
     return plan.again(measured) if measured else plan, project
 
@@ -139,8 +139,8 @@ def refuse_shared(addresses: Sequence[str], manage: str | None) -> None:
     for address in addresses if manage else ():
         if manage and _is_same(address, manage):
             raise ProdserveError(
-                f"--manage {manage} is the address of the site itself ({address}).",
-                "Choose another port: --manage 9001",
+                f"--management-bind {manage} is the address of the site itself ({address}).",
+                "Choose another port: --management-bind 9001",
             )
 
 

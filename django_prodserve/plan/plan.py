@@ -45,7 +45,7 @@ class Plan:
     db_connections: Decision[int | None]
     database: Decision[str]
     static: Decision[str]
-    collect: Decision[bool]
+    private_static: Decision[bool]
     brotli: Decision[bool] = field(metadata={"kind": kinds.SWITCH})
     preload: Decision[bool]
     warmup: Decision[str]
@@ -54,7 +54,7 @@ class Plan:
     trusted_hops: Decision[int | None]
     client_address_header: Decision[str]
     timeout: Decision[float]
-    slow: Decision[float]
+    slow_request: Decision[float]
     graceful_timeout: Decision[float]
     drain_delay: Decision[float]
     keep_alive: Decision[float]
@@ -72,12 +72,12 @@ class Plan:
     access_log: Decision[str | None]
     log_format: Decision[str]
     log_redact: Decision[tuple[str, ...] | None]
-    log_sample: Decision[float]
-    log_slow: Decision[float]
+    access_log_sample: Decision[float]
+    access_log_min_duration: Decision[float]
     log_level: Decision[str]
-    health: Decision[tuple[str, ...]]
-    ready: Decision[tuple[str, ...]]
-    manage: Decision[str | None]
+    health_paths: Decision[tuple[str, ...]]
+    readiness_checks: Decision[tuple[str, ...]]
+    management_bind: Decision[str | None]
     server_timing: Decision[bool]
     media: Decision[bool]
     wait_for_db: Decision[float]
@@ -88,7 +88,7 @@ class Plan:
     allow_debug: Decision[bool]
     config: Decision[str | None]
     chdir: Decision[str | None]
-    keeper: Decision[bool]
+    supervisor: Decision[bool]
     env_file: Decision[str | None]
     reload: Decision[bool]
 
@@ -108,7 +108,7 @@ class Plan:
     @property
     def addresses(self) -> tuple[str, ...]:
         """Every address that is listened on, the management address last."""
-        return (*self.bind.value, *filter(None, [self.manage.value]))
+        return (*self.bind.value, *filter(None, [self.management_bind.value]))
 
     @property
     def database_caps_threads(self) -> bool:
@@ -183,9 +183,9 @@ def make_plan(
         "warmup": _warmup(wishes),
         "speedups": _speedups(wishes, project),
         "trusted_hops": _hops(wishes),
-        "keeper": _keeper(wishes, project, linux=fork_safe),
+        "supervisor": _supervisor(wishes, project, linux=fork_safe),
         "max_requests_jitter": _jitter(wishes),
-        "manage": choose_manage(wishes, worker_class),
+        "management_bind": choose_manage(wishes, worker_class),
         "server_timing": _server_timing(wishes),
     }
     plain = {
@@ -198,7 +198,7 @@ def make_plan(
         **plain,
         static_choice=project.static,
         gunicorn=options.gunicorn,
-        notes=(*options.notes, *_links(project, thought["keeper"])),
+        notes=(*options.notes, *_links(project, thought["supervisor"])),
         details=machine.notes,
         again=again,
         warnings=(
@@ -284,13 +284,13 @@ def choose_bind(machine: Machine, wishes: _Wishes) -> Decision[tuple[str, ...]]:
 
 def choose_manage(wishes: _Wishes, worker_class: Decision[str]) -> Decision[str | None]:
     """As stated; nowhere with Gunicorn's own workers, where nobody would answer."""
-    if wishes.stated("manage") and worker_class.value != "prodserve":
+    if wishes.stated("management_bind") and worker_class.value != "prodserve":
         return Decision(None, f"{worker_class.value} workers have no event loop to answer there")
-    return wishes.plain("manage")
+    return wishes.plain("management_bind")
 
 
 def _manage_warnings(wishes: _Wishes, worker_class: Decision[str]) -> Iterator[str]:
-    stated = wishes.stated("manage")
+    stated = wishes.stated("management_bind")
     if stated is None:
         return
     if worker_class.value != "prodserve":
@@ -317,16 +317,16 @@ def _machine_warnings(machine: Machine, cpus: Decision[float]) -> Iterator[str]:
 
 
 def _project_warnings(project: Project, options: Options) -> Iterator[str]:
-    choosers = [name for name in ("log_sample", "log_slow") if options.source(name)]
+    choosers = [name for name in ("access_log_sample", "access_log_min_duration") if options.source(name)]
     if choosers and not options.access_log and not LOGGED_OTHERWISE & set(options.gunicorn):
         yield f"{options.source(choosers[0])} chooses from a log that is not written: add --access-log -"
     if project.gunicorn_conf and options.config is None:
         yield "gunicorn.conf.py lies here but is not used. To use it: --config gunicorn.conf.py"
 
 
-def _links(project: Project, keeper: Decision[bool]) -> Iterator[str]:
+def _links(project: Project, supervisor: Decision[bool]) -> Iterator[str]:
     """Yield what nobody typed and a reload depends on: which link leads to the code."""
-    if not keeper.value:
+    if not supervisor.value:
         return
     if project.link:
         yield f"reload follows {project.link}, a link that leads here; --chdir names another directory."
@@ -366,20 +366,20 @@ def _preload(wishes: _Wishes, fork_safe: bool) -> Decision[bool]:
     return wishes.stated("preload") or Decision(fork_safe, why)
 
 
-def _keeper(wishes: _Wishes, project: Project, *, linux: bool) -> Decision[bool]:
-    platform, missing = wishes.platform, Decision(False, project.no_keeper)
-    if project.no_keeper_is_certain:
+def _supervisor(wishes: _Wishes, project: Project, *, linux: bool) -> Decision[bool]:
+    platform, missing = wishes.platform, Decision(False, project.no_supervisor)
+    if project.no_supervisor_is_certain:
         return missing
     computed = Decision(True, "prodserve reload serves new code, with the same pid and sockets")
     if not linux:
         computed = Decision(False, "reloading needs Linux: restart to serve new code")
-    elif project.no_keeper:
+    elif project.no_supervisor:
         computed = missing
     elif wishes.options.reload:
         computed = Decision(True, "--reload needs it")
     elif platform.rolls:
         computed = Decision(False, f"{platform.name} replaces the whole instance to serve new code")
-    return wishes.stated("keeper") or computed
+    return wishes.stated("supervisor") or computed
 
 
 def _warmup(wishes: _Wishes) -> Decision[str]:

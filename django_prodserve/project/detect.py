@@ -16,7 +16,7 @@ from ..speedups.availability import speedups
 from ..staticfiles import StaticChoice, choose_static
 from ..utils import working_directory
 from ..utils.decision import Decision
-from .interpreter import why_no_keeper
+from .interpreter import why_no_supervisor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +70,16 @@ class Project:
     """Several such links, of which none is followed."""
     speedups: Decision[bool] = Decision(False, "nobody has looked")
     """Whether code of others that is loaded may be changed in memory, and which."""
-    no_keeper: str = ""
-    """Why no interpreter can be started, which a keeper needs; mostly nothing."""
-    no_keeper_is_certain: bool = False
+    no_supervisor: str = ""
+    """Why no interpreter can be started, which a supervisor needs; mostly nothing."""
+    no_supervisor_is_certain: bool = False
 
     @classmethod
     def inspect(cls, *, static: bool = True, collect: bool = True) -> Project:
         """Read the settings that are loaded now; ``static`` and ``collect`` are the operator's wishes."""
         application = getattr(settings, "WSGI_APPLICATION", None) or ""
         place = working_directory.here()
-        no_keeper, is_certain = why_no_keeper()
+        no_supervisor, is_certain = why_no_supervisor()
         return cls(
             settings_module=getattr(settings, "SETTINGS_MODULE", "") or "(settings.configure)",
             application=application,
@@ -101,8 +101,8 @@ class Project:
             link=place.found,
             links=place.rivals,
             speedups=speedups(),
-            no_keeper=no_keeper,
-            no_keeper_is_certain=is_certain,
+            no_supervisor=no_supervisor,
+            no_supervisor_is_certain=is_certain,
         )
 
 

@@ -7,7 +7,7 @@ import re
 import sys
 
 
-def why_no_keeper() -> tuple[str, bool]:
+def why_no_supervisor() -> tuple[str, bool]:
     """Return why no interpreter can be started from here, mostly nothing; and whether that is certain.
 
     Looks and starts nothing: a program that is no interpreter would start another server.

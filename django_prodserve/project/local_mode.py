@@ -41,7 +41,7 @@ def refuse_in_public(options: Options, platform: Platform) -> None:
             "Leave it out, and put the settings right: prodserve check names them.",
         )
     stated = [("bind", address) for address in options.bind or ()]
-    for name, address in (*stated, ("manage", options.manage or ":")):
+    for name, address in (*stated, ("management_bind", options.management_bind or ":")):
         if not address.startswith((*LOOPBACK, ":")):
             raise ProdserveError(
                 f"{said} serves this machine only, but {options.source(name)} asks for {address}.",

@@ -23,7 +23,7 @@ from ..utils.tracebacks import is_own, short
 from .origins import ORIGINS
 
 TASKS = Path("/proc/self/task")
-SYSTEM = ("/run/systemd/", "/dev/log")  # what a supervisor's journal and notices go through
+SYSTEM = ("/run/systemd/", "/dev/log")  # what a service manager's journal and notices go through
 AWARE = {"jemalloc_bg_thd"}  # threads of libraries that start them anew in a fork by themselves
 ELSEWHERE = "loguru-writer-"  # workers send to it, over a queue between processes
 NUMBER = re.compile(r"\d+")

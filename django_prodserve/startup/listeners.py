@@ -130,7 +130,9 @@ class _Option(NamedTuple):
 
 
 PUBLIC = _Option("--bind", "--bind 8001", "For all of its addresses: --bind 0.0.0.0:8000")
-MANAGE = _Option("--manage", "--manage 9001", "For this machine alone: --manage 9000")
+MANAGE = _Option(
+    "--management-bind", "--management-bind 9001", "For this machine alone: --management-bind 9000"
+)
 
 
 def _inherited(address: str) -> socket.socket:

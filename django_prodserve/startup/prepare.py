@@ -51,7 +51,7 @@ def prepare(plan: Plan, say: Say) -> tuple[Plan, bool]:
             changed |= migrate(say)
         if plan.collectstatic.value:
             changed |= collectstatic(say, served=plan.static.value not in ("off", "project"))
-            choice = choose_static(wanted=plan.static.value != "off", collect=plan.collect.value)
+            choice = choose_static(wanted=plan.static.value != "off", collect=plan.private_static.value)
             static: Decision[str] = Decision(choice.mode, choice.why, plan.static.source)
             return replace(plan, static=static, static_choice=choice), changed
     finally:

@@ -181,7 +181,7 @@ def _choose_root(storage: Storage, url: str) -> StaticChoice:
 def _choose_source(storage: Storage, url: str, collect: bool) -> StaticChoice:
     state = "STATIC_ROOT is empty" if storage.root else "STATIC_ROOT is not set"
     if not collect:
-        why = f"{state} and --no-collect: files where they lie, {LOST}. Run collectstatic"
+        why = f"{state} and --no-private-static: files where they lie, {LOST}. Run collectstatic"
         return StaticChoice(mode="finders", why=why, url=url)
     if not is_writable():
         why = f"{state} and no directory is writable: files where they lie, {LOST}. {FIX}"

@@ -1,4 +1,4 @@
-"""The keeper's first lines, run by path in an interpreter without site (launch.py).
+"""The supervisor's first lines, run by path in an interpreter without site (launch.py).
 
 As few as they are because a script is compiled at every start; what it imports is read from a cache.
 """

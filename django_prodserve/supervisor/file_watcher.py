@@ -68,7 +68,7 @@ class Watcher:
 
 
 def age(pid: int) -> int:
-    """Return for how long a process has been running, in nanoseconds. Keepers are Linux's, and so is this."""
+    """Return for how long a process has been running, in nanoseconds. Only Linux has supervisors and this."""
     started = proc.start_time(pid) or 0
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - started * 10**9 // os.sysconf("SC_CLK_TCK")
 

@@ -1,6 +1,6 @@
-"""A generation as its keeper sees it: a process group, a channel, and what it wrote before it could speak.
+"""A generation as its supervisor sees it: a process group, a channel, and what it wrote before it spoke.
 
-Lives in the keeper. Standard library alone.
+Lives in the supervisor. Standard library alone.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Child:
             early = os.dup(file.fileno())
             given = {
                 "number": number,
-                "keeper": os.getpid(),
+                "supervisor": os.getpid(),
                 "listeners": [[address, descriptor] for address, descriptor, _ in spec["listeners"]],
                 "channel": theirs.fileno(),
                 "stderr": STDERR,

@@ -1,7 +1,8 @@
-"""The start: make the server's private place, and put a keeper in front of it.
+"""The start: make the server's private place, and put a supervisor in front of it.
 
 Lives in the command's process, main thread, when the addresses are bound and nothing is loaded. The process
-forks: the child goes on as the first generation, the parent becomes the keeper by exec, and keeps its pid.
+forks: the child goes on as the first generation, the parent becomes the supervisor by exec, with the same
+pid.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ MIGRATING = 660.0  # as long as servers wait for each other's migrations, and a 
 
 
 def alone(plan: Plan, sockets: Sequence[socket.socket]) -> Alone:
-    """Make the place of a server without a keeper."""
+    """Make the place of a server without a supervisor."""
     record = _record(plan, sockets, kept=False)
     paths = [_path_to_remove(*each) for each in zip(plan.addresses, sockets, strict=True)]
     return Alone(_place(record), record, sd_notify.take(os.environ), paths)
 
 
-def behind_keeper(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
-    """Return in the first generation only; this process becomes its keeper and never returns."""
+def behind_supervisor(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
+    """Return in the first generation only; this process becomes its supervisor and never returns."""
     record = _record(plan, sockets, kept=True)
     place = _place(record)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -67,23 +68,23 @@ def behind_keeper(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
     signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # they wait until somebody can hear them
     standard_streams.flush()
     if threads_are_running():
-        _become_keeper(spec, sockets)  # a fork would lose them: the first generation starts anew
+        _become_supervisor(spec, sockets)  # a fork would lose them: the first generation starts anew
     parent, unsent = os.getpid(), outlet.unsent()
     pid = os.fork()
     if pid:
         theirs.close()
         spec["first"] = {"pid": pid, "channel": ours.detach()}
-        _become_keeper(spec, sockets)
+        _become_supervisor(spec, sockets)
     ours.close()
-    os.setpgid(0, 0)  # Ctrl-C is for the keeper, who decides what it means
+    os.setpgid(0, 0)  # Ctrl-C is for the supervisor, who decides what it means
     _without_terminal()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
-    for each, data in unsent:  # the keeper will not write it
+    for each, data in unsent:  # the supervisor will not write it
         each.put(data)
     return Kept(
         {
             "number": 1,
-            "keeper": parent,
+            "supervisor": parent,
             "place": spec["place"],
             "extra_workers": 0,
             "beside": False,
@@ -117,7 +118,7 @@ def threads_are_running() -> bool:
     return threading.active_count() > 1 or bool(fork_safety.foreign_threads())
 
 
-def _become_keeper(spec: dict[str, Any], sockets: Sequence[socket.socket]) -> None:
+def _become_supervisor(spec: dict[str, Any], sockets: Sequence[socket.socket]) -> None:
     """Leave the plan in a file without a name, and let a bare interpreter read it. Does not return."""
     environ = reexec.original_environment()
     file = generation.file_in_memory()
@@ -127,7 +128,8 @@ def _become_keeper(spec: dict[str, Any], sockets: Sequence[socket.socket]) -> No
     if spec["first"]:
         kept.add(spec["first"]["channel"])
     _keep_only(kept)
-    for number in standard_streams.FOREIGN:  # the keeper would write its lines into a file of the project's
+    # The supervisor would write its lines into a file of the project's.
+    for number in standard_streams.FOREIGN:
         os.dup2(os.open(os.devnull, os.O_RDWR), number)
     command = [sys.executable, "-I", "-S", bootstrap.__file__, str(file.fileno()), *spec["argv"][1:]]
     try:
@@ -169,9 +171,9 @@ def _record(plan: Plan, sockets: Sequence[socket.socket], *, kept: bool) -> dict
         "settings": plan.settings.value,
         "binds": list(plan.bind.value),
         "addresses": [_address(bound) for bound in sockets[: len(plan.bind.value)]],
-        "manage": "".join(_address(bound) for bound in sockets[len(plan.bind.value) :]),
-        "keeper": kept,
-        "why": plan.keeper.why,
+        "management": "".join(_address(bound) for bound in sockets[len(plan.bind.value) :]),
+        "supervisor": kept,
+        "why": plan.supervisor.why,
         "seconds_to_stop": plan.drain_delay.value + plan.graceful_timeout.value,
         "generation": 1,
         "ready": False,
@@ -202,7 +204,7 @@ def _path_to_remove(address: str, bound: socket.socket) -> str:
 
 
 def _write_pidfile(plan: Plan) -> str:
-    """Write Gunicorn's pid file; with a keeper the generations do not, for its pid is the one that stays."""
+    """Write Gunicorn's pid file; a generation behind a supervisor does not: the supervisor's pid stays."""
     stated = plan.gunicorn.get("pidfile")
     if not stated or not stated.value:
         return ""

@@ -1,7 +1,7 @@
-"""A server's tie to whoever watches over it: its keeper, or nobody but systemd.
+"""A server's tie to whoever watches over it: its supervisor, or nobody but systemd.
 
-Lives in the command's process, which becomes the arbiter; main thread. ``Kept`` speaks to the keeper over a
-socket pair, ``Alone`` does by itself what a keeper would do: it tells systemd, and keeps the record.
+Lives in the command's process, which becomes the arbiter; main thread. ``Kept`` speaks to the supervisor over
+a socket pair, ``Alone`` does by itself what a supervisor would do: it tells systemd, and keeps the record.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .sd_notify import Notifier
 
 
 class Alone:
-    """A server without a keeper."""
+    """A server without a supervisor."""
 
-    keeper = 0
+    supervisor = 0
     number = 1
     extra_workers = 0
     beside = False
@@ -59,7 +59,7 @@ class Alone:
         """Whoever started us sees it on standard error."""
 
     def changed(self, file: str) -> None:
-        """Without a keeper there is no --reload."""
+        """Without a supervisor there is no --reload."""
 
     def beat(self) -> None:
         self.notifier.alive()
@@ -86,12 +86,12 @@ class Alone:
 
 
 class Kept:
-    """A generation of a server that has a keeper."""
+    """A generation of a server that has a supervisor."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.given = given
         self.number: int = given["number"]
-        self.keeper: int = given["keeper"]
+        self.supervisor: int = given["supervisor"]
         self.place = Path(given["place"]) if given["place"] else None
         self.extra_workers: int = given["extra_workers"]
         self.beside: bool = given.get("beside", False)
@@ -105,7 +105,7 @@ class Kept:
         self.retired = False
 
     def take(self, addresses: Sequence[str]) -> list[socket.socket]:
-        """Return the keeper's sockets; raise ProdserveError where the plan wants others."""
+        """Return the supervisor's sockets; raise ProdserveError where the plan wants others."""
         held = [address for address, _ in self.held]
         if sorted(held) != sorted(addresses):
             raise ProdserveError(
@@ -137,15 +137,15 @@ class Kept:
             self._send({"beat": True})
 
     def stopping(self) -> None:
-        """The keeper has been told before us, and has told systemd."""
+        """The supervisor has been told before us, and has told systemd."""
 
     def left(self) -> None:
         """None of our workers accepts any more: whoever connects now meets the newer generation."""
         self._send({"left": True})
 
     def is_orphan(self) -> bool:
-        """Say whether the keeper is gone: then nobody can stop us, and the next server needs the port."""
-        return os.getppid() != self.keeper
+        """Say whether the supervisor is gone: then nobody can stop us, and the next server needs the port."""
+        return os.getppid() != self.supervisor
 
     def is_retired(self) -> bool:
         """Say whether a newer generation serves: then the sockets stay open, and nobody is turned away."""
@@ -155,10 +155,10 @@ class Kept:
         return self.retired
 
     def end(self) -> None:
-        """Paths and the private place are the keeper's."""
+        """Paths and the private place are the supervisor's."""
 
     def _send(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # the keeper is gone: is_orphan tells
+        with contextlib.suppress(OSError):  # the supervisor is gone: is_orphan tells
             self.channel.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
 
 
@@ -166,10 +166,10 @@ Generation = Alone | Kept
 
 
 def adopt(environ: MutableMapping[str, str]) -> Kept | None:
-    """Return what the keeper gave to this process, if it is a generation that a keeper has started.
+    """Return what the supervisor gave to this process, if it is a generation that a supervisor has started.
 
-    Standard error was a file until now, so that a keeper can tell why settings could not be read; what stands
-    in it goes where it belongs.
+    Standard error was a file until now, so that a supervisor can tell why settings could not be read; what
+    stands in it goes where it belongs.
     """
     text = environ.pop(GENERATION, "")
     if not text:
@@ -182,6 +182,6 @@ def adopt(environ: MutableMapping[str, str]) -> Kept | None:
         os.close(given["stderr"])
         outlet.follow()
         outlet.console(2, "Standard error").put(early)
-    if given["activated"]:  # systemd's sockets were passed to the keeper's pid, and by it to ours
+    if given["activated"]:  # systemd's sockets were passed to the supervisor's pid, and by it to ours
         environ["LISTEN_PID"] = str(os.getpid())
     return Kept(given)

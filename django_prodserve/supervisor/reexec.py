@@ -51,7 +51,7 @@ def with_env_file(typed: str | None, environ: Mapping[str, str]) -> None:
     """Replace this process by the same command with the file's values; return where that has been done.
 
     Under manage.py settings have been read when this is called. ``python -m django_prodserve`` reads the file
-    before settings, and a keeper does for each generation; then there is nothing to do.
+    before settings, and a supervisor does for each generation; then there is nothing to do.
     """
     path = typed or environ.get("PRODSERVE_ENV_FILE")
     if not path or env_file.APPLIED in environ:

@@ -106,7 +106,7 @@ def is_alive(record: Mapping[str, Any]) -> bool:
 
 
 def _key(directory: str, program: str) -> str:
-    import hashlib  # late: the keeper does without OpenSSL
+    import hashlib  # late: the supervisor does without OpenSSL
 
     return hashlib.blake2b(f"{directory}\0{program}".encode(errors="replace"), digest_size=8).hexdigest()
 

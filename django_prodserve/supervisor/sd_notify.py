@@ -1,6 +1,6 @@
 """What systemd is told (``Type=notify``): sd_notify(3) without a library.
 
-Used by the process that systemd watches: the keeper, or the arbiter where there is none. Standard library
+Used by the process that systemd watches: the supervisor, or the arbiter where there is none. Standard library
 alone.
 """
 

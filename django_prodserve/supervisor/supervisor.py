@@ -1,4 +1,4 @@
-"""The keeper: the small process whose pid a supervisor watches, while generations of the server come and go.
+"""The supervisor: the small process whose pid stays, while generations of the server come and go.
 
 A process of its own, one thread: the command's process becomes it by exec, so nothing of Django stays in it.
 It holds the listening sockets, starts generations, passes signals on, and speaks to systemd. Standard library
@@ -33,7 +33,7 @@ LEAVING = 2.0  # seconds after which the old generation is taken to accept no mo
 PROVEN = 10.0  # seconds of service after which the next death counts as the first
 
 
-class Keeper:
+class Supervisor:
     """What is kept, and what was asked for. ``spec`` is what the command's process left (launch.py)."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -324,7 +324,9 @@ class Keeper:
     def say(self, line: str, level: str = "INFO") -> None:
         """Write one line as the generations do."""
         if self.lost_lines:
-            told = f"Standard error could not be written: {self.lost_lines} lines of the keeper's are lost."
+            told = (
+                f"Standard error could not be written: {self.lost_lines} lines of the supervisor's are lost."
+            )
             if self._write(told, "WARNING"):
                 self.lost_lines = 0
         self.lost_lines += not self._write(line, level)
@@ -395,4 +397,4 @@ def main(descriptor: int) -> int:
     """Read what the command's process left in this descriptor, and keep it."""
     with open(descriptor, encoding="utf-8") as file:
         spec = json.load(file)
-    return Keeper(spec).run()
+    return Supervisor(spec).run()

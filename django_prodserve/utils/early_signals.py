@@ -26,7 +26,7 @@ def watch() -> None:
     by_name = sys.argv[:1] == ["-m"] and "django_prodserve" in sys.orig_argv
     if os.name != "posix" or not (by_name or sys.argv[1:2] == ["prodserve"]):
         return
-    import threading  # late: the keeper imports this package, and does without
+    import threading  # late: the supervisor imports this package, and does without
 
     from . import standard_streams
 

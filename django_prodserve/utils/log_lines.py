@@ -1,6 +1,6 @@
 """One line of the server's log, as text or as JSON.
 
-Standard library alone, and little of it: the keeper, which has nothing else, writes its lines with it too.
+Standard library alone, and little of it: the supervisor, which has nothing else, writes its lines with it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Where this command works, by the name that leads there later: a ``current`` link, not the release of today.
 
 Lives in the command, main thread; asked before anything is loaded. Standard library alone. The kernel knows a
-working directory without the links on the way, and a supervisor such as systemd sets no PWD that names them.
+working directory without the links on the way, and a service manager such as systemd sets no PWD that names
+them.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class WorkerConfig:
     """Bytes."""
     timeout: float = 0.0
     """Seconds that a request may run; 0 for any time."""
-    slow: float = 0.0
+    slow_request: float = 0.0
     """Seconds after which the stack of a request is logged; 0 for never."""
     cpus: float = 1.0
     """CPUs for all workers together."""

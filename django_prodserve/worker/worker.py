@@ -86,7 +86,9 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.application.health.readiness.begin()
         self.reactor = Reactor(self, self.sockets, self.board, self.slot)
         self.deadlines = Deadlines(self.reactor)
-        self.watch = Watch(self.slot, timeout=self.config.timeout, slow=self.config.slow, log=self.log)
+        self.watch = Watch(
+            self.slot, timeout=self.config.timeout, slow=self.config.slow_request, log=self.log
+        )
         self.access.settle()
         self.slot.state = SERVING
         self.reactor.acceptor.start()

@@ -92,9 +92,10 @@ def after_load(server: Server, load: str, requests: int) -> float:
 def compare(environ: Mapping[str, str], load: str, requests: int) -> tuple[float, float]:
     """Return the total PSS after a load, of prodserve and of plain Gunicorn.
 
-    Without the keeper, which plain Gunicorn has no counterpart of: it takes less than 8 MiB (test_keeper.py).
+    Without the supervisor, of which plain Gunicorn has no counterpart: it takes less than 8 MiB
+    (test_supervisor.py).
     """
-    with serving(*SIZE, "--no-keeper", env=environ, cwd=EXAMPLE) as server:
+    with serving(*SIZE, "--no-supervisor", env=environ, cwd=EXAMPLE) as server:
         ours = after_load(server, load, requests)
     with plain_gunicorn(environ) as server:
         return ours, after_load(server, load, requests)

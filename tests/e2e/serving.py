@@ -120,7 +120,7 @@ class Server:
         return False
 
     def arbiters(self) -> list[int]:
-        """Return the arbiters' pids, oldest first: the keeper's children, or the process itself."""
+        """Return the arbiters' pids, oldest first: the supervisor's children, or the process itself."""
         process = psutil.Process(self.process.pid)
         if not any(word.endswith("supervisor/bootstrap.py") for word in process.cmdline()):
             return [process.pid]

@@ -12,7 +12,7 @@ MANAGE, BY_NAME = ("manage.py", "prodserve"), ("-m", "django_prodserve")
 STORAGE = "STORAGES = {'staticfiles': {'BACKEND': 'shop.faulty.Mine'}}\n"
 FAULTS = {
     "a header function": (
-        (*MANAGE, "--no-keeper"),
+        (*MANAGE, "--no-supervisor"),
         "def headers(headers, path, url):\n    raise ValueError('no header')\n",
         "from shop.faulty import headers as WHITENOISE_ADD_HEADERS_FUNCTION\n",
         ["ValueError: no header", "shop/faulty.py, line 2: raise ValueError('no header')"],
@@ -36,7 +36,7 @@ FAULTS = {
         ["No module named 'shop.nothing'", "setting STATICFILES_FINDERS (shop/settings.py, line "],
     ),
     "a logger": (
-        (*MANAGE, "--no-keeper"),
+        (*MANAGE, "--no-supervisor"),
         "from gunicorn.glogging import Logger\n"
         "class Mine(Logger):\n"
         "    def setup(self, cfg): raise RuntimeError('the logger broke')\n",
@@ -50,10 +50,13 @@ FAULTS = {
         ["cannot be imported: ", "No module named 'nothing_of_this_name'", "shop/faulty.py, line 1: "],
     ),
     "a readiness check's module": (
-        (*MANAGE, "--no-preload", "--ready", "shop.faulty.check"),
+        (*MANAGE, "--no-preload", "--readiness-checks", "shop.faulty.check"),
         "1 / 0\n",
         "",
-        ["The check shop.faulty.check (--ready) cannot be imported", "shop/faulty.py, line 1: 1 / 0"],
+        [
+            "The check shop.faulty.check (--readiness-checks) cannot be imported",
+            "shop/faulty.py, line 1: 1 / 0",
+        ],
     ),
     "a middleware": (
         (*BY_NAME, "--no-preload"),
@@ -68,7 +71,7 @@ FAULTS = {
         ["No module named 'shop.nothing'", "It uses the setting LOGGING (shop/settings.py, line "],
     ),
     "settings of wrong types": (
-        (*MANAGE, "--keeper"),
+        (*MANAGE, "--supervisor"),
         "",
         "MIDDLEWARE = 5\n",
         ["MIDDLEWARE is 5, but must be a list of texts (shop/settings.py, line ", ": MIDDLEWARE = 5)"],

@@ -183,7 +183,7 @@ def test_an_address_that_another_one_listens_on_first_is_named(env: Any, tmp_pat
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        bind = ("--bind", address, "--no-keeper")
+        bind = ("--bind", address, "--no-supervisor")
         with serving(env=env({"GATE": str(gate)}), cwd=site, bind=bind, address="later") as server:
             server.wait_for("database  ")
             other.listen()

@@ -79,7 +79,7 @@ def configured(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("entry", [MANAGE, BY_NAME], ids=["manage.py", "-m"])
 def test_django_configurations(env: Any, configured: Path, entry: tuple[str, ...]) -> None:
     command = (*entry, "--configuration", "Production")
-    with serving("--keeper", "--workers", "1", env=env(), cwd=configured, command=command) as server:
+    with serving("--supervisor", "--workers", "1", env=env(), cwd=configured, command=command) as server:
         assert server.get("/").text == "hello"
         server.process.send_signal(signal.SIGHUP)
         server.wait_for("generation 2 serves")

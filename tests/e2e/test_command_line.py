@@ -11,6 +11,18 @@ import pytest
 
 from .serving import SITE, copy_site, run
 
+# What each option was called before the first release.
+RENAMED = {
+    "keeper": "supervisor",
+    "manage": "management-bind",
+    "ready": "readiness-checks",
+    "health": "health-paths",
+    "slow": "slow-request",
+    "log-slow": "access-log-min-duration",
+    "log-sample": "access-log-sample",
+    "collect": "private-static",
+}
+
 COMMANDS = {"manage.py": ("manage.py", "prodserve"), "-m": ("-m", "django_prodserve")}
 
 WRONG: list[tuple[list[str], dict[str, str], str]] = [
@@ -83,6 +95,28 @@ def test_one_clear_line_and_an_exit_code(
     assert words in ended.stderr
     assert "Traceback" not in ended.stderr
     assert 1 <= len(ended.stderr.splitlines()) <= 2, ended.stderr
+    assert " ready in " not in ended.stdout
+
+
+@pytest.mark.parametrize("old", RENAMED)
+@pytest.mark.parametrize("source", ["flag", "no-flag", "variable", "key"])
+def test_an_old_name_is_told_with_the_name_of_today(env: Any, old: str, source: str) -> None:
+    new, arguments, extra = RENAMED[old], [], {}
+    key, key_now = old.upper().replace("-", "_"), new.upper().replace("-", "_")
+    if source == "flag":
+        arguments, told = [f"--{old}", "off"], f"unknown option --{old}: it is called --{new} now."
+    elif source == "no-flag":
+        arguments, told = [f"--no-{old}"], f"unknown option --no-{old}: it is called --no-{new} now."
+    elif source == "variable":
+        extra = {f"PRODSERVE_{key}": "off"}
+        told = f"Unknown variable PRODSERVE_{key}: it is called PRODSERVE_{key_now} now."
+    else:
+        extra = {"SITE": json.dumps({"PRODSERVE": {key: "off"}})}
+        told = f"PRODSERVE has no option '{key}': it is called {key_now} now."
+    ended = run(*COMMANDS["-m"], *arguments, env=env(extra))
+    assert ended.returncode in {1, 2}
+    (line,) = ended.stderr.splitlines()
+    assert line.partition(": ")[2] == told
     assert " ready in " not in ended.stdout
 
 

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from .managing import MANAGE, ask
+from .management import MANAGEMENT, ask
 from .serving import Server, copy_site, run, serving, until
 
 
@@ -35,7 +35,7 @@ def told(server: Server) -> dict[str, dict[str, Any]]:
 def test_a_stuck_request_and_a_killed_worker_are_told_with_what_they_ran(env: Any, tmp_path: Path) -> None:
     site = copy_site(tmp_path)
     secret = {"GUNICORN": {"raw_env": ["TOKEN=hush-hush"]}}
-    flags = (*MANAGE, "--workers", "2", "--threads", "2", "--slow", "1s", "--timeout", "2s")
+    flags = (*MANAGEMENT, "--workers", "2", "--threads", "2", "--slow-request", "1s", "--timeout", "2s")
     with serving(*flags, "--graceful-timeout", "3s", env=env(PRODSERVE=secret), cwd=site) as server:
         before = server.workers(2)
         start(server, "/deadlock/")
@@ -84,7 +84,7 @@ def test_a_stuck_request_and_a_killed_worker_are_told_with_what_they_ran(env: An
 
 def test_recycled_workers_are_told(env: Any) -> None:
     with serving(
-        *MANAGE, "--workers", "1", "--max-requests", "5", "--max-requests-jitter", "0", env=env()
+        *MANAGEMENT, "--workers", "1", "--max-requests", "5", "--max-requests-jitter", "0", env=env()
     ) as server:
         (worker,) = server.workers(1)
         for _ in range(8):
@@ -102,7 +102,7 @@ def test_a_reload_that_failed_is_told_until_one_succeeds(env: Any, tmp_path: Pat
         found = ask(server, "/live.json").json()["findings"]
         return [each["text"] for each in found if "reload failed" in each["text"]]
 
-    with serving(*MANAGE, "--workers", "1", env=env(), cwd=site) as server:
+    with serving(*MANAGEMENT, "--workers", "1", env=env(), cwd=site) as server:
         assert failures(server) == []
         settings.write_text(good + "\nROOT_URLCONF = 'nowhere'\n")
         assert run("-m", "django_prodserve", "reload", env=env(), cwd=site).returncode == 1

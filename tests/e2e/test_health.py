@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from .managing import MANAGE, ask
+from .management import MANAGEMENT, ask
 from .postgres import cluster
 from .serving import Response, Server, copy_site, run, serving, until
 
@@ -47,11 +47,11 @@ def test_no_setting_of_the_project_comes_before_the_probes(env: Any, kind: str) 
 
 
 def test_the_paths_are_configurable_and_can_be_off(env: Any) -> None:
-    with serving("--health", "/alive,/able/", *MANAGE, env=env()) as server:
+    with serving("--health-paths", "/alive,/able/", *MANAGEMENT, env=env()) as server:
         assert [probe(server, path).status for path in ("/alive", "/able/")] == [200, 200]
         assert server.get("/livez").status == 404
         assert ask(server, "/able/").text == "ok\n"
-    with serving(*MANAGE, env=env(PRODSERVE={"HEALTH": False})) as server:
+    with serving(*MANAGEMENT, env=env(PRODSERVE={"HEALTH_PATHS": False})) as server:
         assert server.get("/livez").status == 404
         assert "health " not in server.output
         assert ask(server, "/livez").text == ask(server, "/readyz").text == "ok\n"
@@ -71,7 +71,7 @@ def test_a_route_of_the_projects_own_wins(env: Any, tmp_path: Path) -> None:
 
 
 def test_probes_are_answered_when_every_thread_hangs(env: Any) -> None:
-    with serving(*ONE, *MANAGE, env=env()) as server, ThreadPoolExecutor(8) as clients:
+    with serving(*ONE, *MANAGEMENT, env=env()) as server, ThreadPoolExecutor(8) as clients:
         asked = [clients.submit(server.get, "/slow/?seconds=3") for _ in range(6)]
         until(lambda: ask(server, "/status.json").json()["workers"][0]["busy"] == 2)
         seconds = []
@@ -111,7 +111,7 @@ def test_a_worker_that_is_replaced_makes_nobody_unready(env: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["prodserve", "gthread"])
 def test_the_database_is_asked_where_the_project_says_so(env: Any, tmp_path: Path, kind: str) -> None:
-    environ = env(PRODSERVE={"READY": ["database"]})
+    environ = env(PRODSERVE={"READINESS_CHECKS": ["database"]})
     database = Path(environ["SITE_DATABASE"])
     assert run("manage.py", "migrate", "-v0", env=environ).returncode == 0
     with serving("-k", kind, *ONE, env=environ) as server:
@@ -130,7 +130,7 @@ def test_a_database_server_that_is_away_is_told_and_comes_back(env: Any) -> None
     with cluster() as postgres, contextlib.ExitStack() as runs:
         runs.enter_context(postgres.running())
         databases = {"default": postgres.settings("postgres", OPTIONS={"pool": True})}
-        environ = env(DATABASES=databases, PRODSERVE={"READY": ["database"]})
+        environ = env(DATABASES=databases, PRODSERVE={"READINESS_CHECKS": ["database"]})
         with serving(*ONE, "--skip-checks", env=environ) as server:
             assert probe(server).status == 200
             runs.close()
@@ -145,20 +145,29 @@ def test_checks_of_the_project(env: Any, tmp_path: Path) -> None:
     (site / "shop" / "ready.py").write_text(
         "import time\n\n\ndef queue():\n    return False\n\n\ndef search():\n    time.sleep(60)\n"
     )
-    with serving(*ONE, "--ready", "shop.ready.queue,shop.ready.search", env=env(), cwd=site) as server:
+    with serving(
+        *ONE, "--readiness-checks", "shop.ready.queue,shop.ready.search", env=env(), cwd=site
+    ) as server:
         assert probe(server, "/livez").status == 200  # the worker has waited for the first look until now
         started = time.monotonic()
         answer = probe(server)
         assert (answer.status, answer.text) == (503, "queue\nsearch\n")
         assert time.monotonic() - started < 1
     ended = run(
-        "manage.py", "prodserve", "--bind", "127.0.0.1:0", "--ready", "shop.nope", env=env(), cwd=site
+        "manage.py",
+        "prodserve",
+        "--bind",
+        "127.0.0.1:0",
+        "--readiness-checks",
+        "shop.nope",
+        env=env(),
+        cwd=site,
     )
     assert ended.returncode == 1
-    assert "The check shop.nope (--ready) cannot be imported" in ended.stderr
+    assert "The check shop.nope (--readiness-checks) cannot be imported" in ended.stderr
     assert "Traceback" not in ended.stderr
-    ended = run("manage.py", "prodserve", "--ready", "databse", env=env(), cwd=site)
-    assert "--ready is 'databse', but must be a list of database and dotted paths" in ended.stderr
+    ended = run("manage.py", "prodserve", "--readiness-checks", "databse", env=env(), cwd=site)
+    assert "--readiness-checks is 'databse', but must be a list of database and dotted paths" in ended.stderr
 
 
 class Flood:
@@ -189,7 +198,7 @@ class Flood:
 
 
 def test_a_standing_overload_is_told_quickly_and_is_over_with_the_load(env: Any) -> None:
-    with serving(*ONE, *MANAGE, "--queue-timeout", "200ms", env=env()) as server:
+    with serving(*ONE, *MANAGEMENT, "--queue-timeout", "200ms", env=env()) as server:
         seconds: list[float] = []
 
         def is_saturated() -> bool:

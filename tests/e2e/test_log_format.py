@@ -267,7 +267,7 @@ def test_secrets_stay_out_of_every_line(env: Any, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["prodserve", "gthread"])
 def test_only_slow_requests_and_errors_are_logged_where_asked(env: Any, kind: str) -> None:
-    flags = ("--workers", "1", "--worker-class", kind, "--access-log", "-", "--log-slow", "1s")
+    flags = ("--workers", "1", "--worker-class", kind, "--access-log", "-", "--access-log-min-duration", "1s")
     with serving(*flags, env=env()) as server:
         assert server.get("/?quick").status == 200
         assert server.get("/slow/?seconds=1.2").status == 200
@@ -278,7 +278,7 @@ def test_only_slow_requests_and_errors_are_logged_where_asked(env: Any, kind: st
 
 
 def test_a_sample_is_one(env: Any) -> None:
-    with serving("--access-log", "-", "--log-sample", "20%", env=env()) as server:
+    with serving("--access-log", "-", "--access-log-sample", "20%", env=env()) as server:
         for _ in range(200):
             assert server.get("/").status == 200
         assert server.get("/boom/").status == 500
@@ -290,9 +290,15 @@ def test_a_sample_is_one(env: Any) -> None:
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (("--log-sample", "0"), "--log-sample is '0', but must be a share such as 10% or 0.1"),
-        (("--log-sample", "150%"), "--log-sample is '150%', but must be a share such as 10% or 0.1"),
-        (("--log-slow", "soon"), "--log-slow is 'soon', but must be a time such as"),
+        (("--access-log-sample", "0"), "--access-log-sample is '0', but must be a share such as 10% or 0.1"),
+        (
+            ("--access-log-sample", "150%"),
+            "--access-log-sample is '150%', but must be a share such as 10% or 0.1",
+        ),
+        (
+            ("--access-log-min-duration", "soon"),
+            "--access-log-min-duration is 'soon', but must be a time such as",
+        ),
         (("--log-format", "xml"), "--log-format is 'xml', but must be text, json or auto"),
         (("--log-redact", " "), "--log-redact is set but empty"),
     ],
@@ -300,13 +306,16 @@ def test_a_sample_is_one(env: Any) -> None:
 def test_what_is_typed_wrongly_is_one_line(env: Any, flags: tuple[str, str], line: str) -> None:
     ended = run("manage.py", "prodserve", "plan", *flags, env=env())
     assert ended.returncode
-    assert len(re.findall("^.*--log-.*$", ended.stderr, re.M)) == 1
+    assert len(re.findall("^.*--(?:access-)?log-.*$", ended.stderr, re.M)) == 1
     assert line in ended.stderr
 
 
 def test_a_choice_without_a_log_is_warned_of(env: Any) -> None:
-    ended = run("manage.py", "prodserve", "plan", "--log-slow", "1s", env=env())
-    assert "warning: --log-slow chooses from a log that is not written: add --access-log -" in ended.stdout
+    ended = run("manage.py", "prodserve", "plan", "--access-log-min-duration", "1s", env=env())
+    assert (
+        "warning: --access-log-min-duration chooses from a log that is not written: add --access-log -"
+        in ended.stdout
+    )
 
 
 def test_a_logging_setting_keeps_its_say(env: Any, site: Path) -> None:

@@ -106,8 +106,9 @@ def test_a_stated_number_is_kept_and_warned_about(env: Any, tmp_path: Path) -> N
 def test_preload_warm_up_and_freeze_halve_the_memory(tmp_path: Path) -> None:
     """Light requests: the more of a project they run, the less of it stays shared (see tests/bench).
 
-    Measured on a machine with nothing else to do: 0.50 with Python 3.12, 0.53 with 3.13, 0.60 with 3.11, which
-    writes a reference count into whatever it uses. Libraries that other processes share count less on both sides.
+    Measured on a machine with nothing else to do: 0.50 with Python 3.12, 0.53 with 3.13, 0.60 with 3.11,
+    which writes a reference count into whatever it uses. Libraries that other processes share count less on
+    both sides.
     """
     most = 0.55 if sys.version_info >= (3, 12) else 0.63
     ours, plain = compare(bookshop(tmp_path), "light", 1200)

@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from .managing import MANAGE, ask
+from .management import MANAGEMENT, ask
 from .serving import PATIENCE, Server, serving, until
 
 STATIC = "/static/admin/css/base.css"
@@ -61,7 +61,7 @@ class Load:
 
 def test_the_sums_are_what_the_clients_counted_across_replacements(env: Any) -> None:
     flags = ("--workers", "2", "--max-requests", "150", "--max-requests-jitter", "0")
-    with serving(*MANAGE, *flags, env=env()) as server:
+    with serving(*MANAGEMENT, *flags, env=env()) as server:
         server.workers(2)
         loads = [Load(server.port) for _ in range(4)]
         before, seen = scrape(server), 0
@@ -90,7 +90,7 @@ def test_the_sums_are_what_the_clients_counted_across_replacements(env: Any) -> 
 
 
 def test_a_killed_worker_keeps_its_counts_and_is_counted_itself(env: Any) -> None:
-    with serving(*MANAGE, "--workers", "2", env=env()) as server:
+    with serving(*MANAGEMENT, "--workers", "2", env=env()) as server:
         workers = server.workers(2)
         for _ in range(20):
             assert server.get("/").status == 200
@@ -111,7 +111,7 @@ def test_a_killed_worker_keeps_its_counts_and_is_counted_itself(env: Any) -> Non
 
 def test_what_waits_and_runs_is_told_while_it_does(env: Any) -> None:
     with (
-        serving(*MANAGE, "--workers", "1", "--threads", "2", env=env()) as server,
+        serving(*MANAGEMENT, "--workers", "1", "--threads", "2", env=env()) as server,
         ThreadPoolExecutor(5) as pool,
     ):
         asked = [pool.submit(server.get, "/slow/?seconds=2.5") for _ in range(5)]
@@ -125,5 +125,5 @@ def test_what_waits_and_runs_is_told_while_it_does(env: Any) -> None:
 
 
 def test_metrics_are_not_public(env: Any) -> None:
-    with serving(*MANAGE, env=env()) as server:
+    with serving(*MANAGEMENT, env=env()) as server:
         assert server.get("/metrics").status == 404

@@ -1,4 +1,4 @@
-"""Programs in which sys.executable is no interpreter: they serve, without a keeper, and the plan says why."""
+"""Programs in which sys.executable is no interpreter: they serve without supervisor; the plan says why."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ PROGRAM = (
         ("sys.executable = '/bin/sleep'", "/bin/sleep (sys.executable) does not look like a Python"),
     ],
 )
-def test_it_serves_without_a_keeper(env: Any, how: str, why: str) -> None:
+def test_it_serves_without_a_supervisor(env: Any, how: str, why: str) -> None:
     command = ("-c", PROGRAM, how, "prodserve")
     if "None" not in how and "frozen" not in how:  # those two are served
         planned = run(*command, "plan", env=env())
         assert planned.returncode == 0, planned.stderr
-        (row,) = [line for line in planned.stdout.splitlines() if line.startswith("keeper")]
+        (row,) = [line for line in planned.stdout.splitlines() if line.startswith("supervisor")]
         assert row.split()[1] in {"no", "off", "False"}
         assert why in row
         return
-    with serving("--workers", "1", "--keeper", env=env(), command=command) as server:
+    with serving("--workers", "1", "--supervisor", env=env(), command=command) as server:
         assert server.get("/").text == "hello"
         assert len(server.arbiters()) == 1
         assert server.arbiters()[0] == server.process.pid
@@ -53,11 +53,11 @@ def test_it_serves_without_a_keeper(env: Any, how: str, why: str) -> None:
 
 
 def test_an_interpreter_of_an_odd_name_keeps_where_that_is_asked_for() -> None:
-    doubtful = project(no_keeper="/srv/bin/runtime does not look like one")
-    assert plan(project_=doubtful).keeper.value is False
-    assert plan(project_=doubtful, keeper=True).keeper.value is True
-    certain = project(no_keeper="this program is frozen", no_keeper_is_certain=True)
-    assert plan(project_=certain, keeper=True).keeper.value is False
+    doubtful = project(no_supervisor="/srv/bin/runtime does not look like one")
+    assert plan(project_=doubtful).supervisor.value is False
+    assert plan(project_=doubtful, supervisor=True).supervisor.value is True
+    certain = project(no_supervisor="this program is frozen", no_supervisor_is_certain=True)
+    assert plan(project_=certain, supervisor=True).supervisor.value is False
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_an_interpreter_of_an_odd_name_keeps_where_that_is_asked_for() -> None:
 def test_names_of_interpreters(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / name).symlink_to(sys.executable)
     monkeypatch.setattr(sys, "executable", str(tmp_path / name))
-    assert interpreter.why_no_keeper() == ("", False)
+    assert interpreter.why_no_supervisor() == ("", False)

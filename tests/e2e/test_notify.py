@@ -18,7 +18,7 @@ import pytest
 from .serving import PATIENCE, copy_site, run, serving
 from .test_reload import RELOAD, edit
 
-KEEPERS = pytest.mark.parametrize("keeper", ["--keeper", "--no-keeper"])
+SUPERVISORS = pytest.mark.parametrize("supervisor", ["--supervisor", "--no-supervisor"])
 
 
 class Manager:
@@ -51,14 +51,14 @@ def manager(tmp_path: Path) -> Iterator[tuple[Manager, dict[str, str]]]:
         yield Manager(speaker), {"NOTIFY_SOCKET": str(tmp_path / "notify"), "INVOCATION_ID": "1"}
 
 
-@KEEPERS
-def test_ready_means_that_every_worker_answers(env: Any, tmp_path: Path, keeper: str) -> None:
+@SUPERVISORS
+def test_ready_means_that_every_worker_answers(env: Any, tmp_path: Path, supervisor: str) -> None:
     site = copy_site(tmp_path)
     # Workers take a moment until they answer; Gunicorn itself says READY before it has any.
     (site / "slow.conf.py").write_text("def post_fork(server, worker):\n    import time; time.sleep(1)\n")
     with (
         manager(tmp_path) as (systemd, extra),
-        serving(keeper, "-c", "slow.conf.py", env=env(extra), cwd=site) as server,
+        serving(supervisor, "-c", "slow.conf.py", env=env(extra), cwd=site) as server,
     ):
         listening = time.monotonic()
         text, pid = systemd.hear()
@@ -92,11 +92,11 @@ def test_a_reload_is_told_and_so_is_its_failure(env: Any, tmp_path: Path) -> Non
         assert "SyntaxError" in text
 
 
-@KEEPERS
-def test_the_watchdog_is_fed_while_the_arbiter_turns(env: Any, tmp_path: Path, keeper: str) -> None:
+@SUPERVISORS
+def test_the_watchdog_is_fed_while_the_arbiter_turns(env: Any, tmp_path: Path, supervisor: str) -> None:
     with manager(tmp_path) as (systemd, extra):
         extra["WATCHDOG_USEC"] = "2000000"
-        with serving(keeper, env=env(extra)) as server:
+        with serving(supervisor, env=env(extra)) as server:
             for _ in range(2):
                 systemd.wait_for(lambda text: text == "WATCHDOG=1")
             arbiter = server.arbiters()[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .browsing import DESKTOP, Browser, browsing
-from .managing import MANAGE, address, ask
+from .management import MANAGEMENT, address, ask
 from .serving import Server, at_work, copy_site, run, serving, until
 
 SMALL = {"width": 375, "height": 812, "deviceScaleFactor": 2, "mobile": True}
@@ -86,7 +86,7 @@ def assert_readable(browser: Browser, name: str) -> None:
 
 
 def test_the_page_during_load_and_a_replacement(env: Any, tmp_path: Path) -> None:
-    flags = (*MANAGE, "--workers", "2", "--threads", "4", "--slow", "1s")
+    flags = (*MANAGEMENT, "--workers", "2", "--threads", "4", "--slow-request", "1s")
     with (
         serving(*flags, env=env()) as server,
         browsing(f"http://{address(server)}", tmp_path) as browser,
@@ -147,7 +147,7 @@ def test_the_page_during_load_and_a_replacement(env: Any, tmp_path: Path) -> Non
 
 def test_the_page_survives_reload_and_restart_and_rests_when_hidden(env: Any, tmp_path: Path) -> None:
     site = copy_site(tmp_path)
-    with serving(*MANAGE, env=env(), cwd=site) as server:
+    with serving(*MANAGEMENT, env=env(), cwd=site) as server:
         where = address(server)
         with browsing(f"http://{where}", tmp_path) as browser:
             browser.open("/")
@@ -177,7 +177,7 @@ def test_the_page_survives_reload_and_restart_and_rests_when_hidden(env: Any, tm
             browser.wait(lambda: "No server answers here since" in text(browser, "#verdict .bad"), "the end")
             assert "no server" in browser.driver.title
             browser.picture("gone")
-            with serving("--manage", where, env=env(), cwd=site):
+            with serving("--management-bind", where, env=env(), cwd=site):
                 browser.wait(lambda: "generation 1" in text(browser, "#server"), "the new server")
                 browser.wait(lambda: "Serving normally" in text(browser, "#verdict .ok"), "its verdict")
                 browser.wait(lambda: "Generation 2" not in text(browser, "#events"), "its own events")
@@ -190,7 +190,7 @@ document.dispatchEvent(new Event("visibilitychange"));
 
 
 def test_nothing_of_the_page_may_load_or_be_framed_from_elsewhere(env: Any) -> None:
-    with serving(*MANAGE, env=env()) as server:
+    with serving(*MANAGEMENT, env=env()) as server:
         for path in ("/", "/page.js", "/page.css", "/icon.svg", "/uPlot.iife.min.js", "/uPlot.min.css"):
             answer = ask(server, path)
             assert answer.status == 200

@@ -36,10 +36,10 @@ def patched_site(tmp_path: Path, file: str, line: str) -> Path:
 @pytest.mark.parametrize(
     ("file", "library", "flags"),
     [
-        ("manage.py", "gevent", ["--keeper"]),
-        ("shop/settings.py", "eventlet", ["--no-keeper"]),
-        ("shop/wsgi.py", "gevent", ["--keeper"]),
-        ("shop/wsgi.py", "eventlet", ["--no-preload", "--no-keeper"]),
+        ("manage.py", "gevent", ["--supervisor"]),
+        ("shop/settings.py", "eventlet", ["--no-supervisor"]),
+        ("shop/wsgi.py", "gevent", ["--supervisor"]),
+        ("shop/wsgi.py", "eventlet", ["--no-preload", "--no-supervisor"]),
         ("shop/urls.py", "by hand", ["check"]),
     ],
 )
@@ -73,7 +73,7 @@ def test_a_worker_that_a_view_patches_is_replaced_and_the_server_stops(env: Any,
         views = f"\ndef late(request):\n    {BY_HAND}\n    return HttpResponse('patched')\n"
     site = copy_site(tmp_path, f"{views}\nurlpatterns.append(path('late/', late))\n")
     (site / "shop" / "patching.py").write_text(PATCHING)
-    with serving("--workers", "1", "--no-keeper", env=env(), cwd=site) as server:
+    with serving("--workers", "1", "--no-supervisor", env=env(), cwd=site) as server:
         (before,) = server.workers(1)
         assert server.get("/late/").text == "patched"
         server.wait_for("in a worker: it is replaced.")

@@ -336,16 +336,16 @@ def edit_bundle(shop: Shop, name: str) -> None:
     os.utime(folder / "static-root" / "bundle.json", (0, 0))
 
 
-@pytest.mark.parametrize("keeper", ["--keeper", "--no-keeper"])
-def test_what_is_read_at_load_is_there_after_the_steps(shop: Shop, reading: Any, keeper: str) -> None:
-    flags = (keeper, "--migrate", "--collectstatic")
+@pytest.mark.parametrize("supervisor", ["--supervisor", "--no-supervisor"])
+def test_what_is_read_at_load_is_there_after_the_steps(shop: Shop, reading: Any, supervisor: str) -> None:
+    flags = (supervisor, "--migrate", "--collectstatic")
     with serving(*flags, env=reading(), cwd=shop.directory) as server:
         assert server.get("/read/").text == "app-1.js"
         assert server.output.count("the project is loaded") == 2, server.output
         for once in ("loading the project anew", "applying stock.0001_initial", "workers   ", " ready in "):
             assert server.output.count(once) == 1, server.output
         assert server.output.count("collect   ") == 1, server.output
-        if keeper == "--keeper":
+        if supervisor == "--supervisor":
             edit_bundle(shop, "app-2.js")
             ended = run("-m", "django_prodserve", "reload", env=reading(), cwd=shop.directory)
             assert ended.returncode == 0, ended.stderr
@@ -367,6 +367,6 @@ def test_a_static_root_that_was_read_at_load_shows_what_we_collect(shop: Shop, r
 
 def test_a_stop_while_the_project_is_loaded_anew_is_heard(shop: Shop, reading: Any) -> None:
     """Between the two programs there is no handler: the signal waits, also for PID 1."""
-    with shop.starting("--migrate", "--no-keeper", env=reading()) as server:
+    with shop.starting("--migrate", "--no-supervisor", env=reading()) as server:
         server.wait_for("loading the project anew")
         assert server.stop(signal.SIGTERM) == 128 + signal.SIGTERM, server.output

@@ -108,15 +108,15 @@ def test_a_reload_of_the_same_release_behind_a_moved_link_fails_and_says_so(app:
         assert server.get("/").text == "hello"
 
 
-def test_without_a_keeper_the_server_is_found_from_both_releases(app: App) -> None:
-    with serving("--no-keeper", env=app.env, cwd=app.current) as server:
+def test_without_a_supervisor_the_server_is_found_from_both_releases(app: App) -> None:
+    with serving("--no-supervisor", env=app.env, cwd=app.current) as server:
         assert "reload follows" not in server.output
         second = app.release("r2")
         app.switch(second)
         for place in (app.current, second, app.first):
             ended = run("-m", "django_prodserve", "reload", env=app.env, cwd=place)
             assert ended.returncode == 1
-            assert "has no keeper" in ended.stderr
+            assert "has no supervisor" in ended.stderr
 
 
 @pytest.mark.parametrize("action", ["serve", "reload", "status"])

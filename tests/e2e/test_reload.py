@@ -267,7 +267,7 @@ def test_the_server_is_found_or_it_is_said_clearly_why_not(env: Any, tmp_path: P
     assert "No prodserve runs" in elsewhere.stderr
 
 
-def test_without_a_keeper_reload_says_why_and_what_to_do(env: Any, tmp_path: Path) -> None:
+def test_without_a_supervisor_reload_says_why_and_what_to_do(env: Any, tmp_path: Path) -> None:
     site = copy_site(tmp_path)
     with serving(env=env({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}), cwd=site) as server:
         assert server.arbiters() == [server.process.pid]
@@ -322,10 +322,10 @@ def test_with_reload_a_burst_of_saves_is_served_once(env: Any, tmp_path: Path) -
         assert server.output.count("changed: reloading") == 3
 
 
-def test_reload_on_changes_needs_a_keeper_and_gunicorns_own_is_refused(env: Any) -> None:
-    ended = run("manage.py", "prodserve", "--reload", "--no-keeper", env=env())
+def test_reload_on_changes_needs_a_supervisor_and_gunicorns_own_is_refused(env: Any) -> None:
+    ended = run("manage.py", "prodserve", "--reload", "--no-supervisor", env=env())
     assert ended.returncode == 1
-    assert "--reload needs the keeper, but --keeper says no" in ended.stderr
+    assert "--reload needs the supervisor, but --supervisor says no" in ended.stderr
     ended = run("manage.py", "prodserve", env=env(PRODSERVE={"GUNICORN": {"reload": True}}))
     assert ended.returncode == 1
     assert "Gunicorn's reload is refused" in ended.stderr

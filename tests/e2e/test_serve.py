@@ -233,8 +233,10 @@ def test_systemd_socket_activation_and_readiness(env: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
-def test_without_a_keeper_a_reload_signal_changes_nothing_and_says_what_to_do(env: Any, number: int) -> None:
-    with serving("--no-keeper", "--workers", "2", env=env()) as server:
+def test_without_a_supervisor_a_reload_signal_changes_nothing_and_says_what_to_do(
+    env: Any, number: int
+) -> None:
+    with serving("--no-supervisor", "--workers", "2", env=env()) as server:
         before = set(server.workers(2))
         server.process.send_signal(number)
         line = server.wait_for("changes nothing")

@@ -133,7 +133,7 @@ class Started:
         return self.process.poll() is not None
 
     def workers(self) -> set[int]:
-        """Return the processes that have no child: with a keeper there is one between it and a worker."""
+        """Return the processes that have no child: with a supervisor there is one between it and a worker."""
         family = psutil.Process(self.process.pid).children(recursive=True)
         with contextlib.suppress(psutil.NoSuchProcess):
             return {each.pid for each in family if not each.children()}
@@ -157,14 +157,14 @@ class Started:
         self.listener.close()
 
 
-# Of each state two servers at once: each stream, each entry, with a keeper and without, in turn.
+# Of each state two servers at once: each stream, each entry, with a supervisor and without, in turn.
 PAIRS = {
-    "full disk": (("stdout", "manage.py", "--keeper"), ("stderr", "-m", "--no-keeper")),
-    "reader gone": (("stdout", "-m", "--no-keeper"), ("stderr", "manage.py", "--keeper")),
-    "pipe full": (("stdout", "manage.py", "--no-keeper"), ("stderr", "-m", "--keeper")),
-    "dead terminal": (("stdout", "-m", "--keeper"), ("stderr", "manage.py", "--no-keeper")),
-    "closed": (("stdout", "manage.py", "--keeper"), ("stderr", "-m", "--keeper")),
-    "ascii": (("stdout", "-m", "--no-keeper"), ("stderr", "manage.py", "--keeper")),
+    "full disk": (("stdout", "manage.py", "--supervisor"), ("stderr", "-m", "--no-supervisor")),
+    "reader gone": (("stdout", "-m", "--no-supervisor"), ("stderr", "manage.py", "--supervisor")),
+    "pipe full": (("stdout", "manage.py", "--no-supervisor"), ("stderr", "-m", "--supervisor")),
+    "dead terminal": (("stdout", "-m", "--supervisor"), ("stderr", "manage.py", "--no-supervisor")),
+    "closed": (("stdout", "manage.py", "--supervisor"), ("stderr", "-m", "--supervisor")),
+    "ascii": (("stdout", "-m", "--no-supervisor"), ("stderr", "manage.py", "--supervisor")),
 }
 
 
@@ -174,9 +174,9 @@ def test_it_starts_reloads_and_stops(env: Any, tmp_path: Path, site: Path, state
     log = tmp_path / "log"
     servers = []
     with contextlib.ExitStack() as stack, log.open("ab") as other:
-        for which, entry, keeper in PAIRS[state]:
+        for which, entry, supervisor in PAIRS[state]:
             buffered = {"PYTHONUNBUFFERED": "1" if entry == "-m" else ""}
-            server = Started(ENTRIES[entry], (keeper,), env({**extra, **buffered}), site)
+            server = Started(ENTRIES[entry], (supervisor,), env({**extra, **buffered}), site)
             server.start(which, stack.enter_context(stream(state)), other.fileno())
             stack.callback(server.kill)
             servers.append(server)
@@ -184,7 +184,7 @@ def test_it_starts_reloads_and_stops(env: Any, tmp_path: Path, site: Path, state
             assert server.get() == 200, log.read_text()
             assert server.get("/livez") == 200
         for server in servers:
-            if "--keeper" in server.flags:
+            if "--supervisor" in server.flags:
                 server.reload()
         for server in servers:
             assert server.get() == 200

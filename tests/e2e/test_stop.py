@@ -19,7 +19,7 @@ import pytest
 
 from .serving import PATIENCE, Response, Server, copy_site, run, serving, until
 
-KEEPERS = pytest.mark.parametrize("keeper", ["--keeper", "--no-keeper"])
+SUPERVISORS = pytest.mark.parametrize("supervisor", ["--supervisor", "--no-supervisor"])
 CLASSES = pytest.mark.parametrize("worker_class", ["gthread", "sync"])
 
 
@@ -59,14 +59,14 @@ def refuses(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) != 0
 
 
-@KEEPERS
+@SUPERVISORS
 @CLASSES
 def test_running_requests_are_answered_when_every_process_is_signalled(
-    env: Any, keeper: str, worker_class: str
+    env: Any, supervisor: str, worker_class: str
 ) -> None:
     """As Heroku, systemd and pkill do it, workers first."""
     with (
-        serving(keeper, "--workers", "2", "--worker-class", worker_class, env=env()) as server,
+        serving(supervisor, "--workers", "2", "--worker-class", worker_class, env=env()) as server,
         in_flight(server, 2, 2.0) as answers,
     ):
         pids = [*server.workers(), *server.arbiters()]
@@ -80,9 +80,9 @@ def test_running_requests_are_answered_when_every_process_is_signalled(
     assert [getattr(answer, "status", answer) for answer in answers] == [200, 200]
 
 
-@KEEPERS
-def test_the_drain_delay_serves_on_then_the_listener_closes(env: Any, keeper: str) -> None:
-    flags = [keeper, "--drain-delay", "1.5", "--graceful-timeout", "10"]
+@SUPERVISORS
+def test_the_drain_delay_serves_on_then_the_listener_closes(env: Any, supervisor: str) -> None:
+    flags = [supervisor, "--drain-delay", "1.5", "--graceful-timeout", "10"]
     with serving(*flags, env=env()) as server:
         server.get("/")
         begun = time.monotonic()
@@ -98,9 +98,9 @@ def test_the_drain_delay_serves_on_then_the_listener_closes(env: Any, keeper: st
         assert refuses(server.port)
 
 
-@KEEPERS
-def test_the_listener_is_closed_while_the_last_requests_run(env: Any, keeper: str) -> None:
-    with serving(keeper, env=env()) as server, in_flight(server, 2, 3.0) as answers:
+@SUPERVISORS
+def test_the_listener_is_closed_while_the_last_requests_run(env: Any, supervisor: str) -> None:
+    with serving(supervisor, env=env()) as server, in_flight(server, 2, 3.0) as answers:
         server.process.send_signal(signal.SIGTERM)
         until(lambda: refuses(server.port))
         assert server.process.poll() is None
@@ -108,11 +108,11 @@ def test_the_listener_is_closed_while_the_last_requests_run(env: Any, keeper: st
     assert [getattr(answer, "status", answer) for answer in answers] == [200, 200]
 
 
-@KEEPERS
+@SUPERVISORS
 @CLASSES
-def test_who_waits_to_be_accepted_is_answered_too(env: Any, keeper: str, worker_class: str) -> None:
+def test_who_waits_to_be_accepted_is_answered_too(env: Any, supervisor: str, worker_class: str) -> None:
     """One request at a time: the others wait in the listener's queue, where Gunicorn would reset them."""
-    flags = [keeper, "--workers", "1", "--threads", "1", "--worker-class", worker_class]
+    flags = [supervisor, "--workers", "1", "--threads", "1", "--worker-class", worker_class]
     with serving(*flags, env=env()) as server, contextlib.ExitStack() as stack:
         clients = []
         for _ in range(4):
@@ -124,10 +124,10 @@ def test_who_waits_to_be_accepted_is_answered_too(env: Any, keeper: str, worker_
         assert [client.recv(15) for client in clients] == [b"HTTP/1.1 200 OK"] * 4
 
 
-@KEEPERS
-def test_what_does_not_finish_is_cut_at_the_graceful_timeout(env: Any, keeper: str) -> None:
+@SUPERVISORS
+def test_what_does_not_finish_is_cut_at_the_graceful_timeout(env: Any, supervisor: str) -> None:
     with (
-        serving(keeper, "--graceful-timeout", "1", env=env()) as server,
+        serving(supervisor, "--graceful-timeout", "1", env=env()) as server,
         in_flight(server, 2, 10) as answers,
     ):
         begun = time.monotonic()
@@ -157,9 +157,9 @@ def test_what_does_not_finish_is_logged_with_its_stack(env: Any, path: str, work
         server.wait_for(function)
 
 
-@KEEPERS
-def test_the_first_interrupt_is_graceful_and_the_second_stops_at_once(env: Any, keeper: str) -> None:
-    with serving(keeper, env=env()) as server, in_flight(server, 2, 10):
+@SUPERVISORS
+def test_the_first_interrupt_is_graceful_and_the_second_stops_at_once(env: Any, supervisor: str) -> None:
+    with serving(supervisor, env=env()) as server, in_flight(server, 2, 10):
         server.process.send_signal(signal.SIGINT)
         until(lambda: refuses(server.port))
         begun = time.monotonic()
@@ -170,7 +170,7 @@ def test_the_first_interrupt_is_graceful_and_the_second_stops_at_once(env: Any, 
 
 def test_ctrl_c_in_a_terminal_reaches_a_whole_group_and_is_graceful(env: Any) -> None:
     with (
-        serving("--no-keeper", env=env()) as server,
+        serving("--no-supervisor", env=env()) as server,
         in_flight(server, 1, 1.5) as answers,
     ):
         workers = server.workers()
@@ -189,12 +189,12 @@ def test_ctrl_c_in_a_terminal_reaches_a_whole_group_and_is_graceful(env: Any) ->
     [("-m", "django_prodserve", "stop"), ("manage.py", "prodserve", "stop")],
     ids=["-m", "manage.py"],
 )
-@KEEPERS
+@SUPERVISORS
 def test_the_command_waits_until_the_server_has_stopped(
-    env: Any, tmp_path: Any, command: Any, keeper: str
+    env: Any, tmp_path: Any, command: Any, supervisor: str
 ) -> None:
     site = copy_site(tmp_path)
-    with serving(keeper, env=env(), cwd=site) as server, in_flight(server, 1, 1.0) as answers:
+    with serving(supervisor, env=env(), cwd=site) as server, in_flight(server, 1, 1.0) as answers:
         ended = run(*command, env=env(), cwd=site)
         assert ended.returncode == 0, ended.stderr
         assert f"stopped: pid {server.process.pid} on 127.0.0.1:0" in ended.stdout
@@ -267,14 +267,16 @@ def test_it_belongs_to_someone_else(env: Any, tmp_path: Any, module: str, action
         assert "run this command as that user" in ended.stderr
 
 
-@pytest.mark.parametrize("keeper", ["--keeper", "--no-keeper"])
-def test_a_signal_before_it_serves_ends_it_without_a_traceback(env: Any, keeper: str, tmp_path: Any) -> None:
+@pytest.mark.parametrize("supervisor", ["--supervisor", "--no-supervisor"])
+def test_a_signal_before_it_serves_ends_it_without_a_traceback(
+    env: Any, supervisor: str, tmp_path: Any
+) -> None:
     site, gate = copy_site(tmp_path), tmp_path / "gate"
     os.mkfifo(gate)
     urls = site / "shop" / "urls.py"
     urls.write_text(f"open({str(gate)!r}).read()\n" + urls.read_text())
     with subprocess.Popen(
-        [sys.executable, "manage.py", "prodserve", keeper, "--bind", "127.0.0.1:0"],
+        [sys.executable, "manage.py", "prodserve", supervisor, "--bind", "127.0.0.1:0"],
         cwd=site,
         env=env(),
         stdout=subprocess.PIPE,

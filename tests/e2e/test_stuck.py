@@ -17,7 +17,18 @@ import pytest
 
 from .serving import Response, Server, copy_site, run, serving, until
 
-QUICK = ("--workers", "2", "--threads", "2", "--timeout", "2s", "--slow", "1s", "--graceful-timeout", "3s")
+QUICK = (
+    "--workers",
+    "2",
+    "--threads",
+    "2",
+    "--timeout",
+    "2s",
+    "--slow-request",
+    "1s",
+    "--graceful-timeout",
+    "3s",
+)
 GONE = (OSError, http.client.HTTPException)
 
 

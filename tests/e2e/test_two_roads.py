@@ -56,7 +56,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     site = {
         "STATIC_ROOT": str(root),
         "ALLOWED_HOSTS": ["*"],
-        "PRODSERVE": {"COLLECT": False, "GUNICORN": {"http_parser": request.param}},
+        "PRODSERVE": {"PRIVATE_STATIC": False, "GUNICORN": {"http_parser": request.param}},
     }
     with serving("--workers", "1", "--warmup", "off", env=environment(folder, **site)) as running:
         yield running

@@ -93,7 +93,9 @@ def test_it_shows_a_server_through_reload_and_restart(env: Any, tmp_path: Path) 
     site = copy_site(tmp_path)
     with watching(env(), site) as terminal:
         terminal.wait_for(lambda text: "no server: No prodserve runs for the project in" in text)
-        with serving("--workers", "2", "--threads", "2", "--slow", "1s", env=env(), cwd=site) as server:
+        with serving(
+            "--workers", "2", "--threads", "2", "--slow-request", "1s", env=env(), cwd=site
+        ) as server:
             with ThreadPoolExecutor(4) as clients:
                 slow = []
                 for number in range(1, 5):  # one after the other: each finds a free thread on any machine

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .managing import MANAGE, address, ask
+from .management import MANAGEMENT, address, ask
 from .serving import Server, copy_site, run, serving, until
 
 STUCK = ("--workers", "1", "--threads", "2", "--graceful-timeout", "1s")
@@ -24,7 +24,7 @@ def states(server: Server) -> list[str]:
 
 
 def test_the_management_address_tells_and_the_public_one_does_not(env: Any) -> None:
-    with serving(*MANAGE, "--workers", "2", "--access-log", "-", env=env()) as server:
+    with serving(*MANAGEMENT, "--workers", "2", "--access-log", "-", env=env()) as server:
         pids = server.workers(2)
         until(
             lambda: (
@@ -52,7 +52,7 @@ def test_the_management_address_tells_and_the_public_one_does_not(env: Any) -> N
 
 
 def test_a_page_elsewhere_cannot_point_its_own_name_here(env: Any) -> None:
-    with serving(*MANAGE, env=env()) as server:
+    with serving(*MANAGEMENT, env=env()) as server:
         hosts = ("evil.example", "127.0.0.1.evil.example:9000", "127.0.0.1", "[::1]:9000", "monitor:9000")
         statuses = [ask(server, "/status.json", headers={"Host": host}).status for host in hosts]
         assert statuses == [403, 403, 200, 200, 200]
@@ -60,7 +60,9 @@ def test_a_page_elsewhere_cannot_point_its_own_name_here(env: Any) -> None:
 
 def test_the_management_address_answers_when_every_thread_is_stuck(env: Any) -> None:
     with (
-        serving(*MANAGE, "--workers", "1", "--threads", "2", "--graceful-timeout", "1s", env=env()) as server,
+        serving(
+            *MANAGEMENT, "--workers", "1", "--threads", "2", "--graceful-timeout", "1s", env=env()
+        ) as server,
         ThreadPoolExecutor(2) as clients,
     ):
         stuck = [clients.submit(server.get, "/slow/?seconds=6") for _ in range(2)]
@@ -71,7 +73,7 @@ def test_the_management_address_answers_when_every_thread_is_stuck(env: Any) -> 
 
 
 def test_a_connection_to_the_management_address_may_be_kept(env: Any) -> None:
-    with serving(*MANAGE, env=env()) as server:
+    with serving(*MANAGEMENT, env=env()) as server:
         host, _, port = address(server).rpartition(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=10)
         sockets = set()
@@ -85,7 +87,7 @@ def test_a_connection_to_the_management_address_may_be_kept(env: Any) -> None:
 
 def test_a_reload_keeps_the_management_address(env: Any, tmp_path: Path) -> None:
     site, path = copy_site(tmp_path), tmp_path / "manage.sock"
-    with serving("--manage", f"unix:{path}", "--workers", "1", env=env(), cwd=site) as server:
+    with serving("--management-bind", f"unix:{path}", "--workers", "1", env=env(), cwd=site) as server:
         assert ask(server, "/status.json").json()["generation"] == 1
         assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0
         told = run("-m", "django_prodserve", "reload", env=env(), cwd=site)
@@ -97,7 +99,7 @@ def test_a_reload_keeps_the_management_address(env: Any, tmp_path: Path) -> None
 
 
 def test_the_management_address_answers_while_the_last_requests_do(env: Any) -> None:
-    with serving(*MANAGE, "--workers", "1", env=env()) as server, ThreadPoolExecutor(1) as client:
+    with serving(*MANAGEMENT, "--workers", "1", env=env()) as server, ThreadPoolExecutor(1) as client:
         slow = client.submit(server.get, "/slow/?seconds=4")
         until(lambda: ask(server, "/status.json").json()["workers"][0]["busy"] == 1)
         os.kill(server.process.pid, signal.SIGTERM)
@@ -111,23 +113,29 @@ def test_the_management_address_answers_while_the_last_requests_do(env: Any) -> 
 
 
 def test_gunicorns_own_workers_say_that_nobody_answers_there(env: Any) -> None:
-    with serving(*MANAGE, "-k", "gthread", "--workers", "1", env=env()) as server:
-        assert "warning: Nobody answers on 127.0.0.1:0 (--manage)" in server.output
-        assert not [line for line in server.lines if line.startswith("manage ")]
+    with serving(*MANAGEMENT, "-k", "gthread", "--workers", "1", env=env()) as server:
+        assert "warning: Nobody answers on 127.0.0.1:0 (--management-bind)" in server.output
+        assert not [line for line in server.lines if line.startswith("management ")]
         assert server.get("/").status == 200
 
 
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (("--manage", "nonsense"), "--manage: 'nonsense' is no address: write HOST:PORT, PORT"),
-        (("--manage", "fd://3"), "--manage: 'fd://3' cannot be passed on"),
         (
-            ("--manage", ":8000", "--bind", "0.0.0.0:8000"),
-            "--manage 127.0.0.1:8000 is the address of the site",
+            ("--management-bind", "nonsense"),
+            "--management-bind: 'nonsense' is no address: write HOST:PORT, PORT",
         ),
-        (("--manage", "unix:x.sock", "--bind", "unix:./x.sock"), "is the address of the site itself"),
-        (("--manage", "192.0.2.1:9000"), "192.0.2.1:9000 is no address of this machine."),
+        (("--management-bind", "fd://3"), "--management-bind: 'fd://3' cannot be passed on"),
+        (
+            ("--management-bind", ":8000", "--bind", "0.0.0.0:8000"),
+            "--management-bind 127.0.0.1:8000 is the address of the site",
+        ),
+        (
+            ("--management-bind", "unix:x.sock", "--bind", "unix:./x.sock"),
+            "is the address of the site itself",
+        ),
+        (("--management-bind", "192.0.2.1:9000"), "192.0.2.1:9000 is no address of this machine."),
     ],
 )
 def test_what_is_wrong_with_it_is_one_line(env: Any, flags: tuple[str, ...], told: str) -> None:
@@ -139,7 +147,9 @@ def test_what_is_wrong_with_it_is_one_line(env: Any, flags: tuple[str, ...], tol
 
 def test_a_taken_management_port_is_told_at_once(env: Any) -> None:
     with serving(env=env()) as other:
-        ended = run("manage.py", "prodserve", "--bind", "127.0.0.1:0", "--manage", str(other.port), env=env())
+        ended = run(
+            "manage.py", "prodserve", "--bind", "127.0.0.1:0", "--management-bind", str(other.port), env=env()
+        )
         assert ended.returncode == 1
         assert f"127.0.0.1:{other.port} is taken" in ended.stderr
-        assert "another port: --manage 9001" in ended.stderr
+        assert "another port: --management-bind 9001" in ended.stderr

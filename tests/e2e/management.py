@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from .serving import PATIENCE, Response, Server
 
-MANAGE = ("--manage", "127.0.0.1:0")
+MANAGEMENT = ("--management-bind", "127.0.0.1:0")
 """Flags of a server that has one, at any free port."""
 
 
@@ -22,7 +22,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def address(server: Server) -> str:
     """Return the management address as the server has said it."""
-    return re.findall(r"^manage    (?:http://)?(\S+)", "\n".join(server.lines), re.MULTILINE)[-1]
+    return re.findall(r"^management (?:http://)?(\S+)", "\n".join(server.lines), re.MULTILINE)[-1]
 
 
 def ask(

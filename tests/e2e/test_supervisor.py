@@ -1,4 +1,4 @@
-"""The keeper stays: small, private, and there when the rest of the server is not."""
+"""The supervisor stays: small, private, and there when the rest of the server is not."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def places() -> dict[int, Path]:
 
 
 def until_all_is_ready(server: Server) -> None:
-    """Wait until the keeper knows that all workers serve: what ends sooner has failed to start."""
+    """Wait until the supervisor knows that all workers serve: what ends sooner has failed to start."""
     until(lambda: json.loads((places()[server.process.pid] / "server.json").read_text())["ready"])
 
 
 def test_it_is_small_and_its_place_is_private_and_goes_with_it(env: Any, tmp_path: Path) -> None:
     with serving(env=env(), cwd=copy_site(tmp_path)) as server:
-        keeper = psutil.Process(server.process.pid)
-        assert keeper.memory_full_info().pss <= 8 * 2**20
-        assert len(keeper.open_files()) + len(keeper.net_connections()) <= 6
-        place = places()[keeper.pid]
+        supervisor = psutil.Process(server.process.pid)
+        assert supervisor.memory_full_info().pss <= 8 * 2**20
+        assert len(supervisor.open_files()) + len(supervisor.net_connections()) <= 6
+        place = places()[supervisor.pid]
         for path in (place.parent, place):
             assert stat.S_IMODE(path.stat().st_mode) == 0o700
-        assert json.loads((place / "server.json").read_text())["pid"] == keeper.pid
+        assert json.loads((place / "server.json").read_text())["pid"] == supervisor.pid
         assert stat.S_IMODE((place / "server.json").stat().st_mode) == 0o600
         assert server.stop() == 0
         assert not place.exists()
@@ -57,7 +57,7 @@ def test_a_killed_arbiter_is_replaced_and_no_request_is_lost(env: Any, tmp_path:
         until(lambda: len(server.arbiters()) == 1)
 
 
-def test_nobody_outlives_a_killed_keeper(env: Any, tmp_path: Path) -> None:
+def test_nobody_outlives_a_killed_supervisor(env: Any, tmp_path: Path) -> None:
     site = copy_site(tmp_path)
     with serving(env=env(), cwd=site) as server:
         server.workers(2)
@@ -73,7 +73,7 @@ def test_nobody_outlives_a_killed_keeper(env: Any, tmp_path: Path) -> None:
         server.process.wait()
 
 
-def test_after_a_kill_a_supervisor_starts_it_again_at_once(env: Any, tmp_path: Path) -> None:
+def test_after_a_kill_a_service_manager_starts_it_again_at_once(env: Any, tmp_path: Path) -> None:
     """Workers that still answer hold the port: the new server waits for it."""
     site = copy_site(tmp_path)
     with serving(env=env(), cwd=site) as server:
@@ -88,8 +88,8 @@ def test_after_a_kill_a_supervisor_starts_it_again_at_once(env: Any, tmp_path: P
 
 
 @pytest.mark.parametrize("worker_class", ["gthread", "sync"])
-def test_workers_do_not_outlive_a_killed_arbiter_without_a_keeper(env: Any, worker_class: str) -> None:
-    with serving("--no-keeper", "--worker-class", worker_class, env=env()) as server:
+def test_workers_do_not_outlive_a_killed_arbiter_without_a_supervisor(env: Any, worker_class: str) -> None:
+    with serving("--no-supervisor", "--worker-class", worker_class, env=env()) as server:
         workers = [psutil.Process(pid) for pid in server.workers(2)]
         server.process.kill()
         assert psutil.wait_procs(workers, PATIENCE)[1] == []
@@ -97,7 +97,7 @@ def test_workers_do_not_outlive_a_killed_arbiter_without_a_keeper(env: Any, work
 
 def test_an_orphan_that_holds_the_gil_is_killed(env: Any) -> None:
     """Nothing in it can hear that its arbiter is gone; the others answer what they have."""
-    flags = ("--keeper", "--workers", "2", "--graceful-timeout", "3s")
+    flags = ("--supervisor", "--workers", "2", "--graceful-timeout", "3s")
     with serving(*flags, env=env()) as server:
         workers = [psutil.Process(pid) for pid in server.workers(2)]
         (arbiter,) = server.arbiters()
@@ -124,7 +124,7 @@ worker_started.connect(hold_gil, weak=False)
 
 def test_where_the_arbiter_is_killed_before_all_is_ready_nobody_is_left(env: Any, tmp_path: Path) -> None:
     site = copy_site(tmp_path, STUCK_AT_BOOT)
-    with serving("--keeper", "--workers", "2", env=env(), cwd=site) as server:
+    with serving("--supervisor", "--workers", "2", env=env(), cwd=site) as server:
         workers = [psutil.Process(pid) for pid in server.workers(2)]
         os.kill(server.arbiters()[0], signal.SIGKILL)
         server.wait_for("The server was ended by SIGKILL before all workers were ready.")

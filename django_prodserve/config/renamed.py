@@ -1,0 +1,33 @@
+"""Options that had other names before the first release: whoever writes one reads the name of today."""
+
+from __future__ import annotations
+
+RENAMED = {
+    "keeper": "supervisor",
+    "manage": "management_bind",
+    "ready": "readiness_checks",
+    "health": "health_paths",
+    "slow": "slow_request",
+    "log_slow": "access_log_min_duration",
+    "log_sample": "access_log_sample",
+    "collect": "private_static",
+}
+"""The name of an option today, by its old name."""
+
+
+def renamed_flag(flag: str) -> str:
+    """Return the flag of today for an old one such as ``--manage`` or ``--no-keeper``; else nothing."""
+    prefix = "--no-" if flag.startswith("--no-") else "--"
+    name = RENAMED.get(flag.removeprefix(prefix).replace("-", "_"), "")
+    return prefix + name.replace("_", "-") if name else ""
+
+
+def renamed_variable(variable: str) -> str:
+    """Return the variable of today for an old one such as ``PRODSERVE_MANAGE``; else nothing."""
+    name = RENAMED.get(variable.removeprefix("PRODSERVE_").lower(), "")
+    return "PRODSERVE_" + name.upper() if name else ""
+
+
+def renamed_key(key: object) -> str:
+    """Return the key of today for an old key of ``PRODSERVE``; else nothing."""
+    return RENAMED.get(str(key).lower(), "").upper()
