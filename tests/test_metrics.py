@@ -88,6 +88,9 @@ def test_what_runs_and_waits(board: Board) -> None:
     assert found["prodserve_connections"] == 5
     assert found["prodserve_threads worker=0"] == 2
     assert found["prodserve_threads_busy worker=0"] == 1
+    assert found["prodserve_concurrency_limit worker=0"] == 2
+    slot.concurrency_limit = 1
+    assert read(board)["prodserve_concurrency_limit worker=0"] == 1
     assert found["prodserve_worker_memory_bytes worker=0"] == 2**20
     assert found["prodserve_workers state=serving"] == 1
     assert found["prodserve_ready"] == 0

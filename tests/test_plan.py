@@ -204,6 +204,15 @@ def test_a_gunicorn_conf_that_lies_about_is_mentioned() -> None:
     assert any("--config" in line for line in plan(project_=project(gunicorn_conf=True)).warnings)
 
 
+def test_the_concurrency_limit_is_that_of_our_own_workers() -> None:
+    assert plan().concurrency_limit.value == "auto"
+    stated = plan(concurrency_limit="off").concurrency_limit
+    assert (stated.value, stated.source) == ("off", "test")
+    foreign = plan(concurrency_limit="auto", worker_class="gthread").concurrency_limit
+    assert foreign.value == "off"
+    assert foreign.why.startswith("gthread workers")
+
+
 def test_macos_does_not_preload() -> None:
     assert plan(fork_safe=False).preload.value is False
     assert plan(fork_safe=False, preload=True).preload.value is True

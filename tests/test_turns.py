@@ -234,6 +234,20 @@ def test_many_that_wait_are_left_alone() -> None:
     assert not worker.turns.is_due(worker.after(10.0, 0.1))
 
 
+def test_switched_off_no_request_is_held_back_or_measured() -> None:
+    turns = Turns(8, adaptive=False)
+    seen = Seen(8, 0, 0.0, 0.0)
+    for second in range(1, 4):
+        assert not turns.is_crowded(8)
+        assert not turns.expect(8)
+        assert not turns.is_due(seen)
+        seen = Seen(8, 100 * second, 0.9 * second, float(second))
+        turns.judge(500, COMPUTING, seen, refusing=second == 2)
+        assert turns.limit == turns.usual == 8
+        assert not turns.are_on
+        assert not turns.need_looks
+
+
 Work = Callable[[], object]
 
 

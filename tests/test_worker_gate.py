@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from types import SimpleNamespace
 from typing import Any
@@ -120,6 +121,25 @@ def test_many_times_the_capacity_are_told_by_what_was_served_meanwhile(
         queue.enter(100 + number / (20 * times))
     assert queue.gate.wait(100 + seconds) > 4 or told
     assert queue.gate.overload.is_on == told
+
+
+@pytest.mark.parametrize(("before", "while_refusing"), [(0.005, 0.001), (0.002, 0.002), (0.05, 0.05)])
+def test_a_switch_interval_that_the_project_has_set_is_kept(before: float, while_refusing: float) -> None:
+    default = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(before)
+        queue = Queue()
+        for number in range(260):
+            queue.enter(10 + number / 1000)
+        assert queue.enter(11.0) == [11.0]
+        assert sys.getswitchinterval() == pytest.approx(while_refusing)
+        queue.crew.ready.clear()
+        for second in range(20, 30):
+            queue.gate.look(second)
+        assert not queue.gate.overload.is_on
+        assert sys.getswitchinterval() == pytest.approx(before)
+    finally:
+        sys.setswitchinterval(default)
 
 
 def test_what_is_served_counts_as_of_the_last_seconds(queue: Queue) -> None:

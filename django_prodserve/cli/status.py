@@ -111,6 +111,7 @@ def _of_worker(each: dict[str, Any]) -> str:
         f"pid {each['pid']} {each['state']}",
         f"age {format_age(each['age'])}",
         f"busy {each['busy']}/{each['threads']}",
+        f"limit {each['concurrency_limit']}",
         *([f"{each['queue']} wait"] if each["queue"] else []),
         f"{each['connections']} connections",
         f"{each['requests']} requests",

@@ -181,13 +181,14 @@ def _traffic(
 
 
 def _crew(workers: Sequence[dict[str, Any]], width: int) -> Iterator[Line]:
-    yield "quiet", "worker   state     busy            wait   CPU    memory  conns  requests"
+    yield "quiet", "worker   state     busy            limit wait   CPU    memory  conns  requests"
     for each in workers:
         busy = f"{_bar(each['busy'], each['threads'], 8)} {each['busy']}/{each['threads']}"
         share = f"{100 * each['share']:.0f} %" if each["share"] is not None else "-"
         yield (
             "",
-            f"{each['pid']:<9}{each['state']:<10}{busy:<16}{each['queue']:>4}{share:>6}"
+            f"{each['pid']:<9}{each['state']:<10}{busy:<16}{each['concurrency_limit']:>5}"
+            f"{each['queue']:>5}{share:>6}"
             f"{format_size(each['memory']):>10}{each['connections']:>7}{each['requests']:>10}",
         )
         if (oldest := each["oldest"]) and oldest["age"] >= 1:

@@ -159,6 +159,14 @@ class Options:
         exported=True,
         worker=True,
     )
+    concurrency_limit: str = option(
+        "auto",
+        choice("auto", "off"),
+        "Whether a worker whose requests compute runs fewer of them at a time than it has threads.",
+        why="requests that compute hold up each other and the event loop",
+        exported=True,
+        worker=True,
+    )
     max_body: int | None = option(
         None,
         SIZE,
@@ -464,14 +472,6 @@ class Options:
     def source(self, name: str) -> str:
         """Where the value of ``name`` came from; empty where nobody stated it."""
         return self.sources.get(name, "")
-
-
-PREPARE = {
-    "wait-for-db": ("wait_for_db", "30s"),
-    "migrate": ("migrate", True),
-    "collectstatic": ("collectstatic", True),
-}
-"""The words of ``PRODSERVE["PREPARE"]``: each is short for an option and its value."""
 
 
 class Sourced(NamedTuple):

@@ -12,11 +12,18 @@ from typing import Any
 
 from ..errors import ProdserveError
 from . import parsers
-from .options import PREPARE, Options, Row, Sourced, rows
+from .options import Options, Row, Sourced, rows
 from .renamed import renamed_key, renamed_variable
 
 # Kubernetes gives every pod such variables for each Service; one may be called "prodserve".
 KUBERNETES_LINKS = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_\w+)?)$")
+
+PREPARE = {
+    "wait-for-db": ("wait_for_db", "30s"),
+    "migrate": ("migrate", True),
+    "collectstatic": ("collectstatic", True),
+}
+"""The words of ``PRODSERVE["PREPARE"]``: each is short for an option and its value."""
 
 Layer = Mapping[str, Sourced]
 """Option name to raw value. Layers stand in order of precedence, the strongest first."""

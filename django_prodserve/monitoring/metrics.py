@@ -143,6 +143,11 @@ def now(slots: Sequence[Slot]) -> Iterator[str]:
         "threads", "Threads that may run requests.", [Sample(slot.threads, _worker(slot)) for slot in slots]
     )
     yield from gauge(
+        "concurrency_limit",
+        "Requests that a worker runs at a time at most: its threads, or fewer while requests compute.",
+        [Sample(slot.concurrency_limit, _worker(slot)) for slot in slots],
+    )
+    yield from gauge(
         "threads_busy", "Threads that run a request.", [Sample(count, _worker(slot)) for slot, count in busy]
     )
 

@@ -101,6 +101,7 @@ def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) 
         "state": STATES[slot.state],
         "age": round(now - slot.started, 1) if slot.started else 0.0,
         "threads": slot.threads,
+        "concurrency_limit": slot.concurrency_limit,
         "busy": len(running),
         "queue": slot.waiting(),
         "connections": slot.connections,

@@ -39,6 +39,7 @@ class Plan:
     worker_memory: Decision[int] = field(metadata={"kind": kinds.SIZE})
     worker_class: Decision[str]
     queue_timeout: Decision[float]
+    concurrency_limit: Decision[str]
     max_body: Decision[int | None]
     workers: Decision[int]
     threads: Decision[int]
@@ -187,6 +188,7 @@ def make_plan(
         "max_requests_jitter": _jitter(wishes),
         "management_bind": choose_manage(wishes, worker_class),
         "server_timing": _server_timing(wishes),
+        "concurrency_limit": choose_concurrency_limit(wishes, worker_class),
     }
     plain = {
         row.name: wishes.plain(row.name)
@@ -264,6 +266,13 @@ def choose_worker_class(wishes: _Wishes) -> Decision[str]:
         if is_wanted and plain.value == "prodserve":
             return Decision("gthread", f"{what} is served by Gunicorn's own threads: put a proxy in front")
     return plain
+
+
+def choose_concurrency_limit(wishes: _Wishes, worker_class: Decision[str]) -> Decision[str]:
+    """Stated, or measured by the worker; Gunicorn's own workers have no such limit."""
+    if worker_class.value != "prodserve":
+        return Decision("off", f"{worker_class.value} workers run a request on every thread")
+    return wishes.plain("concurrency_limit")
 
 
 def choose_bind(machine: Machine, wishes: _Wishes) -> Decision[tuple[str, ...]]:

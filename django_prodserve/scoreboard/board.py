@@ -25,7 +25,7 @@ from .memory import Memory
 from .ring import Ring
 from .slot import CLAIMED, COLUMNS, FREE, HEAD, REFUSES, ROW, SERVING, TALLY_CELLS, WHOLE, Slot, Tally, tally
 
-MAGIC = int.from_bytes(b"prodsrv\2", "little")
+MAGIC = int.from_bytes(b"prodsrv\3", "little")
 """The last byte is the version of this layout."""
 
 REASONS = (

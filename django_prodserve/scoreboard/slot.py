@@ -36,7 +36,7 @@ _FIRST = {method: number * CLASSES for number, method in enumerate(METHODS)}
 
 # Everything is a cell of eight bytes: first the head of a slot...
 _PID, _GENERATION, _STATE, _THREADS, _STARTED, _HEARTBEAT = range(6)
-_WISH, _ORDER, _DEADLINE, _MEMORY, _CPU, _REFUSED, _CUT, _SATURATED = range(6, 14)
+_WISH, _ORDER, _DEADLINE, _MEMORY, _CPU, _REFUSED, _CUT, _SATURATED, _LIMIT = range(6, 15)
 HEAD = 16
 # ...then a row for each thread: what it runs, what it has counted, and the request's text.
 _START, _PROGRESS, _LAST_END, _IDENT, _NATIVE_ID, _LENGTH = range(6)
@@ -168,6 +168,8 @@ class Slot:
     cut = _Whole(_CUT)
     saturated = _Whole(_SATURATED)
     """Whether a request that comes to the worker waits long, 1, or is refused, 2, as of this second."""
+    concurrency_limit = _Whole(_LIMIT)
+    """How many requests the worker runs at a time at most, as of now: its threads, or fewer."""
     connections = _Load(CONNECTIONS)
     work = _Load(LOAD)
     """How many of its threads are spoken for; all of them where a request would have to wait."""
@@ -187,7 +189,8 @@ class Slot:
 
     def start(self, pid: int, generation: int, threads: int, now: float) -> None:
         """Say who has this slot: first thing in a worker."""
-        self.pid, self.generation, self.threads = pid, generation, threads
+        self.pid, self.generation = pid, generation
+        self.threads = self.concurrency_limit = threads
         self.started = self.heartbeat = now
         self.state = BOOTING
 

@@ -31,8 +31,8 @@ LAST = 4.0
 SEEN = 0.25
 """The queue's length counts where its eldest has waited this share of the timeout."""
 SWITCH, SWITCH_WHEN_REFUSING = 0.005, 0.001
-"""Seconds that a thread may keep the interpreter while another wants it: each call to the kernel gives it up,
-and who refuses would wait for it behind every thread that computes."""
+"""Seconds that a thread may keep the interpreter while another wants it. The first is CPython's default. Each
+call to the kernel gives the interpreter up: a refusal would wait for it behind every thread that computes."""
 SHARE = 0.1
 """The wait that is left to the queue while overloaded, as a share of the timeout."""
 
@@ -98,6 +98,9 @@ class Gate:
         self._queued = -math.inf  # when there was a queue last
         self._since = self._later = 0.0, 0  # when there began to be one, or it was long enough, and had ended
         self._length = 0.0
+        self._may_switch = math.isclose(
+            sys.getswitchinterval(), SWITCH
+        )  # else the project has chosen its own
 
     def enter(self, connection: Connection, now: float) -> Sequence[Connection]:
         """Queue a complete request; return those that are refused for it, itself perhaps."""
@@ -116,7 +119,7 @@ class Gate:
         others_do = wait > overload.timeout and not was_on and self._others_refuse()
         refuses = overload.refuses(wait, now, others_do=others_do, comes=self._comes())
         if refuses and not was_on:
-            sys.setswitchinterval(SWITCH_WHEN_REFUSING)
+            self._switch_after(SWITCH_WHEN_REFUSING)
             self._crew.begin_to_refuse()
         return refuses
 
@@ -124,7 +127,12 @@ class Gate:
         """Once a second: without requests nobody else notices that an overload is over."""
         self._note(now)
         if not self._refuses(self.wait(now), now) and sys.getswitchinterval() < SWITCH:
-            sys.setswitchinterval(SWITCH)
+            self._switch_after(SWITCH)
+
+    def _switch_after(self, seconds: float) -> None:
+        """Set how long a thread may keep the interpreter, unless the project has set it before the start."""
+        if self._may_switch:
+            sys.setswitchinterval(seconds)
 
     def wait(self, now: float) -> float:
         """Return how long a request waits that arrives now: as its elders do, or as their number says."""

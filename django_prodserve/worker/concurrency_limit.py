@@ -62,15 +62,28 @@ class Turns:
     """The turns in one worker of ``slots`` threads that has ``cpus`` for itself.
 
     C code that lets go of the GIL computes on as many CPUs as there are: so many run at a time at least, and
-    one more.
+    one more. With ``adaptive`` off all threads may run requests at any time, and no request is measured.
     """
 
     __slots__ = (
-        *("_begins", "_held", "_judged", "_known", "_least", "_looked", "_mark", "_more", "_queued", "_rest"),
+        *(
+            "_adaptive",
+            "_begins",
+            "_held",
+            "_judged",
+            "_known",
+            "_least",
+            "_looked",
+            "_mark",
+            "_more",
+            "_queued",
+            "_rest",
+        ),
         *("_retreat", "_rush", "_sampled", "_suspects", "_trial", "limit", "slots", "usual"),
     )
 
-    def __init__(self, slots: int, cpus: float = 1.0) -> None:
+    def __init__(self, slots: int, cpus: float = 1.0, *, adaptive: bool = True) -> None:
+        self._adaptive = adaptive
         self.slots = self.limit = self.usual = slots
         """``limit``: how many may run now; ``usual``: when nobody is measured."""
         self._least = max(ALWAYS, math.ceil(cpus) + 1)
@@ -111,6 +124,8 @@ class Turns:
         did although the CPU is busy, some are let run alone. While ``refusing``, the moments in which a
         request waits go to that.
         """
+        if not self._adaptive:
+            return
         if samples.number:
             self._known = Samples(
                 *(FADING * old + new for old, new in zip(self._known, samples, strict=True))
@@ -141,7 +156,8 @@ class Turns:
 
     def is_crowded(self, running: int) -> bool:
         """Say whether so many run side by side, unknown or new after a rest, that it is to be judged soon."""
-        return self._begins and running > self._least and not (self._is_known and self.are_on)
+        is_new = self._begins and running > self._least and not (self._is_known and self.are_on)
+        return is_new and self._adaptive
 
     def expect(self, running: int) -> bool:
         """Say whether a judgement may be due before the second is over."""

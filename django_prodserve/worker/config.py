@@ -21,6 +21,8 @@ class WorkerConfig:
 
     queue_timeout: float = 2.0
     """Seconds that a request may wait for a thread."""
+    concurrency_limit: str = "auto"
+    """Whether a worker limits how many requests run at a time by what it measures: auto or off."""
     max_body: int | None = None
     """Bytes."""
     timeout: float = 0.0

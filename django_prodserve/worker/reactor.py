@@ -58,7 +58,8 @@ class Reactor:
         self.runner = Runner(worker, self.streams, slot)
         sampler, cpus = self.runner.sampler, worker.config.cpus / max(1, config.workers)
         handlers = self.turn, self.serve, self.report, self.begun, sampler.since, sampler.delayed
-        self.crew = Crew[Connection](config.threads, *handlers, cpus=cpus)
+        adaptive = worker.config.concurrency_limit == "auto"
+        self.crew = Crew[Connection](config.threads, *handlers, cpus=cpus, adaptive=adaptive)
         most = descriptors_for(config.worker_connections)
         self.acceptor = Acceptor(listeners, self.poller, board, slot, most, self.make_room)
         self.intake = Intake(ParserSettings(config), max_body=worker.config.max_body or 0)
@@ -371,10 +372,15 @@ class Reactor:
     def look(self, now: float) -> None:
         """Once a second: judge how the threads share their work, and whether requests wait too long."""
         self.crew.look(refusing=self.gate.overload.is_on)
+        self.show_limit()
         self.gate.look(now)
         self.slot.queue = len(self.crew.ready)
         self.probes.look(now)
         self.manage.watch()
+
+    def show_limit(self) -> None:
+        """Publish how many requests may run at a time, for whoever watches the server."""
+        self.slot.concurrency_limit = self.crew.turns.limit
 
     def retire(self, now: float) -> None:
         """Take what the kernel has accepted for us, and no more; what is answered from now on is the last."""

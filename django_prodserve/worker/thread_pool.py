@@ -60,9 +60,11 @@ class Crew(Generic[Work]):
         samples: Callable[[], Samples],
         delayed: Callable[[], float],
         cpus: float = 1.0,
+        *,
+        adaptive: bool = True,
     ) -> None:
         self.slots = slots
-        self.turns = Turns(slots, cpus)
+        self.turns = Turns(slots, cpus, adaptive=adaptive)
         self.ready: deque[Work] = deque()
         """Complete requests, oldest first."""
         self.running = 0

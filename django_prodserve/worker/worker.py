@@ -105,6 +105,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             if self._reopens:
                 self._write_logs(now)
             crew.tick()
+            self.reactor.show_limit()
         if fork_guard.PROCESS.is_copy:  # a handler of a signal, or another of the main thread's, has forked
             fork_guard.end("The main thread", None, self.log)
         self._retire()
@@ -173,6 +174,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
                 if now - began > LINGER_IDLE:
                     self.deadlines.hurry(now)
             self.reactor.crew.tick()
+            self.reactor.show_limit()
             self._sleep(0.02)
             now = time.monotonic()
         self.access.flush()

@@ -118,6 +118,12 @@ def test_the_page_during_load_and_a_replacement(env: Any, tmp_path: Path) -> Non
             assert chart["painted"] > 1000, chart
         assert float(text(browser, "#tiles .value").replace(",", "")) > 0
         assert "Requests/s" in text(browser, "#tiles")
+        assert "Limit" in text(browser, "#workers thead")
+        limits = (
+            "return [...document.querySelectorAll('#workers td[data-label=Limit]')].map((e) => e.innerText)"
+        )
+        assert {*browser.script(limits)} <= {"1", "2", "3", "4"}
+        assert len(browser.script(limits)) == 2
         assert text(browser, "#main-decisions").count("as stated") >= 2
 
         assert "owned" not in browser.driver.title

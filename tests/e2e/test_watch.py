@@ -107,7 +107,8 @@ def test_it_shows_a_server_through_reload_and_restart(env: Any, tmp_path: Path) 
             text = "\n".join(screen)
             assert all(len(line) <= COLUMNS for line in screen)
             assert len(screen) <= ROWS
-            assert all(re.search(rf"^{pid} +serving ", text, re.MULTILINE) for pid in server.workers(2))
+            row = r"^{} +serving +\[[#.]+\] \d/2 +2 "  # busy threads, then the concurrency limit
+            assert all(re.search(row.format(pid), text, re.MULTILINE) for pid in server.workers(2))
             assert re.search(r"^\d\d:\d\d:\d\dZ  slow +Request GET /slow/ ", text, re.MULTILINE)
             served = re.compile(r"^latency +p50 \d", re.MULTILINE)
             terminal.wait_for(lambda text: server.get("/").status == 200 and served.search(text))

@@ -300,7 +300,8 @@ function showWorkers(live) {
     const meter = make("meter", { min: 0, max: each.threads || 1, high: Math.max(each.threads - 0.5, 0), "aria-label": "busy threads" });
     meter.value = each.busy;
     return [
-      ["State", each.state], ["Busy threads", meter, `${each.busy}/${each.threads}`], ["Waiting", number(each.queue)],
+      ["State", each.state], ["Busy threads", meter, `${each.busy}/${each.threads}`],
+      ["Limit", number(each.concurrency_limit)], ["Waiting", number(each.queue)],
       ["CPU", share], ["Memory", size(each.memory)], ["Connections", number(each.connections)],
       ["Requests", number(each.requests)], ["Age", age(each.age)],
     ];
@@ -311,7 +312,7 @@ function showWorkers(live) {
         make("td", { "data-label": label, class: label === "State" ? `state-${each.state}` : "" }, make("span", {}, ...content))));
     if (!each.oldest || each.oldest.age < 1) return [row];
     const oldest = `${each.oldest.method} ${each.oldest.path} for ${duration(each.oldest.age)}`;
-    return [row, make("tr", {}, make("td", { colspan: 9, class: "oldest" }, make("span", { class: "long" }, `oldest request of ${each.pid}: ${oldest}`)))];
+    return [row, make("tr", {}, make("td", { colspan: 10, class: "oldest" }, make("span", { class: "long" }, `oldest request of ${each.pid}: ${oldest}`)))];
   }));
   const ended = Object.entries(live.restarts).map(([reason, count]) => `${reason} ${count}`).join(", ");
   $("restarts").textContent = ended && `Replaced since the start: ${ended}`;
