@@ -12,7 +12,8 @@ import pytest
 
 from django_prodserve.scoreboard.board import Board
 from django_prodserve.scoreboard.slot import RETIRING, SERVING, Slot
-from django_prodserve.worker.acceptor import LONGEST_WAIT, PATIENCE, REQUEST_IN, Acceptor
+from django_prodserve.worker.accept_policy import MAX_DEFERRAL_SECONDS, AcceptPolicy
+from django_prodserve.worker.acceptor import PATIENCE, REQUEST_IN, Acceptor
 from django_prodserve.worker.poller import make_poller
 
 THREADS = 2
@@ -26,7 +27,9 @@ class Site:
         self.listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         board = Board.create(None, slots=2, rows=THREADS + 1, now=self.now)
         self.slot, self.other = self.serving(board, 1), self.serving(board, 2)
-        self.acceptor = Acceptor([self.listener], make_poller(), board, self.slot, 100, lambda now: None)
+        self.acceptor = Acceptor(
+            [self.listener], make_poller(), board, self.slot, 100, lambda now: None, AcceptPolicy(THREADS)
+        )
         self.acceptor.start()
         self.taken: list[socket.socket] = []
 
@@ -99,5 +102,5 @@ def test_who_is_full_leaves_a_connection_to_a_free_worker_for_a_moment(site: Sit
     waited = 0.0
     while site.accept(load=THREADS, after=PATIENCE) == 0:
         waited += PATIENCE
-        assert waited <= LONGEST_WAIT + 2 * PATIENCE
-    assert waited >= LONGEST_WAIT - 2 * PATIENCE
+        assert waited <= MAX_DEFERRAL_SECONDS + 2 * PATIENCE
+    assert waited >= MAX_DEFERRAL_SECONDS - 2 * PATIENCE

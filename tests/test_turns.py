@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from django_prodserve.worker.concurrency_limit import (
     Turns,
 )
 from django_prodserve.worker.sampling import Samples
+from django_prodserve.worker.scheduler import Scheduler
 from django_prodserve.worker.thread_pool import CALM, TICK, TICK_CALM, Crew
 
 NONE = Samples(0, 0.0, 0.0)
@@ -248,23 +251,29 @@ def test_switched_off_no_request_is_held_back_or_measured() -> None:
         assert not turns.need_looks
 
 
-Work = Callable[[], object]
+class Work:
+    """A request that has just arrived."""
+
+    waited = 0.0
+
+    def __init__(self, run: Callable[[], object]) -> None:
+        self.run, self.arrived = run, time.monotonic()
 
 
 class Site:
-    """A crew that runs functions, and counts how many others ran when each began."""
+    """A scheduler that runs functions, and counts how many others ran when each began."""
 
     def __init__(self, slots: int) -> None:
-        handlers = self.wait, self.run, self.failed, lambda row: None, self.measured, lambda: 0.0
-        self.crew: Crew[Work] = Crew(slots, *handlers)
+        self.scheduler = Scheduler(slots, self, self, self, queue_timeout=1.0)
+        self.crew: Crew[Any] = self.scheduler.pool
         self.samples = NONE
         self.event = threading.Event()
         self.lock = threading.Lock()
-        self.running = self.beside = self.done = self.looks = 0
+        self.running = self.beside = self.done = self.looks = self.woken = 0
         self.watched = threading.Event()
-        """Somebody waits for the clients."""
+        """A thread waits for the clients."""
 
-    def wait(self, block: bool) -> None:
+    def wait_for_events(self, block: bool) -> None:
         if block:
             self.watched.set()
             self.event.wait()
@@ -272,29 +281,50 @@ class Site:
         else:
             self.looks += 1
 
-    def run(self, work: Work, row: int) -> None:
+    def serve(self, work: Any, row: int) -> None:
         with self.lock:
             self.running += 1
             self.beside += self.running - 1
-        work()
+        work.run()
         with self.lock:
             self.running -= 1
             self.done += 1
 
-    def measured(self) -> Samples:
+    def since(self) -> Samples:
         return self.samples
 
+    def delayed(self) -> float:
+        return 0.0
+
     def judge(self, samples: Samples, *, refusing: bool = False) -> None:
-        self.crew.turns._judged = Seen(0, 0, -10.0, time.monotonic() - 1)  # the CPU was busy
-        self.samples, self.crew.events = samples, 100
-        self.crew.look(refusing=refusing)
+        scheduler = self.scheduler
+        scheduler.limiter._judged = Seen(0, 0, -10.0, time.monotonic() - 1)  # the CPU was busy
+        scheduler.gate.overload.is_on, scheduler.gate.overload.target = refusing, -1.0  # it lasts
+        self.samples, scheduler.events = samples, 100
+        scheduler._next_second = 0.0
+        scheduler.tick(time.monotonic())
         self.samples = NONE
 
-    def failed(self) -> None:
+    def report_failure(self) -> None:
         raise AssertionError
 
-    def give(self, *work: Work) -> None:
-        self.crew.ready.extend(work)
+    def thread_started(self, row: int) -> None:
+        pass
+
+    def wake_main_thread(self) -> None:
+        self.woken += 1
+
+    def unaccepted(self) -> float:
+        return 0.0
+
+    def peers_overloaded(self) -> bool:
+        return False
+
+    def show(self, busy: int, work: int, queue: int) -> None:
+        pass
+
+    def give(self, *functions: Callable[[], object]) -> None:
+        self.crew.ready.extend(map(Work, functions))
         self.event.set()
 
     def until(self, done: int) -> float:
@@ -302,23 +332,25 @@ class Site:
         started = time.monotonic()
         while self.done < done:
             assert time.monotonic() - started < 30
-            self.crew.tick()
-            time.sleep(min(0.01, self.crew.tick_in))
+            now = time.monotonic()
+            self.scheduler.tick(now)
+            time.sleep(max(0.0, min(0.01, self.scheduler.tick_in(now))))
         return time.monotonic() - started
 
 
 @contextmanager
 def site(slots: int) -> Iterator[Site]:
     """The threads of a crew end with the process; here they sleep from the end of the block on."""
-    made = Site(slots)
-    made.crew.start()
+    made, interval = Site(slots), sys.getswitchinterval()
+    made.scheduler.start()
     try:
         yield made
     finally:
-        made.crew.slots = made.crew.turns.limit = 0
+        made.crew.slots = made.crew.limit = 0
+        sys.setswitchinterval(interval)
 
 
-def compute(seconds: float) -> Work:
+def compute(seconds: float) -> Callable[[], object]:
     def work() -> None:
         until = time.thread_time() + seconds
         while time.thread_time() < until:
@@ -329,7 +361,7 @@ def compute(seconds: float) -> Work:
 
 def take_turns(made: Site, *, refusing: bool = False) -> None:
     made.judge(COMPUTING, refusing=refusing)
-    assert made.crew.turns.limit == 2 - refusing
+    assert made.crew.limit == 2 - refusing
 
 
 def test_real_computing_takes_turns() -> None:
@@ -354,7 +386,7 @@ def test_all_that_wait_run_when_turns_end() -> None:
         take_turns(made)
         made.give(*[lambda: gate.wait(20)] * 6)
         made.judge(Samples(10, 0.01, 10.0))
-        assert made.crew.turns.limit == 6
+        assert made.crew.limit == 6
         assert made.until(6) < 10
 
 
@@ -376,26 +408,28 @@ def test_while_refusing_a_long_request_does_not_keep_the_clients_waiting() -> No
 def test_when_refusing_begins_the_main_thread_judges_at_once() -> None:
     with site(6) as made:
         take_turns(made)
-        assert not made.crew.is_crowded
-        made.crew.begin_to_refuse()
-        assert made.crew.is_due
-        assert made.crew.is_crowded  # who gets events wakes it
-        made.crew.tick()
+        made.scheduler.after_events(0)
+        assert not made.woken
+        assert made.scheduler._refuses(100.0, time.monotonic())
+        assert made.scheduler.needs_evaluation
+        made.scheduler.after_events(0)
+        assert made.woken == 1  # by the thread that gets events
+        made.scheduler.tick(time.monotonic())
         assert made.crew.in_turn
-        assert not made.crew.is_due
-        assert made.crew.turns.limit == 1
+        assert not made.scheduler.needs_evaluation
+        assert made.crew.limit == 1
 
 
 def test_a_lazy_crew_is_looked_at_less_often_while_it_moves() -> None:
-    crew: Crew[Work] = Crew(2, *[lambda *args: None] * 4, lambda: NONE, lambda: 0.0)
+    crew: Crew[Any] = Crew(2, Site(2))
     crew.lazy = True
     for _ in range(CALM):
         assert crew.tick_in == TICK
         crew.moved += 1
-        crew.tick()
+        crew.promote_if_stalled()
     assert crew.tick_in == TICK_CALM
     crew._size = 3  # all of its threads have been started
-    crew.tick()  # nothing has moved
+    crew.promote_if_stalled()  # nothing has moved
     assert crew.tick_in == TICK
 
 

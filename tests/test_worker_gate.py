@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
+import threading
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from django_prodserve.worker.admission import AT_ONCE, Gate, Overload
+from django_prodserve.worker.admission import AT_ONCE, Gate, Overload, QueueState
+from django_prodserve.worker.sampling import Samples
+from django_prodserve.worker.scheduler import SWITCH_SECONDS_OVERLOADED, Scheduler
 
 STEP = 0.001
 
@@ -77,36 +80,93 @@ def test_a_full_load_is_no_overload() -> None:
 
 
 class Queue:
-    """A gate, and the crew behind it whose requests take 0.1 s, two at a time."""
+    """A scheduler whose requests take 0.1 s, two at a time. None of its threads is started."""
 
     def __init__(self) -> None:
-        self.began, self.unaccepted = 0, 0.0
-        turns = SimpleNamespace(usual=2)
-        self.crew: Any = SimpleNamespace(ready=deque(), slots=4, mean=0.1, turns=turns, is_due=False, ended=0)
-        self.crew.begin_to_refuse = self.begin
-        self.gate = Gate(2.0, self.crew, lambda: False, lambda: self.unaccepted)
-
-    def begin(self) -> None:
-        self.began += 1
-        self.crew.is_due = True
+        self.waiting = 0.0
+        self.scheduler = Scheduler(4, self, self, self, queue_timeout=2.0)
+        self.scheduler.limiter.usual, self.scheduler.mean_seconds = 2, 0.1
+        self.pool, self.overload = self.scheduler.pool, self.scheduler.gate.overload
 
     def enter(self, now: float, waited: float = 0.0) -> list[float]:
         """Let a request in; return when those arrived that are refused for it."""
         request: Any = SimpleNamespace(arrived=now, waited=waited)
-        return [each.arrived for each in self.gate.enter(request, now)]
+        return [each.arrived for each in self.scheduler.submit(request, now)]
+
+    def unaccepted(self) -> float:
+        return self.waiting
+
+    def peers_overloaded(self) -> bool:
+        return False
+
+    def wake_main_thread(self) -> None:
+        pass
+
+    def wait_for_events(self, block: bool) -> None:
+        raise AssertionError
+
+    def serve(self, work: Any, row: int) -> None:
+        raise AssertionError
+
+    def report_failure(self) -> None:
+        raise AssertionError
+
+    def thread_started(self, row: int) -> None:
+        raise AssertionError
+
+    def since(self) -> Samples:
+        return Samples(0, 0.0, 0.0)
+
+    def delayed(self) -> float:
+        return 0.0
+
+    def show(self, busy: int, work: int, queue: int) -> None:
+        pass
 
 
 @pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
-    monkeypatch.setattr("sys.setswitchinterval", lambda seconds: None)
-    return Queue()
+def queue() -> Iterator[Queue]:
+    interval = sys.getswitchinterval()
+    yield Queue()
+    sys.setswitchinterval(interval)
 
 
 def test_what_the_kernel_holds_counts_as_soon_as_somebody_has_waited_for_long(queue: Queue) -> None:
-    queue.unaccepted = 20 * AT_ONCE * 2  # of which nothing is served
+    queue.waiting = 20 * AT_ONCE * 2  # of which nothing is served
     assert not any(queue.enter(10 + number / 100) for number in range(30))  # nobody has waited 0.5 s yet
     assert queue.enter(10.6) == [10.6]
-    assert queue.began == 1
+    assert queue.scheduler.needs_evaluation
+    assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS_OVERLOADED)
+
+
+class Idle(Queue):
+    """One whose threads may start: they wait for events that never come, until the process ends."""
+
+    def wait_for_events(self, block: bool) -> None:
+        threading.Event().wait()
+
+    def thread_started(self, row: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("before", "while_refusing"), [(0.005, 0.001), (0.002, 0.002), (0.05, 0.05)])
+def test_a_switch_interval_that_the_project_has_set_is_kept(before: float, while_refusing: float) -> None:
+    default = sys.getswitchinterval()
+    sys.setswitchinterval(before)
+    queue = Idle()
+    try:
+        for number in range(260):
+            queue.enter(10 + number / 1000)
+        assert queue.enter(11.0) == [11.0]
+        assert sys.getswitchinterval() == pytest.approx(while_refusing)
+        queue.pool.ready.clear()
+        for second in range(20, 30):
+            queue.scheduler.tick(second)
+        assert not queue.overload.is_on
+        assert sys.getswitchinterval() == pytest.approx(before)
+    finally:
+        queue.scheduler.disown()
+        sys.setswitchinterval(default)
 
 
 @pytest.mark.parametrize(("times", "seconds", "told"), [(4, 1.5, False), (5, 1.1, False), (10, 0.6, True)])
@@ -115,62 +175,39 @@ def test_many_times_the_capacity_are_told_by_what_was_served_meanwhile(
 ) -> None:
     """The queue is 4.4 to 5 s long at the end; 20 requests a second are served."""
     for number in range(round(seconds * 20 * times)):
-        queue.crew.ended = number // times
-        while len(queue.crew.ready) > number - queue.crew.ended:
-            queue.crew.ready.popleft()
+        queue.pool.ended = number // times
+        while len(queue.pool.ready) > number - queue.pool.ended:
+            queue.pool.ready.popleft()
         queue.enter(100 + number / (20 * times))
-    assert queue.gate.wait(100 + seconds) > 4 or told
-    assert queue.gate.overload.is_on == told
+    assert queue.scheduler._delay(100 + seconds) > 4 or told
+    assert queue.overload.is_on == told
 
 
-@pytest.mark.parametrize(("before", "while_refusing"), [(0.005, 0.001), (0.002, 0.002), (0.05, 0.05)])
-def test_a_switch_interval_that_the_project_has_set_is_kept(before: float, while_refusing: float) -> None:
-    default = sys.getswitchinterval()
-    try:
-        sys.setswitchinterval(before)
-        queue = Queue()
-        for number in range(260):
-            queue.enter(10 + number / 1000)
-        assert queue.enter(11.0) == [11.0]
-        assert sys.getswitchinterval() == pytest.approx(while_refusing)
-        queue.crew.ready.clear()
-        for second in range(20, 30):
-            queue.gate.look(second)
-        assert not queue.gate.overload.is_on
-        assert sys.getswitchinterval() == pytest.approx(before)
-    finally:
-        sys.setswitchinterval(default)
-
-
-def test_what_is_served_counts_as_of_the_last_seconds(queue: Queue) -> None:
+def test_what_is_served_counts_as_of_the_last_seconds() -> None:
     """Of 20 that wait on and on, 2 a second are served for two minutes, then 3."""
-    queue.gate.overload.timeout, now = 20.0, 100.0
-    for _ in range(20):
-        assert not queue.enter(now)
+    gate, now, ended = Gate(20.0), 100.0, 0
     for rate, seconds in ((2, 120), (3, 20)):
         for step in range(rate * seconds * 10):
             now += 0.1 / rate
-            if step % 10 == 0:
-                queue.crew.ended += 1
-                queue.crew.ready.popleft()
-                assert not queue.enter(now)
-            queue.gate.look(now)
-        assert queue.gate.wait(now) == pytest.approx(20 / rate, rel=0.15)
+            ended += step % 10 == 0
+            gate.note(ended, now)
+            delay = gate.delay(QueueState(20, 19 / rate, ended, rate=20.0), now)
+        assert delay == pytest.approx(20 / rate, rel=0.15)
 
 
 def test_who_has_waited_in_the_kernel_has_waited(queue: Queue) -> None:
     for number in range(5):
         assert not queue.enter(10 + number / 1000, waited=1.0)
-    assert queue.gate.wait(10.1) == pytest.approx(1.1)
+    assert queue.scheduler._delay(10.1) == pytest.approx(1.1)
 
 
 def test_the_newest_are_told_first_and_when_it_is_known_how(queue: Queue) -> None:
     for number in range(260):
         assert not queue.enter(10 + number / 1000)
     assert queue.enter(11.0) == [11.0]  # the main thread has not judged yet
-    queue.crew.is_due = False
+    queue.scheduler.needs_evaluation = False
     refused = queue.enter(11.1)
     assert refused[0] == 11.1
     assert refused[1:] == sorted(refused[1:], reverse=True)
-    assert len(refused) + len(queue.crew.ready) == 261
-    assert [each.arrived for each in queue.crew.ready][-1] == pytest.approx(10.259)
+    assert len(refused) + len(queue.pool.ready) == 261
+    assert [each.arrived for each in queue.pool.ready][-1] == pytest.approx(10.259)

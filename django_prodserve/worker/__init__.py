@@ -2,8 +2,8 @@
 
     acceptor  whose connection it is
     receiver  the whole request
-    static_cache, admission  answered at once, or refused
-    thread_pool  a thread for it
+    static_cache  answered at once
+    scheduler  a thread for it, its place in the queue, or a refusal
     request_handler  Django
     streaming, write_buffer  what the client takes later
 

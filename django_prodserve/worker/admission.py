@@ -9,11 +9,7 @@ is kept so short that what is served is served at once, and that normal times ar
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Sequence
-
-from .connection import Connection
-from .thread_pool import Crew
+from typing import NamedTuple
 
 WINDOW = 2.0
 """Seconds that a wait must stand."""
@@ -30,14 +26,8 @@ LAST = 4.0
 """Seconds, up to twice as many, of which it counts what was served."""
 SEEN = 0.25
 """The queue's length counts where its eldest has waited this share of the timeout."""
-SWITCH, SWITCH_WHEN_REFUSING = 0.005, 0.001
-"""Seconds that a thread may keep the interpreter while another wants it. The first is CPython's default. Each
-call to the kernel gives the interpreter up: a refusal would wait for it behind every thread that computes."""
 SHARE = 0.1
 """The wait that is left to the queue while overloaded, as a share of the timeout."""
-
-
-NOBODY: Sequence[Connection] = ()
 
 
 class Overload:
@@ -83,110 +73,66 @@ class Overload:
         return wait > self.target
 
 
-class Gate:
-    """The way into the crew's queue."""
+class QueueState(NamedTuple):
+    """The queue of a worker, as a request finds it."""
 
-    def __init__(
-        self,
-        timeout: float,
-        crew: Crew[Connection],
-        others_refuse: Callable[[], bool],
-        unaccepted: Callable[[], float],
-    ) -> None:
+    length: int
+    oldest: float
+    """Seconds that its first request has waited."""
+    ended: int
+    """Requests, since the worker began."""
+    rate: float
+    """Requests a second that the worker can serve, as the mean of all says."""
+    unaccepted: float = 0.0
+    """Connections in the kernel's accept queue, as this worker's share of them."""
+
+
+class Gate:
+    """Judges one worker's queue."""
+
+    def __init__(self, timeout: float) -> None:
         self.overload = Overload(timeout)
-        self._crew, self._others_refuse, self._unaccepted = crew, others_refuse, unaccepted
         self._queued = -math.inf  # when there was a queue last
         self._since = self._later = 0.0, 0  # when there began to be one, or it was long enough, and had ended
         self._length = 0.0
-        self._may_switch = math.isclose(
-            sys.getswitchinterval(), SWITCH
-        )  # else the project has chosen its own
 
-    def enter(self, connection: Connection, now: float) -> Sequence[Connection]:
-        """Queue a complete request; return those that are refused for it, itself perhaps."""
-        ready = self._crew.ready
-        if len(ready) < self._crew.slots and not self.overload.is_on:  # the usual case: no wait to speak of
-            ready.append(connection)
-            return NOBODY
-        self._note(now)
-        if not self._refuses(max(self.wait(now), connection.waited), now):
-            ready.append(connection)
-            return NOBODY
-        return [connection, *self._too_many()]
+    def counts_unaccepted(self, oldest: float) -> bool:
+        """Say whether the queue's length counts, and with it what the kernel holds."""
+        return not self.overload.is_on and oldest >= SEEN * self.overload.timeout
 
-    def _refuses(self, wait: float, now: float) -> bool:
-        overload, was_on = self.overload, self.overload.is_on
-        others_do = wait > overload.timeout and not was_on and self._others_refuse()
-        refuses = overload.refuses(wait, now, others_do=others_do, comes=self._comes())
-        if refuses and not was_on:
-            self._switch_after(SWITCH_WHEN_REFUSING)
-            self._crew.begin_to_refuse()
-        return refuses
-
-    def look(self, now: float) -> None:
-        """Once a second: without requests nobody else notices that an overload is over."""
-        self._note(now)
-        if not self._refuses(self.wait(now), now) and sys.getswitchinterval() < SWITCH:
-            self._switch_after(SWITCH)
-
-    def _switch_after(self, seconds: float) -> None:
-        """Set how long a thread may keep the interpreter, unless the project has set it before the start."""
-        if self._may_switch:
-            sys.setswitchinterval(seconds)
-
-    def wait(self, now: float) -> float:
+    def delay(self, queue: QueueState, now: float) -> float:
         """Return how long a request waits that arrives now: as its elders do, or as their number says."""
-        ready = self._crew.ready
-        try:
-            oldest = now - ready[0].arrived + ready[0].waited
-        except IndexError:  # a thread has taken it meanwhile
+        oldest = queue.oldest
+        if not queue.length:
             return 0.0
         if self.overload.is_on:
-            return max(oldest, len(ready) / self._usual)
-        if oldest < SEEN * self.overload.timeout:
+            return max(oldest, queue.length / queue.rate)
+        if not self.counts_unaccepted(oldest):
             return oldest  # the mean may be that of other views
-        # Most of them wait in the kernel: who accepts must wait for the GIL, too.
-        self._length = len(ready) + self._unaccepted()
-        ended, passed = self._ended, now - self._since[0]
-        return max(oldest, self._length / (ended / passed if ended >= FEW and passed > 0 else self._usual))
+        # Most of them wait in the kernel: a thread that accepts must wait for the GIL, too.
+        self._length = queue.length + queue.unaccepted
+        ended, passed = queue.ended - self._since[1], now - self._since[0]
+        return max(oldest, self._length / (ended / passed if ended >= FEW and passed > 0 else queue.rate))
 
-    @property
-    def _usual(self) -> float:
-        """Requests a second, as the mean of all says."""
-        return self._crew.turns.usual / max(self._crew.mean, 1e-6)
+    def refuses(self, delay: float, ended: int, now: float, *, others_do: bool) -> bool:
+        """Say whether a request is refused that arrives now and would wait this long."""
+        return self.overload.refuses(delay, now, others_do=others_do, comes=self._comes(ended))
 
-    @property
-    def _ended(self) -> int:
-        """Requests that have ended, of this queue."""
-        return self._crew.ended - self._since[1]
-
-    def _note(self, now: float) -> None:
+    def note(self, ended: int, now: float) -> None:
         """Take note that there is a queue, or soon may be."""
         if now - self._queued > PAUSE:
-            self._since = self._later = now, self._crew.ended
+            self._since = self._later = now, ended
             self._length = 0.0
         elif now - self._later[0] > LAST:
-            self._since, self._later = self._later, (now, self._crew.ended)
+            self._since, self._later = self._later, (now, ended)
         self._queued = now
 
-    def _comes(self) -> float:
+    def _comes(self, ended: int) -> float:
         """Return how many times as much has come as was served, since there is a queue."""
-        ended = self._ended
+        ended -= self._since[1]
         return (self._length + ended) / ended if ended >= FEW else 0.0
 
-    def _too_many(self) -> list[Connection]:
-        """Take the eldest out of a queue that is far too long: their clients have waited longest already, and
-        so they are told last.
-        """
-        ready, crew = self._crew.ready, self._crew
-        fits = int(self.overload.target * self._usual)
-        taken: list[Connection] = []
-        if len(ready) <= 2 * fits + crew.slots or crew.is_due:
-            return taken
-        while len(ready) > fits:
-            try:
-                taken.append(ready.popleft())
-            except IndexError:  # threads have taken them meanwhile
-                break
-        taken.reverse()
-        return taken
+    def excess(self, length: int, rate: float, threads: int) -> int:
+        """Return how many of a queue are too many: none unless it is far too long."""
+        fits = int(self.overload.target * rate)
+        return length - fits if length > 2 * fits + threads else 0

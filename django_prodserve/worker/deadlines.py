@@ -6,7 +6,6 @@ that somebody else works on.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 
 from ..http import limits
@@ -58,14 +57,12 @@ class Deadlines:
     def turn_away(self, now: float) -> None:
         """Refuse what waits for threads that are stuck: another worker has taken over."""
         reactor = self._reactor
-        while reactor.crew.ready:
-            with suppress(IndexError):  # a thread has taken it after all
-                connection = reactor.crew.ready.popleft()
-                reactor.slot.count_refused()
-                try:
-                    reactor.answer(connection, partial(error_responses.busy, keep=False), now, keep=False)
-                except ClientGoneError:
-                    reactor.drop(connection)
+        while (connection := reactor.scheduler.pop_queued()) is not None:
+            reactor.slot.count_refused()
+            try:
+                reactor.answer(connection, partial(error_responses.busy, keep=False), now, keep=False)
+            except ClientGoneError:
+                reactor.drop(connection)
 
     def hurry(self, before: float) -> None:
         """Close connections that have been idle since the worker began to retire."""

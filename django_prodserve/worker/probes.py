@@ -22,7 +22,7 @@ from .management.responses import Page, Reply, respond, text
 
 if TYPE_CHECKING:
     from ..http.parser import Head
-    from .admission import Gate
+    from .scheduler import Scheduler
 
 LONG = 10.0
 """Seconds for which all workers must be saturated until the server is not ready for more."""
@@ -34,8 +34,8 @@ that is well used has them all the time."""
 class Probes:
     """The probes of one worker."""
 
-    def __init__(self, worker: Any, board: Board, slot: Slot, gate: Gate) -> None:
-        self._worker, self._board, self._slot, self._gate = worker, board, slot, gate
+    def __init__(self, worker: Any, board: Board, slot: Slot, scheduler: Scheduler) -> None:
+        self._worker, self._board, self._slot, self._scheduler = worker, board, slot, scheduler
         self._layer: HealthLayer = worker.application.health
         self._saturated_since = math.inf
         live, ready = self._layer.paths.everywhere
@@ -56,8 +56,8 @@ class Probes:
 
     def look(self, now: float) -> None:
         """Once a second: say whether this worker is saturated, and note since when all are."""
-        refuses = self._gate.overload.is_on
-        self._slot.saturated = REFUSES if refuses else WAITS if self._gate.wait(now) > WAIT else 0
+        state = self._scheduler.state()
+        self._slot.saturated = REFUSES if state.is_overloaded else WAITS if state.delay > WAIT else 0
         serving = [slot for slot in self._board.slots if slot.state == SERVING]
         if serving and all(slot.saturated for slot in serving):
             self._saturated_since = min(self._saturated_since, now)

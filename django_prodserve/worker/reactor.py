@@ -1,6 +1,6 @@
 """What happens on connections, one event after the other. What is due on them without any: deadlines.py.
 
-Lives in a worker: ``turn`` in the one pool thread that waits for events, ``serve`` in those that run Django,
+Lives in a worker: ``wait_for_events`` in the one pool thread that does, ``serve`` in those that run Django,
 ``look`` and ``retire`` in the main thread. It owns every socket that waits; threads are lent to Django alone.
 """
 
@@ -25,7 +25,6 @@ from ..scoreboard.slot import Slot
 from ..utils import fork_guard
 from . import error_responses
 from .acceptor import Acceptor, descriptors_for
-from .admission import Gate
 from .connection import IDLE, LINGER, OWNED, STREAM, Connection
 from .management.endpoint import Manage
 from .poller import READ, make_poller
@@ -33,9 +32,9 @@ from .poller import WRITE as WRITABLE
 from .probes import Probes
 from .receiver import Intake
 from .request_handler import Runner
+from .scheduler import Scheduler
 from .static_cache import Shortcut
 from .streaming import Streams
-from .thread_pool import BUSY, Crew
 from .write_buffer import Outbox
 
 CLOSED_AT_ONCE = 32
@@ -57,21 +56,21 @@ class Reactor:
         self.streams = Streams(self.poller, slot, config.threads, sends_files=sends_files)
         self.runner = Runner(worker, self.streams, slot)
         sampler, cpus = self.runner.sampler, worker.config.cpus / max(1, config.workers)
-        handlers = self.turn, self.serve, self.report, self.begun, sampler.since, sampler.delayed
-        adaptive = worker.config.concurrency_limit == "auto"
-        self.crew = Crew[Connection](config.threads, *handlers, cpus=cpus, adaptive=adaptive)
-        most = descriptors_for(config.worker_connections)
-        self.acceptor = Acceptor(listeners, self.poller, board, slot, most, self.make_room)
-        self.intake = Intake(ParserSettings(config), max_body=worker.config.max_body or 0)
-        self.gate = Gate(
-            worker.config.queue_timeout,
-            self.crew,
-            partial(board.others_refuse, slot),
-            self.acceptor.unaccepted,
+        self.scheduler = Scheduler(
+            *(config.threads, self, sampler, slot),
+            queue_timeout=worker.config.queue_timeout,
+            cpus=cpus,
+            adaptive=worker.config.concurrency_limit == "auto",
         )
+        most = descriptors_for(config.worker_connections)
+        policy = self.scheduler.accept_policy
+        self.acceptor = Acceptor(listeners, self.poller, board, slot, most, self.make_room, policy)
+        self.unaccepted, self.peers_overloaded = self.acceptor.unaccepted, partial(board.others_refuse, slot)
+        self.wake_main_thread = worker.wake
+        self.intake = Intake(ParserSettings(config), max_body=worker.config.max_body or 0)
         self.desk = error_responses.Desk(worker)
         self.shortcut = Shortcut(worker, self.desk)
-        self.probes = Probes(worker, board, slot, self.gate)
+        self.probes = Probes(worker, board, slot, self.scheduler)
         self.manage = Manage(worker, board, self.poller, self.probes)
         self.environs = {**self.probes.environs(config, listeners), **self.manage.environs(config)}
         self.keep_alive = float(config.keepalive)
@@ -83,14 +82,14 @@ class Reactor:
 
     # The thread that waits for events.
 
-    def turn(self, block: bool) -> None:
+    def wait_for_events(self, block: bool) -> None:
         """Wait for events, or take those that are here; do all that they need but running Django."""
         acceptor = self.acceptor
         retry = acceptor.retry_at
         timeout = None if retry == math.inf else max(0.0, retry - time.monotonic())
         events = self.poller.wait(timeout if block else 0.0)
         now, listening = time.monotonic(), retry < math.inf
-        self.crew.events += len(events)
+        self.scheduler.events += len(events)
         for descriptor, _ in events:
             connection = self.connections.get(descriptor)
             if connection is not None:
@@ -99,18 +98,16 @@ class Reactor:
                 listening = True
             elif descriptor == self.manage.descriptor:
                 self.manage.accept(now, self.arrive)
+        scheduler = self.scheduler
         if listening:
-            acceptor.accept(now, self.crew.load, self.arrive, overloaded=self.gate.overload.is_on)
-        crew = self.crew
-        if crew.is_crowded or (crew.events >= BUSY and crew.calm_down()):
-            self.worker.wake()  # somebody must look often from now on
-        self.slot.show(crew.running, crew.load + len(acceptor.expected), len(crew.ready))
+            acceptor.accept(now, scheduler.load, self.arrive, overloaded=scheduler.is_overloaded)
+        scheduler.after_events(len(acceptor.expected))
 
     def arrive(self, sock: SocketType, peer: Any, listener: int, now: float, waited: float) -> bool:
         """Take a new connection. What it sends first is most often here already; say whether it was."""
         connection = Connection(sock, peer, self.environs[listener])
         connection.waited, connection.due = waited, now + limits.HEAD
-        self.crew.events += 1
+        self.scheduler.events += 1
         self.connections[connection.fd] = connection
         self.slot.connections = len(self.connections)
         self.step(connection, now)
@@ -146,7 +143,7 @@ class Reactor:
                 self.worker.log.error("%s", error)
             self.drop(connection)
         except Exception:
-            self.report()
+            self.report_failure()
             self.drop(connection)
 
     def receive(self, connection: Connection, now: float) -> None:
@@ -197,8 +194,8 @@ class Reactor:
                 data, keep = found
                 return self.reply(connection, data, now, keep=keep)
         behind = None
-        refusals = self.gate.enter(connection, now)
-        moves = refusals and (self.retiring or self.acceptor.is_full_beside_free(self.crew.load))
+        refusals = self.scheduler.submit(connection, now)
+        moves = refusals and (self.retiring or self.acceptor.is_full_beside_free(self.scheduler.load))
         for refused in refusals:
             self.slot.count_refused()
             keep = not (refused.request is None or refused.request.should_close() or moves)
@@ -316,7 +313,7 @@ class Reactor:
 
     def disown(self) -> None:
         """In a copy of this process: close what is the worker's. It would keep clients waiting for an end."""
-        self.crew.disband()
+        self.scheduler.disown()
         self.poller.close()
         for connection in self.connections.values():
             connection.sock.close()
@@ -324,7 +321,7 @@ class Reactor:
         if self.manage.listener is not None:
             self.manage.listener.close()
 
-    def report(self) -> None:
+    def report_failure(self) -> None:
         """Log a fault of the server's."""
         if fork_guard.PROCESS.is_copy:
             fork_guard.end("The worker", sys.exc_info()[1], self.worker.log)
@@ -332,7 +329,7 @@ class Reactor:
 
     # The threads that run Django.
 
-    def begun(self, row: int) -> None:
+    def thread_started(self, row: int) -> None:
         """Say on the board whose row this is: its stack may be asked for."""
         self.runner.sampler.open()
         self.slot.thread(row, threading.get_ident(), threading.get_native_id())
@@ -340,9 +337,8 @@ class Reactor:
     def serve(self, connection: Connection, row: int) -> None:
         """Run Django for a complete request, and let its response leave."""
         started = time.monotonic()
-        crew, slot = self.crew, self.slot
-        running = crew.running
-        slot.show(running, crew.load, len(crew.ready))
+        scheduler = self.scheduler
+        running = scheduler.started()
         try:
             if started - connection.arrived + connection.waited > GONE_AFTER and connection.is_gone():
                 raise ClientGoneError
@@ -353,16 +349,14 @@ class Reactor:
         except ClientGoneError:
             self.drop(connection)
         except BaseException:
-            self.report()
+            self.report_failure()
             self.drop(connection)
         finally:
-            crew.ended_after(time.monotonic() - started)
-            running, waiting = crew.running - 1, len(crew.ready)
-            slot.show(running, running + waiting, waiting)
+            scheduler.finished(time.monotonic() - started)
 
     def should_move(self, connection: Connection, now: float, running: int) -> bool:
         """Say whether this connection had better be made anew, with another worker."""
-        waiting = len(self.crew.ready)
+        waiting = self.scheduler.queued
         if not waiting or not self.acceptor.is_crowded(now, running + waiting):
             return False
         return not connection.holds_unread()  # what is behind this request would be lost
@@ -370,17 +364,10 @@ class Reactor:
     # The main thread.
 
     def look(self, now: float) -> None:
-        """Once a second: judge how the threads share their work, and whether requests wait too long."""
-        self.crew.look(refusing=self.gate.overload.is_on)
-        self.show_limit()
-        self.gate.look(now)
-        self.slot.queue = len(self.crew.ready)
+        """Once a second: publish how many requests wait, and what the probes answer."""
+        self.slot.queue = self.scheduler.queued
         self.probes.look(now)
         self.manage.watch()
-
-    def show_limit(self) -> None:
-        """Publish how many requests may run at a time, for whoever watches the server."""
-        self.slot.concurrency_limit = self.crew.turns.limit
 
     def retire(self, now: float) -> None:
         """Take what the kernel has accepted for us, and no more; what is answered from now on is the last."""

@@ -92,20 +92,19 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.access.settle()
         self.slot.state = SERVING
         self.reactor.acceptor.start()
-        self.reactor.crew.start()
+        self.reactor.scheduler.start()
         self._wakeup = select.poll()
         self._wakeup.register(self.PIPE[0], select.POLLIN)
-        next_look, crew = 0.0, self.reactor.crew
+        next_look, scheduler = 0.0, self.reactor.scheduler
         while self.alive:
             now = time.monotonic()
+            scheduler.tick(now)
             if now >= next_look:
                 next_look = now + 1.0
                 self._look(now)
-            self._sleep(min(crew.tick_in, next_look - now))
+            self._sleep(min(scheduler.tick_in(now), next_look - now))
             if self._reopens:
                 self._write_logs(now)
-            crew.tick()
-            self.reactor.show_limit()
         if fork_guard.PROCESS.is_copy:  # a handler of a signal, or another of the main thread's, has forked
             fork_guard.end("The main thread", None, self.log)
         self._retire()
@@ -173,8 +172,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
                     self.deadlines.turn_away(now)
                 if now - began > LINGER_IDLE:
                     self.deadlines.hurry(now)
-            self.reactor.crew.tick()
-            self.reactor.show_limit()
+            self.reactor.scheduler.tick(now)
             self._sleep(0.02)
             now = time.monotonic()
         self.access.flush()

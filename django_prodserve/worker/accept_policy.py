@@ -1,0 +1,72 @@
+"""Decide whether this worker accepts a new connection or defers to a less loaded worker. Pure.
+
+The kernel wakes every worker for a new connection. A worker accepts if it has a free thread and no more
+connections than the least loaded worker with a free thread; otherwise it defers. A connection that still
+waits after 3 ms goes to the worker with the fewest connections, and after another 3 ms to any worker, few at
+first. So a worker without CPU finds its share later, and a worker that never answers holds up nothing.
+A worker without a free thread defers for up to 50 ms to workers that have one.
+
+A kept connection cannot move to another worker. If requests queue here and another worker has fewer of both,
+requests and connections, this worker closes the connection after its response, and the client reconnects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+MAX_DEFERRAL_SECONDS = 0.05
+"""How long a worker without a free thread defers to a worker that has one."""
+MAX_BATCH = 16
+"""Connections that a worker accepts before it serves those that it has."""
+MIN_DIFFERENCE = 2
+"""Requests, and connections, that another worker must have fewer of until a kept connection should move."""
+
+Peers = Callable[[], Sequence[tuple[int, int]]]
+"""Return (connections, load) of every other worker. A decision reads it only if it depends on the peers: to
+read it costs 4 % of a request on a new connection."""
+
+
+class Deferral(NamedTuple):
+    """How often and how long this worker has deferred in a row."""
+
+    times: int = 0
+    seconds: float = 0.0
+    """Spent on workers with a free thread while this worker had none."""
+
+
+class AcceptPolicy:
+    """The rules for a worker of ``threads`` threads; ``load`` counts its requests, running and queued."""
+
+    __slots__ = ("_threads",)
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    def batch(self, mine: int, peers: Peers, load: int, deferred: Deferral) -> int:
+        """Return how many connections to accept now; 0 defers. ``mine`` counts this worker's connections."""
+        times, seconds = deferred
+        if times == 0:
+            return int(self._is_best_placed(mine, peers, load))
+        if seconds < MAX_DEFERRAL_SECONDS and self.peer_has_capacity(load, peers):
+            return 0
+        return MAX_BATCH if times == 1 else min(MAX_BATCH, 2 ** (times // 2 - 1))
+
+    def _is_best_placed(self, mine: int, peers: Peers, load: int) -> bool:
+        threads = self._threads
+        if load < threads:
+            return mine <= 1 or all(mine <= theirs + 1 for theirs, busy in peers() if busy < threads)
+        return all(mine <= theirs + 1 and busy >= threads for theirs, busy in peers())
+
+    def has_fewest(self, mine: int, peers: Peers) -> bool:
+        """Say whether no worker has fewer connections, by more than one."""
+        return mine <= 1 or all(mine <= theirs + 1 for theirs, _ in peers())
+
+    def peer_has_capacity(self, load: int, peers: Peers) -> bool:
+        """Say whether a request would queue in this worker and not in another one."""
+        return load >= self._threads and any(busy < self._threads for _, busy in peers())
+
+    def should_rebalance(self, mine: int, peers: Peers, load: int) -> bool:
+        """Say whether a kept connection is better off with another worker."""
+        mine, load = mine - MIN_DIFFERENCE, load - MIN_DIFFERENCE
+        return any(theirs <= mine and busy <= load for theirs, busy in peers())

@@ -1,0 +1,311 @@
+"""Schedule the requests of one worker: which run, which wait, which are refused.
+
+Lives in a worker. It owns the thread pool (thread_pool.py), how many of its threads run
+(concurrency_limit.py), admission (admission.py) and the rules for accepting (accept_policy.py). The reactor
+and the worker process talk to the scheduler alone. Pool threads call ``submit``, ``after_events``,
+``started`` and ``finished`` for each request; the main thread calls ``tick``.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from . import concurrency_limit as turns
+from .accept_policy import AcceptPolicy
+from .admission import Gate, QueueState
+from .concurrency_limit import Seen, Turns
+from .connection import Connection
+from .sampling import Samples
+from .thread_pool import BUSY, Crew, PoolTasks
+
+SHORT_SECONDS = 0.001
+"""Time that a request waits while it would not pay to have another thread do something."""
+MEAN_WEIGHT = 0.05
+"""Weight of one request in the mean."""
+MAX_COUNTED_SECONDS = 5.0
+"""What one request counts in the mean at most."""
+SWITCH_SECONDS, SWITCH_SECONDS_OVERLOADED = 0.005, 0.001
+"""How long a thread may keep the GIL while another wants it. Each system call releases the GIL, and a thread
+that refuses requests would wait for it behind every thread that computes."""
+
+NOBODY: Sequence[Connection] = ()
+
+
+class SchedulerHost(PoolTasks[Connection], Protocol):
+    """What the scheduler asks of the reactor."""
+
+    def wake_main_thread(self) -> None:
+        """Have the main thread call ``tick`` soon."""
+
+    def unaccepted(self) -> float:
+        """Return how many connections wait in the kernel, as this worker's share of them."""
+
+    def peers_overloaded(self) -> bool:
+        """Say whether another worker refuses requests."""
+
+
+class UsageSampler(Protocol):
+    """What the scheduler asks of sampling.py."""
+
+    def since(self) -> Samples:
+        """Return what was measured since this was last asked."""
+
+    def delayed(self) -> float:
+        """Return the seconds that threads of this worker were kept from a CPU."""
+
+
+class LoadDisplay(Protocol):
+    """Where a worker publishes its load: a slot of the scoreboard."""
+
+    concurrency_limit: int
+    """How many requests the worker runs at a time."""
+
+    def show(self, busy: int, work: int, queue: int) -> None:
+        """Publish the threads that run Django, those that are spoken for, and the requests that wait."""
+
+
+class SchedulerState(NamedTuple):
+    """What a scheduler does at the moment."""
+
+    running: int
+    queued: int
+    load: int
+    """Threads that are spoken for."""
+    limit: int
+    """Threads that may run Django."""
+    is_overloaded: bool
+    delay: float
+    """Seconds that a request waits that arrives now."""
+
+
+class Scheduler:
+    """Schedules the requests of one worker with ``threads`` threads, which has ``cpus`` for itself.
+
+    ``queue_timeout`` in seconds; 0 never refuses. Without ``adaptive`` all threads may run at any time.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        host: SchedulerHost,
+        sampler: UsageSampler,
+        display: LoadDisplay,
+        *,
+        queue_timeout: float = 0.0,
+        cpus: float = 1.0,
+        adaptive: bool = True,
+    ) -> None:
+        self.threads = threads
+        self.pool: Crew[Connection] = Crew(threads, host)
+        self.limiter = Turns(threads, cpus, adaptive=adaptive)
+        self.gate = Gate(queue_timeout)
+        self.accept_policy = AcceptPolicy(threads)
+        self.events = 0
+        """Of the clients, in this second."""
+        self.mean_seconds = 0.0
+        """How long a request takes, the last ones counting most."""
+        self.needs_evaluation = False
+        """Whether the main thread must evaluate the limit before the second is over: overload has begun."""
+        self._host, self._sampler, self._display, self._show = host, sampler, display, display.show
+        self._ready, self._overload = self.pool.ready, self.gate.overload
+        self._blocked_seconds = math.inf  # of a request that ran alone
+        self._refusing = False
+        self._next_second = 0.0
+        # Else the project has chosen its own interval, which is kept.
+        self._may_switch = math.isclose(sys.getswitchinterval(), SWITCH_SECONDS)
+        display.concurrency_limit = self.limiter.limit
+
+    def start(self) -> None:
+        """Start the first thread; the others come when they are needed."""
+        self.pool.start()
+
+    def disown(self) -> None:
+        """In a copy of this process: no thread but the one that forked is left, and none is to come."""
+        self.pool.disband()
+
+    def state(self) -> SchedulerState:
+        """Return what this scheduler does at the moment."""
+        pool, now = self.pool, time.monotonic()
+        counts = pool.running, len(self._ready), pool.load, pool.limit
+        return SchedulerState(*counts, self._overload.is_on, self._delay(now))
+
+    @property
+    def load(self) -> int:
+        """Return how many threads are spoken for."""
+        return self.pool.load
+
+    @property
+    def queued(self) -> int:
+        """Return how many complete requests wait for a thread."""
+        return len(self._ready)
+
+    @property
+    def is_overloaded(self) -> bool:
+        """Say whether requests are refused."""
+        return self._overload.is_on
+
+    # The thread that waits for events.
+
+    def submit(self, connection: Connection, now: float) -> Sequence[Connection]:
+        """Queue a complete request; return the connections whose requests are refused, itself perhaps."""
+        ready = self._ready
+        if len(ready) < self.threads and not self._overload.is_on:  # the usual case: no wait to speak of
+            ready.append(connection)
+            return NOBODY
+        self.gate.note(self.pool.ended, now)
+        if not self._refuses(max(self._delay(now), connection.waited), now):
+            ready.append(connection)
+            return NOBODY
+        return [connection, *self._shed()]
+
+    def after_events(self, awaited: int) -> None:
+        """Publish the load, and wake the main thread if it must tick often from now on.
+
+        ``awaited``: accepted connections whose first request has not arrived.
+        """
+        pool = self.pool
+        running, queued = pool.running, len(self._ready)
+        is_crowded = self.needs_evaluation or self.limiter.is_crowded(running)
+        if is_crowded or (self.events >= BUSY and self._calm_down()):
+            self._host.wake_main_thread()
+        load = self.threads if running and pool.lazy else running + queued
+        self._show(running, load + awaited, queued)
+
+    def _calm_down(self) -> bool:
+        """Make the pool lazy in a second in which much happens; say whether that is new."""
+        pool = self.pool
+        if pool.lazy or pool.in_turn or not self._is_short():
+            return False
+        pool.become(lazy=True)
+        return True
+
+    def _delay(self, now: float) -> float:
+        """Return how long a request waits that arrives now."""
+        ready, gate = self._ready, self.gate
+        try:
+            oldest = now - ready[0].arrived + ready[0].waited
+        except IndexError:  # a thread has taken it meanwhile
+            return 0.0
+        unaccepted = self._host.unaccepted() if gate.counts_unaccepted(oldest) else 0.0
+        return gate.delay(QueueState(len(ready), oldest, self.pool.ended, self._rate, unaccepted), now)
+
+    @property
+    def _rate(self) -> float:
+        """Return the requests a second that this worker can serve, by the mean of all."""
+        return self.limiter.usual / max(self.mean_seconds, 1e-6)
+
+    def _refuses(self, delay: float, now: float) -> bool:
+        overload = self._overload
+        was_on = overload.is_on
+        others_do = not was_on and delay > overload.timeout and self._host.peers_overloaded()
+        refuses = self.gate.refuses(delay, self.pool.ended, now, others_do=others_do)
+        if refuses and not was_on:
+            self._switch_after(SWITCH_SECONDS_OVERLOADED)
+            self._refusing = self.needs_evaluation = True
+        return refuses
+
+    def _shed(self) -> list[Connection]:
+        """Take the oldest out of a queue that is far too long.
+
+        The newest is answered first: clients of old requests have most likely given up.
+        """
+        if self.needs_evaluation:
+            return []
+        ready, taken = self._ready, []
+        for _ in range(self.gate.excess(len(ready), self._rate, self.threads)):
+            try:
+                taken.append(ready.popleft())
+            except IndexError:  # threads have taken them meanwhile
+                break
+        taken.reverse()
+        return taken
+
+    # The threads that run Django.
+
+    def started(self) -> int:
+        """Publish the load as a request starts; return how many run, this one included."""
+        pool = self.pool
+        running, queued = pool.running, len(self._ready)
+        self._show(running, self.threads if running and pool.lazy else running + queued, queued)
+        return running
+
+    def finished(self, seconds: float) -> None:
+        """Take note of how long a request took, and publish the load; one stream says little about others."""
+        self.mean_seconds += (min(seconds, MAX_COUNTED_SECONDS) - self.mean_seconds) * MEAN_WEIGHT
+        running, queued = self.pool.running - 1, len(self._ready)
+        self._show(running, running + queued, queued)
+
+    # The main thread.
+
+    def tick_in(self, now: float) -> float:
+        """Return the seconds until the next ``tick`` is due."""
+        seconds = self.pool.tick_in
+        if seconds == math.inf and self.limiter.need_looks:
+            seconds = turns.LOOK
+        return min(seconds, self._next_second - now)
+
+    def tick(self, now: float) -> None:
+        """Let more requests run if the limit allows it, and wake a thread if nothing has moved."""
+        if now >= self._next_second:
+            self._next_second = now + 1.0
+            self._tick_second(now)
+        pool, limiter = self.pool, self.limiter
+        is_full = limiter.are_on and self._ready and pool.running >= limiter.limit
+        if is_full and limiter.look(self._usage(), self._sampler.delayed):
+            self._apply_limit()
+        if pool.promote_if_stalled() and not self._is_short():
+            pool.become(lazy=False)
+        is_expected = limiter.expect(pool.running)
+        if self.needs_evaluation or (is_expected and limiter.is_due(self._usage(self._sampler.delayed()))):
+            self._evaluate(self.events)
+
+    def pop_queued(self) -> Connection | None:
+        """Take the oldest request out of the queue; None if the queue is empty."""
+        try:
+            return self._ready.popleft()
+        except IndexError:
+            return None
+
+    def _tick_second(self, now: float) -> None:
+        """Evaluate the limit, the pool's mode, and whether an overload is over, also without any request."""
+        events, self.events, self._refusing = self.events, 0, self._overload.is_on
+        self._evaluate(events)
+        self.pool.choose_mode(events, short=self._is_short())
+        self.gate.note(self.pool.ended, now)
+        if not self._refuses(self._delay(now), now) and sys.getswitchinterval() < SWITCH_SECONDS:
+            self._switch_after(SWITCH_SECONDS)
+
+    def _switch_after(self, seconds: float) -> None:
+        """Set how long a thread may keep the GIL, unless the project set that before the start."""
+        if self._may_switch:
+            sys.setswitchinterval(seconds)
+
+    def _evaluate(self, events: int) -> None:
+        """Decide how many run at a time, by the requests that ran alone.
+
+        The whole time of a request does not tell its waits: on a busy machine its thread may get no CPU.
+        """
+        self.needs_evaluation = False
+        samples = self._sampler.since()
+        if samples.number:
+            self._blocked_seconds = samples.waited / samples.number
+        refusing = self._refusing
+        self.limiter.judge(events, samples, self._usage(self._sampler.delayed()), refusing=refusing)
+        self.pool.alternate(refusing and self.limiter.are_on)
+        self._apply_limit()
+
+    def _apply_limit(self) -> None:
+        self.pool.limit = self._display.concurrency_limit = self.limiter.limit
+        self.pool.fill()
+
+    def _usage(self, delayed: float = 0.0) -> Seen:
+        pool = self.pool
+        return Seen(pool.running, pool.ended, time.process_time(), time.monotonic(), delayed)
+
+    def _is_short(self) -> bool:
+        """Say whether requests hardly wait; until one was measured, their whole time says that."""
+        return min(self.mean_seconds, self._blocked_seconds) < SHORT_SECONDS
