@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 COMPARE = Path(__file__).parent.parent / "bench" / "compare.py"
-BEHAVIOUR = COMPARE.with_name("behaviour.py")
+BEHAVIOUR, ABLATION = COMPARE.with_name("behaviour.py"), COMPARE.with_name("ablation.py")
 # Enough to run all that the scenarios are made of; a figure of each.
 FIGURES = {
     "slowmix": "p99 ms",
@@ -42,3 +42,13 @@ def test_the_bench_shows_how_servers_behave() -> None:
     found = json.loads(done.stdout)
     for scenario, figure in FIGURES.items():
         assert figure in found[scenario]["prodserve"], found[scenario]
+
+
+def test_the_bench_neutralises_a_constant() -> None:
+    flags = "--constants MOVE_EVERY --rounds 1 --seconds 0.4"
+    done = subprocess.run(
+        [sys.executable, ABLATION, *flags.split()], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    [row] = [line for line in done.stdout.splitlines() if line.startswith("| acceptor.MOVE_EVERY ")]
+    assert len(re.findall(r"\d\.\d\d \(", row)) == 3, done.stdout
