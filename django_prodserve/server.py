@@ -52,6 +52,7 @@ from .staticfiles.media import Library
 from .staticfiles.script_name import forget_if_told
 from .supervisor import launch, reexec
 from .supervisor.link import Generation, Kept
+from .supervisor.protocol import ServingFacts
 from .utils import early_signals, fork_guard, working_directory
 from .utils.fork import ChildError, ChildLateError, in_child
 from .utils.tracebacks import cannot_start, during
@@ -393,7 +394,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         addresses = "  ".join(listeners.url(each, tls=tls) for each in self.sockets)
         self.say(f"{addresses}  ready in {seconds:.1f} s")
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> ServingFacts:
         """Return what is written down about a server that serves."""
         place, start = working_directory.here(), working_directory.start()
         return {

@@ -11,14 +11,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import ProdserveError
 from ..machine import proc
 from ..supervisor import run_directory
+from ..supervisor.protocol import ServerRecord
 from ..utils import working_directory
 
 
@@ -28,16 +28,16 @@ class Running:
 
     pid: int
     """The process that a service manager watches: the supervisor where there is one, else the arbiter."""
-    started: int
+    started: int | None
     directory: Path
     """Its private place, where the board is."""
-    record: Mapping[str, Any]
+    record: ServerRecord
     """What it wrote into server.json."""
 
     @property
     def project(self) -> str:
         """The directory that it was started in, as it was typed."""
-        return str(self.record.get("project", ""))
+        return self.record.get("project", "")
 
     @property
     def binds(self) -> tuple[str, ...]:
@@ -45,7 +45,7 @@ class Running:
 
     @property
     def generation(self) -> int:
-        return int(self.record.get("generation", 1))
+        return self.record.get("generation", 1)
 
     def again(self) -> Running | None:
         """Return the same server as it is now; None once it has ended."""
@@ -82,14 +82,14 @@ def find(directory: str | os.PathLike[str], binds: Sequence[str] | None = None) 
     raise ProdserveError(f"No prodserve runs for the project in {directory}.", _elsewhere(everyone))
 
 
-def _running(place: Path, record: Mapping[str, Any]) -> Running:
+def _running(place: Path, record: ServerRecord) -> Running:
     return Running(pid=record["pid"], started=record["started"], directory=place, record=record)
 
 
 def _is_here(server: Running, directory: str | os.PathLike[str]) -> bool:
     """Say whether a server's project is the one in a directory, by the name typed then or the place now."""
     wanted = {os.fspath(directory), os.path.realpath(directory)}
-    known = {server.project, *(str(server.record.get(key, "")) for key in ("home", "real"))}
+    known = {server.project, server.record.get("home", ""), server.record.get("real", "")}
     return bool(wanted & (known | {os.path.realpath(each) for each in known if each}))
 
 
@@ -168,7 +168,7 @@ def reload(server: Running, say: Say) -> None:
             f"{server.record.get('why')}.",
             "Restart it to serve new code.",
         )
-    attempt = int(server.record.get("attempts", 0)) + 1
+    attempt = server.record.get("attempts", 0) + 1
     _send(server, signal.SIGHUP)
     while True:
         now = server.again()
@@ -178,6 +178,7 @@ def reload(server: Running, say: Say) -> None:
             break
         time.sleep(POLL)
     outcome = now.record["outcome"]
+    assert outcome is not None  # it is written together with the count
     if not outcome["ok"]:
         raise ProdserveError(f"Reload failed, the old code serves on: {outcome['reason']}")
     where = ", ".join(now.binds)
@@ -186,7 +187,7 @@ def reload(server: Running, say: Say) -> None:
 
 def stop(server: Running, say: Say) -> None:
     """Send SIGTERM and wait until the server has ended; raise ProdserveError where it does not in time."""
-    seconds = float(server.record.get("seconds_to_stop", 25)) + 5
+    seconds = server.record.get("seconds_to_stop", 25.0) + 5
     deadline = time.monotonic() + seconds
     _send(server, signal.SIGTERM)
     while server.is_alive:

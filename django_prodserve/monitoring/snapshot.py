@@ -59,8 +59,8 @@ def live(board: Board, now: float, memory: Callable[[Slot], int] | None = None) 
 def failed_reload(board: Board) -> str:
     """Return why the last reload failed; empty where it did not, or where nobody has written it down."""
     record = run_directory.read(board.path.parent) if board.path else None
-    outcome = (record or {}).get("outcome") or {"ok": True}
-    return "" if outcome["ok"] else str(outcome["reason"])
+    outcome = record.get("outcome") if record else None
+    return outcome["reason"] if outcome else ""
 
 
 def past(board: Board) -> list[dict[str, Any]]:

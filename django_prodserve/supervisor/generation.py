@@ -16,9 +16,7 @@ from typing import Any
 
 from ..machine.proc import seem_larger
 from ..utils import log_lines as lines
-
-GENERATION = "_PRODSERVE_GENERATION"
-"""The variable that tells a command that it is a generation, and what it was given."""
+from .protocol import GENERATION, GenerationSpec, LaunchSpec, Message, MessageKind, decode, encode
 
 ON_TRIAL = 500
 """How much larger a generation on trial seems to the OOM killer than one that serves (machine/proc.py)."""
@@ -49,16 +47,16 @@ class Child:
         return cls(1, pid, ours, None)
 
     @classmethod
-    def spawned(cls, number: int, extra_workers: int, spec: dict[str, Any], environ: dict[str, str]) -> Child:
+    def spawned(cls, number: int, extra_workers: int, spec: LaunchSpec, environ: dict[str, str]) -> Child:
         """Start the command anew, as it was typed, where it was typed; raise OSError where that fails."""
         _enter(spec["directory"], spec["record"]["real"] if spec["found"] else "")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         with theirs, file_in_memory() as file:
             early = os.dup(file.fileno())
-            given = {
+            given: GenerationSpec = {
                 "number": number,
                 "supervisor": os.getpid(),
-                "listeners": [[address, descriptor] for address, descriptor, _ in spec["listeners"]],
+                "listeners": [(address, descriptor) for address, descriptor, _ in spec["listeners"]],
                 "channel": theirs.fileno(),
                 "stderr": STDERR,
                 "place": spec["place"],
@@ -97,9 +95,9 @@ class Child:
         child.extra_workers = extra_workers
         return child
 
-    def messages(self) -> list[dict[str, Any]]:
+    def messages(self) -> list[Message]:
         """Return what has arrived; the arbiter alone writes, one message in a datagram."""
-        found: list[dict[str, Any]] = []
+        found: list[Message] = []
         while True:
             try:
                 text = self.channel.recv(65536, socket.MSG_DONTWAIT)
@@ -107,12 +105,14 @@ class Child:
                 return found
             if not text:
                 return found
-            found.append(json.loads(text))
+            message = decode(text)
+            if message is not None:
+                found.append(message)
 
     def retire(self) -> None:
         """Let it answer what it has accepted, and go: the sockets stay open, so no delay is needed."""
         with contextlib.suppress(OSError):
-            self.channel.send(b'{"retire": true}', socket.MSG_DONTWAIT)
+            self.channel.send(encode({"kind": MessageKind.RETIRE}), socket.MSG_DONTWAIT)
         self.deadline = time.monotonic() + self.seconds_to_stop + 1
         self.kill(signal.SIGTERM)
 

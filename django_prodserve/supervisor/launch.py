@@ -16,7 +16,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..errors import ProdserveError
 from ..machine import proc
@@ -25,6 +24,7 @@ from ..startup import fork_safety
 from ..utils import outlet, standard_streams, working_directory
 from . import bootstrap, generation, reexec, run_directory, sd_notify, supervisor
 from .link import Alone, Kept
+from .protocol import GENERATION, LaunchSpec, ServerRecord
 
 HEARD = {getattr(signal, f"SIG{name}") for name in supervisor.HEARD}
 BOOT = 300.0  # seconds after which a reload gives up; heavy projects load in 5
@@ -45,14 +45,14 @@ def behind_supervisor(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     notifier = sd_notify.take(os.environ)
     start = working_directory.start()
-    spec: dict[str, Any] = {
+    spec: LaunchSpec = {
         "argv": reexec.arguments(start.name),
         "directory": start.name,
         "found": bool(start.found),
-        "hidden": [*sd_notify.VARIABLES, generation.GENERATION],
+        "hidden": [*sd_notify.VARIABLES, GENERATION],
         "env_file": os.path.join(record["project"], plan.env_file.value) if plan.env_file.value else "",
         "listeners": [
-            [address, bound.fileno(), _path_to_remove(address, bound)]
+            (address, bound.fileno(), _path_to_remove(address, bound))
             for address, bound in zip(plan.addresses, sockets, strict=True)
         ],
         "activated": plan.bind.source == "LISTEN_FDS",
@@ -90,8 +90,10 @@ def behind_supervisor(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
             "beside": False,
             "activated": spec["activated"],
             "beats": spec["watchdog"] / 4,
-            "listeners": [[address, number] for address, number, _ in spec["listeners"]],
+            "links": {},
+            "listeners": [(address, number) for address, number, _ in spec["listeners"]],
             "channel": theirs.detach(),
+            "stderr": None,
         }
     )
 
@@ -118,7 +120,7 @@ def threads_are_running() -> bool:
     return threading.active_count() > 1 or bool(fork_safety.foreign_threads())
 
 
-def _become_supervisor(spec: dict[str, Any], sockets: Sequence[socket.socket]) -> None:
+def _become_supervisor(spec: LaunchSpec, sockets: Sequence[socket.socket]) -> None:
     """Leave the plan in a file without a name, and let a bare interpreter read it. Does not return."""
     environ = reexec.original_environment()
     file = generation.file_in_memory()
@@ -159,7 +161,7 @@ def _without_terminal() -> None:
     os.close(nowhere)
 
 
-def _record(plan: Plan, sockets: Sequence[socket.socket], *, kept: bool) -> dict[str, Any]:
+def _record(plan: Plan, sockets: Sequence[socket.socket], *, kept: bool) -> ServerRecord:
     place = working_directory.here()
     program = os.path.join(working_directory.start().name, sys.argv[0])
     return {
@@ -183,7 +185,7 @@ def _record(plan: Plan, sockets: Sequence[socket.socket], *, kept: bool) -> dict
     }
 
 
-def _place(record: dict[str, Any]) -> Path | None:
+def _place(record: ServerRecord) -> Path | None:
     with contextlib.suppress(OSError):
         place = run_directory.create(record["project"], sys.argv[0])
         run_directory.write(place, record)

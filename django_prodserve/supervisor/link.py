@@ -12,13 +12,21 @@ import os
 import socket
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..errors import ProdserveError
 from ..startup import listeners
 from ..utils import outlet
 from . import run_directory
-from .generation import GENERATION
+from .protocol import (
+    GENERATION,
+    GenerationSpec,
+    Message,
+    MessageKind,
+    ServerRecord,
+    ServingFacts,
+    decode,
+    encode,
+)
 from .sd_notify import Notifier
 
 
@@ -31,7 +39,7 @@ class Alone:
     beside = False
 
     def __init__(
-        self, place: Path | None, record: dict[str, Any], notifier: Notifier, paths: Sequence[str]
+        self, place: Path | None, record: ServerRecord, notifier: Notifier, paths: Sequence[str]
     ) -> None:
         self.place = place
         self.paths = paths
@@ -49,9 +57,9 @@ class Alone:
             with contextlib.suppress(OSError):  # a full disk is no reason not to serve
                 run_directory.write(self.place, self.record)
 
-    def ready(self, facts: dict[str, Any]) -> None:
+    def ready(self, facts: ServingFacts) -> None:
         """The first full set of workers answers."""
-        self.record.update(facts, ready=True)
+        self.record.update({**self.record, **facts, "ready": True})
         self.save()
         self.notifier.ready("serving")
 
@@ -88,18 +96,18 @@ class Alone:
 class Kept:
     """A generation of a server that has a supervisor."""
 
-    def __init__(self, given: dict[str, Any]) -> None:
+    def __init__(self, given: GenerationSpec) -> None:
         self.given = given
-        self.number: int = given["number"]
-        self.supervisor: int = given["supervisor"]
+        self.number = given["number"]
+        self.supervisor = given["supervisor"]
         self.place = Path(given["place"]) if given["place"] else None
-        self.extra_workers: int = given["extra_workers"]
-        self.beside: bool = given.get("beside", False)
+        self.extra_workers = given["extra_workers"]
+        self.beside = given.get("beside", False)
         """Whether it is a reload that starts it: the generation before serves, and takes memory."""
-        self.links: dict[str, str] = given.get("links", {})
+        self.links = given.get("links", {})
         """The links that led to the code that serves, each with where it led."""
-        self.beats: float = given["beats"]
-        self.held: list[tuple[str, int]] = [(address, number) for address, number in given["listeners"]]
+        self.beats = given["beats"]
+        self.held = given["listeners"]
         self.channel = socket.socket(fileno=given["channel"])
         self.channel.set_inheritable(False)
         self.retired = False
@@ -123,25 +131,25 @@ class Kept:
             os.set_inheritable(number, True)
         return {GENERATION: json.dumps({**self.given, "stderr": None})}
 
-    def ready(self, facts: dict[str, Any]) -> None:
-        self._send({"ready": facts})
+    def ready(self, facts: ServingFacts) -> None:
+        self._send({"kind": MessageKind.READY, "facts": facts})
 
     def failed(self, reason: str) -> None:
-        self._send({"failed": reason[:8000]})
+        self._send({"kind": MessageKind.FAILED, "reason": reason[:8000]})
 
     def changed(self, file: str) -> None:
-        self._send({"changed": file})
+        self._send({"kind": MessageKind.CHANGED, "file": file})
 
     def beat(self) -> None:
         if self.beats:
-            self._send({"beat": True})
+            self._send({"kind": MessageKind.BEAT})
 
     def stopping(self) -> None:
         """The supervisor has been told before us, and has told systemd."""
 
     def left(self) -> None:
         """None of our workers accepts any more: whoever connects now meets the newer generation."""
-        self._send({"left": True})
+        self._send({"kind": MessageKind.STOPPED_ACCEPTING})
 
     def is_orphan(self) -> bool:
         """Say whether the supervisor is gone: then nobody can stop us, and the next server needs the port."""
@@ -150,16 +158,17 @@ class Kept:
     def is_retired(self) -> bool:
         """Say whether a newer generation serves: then the sockets stay open, and nobody is turned away."""
         with contextlib.suppress(OSError):
-            while message := self.channel.recv(4096, socket.MSG_DONTWAIT):
-                self.retired = self.retired or "retire" in json.loads(message)
+            while datagram := self.channel.recv(4096, socket.MSG_DONTWAIT):
+                message = decode(datagram)
+                self.retired |= message is not None and message["kind"] is MessageKind.RETIRE
         return self.retired
 
     def end(self) -> None:
         """Paths and the private place are the supervisor's."""
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: Message) -> None:
         with contextlib.suppress(OSError):  # the supervisor is gone: is_orphan tells
-            self.channel.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
+            self.channel.send(encode(message), socket.MSG_DONTWAIT)
 
 
 Generation = Alone | Kept
@@ -174,7 +183,7 @@ def adopt(environ: MutableMapping[str, str]) -> Kept | None:
     text = environ.pop(GENERATION, "")
     if not text:
         return None
-    given = json.loads(text)
+    given: GenerationSpec = json.loads(text)
     if given["stderr"] is not None:
         early = os.pread(2, 1_000_000, 0)
         os.ftruncate(2, 0)

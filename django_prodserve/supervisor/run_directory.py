@@ -15,18 +15,17 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from ..machine.proc import start_time
+from .protocol import ServerRecord
 
 RECORD = "server.json"
 PREFIX = "prodserve-"
 
 OLD = 3600.0  # seconds
-
-Record = dict[str, Any]
 
 
 def bases(uid: int) -> list[Path]:
@@ -56,7 +55,7 @@ def create(directory: str, program: str) -> Path:
     )
 
 
-def write(place: Path, record: Mapping[str, Any]) -> None:
+def write(place: Path, record: ServerRecord) -> None:
     """Replace the record at once: who reads it sees the old one or the new one."""
     unfinished = place / f"{RECORD}.new"
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
@@ -65,13 +64,13 @@ def write(place: Path, record: Mapping[str, Any]) -> None:
     os.replace(unfinished, place / RECORD)
 
 
-def read(place: Path) -> Record | None:
+def read(place: Path) -> ServerRecord | None:
     """Return the record, or None where it is missing or not ours to read."""
     try:
         record = json.loads((place / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) else None
+    return cast(ServerRecord, record) if isinstance(record, dict) else None
 
 
 def remove(place: Path) -> None:
@@ -81,7 +80,7 @@ def remove(place: Path) -> None:
     place.rmdir()
 
 
-def running() -> Iterator[tuple[Path, Record]]:
+def running() -> Iterator[tuple[Path, ServerRecord]]:
     """Yield place and record of every server that runs now and may be read; root sees everybody's."""
     for ours in _private_directories():
         for place in sorted(ours.iterdir()):
@@ -90,7 +89,7 @@ def running() -> Iterator[tuple[Path, Record]]:
                 yield place, record
 
 
-def left_behind() -> Iterator[Record]:
+def left_behind() -> Iterator[ServerRecord]:
     """Yield the records of this user's servers that were killed."""
     for ours in _private_directories():
         for place in ours.iterdir():
@@ -99,7 +98,7 @@ def left_behind() -> Iterator[Record]:
                 yield record
 
 
-def is_alive(record: Mapping[str, Any]) -> bool:
+def is_alive(record: ServerRecord) -> bool:
     """Say whether the process that wrote the record is still the one with its pid."""
     pid, started = record.get("pid"), record.get("started")
     return isinstance(pid, int) and started is not None and start_time(pid) == started

@@ -2,9 +2,8 @@
 
 A process of its own, one thread: the command's process becomes it by exec, so nothing of Django stays in it.
 It holds the listening sockets, starts generations, passes signals on, and speaks to systemd. Standard library
-alone, and all imports at the top: the release that it was started from may be gone when it works.
-
-    booting -> serving -> retiring    one of each at most; a reload starts when nobody boots or retires
+alone, and all imports at the top: the release that it was started from may be gone when it works. The states
+of a generation, and what a generation and its supervisor say to each other, stand in protocol.py.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ..config import env_file
 from ..utils import log_lines
 from . import run_directory
 from .generation import Child, Orphans, ending, exit_code
+from .protocol import LaunchSpec, Message, MessageKind, ServingFacts
 from .sd_notify import Notifier
 
 HEARD = ("HUP", "TERM", "INT", "QUIT", "CHLD", "USR1", "USR2", "TTIN", "TTOU", "WINCH")
@@ -36,10 +35,10 @@ PROVEN = 10.0  # seconds of service after which the next death counts as the fir
 class Supervisor:
     """What is kept, and what was asked for. ``spec`` is what the command's process left (launch.py)."""
 
-    def __init__(self, spec: dict[str, Any]) -> None:
+    def __init__(self, spec: LaunchSpec) -> None:
         self.spec = spec
-        self.record: dict[str, Any] = spec["record"]
-        self.place: str = spec["place"]
+        self.record = spec["record"]
+        self.place = spec["place"]
         self.notifier = Notifier(spec["notify"], spec["watchdog"])
         self.terminal = os.isatty(0)
         self.booting: Child | None = None
@@ -148,29 +147,31 @@ class Supervisor:
 
     # What generations say
 
-    def _hear(self, child: Child, message: dict[str, Any]) -> None:
-        if "beat" in message and child is self.serving:
+    def _hear(self, child: Child, message: Message) -> None:
+        if message["kind"] is MessageKind.FAILED:
+            child.reason = message["reason"]
+        elif message["kind"] is MessageKind.READY:
+            if child is self.booting:
+                self._promote(child, message["facts"])
+        elif message["kind"] is MessageKind.CHANGED:
+            if child is self.serving and not self.stop_deadline:
+                self.say(f"{message['file']} changed: reloading")
+                self.reload_wanted = True
+        elif message["kind"] is MessageKind.BEAT and child is self.serving:
             self.notifier.alive()
-        if "failed" in message:
-            child.reason = str(message["failed"])
-        if "changed" in message and child is self.serving and not self.stop_deadline:
-            self.say(f"{message['changed']} changed: reloading")
-            self.reload_wanted = True
-        if "left" in message and child is self.retiring:
+        elif message["kind"] is MessageKind.STOPPED_ACCEPTING and child is self.retiring:
             self._finish_reload("")
-        if "ready" in message and child is self.booting:
-            self._promote(child, message["ready"])
 
-    def _promote(self, child: Child, facts: dict[str, Any]) -> None:
+    def _promote(self, child: Child, facts: ServingFacts) -> None:
         """A generation answers: it serves from now on, and the one before may go."""
         child.adopted()
         child.deadline = 0.0
         child.served_since = time.monotonic()
-        child.seconds_to_stop = float(facts.pop("seconds_to_stop"))
+        child.seconds_to_stop = facts["seconds_to_stop"]
         self.booting, self.retiring, self.serving = None, self.serving, child
         if self.retiring:
             self.retiring.retire()
-        self.record.update(facts, generation=child.number, ready=True)
+        self.record.update({**self.record, **facts, "generation": child.number, "ready": True})
         self._save()
         self._tell_workers()
         if self.reopen_wanted:

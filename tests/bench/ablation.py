@@ -155,7 +155,7 @@ CONSTANTS = [
 
 
 def server(change: str) -> Server:
-    own = "--no-keeper --bind 127.0.0.1:{port}"  # a supervisor would start a Python without the change
+    own = "--no-supervisor --bind 127.0.0.1:{port}"  # a supervisor would start a Python without the change
     command = f"{shlex.quote(__file__)} --serve '{change}' {own} --workers {WORKERS} --threads {THREADS}"
     return Server(change or "today", command, needs="gunicorn", static="", app="django_prodserve")
 

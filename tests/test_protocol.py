@@ -1,0 +1,124 @@
+"""What supervisor and generation write to each other arrives, and what nobody knows is ignored."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_prodserve.supervisor.generation import Child
+from django_prodserve.supervisor.link import Kept
+from django_prodserve.supervisor.protocol import MessageKind, decode, encode
+from django_prodserve.supervisor.supervisor import Keeper
+
+FACTS = {
+    "real": "/srv/shop-2",
+    "links": {"/srv/shop": "/srv/shop-2"},
+    "settings": "shop.settings",
+    "binds": ["127.0.0.1:8000"],
+    "workers": 3,
+    "seconds_to_stop": 40.0,
+}
+RECORD = {"attempts": 0, "done": 0, "outcome": None, "ready": False, "generation": 1, "seconds_to_stop": 25.0}
+SPEC = {
+    "record": RECORD,
+    "place": "",
+    "notify": "",
+    "watchdog": 0.0,
+    "listeners": [],
+    "log_format": "text",
+    "boot_seconds": 300.0,
+}
+GIVEN = {
+    "number": 1,
+    "supervisor": os.getppid(),
+    "place": "",
+    "extra_workers": 0,
+    "beats": 5.0,
+    "listeners": [],
+}
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Keeper, Child, Kept]]:
+    """Return a supervisor, its first generation as it sees it, and that generation's end of the channel."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    first = {"pid": os.getpid(), "channel": ours.detach()}
+    supervisor: Any = Keeper({**SPEC, "record": {**RECORD}, "first": first})
+    kept = Kept({**GIVEN, "channel": theirs.detach()})
+    yield supervisor, supervisor.booting, kept
+    supervisor.booting = supervisor.booting or supervisor.serving
+    supervisor.booting.end()
+    kept.channel.close()
+
+
+def hear(supervisor: Keeper, child: Child) -> list[MessageKind]:
+    """Let the supervisor read and act; return the kinds that arrived."""
+    messages = child.messages()
+    for message in messages:
+        supervisor._hear(child, message)
+    return [message["kind"] for message in messages]
+
+
+def test_each_message_arrives(pair: tuple[Keeper, Child, Kept], capfd: pytest.CaptureFixture[str]) -> None:
+    supervisor, child, kept = pair
+    kept.failed("no such table")
+    assert hear(supervisor, child) == [MessageKind.FAILED]
+    assert child.reason == "no such table"
+    kept.ready(FACTS)
+    assert hear(supervisor, child) == [MessageKind.READY]
+    assert supervisor.serving is child
+    assert supervisor.record == {**RECORD, **FACTS, "ready": True}
+    assert child.seconds_to_stop == 40.0
+    kept.beat()
+    kept.changed("shop/views.py")
+    assert hear(supervisor, child) == [MessageKind.BEAT, MessageKind.CHANGED]
+    assert supervisor.reload_wanted
+    assert "shop/views.py changed: reloading" in capfd.readouterr().err
+    kept.left()
+    assert hear(supervisor, child) == [MessageKind.STOPPED_ACCEPTING]
+    assert not kept.is_retired()
+    child.channel.send(encode({"kind": MessageKind.RETIRE}))
+    assert kept.is_retired()
+    assert kept.is_retired()  # for good
+
+
+def test_a_state_does_not_hear_what_belongs_to_another(pair: tuple[Keeper, Child, Kept]) -> None:
+    supervisor, child, kept = pair
+    kept.changed("shop/views.py")
+    kept.left()
+    kept.beat()
+    assert len(hear(supervisor, child)) == 3
+    assert (supervisor.booting, supervisor.reload_wanted, supervisor.record) == (child, False, RECORD)
+
+
+@pytest.mark.parametrize("datagram", ["{}", "[]", "5", '"ready"', '{"kind": "renamed"}', '{"kind": []}'])
+def test_what_nobody_knows_is_ignored(pair: tuple[Keeper, Child, Kept], datagram: str) -> None:
+    """A newer release may say more, on either side."""
+    supervisor, child, kept = pair
+    kept.channel.send(datagram.encode())
+    kept.failed("known")
+    assert hear(supervisor, child) == [MessageKind.FAILED]
+    child.channel.send(datagram.encode())
+    assert not kept.is_retired()
+
+
+def test_what_is_no_json_is_a_fault() -> None:
+    with pytest.raises(json.JSONDecodeError):
+        decode(b"ready")
+
+
+def test_a_supervisor_loads_little() -> None:
+    """It lives as long as the server: every module that it loads takes memory for good."""
+    code = "import sys; sys.path.append(sys.argv[1]); import django_prodserve.supervisor.supervisor; "
+    command = [sys.executable, "-I", "-S", "-c", f"{code}print(*sys.modules)", str(Path(__file__).parents[1])]
+    loaded = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert "django_prodserve.supervisor.protocol" in loaded
+    assert not loaded & {"django", "dataclasses", "logging", "inspect", "hashlib", "tempfile", "psutil"}
