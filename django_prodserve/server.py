@@ -56,6 +56,7 @@ from .supervisor.protocol import ServingFacts
 from .utils import early_signals, fork_guard, working_directory
 from .utils.fork import ChildError, ChildLateError, in_child
 from .utils.tracebacks import cannot_start, during
+from .worker.config import WorkerConfig
 
 Say = Callable[[str], object]
 Check = Callable[[], None]
@@ -235,7 +236,7 @@ def measured(plan: Plan) -> Plan:
             "--warmup off leaves no request to send; or the trial process failed.",
         )
     footprint_cache.keep(found, way_to_load(plan))
-    return plan.again(found)
+    return plan.replan(found)
 
 
 def _measure(plan: Plan, application: Application, trial: Trial) -> Footprint | None:
@@ -314,6 +315,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.manage = next(iter(sockets[len(plan.bind.value) :]), None)
         self.manage_host = (plan.management_bind.value or "").removeprefix("unix:").rpartition(":")[0]
         self.say, self.check_project, self.started = say, check_project, started
+        self.worker_config = WorkerConfig()
         self.arbiter: ProdserveArbiter | None = None
         self.board: Board | None = None
         """Shared memory of all processes: the arbiter makes it before the first worker."""
@@ -327,23 +329,34 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.cfg.validate()
 
     def load_config(self) -> None:
-        """Hand over the plan's settings, our sockets and everybody's hooks."""
+        """Hand over what belongs to this process: our sockets and everybody's hooks; then the plan."""
         wanted = gunicorn_settings(self.plan)
-        users_hooks = {name: wanted.pop(name) for name in hooks.NAMES if name in wanted}
-        # Gunicorn closes the number it is given: a copy leaves ours to be cleaned up by us.
-        wanted["bind"] = [f"fd://{os.dup(each.fileno())}" for each in self.sockets]
-        if self.generation.supervisor:
-            wanted.pop("pidfile", None)  # the supervisor's pid is the one that stays
+        users_hooks = {name: wanted[name] for name in hooks.NAMES if name in wanted}
         heartbeats = wanted.get("worker_tmp_dir") or hooks.heartbeat_directory()
-        wanted["worker_tmp_dir"] = heartbeats
         if not os.access(heartbeats, os.W_OK):
             raise ProdserveError(f"worker_tmp_dir {heartbeats} is no directory that this user may write.")
-        for name, value in {**wanted, **hooks.all_hooks(users_hooks)}.items():
+        # Gunicorn closes the number it is given: a copy leaves ours to be cleaned up by us.
+        copies = [f"fd://{os.dup(each.fileno())}" for each in self.sockets]
+        ours = {"bind": copies, "worker_tmp_dir": heartbeats, **hooks.all_hooks(users_hooks)}
+        for name, value in ours.items():
             self.cfg.set(name, value)
         self.cfg.set("when_ready", self._when_ready(self.cfg.when_ready))
         given_slots(self.cfg)
-        gunicorn_logger.configure(LogForm.of(self.plan))
-        hooks.configure(immortal=self.plan.speedups.value)
+        self.apply(self.plan)
+
+    def apply(self, plan: Plan) -> None:
+        """Serve this plan: set Gunicorn's settings and the workers' configuration, before the first fork."""
+        self.plan, self.worker_config = plan, WorkerConfig.from_plan(plan)
+        gunicorn_logger.configure(LogForm.of(plan))
+        hooks.configure(immortal=plan.speedups.value)
+        kept = {"bind", "worker_tmp_dir", *hooks.NAMES}
+        if self.generation.supervisor:
+            kept.add("pidfile")  # the supervisor's pid is the one that stays
+        for name, value in gunicorn_settings(plan).items():
+            if name not in kept:
+                self.cfg.set(name, value)
+        if self.arbiter is not None and self.arbiter.num_workers != self.cfg.workers:
+            self.arbiter.num_workers = self.cfg.workers  # which calls the hook nworkers_changed
 
     def _when_ready(self, users: Callable[[ProdserveArbiter], None]) -> Callable[[ProdserveArbiter], None]:
         def when_ready(arbiter: ProdserveArbiter) -> None:
@@ -364,22 +377,18 @@ class Server(BaseApplication):  # type: ignore[misc]
         if self.arbiter is not None:
             gunicorn_logger.make_visible(self.arbiter.log, settings.LOGGING)
         if self.cfg.preload_app:
-            self.adopt(_measure(self.plan, application, self.trial))
+            self.apply_footprint(_measure(self.plan, application, self.trial))
         return application
 
-    def adopt(self, found: Footprint | None) -> None:
-        """Plan again with what was just measured; nobody is forked yet."""
+    def apply_footprint(self, found: Footprint | None) -> None:
+        """Plan again with what was just measured, and serve that plan."""
         if found is None:
             return
         footprint_cache.keep(found, way_to_load(self.plan))
-        before, self.plan = self.plan, self.plan.again(found)
+        before = self.plan
+        self.apply(before.replan(found))
         for line in words_on_measuring(before, self.plan):
             self.say(line)
-        self.cfg.set("threads", self.plan.threads.value)
-        if self.plan.workers.value != self.cfg.workers:
-            self.cfg.set("workers", self.plan.workers.value)
-            if self.arbiter is not None:
-                self.arbiter.num_workers = self.cfg.workers
 
     def ready(self) -> None:
         """Say where to look, now that somebody listens."""
@@ -418,6 +427,6 @@ class Server(BaseApplication):  # type: ignore[misc]
                 self.check_project()
         else:
             self.trial, found = _load_apart(self.plan, self.static, self.check_project, self.say)
-            self.adopt(found)
+            self.apply_footprint(found)
         ProdserveArbiter(self).run()
         raise AssertionError("the arbiter's loop ends by SystemExit")

@@ -8,7 +8,7 @@ from django_prodserve.config.options import Options, Sourced
 from django_prodserve.config.resolve import resolve
 from django_prodserve.machine.detect import Machine
 from django_prodserve.machine.platforms import NOWHERE, Platform
-from django_prodserve.plan.plan import Plan, make_plan
+from django_prodserve.plan.plan import Plan, PlanInputs, make_plan
 from django_prodserve.project.detect import Database, Project
 from django_prodserve.staticfiles import StaticChoice
 from django_prodserve.utils.decision import Decision
@@ -73,5 +73,11 @@ def plan(
 ) -> Plan:
     """Decide for dull facts and these wishes."""
     return make_plan(
-        machine_ or machine(), platform, project_ or project(), wishes(**stated), fork_safe=fork_safe
+        PlanInputs(
+            machine=machine_ or machine(),
+            platform=platform,
+            project=project_ or project(),
+            options=wishes(**stated),
+            fork_safe=fork_safe,
+        )
     )

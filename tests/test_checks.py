@@ -14,7 +14,7 @@ from django_prodserve.config.options import Sourced
 from django_prodserve.config.resolve import resolve
 from django_prodserve.errors import ProdserveError
 from django_prodserve.machine.platforms import NOWHERE, Platform
-from django_prodserve.plan.plan import make_plan
+from django_prodserve.plan.plan import PlanInputs, make_plan
 from django_prodserve.project.databases import Answer
 from django_prodserve.project.detect import Database
 from django_prodserve.startup import checks
@@ -33,7 +33,7 @@ def seen(
     """Return what the rules see of a sound project on a dull machine, with these differences."""
     site = project(**{"databases": (SOUND,), **(facts or {})})
     options = resolve([{name: Sourced(value, f"--{name}") for name, value in (stated or {}).items()}])
-    plan = make_plan(machine(), platform, site, options)
+    plan = make_plan(PlanInputs(machine=machine(), platform=platform, project=site, options=options))
     return Seen(plan=plan, project=site, **{"user_id": 1000, "somaxconn": 4096, **more})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 import signal
@@ -109,19 +110,29 @@ def test_a_trial_fork_is_measured_with_what_it_touches() -> None:
     ],
 )
 def test_threads_count_and_sums_are_rounded_up_to_eight(stated: dict[str, Any], worker: int) -> None:
-    made = plan(machine(2), **stated).again(found())
+    made = plan(machine(2), **stated).replan(found())
     assert (made.master_memory.value, made.worker_memory.value) == (48 * MIB, worker * MIB)
 
 
 def test_a_measurement_decides_and_says_when_it_was_made() -> None:
     seen = machine(8, 256 * MIB)
     assert plan(seen).workers.value == 3
-    made = plan(seen).again(found(98, 38))
+    made = plan(seen).replan(found(98, 38))
     assert made.workers.value == 1
     assert "memory holds 1 (measured 2027-01-15 08:00 UTC: master 104 MiB, 72 MiB each" in made.workers.why
     assert any("Only one worker fits into 256 MiB" in line for line in made.warnings)
-    assert plan(seen, workers=4).again(found(98, 38)).workers.value == 4
-    assert plan(seen).again(found(38, 3)).workers.value == 4
+    assert plan(seen, workers=4).replan(found(98, 38)).workers.value == 4
+    assert plan(seen).replan(found(38, 3)).workers.value == 4
+
+
+def test_a_second_plan_differs_by_the_measurement_alone() -> None:
+    first = plan(machine(8, 256 * MIB), static="no", profile="cpu")
+    second = first.replan(found(98, 38))
+    assert first.workers.value != second.workers.value
+    assert dataclasses.replace(second.inputs, footprint=None) == first.inputs
+    sized = {"workers", "threads", "master_memory", "worker_memory", "database"}
+    assert {name for name, each in second.decisions() if each != getattr(first, name)} <= sized
+    assert second.replan(found(98, 38)) == second
 
 
 class TestKept:

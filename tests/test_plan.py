@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from django_prodserve.machine.platforms import recognise
-from django_prodserve.plan.plan import make_plan
+from django_prodserve.plan.plan import PlanInputs, make_plan
 from django_prodserve.utils.units import GIB, MIB
 
 from .facts import machine, plan, postgresql, project, wishes
@@ -196,7 +196,8 @@ def test_only_containers_and_platforms_bind_publicly_by_themselves(
     container: str | None, stated: str | None, source: str, bind: tuple[str, ...]
 ) -> None:
     options = wishes(source, bind=stated) if stated else wishes()
-    made = make_plan(machine(container=container), recognise({}), project(), options)
+    seen = machine(container=container)
+    made = make_plan(PlanInputs(machine=seen, platform=recognise({}), project=project(), options=options))
     assert made.bind.value == bind
 
 

@@ -1,11 +1,12 @@
 """The whole product in one page. Start reading here.
 
-    what was wished (flags, variables, settings, platform)   -> Options \
-    what the machine allows                                  -> Machine  > make_plan() -> Plan
-    what the project is                                      -> Project /
+    what was wished (flags, variables, settings, platform) -> Options \
+    what the machine allows                                -> Machine  > PlanInputs -> make_plan -> Plan
+    what the project is                                    -> Project /
 
 The plan is explained (explain.py), turned into Gunicorn's settings (gunicorn_settings.py) and served
-(server.py). Nothing flows backwards, and no value goes without its reason.
+(server.py). Nothing flows backwards, and no value goes without its reason. A start that has measured the
+project makes a second plan from the same inputs (``Plan.replan``). The server applies it as it did the first.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ..machine.platforms import Platform, recognise
 from ..project import footprint_cache, local_mode
 from ..project.detect import Project
 from ..utils import working_directory
-from .plan import Plan, make_plan
+from .plan import Plan, PlanInputs, make_plan
 
 
 def plan_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Plan:
@@ -46,10 +47,17 @@ def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
         wishes = replace(wishes, notes=(*local_mode.apply(), *wishes.notes))
     project = Project.inspect(static=wishes.static, collect=wishes.private_static)
     machine = Machine.detect(environ=environ)
-    plan = make_plan(machine, platform, project, wishes, fork_safe=sys.platform != "darwin")
+    inputs = PlanInputs(
+        machine=machine,
+        platform=platform,
+        project=project,
+        options=wishes,
+        fork_safe=sys.platform != "darwin",
+    )
+    plan = make_plan(inputs)
     refuse_shared(plan.bind.value, plan.management_bind.value)
     measured = footprint_cache.last(way_to_load(plan))
-    return plan.again(measured) if measured else plan, project
+    return plan.replan(measured) if measured else plan, project
 
 
 def way_to_load(plan: Plan) -> tuple[bool, str]:

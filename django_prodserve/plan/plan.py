@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 
 LOGGED_OTHERWISE = {"logconfig", "logconfig_dict", "logconfig_json", "syslog"}
 UNLIMITED_CPUS = 8  # a container without a CPU limit shares its node with others
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanInputs:
+    """All that a plan is made from: facts, wishes, and a measurement of the project if there is one."""
+
+    machine: Machine
+    platform: Platform
+    project: Project
+    options: Options
+    fork_safe: bool = True
+    """Whether this system survives forking a loaded process."""
+    footprint: Footprint | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +116,12 @@ class Plan:
     """What could not be read of the machine, for who asks with -v 2."""
     warnings: tuple[str, ...]
     """What will hurt, each with its remedy."""
-    again: Callable[[Footprint], Plan] = field(repr=False, compare=False)
-    """Decide once more from the same facts and wishes, and a measurement of the project."""
+    inputs: PlanInputs = field(repr=False, compare=False)
+    """What the decisions were made from."""
+
+    def replan(self, footprint: Footprint) -> Plan:
+        """Decide once more from the same facts and wishes, and this measurement of the project."""
+        return make_plan(replace(self.inputs, footprint=footprint))
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -134,21 +151,10 @@ class Plan:
         return kind.show(value) if kind else str(value)
 
 
-def make_plan(
-    machine: Machine,
-    platform: Platform,
-    project: Project,
-    options: Options,
-    *,
-    fork_safe: bool = True,
-    footprint: Footprint | None = None,
-) -> Plan:
-    """Decide everything; ``fork_safe`` says whether this system survives forking a loaded process."""
-
-    def again(footprint: Footprint) -> Plan:
-        return make_plan(machine, platform, project, options, fork_safe=fork_safe, footprint=footprint)
-
-    wishes = _Wishes(options, platform)
+def make_plan(inputs: PlanInputs) -> Plan:
+    """Decide everything."""
+    machine, project, options = inputs.machine, inputs.project, inputs.options
+    wishes = _Wishes(options, inputs.platform)
     cpus = choose_cpus(machine, wishes)
     memory = choose_memory(machine, wishes)
     worker_class = choose_worker_class(wishes)
@@ -161,12 +167,12 @@ def make_plan(
         stated_workers=wishes.stated("workers"),
         stated_threads=wishes.stated("threads"),
         db_connections=wishes.stated("db_connections"),
-        footprint=footprint,
+        footprint=inputs.footprint,
     )
     workers = sizing.workers()
     threads = sizing.threads(workers.value)
     thought: dict[str, Decision[Any]] = {
-        "platform": _platform(platform),
+        "platform": _platform(inputs.platform),
         "settings": Decision(project.settings_module, "already loaded; wsgi.py cannot change it", "Django"),
         "application": _application(project),
         "bind": choose_bind(machine, wishes),
@@ -180,11 +186,11 @@ def make_plan(
         "database": _database(project, workers.value * threads.value),
         "static": Decision(project.static.mode, project.static.why, wishes.source("static")),
         "brotli": _brotli(project),
-        "preload": _preload(wishes, fork_safe),
+        "preload": _preload(wishes, inputs.fork_safe),
         "warmup": _warmup(wishes),
         "speedups": _speedups(wishes, project),
         "trusted_hops": _hops(wishes),
-        "supervisor": _supervisor(wishes, project, linux=fork_safe),
+        "supervisor": _supervisor(wishes, project, linux=inputs.fork_safe),
         "max_requests_jitter": _jitter(wishes),
         "management_bind": choose_manage(wishes, worker_class),
         "server_timing": _server_timing(wishes),
@@ -202,7 +208,7 @@ def make_plan(
         gunicorn=options.gunicorn,
         notes=(*options.notes, *_links(project, thought["supervisor"])),
         details=machine.notes,
-        again=again,
+        inputs=inputs,
         warnings=(
             *_machine_warnings(machine, cpus),
             *sizing.warnings(workers, threads),

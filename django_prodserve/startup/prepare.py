@@ -25,11 +25,10 @@ from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.db.migrations.executor import MigrationExecutor
 
 from ..errors import ProdserveError
-from ..plan.plan import Plan
+from ..plan.plan import Plan, make_plan
 from ..project.databases import close_connections
 from ..staticfiles import choose_static
 from ..staticfiles.choice import Storage, nothing_to_serve
-from ..utils.decision import Decision
 from ..utils.tracebacks import failure
 from ..utils.units import format_duration
 from .locks import DirectoryLock, alone, apart, lock_for
@@ -52,8 +51,8 @@ def prepare(plan: Plan, say: Say) -> tuple[Plan, bool]:
         if plan.collectstatic.value:
             changed |= collectstatic(say, served=plan.static.value not in ("off", "project"))
             choice = choose_static(wanted=plan.static.value != "off", collect=plan.private_static.value)
-            static: Decision[str] = Decision(choice.mode, choice.why, plan.static.source)
-            return replace(plan, static=static, static_choice=choice), changed
+            project = replace(plan.inputs.project, static=choice)
+            return make_plan(replace(plan.inputs, project=project)), changed
     finally:
         close_connections()
     return plan, changed

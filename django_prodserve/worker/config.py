@@ -1,6 +1,7 @@
 """What a worker takes of the plan.
 
-Made in a worker, when it has loaded the application. Each field is an option of the same name, whose row says
+Made by the server when it applies a plan, before the fork; under plain Gunicorn in a worker, when that has
+loaded the application. Each field is an option of the same name, whose row says
 that workers take it (config/options.py).
 """
 

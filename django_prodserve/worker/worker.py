@@ -82,7 +82,10 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     def run(self) -> None:
         """Serve until told to stop, or until ``max_requests`` were served."""
         self.application = Application.of(self.wsgi)
-        self.config = WorkerConfig.from_plan(self.application.plan)
+        config: WorkerConfig | None = getattr(
+            self.app, "worker_config", None
+        )  # plain Gunicorn's app has none
+        self.config = config or WorkerConfig.from_plan(self.application.plan)
         self.application.health.readiness.begin()
         self.reactor = Reactor(self, self.sockets, self.board, self.slot)
         self.deadlines = Deadlines(self.reactor)
