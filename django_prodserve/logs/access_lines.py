@@ -14,27 +14,58 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..utils.log_lines import quoted, utc
 from .environ_keys import ID, QUEUE, ROUTE
 from .redaction import Redaction
-
-Entry = tuple[Any, ...]
-"""What a line is made of."""
 
 MOST_KNOWN, LONGEST_KNOWN = 1024, 300
 UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
 MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
 
 
-def entry(environ: dict[str, Any], status: int, sent: int, seconds: float) -> Entry:
+class AccessRecord(NamedTuple):
+    """What the line of one request is made of. Texts are WSGI's: each character is a byte of the client's."""
+
+    time: float
+    """When it ended; seconds since 1970."""
+    status: int
+    sent: int
+    """Bytes of the body."""
+    seconds: float
+    queued: float
+    """Seconds that it waited for a thread."""
+    request_id: str | None
+    route: str | None
+    client: str | None
+    method: str | None
+    """None where no request could be read."""
+    target: str
+    protocol: str | None
+    referer: str | None
+    agent: str | None
+    authorization: str | None
+
+
+def entry(environ: dict[str, Any], status: int, sent: int, seconds: float) -> AccessRecord:
     """Take what the line of this request needs; without a method it was none."""
     get = environ.get
-    return (
-        *(time.time(), status, sent, seconds, get(QUEUE, 0.0), get(ID), get(ROUTE), get("REMOTE_ADDR")),
-        *(get("REQUEST_METHOD"), get("RAW_URI", ""), get("SERVER_PROTOCOL")),
-        *(get("HTTP_REFERER"), get("HTTP_USER_AGENT"), get("HTTP_AUTHORIZATION")),
+    return AccessRecord(
+        time.time(),
+        status,
+        sent,
+        seconds,
+        get(QUEUE, 0.0),
+        get(ID),
+        get(ROUTE),
+        get("REMOTE_ADDR"),
+        get("REQUEST_METHOD"),
+        get("RAW_URI", ""),
+        get("SERVER_PROTOCOL"),
+        get("HTTP_REFERER"),
+        get("HTTP_USER_AGENT"),
+        get("HTTP_AUTHORIZATION"),
     )
 
 
@@ -91,18 +122,18 @@ class TextLines:
         self._redaction, self._clock = redaction, Clock(_common)
         self._known = Known(_safe, "-")
 
-    def __call__(self, entry: Entry) -> str:
+    def __call__(self, record: AccessRecord) -> str:
         """Return the line of one request."""
-        now, status, sent, seconds, queued, name, route, client, *rest = entry
-        method, target, version, referer, agent, authorization = rest
-        user, known = _user(authorization) if authorization else "-", self._known
+        known, target, referer = self._known, record.target, record.referer
+        user = _user(record.authorization) if record.authorization else "-"
         if self._redaction.is_on:
             target, referer = self._redaction.url(target), referer and self._redaction.url(referer)
-        request = f"{method} {_safe(target)} {version}" if method else "-"
+        request = f"{record.method} {_safe(target)} {record.protocol}" if record.method else "-"
         return (
-            f'{client or "-"} - {user} [{self._clock(now)}] "{request}" {status} {sent} '
-            f'"{known[referer]}" "{known[agent]}" '
-            f"{name or '-'} {known[route]} {seconds * 1000:.1f}ms {queued * 1000:.1f}ms"
+            f'{record.client or "-"} - {user} [{self._clock(record.time)}] "{request}" '
+            f'{record.status} {record.sent} "{known[referer]}" "{known[record.agent]}" '
+            f"{record.request_id or '-'} {known[record.route]} "
+            f"{record.seconds * 1000:.1f}ms {record.queued * 1000:.1f}ms"
         )
 
 
@@ -114,21 +145,22 @@ class JSONLines:
         self._clock = Clock(utc)
         self._known = Known(as_text, "null")
 
-    def __call__(self, entry: Entry) -> str:
+    def __call__(self, record: AccessRecord) -> str:
         """Return the line of one request; absent is null."""
-        now, status, sent, seconds, queued, name, route, client, method, target, _, referer, agent, _ = entry
-        known = self._known
-        path, _, query = target.partition("?")
+        known, now, referer = self._known, record.time, record.referer
+        route, name = record.route, record.request_id
+        path, _, query = record.target.partition("?")
         if self._redaction.is_on:
             query, referer = self._redaction.query(query), referer and self._redaction.url(referer)
         return (
             f'{{"time": "{self._clock(now)}{MILLISECONDS[int(now * 1000) % 1000]}", "level": "info", '
-            f'"logger": "gunicorn.access", "method": {known[method]}, '
+            f'"logger": "gunicorn.access", "method": {known[record.method]}, '
             f'"path": {quoted(path)}, "query": {as_text(query) if query else "null"}, '
-            f'"route": {quoted(route) if route else "null"}, "status": {status}, "bytes": {sent}, '
-            f'"duration_ms": {seconds * 1000:.1f}, "queue_ms": {queued * 1000:.1f}, '
-            f'"client": {known[client]}, "request_id": {quoted(name) if name else "null"}, '
-            f'"user_agent": {known[agent]}, "referer": {known[referer]}, "pid": {os.getpid()}}}'
+            f'"route": {quoted(route) if route else "null"}, '
+            f'"status": {record.status}, "bytes": {record.sent}, '
+            f'"duration_ms": {record.seconds * 1000:.1f}, "queue_ms": {record.queued * 1000:.1f}, '
+            f'"client": {known[record.client]}, "request_id": {quoted(name) if name else "null"}, '
+            f'"user_agent": {known[record.agent]}, "referer": {known[referer]}, "pid": {os.getpid()}}}'
         )
 
 

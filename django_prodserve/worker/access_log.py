@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..http.response import Answer, body_size
-from ..logs.access_lines import Entry, entry
+from ..logs.access_lines import AccessRecord, entry
 from ..logs.environ_keys import UNLOGGED
 from ..logs.gunicorn_logger import Logger
 from ..logs.nonblocking import ConsoleHandler, FileHandler
@@ -34,7 +34,7 @@ class Access:
         plain = type(log) is Logger and log.is_plain
         self.is_gunicorns = (self.is_on and not plain) or config.statsd_host is not None
         """Whether Gunicorn's logger writes each line."""
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[AccessRecord] = deque()
         self._lock = threading.RLock()  # a signal may come while the main thread writes
         if plain:
             self.settle()
