@@ -19,13 +19,10 @@ def machine(cpus: float = 2.0, memory: int | None = 8 * GIB, **facts: Any) -> Ma
     """Return a machine; every other fact is dull."""
     known = {
         "cpus_why": "two of them",
-        "cpus_visible": max(1, int(cpus)),
         "quota": None,
         "memory_total": memory,
-        "memory_total_why": "MemTotal",
         "memory_limit": None,
         "memory_limit_why": "no limit",
-        "memory_hard_limit": None,
         "memory_effective": memory,
         "memory_effective_why": "MemTotal, no limit found",
         "pids_limit": None,

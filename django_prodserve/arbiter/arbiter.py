@@ -249,7 +249,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             worker.tmp.close()
             self.cfg.child_exit(self, worker)
         if verdict is not None and not (member.served and now - member.born > 10):
-            self._failed_early(member, status, now)
+            self._failed_early(member, status)
 
     def _end(self, member: Member, status: int) -> End:
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
@@ -263,7 +263,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             out_of_memory=by_another and self.tick.memory.was_killer(),
         )
 
-    def _failed_early(self, member: Member, status: int, now: float) -> None:
+    def _failed_early(self, member: Member, status: int) -> None:
         """Wait longer and longer before the next try; stop where nobody has ever served, or nobody can."""
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
         if code in (self.WORKER_BOOT_ERROR, self.APP_LOAD_ERROR) and not self.has_served:

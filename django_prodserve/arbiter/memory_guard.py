@@ -6,7 +6,6 @@ Reads /proc and the control group; what cannot be read is not known.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +49,7 @@ class MemoryOf:
         self.before = (used or 0, now)
         return room
 
-    def firm_room(self, now: float) -> Room | None:
+    def firm_room(self) -> Room | None:
         """Return the limit and what is used of it for good, no file pages; None where nobody says."""
         used = self.cgroups.memory_used(self.level, firm=True) if self.level else None
         if self.limit is None or used is None:
@@ -162,7 +161,7 @@ class Headroom:
 
     def check(self, plan: Plan) -> None:
         """Refuse to load the project where not even one worker of it would fit."""
-        room = self.memory.firm_room(time.monotonic())
+        room = self.memory.firm_room()
         needed = max(0, plan.master_memory.value - read_memory().size) + self.each
         if room is not None and not policies.fits_beside(room, 1, needed):
             raise ProdserveError(
@@ -174,7 +173,7 @@ class Headroom:
 
     def begin(self, wanted: int) -> int:
         """Return with how many workers to begin: one at least, which ``check`` has promised."""
-        room = self.memory.firm_room(time.monotonic())
+        room = self.memory.firm_room()
         fits = wanted if room is None else policies.fits_beside(room, wanted, self.each)
         count = min(wanted, max(1, fits))
         self.missing = wanted - count
@@ -185,7 +184,7 @@ class Headroom:
         if not self.missing:
             return 0
         self.until = self.until or now + self.most
-        room = self.memory.firm_room(now)
+        room = self.memory.firm_room()
         if now > self.until or room is None or policies.fits_beside(room, 1, self.each):
             self.missing -= 1
             return 1

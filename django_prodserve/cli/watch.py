@@ -140,7 +140,7 @@ def render(
     ]
     if not known["findings"]:
         lines.append(("ok", "Serving normally"))
-    lines += [("", ""), *_traffic(known, rates, points, width), ("", ""), *_crew(workers, width)]
+    lines += [("", ""), *_traffic(known, rates, points, width), ("", ""), *_crew(workers)]
     if known["restarts"]:
         told = ", ".join(f"{reason} {count}" for reason, count in known["restarts"].items())
         lines.append(("quiet", f"replaced  {told}"))
@@ -180,8 +180,8 @@ def _traffic(
         yield "", f"{label:<10}{sparkline(values)} up to {most}"
 
 
-def _crew(workers: Sequence[dict[str, Any]], width: int) -> Iterator[Line]:
-    yield "quiet", "worker   state     busy            limit wait   CPU    memory  conns  requests"
+def _crew(workers: Sequence[dict[str, Any]]) -> Iterator[Line]:
+    yield "quiet", "worker   state     busy            wait   CPU    memory  conns  requests"
     for each in workers:
         busy = f"{_bar(each['busy'], each['threads'], 8)} {each['busy']}/{each['threads']}"
         share = f"{100 * each['share']:.0f} %" if each["share"] is not None else "-"

@@ -56,13 +56,10 @@ class Machine:
 
     cpus: float
     cpus_why: str
-    cpus_visible: int
     quota: float | None
     memory_total: int | None
-    memory_total_why: str
     memory_limit: int | None
     memory_limit_why: str
-    memory_hard_limit: int | None
     memory_effective: int | None
     memory_effective_why: str
     pids_limit: int | None
@@ -90,7 +87,7 @@ class Machine:
         visible, visible_why = count_visible(cgroups, affinity, online)
         quota = min(cgroups.cpu_quotas(), key=lambda quota: quota.cpus, default=None)
         cpus, cpus_why = stated_cpus(tree, environ) or usable_cpus(visible, visible_why, quota)
-        total, total_why = memory_total(tree)
+        total = memory_total(tree)
         limits = cgroups.memory_limits()
         limit = min(limits, key=lambda limit: limit.size, default=None)
         hard = min((limit.size for limit in limits if limit.hard), default=None)
@@ -99,13 +96,10 @@ class Machine:
         return cls(
             cpus=cpus,
             cpus_why=cpus_why,
-            cpus_visible=visible,
             quota=quota.cpus if quota else None,
             memory_total=total,
-            memory_total_why=total_why,
             memory_limit=limit.size if limit else None,
             memory_limit_why=explain_limit(limit, hard) if limit else "no limit found",
-            memory_hard_limit=hard,
             memory_effective=effective,
             memory_effective_why=effective_why,
             pids_limit=cgroups.pids_limit(),
@@ -114,20 +108,6 @@ class Machine:
             certain=is_certain(cgroups),
             notes=tuple(dict.fromkeys(tree.notes)),
         )
-
-
-def memory_available(root: Path = Path("/")) -> int | None:
-    """Return the bytes that could be used now, if known: for warnings, never for sizing.
-
-    The tightest of MemAvailable (proc.rst) and, for each group with a limit, what its processes
-    leave of it. File pages not in active use count as free: the kernel drops them first.
-    """
-    cgroups = Cgroups.find(Tree(Path(root)))
-    rooms = [meminfo(cgroups.tree, "MemAvailable")]
-    for limit in cgroups.memory_limits():
-        used = cgroups.memory_used(limit.level)
-        rooms.append(None if used is None else max(0, limit.size - used))
-    return min((room for room in rooms if room is not None), default=None)
 
 
 def count_visible(
@@ -258,13 +238,13 @@ def guess_request(name: str, weight: int) -> str:
     return f"{linear:.2g}, or {quadratic:.2g} under runc 1.3.2, crun 1.23 or newer"
 
 
-def memory_total(tree: Tree) -> tuple[int | None, str]:
+def memory_total(tree: Tree) -> int | None:
     """Return the memory that /proc/meminfo shows, in bytes; lxcfs shows a container's there."""
     if total := meminfo(tree, "MemTotal"):
-        return total, "MemTotal in /proc/meminfo"
+        return total
     if sys.platform != "linux" and tree.root == Path("/"):
-        return physical_memory(), "physical memory; this platform has no /proc/meminfo"
-    return None, "not known: /proc/meminfo has no MemTotal"
+        return physical_memory()
+    return None
 
 
 def physical_memory() -> int | None:

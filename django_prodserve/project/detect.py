@@ -54,7 +54,6 @@ class Project:
     brotli: bool
     gunicorn_conf: bool
     """Whether a gunicorn.conf.py lies in the working directory."""
-    insecure_key: bool = False
     local_caches: tuple[str, ...] = ()
     """Caches in the memory of one process that the project relies on."""
     local_sessions: bool = False
