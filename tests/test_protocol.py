@@ -16,7 +16,7 @@ import pytest
 from django_prodserve.supervisor.generation import Child
 from django_prodserve.supervisor.link import Kept
 from django_prodserve.supervisor.protocol import MessageKind, decode, encode
-from django_prodserve.supervisor.supervisor import Keeper
+from django_prodserve.supervisor.supervisor import Supervisor
 
 FACTS = {
     "real": "/srv/shop-2",
@@ -47,11 +47,11 @@ GIVEN = {
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[Keeper, Child, Kept]]:
+def pair() -> Iterator[tuple[Supervisor, Child, Kept]]:
     """Return a supervisor, its first generation as it sees it, and that generation's end of the channel."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     first = {"pid": os.getpid(), "channel": ours.detach()}
-    supervisor: Any = Keeper({**SPEC, "record": {**RECORD}, "first": first})
+    supervisor: Any = Supervisor({**SPEC, "record": {**RECORD}, "first": first})
     kept = Kept({**GIVEN, "channel": theirs.detach()})
     yield supervisor, supervisor.booting, kept
     supervisor.booting = supervisor.booting or supervisor.serving
@@ -59,7 +59,7 @@ def pair() -> Iterator[tuple[Keeper, Child, Kept]]:
     kept.channel.close()
 
 
-def hear(supervisor: Keeper, child: Child) -> list[MessageKind]:
+def hear(supervisor: Supervisor, child: Child) -> list[MessageKind]:
     """Let the supervisor read and act; return the kinds that arrived."""
     messages = child.messages()
     for message in messages:
@@ -67,7 +67,9 @@ def hear(supervisor: Keeper, child: Child) -> list[MessageKind]:
     return [message["kind"] for message in messages]
 
 
-def test_each_message_arrives(pair: tuple[Keeper, Child, Kept], capfd: pytest.CaptureFixture[str]) -> None:
+def test_each_message_arrives(
+    pair: tuple[Supervisor, Child, Kept], capfd: pytest.CaptureFixture[str]
+) -> None:
     supervisor, child, kept = pair
     kept.failed("no such table")
     assert hear(supervisor, child) == [MessageKind.FAILED]
@@ -90,7 +92,7 @@ def test_each_message_arrives(pair: tuple[Keeper, Child, Kept], capfd: pytest.Ca
     assert kept.is_retired()  # for good
 
 
-def test_a_state_does_not_hear_what_belongs_to_another(pair: tuple[Keeper, Child, Kept]) -> None:
+def test_a_state_does_not_hear_what_belongs_to_another(pair: tuple[Supervisor, Child, Kept]) -> None:
     supervisor, child, kept = pair
     kept.changed("shop/views.py")
     kept.left()
@@ -100,7 +102,7 @@ def test_a_state_does_not_hear_what_belongs_to_another(pair: tuple[Keeper, Child
 
 
 @pytest.mark.parametrize("datagram", ["{}", "[]", "5", '"ready"', '{"kind": "renamed"}', '{"kind": []}'])
-def test_what_nobody_knows_is_ignored(pair: tuple[Keeper, Child, Kept], datagram: str) -> None:
+def test_what_nobody_knows_is_ignored(pair: tuple[Supervisor, Child, Kept], datagram: str) -> None:
     """A newer release may say more, on either side."""
     supervisor, child, kept = pair
     kept.channel.send(datagram.encode())

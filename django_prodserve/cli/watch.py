@@ -181,7 +181,7 @@ def _traffic(
 
 
 def _crew(workers: Sequence[dict[str, Any]]) -> Iterator[Line]:
-    yield "quiet", "worker   state     busy            wait   CPU    memory  conns  requests"
+    yield "quiet", "worker   state     busy            limit wait   CPU    memory  conns  requests"
     for each in workers:
         busy = f"{_bar(each['busy'], each['threads'], 8)} {each['busy']}/{each['threads']}"
         share = f"{100 * each['share']:.0f} %" if each["share"] is not None else "-"
