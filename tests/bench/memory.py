@@ -89,24 +89,23 @@ def after_load(server: Server, load: str, requests: int) -> float:
     return total_pss(server.process.pid)
 
 
-def compare(environ: Mapping[str, str], load: str, requests: int) -> tuple[float, float]:
-    """Return the total PSS after a load, of prodserve and of plain Gunicorn.
+def compare(environ: Mapping[str, str], requests: int) -> dict[str, tuple[float, float]]:
+    """Return the total PSS after each load, one after the other, of prodserve and of plain Gunicorn.
 
-    Without the supervisor, of which plain Gunicorn has no counterpart: it takes less than 8 MiB
+    Without the supervisor, which plain Gunicorn has no counterpart of: it takes less than 8 MiB
     (test_supervisor.py).
     """
     with serving(*SIZE, "--no-supervisor", env=environ, cwd=EXAMPLE) as server:
-        ours = after_load(server, load, requests)
+        ours = [after_load(server, load, requests) for load in LOADS]
     with plain_gunicorn(environ) as server:
-        return ours, after_load(server, load, requests)
+        plain = [after_load(server, load, requests) for load in LOADS]
+    return dict(zip(LOADS, zip(ours, plain, strict=True), strict=True))
 
 
 def main(requests: int = 2000) -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as directory:
-        environ = bookshop(Path(directory))
-        for load in LOADS:
-            ours, plain = compare(environ, load, requests)
+        for load, (ours, plain) in compare(bookshop(Path(directory)), requests).items():
             print(f"{load:<6} prodserve {ours:6.1f} MiB   gunicorn {plain:6.1f} MiB   {ours / plain:.2f}")
 
 

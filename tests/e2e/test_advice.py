@@ -10,6 +10,8 @@ from tests.bench.advise import WORKLOADS, advice
 
 from .serving import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", ["waits, profile io", "waits, profile cpu", "quota", "database budget"])
 def test_the_advice_fits_the_traffic(tmp_path: Path, name: str) -> None:

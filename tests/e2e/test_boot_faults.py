@@ -16,6 +16,8 @@ from .namespaces import mounted, over, read_only
 from .needs import lacking, need_package, need_program
 from .serving import PATIENCE, Server, copy_site, run, serving
 
+pytestmark = pytest.mark.slow
+
 MANAGE = ("manage.py", "prodserve")
 OWN_VAR_CACHE = "mount -t tmpfs none /var/cache"
 NO_SHM = "mount -t tmpfs -o ro none /dev/shm"

@@ -83,10 +83,15 @@ WRONG: list[tuple[list[str], dict[str, str], str]] = [
 ]
 
 
+# What is wrong is said by the same code in both commands: a few are tried with each.
+TYPED = [("manage.py", *wrong) for wrong in WRONG] + [("-m", *wrong) for wrong in WRONG[::6]]
+
+
 @pytest.mark.parametrize(
-    ("arguments", "extra", "words"), WRONG, ids=[" ".join(w[0]) or str(w[1]) for w in WRONG]
+    ("command", "arguments", "extra", "words"),
+    TYPED,
+    ids=[f"{command} {' '.join(arguments) or extra}" for command, arguments, extra, _ in TYPED],
 )
-@pytest.mark.parametrize("command", COMMANDS)
 def test_one_clear_line_and_an_exit_code(
     env: Any, arguments: list[str], extra: dict[str, str], words: str, command: str
 ) -> None:
@@ -98,25 +103,30 @@ def test_one_clear_line_and_an_exit_code(
     assert " ready in " not in ended.stdout
 
 
-@pytest.mark.parametrize("old", RENAMED)
-@pytest.mark.parametrize("source", ["flag", "no-flag", "variable", "key"])
-def test_an_old_name_is_told_with_the_name_of_today(env: Any, old: str, source: str) -> None:
-    new, arguments, extra = RENAMED[old], [], {}
-    key, key_now = old.upper().replace("-", "_"), new.upper().replace("-", "_")
-    if source == "flag":
-        arguments, told = [f"--{old}", "off"], f"unknown option --{old}: it is called --{new} now."
-    elif source == "no-flag":
-        arguments, told = [f"--no-{old}"], f"unknown option --no-{old}: it is called --no-{new} now."
-    elif source == "variable":
-        extra = {f"PRODSERVE_{key}": "off"}
-        told = f"Unknown variable PRODSERVE_{key}: it is called PRODSERVE_{key_now} now."
-    else:
-        extra = {"SITE": json.dumps({"PRODSERVE": {key: "off"}})}
-        told = f"PRODSERVE has no option '{key}': it is called {key_now} now."
-    ended = run(*COMMANDS["-m"], *arguments, env=env(extra))
+@pytest.mark.parametrize("old", [*RENAMED, "no-keeper", "no-collect"])
+def test_an_old_flag_is_told_with_the_name_of_today(env: Any, old: str) -> None:
+    new = "no-" * old.startswith("no-") + RENAMED[old.removeprefix("no-")]
+    ended = run(*COMMANDS["-m"], f"--{old}", env=env())
     assert ended.returncode in {1, 2}
     (line,) = ended.stderr.splitlines()
-    assert line.partition(": ")[2] == told
+    assert line.partition(": ")[2] == f"unknown option --{old}: it is called --{new} now."
+    assert " ready in " not in ended.stdout
+
+
+def test_old_variables_and_keys_are_told_with_the_names_of_today(env: Any) -> None:
+    names = {old.upper().replace("-", "_"): new.upper().replace("-", "_") for old, new in RENAMED.items()}
+    site = {"SITE": json.dumps({"PRODSERVE": dict.fromkeys(names, "off")})}
+    variables = {f"PRODSERVE_{old}": "off" for old in names}
+    ended = run(*COMMANDS["-m"], env=env({**site, **variables}))
+    assert ended.returncode in {1, 2}
+    told = set(ended.stderr.removeprefix("CommandError: ").splitlines())
+    assert told == {
+        *(
+            f"Unknown variable PRODSERVE_{old}: it is called PRODSERVE_{new} now."
+            for old, new in names.items()
+        ),
+        *(f"PRODSERVE has no option '{old}': it is called {new} now." for old, new in names.items()),
+    }
     assert " ready in " not in ended.stdout
 
 

@@ -15,6 +15,8 @@ import pytest
 from .postgres import Postgres, cluster
 from .serving import PATIENCE, Server, at_work, copy_site, serving, until
 
+pytestmark = pytest.mark.slow
+
 CLIENTS = 4
 VIEW = """
 

@@ -14,10 +14,12 @@ import pytest
 
 from django_prodserve.machine.proc import EXPENDABLE
 from django_prodserve.utils.units import MIB
+from tests.bench.memory import EXAMPLE, bookshop, send
 
 from .groups import HALF_A_CPU, inside, limited_to
 from .serving import Server, copy_site, run, serving, until
 from .stock import Made
+from .test_memory import private
 from .test_reload import RELOAD, Load
 
 pytestmark = pytest.mark.slow
@@ -190,3 +192,24 @@ def test_of_two_generations_the_kernel_kills_the_one_that_is_not_proven(
         assert load.failures == []
         assert facts(memory, "memory.oom_control")["oom_kill"] == 1
         assert server.workers(2) == before
+
+
+@pytest.mark.parametrize("mebibytes", [128, 256])
+def test_a_real_limit_kills_nobody_under_load(
+    make_group: Any, env: Any, tmp_path: Path, mebibytes: int
+) -> None:
+    """From the first start on, which compresses the static files; the limit is on page cache as well."""
+    group = make_group("memory", limited_to(mebibytes))
+    environ = bookshop(tmp_path)
+    environ = private(env, tmp_path, BOOKSHOP_DATA=environ["BOOKSHOP_DATA"])
+    command = (*inside(group), "manage.py", "prodserve")
+    with serving(env=environ, cwd=EXAMPLE, command=command) as server:
+        planned = re.findall(r"^workers +(\d+) x 16 threads: ", server.output, re.MULTILINE)
+        workers = server.workers(int(planned[-1]))
+        assert f"{mebibytes} MiB" in server.output
+        statuses = send(server.port, ("/", "/template", "/db", "/admin/login/"), 2000)
+        assert set(statuses) == {200}
+        assert sorted(server.workers()) == sorted(workers)
+        control = (group / "memory.oom_control").read_text()
+        assert "oom_kill 0" in control.splitlines()
+        assert int((group / "memory.failcnt").read_text()) == 0

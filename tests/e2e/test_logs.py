@@ -96,8 +96,13 @@ def lines(output: str, pattern: str) -> list[str]:
     return [line for line in output.splitlines() if re.search(pattern, line)]
 
 
-@PRELOAD
-@pytest.mark.parametrize("variant", VARIANTS)
+# LOGGING is set up in the arbiter, or in each worker: one of each kind is tried without preload, too.
+LOADED = [(variant, "--preload") for variant in VARIANTS] + [
+    (variant, "--no-preload") for variant in ("no LOGGING", "disables, root console", "django is mailed")
+]
+
+
+@pytest.mark.parametrize(("variant", "preload"), LOADED)
 def test_every_line_is_there_once(env: Any, variant: str, preload: str) -> None:
     site, begin = VARIANTS[variant]
     with serving(preload, "--workers", "2", "--access-log", "-", env=env(**site)) as server:

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.bench.memory import EXAMPLE, bookshop, compare, send
+from tests.bench.memory import bookshop, compare
 
-from .groups import inside, limited_to
 from .serving import SITE, copy_site, run, serving
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="PSS and control groups are Linux")
@@ -103,44 +102,17 @@ def test_a_stated_number_is_kept_and_warned_about(env: Any, tmp_path: Path) -> N
         assert sum(line.startswith("workers ") for line in server.output.splitlines()) == 1
 
 
-def test_preload_warm_up_and_freeze_halve_the_memory(tmp_path: Path) -> None:
-    """Light requests: the more of a project they run, the less of it stays shared (see tests/bench).
-
-    Measured on a machine with nothing else to do: 0.50 with Python 3.12, 0.53 with 3.13, 0.60 with 3.11,
-    which writes a reference count into whatever it uses. Libraries that other processes share count less on
-    both sides.
-    """
-    most = 0.55 if sys.version_info >= (3, 12) else 0.63
-    ours, plain = compare(bookshop(tmp_path), "light", 1200)
-    assert ours / plain <= most, (ours, plain)
-
-
-def test_after_mixed_requests_a_third_is_still_saved(tmp_path: Path) -> None:
-    """Measured alone: 0.58 with Python 3.12, 0.60 with 3.13, 0.71 with 3.11.
-
-    3 MiB of it are what the warm-up request would have filled in the arbiter: it is sent in a fork instead.
-    """
-    most = 0.63 if sys.version_info >= (3, 12) else 0.74
-    ours, plain = compare(bookshop(tmp_path), "mixed", 1200)
-    assert ours / plain <= most, (ours, plain)
-
-
-@pytest.mark.parametrize("mebibytes", [128, 256])
-def test_a_real_limit_kills_nobody_under_load(
-    make_group: Any, env: Any, tmp_path: Path, mebibytes: int
+def test_preload_and_freeze_halve_the_memory_after_light_requests_and_save_a_third_after_mixed(
+    tmp_path: Path,
 ) -> None:
-    """From the first start on, which compresses the static files; the limit is on page cache as well."""
-    group = make_group("memory", limited_to(mebibytes))
-    environ = bookshop(tmp_path)
-    environ = private(env, tmp_path, BOOKSHOP_DATA=environ["BOOKSHOP_DATA"])
-    command = (*inside(group), "manage.py", "prodserve")
-    with serving(env=environ, cwd=EXAMPLE, command=command) as server:
-        planned = re.findall(r"^workers +(\d+) x 16 threads: ", server.output, re.MULTILINE)
-        workers = server.workers(int(planned[-1]))
-        assert f"{mebibytes} MiB" in server.output
-        statuses = send(server.port, ("/", "/template", "/db", "/admin/login/"), 2000)
-        assert set(statuses) == {200}
-        assert sorted(server.workers()) == sorted(workers)
-        control = (group / "memory.oom_control").read_text()
-        assert "oom_kill 0" in control.splitlines()
-        assert int((group / "memory.failcnt").read_text()) == 0
+    """The more of a project its requests run, the less of it stays shared (see tests/bench).
+
+    Measured on a machine with nothing else to do, light and mixed: 0.50 and 0.58 with Python 3.12, 0.53 and
+    0.60 with 3.13, 0.60 and 0.71 with 3.11, which writes counts into all that it uses. 3 MiB are what
+    the warm-up request would have filled in the arbiter: it is sent in a fork instead. Libraries that other
+    processes share count less on both sides.
+    """
+    most = (0.56, 0.63) if sys.version_info >= (3, 12) else (0.63, 0.74)
+    found = compare(bookshop(tmp_path), 1200)
+    assert found["light"][0] / found["light"][1] <= most[0], found
+    assert found["mixed"][0] / found["mixed"][1] <= most[1], found

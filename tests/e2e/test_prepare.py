@@ -46,6 +46,8 @@ class Migration(migrations.Migration):
 SECOND = """
 from django.db import migrations
 
+pytestmark = pytest.mark.slow
+
 class Migration(migrations.Migration):
     atomic = False  # as CREATE INDEX CONCURRENTLY needs it, which waits for every older snapshot
     dependencies = [("stock", "0001_initial")]
