@@ -78,7 +78,15 @@ def test_percentiles_lie_within_their_bucket(
 
 
 WORKER: dict[str, Any] = {
-    **{"pid": 12, "state": "serving", "threads": 4, "busy": 0, "queue": 0, "oldest": None},
+    **{
+        "pid": 12,
+        "state": "serving",
+        "threads": 4,
+        "concurrency_limit": 2,
+        "busy": 0,
+        "queue": 0,
+        "oldest": None,
+    },
     **{"connections": 3, "requests": 70, "memory": 2**20, "share": None, "cpu": 1.0, "age": 3.0},
 }
 QUIET = Point(time=1000.0, requests=10.0, classes=(0.0, 10.0, 0.0, 0.0, 0.0), refused=0.0)
