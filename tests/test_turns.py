@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from django_prodserve.worker.admission import QueueState
 from django_prodserve.worker.concurrency_limit import (
     PATIENCE,
     REST,
@@ -410,7 +411,7 @@ def test_when_refusing_begins_the_main_thread_judges_at_once() -> None:
         take_turns(made)
         made.scheduler.after_events(0)
         assert not made.woken
-        assert made.scheduler._refuses(100.0, time.monotonic())
+        assert made.scheduler._refuses(QueueState(0, 0.0, 1.0), time.monotonic(), waited=100.0)
         assert made.scheduler.needs_evaluation
         made.scheduler.after_events(0)
         assert made.woken == 1  # by the thread that gets events

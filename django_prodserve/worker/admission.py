@@ -1,13 +1,13 @@
 """Judge whether requests are refused because too many wait for a thread. Pure; scheduler.py asks.
 
-Overload is detected (1) if the queue delay stays above the timeout for WINDOW without falling, (2) if it
-exceeds AT_ONCE timeouts, or (3) if it exceeds RUSH timeouts and arrivals exceed completions RUSHES times. No
-burst of four times the capacity for two seconds does any of these. While overloaded, the worker keeps the
-queue so short that it serves an admitted request at once; it recovers as soon as the load falls.
+As in CoDel (RFC 8289), a delay above the timeout is no overload until it has stood there for an interval.
+After a burst it does that, too, so the backlog must also have grown at every look of the interval, or not have
+become shorter in the five times as long STANDING. A backlog that grows as fast as no burst of four times the
+capacity, or a delay of MAX_DELAY_TIMEOUTS, is an overload at once. While overloaded, the worker keeps the queue so short that it serves an admitted request at once; it
+recovers as soon as the load falls.
 
-CoDel's rule (RFC 8289) with one hard cap in place of (2), (3) and the rate of this queue was tried: at ten
-times the load, 95 % of refusals took up to 1.4 to 3.3 s with a cap of 4 timeouts, 0.7 s with 6, 0.04 s today.
-A cap that refuses in 0.2 s must be below 3.3 timeouts, but a burst of requests that compute reaches nearly 6.
+CoDel's rule alone, with a cap of 4 timeouts, was tried: at ten times the load, 95 % of refusals took up to
+1.4 to 3.3 s, here 0.1 s. A cap for 0.2 s is below 3.3 timeouts, which a burst exceeds if it computes.
 """
 
 from __future__ import annotations
@@ -16,65 +16,79 @@ import math
 from typing import NamedTuple
 
 WINDOW = 2.0
-"""Seconds that a wait must stand."""
+"""Seconds for which the backlog must grow beyond the timeout."""
+STANDING = 10.0
+"""Seconds in which a backlog beyond the timeout must become shorter. After a burst of 6 s, a load of 90 % leaves
+5 s of it; clients that each wait for an answer before they ask again leave all of it."""
+SHORTER = 0.9
+"""A backlog of this share of what it was has not become shorter."""
 LOOK = 0.25
-"""Seconds between two looks at whether it becomes shorter."""
-AT_ONCE = 6.0
-"""A wait of this many timeouts is an overload at once: 4 times the capacity for 2 s builds 3 of them, and
-seems to build nearly 6 while to take connections leaves 0.6 of the capacity to requests that compute..."""
-RUSH, RUSHES = 2.0, 8.5
-"""...and so is one of RUSH timeouts if RUSHES times as much has come as was served: in that burst it is 7."""
-PAUSE, FEW = 0.25, 8
-"""Seconds without a queue after which another begins, and requests that must have been served of it."""
-LAST = 4.0
-"""Seconds, up to twice as many, of which it counts what was served."""
+"""Seconds between two looks at whether it grows."""
+MAX_GROWTH = 7.5
+"""Seconds of backlog that arrive in a second beyond which overload is detected at one look. Four times the
+capacity are 3, and seem 5.7 while accepting leaves 0.6 of the capacity to requests that compute."""
+MAX_DELAY_TIMEOUTS = 6.0
+"""A delay of this many timeouts is an overload at once: the same burst builds 3, or seems to build 5.7."""
 SEEN = 0.25
-"""The queue's length counts where its eldest has waited this share of the timeout."""
+"""The queue's length counts once its oldest request has waited this share of the timeout."""
 SHARE = 0.1
 """The wait that is left to the queue while overloaded, as a share of the timeout."""
 
 
 class Overload:
-    """Judge a queue by how long it makes wait. ``timeout`` in seconds; 0 never refuses. Pure."""
+    """Detect overload by how long a queue makes requests wait. ``timeout`` in seconds; 0 never refuses."""
 
-    __slots__ = ("_calm", "_grows", "_mark", "_since", "is_on", "target", "timeout")
+    __slots__ = ("_calm", "_growths", "_long_mark", "_mark", "is_on", "target", "timeout")
 
     def __init__(self, timeout: float) -> None:
         self.timeout, self.target = timeout, timeout * SHARE
         self.is_on = False
-        self._since = math.inf  # since when the wait stands beyond the timeout
-        self._mark = (0.0, 0.0)  # when it was last looked at, and what it was then
-        self._grows = True
+        self._mark = (math.inf, 0.0)  # when the backlog was last looked at, and what it was then
+        self._long_mark = self._mark  # the same, when it was longest, at the beginning of STANDING
+        self._growths = 0  # looks in a row at which it had grown
         self._calm = 0.0  # when something was last refused
 
-    def refuses(self, wait: float, now: float, *, others_do: bool = False, comes: float = 0.0) -> bool:
-        """Say whether a request is refused that arrives now and would wait this long.
+    def refuses(self, delay: float, backlog: float, now: float, *, others_do: bool = False) -> bool:
+        """Say whether a request is refused that arrives now and would wait for ``delay`` seconds.
 
-        ``others_do``: other workers refuse already. Who waits beyond the timeout here waits in no burst.
-        ``comes``: how many times as much has come as was served, since there is a queue.
+        ``backlog``: seconds that this worker needs for what waits. ``others_do``: other workers refuse
+        already, so a delay beyond the timeout here belongs to no burst.
         """
         if self.is_on:
-            return self._goes_on(wait, now)
-        if wait <= self.timeout or not self.timeout:
-            self._since = math.inf
+            return self._goes_on(delay, now)
+        if delay <= self.timeout or not self.timeout:
+            self._forget()
             return False
-        if self._since == math.inf:
-            self._since, self._mark, self._grows = now, (now, wait), True
-        elif now - self._mark[0] >= LOOK:
-            self._grows = wait >= self._mark[1]
-            self._mark = now, wait
-        stands = now - self._since >= WINDOW
-        most = RUSH if comes > RUSHES else AT_ONCE
-        self.is_on = others_do or wait > most * self.timeout or (stands and self._grows)
+        since, before = self._mark
+        growth = 0.0  # seconds of backlog a second
+        if since == math.inf:
+            self._mark = self._long_mark = now, backlog
+        elif now - since >= LOOK:
+            growth = (backlog - before) / (now - since)
+            self._growths = self._growths + 1 if growth > 0 else 0
+            self._mark = now, backlog
+        stands = self._growths * LOOK >= WINDOW
+        began, longest = self._long_mark
+        if backlog > longest:
+            self._long_mark = now, backlog
+        elif now - began >= STANDING:
+            stands = stands or backlog >= SHORTER * longest
+            self._long_mark = now, backlog
+        too_long = delay > MAX_DELAY_TIMEOUTS * self.timeout
+        self.is_on = others_do or stands or too_long or growth > MAX_GROWTH
         self._calm = now
         return self.is_on
 
-    def _goes_on(self, wait: float, now: float) -> bool:
-        if wait > self.target:
+    def _goes_on(self, delay: float, now: float) -> bool:
+        if delay > self.target:
             self._calm = now
         elif now - self._calm > WINDOW:
-            self.is_on, self._since = False, math.inf
-        return wait > self.target
+            self.is_on = False
+            self._forget()
+        return delay > self.target
+
+    def _forget(self) -> None:
+        self._mark, self._growths = (math.inf, 0.0), 0
 
 
 class QueueState(NamedTuple):
@@ -83,12 +97,15 @@ class QueueState(NamedTuple):
     length: int
     oldest: float
     """Seconds that its first request has waited."""
-    ended: int
-    """Requests, since the worker began."""
     rate: float
-    """Requests a second that the worker can serve, as the mean of all says."""
+    """Requests a second that the worker can serve."""
     unaccepted: float = 0.0
     """Connections in the kernel's accept queue, as this worker's share of them."""
+
+    @property
+    def backlog(self) -> float:
+        """Seconds that this worker needs for what waits."""
+        return (self.length + self.unaccepted) / self.rate
 
 
 class Gate:
@@ -96,47 +113,22 @@ class Gate:
 
     def __init__(self, timeout: float) -> None:
         self.overload = Overload(timeout)
-        self._queued = -math.inf  # when there was a queue last
-        self._since = self._later = 0.0, 0  # when there began to be one, or it was long enough, and had ended
-        self._length = 0.0
 
     def counts_unaccepted(self, oldest: float) -> bool:
-        """Say whether the queue's length counts, and with it what the kernel holds."""
+        """Say whether the length of the queue counts, and with it the connections that the kernel holds.
+
+        While the oldest request has waited little, its wait says more than the length: the mean time of a
+        request may be that of other views.
+        """
         return not self.overload.is_on and oldest >= SEEN * self.overload.timeout
 
-    def delay(self, queue: QueueState, now: float) -> float:
+    def delay(self, queue: QueueState) -> float:
         """Return how long a request waits that arrives now: as its elders do, or as their number says."""
-        oldest = queue.oldest
-        if not queue.length:
-            return 0.0
-        if self.overload.is_on:
-            return max(oldest, queue.length / queue.rate)
-        if not self.counts_unaccepted(oldest):
-            return oldest  # the mean may be that of other views
-        # Most of them wait in the kernel: a thread that accepts must wait for the GIL, too.
-        self._length = queue.length + queue.unaccepted
-        ended, passed = queue.ended - self._since[1], now - self._since[0]
-        return max(oldest, self._length / (ended / passed if ended >= FEW and passed > 0 else queue.rate))
+        if self.overload.is_on or self.counts_unaccepted(queue.oldest):
+            return max(queue.oldest, queue.backlog)
+        return queue.oldest
 
-    def refuses(self, delay: float, ended: int, now: float, *, others_do: bool) -> bool:
-        """Say whether a request is refused that arrives now and would wait this long."""
-        return self.overload.refuses(delay, now, others_do=others_do, comes=self._comes(ended))
-
-    def note(self, ended: int, now: float) -> None:
-        """Take note that there is a queue, or soon may be."""
-        if now - self._queued > PAUSE:
-            self._since = self._later = now, ended
-            self._length = 0.0
-        elif now - self._later[0] > LAST:
-            self._since, self._later = self._later, (now, ended)
-        self._queued = now
-
-    def _comes(self, ended: int) -> float:
-        """Return how many times as much has come as was served, since there is a queue."""
-        ended -= self._since[1]
-        return (self._length + ended) / ended if ended >= FEW else 0.0
-
-    def excess(self, length: int, rate: float, threads: int) -> int:
+    def excess(self, queue: QueueState, threads: int) -> int:
         """Return how many of a queue are too many: none unless it is far too long."""
-        fits = int(self.overload.target * rate)
-        return length - fits if length > 2 * fits + threads else 0
+        fits = int(self.overload.target * queue.rate)
+        return queue.length - fits if queue.length > 2 * fits + threads else 0

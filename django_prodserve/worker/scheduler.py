@@ -131,7 +131,7 @@ class Scheduler:
         """Return what this scheduler does at the moment."""
         pool, now = self.pool, time.monotonic()
         counts = pool.running, len(self._ready), pool.load, pool.limit
-        return SchedulerState(*counts, self._overload.is_on, self._delay(now))
+        return SchedulerState(*counts, self._overload.is_on, self.gate.delay(self._queue(now)))
 
     @property
     def load(self) -> int:
@@ -156,11 +156,11 @@ class Scheduler:
         if len(ready) < self.threads and not self._overload.is_on:  # the usual case: no wait to speak of
             ready.append(connection)
             return NOBODY
-        self.gate.note(self.pool.ended, now)
-        if not self._refuses(max(self._delay(now), connection.waited), now):
+        queue = self._queue(now)
+        if not self._refuses(queue, now, connection.waited):
             ready.append(connection)
             return NOBODY
-        return [connection, *self._shed()]
+        return [connection, *self._shed(queue)]
 
     def after_events(self, awaited: int) -> None:
         """Publish the load, and wake the main thread if it must tick often from now on.
@@ -183,32 +183,29 @@ class Scheduler:
         pool.become(lazy=True)
         return True
 
-    def _delay(self, now: float) -> float:
-        """Return how long a request waits that arrives now."""
-        ready, gate = self._ready, self.gate
+    def _queue(self, now: float) -> QueueState:
+        """Return the queue, as a request finds it that arrives now."""
+        ready = self._ready
+        rate = self.limiter.usual / max(self.mean_seconds, 1e-6)
         try:
             oldest = now - ready[0].arrived + ready[0].waited
         except IndexError:  # a thread has taken it meanwhile
-            return 0.0
-        unaccepted = self._host.unaccepted() if gate.counts_unaccepted(oldest) else 0.0
-        return gate.delay(QueueState(len(ready), oldest, self.pool.ended, self._rate, unaccepted), now)
+            return QueueState(0, 0.0, rate)
+        unaccepted = self._host.unaccepted() if self.gate.counts_unaccepted(oldest) else 0.0
+        return QueueState(len(ready), oldest, rate, unaccepted)
 
-    @property
-    def _rate(self) -> float:
-        """Return the requests a second that this worker can serve, by the mean of all."""
-        return self.limiter.usual / max(self.mean_seconds, 1e-6)
-
-    def _refuses(self, delay: float, now: float) -> bool:
-        overload = self._overload
+    def _refuses(self, queue: QueueState, now: float, waited: float = 0.0) -> bool:
+        """Say whether a request is refused that arrives now, after it has ``waited`` in the kernel."""
+        overload, delay = self._overload, max(self.gate.delay(queue), waited)
         was_on = overload.is_on
         others_do = not was_on and delay > overload.timeout and self._host.peers_overloaded()
-        refuses = self.gate.refuses(delay, self.pool.ended, now, others_do=others_do)
+        refuses = overload.refuses(delay, queue.backlog, now, others_do=others_do)
         if refuses and not was_on:
             self._switch_after(SWITCH_SECONDS_OVERLOADED)
             self._refusing = self.needs_evaluation = True
         return refuses
 
-    def _shed(self) -> list[Connection]:
+    def _shed(self, queue: QueueState) -> list[Connection]:
         """Take the oldest out of a queue that is far too long.
 
         The newest is answered first: clients of old requests have most likely given up.
@@ -216,7 +213,7 @@ class Scheduler:
         if self.needs_evaluation:
             return []
         ready, taken = self._ready, []
-        for _ in range(self.gate.excess(len(ready), self._rate, self.threads)):
+        for _ in range(self.gate.excess(queue, self.threads)):
             try:
                 taken.append(ready.popleft())
             except IndexError:  # threads have taken them meanwhile
@@ -275,8 +272,7 @@ class Scheduler:
         events, self.events, self._refusing = self.events, 0, self._overload.is_on
         self._evaluate(events)
         self.pool.choose_mode(events, short=self._is_short())
-        self.gate.note(self.pool.ended, now)
-        if not self._refuses(self._delay(now), now) and sys.getswitchinterval() < SWITCH_SECONDS:
+        if not self._refuses(self._queue(now), now) and sys.getswitchinterval() < SWITCH_SECONDS:
             self._switch_after(SWITCH_SECONDS)
 
     def _switch_after(self, seconds: float) -> None:
