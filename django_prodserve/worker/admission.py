@@ -1,10 +1,10 @@
 """Judge whether requests are refused because too many wait for a thread. Pure; scheduler.py asks.
 
 As in CoDel (RFC 8289), a delay above the timeout is no overload until it has stood there for an interval.
-After a burst it does that, too, so the backlog must also have grown at every look of the interval, or not have
-become shorter in the five times as long STANDING. A backlog that grows as fast as no burst of four times the
-capacity, or a delay of MAX_DELAY_TIMEOUTS, is an overload at once. While overloaded, the worker keeps the queue so short that it serves an admitted request at once; it
-recovers as soon as the load falls.
+After a burst it does that, too. So the backlog must also have grown at every look of the interval, or not
+have become shorter in STANDING seconds. A backlog that grows faster than in a burst of four times the capacity, or
+a delay of MAX_DELAY_TIMEOUTS, is an overload at once. While overloaded, the worker keeps the queue so short
+that it serves an admitted request at once; it recovers as soon as the load falls.
 
 CoDel's rule alone, with a cap of 4 timeouts, was tried: at ten times the load, 95 % of refusals took up to
 1.4 to 3.3 s, here 0.1 s. A cap for 0.2 s is below 3.3 timeouts, which a burst exceeds if it computes.
@@ -18,8 +18,8 @@ from typing import NamedTuple
 WINDOW = 2.0
 """Seconds for which the backlog must grow beyond the timeout."""
 STANDING = 10.0
-"""Seconds in which a backlog beyond the timeout must become shorter. After a burst of 6 s, a load of 90 % leaves
-5 s of it; clients that each wait for an answer before they ask again leave all of it."""
+"""Seconds in which a backlog beyond the timeout must become shorter. After a burst of 6 s, a load of 90 %
+leaves 5 s of it; clients that each wait for an answer before they ask again leave all of it."""
 SHORTER = 0.9
 """A backlog of this share of what it was has not become shorter."""
 LOOK = 0.25
