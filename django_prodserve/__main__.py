@@ -11,7 +11,7 @@ import os
 import sys
 from typing import NoReturn
 
-from .cli.arguments import CONTROL, LOOKING, WINDOWS, chosen_action, control_parser
+from .cli.arguments import CONTROL_ACTIONS, STATUS_ACTIONS, WINDOWS, chosen_action, control_parser
 from .config import env_file
 from .errors import ProdserveError
 from .project import settings_bootstrap
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     if sys.platform == "win32":
         _fail(WINDOWS, 1)
-    if {*CONTROL, *LOOKING} & set(arguments):
+    if {*CONTROL_ACTIONS, *STATUS_ACTIONS} & set(arguments):
         _turn_to_the_running_server(arguments)
     from .management.commands.prodserve import Command
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         _fail(str(error), 2)
     try:
         _enter(parsed)
-        if chosen_action(parsed.action) not in CONTROL:
+        if chosen_action(parsed.action) not in CONTROL_ACTIONS:
             _apply_env_file(getattr(parsed, "env_file", None))
         set_up(parsed.settings, parsed.pythonpath, getattr(parsed, "configuration", None))
     except ProdserveError as error:
@@ -60,7 +60,7 @@ def _turn_to_the_running_server(arguments: list[str]) -> None:
     try:
         parsed = control_parser("python -m django_prodserve").parse_args(arguments)
         action = chosen_action(parsed.action)
-        if action not in (*CONTROL, *LOOKING):
+        if action not in (*CONTROL_ACTIONS, *STATUS_ACTIONS):
             return  # the word stood somewhere else, such as behind --bind
     except ProdserveError as error:
         _fail(str(error), 2)
@@ -70,11 +70,11 @@ def _turn_to_the_running_server(arguments: list[str]) -> None:
     try:
         with standard_streams.for_a_reader():
             _enter(parsed)
-            if action in LOOKING:
+            if action in STATUS_ACTIONS:
                 wanted = {"as_json": getattr(parsed, "json", False), "live": getattr(parsed, "watch", False)}
-                status.act(action, bind, print, **wanted)
+                status.run(action, bind, print, **wanted)
             else:
-                control.act(action, bind, print)
+                control.run(action, bind, print)
     except ProdserveError as error:
         _fail(str(error), 1)
     sys.exit(0)
@@ -109,16 +109,16 @@ def set_up(settings: str | None, pythonpath: str | None, configuration: str | No
     os.environ[SETTINGS] = module
     import django
 
-    from .startup.origins import ORIGINS
-    from .utils.tracebacks import failure
+    from .startup.origins import CALL_SITES
+    from .utils.tracebacks import project_error
 
-    ORIGINS.record()
+    CALL_SITES.record()
 
     try:
         settings_bootstrap.prepare_configurations(configuration)
         django.setup()
     except Exception as error:  # anything may happen in an import
-        told = failure(f"The settings {module} or an app of theirs cannot be loaded", error)
+        told = project_error(f"The settings {module} or an app of theirs cannot be loaded", error)
         if more := settings_bootstrap.imports_of_manage_py():
             told.hint += f"; manage.py imports {', '.join(more)} first: try `python manage.py prodserve`"
         raise told from error

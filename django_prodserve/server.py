@@ -26,35 +26,35 @@ from django.core.management.base import CommandError
 from gunicorn.app.base import BaseApplication
 
 from .arbiter import hooks
-from .arbiter.arbiter import ProdserveArbiter, given_slots
+from .arbiter.arbiter import ProdserveArbiter, install_slot_hooks
 from .arbiter.memory_guard import Headroom
 from .arbiter.trial import Trial, ended, load_as, rehearse, scratch_directory, try_out, weigh
 from .config.gunicorn import workers_user
 from .errors import ProdserveError
 from .logs import gunicorn_logger
-from .logs.config import LogForm
+from .logs.config import LogConfig
 from .machine.proc_memory import read_memory
 from .middleware.application import Application, build
-from .plan.explain import as_document, words_at_start, words_on_measuring
+from .plan.explain import measuring_line, startup_lines, to_dict
 from .plan.gunicorn_settings import gunicorn_settings
-from .plan.pipeline import way_to_load
+from .plan.pipeline import load_key
 from .plan.plan import Plan
 from .project import footprint_cache, static_root
 from .project.databases import close_connections
 from .project.footprint import Footprint, footprint
-from .scoreboard.board import Board
+from .scoreboard.board import Scoreboard
 from .startup import listeners, monkey_patching, unix_access
-from .startup.fork_safety import Alive, kinds_of_threads
-from .startup.origins import ORIGINS
+from .startup.fork_safety import ForkSafetyCheck, kinds_of_threads
+from .startup.origins import CALL_SITES
 from .startup.prepare import prepare
 from .staticfiles import StaticFiles, describe, missing_names, prepare_static
-from .staticfiles.media import Library
+from .staticfiles.media import MediaRoot
 from .staticfiles.script_name import forget_if_told
 from .supervisor import launch, reexec
-from .supervisor.link import Generation, Kept
+from .supervisor.link import Supervised, SupervisorLink
 from .supervisor.protocol import ServingFacts
 from .utils import early_signals, fork_guard, working_directory
-from .utils.fork import ChildError, ChildLateError, in_child
+from .utils.fork import ChildError, ChildLateError, run_in_fork
 from .utils.tracebacks import cannot_start, during
 from .worker.config import WorkerConfig
 
@@ -69,7 +69,7 @@ def serve(
     preflight: Preflight,
     check_project: Check,
     started: float,
-    kept: Kept | None,
+    kept: Supervised | None,
     *,
     prepared: bool = False,
 ) -> NoReturn:
@@ -80,14 +80,14 @@ def serve(
     are done.
     """
     signal.signal(signal.SIGTERM, early_signals.stop)
-    sockets = _take(plan, kept) if kept else _bind_in_time(plan, say)
-    generation = kept or (launch.behind_supervisor if plan.supervisor.value else launch.alone)(plan, sockets)
+    sockets = _take_inherited(plan, kept) if kept else _bind_in_time(plan, say)
+    generation = kept or (launch.supervised if plan.supervisor.value else launch.standalone)(plan, sockets)
     arbiter_pid = os.getpid()
-    if kept and kept.beside:
+    if kept and kept.during_reload:
         module = sys.modules.get(plan.settings.value)
         working_directory.refuse_the_old(kept.links, [sys.argv[0], getattr(module, "__file__", None)])
         Headroom(plan).check(plan)
-    if generation.place is None and generation.number == 1 and not prepared:
+    if generation.run_dir is None and generation.number == 1 and not prepared:
         say(
             "warning: reload and stop cannot find this server, signals can: nowhere may it write down its pid"
         )
@@ -101,7 +101,7 @@ def serve(
                 if changed or shown:
                     say("prepare   loading the project anew: it may read what was made just now")
                     reexec.prepared(started, {**generation.handed_on(), **shown})
-            static = _introduce(plan, say, preflight())
+            static = _prepare_static_and_report(plan, say, preflight())
         Server(plan, static, sockets, say, check_project, started, generation).run()
     except (ProdserveError, CommandError):
         raise
@@ -124,12 +124,12 @@ def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> N
     """
     sys.dont_write_bytecode = True
     check_certificate(plan.certfile.value, plan.keyfile.value)
-    listeners.attempt(plan.bind.value, plan.umask.value, plan.management_bind.value)
+    listeners.try_bind(plan.bind.value, plan.umask.value, plan.management_bind.value)
     with ExitStack() as stack:
         scratch = None
         if plan.static_choice.mode == "collect":
             scratch = Path(stack.enter_context(TemporaryDirectory(prefix="prodserve-check-")))
-        static = _introduce(plan, say, preflight(), scratch)
+        static = _prepare_static_and_report(plan, say, preflight(), scratch)
         check_project()
         _load(plan, static, say)
 
@@ -147,7 +147,7 @@ def _bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
             return _bind(plan)
         except ProdserveError:
             if not deadline:
-                seconds = launch.predecessor(plan)
+                seconds = launch.predecessor_drain_seconds(plan)
                 deadline = time.monotonic() + seconds
                 if seconds:
                     say(f"waiting for the addresses of a server that was killed, up to {seconds:g} s")
@@ -156,7 +156,7 @@ def _bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
             time.sleep(0.2)
 
 
-def _take(plan: Plan, kept: Kept) -> list[socket.socket]:
+def _take_inherited(plan: Plan, kept: Supervised) -> list[socket.socket]:
     check_certificate(plan.certfile.value, plan.keyfile.value)
     return kept.take(plan.addresses)
 
@@ -170,15 +170,17 @@ def _collected_early(plan: Plan) -> dict[str, str]:
     return {static_root.SHOWN: static.directory} if static.directory else {}
 
 
-def _introduce(plan: Plan, say: Say, warnings: list[str], scratch: Path | None = None) -> StaticFiles:
+def _prepare_static_and_report(
+    plan: Plan, say: Say, warnings: list[str], scratch: Path | None = None
+) -> StaticFiles:
     """Prepare the static files and say the few lines that come before the address."""
     with during("The static files cannot be prepared"):
         static = prepare_static(plan.static_choice, served_by=_workers_user(plan), scratch=scratch)
         missing = missing_names()
-    for line in words_at_start(plan, describe(static), django.__version__):
+    for line in startup_lines(plan, describe(static), django.__version__):
         say(line)
     if plan.media.value:
-        say(f"media     {Library.from_settings()}")
+        say(f"media     {MediaRoot.from_settings()}")
     for line in dict.fromkeys((*warnings, *static.warnings, *missing)):
         say(f"warning: {line}")
     return static
@@ -235,7 +237,7 @@ def measured(plan: Plan) -> Plan:
             "Nothing was measured.",
             "--warmup off leaves no request to send; or the trial process failed.",
         )
-    footprint_cache.keep(found, way_to_load(plan))
+    footprint_cache.store(found, load_key(plan))
     return plan.replan(found)
 
 
@@ -264,7 +266,7 @@ def _load_apart(
     master = read_memory()
     with scratch_directory() as scratch:
         try:
-            trial = in_child(load)
+            trial = run_in_fork(load)
         except (ProdserveError, CommandError):
             raise
         except Exception as error:  # what a check or an import of the project's raises
@@ -308,18 +310,18 @@ class Server(BaseApplication):  # type: ignore[misc]
         say: Say,
         check_project: Check,
         started: float,
-        generation: Generation,
+        generation: SupervisorLink,
     ) -> None:
         self.plan, self.static, self.generation = plan, static, generation
         self.sockets = sockets[: len(plan.bind.value)]
-        self.manage = next(iter(sockets[len(plan.bind.value) :]), None)
-        self.manage_host = (plan.management_bind.value or "").removeprefix("unix:").rpartition(":")[0]
+        self.management = next(iter(sockets[len(plan.bind.value) :]), None)
+        self.management_host = (plan.management_bind.value or "").removeprefix("unix:").rpartition(":")[0]
         self.say, self.check_project, self.started = say, check_project, started
         self.worker_config = WorkerConfig()
         self.arbiter: ProdserveArbiter | None = None
-        self.board: Board | None = None
+        self.board: Scoreboard | None = None
         """Shared memory of all processes: the arbiter makes it before the first worker."""
-        self.alive, self.trial = Alive(), Trial()
+        self.alive, self.trial = ForkSafetyCheck(), Trial()
         super().__init__()
 
     def do_load_config(self) -> None:
@@ -331,7 +333,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def load_config(self) -> None:
         """Hand over what belongs to this process: our sockets and everybody's hooks; then the plan."""
         wanted = gunicorn_settings(self.plan)
-        users_hooks = {name: wanted[name] for name in hooks.NAMES if name in wanted}
+        users_hooks = {name: wanted[name] for name in hooks.HOOK_NAMES if name in wanted}
         heartbeats = wanted.get("worker_tmp_dir") or hooks.heartbeat_directory()
         if not os.access(heartbeats, os.W_OK):
             raise ProdserveError(f"worker_tmp_dir {heartbeats} is no directory that this user may write.")
@@ -341,15 +343,15 @@ class Server(BaseApplication):  # type: ignore[misc]
         for name, value in ours.items():
             self.cfg.set(name, value)
         self.cfg.set("when_ready", self._when_ready(self.cfg.when_ready))
-        given_slots(self.cfg)
+        install_slot_hooks(self.cfg)
         self.apply(self.plan)
 
     def apply(self, plan: Plan) -> None:
         """Serve this plan: set Gunicorn's settings and the workers' configuration, before the first fork."""
         self.plan, self.worker_config = plan, WorkerConfig.from_plan(plan)
-        gunicorn_logger.configure(LogForm.of(plan))
+        gunicorn_logger.configure(LogConfig.of(plan))
         hooks.configure(immortal=plan.speedups.value)
-        kept = {"bind", "worker_tmp_dir", *hooks.NAMES}
+        kept = {"bind", "worker_tmp_dir", *hooks.HOOK_NAMES}
         if self.generation.supervisor:
             kept.add("pidfile")  # the supervisor's pid is the one that stays
         for name, value in gunicorn_settings(plan).items():
@@ -375,7 +377,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         passed = self.plan.gunicorn
         forget_if_told(passed["forwarder_headers"].value if "forwarder_headers" in passed else "")
         if self.arbiter is not None:
-            gunicorn_logger.make_visible(self.arbiter.log, settings.LOGGING)
+            gunicorn_logger.restore_handlers(self.arbiter.log, settings.LOGGING)
         if self.cfg.preload_app:
             self.apply_footprint(_measure(self.plan, application, self.trial))
         return application
@@ -384,20 +386,20 @@ class Server(BaseApplication):  # type: ignore[misc]
         """Plan again with what was just measured, and serve that plan."""
         if found is None:
             return
-        footprint_cache.keep(found, way_to_load(self.plan))
+        footprint_cache.store(found, load_key(self.plan))
         before = self.plan
         self.apply(before.replan(found))
-        for line in words_on_measuring(before, self.plan):
+        for line in measuring_line(before, self.plan):
             self.say(line)
 
     def ready(self) -> None:
         """Say where to look, now that somebody listens."""
         for line in self.alive.lines(preloaded=self.cfg.preload_app, returning=self.trial.threads):
             self.say(f"warning: {line}")
-        ORIGINS.stop()
-        if self.manage is not None:
-            self.manage.listen(self.cfg.backlog)
-            self.say(f"management {listeners.url(self.manage, tls=False)}")
+        CALL_SITES.stop()
+        if self.management is not None:
+            self.management.listen(self.cfg.backlog)
+            self.say(f"management {listeners.url(self.management, tls=False)}")
         seconds = time.monotonic() - self.started
         tls = bool(self.cfg.is_ssl)
         addresses = "  ".join(listeners.url(each, tls=tls) for each in self.sockets)
@@ -417,7 +419,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def explained(self) -> dict[str, Any]:
         """Return the plan with its reasons, for those who look at the server."""
-        return as_document(self.plan)
+        return to_dict(self.plan)
 
     def run(self) -> NoReturn:
         for variable in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django_prodserve.config.options import Options, Sourced
+from django_prodserve.config.options import Options, SourcedValue
 from django_prodserve.config.resolve import resolve
 from django_prodserve.machine.detect import Machine
 from django_prodserve.machine.platforms import NOWHERE, Platform
@@ -28,7 +28,7 @@ def machine(cpus: float = 2.0, memory: int | None = 8 * GIB, **facts: Any) -> Ma
         "pids_limit": None,
         "container": None,
         "cpu_weight": None,
-        "certain": True,
+        "limits_visible": True,
         "notes": (),
     }
     return Machine(cpus=cpus, **{**known, **facts})
@@ -58,7 +58,7 @@ def project(**facts: Any) -> Project:
 
 def wishes(source: str = "test", **stated: Any) -> Options:
     """Return options as if somebody had stated these."""
-    return resolve([{name: Sourced(value, source) for name, value in stated.items()}])
+    return resolve([{name: SourcedValue(value, source) for name, value in stated.items()}])
 
 
 def plan(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.scoreboard.board import Board
+from django_prodserve.scoreboard.board import Scoreboard
 from django_prodserve.scoreboard.slot import RETIRING, SERVING, Slot
 from django_prodserve.worker.accept_policy import MAX_DEFERRAL_SECONDS, AcceptPolicy
 from django_prodserve.worker.acceptor import PATIENCE, REQUEST_IN, Acceptor
@@ -25,7 +25,7 @@ class Site:
     def __init__(self, stack: ExitStack) -> None:
         self.stack, self.now = stack, 100.0
         self.listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        board = Board.create(None, slots=2, rows=THREADS + 1, now=self.now)
+        board = Scoreboard.create(None, slots=2, rows=THREADS + 1, now=self.now)
         self.slot, self.other = self.serving(board, 1), self.serving(board, 2)
         self.acceptor = Acceptor(
             [self.listener], make_poller(), board, self.slot, 100, lambda now: None, AcceptPolicy(THREADS)
@@ -33,7 +33,7 @@ class Site:
         self.acceptor.start()
         self.taken: list[socket.socket] = []
 
-    def serving(self, board: Board, pid: int) -> Slot:
+    def serving(self, board: Scoreboard, pid: int) -> Slot:
         slot = board.claim()
         slot.start(pid, 0, THREADS, self.now)
         slot.state = SERVING
@@ -91,8 +91,8 @@ def test_a_request_that_has_come_is_expected_no_more(site: Site) -> None:
     site.connect()
     site.connect()
     site.accept()
-    assert [*site.acceptor.expected] == [site.taken[0].fileno()]
-    site.acceptor.expected.clear()
+    assert [*site.acceptor.awaiting_request] == [site.taken[0].fileno()]
+    site.acceptor.awaiting_request.clear()
     assert site.accept(load=1) == 2
 
 

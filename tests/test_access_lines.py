@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.logs.access_lines import MOST_KNOWN, Choice, JSONLines, TextLines, entry
+from django_prodserve.logs.access_lines import MOST_KNOWN, AccessFilter, JSONLines, TextLines, entry
 from django_prodserve.logs.environ_keys import ID, QUEUE, ROUTE
 from django_prodserve.logs.redaction import Redaction
 
@@ -181,6 +181,6 @@ def test_a_fragment_and_prose_are_redacted_too() -> None:
 def test_errors_and_slow_requests_are_always_logged(
     share: float, slow: float, status: int, seconds: float, kept: float
 ) -> None:
-    choice = Choice(share, slow)
+    choice = AccessFilter(share, slow)
     found = sum(choice.keeps(status, seconds) for _ in range(4000)) / 4000
     assert found == pytest.approx(kept, abs=0.05 if 0 < kept < 1 else 0)

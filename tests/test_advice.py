@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.monitoring.advice import Mix, advise
+from django_prodserve.monitoring.advice import TrafficProfile, advise
 
 
-def mix(**facts: Any) -> Mix:
+def mix(**facts: Any) -> TrafficProfile:
     usual = {
         "samples": 200,
         "requests": 2000,
@@ -23,7 +23,7 @@ def mix(**facts: Any) -> Mix:
         "threads": 16,
         "db_budget": False,
     }
-    return Mix(**usual | facts)
+    return TrafficProfile(**usual | facts)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.startup.fork_safety import Alive, connected, foreign_threads, kind, started_by
+from django_prodserve.startup.fork_safety import ForkSafetyCheck, connected, foreign_threads, kind, started_by
 
 
 def wait(stop: threading.Event) -> None:
@@ -71,7 +71,7 @@ def test_a_task_of_a_pool_is_known_by_what_it_does_now() -> None:
     with ThreadPoolExecutor(1, "mail") as pool:
         pool.submit(task)
         begun.wait()
-        line = next(line for line in Alive().lines(preloaded=True) if "'mail_0'" in line)
+        line = next(line for line in ForkSafetyCheck().lines(preloaded=True) if "'mail_0'" in line)
         stop.set()
     assert "(task in " in line
     assert "test_alive.py, line " in line
@@ -79,28 +79,30 @@ def test_a_task_of_a_pool_is_known_by_what_it_does_now() -> None:
 
 @pytest.mark.parametrize(("preloaded", "advised"), [(True, True), (False, False)])
 def test_what_loading_has_started_can_be_loaded_in_the_worker(preloaded: bool, advised: bool) -> None:
-    alive = Alive()
+    alive = ForkSafetyCheck()
     with running(Poller) as thread:
         line = next(line for line in alive.lines(preloaded=preloaded) if repr(thread.name) in line)
         assert ("--no-preload" in line) is advised
-        again = next(line for line in Alive().lines(preloaded=preloaded) if repr(thread.name) in line)
+        again = next(
+            line for line in ForkSafetyCheck().lines(preloaded=preloaded) if repr(thread.name) in line
+        )
         assert "--no-preload" not in again
 
 
 def test_as_many_as_run_again_in_a_fork_raise_no_alarm() -> None:
-    before = len(list(Alive().lines(preloaded=True)))
+    before = len(list(ForkSafetyCheck().lines(preloaded=True)))
     with running(Poller) as one, running(Poller):
-        assert len(list(Alive().lines(preloaded=True))) == before + 2
-        assert len(list(Alive().lines(preloaded=True, returning=[kind(one)]))) == before + 1
-        assert len(list(Alive().lines(preloaded=True, returning=[kind(one)] * 2))) == before
+        assert len(list(ForkSafetyCheck().lines(preloaded=True))) == before + 2
+        assert len(list(ForkSafetyCheck().lines(preloaded=True, returning=[kind(one)]))) == before + 1
+        assert len(list(ForkSafetyCheck().lines(preloaded=True, returning=[kind(one)] * 2))) == before
         one.name = "loguru-writer-1"
-        assert len(list(Alive().lines(preloaded=True))) == before + 1
+        assert len(list(ForkSafetyCheck().lines(preloaded=True))) == before + 1
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
 def test_a_connection_is_known_by_its_peer(family: int, tmp_path: Path) -> None:
     place: Any = ("127.0.0.1", 0) if family == socket.AF_INET else str(tmp_path / "db.sock")
-    before = Alive()
+    before = ForkSafetyCheck()
     with socket.socket(family) as listener, socket.socket(family) as client:
         listener.bind(place)
         listener.listen()

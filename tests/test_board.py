@@ -11,30 +11,30 @@ from pathlib import Path
 
 import pytest
 
-from django_prodserve.scoreboard.board import Board
+from django_prodserve.scoreboard.board import Scoreboard
 from django_prodserve.scoreboard.slot import BOOTING, BOUNDS, CLASSES, FREE, METHODS, RETIRING, SERVING
 
 
 @pytest.fixture
-def board() -> Board:
-    return Board.create(None, slots=4, rows=3, now=1.0)
+def board() -> Scoreboard:
+    return Scoreboard.create(None, slots=4, rows=3, now=1.0)
 
 
-def test_a_request_is_seen_while_it_runs_and_counted_when_it_ends(board: Board) -> None:
+def test_a_request_is_seen_while_it_runs_and_counted_when_it_ends(board: Scoreboard) -> None:
     slot = board.claim()
     slot.start(4711, 2, 3, now=10.0)
     slot.thread(1, ident=99, native_id=98)
-    slot.begin(1, 11.0, "GET", "/straße", "some-id")
+    slot.request_started(1, 11.0, "GET", "/straße", "some-id")
     (request,) = slot.running()
     assert (request.row, request.ident, request.native_id) == (1, 99, 98)
     assert (request.method, request.path, request.id) == ("GET", "/straße", "some-id")
     assert (request.start, request.progress) == (11.0, 11.0)
     slot.progress(1, 12.0)
     assert slot.running()[0].progress == 12.0
-    slot.end(1, 13.5, 503, 11.0, 0.002, "POST")
+    slot.request_finished(1, 13.5, 503, 11.0, 0.002, "POST")
     assert slot.running() == []
     assert slot.last_end() == 13.5
-    tally = slot.tally()
+    tally = slot.counters()
     assert tally.classes == (0, 0, 0, 0, 1)
     assert tally.answers[METHODS.index("POST") * CLASSES + 4] == 1
     assert tally.requests == 1
@@ -42,40 +42,40 @@ def test_a_request_is_seen_while_it_runs_and_counted_when_it_ends(board: Board) 
     assert (tally.latency_sum, tally.queued_sum) == (2.5, 0.002)
 
 
-def test_what_took_longer_than_every_bound_is_counted_too(board: Board) -> None:
+def test_what_took_longer_than_every_bound_is_counted_too(board: Scoreboard) -> None:
     slot = board.claim()
-    slot.end(0, 1000.0, 200, 1.0, 999.0)
-    assert slot.tally().latency[-1] == slot.tally().queued[-1] == 1
-    assert sum(slot.tally().latency) == 1
+    slot.request_finished(0, 1000.0, 200, 1.0, 999.0)
+    assert slot.counters().latency[-1] == slot.counters().queued[-1] == 1
+    assert sum(slot.counters().latency) == 1
 
 
-def test_texts_that_are_too_long_or_odd_do_no_harm(board: Board) -> None:
+def test_texts_that_are_too_long_or_odd_do_no_harm(board: Scoreboard) -> None:
     slot = board.claim()
-    slot.begin(0, 1.0, "X" * 1000, "/\0\n\udc80" + "ü" * 5000, "i" * 1000)
-    slot.begin(1, 2.0, "GET", "/next", "")
+    slot.request_started(0, 1.0, "X" * 1000, "/\0\n\udc80" + "ü" * 5000, "i" * 1000)
+    slot.request_started(1, 2.0, "GET", "/next", "")
     first, second = slot.running()
     assert first.path.startswith("/\0\n?ü")
     assert len(first.path) < 500
     assert (second.method, second.path, second.id) == ("GET", "/next", "")
 
 
-def test_threads_of_a_worker_never_lose_each_others_counts(board: Board) -> None:
+def test_threads_of_a_worker_never_lose_each_others_counts(board: Scoreboard) -> None:
     slot = board.claim()
 
     def work(row: int) -> None:
         for _ in range(20_000):
-            slot.begin(row, 1.0, "GET", "/", "")
-            slot.end(row, 2.0, 200, 1.0, 0.0)
+            slot.request_started(row, 1.0, "GET", "/", "")
+            slot.request_finished(row, 2.0, 200, 1.0, 0.0)
 
     threads = [threading.Thread(target=work, args=[row]) for row in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert slot.tally().requests == sum(slot.tally().latency) == 60_000
+    assert slot.counters().requests == sum(slot.counters().latency) == 60_000
 
 
-def test_a_reader_never_takes_one_requests_text_for_anothers(board: Board) -> None:
+def test_a_reader_never_takes_one_requests_text_for_anothers(board: Scoreboard) -> None:
     slot = board.claim()
     stop = threading.Event()
 
@@ -83,8 +83,8 @@ def test_a_reader_never_takes_one_requests_text_for_anothers(board: Board) -> No
         number = 0
         while not stop.is_set():
             number += 1
-            slot.begin(0, float(number), "GET", f"/{number}", str(number))
-            slot.end(0, 0.0, 200, 0.0, 0.0)
+            slot.request_started(0, float(number), "GET", f"/{number}", str(number))
+            slot.request_finished(0, 0.0, 200, 0.0, 0.0)
 
     thread = threading.Thread(target=work)
     before = sys.getswitchinterval()
@@ -102,7 +102,7 @@ def test_a_reader_never_takes_one_requests_text_for_anothers(board: Board) -> No
         thread.join()
 
 
-def test_workers_see_the_others_of_their_generation_that_serve(board: Board) -> None:
+def test_workers_see_the_others_of_their_generation_that_serve(board: Scoreboard) -> None:
     slots = [board.claim() for _ in range(4)]
     for slot, generation in zip(slots, [0, 0, 1, 0], strict=True):
         slot.start(1, generation, 3, now=1.0)
@@ -117,16 +117,16 @@ def test_workers_see_the_others_of_their_generation_that_serve(board: Board) -> 
     assert board.peers(slots[0]) == [(11, 1)]
 
 
-def test_what_a_worker_wrote_survives_its_death_in_the_totals(board: Board) -> None:
+def test_what_a_worker_wrote_survives_its_death_in_the_totals(board: Scoreboard) -> None:
     slot = board.claim()
     child = os.fork()
     if not child:
         slot.start(os.getpid(), 0, 3, now=1.0)
-        slot.begin(0, 1.0, "GET", "/", "")
-        slot.end(0, 2.0, 200, 1.0, 0.5)
+        slot.request_started(0, 1.0, "GET", "/", "")
+        slot.request_finished(0, 2.0, 200, 1.0, 0.5)
         slot.sample(0, 0.25, 0.5, 0.25)
-        slot.refused, slot.cut = 7, 1
-        slot.begin(0, 3.0, "GET", "/deadly", "")
+        slot.refused, slot.aborted = 7, 1
+        slot.request_started(0, 3.0, "GET", "/deadly", "")
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     assert slot.pid == child
@@ -137,13 +137,13 @@ def test_what_a_worker_wrote_survives_its_death_in_the_totals(board: Board) -> N
     assert slot.state == FREE
     assert slot.running() == []
     assert board.totals() == before
-    assert (before.requests, before.latency_sum, before.refused, before.cut) == (1, 1.0, 7, 1)
+    assert (before.requests, before.latency_sum, before.refused, before.aborted) == (1, 1.0, 7, 1)
     assert (before.samples, before.cpu_sum, before.wait_sum, before.delay_sum) == (1, 0.25, 0.5, 0.25)
     assert board.restarts() == {"killed": 1}
-    assert board.claim().tally().requests == 0
+    assert board.claim().counters().requests == 0
 
 
-def test_slots_are_given_once(board: Board) -> None:
+def test_slots_are_given_once(board: Scoreboard) -> None:
     assert [board.claim().index for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(IndexError):
         board.claim()
@@ -153,16 +153,16 @@ def test_slots_are_given_once(board: Board) -> None:
 
 def test_another_process_reads_the_file_and_only_its_user_may(tmp_path: Path) -> None:
     path = tmp_path / "board"
-    board = Board.create(path, slots=2, rows=2, now=5.0)
-    board.write_note({"profile": "io"})
+    board = Scoreboard.create(path, slots=2, rows=2, now=5.0)
+    board.write_summary({"profile": "io"})
     slot = board.claim()
     slot.start(12, 0, 1, now=6.0)
-    slot.begin(1, 7.0, "POST", "/pay", "x")
+    slot.request_started(1, 7.0, "POST", "/pay", "x")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     code = (
-        "import sys; from pathlib import Path; from django_prodserve.scoreboard.board import Board\n"
-        "board = Board.open(Path(sys.argv[1])); slot, = board.taken(); request, = slot.running()\n"
-        "print(board.pid, board.started, board.note()['profile'], slot.pid, request.method, request.path)\n"
+        "import sys; from pathlib import Path; from django_prodserve.scoreboard.board import Scoreboard\n"
+        "board = Scoreboard.open(Path(sys.argv[1])); slot, = board.active_slots(); request, = slot.running()\n"
+        "print(board.pid, board.started, board.summary()['profile'], slot.pid, request.method, request.path)\n"
         "try: slot.busy = 1\n"
         "except TypeError: print('read only')\n"
     )
@@ -171,7 +171,7 @@ def test_another_process_reads_the_file_and_only_its_user_may(tmp_path: Path) ->
     )
     assert read.stdout.split("\n")[:2] == [f"{os.getpid()} 5.0 io 12 POST /pay", "read only"]
     with pytest.raises(FileExistsError):
-        Board.create(path, slots=2, rows=2, now=5.0)
+        Scoreboard.create(path, slots=2, rows=2, now=5.0)
     board.remove()
     assert not path.exists()
 
@@ -181,34 +181,34 @@ def test_a_file_that_is_no_board_is_told(tmp_path: Path, content: bytes) -> None
     path = tmp_path / "board"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"board|empty"):
-        Board.open(path)
+        Scoreboard.open(path)
 
 
 def test_a_file_cut_short_is_told(tmp_path: Path) -> None:
     path = tmp_path / "board"
-    Board.create(path, slots=2, rows=2, now=5.0)
+    Scoreboard.create(path, slots=2, rows=2, now=5.0)
     os.truncate(path, 4096)
     with pytest.raises(ValueError, match="no board"):
-        Board.open(path)
+        Scoreboard.open(path)
 
 
-def test_a_note_is_whole_or_absent(board: Board) -> None:
-    assert board.note() == {}
-    board.write_note({"advice": "x" * 1000})
-    board.write_note({"advice": "short"})
-    assert board.note() == {"advice": "short"}
+def test_a_note_is_whole_or_absent(board: Scoreboard) -> None:
+    assert board.summary() == {}
+    board.write_summary({"advice": "x" * 1000})
+    board.write_summary({"advice": "short"})
+    assert board.summary() == {"advice": "short"}
     with pytest.raises(ValueError, match="4096"):
-        board.write_note({"advice": "x" * 5000})
-    assert board.note() == {"advice": "short"}
+        board.write_summary({"advice": "x" * 5000})
+    assert board.summary() == {"advice": "short"}
 
 
-def test_it_costs_microseconds(board: Board) -> None:
+def test_it_costs_microseconds(board: Scoreboard) -> None:
     slot = board.claim()
 
     def request() -> None:
         slot.busy = 1
-        slot.begin(0, 1.0, "GET", "/some/path", "0123456789abcdef")
-        slot.end(0, 1.5, 200, 1.0, 0.0)
+        slot.request_started(0, 1.0, "GET", "/some/path", "0123456789abcdef")
+        slot.request_finished(0, 1.5, 200, 1.0, 0.0)
         slot.busy = 0
 
     # About 1.7 us each; the bound leaves room for a machine that does other things too.

@@ -10,8 +10,8 @@ from django_prodserve.machine.cgroups import (
     parse_memberships,
     parse_mounts,
     printable,
-    seen_through,
     shorten,
+    visible_levels,
 )
 
 
@@ -125,13 +125,13 @@ def test_mounts(text, mounts):
 )
 def test_levels(root, path, directories, certain):
     names = tuple(name for name in root.split("/") if name)
-    group = seen_through(Mount(version=2, root=names, point="/c"), path)
+    group = visible_levels(Mount(version=2, root=names, point="/c"), path)
     assert [level.directory for level in group.levels] == directories
-    assert group.certain is certain
+    assert group.limits_visible is certain
 
 
 def test_levels_of_a_mount_on_the_root_directory():
-    group = seen_through(Mount(version=2, root=(), point="/"), "/a")
+    group = visible_levels(Mount(version=2, root=(), point="/"), "/a")
     assert [level.file("cpu.max") for level in group.levels] == ["/a/cpu.max", "/cpu.max"]
 
 

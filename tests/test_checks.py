@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from django.core.checks import CheckMessage, Error
 
-from django_prodserve.config.options import Sourced
+from django_prodserve.config.options import SourcedValue
 from django_prodserve.config.resolve import resolve
 from django_prodserve.errors import ProdserveError
 from django_prodserve.machine.platforms import NOWHERE, Platform
 from django_prodserve.plan.plan import PlanInputs, make_plan
-from django_prodserve.project.databases import Answer
+from django_prodserve.project.databases import DatabaseProbe
 from django_prodserve.project.detect import Database
 from django_prodserve.startup import checks
-from django_prodserve.startup.checks import Seen, preflight, problems, refuse
+from django_prodserve.startup.checks import CheckContext, preflight, raise_on_errors, run_rules
 from django_prodserve.staticfiles import StaticChoice
 
 from .facts import machine, postgresql, project
@@ -29,17 +29,17 @@ KEPT = dataclasses.replace(postgresql(), max_age=60, health_checks=True)
 
 def seen(
     stated: dict[str, Any] | None = None, platform: Platform = NOWHERE, facts: Any = None, **more: Any
-) -> Seen:
+) -> CheckContext:
     """Return what the rules see of a sound project on a dull machine, with these differences."""
     site = project(**{"databases": (SOUND,), **(facts or {})})
-    options = resolve([{name: Sourced(value, f"--{name}") for name, value in (stated or {}).items()}])
+    options = resolve([{name: SourcedValue(value, f"--{name}") for name, value in (stated or {}).items()}])
     plan = make_plan(PlanInputs(machine=machine(), platform=platform, project=site, options=options))
-    return Seen(plan=plan, project=site, **{"user_id": 1000, "somaxconn": 4096, **more})
+    return CheckContext(plan=plan, project=site, **{"user_id": 1000, "somaxconn": 4096, **more})
 
 
 HEROKU = Platform(name="Heroku", marker="DYNO", values={}, why={})
 
-CAUSES: list[tuple[str, Seen, str]] = [
+CAUSES: list[tuple[str, CheckContext, str]] = [
     ("E001", seen(facts={"debug": True}), "DEBUG = False"),
     ("E002", seen(facts={"allowed_hosts": ()}), "ALLOWED_HOSTS"),
     ("E003", seen(facts={"asgi_only": True, "application": ""}), "WSGI_APPLICATION"),
@@ -51,7 +51,7 @@ CAUSES: list[tuple[str, Seen, str]] = [
     ("W005", seen({"bind": "0.0.0.0:80"}, facts={"ssl_redirect": True}), "--trusted-proxies private"),
     ("W006", seen({"bind": "0.0.0.0:80", "trusted_proxies": "*"}), "--trusted-proxies 10.0.0.5"),
     ("W007", seen({"bind": "0.0.0.0:80"}), "--certfile"),
-    ("W008", seen(answers=(Answer(alias="default", pending=3),)), "manage.py migrate"),
+    ("W008", seen(probes=(DatabaseProbe(alias="default", pending=3),)), "manage.py migrate"),
     (
         "W009",
         seen(facts={"databases": (dataclasses.replace(KEPT, health_checks=False),)}),
@@ -65,7 +65,7 @@ CAUSES: list[tuple[str, Seen, str]] = [
     ),
     (
         "W012",
-        seen(facts={"databases": (KEPT,)}, answers=(Answer(alias="default", max_connections=20),)),
+        seen(facts={"databases": (KEPT,)}, probes=(DatabaseProbe(alias="default", max_connections=20),)),
         "--db-connections 10",
     ),
     ("W013", seen(user_id=0), "user of its own"),
@@ -76,13 +76,13 @@ CAUSES: list[tuple[str, Seen, str]] = [
         seen(facts={"static": StaticChoice(mode="collect", why="", url="/s/", elsewhere="cdn.example")}),
         "put STATIC_ROOT on cdn.example",
     ),
-    ("W016", seen(answers=(Answer(alias="default", error="refused"),)), "fails on every page"),
+    ("W016", seen(probes=(DatabaseProbe(alias="default", error="refused"),)), "fails on every page"),
 ]
 
 
 @pytest.mark.parametrize(("number", "what", "hint"), [cause for cause in CAUSES if cause[2]])
-def test_each_cause_has_its_message_with_a_way_out(number: str, what: Seen, hint: str) -> None:
-    found = {str(message.id): message for message in problems(what)}
+def test_each_cause_has_its_message_with_a_way_out(number: str, what: CheckContext, hint: str) -> None:
+    found = {str(message.id): message for message in run_rules(what)}
     assert f"prodserve.{number}" in found
     message = found[f"prodserve.{number}"]
     assert hint in str(message.hint)
@@ -99,7 +99,7 @@ def test_each_cause_has_its_message_with_a_way_out(number: str, what: Seen, hint
         seen({"bind": "unix:/run/a.sock"}),
         seen({"workers": 1}, facts={"local_caches": ("default",), "local_sessions": True}),
         seen({"workers": 1, "threads": 1}, facts={"databases": (dataclasses.replace(SOUND, deferred=True),)}),
-        seen(facts={"databases": (KEPT,)}, answers=(Answer(alias="default", max_connections=100),)),
+        seen(facts={"databases": (KEPT,)}, probes=(DatabaseProbe(alias="default", max_connections=100),)),
         seen(facts={"databases": (dataclasses.replace(KEPT, max_age=0, pool_size=16),)}),
         seen(facts={"debug": True}, allow_debug=True),
         seen(somaxconn=128),
@@ -109,13 +109,13 @@ def test_each_cause_has_its_message_with_a_way_out(number: str, what: Seen, hint
         ),
     ],
 )
-def test_a_sound_project_has_none(what: Seen) -> None:
-    assert problems(what) == []
+def test_a_sound_project_has_none(what: CheckContext) -> None:
+    assert run_rules(what) == []
 
 
 def test_messages_can_be_silenced(settings: Any) -> None:
     settings.SILENCED_SYSTEM_CHECKS = ["prodserve.W013"]
-    assert problems(seen(user_id=0)) == []
+    assert run_rules(seen(user_id=0)) == []
 
 
 def test_ids_are_unique_and_documented() -> None:
@@ -139,8 +139,8 @@ def test_strict_makes_warnings_fatal() -> None:
 def test_errors_are_told_together() -> None:
     what = seen(facts={"debug": True, "asgi_only": True})
     with pytest.raises(ProdserveError, match=r"(?s)E001.*E003"):
-        refuse(what.plan, what.project)
+        raise_on_errors(what.plan, what.project)
 
 
 def test_every_message_is_a_check_message() -> None:
-    assert all(isinstance(message, CheckMessage) for _, what, _ in CAUSES for message in problems(what))
+    assert all(isinstance(message, CheckMessage) for _, what, _ in CAUSES for message in run_rules(what))

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.arbiter.worker_pool import Crew, Member
-from django_prodserve.scoreboard.board import Board
+from django_prodserve.arbiter.worker_pool import WorkerHandle, WorkerPool
+from django_prodserve.scoreboard.board import Scoreboard
 from django_prodserve.scoreboard.slot import BOOTING, RETIRING, SERVING
 
 from .facts import plan
@@ -16,9 +16,9 @@ class Ship:
     """A crew, and what its arbiter would do."""
 
     def __init__(self, count: int) -> None:
-        self.crew = Crew()
+        self.crew = WorkerPool()
         self.wanted = count
-        self.board = Board.create(None, slots=20, rows=2, now=0.0)
+        self.board = Scoreboard.create(None, slots=20, rows=2, now=0.0)
         self.last = 0
         self.turn()
         self.boot()
@@ -27,17 +27,17 @@ class Ship:
         """Do what the arbiter does on each turn; return who was told to go."""
         told = []
         for member in self.crew.surplus(self.wanted):
-            self.crew.leave(member, "fewer wanted", 1.0)
+            self.crew.mark_leaving(member, "fewer wanted", 1.0)
             told.append(member.pid)
         for member, reason in self.crew.replaced(self.wanted):
-            self.crew.leave(member, reason, 1.0)
+            self.crew.mark_leaving(member, reason, 1.0)
             told.append(member.pid)
         for _ in range(self.crew.missing(self.wanted)):
             self.last += 1
             slot = self.board.claim()
             slot.start(self.last, 0, 1, 0.0)
             worker = SimpleNamespace(pid=self.last, age=self.last)
-            self.crew.members[self.last] = Member(worker, slot, born=0.0)
+            self.crew.members[self.last] = WorkerHandle(worker, slot, born=0.0)
         return told
 
     def boot(self) -> None:
@@ -46,7 +46,7 @@ class Ship:
                 member.slot.state = SERVING
 
     def end(self, pid: int) -> None:
-        member = self.crew.gone(pid)
+        member = self.crew.remove(pid)
         assert member is not None
         self.board.release(member.slot)
 
@@ -57,7 +57,7 @@ class Ship:
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_replacement_serves_before_the_old_one_goes(count: int) -> None:
     ship = Ship(count)
-    assert ship.crew.mark(1, "memory")
+    assert ship.crew.mark_for_replacement(1, "memory")
     assert ship.turn() == []
     assert len(ship.pids()) == count + 1
     assert ship.turn() == []  # it boots still
@@ -72,21 +72,21 @@ def test_a_replacement_serves_before_the_old_one_goes(count: int) -> None:
 
 def test_those_who_can_wait_go_one_at_a_time() -> None:
     ship = Ship(3)
-    assert ship.crew.mark(1, "max-requests")
-    assert not ship.crew.mark(2, "max-lifetime")
+    assert ship.crew.mark_for_replacement(1, "max-requests")
+    assert not ship.crew.mark_for_replacement(2, "max-lifetime")
     ship.turn()
     ship.boot()
     assert ship.turn() == [1]
-    assert not ship.crew.mark(2, "memory")  # 1 is leaving still
+    assert not ship.crew.mark_for_replacement(2, "memory")  # 1 is leaving still
     ship.end(1)
-    assert ship.crew.mark(2, "memory")
+    assert ship.crew.mark_for_replacement(2, "memory")
 
 
 def test_stuck_workers_wait_for_nobody() -> None:
     ship = Ship(2)
-    assert ship.crew.mark(1, "stuck")
-    assert ship.crew.mark(2, "stuck")
-    assert not ship.crew.mark(2, "stuck")
+    assert ship.crew.mark_for_replacement(1, "stuck")
+    assert ship.crew.mark_for_replacement(2, "stuck")
+    assert not ship.crew.mark_for_replacement(2, "stuck")
     ship.turn()
     assert ship.pids() == [1, 2, 3, 4]
     ship.crew.members[3].slot.state = SERVING
@@ -98,7 +98,7 @@ def test_stuck_workers_wait_for_nobody() -> None:
 
 def test_a_replacement_that_dies_is_started_again_and_the_old_one_stays() -> None:
     ship = Ship(2)
-    ship.crew.mark(1, "memory")
+    ship.crew.mark_for_replacement(1, "memory")
     ship.turn()
     ship.end(3)
     assert ship.turn() == []
@@ -107,7 +107,7 @@ def test_a_replacement_that_dies_is_started_again_and_the_old_one_stays() -> Non
 
 def test_an_old_one_that_dies_needs_no_replacement_more() -> None:
     ship = Ship(2)
-    ship.crew.mark(1, "memory")
+    ship.crew.mark_for_replacement(1, "memory")
     ship.turn()
     ship.end(1)
     ship.boot()
@@ -121,35 +121,35 @@ def test_more_and_fewer() -> None:
     ship.turn()
     ship.boot()
     assert ship.pids() == [1, 2, 3]
-    ship.crew.mark(2, "memory")
+    ship.crew.mark_for_replacement(2, "memory")
     ship.turn()
     ship.boot()
     ship.wanted = 2
     assert ship.turn() == [2]  # the marked one goes anyway, and then one too many is left
     assert ship.turn() == [1]
-    assert [member.pid for member in ship.crew.staying()] == [3, 4]
+    assert [member.pid for member in ship.crew.active()] == [3, 4]
 
 
 def test_what_raises_in_the_tick_is_logged_once_of_each_kind(caplog: pytest.LogCaptureFixture) -> None:
     import logging
 
-    from django_prodserve.arbiter.monitor import Tick
+    from django_prodserve.arbiter.monitor import WorkerMonitor
 
     events: list[tuple[str, str]] = []
     arbiter: Any = SimpleNamespace(
         log=logging.getLogger("tick"),
         plan=plan(),
-        crew=Crew(),
-        board=Board.create(None, slots=2, rows=2, now=0.0),
-        event=lambda *event: events.append(event),
+        pool=WorkerPool(),
+        board=Scoreboard.create(None, slots=2, rows=2, now=0.0),
+        record_event=lambda *event: events.append(event),
     )
-    tick = Tick(arbiter)
+    tick = WorkerMonitor(arbiter)
 
     def breaks(error: Exception) -> None:
         raise error
 
     for error in (OSError("first"), OSError("second"), ValueError("third")):
-        tick.safely(breaks, error)
+        tick.run_guarded(breaks, error)
     told = [record.message for record in caplog.records]
     assert len(told) == 2
     assert "breaks OSError; the server goes on" in told[0]

@@ -21,7 +21,7 @@ from django.db.utils import ConnectionHandler
 from django.test import override_settings
 
 from django_prodserve.startup import dry_run
-from django_prodserve.utils.fork import in_child
+from django_prodserve.utils.fork import run_in_fork
 
 PATIENCE = 20.0
 
@@ -35,7 +35,7 @@ def dry(work: Callable[[], Any], scratch: Path | None) -> Any:
         dry_run.end()
         return result
 
-    return in_child(child, patience=PATIENCE)
+    return run_in_fork(child, patience=PATIENCE)
 
 
 @pytest.fixture

@@ -9,21 +9,21 @@ from pathlib import Path
 import pytest
 
 from django_prodserve.scoreboard import events, history
-from django_prodserve.scoreboard.board import Board, last_board
+from django_prodserve.scoreboard.board import Scoreboard, last_board
 from django_prodserve.scoreboard.events import ENTRIES, SIZE, WORKER_ENTRIES, Event, innermost
-from django_prodserve.scoreboard.stacks import with_a_request
+from django_prodserve.scoreboard.stacks import only_busy_threads
 
 
 @pytest.fixture
-def board() -> Board:
-    return Board.create(None, slots=3, rows=2, now=1.0)
+def board() -> Scoreboard:
+    return Scoreboard.create(None, slots=3, rows=2, now=1.0)
 
 
-def test_events_of_the_arbiter_and_the_workers_are_told_in_their_order(board: Board) -> None:
+def test_events_of_the_arbiter_and_the_workers_are_told_in_their_order(board: Scoreboard) -> None:
     slot = board.claim()
     events.write(slot.events, Event(2.0, "slow", "GET /straße\udc80 is slow", "the stack\nof it"))
-    board.tell(Event(1.0, "start", "Generation 1 serves"))
-    board.tell(Event(3.0, "crashed", "Worker 12 crashed"))
+    board.record_event(Event(1.0, "start", "Generation 1 serves"))
+    board.record_event(Event(3.0, "crashed", "Worker 12 crashed"))
     assert board.read_events() == [
         Event(1.0, "start", "Generation 1 serves"),
         Event(2.0, "slow", "GET /straße? is slow", "the stack\nof it"),
@@ -31,10 +31,10 @@ def test_events_of_the_arbiter_and_the_workers_are_told_in_their_order(board: Bo
     ]
 
 
-def test_only_the_last_are_kept(board: Board) -> None:
+def test_only_the_last_are_kept(board: Scoreboard) -> None:
     slot = board.claim()
     for number in range(200):
-        board.tell(Event(number, "crashed", f"Worker {number} crashed"))
+        board.record_event(Event(number, "crashed", f"Worker {number} crashed"))
         events.write(slot.events, Event(1000 + number, "slow", f"GET /{number} is slow"))
     told = board.read_events()
     assert [event.time for event in told] == [
@@ -43,9 +43,9 @@ def test_only_the_last_are_kept(board: Board) -> None:
     ]
 
 
-def test_what_is_too_long_is_cut_and_harms_no_neighbour(board: Board) -> None:
-    board.tell(Event(1.0, "slow", "ü\0" * 10_000, "é" * 10_000))
-    board.tell(Event(2.0, "slow", "", "\0"))
+def test_what_is_too_long_is_cut_and_harms_no_neighbour(board: Scoreboard) -> None:
+    board.record_event(Event(1.0, "slow", "ü\0" * 10_000, "é" * 10_000))
+    board.record_event(Event(2.0, "slow", "", "\0"))
     first, second = board.read_events()
     assert first.text == "ü " * 250
     assert first.stack == "é" * len(first.stack)
@@ -53,7 +53,7 @@ def test_what_is_too_long_is_cut_and_harms_no_neighbour(board: Board) -> None:
     assert second == Event(2.0, "slow", "", "\0")
 
 
-def test_the_events_of_a_worker_outlive_it(board: Board) -> None:
+def test_the_events_of_a_worker_outlive_it(board: Scoreboard) -> None:
     slot = board.claim()
     child = os.fork()
     if not child:
@@ -66,24 +66,24 @@ def test_the_events_of_a_worker_outlive_it(board: Board) -> None:
     assert board.claim(slot.index).events.read() == []
 
 
-def test_an_entry_that_its_writer_did_not_finish_is_left_out(board: Board) -> None:
+def test_an_entry_that_its_writer_did_not_finish_is_left_out(board: Scoreboard) -> None:
     for number in range(1, ENTRIES + 1):
-        board.tell(Event(float(number), "slow", f"{number}"))
+        board.record_event(Event(float(number), "slow", f"{number}"))
     ring = board.events
     ring.whole[ring._entry(ENTRIES + 1)] = 0  # what a writer does first; then it was killed
     assert [event.time for event in board.read_events()] == [*range(2, ENTRIES + 1)]
-    board.tell(Event(99.0, "slow", "the next one takes its place"))
+    board.record_event(Event(99.0, "slow", "the next one takes its place"))
     assert [event.time for event in board.read_events()] == [*range(2, ENTRIES + 1), 99.0]
 
 
-def test_a_reader_never_sees_half_an_event(board: Board) -> None:
+def test_a_reader_never_sees_half_an_event(board: Scoreboard) -> None:
     stop = threading.Event()
 
     def write() -> None:
         number = 0
         while not stop.is_set():
             number += 1
-            board.tell(Event(float(number), "slow", f"{number}" * 20, f"{number}" * 50))
+            board.record_event(Event(float(number), "slow", f"{number}" * 20, f"{number}" * 50))
 
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -102,12 +102,12 @@ def test_a_reader_never_sees_half_an_event(board: Board) -> None:
         thread.join()
 
 
-def test_a_sample_is_read_as_it_was_written(board: Board) -> None:
+def test_a_sample_is_read_as_it_was_written(board: Scoreboard) -> None:
     slot = board.claim()
     slot.start(4711, 1, 2, now=2.0)
-    slot.begin(0, 2.0, "GET", "/", "")
-    slot.end(0, 2.3, 404, 2.0, 0.004)
-    slot.begin(1, 3.0, "GET", "/", "")
+    slot.request_started(0, 2.0, "GET", "/", "")
+    slot.request_finished(0, 2.3, 404, 2.0, 0.004)
+    slot.request_started(1, 3.0, "GET", "/", "")
     slot.refused, slot.queue = 3, 5
     board.count_memory(2**34, 2**32)
     board.count_waiting(5)
@@ -122,17 +122,17 @@ def test_a_sample_is_read_as_it_was_written(board: Board) -> None:
 
 def test_another_process_reads_document_and_events(tmp_path: Path) -> None:
     document = {"plan": {"workers": "ü" * 5001}}
-    board = Board.create(tmp_path / "board-3", slots=2, rows=2, now=5.0, document=document)
-    board.tell(Event(1.0, "start", "Generation 3 serves"))
+    board = Scoreboard.create(tmp_path / "board-3", slots=2, rows=2, now=5.0, document=document)
+    board.record_event(Event(1.0, "start", "Generation 3 serves"))
     for number in (1, 2):
         (tmp_path / f"board-{number}").write_bytes(b"cut short")
     (tmp_path / "board-3-stacks-0").touch()
     assert last_board(tmp_path, 3) is None
     before = last_board(tmp_path, 4)
     assert before is not None
-    assert before.document == document
+    assert before.static_info == document
     assert before.read_events() == [Event(1.0, "start", "Generation 3 serves")]
-    assert Board.create(None, slots=1, rows=1, now=5.0).document == {}
+    assert Scoreboard.create(None, slots=1, rows=1, now=5.0).static_info == {}
 
 
 def test_of_a_long_stack_the_innermost_calls_are_kept() -> None:
@@ -149,6 +149,6 @@ def test_of_a_dump_the_threads_with_a_request_are_kept() -> None:
     deep = "\n".join(f"  File {number}" for number in range(100))
     busy = f"GET / [id] for 3.0 s\nThread 0x0001 (most recent call first):\n{deep}"
     idle = f"Current thread 0x0002 (most recent call first):\n{deep}"
-    assert with_a_request(f"{idle}\n\n{busy}").splitlines() == busy.splitlines()[:14]
-    assert with_a_request(idle).splitlines() == idle.splitlines()[:14]
-    assert with_a_request("") == ""
+    assert only_busy_threads(f"{idle}\n\n{busy}").splitlines() == busy.splitlines()[:14]
+    assert only_busy_threads(idle).splitlines() == idle.splitlines()[:14]
+    assert only_busy_threads("") == ""

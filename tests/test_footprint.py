@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from django_prodserve.errors import ProdserveError
-from django_prodserve.machine.proc_memory import Reading, read_memory
+from django_prodserve.machine.proc_memory import MemoryReading, read_memory
 from django_prodserve.plan.sizing import Sizing
 from django_prodserve.project import footprint_cache
 from django_prodserve.project.footprint import Footprint, footprint
-from django_prodserve.utils.fork import ChildError, in_child
+from django_prodserve.utils.fork import ChildError, run_in_fork
 from django_prodserve.utils.units import MIB
 
 from .facts import machine, plan
@@ -44,7 +44,7 @@ def found(master: int = 41, worker: int = 16, **facts: Any) -> Footprint:
 class TestReading:
     def test_the_kernel_tells_shares(self, tmp_path: Path) -> None:
         (tmp_path / "smaps_rollup").write_text(ROLLUP)
-        assert read_memory(tmp_path) == Reading(40000 * 1024, 4000 * 1024)
+        assert read_memory(tmp_path) == MemoryReading(40000 * 1024, 4000 * 1024)
 
     @pytest.mark.parametrize("text", ["", "Pss: many kB\n", "Pss: 1 kB\n"])
     def test_where_it_does_not_the_whole_counts(self, tmp_path: Path, text: str) -> None:
@@ -66,13 +66,13 @@ class TestReading:
     ],
 )
 def test_what_a_worker_will_take(trial: int, preloaded: bool, worker: int) -> None:
-    master = Reading(40 * MIB, 39 * MIB)
-    made = footprint(master, Reading(22 * MIB, trial * MIB), preloaded=preloaded)
+    master = MemoryReading(40 * MIB, 39 * MIB)
+    made = footprint(master, MemoryReading(22 * MIB, trial * MIB), preloaded=preloaded)
     assert (made.master, made.worker, made.how) == (40 * MIB, worker * MIB, "PSS")
 
 
 def test_by_rss_each_worker_counts_as_a_whole_and_the_plan_says_so() -> None:
-    made = footprint(Reading(40 * MIB, None), Reading(42 * MIB, None), preloaded=True)
+    made = footprint(MemoryReading(40 * MIB, None), MemoryReading(42 * MIB, None), preloaded=True)
     assert (made.master, made.worker, made.how) == (40 * MIB, 42 * MIB, "RSS")
     sizing = Sizing(cpus=2, memory=512 * MIB, profile="io", worker_class="gthread", footprint=made)
     assert "RSS, as PSS cannot be read here" in sizing.master_memory().why
@@ -154,23 +154,23 @@ class TestKept:
         return file
 
     def test_it_comes_back(self, views: Path, place: Path) -> None:
-        assert footprint_cache.last(WAY) is None
-        assert footprint_cache.keep(found(), WAY)
-        assert footprint_cache.last(WAY) == found()
+        assert footprint_cache.load(WAY) is None
+        assert footprint_cache.store(found(), WAY)
+        assert footprint_cache.load(WAY) == found()
         assert [path.stat().st_mode & 0o777 for path in place.iterdir()] == [0o600]
 
     def test_other_code_is_not_it(self, views: Path, settings: Any) -> None:
-        footprint_cache.keep(found(), WAY)
-        assert footprint_cache.last((False, "/prodserve-warm-up")) is None
+        footprint_cache.store(found(), WAY)
+        assert footprint_cache.load((False, "/prodserve-warm-up")) is None
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, "more"]
-        assert footprint_cache.last(WAY) is None
+        assert footprint_cache.load(WAY) is None
         settings.MIDDLEWARE = settings.MIDDLEWARE[:-1]
-        assert footprint_cache.last(WAY)
+        assert footprint_cache.load(WAY)
         views.write_text("two = 22\n")
-        assert footprint_cache.last(WAY) is None
-        footprint_cache.keep(found(), WAY)
+        assert footprint_cache.load(WAY) is None
+        footprint_cache.store(found(), WAY)
         views.unlink()
-        assert footprint_cache.last(WAY) is None
+        assert footprint_cache.load(WAY) is None
 
     def test_a_newly_installed_package_may_be_other_code(
         self, views: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -178,29 +178,29 @@ class TestKept:
         packages = tmp_path / "site-packages"
         packages.mkdir()
         monkeypatch.syspath_prepend(packages)
-        footprint_cache.keep(found(), WAY)
-        assert footprint_cache.last(WAY)
+        footprint_cache.store(found(), WAY)
+        assert footprint_cache.load(WAY)
         (packages / "new").mkdir()
         os.utime(packages, (1, 1))
-        assert footprint_cache.last(WAY) is None
+        assert footprint_cache.load(WAY) is None
 
     @pytest.mark.parametrize("text", ["", "{}", "[]", '{"code": 1, "modules": 2}'])
     def test_a_damaged_file_is_no_measurement(self, views: Path, place: Path, text: str) -> None:
-        footprint_cache.keep(found(), WAY)
+        footprint_cache.store(found(), WAY)
         next(place.iterdir()).write_text(text)
-        assert footprint_cache.last(WAY) is None
+        assert footprint_cache.load(WAY) is None
 
     def test_others_cannot_leave_one_for_us(self, views: Path, place: Path) -> None:
-        footprint_cache.keep(found(), WAY)
+        footprint_cache.store(found(), WAY)
         place.chmod(0o777)
-        assert footprint_cache.last(WAY) is None
+        assert footprint_cache.load(WAY) is None
 
     def test_what_gone_projects_left_is_removed(self, views: Path, place: Path) -> None:
         place.mkdir(parents=True, mode=0o700)
         gone = place / "gone.json"
         gone.write_text("{}")
         os.utime(gone, (time.time() - 31 * 86400,) * 2)
-        footprint_cache.keep(found(), WAY)
+        footprint_cache.store(found(), WAY)
         assert not gone.exists()
         assert len(list(place.iterdir())) == 1
 
@@ -208,7 +208,7 @@ class TestKept:
         self, views: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(footprint_cache, "bases", list)
-        assert not footprint_cache.keep(found(), WAY)
+        assert not footprint_cache.store(found(), WAY)
 
     def test_asking_costs_less_than_a_start_notices(self, views: Path) -> None:
         modules, taken = [__file__] * 3000, []
@@ -234,9 +234,9 @@ def break_down() -> None:
 
 class TestInAChild:
     def test_results_and_errors_come_back(self) -> None:
-        assert in_child(lambda: ["lines"] * 50_000) == ["lines"] * 50_000
+        assert run_in_fork(lambda: ["lines"] * 50_000) == ["lines"] * 50_000
         with pytest.raises(ProdserveError, match=r"broken\n  mend it"):
-            in_child(lambda: (_ for _ in ()).throw(ProdserveError("broken", "mend it")))
+            run_in_fork(lambda: (_ for _ in ()).throw(ProdserveError("broken", "mend it")))
 
     @pytest.mark.parametrize(
         ("work", "said"),
@@ -249,7 +249,7 @@ class TestInAChild:
     )
     def test_what_cannot_is_told(self, work: Any, said: str) -> None:
         with pytest.raises((ChildError, AttributeError, pickle.PicklingError), match=said):
-            in_child(work)
+            run_in_fork(work)
 
     def test_processes_that_it_leaves_end_with_it(self) -> None:
         """They have the pipe, too, so that its end is not that of the answer."""
@@ -261,13 +261,13 @@ class TestInAChild:
                 signal.pause()
             return pid
 
-        assert in_child(work, patience=10) > 0
+        assert run_in_fork(work, patience=10) > 0
         os.close(sending)
         assert os.read(receiving, 1) == b""  # the last holder is gone
         os.close(receiving)
 
     def test_patience_ends(self) -> None:
         with pytest.raises(ChildError, match=r"more than 0\.1 s"):
-            in_child(signal.pause, patience=0.1)
+            run_in_fork(signal.pause, patience=0.1)
         with pytest.raises(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from django_prodserve.config.gunicorn import new_config
-from django_prodserve.config.options import Sourced
+from django_prodserve.config.options import SourcedValue
 from django_prodserve.plan.gunicorn_settings import gunicorn_settings
 
 from .facts import plan
@@ -40,7 +40,7 @@ def test_gunicorn_takes_every_setting(stated: dict[str, Any]) -> None:
 def test_gunicorns_own_timeout_can_be_stated() -> None:
     import dataclasses
 
-    made = dataclasses.replace(plan(timeout="5m"), gunicorn={"timeout": Sourced(7, "test")})
+    made = dataclasses.replace(plan(timeout="5m"), gunicorn={"timeout": SourcedValue(7, "test")})
     assert gunicorn_settings(made)["timeout"] == 7
 
 
@@ -53,7 +53,7 @@ def test_who_names_scheme_headers_has_gunicorn_read_them_from_the_same_peers(
 ) -> None:
     import dataclasses
 
-    headers = {"secure_scheme_headers": Sourced({"X-FORWARDED-SSL": "on"}, "test")}
+    headers = {"secure_scheme_headers": SourcedValue({"X-FORWARDED-SSL": "on"}, "test")}
     made = dataclasses.replace(plan(trusted_proxies=trusted), gunicorn=headers)
     settings = gunicorn_settings(made)
     assert settings["forwarded_allow_ips"] == allowed

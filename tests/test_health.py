@@ -15,8 +15,8 @@ from django.urls import include, path, re_path
 
 from django_prodserve.errors import ProdserveError
 from django_prodserve.middleware.application import Application, warm_up
-from django_prodserve.middleware.health import HealthLayer, Paths, is_owned
-from django_prodserve.middleware.readiness import BUDGET, Check, Readiness, find
+from django_prodserve.middleware.health import HealthMiddleware, Paths, is_owned
+from django_prodserve.middleware.readiness import CHECK_TIMEOUT, Check, Readiness, load_checks
 
 STATED = ("/livez", "/readyz")
 
@@ -72,7 +72,7 @@ def test_what_the_start_says() -> None:
 class Asked:
     """One request through a layer."""
 
-    def __init__(self, layer: HealthLayer, path: str, method: str = "GET") -> None:
+    def __init__(self, layer: HealthMiddleware, path: str, method: str = "GET") -> None:
         environ = {"PATH_INFO": path, "REQUEST_METHOD": method}
         self.body = b"".join(layer(environ, self._start)).decode()
 
@@ -86,7 +86,7 @@ def site(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
 
 
 def test_the_layer_answers_the_probes_and_leaves_the_rest() -> None:
-    layer = HealthLayer(site, Paths(STATED, ("/readyz",)))
+    layer = HealthMiddleware(site, Paths(STATED, ("/readyz",)))
     live = Asked(layer, "/livez")
     assert (live.status, live.body, live.headers["Cache-Control"]) == (200, "ok\n", "no-store")
     head = Asked(layer, "/livez", "HEAD")
@@ -94,7 +94,7 @@ def test_the_layer_answers_the_probes_and_leaves_the_rest() -> None:
     assert Asked(layer, "/livez", "POST").status == 405
     assert Asked(layer, "/readyz").body == "site"
     assert Asked(layer, "/livez/").body == "site"
-    assert Asked(HealthLayer(site), "/livez").body == "site"
+    assert Asked(HealthMiddleware(site), "/livez").body == "site"
 
 
 def test_a_warm_up_is_not_answered_by_a_probe() -> None:
@@ -103,7 +103,7 @@ def test_a_warm_up_is_not_answered_by_a_probe() -> None:
 
     assert (
         "the site was asked"
-        in warm_up(Application(health=HealthLayer(broken, Paths(STATED))), "/livez").warning
+        in warm_up(Application(health=HealthMiddleware(broken, Paths(STATED))), "/livez").warning
     )
 
 
@@ -121,7 +121,7 @@ def passes() -> None:
 
 def test_a_check_fails_where_it_raises_or_returns_false_and_nothing_of_it_is_told() -> None:
     readiness = Readiness([Check(each.__name__, each) for each in (raises, passes, returns_false)])
-    layer = HealthLayer(site, Paths(STATED), readiness)
+    layer = HealthMiddleware(site, Paths(STATED), readiness)
     ready = Asked(layer, "/readyz")
     assert (ready.status, ready.body) == (503, "raises\nreturns_false\n")
     assert Asked(layer, "/livez").status == 200
@@ -131,8 +131,8 @@ def test_a_check_that_hangs_is_not_waited_for() -> None:
     release = threading.Event()
     readiness = Readiness([Check("hangs", lambda: release.wait(60)), Check("behind", passes)])
     started = time.monotonic()
-    readiness.begin()
-    assert BUDGET <= time.monotonic() - started < BUDGET + 5
+    readiness.start()
+    assert CHECK_TIMEOUT <= time.monotonic() - started < CHECK_TIMEOUT + 5
     started = time.monotonic()
     assert readiness.failing() == ["hangs", "behind"]
     assert time.monotonic() - started < 0.1
@@ -140,9 +140,9 @@ def test_a_check_that_hangs_is_not_waited_for() -> None:
 
 
 def test_what_passes_at_the_first_look_is_ready_at_once() -> None:
-    readiness = Readiness(find(["tests.test_health.passes"]))
+    readiness = Readiness(load_checks(["tests.test_health.passes"]))
     assert [check.name for check in readiness.checks] == ["passes"]
-    readiness.begin()
+    readiness.start()
     assert readiness.failing() == []
 
 
@@ -152,4 +152,4 @@ def test_what_passes_at_the_first_look_is_ready_at_once() -> None:
 )
 def test_a_wrong_name_is_told(name: str, told: str) -> None:
     with pytest.raises(ProdserveError, match=told):
-        find([name])
+        load_checks([name])

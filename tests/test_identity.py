@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from django_prodserve.logs.environ_keys import ID, QUEUE
-from django_prodserve.middleware.request_id import MADE, Identity, seconds_since
+from django_prodserve.middleware.request_id import ID_GENERATOR, RequestIDs, seconds_since
 
 NOW = 1_800_000_000.5
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -37,7 +37,7 @@ def test_the_start_of_a_request_is_read_in_its_usual_spellings(text: str, second
 
 def identify(peer: str = "127.0.0.1", **headers: str) -> dict[str, Any]:
     environ = {"REMOTE_ADDR": peer, **{f"HTTP_{name}": value for name, value in headers.items()}}
-    Identity(lambda environ: environ.get("REMOTE_ADDR") == "127.0.0.1")(environ)
+    RequestIDs(lambda environ: environ.get("REMOTE_ADDR") == "127.0.0.1")(environ)
     return environ
 
 
@@ -52,7 +52,7 @@ def identify(peer: str = "127.0.0.1", **headers: str) -> dict[str, Any]:
 )
 def test_a_trusted_peer_names_the_request(headers: dict[str, str], name: str) -> None:
     assert identify(**headers)[ID] == name
-    assert identify("203.0.113.9", **headers)[ID].startswith(MADE.prefix)
+    assert identify("203.0.113.9", **headers)[ID].startswith(ID_GENERATOR.prefix)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_trusted_peer_names_the_request(headers: dict[str, str], name: str) ->
     ],
 )
 def test_what_is_no_id_is_not_taken(headers: dict[str, str]) -> None:
-    assert identify(**headers)[ID].startswith(MADE.prefix)
+    assert identify(**headers)[ID].startswith(ID_GENERATOR.prefix)
 
 
 def test_only_a_trusted_peer_says_how_long_a_request_waited() -> None:
@@ -79,11 +79,11 @@ def test_only_a_trusted_peer_says_how_long_a_request_waited() -> None:
 def test_a_forked_process_makes_ids_of_its_own() -> None:
     reader, writer = os.pipe()
     if (pid := os.fork()) == 0:
-        os.write(writer, MADE.next().encode())
+        os.write(writer, ID_GENERATOR.next().encode())
         os._exit(0)
     os.waitpid(pid, 0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
         childs = pipe.read()
     assert len(childs) == 20
-    assert not childs.startswith(MADE.prefix)
+    assert not childs.startswith(ID_GENERATOR.prefix)

@@ -147,11 +147,11 @@ def test_a_plan_without_speedups_makes_nothing_immortal() -> None:
 class Later: pass
 from django_prodserve.arbiter import hooks
 hooks.configure(immortal=False)
-hooks.freeze()
+hooks.freeze_heap()
 assert sys.getrefcount(Later) < 100
 class Last: pass
 hooks.configure(immortal=True)
-hooks.freeze()
+hooks.freeze_heap()
 check(Last)
 """)
 
@@ -161,7 +161,7 @@ def test_a_python_without_ctypes_freezes_all_the_same() -> None:
 sys.modules["ctypes"] = None
 from django_prodserve.arbiter import hooks
 before = gc.get_freeze_count()
-hooks.freeze()
+hooks.freeze_heap()
 assert gc.get_freeze_count() > before
 """)
 

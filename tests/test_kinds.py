@@ -9,7 +9,7 @@ import pytest
 
 from django_prodserve.cli.arguments import FlatParser, add_arguments
 from django_prodserve.cli.export_conf import render_conf
-from django_prodserve.config.options import Row, rows
+from django_prodserve.config.options import Row, option_fields
 from django_prodserve.plan.explain import explain
 from django_prodserve.utils.decision import Decision
 
@@ -41,7 +41,7 @@ TYPED = {
 """A value of each option whose default is none."""
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: str(row.name))
+@pytest.mark.parametrize("row", option_fields(), ids=lambda row: str(row.name))
 def test_what_is_typed_is_read_back(row: Row) -> None:
     value = row.kind.parse(TYPED[row.name]) if row.default in (None, ()) else row.default
     if row.name != "workers":  # a formula; the plan decides on a number
@@ -52,7 +52,7 @@ def test_what_is_typed_is_read_back(row: Row) -> None:
 def test_every_switch_is_typed_without_a_word() -> None:
     parser = FlatParser("prodserve")
     add_arguments(parser)
-    switches = [row for row in rows() if row.kind.is_switch]
+    switches = [row for row in option_fields() if row.kind.is_switch]
     assert {"server_timing", "static", "preload"} <= {row.name for row in switches}
     for row in switches:
         assert vars(parser.parse_args([row.flag]))[row.name] is True

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from django_prodserve.config import parsers
-from django_prodserve.config.parsers import Explained
+from django_prodserve.config.parsers import ParseError
 from django_prodserve.errors import ProdserveError
 from django_prodserve.startup import listeners
 
@@ -75,7 +75,7 @@ def test_two_names_of_one_address_are_told(one: str, other: str, left_out: str) 
     with pytest.raises(ProdserveError, match=rf"cannot both be served[^$]*Leave {left_out}:{port} out"):
         listeners.bind([f"{one}:{port}", f"{other}:{port}"], 0o007)
     with pytest.raises(ProdserveError, match="cannot both be served"):
-        listeners.attempt([f"{one}:{port}", f"{other}:{port}"], 0o007)
+        listeners.try_bind([f"{one}:{port}", f"{other}:{port}"], 0o007)
 
 
 @six
@@ -100,6 +100,6 @@ def test_the_hint_for_a_taken_ipv6_address_can_be_followed() -> None:
     ],
 )
 def test_what_to_write_is_an_address(typed: str, wanted: str) -> None:
-    with pytest.raises(Explained) as told:
+    with pytest.raises(ParseError) as told:
         parsers.address(typed)
     assert str(told.value) == wanted

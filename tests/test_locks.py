@@ -10,27 +10,27 @@ import pytest
 
 from django_prodserve.errors import ProdserveError
 from django_prodserve.startup import locks
-from django_prodserve.startup.locks import DirectoryLock, alone, lock_for
+from django_prodserve.startup.locks import DirectoryLock, exclusive, lock_for
 
 
 def test_one_at_a_time_and_not_for_ever(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(locks, "PATIENCE", 0.2)
     said: list[str] = []
-    with alone(DirectoryLock(tmp_path), "the work", said.append):
+    with exclusive(DirectoryLock(tmp_path), "the work", said.append):
         assert said == []
         with (
             pytest.raises(ProdserveError, match=r"busy with the work for 0\.2 s"),
-            alone(DirectoryLock(tmp_path), "the work", said.append),
+            exclusive(DirectoryLock(tmp_path), "the work", said.append),
         ):
             raise AssertionError("two hold it")
         assert said == ["waiting for another server, which is busy with the work"]
-    with alone(DirectoryLock(tmp_path), "the work", said.append):
+    with exclusive(DirectoryLock(tmp_path), "the work", said.append):
         assert len(said) == 1
     assert not list(tmp_path.iterdir())
 
 
 def test_it_is_given_back_when_the_work_fails(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), alone(DirectoryLock(tmp_path), "the work", print):
+    with pytest.raises(ZeroDivisionError), exclusive(DirectoryLock(tmp_path), "the work", print):
         raise ZeroDivisionError
     lock = DirectoryLock(tmp_path)
     assert lock.take()
@@ -41,7 +41,7 @@ def test_it_is_given_back_when_the_work_fails(tmp_path: Path) -> None:
 def test_without_a_lock_the_work_is_done_with_a_warning(tmp_path: Path, kind: str) -> None:
     said: list[str] = []
     lock = None if kind == "unknown vendor" else DirectoryLock(tmp_path / "nowhere")
-    with alone(lock, "the work", said.append):
+    with exclusive(lock, "the work", said.append):
         pass
     (line,) = said
     assert line.startswith("warning: ")

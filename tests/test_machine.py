@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 import pytest
 
-from django_prodserve.machine.cgroups import Cgroups, Tree
+from django_prodserve.machine.cgroups import Cgroups, FileRoot
 from django_prodserve.machine.detect import Machine, count_cpu_list, physical_memory
 from django_prodserve.utils.units import GIB, MIB
 
@@ -394,7 +394,7 @@ def test_a_v1_quota_without_its_period_is_noted(tmp_path):
 def test_a_plain_machine_leaves_no_notes(tmp_path, files):
     machine = detect(tmp_path, files)
     assert machine.notes == ()
-    assert machine.certain
+    assert machine.limits_visible
 
 
 @pytest.mark.parametrize(
@@ -798,7 +798,7 @@ def test_a_platform_without_meminfo_knows_its_memory():
     ],
 )
 def test_used_memory(tmp_path, files, used):
-    cgroups = Cgroups.find(Tree(plant(tmp_path, files)))
+    cgroups = Cgroups.find(FileRoot(plant(tmp_path, files)))
     assert [cgroups.memory_used(limit.level) for limit in cgroups.memory_limits()] == used
 
 
@@ -938,7 +938,7 @@ def test_cpu_weight(tmp_path, files, environ, sentence):
     ],
 )
 def test_certain(tmp_path, files, certain):
-    assert detect(tmp_path, files).certain is certain
+    assert detect(tmp_path, files).limits_visible is certain
 
 
 def test_each_problem_is_noted_once(tmp_path):
@@ -963,7 +963,7 @@ def test_a_path_with_a_nul_byte_is_noted(tmp_path):
 
 @pytest.mark.parametrize("path", ["/a\0b", "/" + "a" * 300])
 def test_a_path_that_cannot_be_asked_for_does_not_exist(tmp_path, path):
-    assert Tree(tmp_path).exists(path) is False
+    assert FileRoot(tmp_path).exists(path) is False
 
 
 SEEDS = {

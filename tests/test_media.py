@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from django_prodserve.errors import ProdserveError
-from django_prodserve.staticfiles.media import Library, find_uploads
+from django_prodserve.staticfiles.media import MediaRoot, find_uploads
 from tests.static_site import ask, django
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
@@ -298,7 +298,7 @@ def test_what_cannot_be_served_or_must_not_is_refused(root: Path, settings: Any,
     for name, value in filled(changed, root).items():
         setattr(settings, name, value)
     with pytest.raises(ProdserveError, match=message.replace("(", r"\(")):
-        Library.from_settings()
+        MediaRoot.from_settings()
 
 
 def test_options_of_the_storage_count(root: Path, settings: Any) -> None:
@@ -307,7 +307,7 @@ def test_options_of_the_storage_count(root: Path, settings: Any) -> None:
     options = {"location": str(root), "base_url": "/app/uploads/"}
     settings.STORAGES = {"default": {"BACKEND": backend, "OPTIONS": options}}
     settings.FORCE_SCRIPT_NAME = "/app"
-    assert Library.from_settings() == Library(url="/uploads/", root=os.path.realpath(root))
+    assert MediaRoot.from_settings() == MediaRoot(url="/uploads/", root=os.path.realpath(root))
 
 
 def test_nothing_is_served_unless_asked_for() -> None:

@@ -12,20 +12,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from django_prodserve.machine.tcp_info import accept_queue
 from django_prodserve.monitoring import metrics
-from django_prodserve.scoreboard.board import REASONS, Board
+from django_prodserve.scoreboard.board import REASONS, Scoreboard
 from django_prodserve.scoreboard.slot import BOUNDS, SERVING
 
 
 @pytest.fixture
-def board() -> Board:
-    board = Board.create(None, slots=3, rows=3, now=1.0)
+def board() -> Scoreboard:
+    board = Scoreboard.create(None, slots=3, rows=3, now=1.0)
     slot = board.claim()
     slot.start(1, 2, 2, now=5.0)
     slot.state = SERVING
-    slot.end(0, 10.02, 200, 10.0, 0.0, "GET")
-    slot.end(0, 80.0, 404, 10.0, 3.0, "POST")
-    slot.end(1, 10.02, 500, 10.0, 0.0, "BREW")
-    slot.end(1, 10.02, 302, 10.0, 0.0, "GET")
+    slot.request_finished(0, 10.02, 200, 10.0, 0.0, "GET")
+    slot.request_finished(0, 80.0, 404, 10.0, 3.0, "POST")
+    slot.request_finished(1, 10.02, 500, 10.0, 0.0, "BREW")
+    slot.request_finished(1, 10.02, 302, 10.0, 0.0, "GET")
     slot.count_static()
     slot.count_refused()
     return board
@@ -37,7 +37,7 @@ def listener() -> Iterator[socket.socket]:
         yield listener
 
 
-def read(board: Board, listeners: Any = (), *, ready: bool = True) -> dict[str, Any]:
+def read(board: Scoreboard, listeners: Any = (), *, ready: bool = True) -> dict[str, Any]:
     """Return every sample by name and labels."""
     text = metrics.Metrics(board, listeners, 2).text(ready=ready).decode()
     samples = {}
@@ -51,7 +51,7 @@ def read(board: Board, listeners: Any = (), *, ready: bool = True) -> dict[str, 
     return samples
 
 
-def test_requests_by_method_and_class(board: Board) -> None:
+def test_requests_by_method_and_class(board: Scoreboard) -> None:
     found = read(board)
     counted = {
         key: value for key, value in found.items() if key.startswith("prodserve_requests_total") and value
@@ -65,7 +65,7 @@ def test_requests_by_method_and_class(board: Board) -> None:
     assert found["prodserve_static_files_total"] == found["prodserve_requests_refused_total"] == 1
 
 
-def test_histograms_are_cumulative_and_have_the_boards_bounds(board: Board) -> None:
+def test_histograms_are_cumulative_and_have_the_boards_bounds(board: Scoreboard) -> None:
     found = read(board)
     name = "prodserve_request_duration_seconds"
     counts = [found[f"{name}_bucket le={bound:g}"] for bound in BOUNDS]
@@ -78,9 +78,9 @@ def test_histograms_are_cumulative_and_have_the_boards_bounds(board: Board) -> N
     assert found["prodserve_request_queue_seconds_sum"] == 3
 
 
-def test_what_runs_and_waits(board: Board) -> None:
-    slot = board.taken()[0]
-    slot.begin(0, 20.0, "GET", "/", "")
+def test_what_runs_and_waits(board: Scoreboard) -> None:
+    slot = board.active_slots()[0]
+    slot.request_started(0, 20.0, "GET", "/", "")
     slot.queue, slot.connections, slot.memory = 3, 5, 2**20
     found = read(board, ready=False)
     assert found["prodserve_requests_in_flight"] == 4
@@ -97,10 +97,10 @@ def test_what_runs_and_waits(board: Board) -> None:
     assert found["prodserve_generation"] == 2
 
 
-def test_nothing_counted_is_lost_with_its_worker(board: Board) -> None:
+def test_nothing_counted_is_lost_with_its_worker(board: Scoreboard) -> None:
     before = read(board)
     board.count_restart("memory")
-    board.release(board.taken()[0])
+    board.release(board.active_slots()[0])
     after = read(board)
     for name in before:
         if name.endswith(("_total", "_count", "_sum")) or "_total " in name or "_bucket" in name:
@@ -111,7 +111,7 @@ def test_nothing_counted_is_lost_with_its_worker(board: Board) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO of a listener is Linux's")
-def test_the_accept_queue_and_its_limit(board: Board, listener: socket.socket) -> None:
+def test_the_accept_queue_and_its_limit(board: Scoreboard, listener: socket.socket) -> None:
     name = f"address=127.0.0.1:{listener.getsockname()[1]}"
     waiting = [socket.create_connection(listener.getsockname()) for _ in range(3)]
     found = read(board, [listener])

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from django_prodserve.startup import origins
-from django_prodserve.startup.origins import Origins, record_for
+from django_prodserve.startup.origins import CallSites, record_for
 
 from .test_layers import PACKAGE
 
 
 @pytest.fixture
-def watching() -> Iterator[Origins]:
+def watching() -> Iterator[CallSites]:
     before = vars(threading.Thread)["start"], vars(socket.socket).get("connect")
-    made = Origins()
+    made = CallSites()
     made.record()
     yield made
     made.stop()
@@ -35,7 +35,7 @@ def here(offset: int) -> str:
     return f"tests/test_origins.py, line {sys._getframe(1).f_lineno - offset}"
 
 
-def test_a_thread_is_known_by_the_line_that_started_it(watching: Origins) -> None:
+def test_a_thread_is_known_by_the_line_that_started_it(watching: CallSites) -> None:
     thread = threading.Thread(target=print, args=("",), kwargs={"end": ""})
     thread.start()
     assert watching.of_thread(thread) == here(1)
@@ -43,7 +43,7 @@ def test_a_thread_is_known_by_the_line_that_started_it(watching: Origins) -> Non
     assert watching.of_thread(threading.main_thread()) == ""
 
 
-def test_a_pool_s_thread_is_known_by_who_handed_work_in(watching: Origins) -> None:
+def test_a_pool_s_thread_is_known_by_who_handed_work_in(watching: CallSites) -> None:
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(lambda: watching.of_thread(threading.current_thread())).result() == here(0)
 
@@ -57,7 +57,7 @@ class Odd(threading.Thread):
         raise RuntimeError("compare me not")
 
 
-def test_what_cannot_be_noted_works_as_ever(watching: Origins) -> None:
+def test_what_cannot_be_noted_works_as_ever(watching: CallSites) -> None:
     # Threading itself keeps a set of its threads on some versions: ask what it does without us.
     outcomes = []
     for watched in (True, False):
@@ -76,7 +76,7 @@ def test_what_cannot_be_noted_works_as_ever(watching: Origins) -> None:
         started.start()
 
 
-def test_a_connection_is_known_by_the_line_that_opened_it(watching: Origins) -> None:
+def test_a_connection_is_known_by_the_line_that_opened_it(watching: CallSites) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with socket.create_connection(listener.getsockname()) as client:
             assert watching.of_socket(client.fileno()) == here(1)
@@ -90,7 +90,7 @@ def test_a_connection_is_known_by_the_line_that_opened_it(watching: Origins) -> 
 
 
 def test_who_has_wrapped_us_stays_and_nothing_more_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    watching = Origins()
+    watching = CallSites()
     watching.record()
     ours = threading.Thread.start
     original = watching._undo[0][2]
@@ -114,11 +114,11 @@ PRODUCT = """
 import site, sys
 sys.path[:0] = site.getsitepackages()
 from django.conf import settings
-from django_prodserve.startup.origins import ORIGINS
+from django_prodserve.startup.origins import CALL_SITES
 settings.configure(INSTALLED_APPS={apps})
-ORIGINS.record()
+CALL_SITES.record()
 import product
-print(ORIGINS.of_thread(product.start()))
+print(CALL_SITES.of_thread(product.start()))
 """
 
 
@@ -162,8 +162,8 @@ def test_where_no_line_is_the_project_s_an_app_s_is_named_or_the_package_s(
 def test_other_commands_are_left_alone(
     arguments: list[str], recorded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Origins()
-    monkeypatch.setattr(origins, "ORIGINS", made)
+    made = CallSites()
+    monkeypatch.setattr(origins, "CALL_SITES", made)
     record_for(arguments)
     assert made.on is recorded
     made.stop()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from django_prodserve.logs.nonblocking import FileHandler
-from django_prodserve.utils.outlet import AT_ONCE, KEPT, Outlet
+from django_prodserve.utils.outlet import AT_ONCE, KEPT, NonBlockingWriter
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def numbered(first: int, count: int, width: int = 200) -> bytes:
     return b"".join(b"%d %s\n" % (number, b"x" * width) for number in range(first, first + count))
 
 
-def read_all(reader: int, outlet: Outlet) -> list[bytes]:
+def read_all(reader: int, outlet: NonBlockingWriter) -> list[bytes]:
     """Read until nothing is left to come."""
     os.set_blocking(reader, False)
     found = b""
@@ -53,7 +53,7 @@ def test_a_full_pipe_keeps_whole_lines_up_to_a_bound_and_counts_the_rest(
 ) -> None:
     if asks:  # as where the pipe cannot be opened again: another user's, or macOS
         monkeypatch.setattr(os, "open", lambda *args: (_ for _ in ()).throw(PermissionError()))
-    outlet = Outlet(pipe[1], "The access log")
+    outlet = NonBlockingWriter(pipe[1], "The access log")
     began = time.monotonic()
     for number in range(100):
         outlet.put(numbered(number * 100, 100))
@@ -72,7 +72,7 @@ def test_a_full_pipe_keeps_whole_lines_up_to_a_bound_and_counts_the_rest(
 
 
 def test_lines_of_two_processes_do_not_mix(pipe: tuple[int, int]) -> None:
-    ours, theirs = Outlet(pipe[1], "ours"), Outlet(pipe[1], "theirs")
+    ours, theirs = NonBlockingWriter(pipe[1], "ours"), NonBlockingWriter(pipe[1], "theirs")
     for _ in range(40):
         ours.put(b"".join(b"a" * 301 + b"\n" for _ in range(60)))
         theirs.put(b"".join(b"b" * 407 + b"\n" for _ in range(60)))
@@ -90,14 +90,14 @@ def test_lines_of_two_processes_do_not_mix(pipe: tuple[int, int]) -> None:
 
 
 def test_a_line_that_is_longer_than_a_pipe_takes_at_once_arrives(pipe: tuple[int, int]) -> None:
-    outlet = Outlet(pipe[1], "The error log")
+    outlet = NonBlockingWriter(pipe[1], "The error log")
     line = b"y" * (50 * AT_ONCE)
     outlet.put(b"before\n" + line + b"\nbehind\n")
     assert read_all(pipe[0], outlet) == [b"before", line, b"behind"]
 
 
 def test_a_reader_that_is_gone_costs_nothing_but_lines(pipe: tuple[int, int]) -> None:
-    outlet = Outlet(pipe[1], "The access log")
+    outlet = NonBlockingWriter(pipe[1], "The access log")
     os.close(pipe[0])
     outlet.put(numbered(0, 3))
     assert (outlet.lost, outlet.push()) == (3, True)
@@ -130,7 +130,7 @@ def test_a_full_disk_is_told_and_what_is_kept_is_written_when_there_is_room(tmp_
 def test_a_socket_as_systemd_gives_it_is_not_waited_for() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        outlet = Outlet(ours.fileno(), "Standard error")
+        outlet = NonBlockingWriter(ours.fileno(), "Standard error")
         outlet.put(numbered(0, 4000))
         found = b""
         while not outlet.push():
@@ -143,7 +143,7 @@ def test_a_socket_as_systemd_gives_it_is_not_waited_for() -> None:
 
 
 def test_a_fork_repeats_nothing(pipe: tuple[int, int]) -> None:
-    outlet = Outlet(pipe[1], "The access log")
+    outlet = NonBlockingWriter(pipe[1], "The access log")
     for number in range(10):
         outlet.put(numbered(number * 100, 100))
     assert not outlet.push()

@@ -14,14 +14,14 @@ from django_prodserve.utils.units import GIB, MIB
 @pytest.mark.parametrize(
     ("parse", "raw", "value"),
     [
-        (parsers.manage, "9000", "127.0.0.1:9000"),
-        (parsers.manage, 9000, "127.0.0.1:9000"),
-        (parsers.manage, ":9000", "127.0.0.1:9000"),
-        (parsers.manage, "0.0.0.0:9000", "0.0.0.0:9000"),
-        (parsers.manage, "*:9000", "0.0.0.0:9000"),
-        (parsers.manage, "unix:/run/m.sock", "unix:/run/m.sock"),
-        (parsers.manage, "off", None),
-        (parsers.manage, False, None),
+        (parsers.management, "9000", "127.0.0.1:9000"),
+        (parsers.management, 9000, "127.0.0.1:9000"),
+        (parsers.management, ":9000", "127.0.0.1:9000"),
+        (parsers.management, "0.0.0.0:9000", "0.0.0.0:9000"),
+        (parsers.management, "*:9000", "0.0.0.0:9000"),
+        (parsers.management, "unix:/run/m.sock", "unix:/run/m.sock"),
+        (parsers.management, "off", None),
+        (parsers.management, False, None),
         (parsers.duration, "30", 30),
         (parsers.duration, 30, 30),
         (parsers.duration, "30s", 30),
@@ -133,7 +133,7 @@ def test_a_formula_counts_whole_cpus_rounded_up(formula: str, cpus: float, worke
     "raw", ["gunicorn.workers.UvicornWorker", "uvicorn_worker.UvicornWorker", "eventlet", "tornado"]
 )
 def test_a_tutorials_worker_class_gets_a_sentence_of_its_own(raw: str) -> None:
-    with pytest.raises(parsers.Explained, match=r"[Ll]eave"):
+    with pytest.raises(parsers.ParseError, match=r"[Ll]eave"):
         parsers.worker_class(raw)
 
 

@@ -42,9 +42,9 @@ from django_prodserve.speedups.availability import speedups
 urlpatterns = []
 
 def quick():
-    asgiref_locals.quicken()
-    asgiref_locals.quicken_connections()
-    route_names.note_routes()
+    asgiref_locals.install()
+    asgiref_locals.install_connections()
+    route_names.record_route_names()
 """
 
 Python = Callable[..., str]
@@ -234,9 +234,9 @@ def traced(original, name):
         return original(self, request)
     return resolve_request
 BaseHandler.resolve_request = traced(BaseHandler.resolve_request, "before")
-route_names.note_routes()
+route_names.record_route_names()
 BaseHandler.resolve_request = traced(BaseHandler.resolve_request, "after")
-route_names.note_routes()
+route_names.record_route_names()
 from django.http import HttpResponse
 from django.test import RequestFactory
 from django.urls import path

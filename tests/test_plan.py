@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.machine.platforms import recognise
+from django_prodserve.machine.platforms import detect
 from django_prodserve.plan.plan import PlanInputs, make_plan
 from django_prodserve.utils.units import GIB, MIB
 
@@ -110,7 +110,7 @@ def test_the_cap_that_decided_names_itself(
         ({"memory": 64 * MIB}, {}, "One worker needs about 102 MiB, there are 64 MiB"),
         ({}, {"db_connections": 10, "workers": 2, "threads": 16}, "5 threads would fit"),
         ({"cpus": 64, "container": "yes"}, {}, "64 CPUs are visible but this container has no CPU limit"),
-        ({"certain": False, "container": "yes"}, {}, "limits may be missing"),
+        ({"limits_visible": False, "container": "yes"}, {}, "limits may be missing"),
     ],
 )
 def test_what_will_hurt_is_said_with_the_figure_that_fits(
@@ -197,7 +197,7 @@ def test_only_containers_and_platforms_bind_publicly_by_themselves(
 ) -> None:
     options = wishes(source, bind=stated) if stated else wishes()
     seen = machine(container=container)
-    made = make_plan(PlanInputs(machine=seen, platform=recognise({}), project=project(), options=options))
+    made = make_plan(PlanInputs(machine=seen, platform=detect({}), project=project(), options=options))
     assert made.bind.value == bind
 
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from django_prodserve.arbiter import policies
-from django_prodserve.arbiter.policies import End, Room, Seen
+from django_prodserve.arbiter.policies import MemoryBudget, WorkerExit, WorkerState
 from django_prodserve.scoreboard.board import REASONS
 from django_prodserve.utils.units import GIB, MIB
 
 
-def seen(**facts: Any) -> Seen:
-    return Seen(**{"pid": 1, "age": 600.0, "threads": 4} | facts)
+def seen(**facts: Any) -> WorkerState:
+    return WorkerState(**{"pid": 1, "age": 600.0, "threads": 4} | facts)
 
 
 @pytest.mark.parametrize(
@@ -28,20 +28,20 @@ def test_a_worker_that_hangs_at_boot(facts: dict[str, Any], hangs: bool) -> None
 
 
 def test_a_worker_that_runs_no_python() -> None:
-    assert policies.stands_still(seen(silent=29.0), 30) is None
-    verdict = policies.stands_still(seen(silent=31.0), 30)
+    assert policies.is_unresponsive(seen(silent=29.0), 30) is None
+    verdict = policies.is_unresponsive(seen(silent=31.0), 30)
     assert verdict is not None
     assert "has not run Python for 31 s" in verdict.line
-    assert policies.stands_still(seen(silent=999.0), 0) is None
-    assert policies.stands_still(seen(silent=999.0, serving=False), 30) is None
+    assert policies.is_unresponsive(seen(silent=999.0), 0) is None
+    assert policies.is_unresponsive(seen(silent=999.0, serving=False), 30) is None
 
 
 def test_after_one_frozen_worker_the_next_is_noticed_sooner() -> None:
-    assert policies.frozen_for(20, since_last=1000) == 20
-    assert policies.frozen_for(20, since_last=30) == 5
-    assert policies.frozen_for(4, since_last=30) == 2
-    assert policies.frozen_for(1, since_last=30) == 1
-    assert policies.frozen_for(0, since_last=30) == 0
+    assert policies.unresponsive_limit(20, since_last=1000) == 20
+    assert policies.unresponsive_limit(20, since_last=30) == 5
+    assert policies.unresponsive_limit(4, since_last=30) == 2
+    assert policies.unresponsive_limit(1, since_last=30) == 1
+    assert policies.unresponsive_limit(0, since_last=30) == 0
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def test_a_worker_whose_threads_are_all_stuck(facts: dict[str, Any], waiting: in
     assert bool(policies.is_starved(seen(**facts), waiting)) is stuck
 
 
-def room(used: int | None = None, limit: int = GIB) -> Room:
-    return Room(limit=limit, used=used, master=50 * MIB)
+def room(used: int | None = None, limit: int = GIB) -> MemoryBudget:
+    return MemoryBudget(limit=limit, used=used, master=50 * MIB)
 
 
-def crew(*sizes: int, age: float = 600.0) -> list[Seen]:
+def crew(*sizes: int, age: float = 600.0) -> list[WorkerState]:
     return [
         seen(pid=number, memory=size * MIB, planned=50 * MIB, age=age) for number, size in enumerate(sizes)
     ]
@@ -85,9 +85,9 @@ def crew(*sizes: int, age: float = 600.0) -> list[Seen]:
     ],
 )
 def test_the_fattest_worker_goes_before_the_kernel_acts(
-    workers: list[Seen], used: int | None, since_last: float, expected: tuple[int, str, bool] | None
+    workers: list[WorkerState], used: int | None, since_last: float, expected: tuple[int, str, bool] | None
 ) -> None:
-    found = policies.too_fat(workers, room(None if used is None else used * MIB), since_last)
+    found = policies.largest_to_replace(workers, room(None if used is None else used * MIB), since_last)
     if expected is None:
         assert found is None
         return
@@ -99,18 +99,18 @@ def test_the_fattest_worker_goes_before_the_kernel_acts(
 
 
 def test_a_leak_that_is_faster_than_its_remedy_is_met_early() -> None:
-    fast = Room(limit=GIB, used=600 * MIB, master=50 * MIB, growth=600 * MIB)
-    found = policies.too_fat(crew(200, 350, age=3), fast, since_last=1)
+    fast = MemoryBudget(limit=GIB, used=600 * MIB, master=50 * MIB, growth=600 * MIB)
+    found = policies.largest_to_replace(crew(200, 350, age=3), fast, since_last=1)
     assert found is not None
     assert found[2]
-    slow = Room(limit=GIB, used=600 * MIB, master=50 * MIB, growth=60 * MIB)
-    assert policies.too_fat(crew(200, 350, age=3), slow, since_last=1) is None
-    begins = Room(limit=GIB, used=300 * MIB, master=50 * MIB, growth=2 * GIB)
-    assert policies.too_fat(crew(100, 150, age=3), begins, since_last=1) is None
+    slow = MemoryBudget(limit=GIB, used=600 * MIB, master=50 * MIB, growth=60 * MIB)
+    assert policies.largest_to_replace(crew(200, 350, age=3), slow, since_last=1) is None
+    begins = MemoryBudget(limit=GIB, used=300 * MIB, master=50 * MIB, growth=2 * GIB)
+    assert policies.largest_to_replace(crew(100, 150, age=3), begins, since_last=1) is None
 
 
 def test_who_is_leaving_counts_as_gone() -> None:
-    assert policies.too_fat(crew(390, 400, age=3), room(930 * MIB).without(400 * MIB), 1) is None
+    assert policies.largest_to_replace(crew(390, 400, age=3), room(930 * MIB).without(400 * MIB), 1) is None
     assert room(100).without(200).used == 0
     assert room(None).without(200).used is None
 
@@ -137,24 +137,28 @@ def test_failing_workers_are_tried_less_and_less_often() -> None:
     ("end", "reason", "words"),
     [
         (
-            End(code=None, number=signal.SIGKILL, out_of_memory=True),
+            WorkerExit(code=None, number=signal.SIGKILL, out_of_memory=True),
             "out of memory",
             "fewer workers (--workers)",
         ),
-        (End(code=None, number=signal.SIGKILL), "killed", "not by this server"),
-        (End(code=None, number=signal.SIGSEGV), "crashed", "SIGSEGV"),
-        (End(code=None, number=64), "crashed", "SIGRTMAX"),
-        (End(code=None, number=70), "crashed", "signal 70"),
-        (End(code=3, served=False), "boot", "exit code 3"),
-        (End(code=1), "crashed", "exited with code 1"),
-        (End(code=0), "crashed", "by itself"),
-        (End(code=0, recycles=True), None, ""),
-        (End(code=0, recycles=True, served=False), "boot", "exit code 0"),
-        (End(code=None, number=signal.SIGKILL, ours=True), None, ""),
-        (End(code=None, number=signal.SIGKILL, ours=True, out_of_memory=True), "out of memory", "kernel"),
+        (WorkerExit(code=None, number=signal.SIGKILL), "killed", "not by this server"),
+        (WorkerExit(code=None, number=signal.SIGSEGV), "crashed", "SIGSEGV"),
+        (WorkerExit(code=None, number=64), "crashed", "SIGRTMAX"),
+        (WorkerExit(code=None, number=70), "crashed", "signal 70"),
+        (WorkerExit(code=3, served=False), "boot", "exit code 3"),
+        (WorkerExit(code=1), "crashed", "exited with code 1"),
+        (WorkerExit(code=0), "crashed", "by itself"),
+        (WorkerExit(code=0, recycles=True), None, ""),
+        (WorkerExit(code=0, recycles=True, served=False), "boot", "exit code 0"),
+        (WorkerExit(code=None, number=signal.SIGKILL, ours=True), None, ""),
+        (
+            WorkerExit(code=None, number=signal.SIGKILL, ours=True, out_of_memory=True),
+            "out of memory",
+            "kernel",
+        ),
     ],
 )
-def test_why_a_worker_has_ended(end: End, reason: str | None, words: str) -> None:
+def test_why_a_worker_has_ended(end: WorkerExit, reason: str | None, words: str) -> None:
     verdict = policies.why_it_ended(end)
     assert (verdict and verdict.reason) == reason
     if verdict is not None:
@@ -166,10 +170,10 @@ def test_why_a_worker_has_ended(end: End, reason: str | None, words: str) -> Non
     ("used", "fits"), [(None, 8), (0, 8), (550 * MIB, 8), (750 * MIB, 4), (930 * MIB, 0), (2000 * MIB, 0)]
 )
 def test_how_many_workers_fit_beside_another_generation(used: int | None, fits: int) -> None:
-    room = Room(limit=1000 * MIB, used=used, master=0)
+    room = MemoryBudget(limit=1000 * MIB, used=used, master=0)
     assert policies.fits_beside(room, 8, 50 * MIB) == fits
 
 
 def test_what_a_worker_takes_when_it_begins() -> None:
-    assert policies.fresh(56 * MIB, preloaded=True) == 14 * MIB
-    assert policies.fresh(56 * MIB, preloaded=False) == 56 * MIB
+    assert policies.startup_memory(56 * MIB, preloaded=True) == 14 * MIB
+    assert policies.startup_memory(56 * MIB, preloaded=False) == 56 * MIB

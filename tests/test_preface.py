@@ -15,7 +15,7 @@ from gunicorn.http.parser import RequestParser
 
 from django_prodserve.config.trust import parse_trust
 from django_prodserve.http.proxy_protocol import IncompleteError, Preface
-from django_prodserve.middleware.proxy_headers import ProxyLayer
+from django_prodserve.middleware.proxy_headers import ProxyHeadersMiddleware
 from django_prodserve.middleware.proxy_protocol import Introductions
 
 PEER = ("127.0.0.1", 40000)
@@ -172,14 +172,14 @@ def test_only_a_permitted_peer_may_introduce(allowed: str, peer: Any, may: bool)
 def test_only_the_load_balancer_itself_is_believed_where_no_client_is_named(
     protocol: str, believed: bool
 ) -> None:
-    layer = ProxyLayer(lambda environ, start: [], parse_trust(["loopback"]))
+    layer = ProxyHeadersMiddleware(lambda environ, start: [], parse_trust(["loopback"]))
     environ = {
         "REMOTE_ADDR": "127.0.0.1",
         "PROXY_PROTOCOL": protocol,
         "HTTP_X_FORWARDED_FOR": "1.2.3.4",
         "HTTP_REMOTE_USER": "admin",
     }
-    layer.clean(environ)
+    layer.sanitize(environ)
     assert environ["REMOTE_ADDR"] == ("1.2.3.4" if believed else "127.0.0.1")
     assert ("HTTP_REMOTE_USER" in environ) is believed
 
@@ -220,5 +220,5 @@ def test_a_peer_that_is_gone_is_not_trusted_as_a_unix_socket_is() -> None:
     gone.close()
     environ: dict[str, Any] = {"gunicorn.socket": gone, "PROXY_PROTOCOL": "LOCAL", "REMOTE_ADDR": None}
     held.hold(environ)
-    layer = ProxyLayer(lambda environ, start: [], parse_trust(["loopback"]))
+    layer = ProxyHeadersMiddleware(lambda environ, start: [], parse_trust(["loopback"]))
     assert not layer.believes(environ)

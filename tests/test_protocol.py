@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.supervisor.generation import Child
-from django_prodserve.supervisor.link import Kept
+from django_prodserve.supervisor.generation import GenerationProcess
+from django_prodserve.supervisor.link import Supervised
 from django_prodserve.supervisor.protocol import MessageKind, decode, encode
 from django_prodserve.supervisor.supervisor import Supervisor
 
@@ -47,28 +47,28 @@ GIVEN = {
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[Supervisor, Child, Kept]]:
+def pair() -> Iterator[tuple[Supervisor, GenerationProcess, Supervised]]:
     """Return a supervisor, its first generation as it sees it, and that generation's end of the channel."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     first = {"pid": os.getpid(), "channel": ours.detach()}
     supervisor: Any = Supervisor({**SPEC, "record": {**RECORD}, "first": first})
-    kept = Kept({**GIVEN, "channel": theirs.detach()})
+    kept = Supervised({**GIVEN, "channel": theirs.detach()})
     yield supervisor, supervisor.booting, kept
     supervisor.booting = supervisor.booting or supervisor.serving
     supervisor.booting.end()
     kept.channel.close()
 
 
-def hear(supervisor: Supervisor, child: Child) -> list[MessageKind]:
+def hear(supervisor: Supervisor, child: GenerationProcess) -> list[MessageKind]:
     """Let the supervisor read and act; return the kinds that arrived."""
     messages = child.messages()
     for message in messages:
-        supervisor._hear(child, message)
+        supervisor._on_message(child, message)
     return [message["kind"] for message in messages]
 
 
 def test_each_message_arrives(
-    pair: tuple[Supervisor, Child, Kept], capfd: pytest.CaptureFixture[str]
+    pair: tuple[Supervisor, GenerationProcess, Supervised], capfd: pytest.CaptureFixture[str]
 ) -> None:
     supervisor, child, kept = pair
     kept.failed("no such table")
@@ -84,7 +84,7 @@ def test_each_message_arrives(
     assert hear(supervisor, child) == [MessageKind.BEAT, MessageKind.CHANGED]
     assert supervisor.reload_wanted
     assert "shop/views.py changed: reloading" in capfd.readouterr().err
-    kept.left()
+    kept.stopped_accepting()
     assert hear(supervisor, child) == [MessageKind.STOPPED_ACCEPTING]
     assert not kept.is_retired()
     child.channel.send(encode({"kind": MessageKind.RETIRE}))
@@ -92,17 +92,21 @@ def test_each_message_arrives(
     assert kept.is_retired()  # for good
 
 
-def test_a_state_does_not_hear_what_belongs_to_another(pair: tuple[Supervisor, Child, Kept]) -> None:
+def test_a_state_does_not_hear_what_belongs_to_another(
+    pair: tuple[Supervisor, GenerationProcess, Supervised],
+) -> None:
     supervisor, child, kept = pair
     kept.changed("shop/views.py")
-    kept.left()
+    kept.stopped_accepting()
     kept.beat()
     assert len(hear(supervisor, child)) == 3
     assert (supervisor.booting, supervisor.reload_wanted, supervisor.record) == (child, False, RECORD)
 
 
 @pytest.mark.parametrize("datagram", ["{}", "[]", "5", '"ready"', '{"kind": "renamed"}', '{"kind": []}'])
-def test_what_nobody_knows_is_ignored(pair: tuple[Supervisor, Child, Kept], datagram: str) -> None:
+def test_what_nobody_knows_is_ignored(
+    pair: tuple[Supervisor, GenerationProcess, Supervised], datagram: str
+) -> None:
     """A newer release may say more, on either side."""
     supervisor, child, kept = pair
     kept.channel.send(datagram.encode())

@@ -7,8 +7,8 @@ from ipaddress import ip_network
 import pytest
 from django.core.handlers.wsgi import WSGIRequest
 
-from django_prodserve.config.trust import CLAIMS, LONGEST_CHAIN, PRESETS, parse_trust, parse_witness
-from django_prodserve.middleware.proxy_headers import ProxyLayer
+from django_prodserve.config.trust import CLIENT_HEADERS, LONGEST_CHAIN, PRESETS, parse_trust, parse_witness
+from django_prodserve.middleware.proxy_headers import ProxyHeadersMiddleware
 
 CLIENT = "203.0.113.9"
 FORGED = "198.51.100.66"
@@ -43,7 +43,7 @@ def through(trust, environ, **named):
         seen.append(environ)
         return [b"answer"]
 
-    assert ProxyLayer(application, trust, **named)(environ, None) == [b"answer"]
+    assert ProxyHeadersMiddleware(application, trust, **named)(environ, None) == [b"answer"]
     return seen[0]
 
 
@@ -437,7 +437,7 @@ def test_what_django_sees(peer, trust, sent, address, seen, secure, host):
     assert received.path == "/page"
 
 
-@pytest.mark.parametrize("name", sorted(CLAIMS))
+@pytest.mark.parametrize("name", sorted(CLIENT_HEADERS))
 def test_no_known_header_arrives_from_a_stranger(name):
     environ = an_environ()
     assert through(loopback, {**environ, name: "forged"}) == environ
@@ -573,7 +573,7 @@ PIECES = (
     *("999.1.1.1", "1" * 300, "," * 50, "::ffff:10.0.0.1", "for=_x", "0", "example.com:", "/32"),
 )
 NAMES = (
-    *sorted(CLAIMS),
+    *sorted(CLIENT_HEADERS),
     *("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST"),
     *("HTTP_X_FORWARDED_PORT", "HTTP_X_FORWARDED_", "HTTP_XX_FORWARDED_X", "HTTP_HOST"),
 )
@@ -648,7 +648,7 @@ def test_a_header_that_cannot_carry_the_address_is_refused(name):
 
 
 def test_an_address_where_nobody_looks_for_it_is_said_once(caplog):
-    layer = ProxyLayer(lambda environ, start_response: [], loopback)
+    layer = ProxyHeadersMiddleware(lambda environ, start_response: [], loopback)
     layer(an_environ(LAN, X_REAL_IP=CLIENT), None)  # not from a proxy of ours
     layer(an_environ(NGINX, X_REAL_IP=CLIENT, X_FORWARDED_FOR=CLIENT), None)
     layer(an_environ(NGINX, X_REAL_IP="garbage"), None)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from django_prodserve.cli.arguments import ACTIONS
-from django_prodserve.config.options import rows
+from django_prodserve.config.options import option_fields
 
 from .facts import plan
 
@@ -20,7 +20,7 @@ SNAPSHOT = Path(__file__).parent / "public.txt"
 def surface() -> Iterator[str]:
     """Yield a line for every promise."""
     yield from (f"action {name}" for name in ACTIONS)
-    yield from (f"option {row.flag} {row.variable} {row.key}" for row in rows())
+    yield from (f"option {row.flag} {row.variable} {row.key}" for row in option_fields())
     yield "option --json"
     yield "option --watch"
     yield "option --gunicorn-conf"

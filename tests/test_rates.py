@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from django_prodserve.cli.watch import printable, render, sparkline
-from django_prodserve.monitoring.findings import BAD, WARN, judge
+from django_prodserve.monitoring.findings import BAD, WARN, evaluate
 from django_prodserve.monitoring.rates import Point, latest, percentile, points
 from django_prodserve.scoreboard.events import Event
 from django_prodserve.scoreboard.history import Sample
@@ -16,7 +16,7 @@ from django_prodserve.scoreboard.slot import BOUNDS, BUCKETS
 def sample(clock: float, requests: int, *, board: int = 1, bucket: int = 0, **other: Any) -> Sample:
     """Return a server that has answered so many requests, all of them in one bucket."""
     counts = tuple(requests if index == bucket else 0 for index in range(BUCKETS))
-    known: dict[str, Any] = {"refused": 0, "cut": 0, "busy": 0, "waiting": 0, "memory": 0, **other}
+    known: dict[str, Any] = {"refused": 0, "aborted": 0, "busy": 0, "waiting": 0, "memory": 0, **other}
     return Sample(
         time=1000 + clock,
         clock=clock,
@@ -144,14 +144,14 @@ def test_what_is_wrong_is_said_the_worst_first(
     used: int,
     expected: list[tuple[str, str]],
 ) -> None:
-    found = judge(workers, point, events, 1000.0, used, 100)
+    found = evaluate(workers, point, events, 1000.0, used, 100)
     assert [finding.level for finding in found] == [level for level, _ in expected]
     for finding, (_, text) in zip(found, expected, strict=True):
         assert text in finding.text
 
 
 def test_a_reload_that_failed_is_told() -> None:
-    (finding,) = judge([WORKER], QUIET, [], 1000.0, 0, 0, "No module\nnamed x")
+    (finding,) = evaluate([WORKER], QUIET, [], 1000.0, 0, 0, "No module\nnamed x")
     assert finding == (WARN, "The last reload failed, and the code before it serves: No module")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from django_prodserve import __version__
 from django_prodserve.cli.arguments import ACTIONS
-from django_prodserve.config.options import rows
+from django_prodserve.config.options import option_fields
 from django_prodserve.machine.platforms import RULES
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 def options_table() -> str:
     """Return the reference as it must stand in the README."""
     lines = ["| Flag | Default | What it does |", "| --- | --- | --- |"]
-    for row in rows():
+    for row in option_fields():
         lines.append(f"| `{row.flag}` | {row.default_text} | {row.help.replace('|', chr(92) + '|')} |")
     return "\n".join(lines)
 

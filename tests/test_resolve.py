@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from django_prodserve.errors import ProdserveError
-from django_prodserve.machine.platforms import recognise
-from django_prodserve.plan.pipeline import gather
+from django_prodserve.machine.platforms import detect
+from django_prodserve.plan.pipeline import collect_options
 
 
 def options(flags: Any = None, environ: Any = None, block: Any = None) -> Any:
     environ = environ or {}
-    return gather(flags or {}, environ, block or {}, recognise(environ))
+    return collect_options(flags or {}, environ, block or {}, detect(environ))
 
 
 LAYERS: list[tuple[str, dict[str, Any]]] = [

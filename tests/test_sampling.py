@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from django_prodserve.scoreboard.board import Board
+from django_prodserve.scoreboard.board import Scoreboard
 from django_prodserve.scoreboard.slot import Slot
 from django_prodserve.worker.sampling import EVERY, Sampler
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tel
 
 @pytest.fixture
 def slot() -> Slot:
-    return Board.create(None, slots=1, rows=2, now=0.0).claim()
+    return Scoreboard.create(None, slots=1, rows=2, now=0.0).claim()
 
 
 def compute() -> None:
@@ -40,7 +40,7 @@ def test_of_quick_requests_few_are_measured(slot: Slot) -> None:
         started = 100.0 + number * EVERY / 8
         if token := sampler.begin(1, started):
             sampler.end(0, token, started)
-    assert slot.tally().samples == 4
+    assert slot.counters().samples == 4
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_computing_is_told_from_waiting(slot: Slot, work: object, least: float, 
     sampler = Sampler(slot)
     for _ in range(3):
         request(sampler, work)
-    tally = slot.tally()
+    tally = slot.counters()
     assert tally.samples == 3
     share = tally.cpu_sum / (tally.cpu_sum + tally.wait_sum)
     assert least <= share <= most
@@ -66,15 +66,15 @@ def test_who_gets_no_cpu_is_told_from_who_waits(slot: Slot) -> None:
             busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
             stack.callback(busy.wait)
             stack.callback(busy.kill)
-        started, spent, late = time.monotonic(), time.thread_time(), sampler.delayed()
-        while sampler.delayed() - late < 0.05:
+        started, spent, late = time.monotonic(), time.thread_time(), sampler.run_delay()
+        while sampler.run_delay() - late < 0.05:
             compute()
             assert time.monotonic() - started < 30
         took, spent = time.monotonic() - started, time.thread_time() - spent
     assert spent < 0.95 * took
-    late = sampler.delayed()
+    late = sampler.run_delay()
     time.sleep(0.1)
-    assert sampler.delayed() - late < 0.09
+    assert sampler.run_delay() - late < 0.09
 
 
 def test_requests_beside_others_are_not_measured(slot: Slot) -> None:
@@ -84,4 +84,4 @@ def test_requests_beside_others_are_not_measured(slot: Slot) -> None:
     assert token
     sampler.begin(2, 100.0)  # another one begins while it runs
     sampler.end(0, token, 101.0)
-    assert slot.tally().samples == 0
+    assert slot.counters().samples == 0

@@ -19,42 +19,46 @@ from django_prodserve.worker.concurrency_limit import (
     TRIAL_EVERY,
     TRIAL_SELDOM,
     TRIAL_WAITS,
-    Seen,
-    Turns,
+    AdaptiveConcurrencyLimit,
+    WorkerUsage,
 )
-from django_prodserve.worker.sampling import Samples
+from django_prodserve.worker.sampling import UncontendedSamples
 from django_prodserve.worker.scheduler import Scheduler
-from django_prodserve.worker.thread_pool import CALM, TICK, TICK_CALM, Crew
+from django_prodserve.worker.thread_pool import CALM, TICK, TICK_CALM, LeaderFollowerPool
 
-NONE = Samples(0, 0.0, 0.0)
-COMPUTING, WAITING, HALF = Samples(10, 1.0, 0.02), Samples(10, 0.1, 1.0), Samples(10, 1.0, 0.6)
+NONE = UncontendedSamples(0, 0.0, 0.0)
+COMPUTING, WAITING, HALF = (
+    UncontendedSamples(10, 1.0, 0.02),
+    UncontendedSamples(10, 0.1, 1.0),
+    UncontendedSamples(10, 1.0, 0.6),
+)
 
 
 class Worker:
     """What a worker of 8 threads has done."""
 
     def __init__(self, cpus: float = 1.0, running: int = 8) -> None:
-        self.turns = Turns(8, cpus)
-        self.seen = Seen(running, 0, 0.0, 0.0)
+        self.turns = AdaptiveConcurrencyLimit(8, cpus)
+        self.seen = WorkerUsage(running, 0, 0.0, 0.0)
         self.delayed = 0.0
 
-    def after(self, seconds: float, cpu: float, ended: int = 0) -> Seen:
+    def after(self, seconds: float, cpu: float, ended: int = 0) -> WorkerUsage:
         running, before, spent, now, _ = self.seen
-        self.seen = Seen(running, before + ended, spent + cpu * seconds, now + seconds, self.delayed)
+        self.seen = WorkerUsage(running, before + ended, spent + cpu * seconds, now + seconds, self.delayed)
         return self.seen
 
-    def judge(self, samples: Samples = NONE, cpu: float = 0.9, events: int = 500) -> int:
-        self.turns.judge(events, samples, self.after(1.0, cpu, 100))
+    def judge(self, samples: UncontendedSamples = NONE, cpu: float = 0.9, events: int = 500) -> int:
+        self.turns.recompute(events, samples, self.after(1.0, cpu, 100))
         return self.turns.limit
 
     def look(self, seconds: float, cpu: float, ended: int = 0) -> bool:
-        seen = self.after(seconds, cpu, ended)._replace(delayed=0.0)
-        return self.turns.look(seen, lambda: self.delayed)
+        seen = self.after(seconds, cpu, ended)._replace(run_delay=0.0)
+        return self.turns.raise_if_stalled(seen, lambda: self.delayed)
 
 
 def test_while_others_are_refused_one_runs_at_a_time() -> None:
     worker = Worker()
-    worker.turns.judge(500, COMPUTING, worker.after(1.0, 0.9, 100), refusing=True)
+    worker.turns.recompute(500, COMPUTING, worker.after(1.0, 0.9, 100), refusing=True)
     assert worker.turns.limit == 1
 
 
@@ -62,7 +66,9 @@ def test_while_others_are_refused_one_runs_at_a_time() -> None:
     ("samples", "cpus", "limit"),
     [(COMPUTING, 1.0, 2), (COMPUTING, 0.5, 2), (HALF, 1.0, 3), (WAITING, 1.0, 8), (COMPUTING, 3.0, 4)],
 )
-def test_so_many_run_as_keep_the_interpreter_busy(samples: Samples, cpus: float, limit: int) -> None:
+def test_so_many_run_as_keep_the_interpreter_busy(
+    samples: UncontendedSamples, cpus: float, limit: int
+) -> None:
     assert Worker(cpus).judge(samples) == limit
 
 
@@ -77,8 +83,8 @@ def test_where_none_was_measured_some_run_alone_first() -> None:
     assert worker.judge() == 1
     assert not worker.look(0.01, 1.0, ended=8)  # those that ran already
     assert not worker.look(0.01, 1.0, ended=TRIAL - 1)
-    assert not worker.turns.is_due(worker.seen)
-    assert worker.turns.is_due(worker.after(0.01, 1.0, ended=1))
+    assert not worker.turns.needs_recompute(worker.seen)
+    assert worker.turns.needs_recompute(worker.after(0.01, 1.0, ended=1))
     assert worker.judge(COMPUTING) == 2
     assert [worker.judge() for _ in range(int(TRIAL_EVERY))] == [2] * (int(TRIAL_EVERY) - 1) + [1]
 
@@ -86,8 +92,8 @@ def test_where_none_was_measured_some_run_alone_first() -> None:
 def test_a_trial_that_tells_nothing_is_followed_by_a_second_without_one() -> None:
     worker = Worker()
     assert worker.judge() == 1
-    assert worker.turns.is_due(worker.after(0.05, 1.0, ended=8 + TRIAL))
-    worker.turns.judge(100, NONE, worker.seen)
+    assert worker.turns.needs_recompute(worker.after(0.05, 1.0, ended=8 + TRIAL))
+    worker.turns.recompute(100, NONE, worker.seen)
     assert worker.turns.limit == 8
     assert worker.judge() == 1
 
@@ -101,15 +107,15 @@ def test_those_that_wait_are_seldom_asked_again() -> None:
 def test_those_that_wait_more_than_they_compute_are_seldom_asked_too() -> None:
     """Each trial holds up the others for a moment, in which the CPU is idle."""
     worker = Worker()
-    worker.judge(Samples(10, 1.0, 2.0))
+    worker.judge(UncontendedSamples(10, 1.0, 2.0))
     assert [worker.judge() for _ in range(int(TRIAL_SELDOM))] == [6] * (int(TRIAL_SELDOM) - 1) + [1]
 
 
 def test_a_trial_of_those_that_wait_for_a_moment_each_is_short() -> None:
     worker = Worker()
     assert worker.judge() == 1
-    assert not worker.turns.is_due(worker.after(TRIAL_WAITS - 0.01, 0.2, ended=3))
-    assert worker.turns.is_due(worker.after(0.02, 0.2, ended=1))
+    assert not worker.turns.needs_recompute(worker.after(TRIAL_WAITS - 0.01, 0.2, ended=3))
+    assert worker.turns.needs_recompute(worker.after(0.02, 0.2, ended=1))
 
 
 @pytest.mark.parametrize("cpu", [1.0, 0.1])
@@ -118,8 +124,8 @@ def test_a_trial_of_those_that_compute_lasts_until_they_have(cpu: float) -> None
     worker = Worker()
     assert worker.judge() == 1
     worker.delayed = (1 - cpu) * 2 * TRIAL_WAITS
-    assert not worker.turns.is_due(worker.after(2 * TRIAL_WAITS, cpu, ended=8 + TRIAL - 1))
-    assert worker.turns.is_due(worker.after(0.01, cpu, ended=1))
+    assert not worker.turns.needs_recompute(worker.after(2 * TRIAL_WAITS, cpu, ended=8 + TRIAL - 1))
+    assert worker.turns.needs_recompute(worker.after(0.01, cpu, ended=1))
 
 
 def test_one_that_runs_alone_and_waits_ends_the_trial() -> None:
@@ -201,14 +207,14 @@ def test_a_load_after_a_rest_is_known_again_at_once() -> None:
     worker = Worker()
     assert worker.judge(COMPUTING) == 2
     worker.seen = worker.seen._replace(running=0)
-    while worker.turns.are_on:
+    while worker.turns.is_limiting:
         worker.judge(cpu=0.0, events=0)
     worker.seen = worker.seen._replace(running=8)
     assert worker.turns.is_crowded(worker.seen.running)
-    assert not worker.turns.is_due(worker.after(0.5, 0.1))  # it began in the middle of a second
-    assert worker.turns.is_due(worker.after(RUSH, 1.0))
-    worker.turns.judge(8, NONE, worker.seen)
-    assert worker.turns.are_on
+    assert not worker.turns.needs_recompute(worker.after(0.5, 0.1))  # it began in the middle of a second
+    assert worker.turns.needs_recompute(worker.after(RUSH, 1.0))
+    worker.turns.recompute(8, NONE, worker.seen)
+    assert worker.turns.is_limiting
     assert not worker.turns.is_crowded(worker.seen.running)
 
 
@@ -216,39 +222,39 @@ def test_many_that_nobody_knows_are_let_run_alone_at_once() -> None:
     worker = Worker()
     assert worker.turns.is_crowded(worker.seen.running)
     worker.after(0.9, 0.0)
-    assert not worker.turns.is_due(worker.after(0.01, 1.0))
-    assert not worker.turns.is_due(worker.after(RUSH / 2, 1.0))
+    assert not worker.turns.needs_recompute(worker.after(0.01, 1.0))
+    assert not worker.turns.needs_recompute(worker.after(RUSH / 2, 1.0))
     assert worker.turns.need_looks
-    assert worker.turns.is_due(worker.after(RUSH, 1.0))
-    worker.turns.judge(8, NONE, worker.seen)
+    assert worker.turns.needs_recompute(worker.after(RUSH, 1.0))
+    worker.turns.recompute(8, NONE, worker.seen)
     assert worker.turns.limit == 1
-    assert not worker.turns.is_due(worker.after(0.01, 1.0, ended=8 + TRIAL - 1))
-    assert worker.turns.is_due(worker.after(0.01, 1.0, ended=1))
-    worker.turns.judge(16, COMPUTING, worker.seen)
+    assert not worker.turns.needs_recompute(worker.after(0.01, 1.0, ended=8 + TRIAL - 1))
+    assert worker.turns.needs_recompute(worker.after(0.01, 1.0, ended=1))
+    worker.turns.recompute(16, COMPUTING, worker.seen)
     assert worker.turns.limit == 2
 
 
 def test_many_that_wait_are_left_alone() -> None:
     worker = Worker()
-    worker.turns.is_due(worker.after(0.01, 0.1))
-    assert worker.turns.is_due(worker.after(RUSH, 0.1))
-    worker.turns.judge(8, NONE, worker.seen)
+    worker.turns.needs_recompute(worker.after(0.01, 0.1))
+    assert worker.turns.needs_recompute(worker.after(RUSH, 0.1))
+    worker.turns.recompute(8, NONE, worker.seen)
     assert worker.turns.limit == 8
     assert not worker.turns.is_crowded(worker.seen.running)  # not asked again before they are few
-    assert not worker.turns.is_due(worker.after(10.0, 0.1))
+    assert not worker.turns.needs_recompute(worker.after(10.0, 0.1))
 
 
 def test_switched_off_no_request_is_held_back_or_measured() -> None:
-    turns = Turns(8, adaptive=False)
-    seen = Seen(8, 0, 0.0, 0.0)
+    turns = AdaptiveConcurrencyLimit(8, adaptive=False)
+    seen = WorkerUsage(8, 0, 0.0, 0.0)
     for second in range(1, 4):
         assert not turns.is_crowded(8)
-        assert not turns.expect(8)
-        assert not turns.is_due(seen)
-        seen = Seen(8, 100 * second, 0.9 * second, float(second))
-        turns.judge(500, COMPUTING, seen, refusing=second == 2)
-        assert turns.limit == turns.usual == 8
-        assert not turns.are_on
+        assert not turns.is_probing(8)
+        assert not turns.needs_recompute(seen)
+        seen = WorkerUsage(8, 100 * second, 0.9 * second, float(second))
+        turns.recompute(500, COMPUTING, seen, refusing=second == 2)
+        assert turns.limit == turns.steady_limit == 8
+        assert not turns.is_limiting
         assert not turns.need_looks
 
 
@@ -266,7 +272,7 @@ class Site:
 
     def __init__(self, slots: int) -> None:
         self.scheduler = Scheduler(slots, self, self, self, queue_timeout=1.0)
-        self.crew: Crew[Any] = self.scheduler.pool
+        self.crew: LeaderFollowerPool[Any] = self.scheduler.pool
         self.samples = NONE
         self.event = threading.Event()
         self.lock = threading.Lock()
@@ -291,16 +297,19 @@ class Site:
             self.running -= 1
             self.done += 1
 
-    def since(self) -> Samples:
+    def since(self) -> UncontendedSamples:
         return self.samples
 
-    def delayed(self) -> float:
+    def run_delay(self) -> float:
         return 0.0
 
-    def judge(self, samples: Samples, *, refusing: bool = False) -> None:
+    def judge(self, samples: UncontendedSamples, *, refusing: bool = False) -> None:
         scheduler = self.scheduler
-        scheduler.limiter._judged = Seen(0, 0, -10.0, time.monotonic() - 1)  # the CPU was busy
-        scheduler.gate.overload.is_on, scheduler.gate.overload.target = refusing, -1.0  # it lasts
+        scheduler.limiter._judged = WorkerUsage(0, 0, -10.0, time.monotonic() - 1)  # the CPU was busy
+        scheduler.admission.overload.is_on, scheduler.admission.overload.target_delay = (
+            refusing,
+            -1.0,
+        )  # it lasts
         self.samples, scheduler.events = samples, 100
         scheduler._next_second = 0.0
         scheduler.tick(time.monotonic())
@@ -321,11 +330,11 @@ class Site:
     def peers_overloaded(self) -> bool:
         return False
 
-    def show(self, busy: int, work: int, queue: int) -> None:
+    def publish_load(self, busy: int, work: int, queue: int) -> None:
         pass
 
     def give(self, *functions: Callable[[], object]) -> None:
-        self.crew.ready.extend(map(Work, functions))
+        self.crew.queue.extend(map(Work, functions))
         self.event.set()
 
     def until(self, done: int) -> float:
@@ -347,7 +356,7 @@ def site(slots: int) -> Iterator[Site]:
     try:
         yield made
     finally:
-        made.crew.slots = made.crew.limit = 0
+        made.crew.max_threads = made.crew.limit = 0
         sys.setswitchinterval(interval)
 
 
@@ -386,7 +395,7 @@ def test_all_that_wait_run_when_turns_end() -> None:
     with site(6) as made:
         take_turns(made)
         made.give(*[lambda: gate.wait(20)] * 6)
-        made.judge(Samples(10, 0.01, 10.0))
+        made.judge(UncontendedSamples(10, 0.01, 10.0))
         assert made.crew.limit == 6
         assert made.until(6) < 10
 
@@ -416,14 +425,14 @@ def test_when_refusing_begins_the_main_thread_judges_at_once() -> None:
         made.scheduler.after_events(0)
         assert made.woken == 1  # by the thread that gets events
         made.scheduler.tick(time.monotonic())
-        assert made.crew.in_turn
+        assert made.crew.polls_between_requests
         assert not made.scheduler.needs_evaluation
         assert made.crew.limit == 1
 
 
 def test_a_lazy_crew_is_looked_at_less_often_while_it_moves() -> None:
-    crew: Crew[Any] = Crew(2, Site(2))
-    crew.lazy = True
+    crew: LeaderFollowerPool[Any] = LeaderFollowerPool(2, Site(2))
+    crew.promotes_on_stall = True
     for _ in range(CALM):
         assert crew.tick_in == TICK
         crew.moved += 1

@@ -14,10 +14,10 @@ from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views import View
 
-from django_prodserve.scoreboard.board import Board
+from django_prodserve.scoreboard.board import Scoreboard
 from django_prodserve.scoreboard.slot import Slot
 from django_prodserve.timeouts import RequestTimeout, request_timeout
-from django_prodserve.worker.watchdog import STUCK, Watch, find_route, interrupt
+from django_prodserve.worker.watchdog import STUCK, RequestWatchdog, find_route, interrupt
 
 LOG = logging.getLogger("watched")
 
@@ -73,12 +73,12 @@ def running(slot: Slot, view: Callable[[], None], start: float) -> Iterator[list
 
     def work() -> None:
         slot.thread(0, threading.get_ident())
-        slot.begin(0, start, "GET", "/plain/", "the-id")
+        slot.request_started(0, start, "GET", "/plain/", "the-id")
         try:
             view()
         except BaseException as error:
             ended.append(error)
-        slot.end(0, time.monotonic(), 504, start, 0.0)
+        slot.request_finished(0, time.monotonic(), 504, start, 0.0)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -90,7 +90,7 @@ def running(slot: Slot, view: Callable[[], None], start: float) -> Iterator[list
 
 @pytest.fixture
 def slot() -> Slot:
-    return Board.create(None, slots=1, rows=2, now=0.0).claim()
+    return Scoreboard.create(None, slots=1, rows=2, now=0.0).claim()
 
 
 def test_a_slow_request_is_told_once_with_its_stack(slot: Slot, caplog: pytest.LogCaptureFixture) -> None:
@@ -99,12 +99,12 @@ def test_a_slow_request_is_told_once_with_its_stack(slot: Slot, caplog: pytest.L
     def waits_for_somebody() -> None:
         over.wait()
 
-    watch = Watch(slot, timeout=0, slow=10, log=LOG)
+    watch = RequestWatchdog(slot, timeout=0, slow=10, log=LOG)
     with override_settings(ROOT_URLCONF=__name__), running(slot, waits_for_somebody, start=100.0):
-        watch.look(now=109.0)
+        watch.tick(now=109.0)
         assert caplog.records == []
-        watch.look(now=110.5)
-        watch.look(now=1000.0)
+        watch.tick(now=110.5)
+        watch.tick(now=1000.0)
         over.set()
     (record,) = caplog.records
     assert "GET /plain/ [the-id] for 10.5 s (route 'plain/') is slow" in record.message
@@ -112,40 +112,40 @@ def test_a_slow_request_is_told_once_with_its_stack(slot: Slot, caplog: pytest.L
 
 
 def test_a_request_past_its_timeout_is_interrupted(slot: Slot, caplog: pytest.LogCaptureFixture) -> None:
-    watch = Watch(slot, timeout=30, slow=0, log=LOG)
+    watch = RequestWatchdog(slot, timeout=30, slow=0, log=LOG)
     with running(slot, spinning, start=100.0) as ended:
-        watch.look(now=129.0)
-        watch.look(now=130.0)
+        watch.tick(now=129.0)
+        watch.tick(now=130.0)
     assert [type(error) for error in ended] == [RequestTimeout]
     assert "is past its timeout of 30 s" in caplog.text
-    watch.look(now=200.0)
-    assert slot.wish == 0
-    assert slot.tally().classes[4] == 1
+    watch.tick(now=200.0)
+    assert slot.replacement_reason == 0
+    assert slot.counters().classes[4] == 1
 
 
 def test_one_that_cannot_be_interrupted_costs_the_worker(slot: Slot) -> None:
     lock = threading.Lock()
     lock.acquire()
-    watch = Watch(slot, timeout=30, slow=0, log=LOG)
+    watch = RequestWatchdog(slot, timeout=30, slow=0, log=LOG)
     with running(slot, lambda: lock.acquire() and None, start=100.0) as ended:
-        watch.look(now=130.0)
-        watch.look(now=131.0)
-        assert slot.wish == 0
-        watch.look(now=133.0)
-        assert slot.wish == STUCK
+        watch.tick(now=130.0)
+        watch.tick(now=131.0)
+        assert slot.replacement_reason == 0
+        watch.tick(now=133.0)
+        assert slot.replacement_reason == STUCK
         lock.release()
     assert [type(error) for error in ended] in ([RequestTimeout], [])
 
 
 def test_a_stream_that_moves_is_not_stuck(slot: Slot, caplog: pytest.LogCaptureFixture) -> None:
     over = threading.Event()
-    watch = Watch(slot, timeout=30, slow=10, log=LOG)
+    watch = RequestWatchdog(slot, timeout=30, slow=10, log=LOG)
     with running(slot, lambda: over.wait() and None, start=100.0):
         for second in range(101, 200):
             slot.progress(0, second - 0.5)
-            watch.look(now=float(second))
+            watch.tick(now=float(second))
         assert caplog.records == []
-        watch.look(now=240.0)
+        watch.tick(now=240.0)
         over.set()
     assert "past its timeout" in caplog.text
 
@@ -154,8 +154,8 @@ def test_a_request_that_has_ended_leaves_the_next_one_alone(slot: Slot) -> None:
     over = threading.Event()
     with running(slot, lambda: over.wait() and None, start=100.0) as ended:
         (request,) = slot.running()
-        slot.end(0, 101.0, 200, 100.0, 0.0)
-        slot.begin(0, 102.0, "GET", "/next", "")
+        slot.request_finished(0, 101.0, 200, 100.0, 0.0)
+        slot.request_started(0, 102.0, "GET", "/next", "")
         interrupt(slot, request)
         over.set()
     assert ended == []

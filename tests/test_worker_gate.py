@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.worker.admission import MAX_DELAY_TIMEOUTS, Overload
-from django_prodserve.worker.sampling import Samples
+from django_prodserve.worker.admission import MAX_DELAY_TIMEOUTS, OverloadDetector
+from django_prodserve.worker.sampling import UncontendedSamples
 from django_prodserve.worker.scheduler import SWITCH_SECONDS_OVERLOADED, Scheduler
 
 STEP = 0.001
 
 
 def load(
-    times_capacity: float, seconds: float, overload: Overload, backlog: float = 0.0, now: float = 0.0
+    times_capacity: float, seconds: float, overload: OverloadDetector, backlog: float = 0.0, now: float = 0.0
 ) -> tuple[float, float, float]:
     """Offer so many times the capacity for so long; return what was refused and is left, and the time."""
     refused = 0.0
@@ -27,11 +27,11 @@ def load(
         now += STEP
         work = times_capacity * STEP
         was_on = overload.is_on
-        if overload.refuses(backlog, backlog, now):
+        if overload.update(backlog, backlog, now):
             refused += work
             if not was_on:  # the gate drops the eldest
-                refused += backlog - overload.target
-                backlog = overload.target
+                refused += backlog - overload.target_delay
+                backlog = overload.target_delay
         else:
             backlog += work
         backlog = max(0.0, backlog - STEP)
@@ -40,7 +40,7 @@ def load(
 
 @pytest.mark.parametrize("after", [0.1, 0.5, 0.9], ids="then {} of the capacity".format)
 def test_a_burst_of_four_times_the_capacity_for_two_seconds_is_served(after: float) -> None:
-    overload = Overload(2.0)
+    overload = OverloadDetector(2.0)
     refused, backlog, now = load(4, 2, overload)
     more, _, _ = load(after, 20, overload, backlog, now)
     assert refused == more == 0
@@ -50,61 +50,61 @@ def test_a_burst_of_four_times_the_capacity_for_two_seconds_is_served(after: flo
 def test_a_standing_overload_is_refused_soon_and_what_is_served_waits_little(
     times: float, within: float
 ) -> None:
-    overload = Overload(2.0)
+    overload = OverloadDetector(2.0)
     _, backlog, now = load(times, within, overload)
     assert overload.is_on
     refused, backlog, now = load(times, 10, overload, backlog, now)
     assert refused == pytest.approx((times - 1) * 10, rel=0.1)
-    assert backlog <= overload.target + times * STEP
+    assert backlog <= overload.target_delay + times * STEP
     refused, backlog, now = load(0.5, 1, overload, backlog, now)
     assert refused < 0.01
-    assert backlog < overload.target
+    assert backlog < overload.target_delay
 
 
 def test_who_waits_long_beside_a_worker_that_refuses_is_in_no_burst() -> None:
-    overload = Overload(2.0)
-    assert not overload.refuses(1.9, 1.9, 1.0, others_do=True)
-    assert not overload.refuses(2.1, 2.1, 1.1)
-    assert overload.refuses(2.1, 2.1, 1.2, others_do=True)
-    assert overload.refuses(0.3, 0.3, 1.3)
-    assert not overload.refuses(0.1, 0.1, 1.4)
+    overload = OverloadDetector(2.0)
+    assert not overload.update(1.9, 1.9, 1.0, others_do=True)
+    assert not overload.update(2.1, 2.1, 1.1)
+    assert overload.update(2.1, 2.1, 1.2, others_do=True)
+    assert overload.update(0.3, 0.3, 1.3)
+    assert not overload.update(0.1, 0.1, 1.4)
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("after", [0.5, 0.8])
 def test_a_burst_of_requests_that_come_at_random_is_served(seed: int, after: float) -> None:
     """Its backlog is long for many seconds, and does not become shorter at every look."""
-    overload, random, backlog = Overload(2.0), Random(seed), 0.0
+    overload, random, backlog = OverloadDetector(2.0), Random(seed), 0.0
     for step in range(2000):
         now = step / 100
         rate = 4.0 if now < 2 else after
         arrived = sum(random.random() < rate * 0.01 * 80 / 4 for _ in range(4))  # 80 a second are served
-        assert not overload.refuses(backlog, backlog, now)
+        assert not overload.update(backlog, backlog, now)
         backlog = max(0.0, backlog + arrived / 80 - 0.01)
 
 
 def test_requests_that_no_thread_ends_are_refused_as_they_become_more() -> None:
-    overload = Overload(2.0)
-    refused = [overload.refuses(step / 10, 0.1 + step / 100, step / 10) for step in range(100)]
+    overload = OverloadDetector(2.0)
+    refused = [overload.update(step / 10, 0.1 + step / 100, step / 10) for step in range(100)]
     assert True in refused[:50]
     assert not any(refused[:20])
 
 
 def test_a_queue_that_only_stands_is_refused_after_a_while() -> None:
     """As many clients as always wait for their answers: 6 s of work for the worker, neither more nor less."""
-    overload = Overload(2.0)
-    refused = [overload.refuses(6.0, 6.0, step / 10) for step in range(120)]
+    overload = OverloadDetector(2.0)
+    refused = [overload.update(6.0, 6.0, step / 10) for step in range(120)]
     assert not any(refused[:90])
     assert all(refused[105:])
 
 
 def test_zero_never_refuses() -> None:
-    refused, _, _ = load(10, 10, Overload(0))
+    refused, _, _ = load(10, 10, OverloadDetector(0))
     assert refused == 0
 
 
 def test_a_full_load_is_no_overload() -> None:
-    refused, _, _ = load(1.0, 30, Overload(2.0), backlog=1.0)
+    refused, _, _ = load(1.0, 30, OverloadDetector(2.0), backlog=1.0)
     assert refused == 0
 
 
@@ -114,8 +114,8 @@ class Queue:
     def __init__(self) -> None:
         self.waiting = 0.0
         self.scheduler = Scheduler(4, self, self, self, queue_timeout=2.0)
-        self.scheduler.limiter.usual, self.scheduler.mean_seconds = 2, 0.1
-        self.pool, self.overload = self.scheduler.pool, self.scheduler.gate.overload
+        self.scheduler.limiter.steady_limit, self.scheduler.mean_seconds = 2, 0.1
+        self.pool, self.overload = self.scheduler.pool, self.scheduler.admission.overload
 
     def enter(self, now: float, waited: float = 0.0) -> list[float]:
         """Let a request in; return when those arrived that are refused for it."""
@@ -143,13 +143,13 @@ class Queue:
     def thread_started(self, row: int) -> None:
         raise AssertionError
 
-    def since(self) -> Samples:
-        return Samples(0, 0.0, 0.0)
+    def since(self) -> UncontendedSamples:
+        return UncontendedSamples(0, 0.0, 0.0)
 
-    def delayed(self) -> float:
+    def run_delay(self) -> float:
         return 0.0
 
-    def show(self, busy: int, work: int, queue: int) -> None:
+    def publish_load(self, busy: int, work: int, queue: int) -> None:
         pass
 
 
@@ -188,7 +188,7 @@ def test_a_switch_interval_that_the_project_has_set_is_kept(before: float, while
             queue.enter(10 + number / 1000)
         assert queue.enter(11.0) == [11.0]
         assert sys.getswitchinterval() == pytest.approx(while_refusing)
-        queue.pool.ready.clear()
+        queue.pool.queue.clear()
         for second in range(20, 30):
             queue.scheduler.tick(second)
         assert not queue.overload.is_on
@@ -205,17 +205,17 @@ def test_many_times_the_capacity_are_told_by_what_was_served_meanwhile(
     """The queue is more than 4 s long at the end; 20 requests a second are served."""
     for number in range(round(seconds * 20 * times)):
         queue.pool.ended = number // times
-        while len(queue.pool.ready) > number - queue.pool.ended:
-            queue.pool.ready.popleft()
+        while len(queue.pool.queue) > number - queue.pool.ended:
+            queue.pool.queue.popleft()
         queue.enter(100 + number / (20 * times))
-    assert queue.scheduler.gate.delay(queue.scheduler._queue(100 + seconds)) > 4 or told
+    assert queue.scheduler.admission.delay(queue.scheduler._queue(100 + seconds)) > 4 or told
     assert queue.overload.is_on == told
 
 
 def test_who_has_waited_in_the_kernel_has_waited(queue: Queue) -> None:
     for number in range(5):
         assert not queue.enter(10 + number / 1000, waited=1.0)
-    assert queue.scheduler.gate.delay(queue.scheduler._queue(10.1)) == pytest.approx(1.1)
+    assert queue.scheduler.admission.delay(queue.scheduler._queue(10.1)) == pytest.approx(1.1)
 
 
 def test_the_newest_are_told_first_and_when_it_is_known_how(queue: Queue) -> None:
@@ -226,5 +226,5 @@ def test_the_newest_are_told_first_and_when_it_is_known_how(queue: Queue) -> Non
     refused = queue.enter(11.1)
     assert refused[0] == 11.1
     assert refused[1:] == sorted(refused[1:], reverse=True)
-    assert len(refused) + len(queue.pool.ready) == 261
-    assert [each.arrived for each in queue.pool.ready][-1] == pytest.approx(10.259)
+    assert len(refused) + len(queue.pool.queue) == 261
+    assert [each.arrived for each in queue.pool.queue][-1] == pytest.approx(10.259)

@@ -13,12 +13,12 @@ from gunicorn.config import Config
 from gunicorn.http import wsgi
 from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName
 
-from django_prodserve.http.body import ChunkedBody, FixedBody
-from django_prodserve.http.environ import Environs
+from django_prodserve.http.body import ChunkedReceiver, FixedLengthReceiver
+from django_prodserve.http.environ import EnvironBuilder
 from django_prodserve.http.exceptions import NeedMoreError
 from django_prodserve.http.line_cache import MOST
-from django_prodserve.http.parser import Head, ParserSettings, Reader
-from django_prodserve.http.response import Answer
+from django_prodserve.http.parser import ParserSettings, RequestHead, RequestParser
+from django_prodserve.http.response import Response
 
 from .wire import PARSERS, Ours, Refused, Taken
 
@@ -30,8 +30,8 @@ SETTINGS = ParserSettings(CONFIG)
 PEER = ("198.51.100.7", 4711)
 
 
-def head(data: bytes) -> Head:
-    return Reader(SETTINGS).read(data, 0, PEER, 1)
+def head(data: bytes) -> RequestHead:
+    return RequestParser(SETTINGS).read(data, 0, PEER, 1)
 
 
 class Sock:
@@ -71,7 +71,7 @@ def test_the_environ_is_gunicorns(data: bytes, server: Any) -> None:
     client = PEER if isinstance(server, tuple) else ""
     request = head(data)
     body = (io.BytesIO(b"abc"), 3) if request.length else None
-    ours = Environs(CONFIG, server).make(request, client, body)
+    ours = EnvironBuilder(CONFIG, server).build(request, client, body)
     _, theirs = wsgi.create(request, Sock(), client, server, CONFIG)
     for environ in (ours, theirs):
         for name in OTHERS:
@@ -81,22 +81,22 @@ def test_the_environ_is_gunicorns(data: bytes, server: Any) -> None:
 
 def test_two_cookie_fields_are_joined_as_one_field_has_cookies() -> None:
     request = head(b"GET / HTTP/1.1\r\nHost: x\r\nCookie: a=1\r\nX: 1\r\ncookie: b=2; c=3\r\nX: 2\r\n\r\n")
-    environ = Environs(CONFIG, ("127.0.0.1", 80)).make(request, PEER, None)
+    environ = EnvironBuilder(CONFIG, ("127.0.0.1", 80)).build(request, PEER, None)
     assert environ["HTTP_COOKIE"] == "a=1; b=2; c=3"
     assert environ["HTTP_X"] == "1,2"
 
 
 def test_a_body_in_chunks_has_a_length_for_django() -> None:
     request = head(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
-    environ = Environs(CONFIG, ("127.0.0.1", 80)).make(request, PEER, (io.BytesIO(b"hello"), 5))
+    environ = EnvironBuilder(CONFIG, ("127.0.0.1", 80)).build(request, PEER, (io.BytesIO(b"hello"), 5))
     assert environ["CONTENT_LENGTH"] == "5"
     assert "HTTP_TRANSFER_ENCODING" not in environ
 
 
-class Kept(Answer):
+class Kept(Response):
     """An answer whose bytes are kept."""
 
-    def __init__(self, request: Head, *, must_close: bool = False) -> None:
+    def __init__(self, request: RequestHead, *, must_close: bool = False) -> None:
         super().__init__(request, must_close=must_close)
         self.pieces: list[bytes] = []
 
@@ -189,7 +189,7 @@ def test_a_chunked_body_is_the_same_however_it_is_cut(seed: int) -> None:
         at += size
     wire += b"0\r\n" + chance.choice([b"", b"X-Trailer: a\r\n"]) + b"\r\nNEXT"
     request = head(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
-    body, rest, at = ChunkedBody(request), None, 0
+    body, rest, at = ChunkedReceiver(request), None, 0
     while rest is None:
         step = chance.choice([1, 2, 3, 1000, 65536])
         rest = body.feed(wire[at : at + step])
@@ -202,7 +202,7 @@ def test_a_chunked_body_is_the_same_however_it_is_cut(seed: int) -> None:
 
 
 def test_a_body_of_known_length_ends_where_it_says() -> None:
-    body = FixedBody(70_000)
+    body = FixedLengthReceiver(70_000)
     assert body.feed(bytes(69_999)) is None
     assert body.feed(b"xNEXT") == b"NEXT"
     file, length = body.content()
@@ -215,8 +215,8 @@ def test_a_head_is_the_same_however_it_is_cut(start: int, step: int) -> None:
     data = REQUESTS["repeated fields"]
     for end in range(start, len(data), step):
         with pytest.raises(NeedMoreError):
-            Reader(SETTINGS).read(data[:end], max(0, end - step), PEER, 1)
-    assert Reader(SETTINGS).read(data, len(data) - step, PEER, 1).headers == head(data).headers
+            RequestParser(SETTINGS).read(data[:end], max(0, end - step), PEER, 1)
+    assert RequestParser(SETTINGS).read(data, len(data) - step, PEER, 1).headers == head(data).headers
 
 
 PIECES = [
@@ -260,7 +260,7 @@ def judged(read: Any, data: bytes) -> Any:
 
 def test_what_is_remembered_changes_no_judgement() -> None:
     chance = random.Random(4)
-    reader = Reader(SETTINGS)
+    reader = RequestParser(SETTINGS)
     kinds = set()
     for _ in range(4000):
         line = chance.choice(PIECES[:3] if chance.random() < 0.8 else PIECES)
@@ -269,7 +269,7 @@ def test_what_is_remembered_changes_no_judgement() -> None:
         data = b"\r\n".join(
             [line, *headers, b"", chance.choice([b"", b"", b"behind", b"GET /2 HTTP/1.1\r\n"])]
         )
-        wanted = judged(Reader(SETTINGS).read, data)
+        wanted = judged(RequestParser(SETTINGS).read, data)
         got = judged(reader.read, data)
         assert got == wanted, data
         kinds.add(got[0])
@@ -277,7 +277,7 @@ def test_what_is_remembered_changes_no_judgement() -> None:
 
 
 def test_secrets_are_not_remembered_and_memory_is_bounded() -> None:
-    reader = Reader(SETTINGS)
+    reader = RequestParser(SETTINGS)
     for number in range(3000):
         name = b"GET /%d HTTP/1.1\r\nHost: %d\r\n" % (number % 700, number)
         for _ in range(2):

@@ -62,12 +62,12 @@ def test_of_several_links_the_one_called_current_is_followed(app: Path, fresh: p
     for name in ("stable", "previous"):
         (app / name).symlink_to("releases/r1")
     fresh.chdir(real)
-    place = working_directory.look()
+    place = working_directory.find_place()
     assert (place.name, place.found) == (real, "")
     assert place.rivals == (f"{app}/previous", f"{app}/stable")
     assert place.links == dict.fromkeys(place.rivals, real)
     (app / "current").symlink_to("releases/r1")
-    assert working_directory.look().found == f"{app}/current"
+    assert working_directory.find_place().found == f"{app}/current"
 
 
 def test_what_was_typed_wins_over_what_is_found(app: Path, fresh: pytest.MonkeyPatch) -> None:
@@ -75,9 +75,9 @@ def test_what_was_typed_wins_over_what_is_found(app: Path, fresh: pytest.MonkeyP
         (app / name).symlink_to("releases/r1")
     fresh.chdir(app / "releases" / "r1")
     fresh.setenv("PWD", str(app / "typed"))
-    assert working_directory.look()[:2] == (f"{app}/typed", f"{app}/releases/r1")
+    assert working_directory.find_place()[:2] == (f"{app}/typed", f"{app}/releases/r1")
     fresh.setenv("PWD", str(app / "releases" / "r1"))  # what a shell says that systemd started
-    assert working_directory.look().found == f"{app}/current"
+    assert working_directory.find_place().found == f"{app}/current"
 
 
 def test_chdir_is_known_by_its_name(app: Path, fresh: pytest.MonkeyPatch) -> None:

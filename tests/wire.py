@@ -1,6 +1,6 @@
 """What our worker and what Gunicorn makes of bytes on a connection, for tests that compare the two.
 
-Ours is the real way in: ``Intake`` with its parser, cache and bodies, a ``Connection`` and its environs. Only
+Ours is the real way in: ``RequestReceiver`` with its parser, cache and bodies, a ``Connection`` and its environs. Only
 the event loop is missing.
 """
 
@@ -20,10 +20,10 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.parser import RequestParser
 
-from django_prodserve.http.environ import Environs
+from django_prodserve.http.environ import EnvironBuilder
 from django_prodserve.http.parser import ParserSettings
 from django_prodserve.worker.connection import Connection
-from django_prodserve.worker.receiver import Intake
+from django_prodserve.worker.receiver import RequestReceiver
 
 PARSERS = ["python", *(["fast"] if importlib.util.find_spec("gunicorn_h1c") else [])]
 if len(PARSERS) < 2 and "gunicorn_h1c" in os.environ.get("TESTS_REQUIRE", ""):
@@ -92,7 +92,7 @@ class Ours:
     def __init__(self, parser: str, *, max_body: int = 0, **more: Any) -> None:
         settings = config(parser, **more)
         self._made = ParserSettings, settings, max_body
-        self.environs = Environs(settings, SERVER)
+        self.environs = EnvironBuilder(settings, SERVER)
         self._sock, theirs = socket.socketpair()
         weakref.finalize(self, _close, self._sock, theirs)
         self.forget()
@@ -100,7 +100,7 @@ class Ours:
     def forget(self) -> None:
         """Become a fresh worker."""
         parse, settings, max_body = self._made
-        self.intake = Intake(parse(settings), max_body=max_body)
+        self.intake = RequestReceiver(parse(settings), max_body=max_body)
 
     def hear(self, pieces: Iterable[bytes]) -> list[Verdict]:
         """Return what a new connection that sends these pieces is understood to say."""
@@ -117,7 +117,7 @@ class Ours:
             data: bytes | None = piece
             while data is not None:
                 try:
-                    complete = self.intake.take(connection, data, 0.0)
+                    complete = self.intake.feed(connection, data, 0.0)
                     taken = _ours(connection) if complete else None
                 except Exception as error:
                     yield Refused(type(error).__name__, str(error))

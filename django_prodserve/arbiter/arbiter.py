@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from ..machine.proc import be_expendable
+from ..machine.proc import raise_own_oom_score
 from ..scoreboard import history
-from ..scoreboard.board import Board, board_path, last_board
+from ..scoreboard.board import Scoreboard, board_path, last_board
 from ..scoreboard.events import Event
 from ..scoreboard.slot import GO_STUCK, SERVING
 from ..scoreboard.stacks import Stacks
 from . import hooks, policies
 from .lifecycle import Lifecycle
 from .memory_guard import Headroom
-from .monitor import Tick
-from .policies import End, Verdict
-from .worker_pool import Crew, Member
+from .monitor import WorkerMonitor
+from .policies import Verdict, WorkerExit
+from .worker_pool import WorkerHandle, WorkerPool
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
@@ -39,7 +39,7 @@ BEYOND = 2.0
 class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
     """Gunicorn's master process, with our sockets and without a reload that would serve old code."""
 
-    board: Board
+    board: Scoreboard
     stacks: Stacks
     _last_logged_active_worker_count: int | None
 
@@ -48,9 +48,9 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         self.plan: Plan = app.plan
         self.generation = app.generation
         self.number: int = self.generation.number
-        place = self.generation.place
+        place = self.generation.run_dir
         self.board_path: Path | None = board_path(place, self.number) if place else None
-        self.crew = Crew()
+        self.pool = WorkerPool()
         self.headroom = Headroom(self.plan)
         self.rounds, self.last_failure, self.next_start = 0, 0.0, 0.0
         self.has_served = self.stopping = False
@@ -61,16 +61,16 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         self.systemd = True
         self.plan = self.app.plan  # loading has measured the project since
         self.make_board()
-        self.tick = Tick(self)
+        self.monitor = WorkerMonitor(self)
         super().start()
-        if self.generation.beside:
+        if self.generation.during_reload:
             self.begin_small()
 
     def begin_small(self) -> None:
         """Begin with as many workers as memory holds beside those of the generation before."""
         wanted, self.num_workers = self.num_workers, self.headroom.begin(self.num_workers)
         if self.num_workers < wanted:
-            self.log.say(
+            self.log.notice(
                 "Memory holds %d of %d workers beside the old ones: the others start when those are gone.",
                 self.num_workers,
                 wanted,
@@ -81,41 +81,43 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         slots, rows = 2 * self.num_workers + 8, self.cfg.threads + 1
         now, document = time.monotonic(), {"plan": self.app.explained()}
         try:
-            self.board = Board.create(self.board_path, slots=slots, rows=rows, now=now, document=document)
+            self.board = Scoreboard.create(
+                self.board_path, slots=slots, rows=rows, now=now, document=document
+            )
             self.stacks = Stacks(slots, self.board_path)
         except OSError as error:
             self.log.warning("status will not find this server: %s", error)
             self.board_path = None
-            self.board = Board.create(None, slots=slots, rows=rows, now=now, document=document)
+            self.board = Scoreboard.create(None, slots=slots, rows=rows, now=now, document=document)
             self.stacks = Stacks(slots, None)
         self.app.board = self.board
         self.note: dict[str, str] = {}
-        self.tell(profile=self.plan.profile.value, settings=self.plan.settings.value)
+        self.log_line(profile=self.plan.profile.value, settings=self.plan.settings.value)
 
-    def tell(self, **facts: str) -> None:
+    def log_line(self, **facts: str) -> None:
         """Leave something on the board for status."""
         self.note |= facts
-        self.board.write_note(self.note)
+        self.board.write_summary(self.note)
 
-    def event(self, kind: str, text: str, stack: str = "") -> None:
+    def record_event(self, kind: str, text: str, stack: str = "") -> None:
         """Leave on the board what has happened."""
-        self.board.tell(Event(time.time(), kind, text, stack))
+        self.board.record_event(Event(time.time(), kind, text, stack))
 
-    def take_over(self) -> None:
-        self.tick.safely(self._go_on)
+    def on_all_ready(self) -> None:
+        self.monitor.run_guarded(self._go_on)
 
     def _go_on(self) -> None:
         """Go on with what the generation before has seen, and say that this one serves."""
         before = last_board(self.board_path.parent, self.number) if self.board_path else None
         if before is not None:
             for event in before.read_events():
-                self.board.tell(event)
+                self.board.record_event(event)
             history.go_on(self.board.history, after=before.history)
         text = f"Generation {self.number} serves with {self.num_workers} workers"
-        self.event("reload" if self.number > 1 else "start", text)
+        self.record_event("reload" if self.number > 1 else "start", text)
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
-        signals: list[int] = super().wait_for_signals(min(timeout, self.tick.memory.patience))
+        signals: list[int] = super().wait_for_signals(min(timeout, self.monitor.memory.patience))
         return signals
 
     # Starting workers.
@@ -132,11 +134,11 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             pid = super().spawn_worker()
             assert pid is not None  # the worker ends below
             worker = self.WORKERS[pid]
-            self.crew.members[pid] = Member(worker, worker.slot, born=time.monotonic())
+            self.pool.members[pid] = WorkerHandle(worker, worker.slot, born=time.monotonic())
             return pid
         except SystemExit as ending:
             if os.getpid() != arbiter_pid:
-                hooks.end_worker(ending)
+                hooks.exit_worker(ending)
             raise
         finally:
             if os.getpid() == arbiter_pid:
@@ -144,14 +146,14 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
 
     def manage_workers(self) -> None:
         """Keep the crew complete; Gunicorn calls this on each turn of its loop."""
-        self.tick.safely(self._complete_crew)
+        self.monitor.run_guarded(self._complete_pool)
 
-    def _complete_crew(self) -> None:
+    def _complete_pool(self) -> None:
         """Let go whom others have replaced, and start whom the crew misses."""
         wanted = self.num_workers
-        for member in self.crew.surplus(wanted):
+        for member in self.pool.surplus(wanted):
             self.let_go(member, "fewer wanted")
-        for member, reason in self.crew.replaced(wanted):
+        for member, reason in self.pool.replaced(wanted):
             self.let_go(member, reason)
         if time.monotonic() >= self.next_start:
             self._start_missing(wanted)
@@ -159,29 +161,29 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
 
     def _start_missing(self, wanted: int) -> None:
         free = sum(1 for slot in self.board.slots if slot.is_free)
-        for _ in range(min(free, self.crew.missing(wanted))):
+        for _ in range(min(free, self.pool.missing(wanted))):
             try:
                 self.spawn_worker()
             except OSError as error:  # no process or memory left for one more
-                self.failed(f"No worker can be started: {error}")
+                self.start_failed(f"No worker can be started: {error}")
                 self._free_slots()
                 return
 
     def _free_slots(self) -> None:
         """Take back slots of workers that never began."""
-        known = {member.slot.index for member in self.crew}
-        for slot in self.board.taken():
+        known = {member.slot.index for member in self.pool}
+        for slot in self.board.active_slots():
             if slot.index not in known:
                 slot.clear()
 
     def _send_metrics(self) -> None:
         """Log what Gunicorn's statsd logger turns into metrics."""
-        count = len(self.crew.staying())
+        count = len(self.pool.active())
         if count != self._last_logged_active_worker_count:
             self._last_logged_active_worker_count = count
             self._gauge("workers", count, "gauge")
         if self.cfg.enable_backlog_metric:
-            self._gauge("backlog", self.tick.waiting(), "histogram")
+            self._gauge("backlog", self.monitor.waiting(), "histogram")
 
     def _gauge(self, name: str, value: int, kind: str) -> None:
         extra = {"metric": f"gunicorn.{name}", "value": value, "mtype": kind}
@@ -189,25 +191,25 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
 
     # Letting workers go.
 
-    def replace(self, member: Member, verdict: Verdict) -> bool:
+    def replace(self, member: WorkerHandle, verdict: Verdict) -> bool:
         """Have a worker replaced, its replacement first; False if it must wait or is known already."""
-        if not self.crew.mark(member.pid, verdict.reason):
+        if not self.pool.mark_for_replacement(member.pid, verdict.reason):
             return False
         self.log.warning("Worker %s %s: it is replaced.", member.pid, verdict.line)
-        self.event(verdict.reason, f"Worker {member.pid} {verdict.line}: it is replaced")
+        self.record_event(verdict.reason, f"Worker {member.pid} {verdict.line}: it is replaced")
         return True
 
-    def let_go(self, member: Member, reason: str) -> None:
+    def let_go(self, member: WorkerHandle, reason: str) -> None:
         """Tell a worker to finish what it has and go; one that runs no Python goes at once."""
-        silent = reason == "stuck" and self.tick.is_silent(member)
+        silent = reason == "stuck" and self.monitor.is_silent(member)
         patience = 1.0 if silent else self.cfg.graceful_timeout + BEYOND
-        member.slot.order = GO_STUCK if reason == "stuck" else 0
-        self.crew.leave(member, reason, time.monotonic() + patience)
+        member.slot.exit_mode = GO_STUCK if reason == "stuck" else 0
+        self.pool.mark_leaving(member, reason, time.monotonic() + patience)
         self.kill_worker(member.pid, signal.SIGABRT if silent else signal.SIGTERM)
 
     def murder_workers(self) -> None:
         """Look at every worker: Gunicorn calls this on each turn of its loop."""
-        self.tick.look()
+        self.monitor.tick()
 
     # Workers that have ended.
 
@@ -223,11 +225,11 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             if pid == self.dirty_arbiter_pid:
                 self.handle_dirty_arbiter_exit(pid, status)
             else:
-                self.tick.safely(self.ended, pid, status)
+                self.monitor.run_guarded(self.ended, pid, status)
 
     def ended(self, pid: int, status: int) -> None:
         """Say why a worker has ended, unless it was asked to; keep its counts."""
-        worker, member = self.WORKERS.pop(pid, None), self.crew.gone(pid)
+        worker, member = self.WORKERS.pop(pid, None), self.pool.remove(pid)
         if member is None:  # an orphan, where this is PID 1
             return
         now = time.monotonic()
@@ -236,46 +238,46 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         verdict = policies.why_it_ended(self._end(member, status))
         if verdict is not None:
             self.log.error("Worker %s %s.", pid, verdict.line)
-            ran = self.tick.reports.log_requests(member)
-            self.event(verdict.reason, f"Worker {pid} {verdict.line}", ran)
+            ran = self.monitor.reports.log_requests(member)
+            self.record_event(verdict.reason, f"Worker {pid} {verdict.line}", ran)
             self.board.count_restart(verdict.reason)
         elif member.leaving and not self.stopping:
             self.board.count_restart(member.leaving)
         if verdict is None and not member.killed:
-            self.tick.reports.log_unfinished(member)
+            self.monitor.reports.log_unfinished(member)
         self.board.release(member.slot)
-        self.tick.reports.forget(pid)
+        self.monitor.reports.forget(pid)
         if worker is not None:
             worker.tmp.close()
             self.cfg.child_exit(self, worker)
         if verdict is not None and not (member.served and now - member.born > 10):
             self._failed_early(member, status)
 
-    def _end(self, member: Member, status: int) -> End:
+    def _end(self, member: WorkerHandle, status: int) -> WorkerExit:
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         by_another = number == signal.SIGKILL and not member.killed
-        return End(
+        return WorkerExit(
             code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
             number=number,
             ours=bool(member.leaving) or self.stopping,
             served=member.served,
             recycles=bool(self.cfg.max_requests),
-            out_of_memory=by_another and self.tick.memory.was_killer(),
+            out_of_memory=by_another and self.monitor.memory.was_killer(),
         )
 
-    def _failed_early(self, member: Member, status: int) -> None:
+    def _failed_early(self, member: WorkerHandle, status: int) -> None:
         """Wait longer and longer before the next try; stop where nobody has ever served, or nobody can."""
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
         if code in (self.WORKER_BOOT_ERROR, self.APP_LOAD_ERROR) and not self.has_served:
             raise HaltServer("No worker could boot.", code)
         if member.born >= self.last_failure:
-            self.failed("")
-        if policies.gives_up(self.rounds, len(self.crew.serving())):
+            self.start_failed("")
+        if policies.gives_up(self.rounds, len(self.pool.serving())):
             self.log.critical("No worker serves after %d tries: the server stops.", self.rounds)
-            self.event("failed", f"No worker serves after {self.rounds} tries: the server stops")
+            self.record_event("failed", f"No worker serves after {self.rounds} tries: the server stops")
             raise HaltServer("No worker can serve.", self.WORKER_BOOT_ERROR)
 
-    def failed(self, line: str) -> None:
+    def start_failed(self, line: str) -> None:
         """Count a failed round and put the next one off."""
         self.last_failure = time.monotonic()
         self.rounds += 1
@@ -283,11 +285,11 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         if line or self.rounds == 3:
             line = line or "Workers end as soon as they start: trying less and less often."
             self.log.error("%s", line)
-            self.event("failed", line)
+            self.record_event("failed", line)
 
     def recovered(self, now: float) -> None:
         """Forget failed rounds once workers have served for a while."""
-        serving = self.crew.serving()
+        serving = self.pool.serving()
         for member in serving:
             member.served = True
         self.has_served = self.has_served or bool(serving)
@@ -296,7 +298,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
 
     def start_deferred(self, now: float) -> None:
         """Start workers that had to wait until another generation gave its memory back."""
-        more = self.headroom.look(now) if self.answering else 0
+        more = self.headroom.tick(now) if self.all_ready else 0
         if more:  # Gunicorn calls the hook nworkers_changed whenever the number is set
             self.num_workers += more
 
@@ -308,24 +310,24 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         self.board.remove()
         self.stacks.remove(self.board_path)
 
-    def cut_off(self) -> None:
+    def kill_remaining(self) -> None:
         """Say what the workers that are left had not finished, and kill them."""
-        for member in self.crew:
+        for member in self.pool:
             member.killed = True
-            self.tick.safely(self.tick.reports.log_unfinished, member)
-        super().cut_off()
+            self.monitor.run_guarded(self.monitor.reports.log_unfinished, member)
+        super().kill_remaining()
 
     # Around a fork.
 
     def give_slot(self, worker: Any) -> None:
         """Give a worker its place on the board, before the fork; ours has taken one already."""
-        worker.supervised = True
+        worker.is_supervised = True
         if not hasattr(worker, "slot"):
             worker.slot = self.board.claim()
 
     def take_slot(self, worker: Any) -> None:
         """In the worker, right after the fork: say who has the slot, and answer who asks for stacks."""
-        be_expendable()
+        raise_own_oom_score()
         self.stacks.register(worker.slot.index)
         worker.slot.start(os.getpid(), self.number, self.cfg.threads, time.monotonic())
 
@@ -334,7 +336,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         worker.slot.state = SERVING
 
 
-def given_slots(config: Any) -> None:
+def install_slot_hooks(config: Any) -> None:
     """Have the arbiter's own steps done around those of the hooks in Gunicorn's configuration."""
     pre_fork, post_fork, post_worker_init = config.pre_fork, config.post_fork, config.post_worker_init
 

@@ -34,7 +34,7 @@ from ..worker import stop_signals
 
 Hook = Callable[..., Any]
 
-NAMES = (
+HOOK_NAMES = (
     "on_starting",
     "on_reload",
     "when_ready",
@@ -73,27 +73,27 @@ def on_starting(arbiter: Any) -> None:
     """
     from ..worker.refusals import mend_gunicorns
 
-    show_lines(arbiter.log)
+    restore_handlers(arbiter.log)
     close_connections()
     mend_gunicorns()
 
 
-def show_lines(log: Any) -> None:
+def restore_handlers(log: Any) -> None:
     """Make lines visible once the settings, and with them LOGGING, are loaded in this process."""
-    from ..logs.gunicorn_logger import make_visible
+    from ..logs.gunicorn_logger import restore_handlers
 
     if settings.configured:  # not in plain Gunicorn's arbiter without preload
-        make_visible(log, settings.LOGGING)
+        restore_handlers(log, settings.LOGGING)
 
 
 def pre_fork(arbiter: Any, worker: Any) -> None:
     """Give the child nothing that two processes must not share, and memory that stays shared."""
     close_connections()
     if not arbiter.WORKERS:
-        freeze()
+        freeze_heap()
 
 
-def freeze() -> None:
+def freeze_heap() -> None:
     """Keep collections from touching what is loaded, so that its pages are not copied into every worker.
 
     4 x 4 threads, total PSS after load: 145 MB without preload, 114 with, 83 frozen, 74 warmed too; what
@@ -129,9 +129,9 @@ def post_worker_init(worker: Any) -> None:
     What the project forks from now on is no second worker.
     """
     refuse_patched(worker)  # before the first thread: it would run in a hub that nothing turns
-    stop_signals.follow(worker)
+    stop_signals.install_handlers(worker)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-    show_lines(worker.log)
+    restore_handlers(worker.log)
     fork_guard.mark(functools.partial(disown, worker), worker.log)
     if not hasattr(worker, "disown"):
         worker.wsgi = _no_way_back(worker.wsgi, worker.log)
@@ -184,7 +184,7 @@ def worker_exit(arbiter: Any, worker: Any) -> None:
         close_connections()
 
 
-OURS: dict[str, Hook] = {
+OWN_HOOKS: dict[str, Hook] = {
     "on_starting": on_starting,
     "pre_fork": pre_fork,
     "post_worker_init": post_worker_init,
@@ -198,12 +198,12 @@ PER_REQUEST = {"pre_request", "post_request"}
 
 def all_hooks(users: dict[str, Any]) -> dict[str, Hook]:
     """Return every hook of ours and the user's, together."""
-    return {name: hook(name, users.get(name)) for name in NAMES if name in OURS or name in users}
+    return {name: hook(name, users.get(name)) for name in HOOK_NAMES if name in OWN_HOOKS or name in users}
 
 
 def hook(name: str, users: Any = None) -> Hook:
     """Return our hook of this name and the user's as one; the user's may be a dotted path."""
-    ours = OURS.get(name)
+    ours = OWN_HOOKS.get(name)
     if users is None:
         assert ours is not None
         return ours
@@ -272,7 +272,7 @@ def heartbeat_directory() -> str:
     raise OSError("no directory is writable: /dev/shm, /run or the temporary directory is needed")
 
 
-def end_worker(ending: SystemExit) -> NoReturn:
+def exit_worker(ending: SystemExit) -> NoReturn:
     """End a worker as multiprocessing ends its processes: exit handlers run, nothing is taken apart.
 
     Its tidying writes to every object, and so copies every page that is shared with the arbiter: two workers

@@ -6,29 +6,29 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
-    from ..scoreboard.board import Board
+    from ..scoreboard.board import Scoreboard
     from ..scoreboard.stacks import Stacks
     from .policies import Verdict
-    from .worker_pool import Crew, Member
+    from .worker_pool import WorkerHandle, WorkerPool
 
 
 class ArbiterActions(Protocol):
     """The arbiter, as far as its helpers know it."""
 
     plan: Plan
-    crew: Crew
-    board: Board
+    pool: WorkerPool
+    board: Scoreboard
     stacks: Stacks
     log: Any
     timeout: int
     """Seconds without a turn of a worker's event loop; 0 for any number. Gunicorn's setting."""
     LISTENERS: list[Any]
 
-    def replace(self, member: Member, verdict: Verdict) -> bool:
+    def replace(self, member: WorkerHandle, verdict: Verdict) -> bool:
         """Have a worker replaced, its replacement first; False if it must wait or is known already."""
         ...
 
-    def let_go(self, member: Member, reason: str) -> None:
+    def let_go(self, member: WorkerHandle, reason: str) -> None:
         """Ask a worker to finish its requests and to end."""
         ...
 
@@ -36,15 +36,15 @@ class ArbiterActions(Protocol):
         """Send a signal to a worker."""
         ...
 
-    def event(self, kind: str, text: str, stack: str = "") -> None:
+    def record_event(self, kind: str, text: str, stack: str = "") -> None:
         """Record an event on the board."""
         ...
 
-    def tell(self, **facts: str) -> None:
+    def log_line(self, **facts: str) -> None:
         """Record facts on the board for ``status``."""
         ...
 
-    def failed(self, line: str) -> None:
+    def start_failed(self, line: str) -> None:
         """Count a failed round of starts; an empty line logs nothing."""
         ...
 

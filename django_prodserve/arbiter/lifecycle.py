@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn import sock
 from gunicorn.errors import HaltServer
 
-from ..machine.proc import EXPENDABLE, seem_larger
+from ..machine.proc import EXPENDABLE, set_oom_score_adj
 from ..scoreboard import stop_flags
 from ..supervisor.file_watcher import PERIOD, Watcher
 from ..worker import stop_signals
@@ -23,13 +23,13 @@ from ..worker import stop_signals
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter as _Arbiter
 
-    from ..supervisor.link import Generation
-    from .monitor import Tick
+    from ..supervisor.link import SupervisorLink
+    from .monitor import WorkerMonitor
 else:
     _Arbiter = object
 
-HASTY = {signal.SIGINT, signal.SIGQUIT}
-STOPPING = {signal.SIGTERM, *HASTY}
+IMMEDIATE_SIGNALS = {signal.SIGINT, signal.SIGQUIT}
+STOPPING = {signal.SIGTERM, *IMMEDIATE_SIGNALS}
 HURRY = 1.0  # seconds that workers have to leave when somebody is in a hurry
 LAST_LOOK = 0.25  # seconds before the end in which workers tell what they have not finished
 DEATHS = 3  # so many workers that die before all have answered end the start
@@ -38,13 +38,13 @@ DEATHS = 3  # so many workers that die before all have answered end the start
 class Lifecycle(_Arbiter):  # type: ignore[misc]
     """Says when the workers answer, hears when others take over, and stops without losing a request."""
 
-    generation: Generation
+    generation: SupervisorLink
     num_workers: int
     LISTENERS: list[Any]
-    answering = False
+    all_ready = False
     """Whether the first full set of workers has answered."""
     stopped = False
-    tick: Tick
+    monitor: WorkerMonitor
     watcher: Watcher | None = None
 
     def start(self) -> None:
@@ -62,40 +62,40 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         """Gunicorn's loop passes here in every turn, so this is where we look around."""
-        if not self.answering:
+        if not self.all_ready:
             timeout = 0.02
         elif self.watcher:
             timeout = min(timeout, PERIOD)
         signals: list[int] = super().wait_for_signals(min(timeout, self.generation.beats or timeout))
-        if not self.answering:
-            self._look_for_answers()
+        if not self.all_ready:
+            self._check_for_answers()
         if self.generation.is_orphan():
             self.log.error("The supervisor is gone: stopping.")
             raise StopIteration
         self.generation.beat()
-        if self.answering and self.watcher and (file := self.watcher.look()):
+        if self.all_ready and self.watcher and (file := self.watcher.tick()):
             self.generation.changed(file)
         return signals
 
-    def _look_for_answers(self) -> None:
+    def _check_for_answers(self) -> None:
         if len(self.WORKERS) >= self.num_workers and all(map(_has_answered, self.WORKERS.values())):
-            self.answering = True
-            self.take_over()  # before the generation that serves now is told to go
-            if self.generation.beside:
-                self._be_worth_as_much()
+            self.all_ready = True
+            self.on_all_ready()  # before the generation that serves now is told to go
+            if self.generation.during_reload:
+                self._restore_oom_score()
             self.generation.ready(self.app.facts())
         elif self.generation.number > 1 and self._stats["workers_spawned"] - self.num_workers >= DEATHS:
             # A generation that cannot serve must not keep the one that can from being told so.
             raise HaltServer(f"{DEATHS} workers ended before they answered", 1)
 
-    def take_over(self) -> None:
+    def on_all_ready(self) -> None:
         """Go on with what the generation before has seen, which is still there; must not raise."""
 
-    def _be_worth_as_much(self) -> None:
+    def _restore_oom_score(self) -> None:
         """Tell the OOM killer that this generation is no trial any more: it was the first to be killed."""
-        seem_larger(os.getpid(), 0, than=self.generation.supervisor)
+        set_oom_score_adj(os.getpid(), 0, than=self.generation.supervisor)
         for pid in self.WORKERS:
-            seem_larger(pid, EXPENDABLE, than=self.generation.supervisor)
+            set_oom_score_adj(pid, EXPENDABLE, than=self.generation.supervisor)
 
     def spawn_worker(self) -> int | None:
         stop_flags.forget(self.worker_age + 1)
@@ -105,7 +105,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def kill_worker(self, pid: int, sig: int) -> None:
         """Send a signal to a worker, which obeys it because we say so first."""
         if sig in STOPPING and pid in self.WORKERS:
-            stop_flags.tell_to_stop(self.WORKERS[pid].age, at_once=sig in HASTY)
+            stop_flags.request_stop(self.WORKERS[pid].age, at_once=sig in IMMEDIATE_SIGNALS)
         super().kill_worker(pid, sig)
 
     def handle_int(self) -> None:
@@ -149,7 +149,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         if self.WORKERS and for_good and not self.generation.is_orphan():
             hasty = self._drain(self.app.plan.drain_delay.value)
         if for_good:
-            stop_flags.close()
+            stop_flags.mark_closing()
         sock.close_sockets(self.LISTENERS, False)
         self.LISTENERS = []
         self._kill_all(signal.SIGTERM if graceful else signal.SIGQUIT)
@@ -161,7 +161,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         end = time.monotonic() + seconds
         while (remaining := end - time.monotonic()) > 0:
             received = super().wait_for_signals(min(remaining, 0.5))
-            if HASTY & set(received):
+            if IMMEDIATE_SIGNALS & set(received):
                 return True
             self.reap_workers()
             self.murder_workers()
@@ -173,27 +173,27 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         """Wait until every worker has ended; kill those that have not in time."""
         end = time.monotonic() + seconds
         left = asked = False
-        while self._is_peopled() and (remaining := end - time.monotonic()) > 0:
+        while self._has_children() and (remaining := end - time.monotonic()) > 0:
             if not asked and remaining < LAST_LOOK:
                 asked = True
-                self.tick.safely(self.tick.reports.ask_unfinished)
-            if not left and stop_flags.all_left(self.WORKERS.values()):
+                self.monitor.run_guarded(self.monitor.reports.ask_unfinished)
+            if not left and stop_flags.all_stopped_accepting(self.WORKERS.values()):
                 left = True
-                self.generation.left()
+                self.generation.stopped_accepting()
             with suppress(queue.Empty):
-                if self.SIG_QUEUE.get(timeout=min(remaining, 0.2 if left else 0.01)) in HASTY:
+                if self.SIG_QUEUE.get(timeout=min(remaining, 0.2 if left else 0.01)) in IMMEDIATE_SIGNALS:
                     self._kill_all(signal.SIGQUIT)
                     end = min(end, time.monotonic() + HURRY)
-        self.cut_off()
+        self.kill_remaining()
         end = time.monotonic() + 0.3
-        while self._is_peopled() and time.monotonic() < end:
+        while self._has_children() and time.monotonic() < end:
             time.sleep(0.01)
 
-    def cut_off(self) -> None:
+    def kill_remaining(self) -> None:
         """Kill who has not finished in time."""
         self._kill_all(signal.SIGKILL)
 
-    def _is_peopled(self) -> bool:
+    def _has_children(self) -> bool:
         """Say whether a child of ours is left; those that have ended are buried first."""
         self.reap_dirty_arbiter()
         with suppress(HaltServer):  # a worker that could not boot changes nothing now

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ProdserveError
-from ..machine.cgroups import Cgroups, Level, Tree, parse_amount, parse_table
+from ..machine.cgroups import Cgroups, FileRoot, Level, parse_amount, parse_table
 from ..machine.proc_memory import read_memory
 from ..utils.units import format_size
 from . import policies
-from .policies import Room, Seen, Verdict
+from .policies import MemoryBudget, Verdict, WorkerState
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
@@ -24,11 +24,11 @@ MEASURE_EVERY = 15.0
 """Seconds between two measurements; reading a worker's PSS takes about 1 ms of its memory lock."""
 
 
-class MemoryOf:
+class MemoryMonitor:
     """The memory of this server's container, or of its machine."""
 
     def __init__(self, limit: int | None, root: Path = Path("/")) -> None:
-        self.cgroups = Cgroups.find(Tree(root))
+        self.cgroups = Cgroups.find(FileRoot(root))
         found = min(self.cgroups.memory_limits(), key=lambda each: each.size, default=None)
         tightest = min((size for size in (limit, found and found.size) if size), default=None)
         self.limit = tightest
@@ -40,21 +40,23 @@ class MemoryOf:
         self.kills = self.count_kills()
         self.before = (0, 0.0)
 
-    def room(self, now: float) -> Room | None:
+    def budget(self, now: float) -> MemoryBudget | None:
         """Return the limit and what is used of it now; None where nothing limits."""
         if self.limit is None:
             return None
         used = self.used(self.level) if self.level else None
-        room = Room(limit=self.limit, used=used, master=self.master, growth=self._growth(used or 0, now))
+        room = MemoryBudget(
+            limit=self.limit, used=used, master=self.master, growth=self._growth(used or 0, now)
+        )
         self.before = (used or 0, now)
         return room
 
-    def firm_room(self) -> Room | None:
+    def firm_budget(self) -> MemoryBudget | None:
         """Return the limit and what is used of it for good, no file pages; None where nobody says."""
         used = self.cgroups.memory_used(self.level, firm=True) if self.level else None
         if self.limit is None or used is None:
             return None
-        return Room(limit=self.limit, used=used, master=self.master)
+        return MemoryBudget(limit=self.limit, used=used, master=self.master)
 
     def used(self, level: Level) -> int | None:
         """Return the bytes in use; file pages that the kernel may drop are left out where it matters."""
@@ -89,7 +91,7 @@ class MemoryGuard:
 
     def __init__(self, arbiter: ArbiterActions) -> None:
         self.arbiter, self.log = arbiter, arbiter.log
-        self.memory = MemoryOf(arbiter.plan.memory.value)
+        self.memory = MemoryMonitor(arbiter.plan.memory.value)
         self.patience = 0.05
         """Seconds until memory must be looked at again."""
         self.last_replaced = -policies.YOUNG
@@ -97,8 +99,8 @@ class MemoryGuard:
 
     def check(self, now: float) -> None:
         """Replace the fattest worker before the kernel acts."""
-        crew = self.arbiter.crew
-        room = self.memory.room(now)
+        crew = self.arbiter.pool
+        room = self.memory.budget(now)
         self.arbiter.board.count_memory(self.memory.limit or 0, (room and room.used) or self.taken())
         self.patience = policies.until_next_look(room)
         if room is None:
@@ -108,9 +110,9 @@ class MemoryGuard:
             self.measure()
         room = room.without(sum(member.slot.memory for member in crew.leaving()))
         planned = self.arbiter.plan.worker_memory.value
-        seen = [member.see(now, planned) for member in crew.serving() if member.slot.memory]
+        seen = [member.update(now, planned) for member in crew.serving() if member.slot.memory]
         since_last = now - self.last_replaced if self.last_replaced else policies.YOUNG
-        found = policies.too_fat(seen, room, since_last)
+        found = policies.largest_to_replace(seen, room, since_last)
         if found is not None:
             self._replace(*found, now)
 
@@ -120,13 +122,13 @@ class MemoryGuard:
 
     def taken(self) -> int:
         """Return what the workers took when they were last measured, and the arbiter at its start."""
-        return self.memory.master + sum(member.slot.memory for member in self.arbiter.crew)
+        return self.memory.master + sum(member.slot.memory for member in self.arbiter.pool)
 
-    def _replace(self, seen: Seen, verdict: Verdict, at_once: bool, now: float) -> None:
-        member = self.arbiter.crew.members[seen.pid]
+    def _replace(self, seen: WorkerState, verdict: Verdict, at_once: bool, now: float) -> None:
+        member = self.arbiter.pool.members[seen.pid]
         if at_once:
             self.log.warning("Worker %s %s: it must go at once.", seen.pid, verdict.line)
-            self.arbiter.event(verdict.reason, f"Worker {seen.pid} {verdict.line}: it must go at once")
+            self.arbiter.record_event(verdict.reason, f"Worker {seen.pid} {verdict.line}: it must go at once")
             self.arbiter.let_go(member, verdict.reason)
             self.last_replaced = now
         elif self.arbiter.replace(member, verdict):
@@ -134,7 +136,7 @@ class MemoryGuard:
 
     def measure(self, *, new_alone: bool = False) -> None:
         """Read every worker's memory, or that of workers that were not measured yet."""
-        for member in self.arbiter.crew:
+        for member in self.arbiter.pool:
             if new_alone and (member.slot.memory or not member.serving):
                 continue
             try:
@@ -151,8 +153,8 @@ class Headroom:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.memory = MemoryOf(plan.memory.value)
-        self.each = policies.fresh(plan.worker_memory.value, preloaded=plan.preload.value)
+        self.memory = MemoryMonitor(plan.memory.value)
+        self.each = policies.startup_memory(plan.worker_memory.value, preloaded=plan.preload.value)
         self.missing = 0
         """Workers that are still to be started."""
         self.most = plan.graceful_timeout.value + 3.0
@@ -161,7 +163,7 @@ class Headroom:
 
     def check(self, plan: Plan) -> None:
         """Refuse to load the project where not even one worker of it would fit."""
-        room = self.memory.firm_room()
+        room = self.memory.firm_budget()
         needed = max(0, plan.master_memory.value - read_memory().size) + self.each
         if room is not None and not policies.fits_beside(room, 1, needed):
             raise ProdserveError(
@@ -173,18 +175,18 @@ class Headroom:
 
     def begin(self, wanted: int) -> int:
         """Return with how many workers to begin: one at least, which ``check`` has promised."""
-        room = self.memory.firm_room()
+        room = self.memory.firm_budget()
         fits = wanted if room is None else policies.fits_beside(room, wanted, self.each)
         count = min(wanted, max(1, fits))
         self.missing = wanted - count
         return count
 
-    def look(self, now: float) -> int:
+    def tick(self, now: float) -> int:
         """Return how many more workers may start by now: 0 or 1."""
         if not self.missing:
             return 0
         self.until = self.until or now + self.most
-        room = self.memory.firm_room()
+        room = self.memory.firm_budget()
         if now > self.until or room is None or policies.fits_beside(room, 1, self.each):
             self.missing -= 1
             return 1

@@ -18,8 +18,8 @@ from . import policies
 from .memory_guard import MemoryGuard
 from .policies import Verdict
 from .stack_reports import StackReports
-from .traffic_sampler import Survey
-from .worker_pool import Member
+from .traffic_sampler import TrafficSampler
+from .worker_pool import WorkerHandle
 
 if TYPE_CHECKING:
     from .interface import ArbiterActions
@@ -28,40 +28,40 @@ SURVEY_EVERY = 15.0
 """Seconds between two looks at what traffic was like."""
 
 
-class Tick:
+class WorkerMonitor:
     """What the arbiter remembers from one look to the next."""
 
     def __init__(self, arbiter: ArbiterActions) -> None:
         self.arbiter, self.log = arbiter, arbiter.log
         self.boot, self.starved = policies.BOOT, policies.STARVED
         self.memory, self.reports = MemoryGuard(arbiter), StackReports(arbiter)
-        self.survey = Survey(arbiter.board, arbiter.crew, arbiter.plan)
+        self.survey = TrafficSampler(arbiter.board, arbiter.pool, arbiter.plan)
         self.next_survey, self.survey_every = 0.0, SURVEY_EVERY
         self.throttling = 0.0
         self.last_frozen = -policies.YOUNG
         self.next_look = 0.0
         self.raised: set[str] = set()
 
-    def look(self) -> None:
+    def tick(self) -> None:
         """Look at all there is to look at, each by itself."""
         now = time.monotonic()
         if now >= self.next_look:
             self.next_look = now + 0.9
             for step in (
                 self.reports.log_answers,
-                self.overdue,
+                self.kill_overdue,
                 self.stuck,
-                self.wishes,
+                self.recycle,
                 self.arbiter.recovered,
                 self.arbiter.start_deferred,
                 self.advise,
-                self.remember,
-                self.tell_lost_lines,
+                self.record_history,
+                self.log_lost_lines,
             ):
-                self.safely(step, now)
-        self.safely(self.memory.check, now)
+                self.run_guarded(step, now)
+        self.run_guarded(self.memory.check, now)
 
-    def safely(self, step: Callable[..., object], *arguments: object) -> None:
+    def run_guarded(self, step: Callable[..., object], *arguments: object) -> None:
         """Do something that must not end the server whatever it raises; log each kind of that once."""
         try:
             step(*arguments)
@@ -70,17 +70,17 @@ class Tick:
             if kind not in self.raised:
                 self.raised.add(kind)
                 self.log.exception("Looking after the workers failed in %s; the server goes on.", kind)
-                self.arbiter.event("failed", f"Looking after the workers failed in {kind}")
+                self.arbiter.record_event("failed", f"Looking after the workers failed in {kind}")
 
-    def tell_lost_lines(self, now: float) -> None:
+    def log_lost_lines(self, now: float) -> None:
         """Write what logs did not take before, and tell what they have lost."""
-        for line in nonblocking.look(now):
+        for line in nonblocking.report_lost(now):
             self.log.error("%s", line)
 
-    def is_silent(self, member: Member) -> bool:
+    def is_silent(self, member: WorkerHandle) -> bool:
         """Say whether a worker's event loop has stood still for too long."""
         now = time.monotonic()
-        return policies.stands_still(member.see(now, 0), self.frozen_for(now)) is not None
+        return policies.is_unresponsive(member.update(now, 0), self.frozen_for(now)) is not None
 
     def waiting(self) -> int:
         """Return how many connections wait to be accepted."""
@@ -91,16 +91,16 @@ class Tick:
     def stuck(self, now: float) -> None:
         """Replace workers that hang at boot, stand still or finish nothing while others wait."""
         waiting = self.waiting()
-        for member in self.arbiter.crew.staying():
-            seen = member.see(now, 0)
+        for member in self.arbiter.pool.active():
+            seen = member.update(now, 0)
             if verdict := policies.hangs_at_boot(seen, self.boot):
                 self.log.error("Worker %s %s: it is killed.", seen.pid, verdict.line)
-                self.arbiter.event("boot", f"Worker {seen.pid} {verdict.line}: it is killed")
+                self.arbiter.record_event("boot", f"Worker {seen.pid} {verdict.line}: it is killed")
                 self.reports.ask(member, verdict)
-                self.arbiter.crew.leave(member, "boot", now + 1.0)
-                self.arbiter.failed("")
+                self.arbiter.pool.mark_leaving(member, "boot", now + 1.0)
+                self.arbiter.start_failed("")
                 continue
-            verdict = policies.stands_still(seen, self.frozen_for(now)) or policies.is_starved(
+            verdict = policies.is_unresponsive(seen, self.frozen_for(now)) or policies.is_starved(
                 seen, waiting + member.slot.queue, self.starved
             )
             if verdict is not None and self.arbiter.replace(member, verdict):
@@ -109,30 +109,32 @@ class Tick:
 
     def frozen_for(self, now: float) -> float:
         """Return how long a worker may stand still now."""
-        return policies.frozen_for(self.arbiter.timeout, now - self.last_frozen)
+        return policies.unresponsive_limit(self.arbiter.timeout, now - self.last_frozen)
 
-    def wishes(self, now: float) -> None:
+    def recycle(self, now: float) -> None:
         """Replace workers that have asked for it; who must wait is asked again."""
-        for member in self.arbiter.crew.staying():
-            if wish := member.slot.wish:
+        for member in self.arbiter.pool.active():
+            if wish := member.slot.replacement_reason:
                 reason = REASONS[wish - 1]
-                if self.arbiter.crew.mark(member.pid, reason):
-                    self._say_replaced(member, reason)
+                if self.arbiter.pool.mark_for_replacement(member.pid, reason):
+                    self._log_replaced(member, reason)
                     if reason == "stuck":
                         self.reports.ask(member, Verdict(reason, "could not end a request"))
         longest = self.arbiter.plan.max_lifetime.value
-        for member in self.arbiter.crew.staying() if longest else ():
-            if now - member.born > longest and self.arbiter.crew.mark(member.pid, "max-lifetime"):
-                self._say_replaced(member, "max-lifetime")
+        for member in self.arbiter.pool.active() if longest else ():
+            if now - member.born > longest and self.arbiter.pool.mark_for_replacement(
+                member.pid, "max-lifetime"
+            ):
+                self._log_replaced(member, "max-lifetime")
 
-    def _say_replaced(self, member: Member, reason: str) -> None:
-        self.log.say("Worker %s is replaced: %s.", member.pid, reason)
+    def _log_replaced(self, member: WorkerHandle, reason: str) -> None:
+        self.log.notice("Worker %s is replaced: %s.", member.pid, reason)
         if reason != "stuck":  # the worker has told which request it could not end
-            self.arbiter.event(reason, f"Worker {member.pid} is replaced: {reason}")
+            self.arbiter.record_event(reason, f"Worker {member.pid} is replaced: {reason}")
 
-    def overdue(self, now: float) -> None:
+    def kill_overdue(self, now: float) -> None:
         """Kill workers that were told to go and have not."""
-        for member in self.arbiter.crew.leaving():
+        for member in self.arbiter.pool.leaving():
             if now <= member.slot.deadline:
                 continue
             if not member.killed:
@@ -146,18 +148,18 @@ class Tick:
         if now < self.next_survey:
             return
         self.next_survey = now + self.survey_every
-        if advice := self.survey.look(now):
-            self.arbiter.tell(advice=advice.line, advice_kind=advice.kind)
-            self.log.say("advice    %s", advice.line)
-            self.arbiter.event("advice", advice.line)
+        if advice := self.survey.tick(now):
+            self.arbiter.log_line(advice=advice.line, advice_kind=advice.kind)
+            self.log.notice("advice    %s", advice.line)
+            self.arbiter.record_event("advice", advice.line)
         if self.survey.throttling != self.throttling:
             self.throttling = self.survey.throttling
             told = (
                 f"cuts short {self.throttling:.0%} of its periods" if self.throttling else "is enough again"
             )
-            self.arbiter.event("throttled", f"The CPU quota {told}")
+            self.arbiter.record_event("throttled", f"The CPU quota {told}")
 
-    def remember(self, now: float) -> None:
+    def record_history(self, now: float) -> None:
         """Leave a sample of the counters, and what only the arbiter knows."""
         board = self.arbiter.board
         self.memory.measure(new_alone=True)

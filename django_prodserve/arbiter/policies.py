@@ -43,7 +43,7 @@ class Verdict(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class WorkerState:
     """A worker as the tick sees it; ages and times in seconds, memory in bytes."""
 
     pid: int
@@ -61,21 +61,21 @@ class Seen:
     """What the plan expects a worker of this project to take under load."""
 
 
-def hangs_at_boot(seen: Seen, limit: float = BOOT) -> Verdict | None:
+def hangs_at_boot(seen: WorkerState, limit: float = BOOT) -> Verdict | None:
     """Gunicorn never notices: a heartbeat that has not begun is no heartbeat that stopped."""
     if seen.serving or seen.age < limit:
         return None
     return Verdict("boot", f"did not finish booting within {format_duration(limit)}")
 
 
-def stands_still(seen: Seen, limit: float) -> Verdict | None:
+def is_unresponsive(seen: WorkerState, limit: float) -> Verdict | None:
     """Return why a worker whose event loop does not turn must go; a limit of 0 is none."""
     if not limit or not seen.serving or seen.silent < limit:
         return None
     return Verdict("stuck", f"has not run Python for {seen.silent:.0f} s: something holds the GIL")
 
 
-def is_starved(seen: Seen, waiting: int, limit: float = STARVED) -> Verdict | None:
+def is_starved(seen: WorkerState, waiting: int, limit: float = STARVED) -> Verdict | None:
     """Return why a worker must go whose threads are all stuck while others wait."""
     if not seen.serving or not waiting or seen.busy < seen.threads or seen.idle < limit:
         return None
@@ -85,7 +85,7 @@ def is_starved(seen: Seen, waiting: int, limit: float = STARVED) -> Verdict | No
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
+class MemoryBudget:
     """The container's memory, in bytes: limit, what is used of it, and what the arbiter takes."""
 
     limit: int
@@ -100,7 +100,7 @@ class Room:
         """Return what will be used before anything that is done now has an effect."""
         return int((self.used or 0) + self.growth * AHEAD)
 
-    def without(self, leaving: int) -> Room:
+    def without(self, leaving: int) -> MemoryBudget:
         """Return the same without what those take who are leaving."""
         return replace(self, used=None if self.used is None else max(0, self.used - leaving))
 
@@ -109,7 +109,9 @@ class Room:
         return int((self.limit * SHARE - self.master) / max(1, workers))
 
 
-def too_fat(crew: Sequence[Seen], room: Room, since_last: float) -> tuple[Seen, Verdict, bool] | None:
+def largest_to_replace(
+    crew: Sequence[WorkerState], room: MemoryBudget, since_last: float
+) -> tuple[WorkerState, Verdict, bool] | None:
     """Return the worker to replace for its memory, why, and whether it must go before its replacement.
 
     The kernel kills at the limit. Close to it the fattest worker goes, young or not, if that gains anything;
@@ -135,26 +137,26 @@ def too_fat(crew: Sequence[Seen], room: Room, since_last: float) -> tuple[Seen, 
     return None
 
 
-def fresh(planned: int, *, preloaded: bool) -> int:
+def startup_memory(planned: int, *, preloaded: bool) -> int:
     """Return what a worker takes in its first seconds; one that loads the project itself takes it all."""
     return planned // FRESH if preloaded else planned
 
 
-def fits_beside(room: Room, wanted: int, each: int) -> int:
+def fits_beside(room: MemoryBudget, wanted: int, each: int) -> int:
     """Return how many of the wanted workers memory holds beside all that is there."""
     if room.used is None:
         return wanted
     return max(0, min(wanted, int((BESIDE * room.limit - room.used) // max(1, each))))
 
 
-def until_next_look(room: Room | None) -> float:
+def until_next_look(room: MemoryBudget | None) -> float:
     """Return the seconds until memory must be looked at again; views that leak took 1.5 GiB a second."""
     if room is None or room.used is None:
         return 1.0
     return min(1.0, max(0.05, (room.limit / 2 - room.used) / FASTEST))
 
 
-def frozen_for(limit: float, since_last: float) -> float:
+def unresponsive_limit(limit: float, since_last: float) -> float:
     """Return how long a worker may stand still: less while others of the kind may wait for the next one.
 
     What holds the GIL was most often asked for more than once, and the rest is still in the kernel's queue.
@@ -173,7 +175,7 @@ def gives_up(rounds: int, serving: int) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class End:
+class WorkerExit:
     """How a worker ended."""
 
     code: int | None
@@ -189,7 +191,7 @@ class End:
     """Whether it was killed by the kernel for memory, which may happen to one that is leaving, too."""
 
 
-def why_it_ended(end: End) -> Verdict | None:
+def why_it_ended(end: WorkerExit) -> Verdict | None:
     """Return why a worker has ended that nobody had asked to; None if there is nothing to say."""
     if end.out_of_memory:
         return Verdict(

@@ -9,49 +9,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..machine.cgroups import Cgroups, Tree
+from ..machine.cgroups import Cgroups, FileRoot
 from ..machine.proc import cpu_seconds
 from ..machine.quota import throttling
-from ..monitoring.advice import ENOUGH, THROTTLED, Advice, Mix, advise
-from ..scoreboard.slot import Tally
+from ..monitoring.advice import ENOUGH, THROTTLED, Advice, TrafficProfile, advise
+from ..scoreboard.slot import Counters
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
-    from ..scoreboard.board import Board
-    from .worker_pool import Crew
+    from ..scoreboard.board import Scoreboard
+    from .worker_pool import WorkerPool
 
 LONGEST = 600.0
 """Seconds of a stretch: a rush must not be lost in hours of quiet."""
 
 
 @dataclass(frozen=True)
-class Mark:
+class CounterSnapshot:
     """Counters at the beginning of a stretch."""
 
     when: float
-    tally: Tally
+    tally: Counters
     cpu: dict[int, float]
     """CPU seconds of each worker, by pid."""
     periods: int
     throttled: int
 
 
-class Survey:
+class TrafficSampler:
     """What traffic was like since the last mark."""
 
-    def __init__(self, board: Board, crew: Crew, plan: Plan, root: Path = Path("/")) -> None:
+    def __init__(self, board: Scoreboard, crew: WorkerPool, plan: Plan, root: Path = Path("/")) -> None:
         self.board, self.crew, self.plan = board, crew, plan
-        self.cgroups = Cgroups.find(Tree(root))
-        self.before: Mark | None = None
+        self.cgroups = Cgroups.find(FileRoot(root))
+        self.before: CounterSnapshot | None = None
         self.told: Advice | None = None
         self.quota = self._quota()
         self.throttling = 0.0
         """Share of the quota's periods that were cut short since the last look, where that is felt."""
 
-    def look(self, now: float) -> Advice | None:
+    def tick(self, now: float) -> Advice | None:
         """Return advice if it is new; a stretch lasts until enough was sampled."""
         mark = self.mark(now)
-        self._judge_quota(mark)
+        self._check_quota(mark)
         if self.before is None:
             self.before = mark
             return None
@@ -65,22 +65,22 @@ class Survey:
         self.told = advice
         return advice
 
-    def mark(self, now: float) -> Mark:
+    def mark(self, now: float) -> CounterSnapshot:
         """Return the counters as they are."""
         cpu = {member.pid: cpu_seconds(member.pid) for member in self.crew}
         for member in self.crew:
             member.slot.cpu = cpu.get(member.pid, 0.0)
         periods, throttled = self._quota()
-        return Mark(now, self.board.totals(), cpu, periods, throttled)
+        return CounterSnapshot(now, self.board.totals(), cpu, periods, throttled)
 
-    def mix(self, before: Mark, after: Mark) -> Mix:
+    def mix(self, before: CounterSnapshot, after: CounterSnapshot) -> TrafficProfile:
         """Return what happened between two marks."""
         plan, seconds = self.plan, max(after.when - before.when, 1e-3)
         used = [(after.cpu[pid] - before.cpu.get(pid, 0.0)) / seconds for pid in after.cpu]
         queued = after.tally.queued_sum - before.tally.queued_sum
         latency = after.tally.latency_sum - before.tally.latency_sum
         periods = after.periods - before.periods
-        return Mix(
+        return TrafficProfile(
             samples=after.tally.samples - before.tally.samples,
             requests=after.tally.requests - before.tally.requests,
             cpu=after.tally.cpu_sum - before.tally.cpu_sum,
@@ -96,7 +96,7 @@ class Survey:
             db_budget=plan.database_caps_threads,
         )
 
-    def _judge_quota(self, mark: Mark) -> None:
+    def _check_quota(self, mark: CounterSnapshot) -> None:
         periods, throttled = mark.periods - self.quota[0], mark.throttled - self.quota[1]
         self.quota = mark.periods, mark.throttled
         share = throttled / periods if periods > 0 else 0.0

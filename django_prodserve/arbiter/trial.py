@@ -21,14 +21,14 @@ from django.template import engines
 from django.utils import translation
 from django.utils.translation import trans_real
 
-from ..machine.proc_memory import Reading
+from ..machine.proc_memory import MemoryReading
 from ..middleware.application import Application, WarmUp, warm_up
 from ..project.databases import close_connections
-from ..project.footprint import Footprint, after, measure
+from ..project.footprint import Footprint, measure, memory_after
 from ..startup import dry_run
 from ..startup.dry_run.databases import LONGEST_LOCK
 from ..startup.fork_safety import kinds_of_threads
-from ..utils.fork import ChildLateError, in_child
+from ..utils.fork import ChildLateError, run_in_fork
 from . import hooks
 
 PATIENCE = 30.0
@@ -51,7 +51,7 @@ class Trial:
     """The translations that it has loaded."""
     threads: tuple[str, ...] = ()
     """Kinds of the threads that run in a fork of this process, and after a request."""
-    reading: Reading | None = None
+    reading: MemoryReading | None = None
     """The memory of the process after a few more requests, where that was wanted."""
 
 
@@ -60,7 +60,7 @@ def try_out(application: Application | None, path: str) -> Trial:
     close_connections()
     with scratch_directory() as scratch:
         try:
-            return in_child(lambda: rehearse(application, path, scratch), patience=PATIENCE)
+            return run_in_fork(lambda: rehearse(application, path, scratch), patience=PATIENCE)
         except Exception as error:  # a process that cannot be started, or has ended
             return Trial(warning=ended(path, error) if application else "")
 
@@ -84,7 +84,7 @@ def rehearse(
         modules=tuple(_importable(loaded)),
         languages=tuple(getattr(trans_real, "_translations", ())),
         threads=tuple((before | Counter(kinds_of_threads())).elements()),
-        reading=after(lambda: warm_up(application, path)) if application and weighs else None,
+        reading=memory_after(lambda: warm_up(application, path)) if application and weighs else None,
     )
     dry_run.end()
     return trial
@@ -108,7 +108,7 @@ def weigh(application: Application, path: str) -> Footprint | None:
         gc.freeze()
 
     close_connections()
-    hooks.freeze()
+    hooks.freeze_heap()
     with scratch_directory() as scratch, suppress(Exception):  # its time is up, or it cannot be held back
         return measure(lambda: warm_up(application, path), prepare)
     return None

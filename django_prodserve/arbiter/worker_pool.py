@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..scoreboard.slot import RETIRING, SERVING, Slot
-from .policies import Seen
+from .policies import WorkerState
 
 PATIENT = {"memory", "max-requests", "max-lifetime"}
 """Reasons that let a worker wait until the one before it is gone; a stuck one waits for nobody."""
 
 
 @dataclass
-class Member:
+class WorkerHandle:
     """One worker, as its arbiter knows it; times are monotonic."""
 
     worker: Any
@@ -39,12 +39,12 @@ class Member:
         """Whether it answers requests."""
         return self.slot.state == SERVING and not self.leaving
 
-    def see(self, now: float, planned: int) -> Seen:
+    def update(self, now: float, planned: int) -> WorkerState:
         """Return the worker as the policies know it; ``planned``: the bytes that the plan expects."""
         slot = self.slot
         running = slot.running()
         latest = max([slot.last_end(), *(request.progress for request in running)])
-        return Seen(
+        return WorkerState(
             pid=self.pid,
             age=now - self.born,
             serving=slot.state == SERVING,
@@ -67,66 +67,66 @@ class Member:
         return max(last, beat) if beat <= time.monotonic() else last
 
 
-class Crew:
+class WorkerPool:
     """All workers of this arbiter."""
 
     def __init__(self) -> None:
-        self.members: dict[int, Member] = {}
-        self.marked: dict[int, str] = {}
+        self.members: dict[int, WorkerHandle] = {}
+        self.pending_replacement: dict[int, str] = {}
         """Those to be replaced, by pid, and why; the first one goes first."""
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[WorkerHandle]:
         return iter(list(self.members.values()))
 
-    def staying(self) -> list[Member]:
+    def active(self) -> list[WorkerHandle]:
         """Return those that were not told to go, the oldest first."""
         return sorted((each for each in self if not each.leaving), key=lambda each: each.worker.age)
 
-    def serving(self) -> list[Member]:
+    def serving(self) -> list[WorkerHandle]:
         """Return those that answer requests."""
-        return [each for each in self.staying() if each.serving]
+        return [each for each in self.active() if each.serving]
 
-    def leaving(self) -> list[Member]:
+    def leaving(self) -> list[WorkerHandle]:
         """Return those that were told to go and have not ended yet."""
         return [each for each in self if each.leaving]
 
-    def mark(self, pid: int, reason: str) -> bool:
+    def mark_for_replacement(self, pid: int, reason: str) -> bool:
         """Have a worker replaced; False if it is marked already, or must wait until another one is gone."""
         member = self.members.get(pid)
-        if member is None or member.leaving or pid in self.marked:
+        if member is None or member.leaving or pid in self.pending_replacement:
             return False
-        if reason in PATIENT and (self.marked or self.leaving()):
+        if reason in PATIENT and (self.pending_replacement or self.leaving()):
             return False
-        self.marked[pid] = reason
+        self.pending_replacement[pid] = reason
         return True
 
     def missing(self, wanted: int) -> int:
         """Return how many workers to start: who is missing, and one for each that must be replaced."""
-        return max(0, wanted + len(self.marked) - len(self.staying()))
+        return max(0, wanted + len(self.pending_replacement) - len(self.active()))
 
-    def replaced(self, wanted: int) -> list[tuple[Member, str]]:
+    def replaced(self, wanted: int) -> list[tuple[WorkerHandle, str]]:
         """Return who may go now, and why: as many of the marked as the others can do without."""
         spare = len(self.serving()) - wanted
-        ready = [(self.members[pid], reason) for pid, reason in self.marked.items()]
+        ready = [(self.members[pid], reason) for pid, reason in self.pending_replacement.items()]
         # A marked worker that does not serve does no work that would be missed.
         idle = [(member, reason) for member, reason in ready if not member.serving]
         return idle + [pair for pair in ready if pair[0].serving][: max(0, spare)]
 
-    def surplus(self, wanted: int) -> list[Member]:
+    def surplus(self, wanted: int) -> list[WorkerHandle]:
         """Return who may go because fewer workers are wanted: the marked ones first, then the oldest."""
-        staying = self.staying()
-        count = len(staying) - wanted - len(self.marked)
-        ranked = sorted(staying, key=lambda each: each.pid not in self.marked)
+        staying = self.active()
+        count = len(staying) - wanted - len(self.pending_replacement)
+        ranked = sorted(staying, key=lambda each: each.pid not in self.pending_replacement)
         return ranked[: max(0, count)]
 
-    def leave(self, member: Member, reason: str, deadline: float) -> None:
+    def mark_leaving(self, member: WorkerHandle, reason: str, deadline: float) -> None:
         """Note that a worker has been told to go."""
         member.leaving = reason
         member.slot.state = RETIRING
         member.slot.deadline = deadline
-        self.marked.pop(member.pid, None)
+        self.pending_replacement.pop(member.pid, None)
 
-    def gone(self, pid: int) -> Member | None:
+    def remove(self, pid: int) -> WorkerHandle | None:
         """Forget a worker that has ended."""
-        self.marked.pop(pid, None)
+        self.pending_replacement.pop(pid, None)
         return self.members.pop(pid, None)

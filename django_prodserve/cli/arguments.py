@@ -27,8 +27,8 @@ ACTIONS = {
     "status": "what the running server does, worker by worker; --watch to look on, --json for scripts",
     "dump": "the stack of every thread of the running server with its request; nothing is stopped",
 }
-CONTROL = ("reload", "stop")
-LOOKING = ("status", "dump")
+CONTROL_ACTIONS = ("reload", "stop")
+STATUS_ACTIONS = ("status", "dump")
 """Actions on the running server; they need no project, only where it lies."""
 LATER = {
     "export": "use `prodserve plan --gunicorn-conf`",
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-checks", action="store_true", default=False, help="Skip Django's system checks."
     )
-    for row in options.rows():
+    for row in options.option_fields():
         _add_row(parser, row)
 
 

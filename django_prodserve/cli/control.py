@@ -23,7 +23,7 @@ from ..utils import working_directory
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
+class RunningServer:
     """A server that runs now."""
 
     pid: int
@@ -47,7 +47,7 @@ class Running:
     def generation(self) -> int:
         return self.record.get("generation", 1)
 
-    def again(self) -> Running | None:
+    def refresh(self) -> RunningServer | None:
         """Return the same server as it is now; None once it has ended."""
         record = run_directory.read(self.directory)
         if record is None or record.get("pid") != self.pid or not self.is_alive:
@@ -62,13 +62,13 @@ class Running:
         return f"pid {self.pid} on {', '.join(self.binds)} in {self.project}"
 
 
-def find(directory: str | os.PathLike[str], binds: Sequence[str] | None = None) -> Running:
+def find(directory: str | os.PathLike[str], binds: Sequence[str] | None = None) -> RunningServer:
     """Return the server of the project in ``directory``; raise ProdserveError where it is not exactly one.
 
     ``binds`` are addresses as typed behind --bind; the server must have all of them.
     """
     everyone = [_running(place, record) for place, record in run_directory.running()]
-    here = [each for each in everyone if _is_here(each, directory)]
+    here = [each for each in everyone if _matches_project(each, directory)]
     found = [each for each in here if _has(each, binds or ())]
     if len(found) == 1:
         return found[0]
@@ -82,18 +82,18 @@ def find(directory: str | os.PathLike[str], binds: Sequence[str] | None = None) 
     raise ProdserveError(f"No prodserve runs for the project in {directory}.", _elsewhere(everyone))
 
 
-def _running(place: Path, record: ServerRecord) -> Running:
-    return Running(pid=record["pid"], started=record["started"], directory=place, record=record)
+def _running(place: Path, record: ServerRecord) -> RunningServer:
+    return RunningServer(pid=record["pid"], started=record["started"], directory=place, record=record)
 
 
-def _is_here(server: Running, directory: str | os.PathLike[str]) -> bool:
+def _matches_project(server: RunningServer, directory: str | os.PathLike[str]) -> bool:
     """Say whether a server's project is the one in a directory, by the name typed then or the place now."""
     wanted = {os.fspath(directory), os.path.realpath(directory)}
     known = {server.project, server.record.get("home", ""), server.record.get("real", "")}
     return bool(wanted & (known | {os.path.realpath(each) for each in known if each}))
 
 
-def _has(server: Running, binds: Sequence[str]) -> bool:
+def _has(server: RunningServer, binds: Sequence[str]) -> bool:
     known = {_canonical(each) for each in (*server.binds, *server.record.get("addresses", ()))}
     return all(_canonical(each) in known or _any_port(each, known) for each in binds)
 
@@ -111,7 +111,7 @@ def _any_port(address: str, known: set[str]) -> bool:
     return port.isdecimal() and any(each.endswith(f":{port}") for each in known)
 
 
-def _elsewhere(everyone: Sequence[Running]) -> str:
+def _elsewhere(everyone: Sequence[RunningServer]) -> str:
     """Return what to do when no server is here: who else has one, if anybody."""
     if everyone:
         return "\n  ".join(["There is:", *map(str, everyone)])
@@ -136,7 +136,7 @@ POLL = 0.05  # seconds between two looks
 Say = Callable[[str], object]
 
 
-def act(action: str, binds: Sequence[str] | None, say: Say) -> None:
+def run(action: str, binds: Sequence[str] | None, say: Say) -> None:
     """Reload or stop the server of the project that this command belongs to; wait for the outcome."""
     server = find_here(binds)
     try:
@@ -147,7 +147,7 @@ def act(action: str, binds: Sequence[str] | None, say: Say) -> None:
         ) from None
 
 
-def find_here(binds: Sequence[str] | None) -> Running:
+def find_here(binds: Sequence[str] | None) -> RunningServer:
     """Return the server of the project where we are, or where the program that was typed lies."""
     here = working_directory.here()
     places = [here.real if here.found else here.name]  # said as it was typed
@@ -160,7 +160,7 @@ def find_here(binds: Sequence[str] | None) -> Running:
     return find(places[0], binds)
 
 
-def reload(server: Running, say: Say) -> None:
+def reload(server: RunningServer, say: Say) -> None:
     """Let the supervisor start a new generation; raise ProdserveError with the reason if that fails."""
     if not server.record.get("supervisor"):
         raise ProdserveError(
@@ -171,7 +171,7 @@ def reload(server: Running, say: Say) -> None:
     attempt = server.record.get("attempts", 0) + 1
     _send(server, signal.SIGHUP)
     while True:
-        now = server.again()
+        now = server.refresh()
         if now is None:
             raise ProdserveError(f"The server (pid {server.pid}) ended before it had reloaded; see its log.")
         if now.record["done"] >= attempt:
@@ -185,7 +185,7 @@ def reload(server: Running, say: Say) -> None:
     say(f"reloaded in {outcome['seconds']:.1f} s: generation {now.generation} serves on {where}")
 
 
-def stop(server: Running, say: Say) -> None:
+def stop(server: RunningServer, say: Say) -> None:
     """Send SIGTERM and wait until the server has ended; raise ProdserveError where it does not in time."""
     seconds = server.record.get("seconds_to_stop", 25.0) + 5
     deadline = time.monotonic() + seconds
@@ -197,7 +197,7 @@ def stop(server: Running, say: Say) -> None:
     say(f"stopped: {server}")
 
 
-def _send(server: Running, number: int) -> None:
+def _send(server: RunningServer, number: int) -> None:
     try:
         os.kill(server.pid, number)
     except ProcessLookupError:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..arbiter.hooks import NAMES, OURS
-from ..config.options import rows
-from ..logs.config import LogForm
+from ..arbiter.hooks import HOOK_NAMES, OWN_HOOKS
+from ..config.options import option_fields
+from ..logs.config import LogConfig
 from ..plan.gunicorn_settings import gunicorn_settings
 from ..project.settings_bootstrap import CONFIGURATION
 from ..utils import working_directory
@@ -42,7 +42,7 @@ def render_conf(plan: Plan, directory: str, search_path: str) -> str:
     settings = gunicorn_settings(plan)
     code = {name: _code(name, value, _source(plan, name)) for name, value in settings.items()}
     reasons = {**FIXED, **dict(_reasons(plan))}
-    hooks = {name: code.pop(name, "") for name in sorted(NAMES) if name in code or name in OURS}
+    hooks = {name: code.pop(name, "") for name in sorted(HOOK_NAMES) if name in code or name in OWN_HOOKS}
     code.setdefault("worker_tmp_dir", "hooks.heartbeat_directory()")
     lines = [
         '"""Made by `manage.py prodserve plan --gunicorn-conf`. Use: gunicorn -c /path/to/this/file"""',
@@ -58,7 +58,9 @@ def render_conf(plan: Plan, directory: str, search_path: str) -> str:
             "from django_prodserve.arbiter import hooks", "prodserve's own, with the project's beside them"
         ),
         *_line("from django_prodserve.logs import gunicorn_logger", "prodserve's log lines"),
-        *_line(f"gunicorn_logger.configure(gunicorn_logger.{LogForm.of(plan)!r})", _why(plan, "log_format")),
+        *_line(
+            f"gunicorn_logger.configure(gunicorn_logger.{LogConfig.of(plan)!r})", _why(plan, "log_format")
+        ),
         *_line(f"hooks.configure(immortal={plan.speedups.value})", _why(plan, "speedups")),
         *_origins(plan, directory, {*code.values(), *hooks.values()}),
         "",
@@ -125,7 +127,7 @@ def _origins(plan: Plan, directory: str, code: set[str]) -> Iterator[str]:
 
 
 def _reasons(plan: Plan) -> Iterator[tuple[str, str]]:
-    for row in rows():
+    for row in option_fields():
         if row.gunicorn and row.gunicorn not in FIXED:
             yield row.gunicorn, _why(plan, row.name)
     sync = plan.worker_class.value == "sync"
@@ -144,7 +146,7 @@ def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
     yield "DJANGO_SETTINGS_MODULE", plan.settings.value, "the settings that the plan was made for"
     if configuration := os.environ.get(CONFIGURATION):
         yield CONFIGURATION, configuration, "their class, for django-configurations"
-    for row in rows():
+    for row in option_fields():
         text = row.typed(getattr(plan, row.name).value) if row.exported else ""
         if text:
             yield row.variable, text, _why(plan, row.name)
@@ -153,7 +155,10 @@ def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
 def _hook_line(name: str, users: str, source: str) -> Iterator[str]:
     """Yield an assignment for a hook of ours, of the user's, or both."""
     ours = (
-        ((OURS[name].__doc__ if name in OURS else "") or "").partition("\n")[0].partition(". ")[0].rstrip(".")
+        ((OWN_HOOKS[name].__doc__ if name in OWN_HOOKS else "") or "")
+        .partition("\n")[0]
+        .partition(". ")[0]
+        .rstrip(".")
     )
     arguments = ", ".join(filter(None, [repr(name), users]))
     yield from _line(f"{name} = hooks.hook({arguments})", "; ".join(filter(None, [ours, source])))

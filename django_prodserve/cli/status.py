@@ -14,17 +14,17 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import ProdserveError
-from ..monitoring.snapshot import measured, of_board
-from ..scoreboard.board import Board, board_path
+from ..monitoring.snapshot import full_snapshot, measured
+from ..scoreboard.board import Scoreboard, board_path
 from ..scoreboard.slot import BOUNDS, STATES
-from ..scoreboard.stacks import ask_now, described, stacks_path, with_requests
+from ..scoreboard.stacks import dump_now, format_request, stacks_path, with_requests
 from ..utils.units import format_age, format_size
 from . import control
 
 Say = Callable[[str], object]
 
 
-def act(
+def run(
     action: str, binds: Sequence[str] | None, say: Say, *, as_json: bool = False, live: bool = False
 ) -> None:
     """Tell of the server of the project that this command belongs to; ``live`` anew each second."""
@@ -41,9 +41,9 @@ def act(
         for line in dump(board, now):
             say(line)
     elif as_json:
-        say(json.dumps(facts(server, board, now), indent=2))
+        say(json.dumps(collect(server, board, now), indent=2))
     else:
-        for line in words(facts(server, board, now)):
+        for line in format_text(collect(server, board, now)):
             say(line)
 
 
@@ -55,29 +55,29 @@ def refuse_live(action: str, *, as_json: bool = False) -> None:
         raise ProdserveError("--watch is for people and --json for scripts: name one of them.")
 
 
-def open_board(server: control.Running) -> Board:
+def open_board(server: control.RunningServer) -> Scoreboard:
     """Return the board of the generation that serves."""
     path = board_path(server.directory, server.generation)
     try:
-        return Board.open(path)
+        return Scoreboard.open(path)
     except FileNotFoundError:
         raise ProdserveError(f"The server ({server}) is starting, or stopping: it has no board.") from None
     except (OSError, ValueError) as error:
         raise ProdserveError(f"The board of the server ({server}) cannot be read: {error}") from error
 
 
-def facts(server: control.Running, board: Board, now: float) -> dict[str, Any]:
+def collect(server: control.RunningServer, board: Scoreboard, now: float) -> dict[str, Any]:
     """Return all there is to tell, for JSON."""
     return {
         "pid": server.pid,
         "project": server.project,
         "bind": list(server.binds),
         "generation": server.generation,
-        **of_board(board, now, measured),
+        **full_snapshot(board, now, measured),
     }
 
 
-def words(known: dict[str, Any]) -> Iterator[str]:
+def format_text(known: dict[str, Any]) -> Iterator[str]:
     """Yield the same for people."""
     who = f"pid {known['pid']} on {', '.join(known['bind'])}"
     yield f"{'server':<10}{who}, up {format_age(known['uptime'])}, generation {known['generation']}"
@@ -94,7 +94,7 @@ def words(known: dict[str, Any]) -> Iterator[str]:
 def _of_requests(known: dict[str, Any]) -> str:
     parts = [f"{known['requests']}"]
     parts += [f"{count} x {name}" for name, count in known["statuses"].items()]
-    parts += [f"{known[name]} {name}" for name in ("refused", "cut") if known[name]]
+    parts += [f"{known[name]} {name}" for name in ("refused", "aborted") if known[name]]
     if known["requests"]:
         below = known["p99_below"]
         slow = f"99 % below {below * 1000:g} ms" if below else f"1 % above {BOUNDS[-1]:g} s"
@@ -119,20 +119,20 @@ def _of_worker(each: dict[str, Any]) -> str:
         f"CPU {each['cpu']:.1f} s{share}",
     ]
     if oldest := each["oldest"]:
-        name = described(oldest["method"], oldest["path"], oldest["id"])
+        name = format_request(oldest["method"], oldest["path"], oldest["id"])
         parts.append(f"oldest {name} for {oldest['age']:.1f} s")
     return ", ".join(parts)
 
 
-def dump(board: Board, now: float) -> Iterator[str]:
+def dump(board: Scoreboard, now: float) -> Iterator[str]:
     """Yield every thread's stack with its request, worker by worker; nothing is stopped."""
     assert board.path is not None
-    for slot in board.taken():
+    for slot in board.active_slots():
         if not slot.pid or not stacks_path(board.path, slot.index).exists():
             continue
         text = ""
         with suppress(OSError):
-            text = ask_now(board.path, slot.index, slot.pid)
+            text = dump_now(board.path, slot.index, slot.pid)
         yield f"worker {slot.pid} ({STATES[slot.state]}), busy {len(slot.running())}/{slot.threads}"
         yield with_requests(text, slot.running(), now) or "(no answer)"
         yield ""

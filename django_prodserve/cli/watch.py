@@ -15,8 +15,8 @@ from io import TextIOWrapper
 from typing import Any, TextIO
 
 from ..errors import ProdserveError
-from ..monitoring.snapshot import of_board, past
-from ..scoreboard.board import Board, board_path
+from ..monitoring.snapshot import full_snapshot, recent_history
+from ..scoreboard.board import Scoreboard, board_path
 from ..utils.units import format_age, format_size
 from . import control
 
@@ -31,27 +31,27 @@ Line = tuple[str, str]
 """A style, or none, and a text."""
 
 
-class Sight:
+class ServerView:
     """The server as it was last seen, and its board."""
 
     def __init__(self, binds: Sequence[str] | None) -> None:
         self.binds = binds
-        self.board: Board | None = None
+        self.board: Scoreboard | None = None
         self.cpu: dict[int, tuple[float, float]] = {}
 
-    def look(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def tick(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Return the facts of now and the points of the last minutes; ProdserveError where nobody serves."""
         server = control.find_here(self.binds)
         path = board_path(server.directory, server.generation)
         if self.board is None or self.board.path != path:
             self.board = _open(path, server)
         now = time.monotonic()
-        known = {**self._known(server), **of_board(self.board, now)}
+        known = {**self._known(server), **full_snapshot(self.board, now)}
         for worker in known["workers"]:
             worker["share"] = self._share(worker, now)
-        return known, past(self.board)
+        return known, recent_history(self.board)
 
-    def _known(self, server: control.Running) -> dict[str, Any]:
+    def _known(self, server: control.RunningServer) -> dict[str, Any]:
         return {"pid": server.pid, "bind": list(server.binds), "generation": server.generation}
 
     def _share(self, worker: dict[str, Any], now: float) -> float | None:
@@ -61,9 +61,9 @@ class Sight:
         return (worker["cpu"] - spent) / (now - then) if then and now - then > 0.2 else None
 
 
-def _open(path: Any, server: control.Running) -> Board:
+def _open(path: Any, server: control.RunningServer) -> Scoreboard:
     try:
-        return Board.open(path)
+        return Scoreboard.open(path)
     except (OSError, ValueError):
         raise ProdserveError(f"The server ({server}) is starting, or stopping.") from None
 
@@ -75,14 +75,14 @@ def watch(binds: Sequence[str] | None, out: TextIO) -> None:
         out.reconfigure(errors="replace")  # a terminal may not know our bars
     try:
         with _screen(out) if on_screen else nullcontext():
-            _watch(Sight(binds), out, on_screen)
+            _watch(ServerView(binds), out, on_screen)
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:  # whoever read it has seen enough; Python would complain of the rest at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
-def _watch(sight: Sight, out: TextIO, on_screen: bool) -> None:
+def _watch(sight: ServerView, out: TextIO, on_screen: bool) -> None:
     colours = on_screen and "NO_COLOR" not in os.environ
     while True:
         width, height = shutil.get_terminal_size() if on_screen else (10_000, 10_000)
@@ -109,11 +109,11 @@ def _styled(style: str, line: str, colours: bool) -> str:
     return f"\x1b[{STYLES[style]}m{line}\x1b[0m" if colours and style else line
 
 
-def picture(sight: Sight, width: int, height: int) -> list[Line]:
+def picture(sight: ServerView, width: int, height: int) -> list[Line]:
     """Return the lines of a screen of this size: a server, or that there is none."""
     moment = time.strftime("%H:%M:%SZ", time.gmtime())  # as in the log
     try:
-        known, points = sight.look()
+        known, points = sight.tick()
     except ProdserveError as error:
         first = str(error).splitlines()[0]
         hint = "Looking for it each second; Ctrl-C ends this."
@@ -140,7 +140,7 @@ def render(
     ]
     if not known["findings"]:
         lines.append(("ok", "Serving normally"))
-    lines += [("", ""), *_traffic(known, rates, points, width), ("", ""), *_crew(workers)]
+    lines += [("", ""), *_traffic(known, rates, points, width), ("", ""), *_workers(workers)]
     if known["restarts"]:
         told = ", ".join(f"{reason} {count}" for reason, count in known["restarts"].items())
         lines.append(("quiet", f"replaced  {told}"))
@@ -180,7 +180,7 @@ def _traffic(
         yield "", f"{label:<10}{sparkline(values)} up to {most}"
 
 
-def _crew(workers: Sequence[dict[str, Any]]) -> Iterator[Line]:
+def _workers(workers: Sequence[dict[str, Any]]) -> Iterator[Line]:
     yield "quiet", "worker   state     busy            limit wait   CPU    memory  conns  requests"
     for each in workers:
         busy = f"{_bar(each['busy'], each['threads'], 8)} {each['busy']}/{each['threads']}"

@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 
 from ..errors import ProdserveError
 from ..utils.tracebacks import project_line, reason_of
-from .options import Sourced
+from .options import SourcedValue
 
-Settings = dict[str, Sourced]
+Settings = dict[str, SourcedValue]
 
 CMD_ARGS = "GUNICORN_CMD_ARGS"
 
@@ -71,7 +71,9 @@ def read_block(block: object, problems: list[str]) -> Settings:
     if not isinstance(block, Mapping):
         problems.append(f"PRODSERVE['GUNICORN'] is {block!r}, but must be a dictionary.")
         return {}
-    return {str(name): Sourced(value, f"PRODSERVE['GUNICORN'][{name!r}]") for name, value in block.items()}
+    return {
+        str(name): SourcedValue(value, f"PRODSERVE['GUNICORN'][{name!r}]") for name, value in block.items()
+    }
 
 
 def read_cmd_args(text: str, problems: list[str]) -> Settings:
@@ -89,7 +91,7 @@ def read_cmd_args(text: str, problems: list[str]) -> Settings:
         return {}
     if given.pop("args", None):
         problems.append(f"{CMD_ARGS} is {text!r}, but must hold options only, each with its dashes.")
-    return {name: Sourced(value, CMD_ARGS) for name, value in given.items() if value is not None}
+    return {name: SourcedValue(value, CMD_ARGS) for name, value in given.items() if value is not None}
 
 
 def read_config_file(path: str, notes: list[str]) -> Settings:
@@ -113,7 +115,7 @@ def read_config_file(path: str, notes: list[str]) -> Settings:
         raise ProdserveError(f"--config {where}: {type(error).__name__}: {error}") from error
     known = new_config().settings
     notes += [f"{path}: {line}" for line in misspelt(names, known)]
-    return {name: Sourced(value, f"{path}: {name}") for name, value in names.items() if name in known}
+    return {name: SourcedValue(value, f"{path}: {name}") for name, value in names.items() if name in known}
 
 
 def misspelt(names: Mapping[str, object], known: Collection[str]) -> Iterator[str]:
@@ -133,7 +135,7 @@ CLOSE = 0.8
 """How alike two names must be: keep_alive and keepalive are, num_workers and workers are not."""
 
 
-def validated(settings: Mapping[str, Sourced], problems: list[str], notes: list[str]) -> Settings:
+def validated(settings: Mapping[str, SourcedValue], problems: list[str], notes: list[str]) -> Settings:
     """Return the settings that Gunicorn accepts and we use; each other one is a problem or a note."""
     config = new_config()
     accepted: Settings = {}
@@ -145,7 +147,7 @@ def validated(settings: Mapping[str, Sourced], problems: list[str], notes: list[
         elif complaint := _refusal(config, name, value):
             problems.append(f"{source} {complaint}")
         else:
-            accepted[name] = Sourced(value, source)
+            accepted[name] = SourcedValue(value, source)
     return accepted
 
 

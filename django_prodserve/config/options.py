@@ -464,7 +464,7 @@ class Options:
     )
 
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)
-    gunicorn: Mapping[str, Sourced] = field(default_factory=dict, repr=False)
+    gunicorn: Mapping[str, SourcedValue] = field(default_factory=dict, repr=False)
     """Gunicorn settings that have no row of their own: name to value and source."""
     notes: tuple[str, ...] = field(default=(), repr=False)
     """What was seen and not used."""
@@ -474,7 +474,7 @@ class Options:
         return self.sources.get(name, "")
 
 
-class Sourced(NamedTuple):
+class SourcedValue(NamedTuple):
     """A raw value and where it was written."""
 
     value: Any
@@ -482,7 +482,7 @@ class Sourced(NamedTuple):
 
 
 @cache
-def rows() -> tuple[Row, ...]:
+def option_fields() -> tuple[Row, ...]:
     """Every option's declaration, in the order of the reference."""
     return tuple(
         Row(name=each.name, default=each.default, **each.metadata["row"])
@@ -491,6 +491,6 @@ def rows() -> tuple[Row, ...]:
     )
 
 
-def row_of(name: str) -> Row | None:
+def option_field(name: str) -> Row | None:
     """Return the declaration of an option; None for a decision that is no option."""
-    return next((row for row in rows() if row.name == name), None)
+    return next((row for row in option_fields() if row.name == name), None)

@@ -21,7 +21,7 @@ LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 """How addresses begin that nobody but this machine can reach."""
 
 
-class Explained(ValueError):
+class ParseError(ValueError):
     """A value is wrong in a way that deserves its own sentence."""
 
 
@@ -143,7 +143,7 @@ def proxies(raw: Any) -> tuple[str, ...]:
     try:
         parse_trust(names)
     except ValueError as error:
-        raise Explained(str(error)) from error
+        raise ParseError(str(error)) from error
     return names
 
 
@@ -153,7 +153,7 @@ def client_address_header(raw: Any) -> str:
     try:
         parse_witness(name)
     except ValueError as error:
-        raise Explained(str(error)) from error
+        raise ParseError(str(error)) from error
     return name
 
 
@@ -204,9 +204,9 @@ def worker_class(raw: Any) -> str:
     if known:
         return known
     if re.search("uvicorn|asgi|hypercorn|daphne", name, re.IGNORECASE):
-        raise Explained(f"{name!r} serves ASGI; prodserve serves WSGI. Leave the option out.")
+        raise ParseError(f"{name!r} serves ASGI; prodserve serves WSGI. Leave the option out.")
     if re.search("gevent|eventlet|tornado", name, re.IGNORECASE):
-        raise Explained(
+        raise ParseError(
             f"{name!r} is not supported, Django runs in threads here. Leave it out, and state --threads."
         )
     raise ValueError(raw)
@@ -230,14 +230,14 @@ def address(raw: str) -> str:
     if text.startswith(("unix:", "/")):
         name = re.sub("^unix:(//)?", "", text)
         if not name:
-            raise Explained(f"{raw!r} lacks the path of the unix socket: write unix:/run/app.sock.")
+            raise ParseError(f"{raw!r} lacks the path of the unix socket: write unix:/run/app.sock.")
         return f"unix:{name}"
     if re.fullmatch(r"fd://\d+", text, re.ASCII):
         return text
     return _host_and_port(text, raw)
 
 
-def manage(raw: Any) -> str | None:
+def management(raw: Any) -> str | None:
     """HOST:PORT, PORT (of 127.0.0.1), unix:PATH or off."""
     text = str(raw).strip()
     if raw is False or text.lower() == "off":
@@ -245,21 +245,21 @@ def manage(raw: Any) -> str | None:
     if re.fullmatch(r":?\d+", text, re.ASCII):
         text = f"127.0.0.1:{text.lstrip(':')}"
     if text.startswith("fd://"):
-        raise Explained(f"{raw!r} cannot be passed on: write HOST:PORT, PORT or unix:PATH.")
+        raise ParseError(f"{raw!r} cannot be passed on: write HOST:PORT, PORT or unix:PATH.")
     return address(text)
 
 
 def _host_and_port(text: str, raw: str) -> str:
     """Return ``host:port``; a bare port keeps its host open (``:8000``) for the plan to decide."""
     if re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}", text):
-        raise Explained(f"{raw!r} has no port: write {text}:8000.")
+        raise ParseError(f"{raw!r} has no port: write {text}:8000.")
     if re.fullmatch(r"\[?[0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*\]?", text, re.I):
-        raise Explained(_about_ipv6(text.strip("[]"), raw))
+        raise ParseError(_about_ipv6(text.strip("[]"), raw))
     match = re.fullmatch(r"(?:(?P<host>\[[0-9a-fA-F:.%\w]+\]|[\w.*-]*):)?(?P<port>\d+)", text)
     if not match:
-        raise Explained(f"{raw!r} is no address: write HOST:PORT, PORT, unix:PATH or fd://N.")
+        raise ParseError(f"{raw!r} is no address: write HOST:PORT, PORT, unix:PATH or fd://N.")
     if not 0 <= int(match["port"]) <= 65535:
-        raise Explained(f"{raw!r} has no possible port: it must be between 0 and 65535.")
+        raise ParseError(f"{raw!r} has no possible port: it must be between 0 and 65535.")
     host = match["host"]
     if host is None:
         return f":{int(match['port'])}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ProdserveError
 from . import parsers
-from .options import Options, Row, Sourced, rows
+from .options import Options, Row, SourcedValue, option_fields
 from .renamed import renamed_key, renamed_variable
 
 # Kubernetes gives every pod such variables for each Service; one may be called "prodserve".
@@ -25,28 +25,32 @@ PREPARE = {
 }
 """The words of ``PRODSERVE["PREPARE"]``: each is short for an option and its value."""
 
-Layer = Mapping[str, Sourced]
+Layer = Mapping[str, SourcedValue]
 """Option name to raw value. Layers stand in order of precedence, the strongest first."""
 
 
 def flag_layer(flags: Mapping[str, Any]) -> Layer:
     """What was typed; a flag nobody typed is absent or None."""
-    return {row.name: Sourced(flags[row.name], row.flag) for row in rows() if flags.get(row.name) is not None}
+    return {
+        row.name: SourcedValue(flags[row.name], row.flag)
+        for row in option_fields()
+        if flags.get(row.name) is not None
+    }
 
 
 def environment_layer(environ: Mapping[str, str], problems: list[str]) -> Layer:
     """What the ``PRODSERVE_*`` variables say; an unknown one is a problem."""
-    known = {row.variable: row.name for row in rows()}
-    layer: dict[str, Sourced] = {}
+    known = {row.variable: row.name for row in option_fields()}
+    layer: dict[str, SourcedValue] = {}
     for variable, text in environ.items():
         if variable == "PRODSERVE_MILLICPUS":
             # Kubernetes' downward API writes limits.cpu with divisor 1m as a bare number.
-            layer.setdefault("cpus", Sourced(f"{text}m", variable))
+            layer.setdefault("cpus", SourcedValue(f"{text}m", variable))
         elif variable in known:
-            layer[known[variable]] = Sourced(text, variable)
+            layer[known[variable]] = SourcedValue(text, variable)
         elif variable.startswith("PRODSERVE_") and not KUBERNETES_LINKS.search(variable):
             now = renamed_variable(variable)
-            problems.append(f"Unknown variable {variable}{_told(now) or _guess(variable, known)}")
+            problems.append(f"Unknown variable {variable}{_told(now) or _did_you_mean(variable, known)}")
     return layer
 
 
@@ -55,13 +59,13 @@ def settings_layer(block: object, problems: list[str]) -> Layer:
     if not isinstance(block, Mapping):
         problems.append(f"PRODSERVE in settings is {block!r}, but must be a dictionary.")
         return {}
-    known = {row.key: row.name for row in rows()}
-    layer: dict[str, Sourced] = {}
+    known = {row.key: row.name for row in option_fields()}
+    layer: dict[str, SourcedValue] = {}
     for key, value in block.items():
         if key in known and value is not None:
-            layer[known[key]] = Sourced(value, f"PRODSERVE[{key!r}]")
+            layer[known[key]] = SourcedValue(value, f"PRODSERVE[{key!r}]")
         elif key not in known and key not in {"GUNICORN", "PREPARE"}:
-            guess = _told(renamed_key(key)) or _guess(key, [*known, "GUNICORN", "PREPARE"])
+            guess = _told(renamed_key(key)) or _did_you_mean(key, [*known, "GUNICORN", "PREPARE"])
             problems.append(f"PRODSERVE has no option {key!r}{guess}")
     return {**_prepare_words(block.get("PREPARE"), problems), **layer}
 
@@ -76,12 +80,12 @@ def _prepare_words(value: Any, problems: list[str]) -> Layer:
         return {}
     unknown = [word for word in words if word not in PREPARE]
     problems += [f"{source} has no step {word!r}. There are {', '.join(PREPARE)}." for word in unknown]
-    return {PREPARE[word][0]: Sourced(PREPARE[word][1], source) for word in words if word in PREPARE}
+    return {PREPARE[word][0]: SourcedValue(PREPARE[word][1], source) for word in words if word in PREPARE}
 
 
-def gunicorn_layer(settings: Mapping[str, Sourced]) -> tuple[Layer, Mapping[str, Sourced]]:
+def gunicorn_layer(settings: Mapping[str, SourcedValue]) -> tuple[Layer, Mapping[str, SourcedValue]]:
     """Split Gunicorn settings into those that are options of ours and the rest."""
-    ours = {row.gunicorn: row.name for row in rows() if row.gunicorn}
+    ours = {row.gunicorn: row.name for row in option_fields() if row.gunicorn}
     layer = {ours[name]: value for name, value in settings.items() if name in ours}
     rest = {name: value for name, value in settings.items() if name not in ours}
     return layer, rest
@@ -90,7 +94,7 @@ def gunicorn_layer(settings: Mapping[str, Sourced]) -> tuple[Layer, Mapping[str,
 def resolve(
     layers: Sequence[Layer],
     *,
-    gunicorn: Mapping[str, Sourced] | None = None,
+    gunicorn: Mapping[str, SourcedValue] | None = None,
     problems: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Options:
@@ -98,7 +102,7 @@ def resolve(
     found = list(problems)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for row in rows():
+    for row in option_fields():
         stated = next((layer[row.name] for layer in layers if row.name in layer), None)
         if stated is None:
             continue
@@ -135,11 +139,11 @@ def contradictions(values: Mapping[str, Any], sources: Mapping[str, str]) -> Ite
         yield f"{sources['keyfile']} names a key without its certificate: add --certfile."
 
 
-def _complaint(row: Row, stated: Sourced, error: Exception) -> str:
+def _complaint(row: Row, stated: SourcedValue, error: Exception) -> str:
     """One line: where it was written, what is wrong, what is right."""
     if isinstance(stated.value, str) and not stated.value.strip():
         return f"{stated.source} is set but empty: give it a value, or unset it."
-    if isinstance(error, parsers.Explained):
+    if isinstance(error, parsers.ParseError):
         return f"{stated.source}: {error}"
     must = (row.kind.parse.__doc__ or "").strip()
     return f"{stated.source} is {stated.value!r}, but must be {must}"
@@ -150,6 +154,6 @@ def _told(now: str) -> str:
     return f": it is called {now} now." if now else ""
 
 
-def _guess(word: object, known: Mapping[str, str] | Sequence[str]) -> str:
+def _did_you_mean(word: object, known: Mapping[str, str] | Sequence[str]) -> str:
     close = difflib.get_close_matches(str(word).upper(), list(known), n=1)
     return f". Did you mean {close[0]}?" if close else ". See prodserve --help."

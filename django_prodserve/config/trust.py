@@ -51,7 +51,7 @@ ADDRESSES = _keys(
     """
 )
 
-BY_AGREEMENT = _keys(
+PASS_THROUGH = _keys(
     """
     X-Scheme X-Url-Scheme Front-End-Https Https X-Https X-AppEngine-Https X-ARR-SSL Fastly-SSL
     CF-Visitor X-Original-Host X-Original-Proto X-Original-Port X-Original-URL X-Original-URI
@@ -67,7 +67,7 @@ BY_AGREEMENT = _keys(
 
 
 # Beside these, every name with FORWARDED in it: X-Forwarded-<any>, CloudFront-Forwarded-Proto ...
-CLAIMS = NEVER | ADDRESSES | BY_AGREEMENT
+CLIENT_HEADERS = NEVER | ADDRESSES | PASS_THROUGH
 
 WITNESS = "X-Forwarded-For"
 """The header that gives the client's address where the operator names no other."""
@@ -124,7 +124,7 @@ def parse_witness(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", name):
         raise ValueError(f"{name!r} is no name of a header: write one such as X-Real-IP.")
     key = "HTTP_" + name.upper().replace("-", "_")
-    if key in NEVER | BY_AGREEMENT | {"HTTP_HOST", "HTTP_COOKIE", "HTTP_USER_AGENT"} or key in _READERS:
+    if key in NEVER | PASS_THROUGH | {"HTTP_HOST", "HTTP_COOKIE", "HTTP_USER_AGENT"} or key in _READERS:
         raise ValueError(f"{name} carries no address of the client: name a header such as X-Real-IP.")
     return key
 

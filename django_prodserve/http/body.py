@@ -17,13 +17,13 @@ from . import limits
 from .spool import Spool
 
 if TYPE_CHECKING:
-    from .parser import Head
+    from .parser import RequestHead
 
 SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;|\r\n)")
 """The size of a chunk; one of 16 digits is of no body."""
 
 
-class FixedBody:
+class FixedLengthReceiver:
     """A body of known length, while it arrives."""
 
     __slots__ = ("left", "spool")
@@ -52,7 +52,7 @@ class FixedBody:
         return self.spool.rewound(), self.spool.size
 
 
-class ChunkedBody:
+class ChunkedReceiver:
     """A body in chunks, while it arrives. A small scanner finds its end; Gunicorn's own reader decodes it.
 
     Where the framing is wrong the scanner sees the end too, and the reader refuses what it gets.
@@ -60,7 +60,7 @@ class ChunkedBody:
 
     __slots__ = ("_in_data", "_line", "_trailers", "head", "size", "spool")
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: RequestHead) -> None:
         self.head = head
         self.spool = Spool(limits.BODY_IN_MEMORY)
         self._in_data = 0  # bytes of this chunk that are still to come, its CRLF included

@@ -14,10 +14,10 @@ from urllib.parse import unquote_to_bytes
 from gunicorn.http import wsgi
 from gunicorn.http.errors import ConfigurationProblem
 
-from .parser import Head
+from .parser import RequestHead
 
 if TYPE_CHECKING:
-    from .parser import Head
+    from .parser import RequestHead
 
 
 NAMES_REMEMBERED = 512
@@ -25,7 +25,7 @@ NAMES_REMEMBERED = 512
 NOTHING: dict[str, Responder] = {}
 
 
-class Environs:
+class EnvironBuilder:
     """Makes environs for requests that come through one listener."""
 
     def __init__(
@@ -44,9 +44,9 @@ class Environs:
             self.base |= {"SERVER_NAME": server[0], "SERVER_PORT": str(server[1])}
         self._keys: dict[str, str] = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
 
-    def make(
+    def build(
         self,
-        request: Head,
+        request: RequestHead,
         client: Any,
         body: tuple[IO[bytes], int] | None,
         introduced: Mapping[str, str] | None = None,
@@ -118,5 +118,5 @@ def _name_server(environ: dict[str, Any], path: str) -> None:
     environ["SERVER_PORT"] = port if colon else default if name else ""
 
 
-Responder = Callable[["Head", bool], bytes]
+Responder = Callable[["RequestHead", bool], bytes]
 """Makes a complete response to a request; the flag says whether another request may follow."""

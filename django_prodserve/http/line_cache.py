@@ -19,7 +19,7 @@ LONGEST = 1024
 """Bytes of a line that is worth remembering: with both halves full of such lines, 2 MiB a worker."""
 
 
-class Recent(Generic[Key, Value]):
+class LineCache(Generic[Key, Value]):
     """What was used of late: two halves, of which the older is forgotten when the younger is full.
 
     Any thread may use it. Two that write at once lose an entry at most.

@@ -21,7 +21,7 @@ from gunicorn.http.unreader import Unreader
 
 from .exceptions import NeedMoreError
 from .line_cache import LONGEST as LONGEST_LINE
-from .line_cache import Recent
+from .line_cache import LineCache
 
 HEAD_END = b"\r\n\r\n"
 ONCE = ("HOST", "CONTENT-TYPE")
@@ -89,7 +89,7 @@ class Buffered(Unreader):  # type: ignore[misc]  # Gunicorn has no types
         self.data = data + self.data
 
 
-class Head(message.Request):  # type: ignore[misc]  # Gunicorn has no types
+class RequestHead(message.Request):  # type: ignore[misc]  # Gunicorn has no types
     """A request whose head is complete. ``length``: of the body, None where it comes in chunks."""
 
     cfg: ParserSettings
@@ -147,7 +147,7 @@ class Head(message.Request):  # type: ignore[misc]  # Gunicorn has no types
         return ({}, []) if self.cfg.names_nothing else super()._peer_trusted_for_forwarded()
 
 
-class Reader:
+class RequestParser:
     """Reads the heads of one worker's requests. Lines that were judged before are not judged again.
 
     Whatever the worker has seen, a head means the same: each line is judged by the parser that judges whole
@@ -156,16 +156,16 @@ class Reader:
 
     def __init__(self, settings: ParserSettings) -> None:
         self.settings = settings
-        self._lines: Recent[bytes, dict[str, Any]] = Recent()
+        self._lines: LineCache[bytes, dict[str, Any]] = LineCache()
         """Request lines, and the attributes of a request that begins with one."""
-        self._headers: Recent[bytes, tuple[str, str]] = Recent()
+        self._headers: LineCache[bytes, tuple[str, str]] = LineCache()
         self._remembers = settings.names_nothing
         if self._remembers:
-            one = Head(settings, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", None, 1)
+            one = RequestHead(settings, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", None, 1)
             self._usual = dict(vars(one), unreader=Buffered(b""))
-            self._judge = self._judge_by_c if settings.uses_c else one.parse_headers
+            self._judge = self._parse_line_by_c if settings.uses_c else one.parse_headers
 
-    def read(self, data: bytes, seen: int, peer: Any, number: int) -> Head:
+    def read(self, data: bytes, seen: int, peer: Any, number: int) -> RequestHead:
         """Read ``data``, of which ``seen`` bytes were here before; NeedMoreError while more must come.
 
         What Gunicorn refuses raises its exception, as soon as that is certain.
@@ -179,19 +179,19 @@ class Reader:
             return known
         if settings.uses_c:
             _check_for_c(data[: end + 4] if end >= 0 else data)
-        request = Head(settings, data, peer, number)
+        request = RequestHead(settings, data, peer, number)
         if remembers and not data.startswith(b"\r\n"):
             self._remember_line(data[: data.find(b"\r\n")], request)
         return request
 
-    def _known(self, data: bytes, end: int, peer: Any, number: int) -> Head | None:
+    def _known(self, data: bytes, end: int, peer: Any, number: int) -> RequestHead | None:
         """Return the request where all of its lines mean what they have meant before; else None."""
         line_end = data.find(b"\r\n")
         line = self._lines.get(data[:line_end])
         headers = self._known_headers(data[line_end + 2 : end]) if line is not None else None
         if line is None or headers is None:
             return None
-        request = Head.__new__(Head)
+        request = RequestHead.__new__(RequestHead)
         request.__dict__ = line | {
             "headers": headers,
             "peer_addr": peer,
@@ -202,7 +202,7 @@ class Reader:
         request.set_body_reader()
         return request
 
-    def _remember_line(self, line: bytes, request: Head) -> None:
+    def _remember_line(self, line: bytes, request: RequestHead) -> None:
         if len(line) <= LONGEST_LINE:
             names = ("method", "uri", "path", "query", "fragment", "version")
             self._lines.put(line, self._usual | {name: getattr(request, name) for name in names})
@@ -216,7 +216,7 @@ class Reader:
         for line in lines:
             header = get(line)
             if header is None:
-                header = self._judge_alone(line)
+                header = self._parse_single_line(line)
                 if header is None:
                     return None
             headers.append(header)
@@ -226,7 +226,7 @@ class Reader:
                 return None
         return headers
 
-    def _judge_alone(self, line: bytes) -> tuple[str, str] | None:
+    def _parse_single_line(self, line: bytes) -> tuple[str, str] | None:
         """Return the header of a line that means the same wherever it stands; None for any other."""
         if self.settings.uses_c and line[:17].lower().startswith(FRAMES):
             return None  # that parser judges the framing of a whole head
@@ -240,11 +240,11 @@ class Reader:
             self._headers.put(line, found[0])
         return found[0]
 
-    def _judge_by_c(self, line: bytes) -> list[tuple[str, str]]:
+    def _parse_line_by_c(self, line: bytes) -> list[tuple[str, str]]:
         """Return what the C parser, and all that goes with it, makes of one header line."""
         head = b"GET / HTTP/1.1\r\n" + line + HEAD_END
         _check_for_c(head)
-        alone = Head.__new__(Head)
+        alone = RequestHead.__new__(RequestHead)
         alone.__dict__ = self._usual.copy()
         alone._parse_fast(None, head)
         return alone.headers

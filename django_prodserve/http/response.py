@@ -18,7 +18,7 @@ from gunicorn.http.message import TOKEN_RE
 from . import plain_files
 
 if TYPE_CHECKING:
-    from .parser import Head
+    from .parser import RequestHead
 
 Header = tuple[str, str]
 Headers = list[Header]
@@ -29,7 +29,7 @@ BLANKS = " \t"
 NAMES_REMEMBERED, VALUES_REMEMBERED, LONGEST_REMEMBERED = 256, 16, 200
 
 
-class Lines:
+class HeaderCache:
     """Header lines that were checked before; two regular expressions each are most of a response's cost."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Lines:
         return line
 
 
-class Dates:
+class DateHeader:
     """The lines that every response starts with, made once a second."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Dates:
         return self._tail
 
 
-LINES, DATES = Lines(), Dates()
+LINES, DATES = HeaderCache(), DateHeader()
 _STATUS_LINES: dict[tuple[Any, str], tuple[bytes, int]] = {}
 
 
@@ -120,7 +120,7 @@ def body_size(data: bytes) -> int:
     return len(data) - data.index(b"\r\n\r\n") - 4
 
 
-class Answer:
+class Response:
     """One response. Who uses it says in ``send`` and ``send_file`` how bytes leave."""
 
     __slots__ = (
@@ -138,7 +138,7 @@ class Answer:
         *("request_id", "response_length", "sent", "status", "status_code", "timing"),
     )
 
-    def __init__(self, request: Head, *, must_close: bool) -> None:
+    def __init__(self, request: RequestHead, *, must_close: bool) -> None:
         self.request, self.must_close = request, must_close
         self.status = ""
         self.status_code = 0

@@ -69,7 +69,7 @@ def entry(environ: dict[str, Any], status: int, sent: int, seconds: float) -> Ac
     )
 
 
-class Choice:
+class AccessFilter:
     """Which requests are logged: those that failed, those that were slow, and a share of the others."""
 
     def __init__(self, share: float, slow: float) -> None:
@@ -99,7 +99,7 @@ def _common(second: int) -> str:
     return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(second))
 
 
-class Known(dict[Any, str]):
+class EscapedText(dict[Any, str]):
     """Texts that come again and again, as lines have them; None is a text too."""
 
     def __init__(self, write: Callable[[str], str], absent: str) -> None:
@@ -120,7 +120,7 @@ class TextLines:
 
     def __init__(self, redaction: Redaction) -> None:
         self._redaction, self._clock = redaction, Clock(_common)
-        self._known = Known(_safe, "-")
+        self._known = EscapedText(_safe, "-")
 
     def __call__(self, record: AccessRecord) -> str:
         """Return the line of one request."""
@@ -143,7 +143,7 @@ class JSONLines:
     def __init__(self, redaction: Redaction) -> None:
         self._redaction = redaction
         self._clock = Clock(utc)
-        self._known = Known(as_text, "null")
+        self._known = EscapedText(as_text, "null")
 
     def __call__(self, record: AccessRecord) -> str:
         """Return the line of one request; absent is null."""

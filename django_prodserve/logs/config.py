@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LogForm:
+class LogConfig:
     """``format`` is text, json or auto; ``sample`` a share, ``slow`` seconds or 0."""
 
     format: str = "auto"
@@ -19,7 +19,7 @@ class LogForm:
     slow: float = 0.0
 
     @classmethod
-    def of(cls, plan: Plan) -> LogForm:
+    def of(cls, plan: Plan) -> LogConfig:
         """Return what a plan says of logs."""
         return cls(
             plan.log_format.value,

@@ -1,6 +1,6 @@
 """The server's own lines: few, in UTC, and visible whatever the project's LOGGING says.
 
-Lives in the arbiter and in every worker. ``make_visible`` is called at start and after the application
+Lives in the arbiter and in every worker. ``restore_handlers`` is called at start and after the application
 was loaded, because ``django.setup()`` in a wsgi.py applies LOGGING once more: that disables loggers it
 does not name, and removes handlers that were added before.
 """
@@ -22,8 +22,8 @@ from gunicorn.instrument.statsd import Statsd
 
 from ..utils.log_lines import wants_json
 from . import JSONFormatter, nonblocking, request_id
-from .access_lines import Choice, JSONLines, TextLines, entry
-from .config import LogForm
+from .access_lines import AccessFilter, JSONLines, TextLines, entry
+from .config import LogConfig
 from .environ_keys import UNLOGGED
 from .redaction import Redaction
 
@@ -59,10 +59,10 @@ class ProjectJSONFormatter(_OneLineForHosts, JSONFormatter):
     """The same as JSON."""
 
 
-_FORM = LogForm()
+_FORM = LogConfig()
 
 
-def configure(form: LogForm) -> None:
+def configure(form: LogConfig) -> None:
     """Set what Gunicorn has no settings for, before its logger is made."""
     global _FORM
     _FORM = form
@@ -82,7 +82,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
 
     def setup(self, cfg: Any) -> None:
         self.redaction = Redaction(_FORM.redact)
-        self.choice = Choice(_FORM.sample, _FORM.slow)
+        self.choice = AccessFilter(_FORM.sample, _FORM.slow)
         self._next_look = 0.0
         self._lines = TextLines(self.redaction), JSONLines(self.redaction)
         self.is_plain = cfg.access_log_format == AccessLogFormat.default
@@ -127,16 +127,16 @@ class Logger(glogging.Logger):  # type: ignore[misc]
 
     def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Log at warning; Gunicorn names what a client sent."""
-        super().warning(msg if args else self._hidden(msg), *map(self._hidden, args), **kwargs)
+        super().warning(msg if args else self._redact(msg), *map(self._redact, args), **kwargs)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Log with the traceback; Gunicorn names the target of the request."""
-        super().exception(msg, *map(self._hidden, args), **kwargs)
+        super().exception(msg, *map(self._redact, args), **kwargs)
 
-    def _hidden(self, value: Any) -> Any:
+    def _redact(self, value: Any) -> Any:
         return self.redaction.prose(value) if isinstance(value, str) else value
 
-    def say(self, msg: str, *args: Any) -> None:
+    def notice(self, msg: str, *args: Any) -> None:
         """Log at info."""
         self.error_log.info(msg, *args)
 
@@ -152,15 +152,15 @@ class Logger(glogging.Logger):  # type: ignore[misc]
                 )
             else:
                 glogging.Logger.access(self, resp, req, environ, request_time)
-        self._tell_lost_lines()
+        self._log_lost_lines()
         request_id.set("")
 
-    def _tell_lost_lines(self) -> None:
+    def _log_lost_lines(self) -> None:
         """Do what our worker's main thread does: Gunicorn's own have nobody who looks once a second."""
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + 1.0
-            for line in nonblocking.look(now):
+            for line in nonblocking.report_lost(now):
                 self.error("%s", line)
 
     def atoms(self, *args: Any) -> Any:
@@ -197,7 +197,7 @@ class StatsdLogger(Logger, Statsd):  # type: ignore[misc]
         _Counts(self).access(resp, req, environ, request_time)
 
 
-def make_visible(log: Any, logging_setting: Any) -> None:
+def restore_handlers(log: Any, logging_setting: Any) -> None:
     """Undo what LOGGING did to the server's loggers, and show errors of Django's that nobody else shows.
 
     Changes nothing when called again. A ``logger_class`` of the user's own is left alone.
@@ -207,8 +207,8 @@ def make_visible(log: Any, logging_setting: Any) -> None:
         _keep(log.error_log, log.ours[log.error_log], named)
         _keep(log.access_log, log.ours[log.access_log], named)
     _show_errors()
-    if not isinstance(logging.lastResort, LastResort):
-        logging.lastResort = LastResort()
+    if not isinstance(logging.lastResort, FallbackHandler):
+        logging.lastResort = FallbackHandler()
 
 
 def _keep(logger: logging.Logger, ours: list[logging.Handler], named: dict[str, Any]) -> None:
@@ -237,7 +237,7 @@ def _is_console(handler: logging.Handler) -> bool:
     return isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
 
 
-class LastResort(nonblocking.ConsoleHandler):
+class FallbackHandler(nonblocking.ConsoleHandler):
     """Writes what no handler takes to standard error, as Python's own does, in our format."""
 
     def __init__(self, level: int = logging.WARNING) -> None:
@@ -246,7 +246,7 @@ class LastResort(nonblocking.ConsoleHandler):
         self.setFormatter(ProjectJSONFormatter() if _is_json(self) else ProjectFormatter())
 
 
-class ErrorHandler(LastResort):
+class ErrorHandler(FallbackHandler):
     """Writes an error of Django's to standard error if no handler of the project's shows it."""
 
     def __init__(self) -> None:
@@ -257,7 +257,7 @@ class ErrorHandler(LastResort):
         return not shown and super().filter(record)
 
 
-_SPEAKERS = (
+DJANGO_LOGGERS = (
     *("django", "django.request", "django.dispatch"),
     *("django.security", "django.security.DisallowedHost"),
 )
@@ -265,7 +265,7 @@ _SPEAKERS = (
 
 def _show_errors() -> None:
     """Give 500s and refused hosts a place to be seen, where LOGGING has none or forgot Django's loggers."""
-    for name in _SPEAKERS:
+    for name in DJANGO_LOGGERS:
         logger = logging.getLogger(name)
         if logger.disabled:  # by disable_existing_loggers, which is LOGGING's default
             logger.disabled = False

@@ -9,15 +9,15 @@ import logging
 from contextlib import suppress
 from typing import Any
 
-from ..utils.outlet import Outlet, console, drain, look
+from ..utils.outlet import NonBlockingWriter, console, drain, report_lost
 
-__all__ = ["ConsoleHandler", "FileHandler", "drain", "look"]
+__all__ = ["ConsoleHandler", "FileHandler", "drain", "report_lost"]
 
 
-class _Patient:
+class _NonBlockingHandler:
     """A handler of logging's that writes through an outlet."""
 
-    outlet: Outlet | None = None
+    outlet: NonBlockingWriter | None = None
     is_json = False
     stream: Any
 
@@ -45,7 +45,7 @@ class _Patient:
             self.outlet.push()
 
 
-class ConsoleHandler(_Patient, logging.StreamHandler):  # type: ignore[type-arg]  # not generic before 3.11
+class ConsoleHandler(_NonBlockingHandler, logging.StreamHandler):  # type: ignore[type-arg]  # not generic before 3.11
     """Writes to standard output or standard error."""
 
     def __init__(self, stream: Any, name: str) -> None:
@@ -54,13 +54,13 @@ class ConsoleHandler(_Patient, logging.StreamHandler):  # type: ignore[type-arg]
             self.outlet = console(stream.fileno(), name)
 
 
-class FileHandler(_Patient, logging.FileHandler):
+class FileHandler(_NonBlockingHandler, logging.FileHandler):
     """Writes to a file; Gunicorn opens another at SIGUSR1."""
 
     def __init__(self, path: str, name: str) -> None:
         super().__init__(path)
         assert self.stream is not None
-        self.outlet = Outlet(self.stream.fileno(), name)
+        self.outlet = NonBlockingWriter(self.stream.fileno(), name)
 
     def _open(self) -> Any:
         stream = super()._open()

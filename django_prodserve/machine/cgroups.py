@@ -20,7 +20,7 @@ UNLIMITED = 1 << 60
 DEFAULT_PERIOD = 100_000  # us; CFS bandwidth default, sched-bwc.rst
 
 # The files that show that a mount is alive, by controller and version of cgroup.
-WITNESSES = {
+PROBE_FILES = {
     ("cpu", 1): ("cpu.cfs_quota_us", "cpu.shares"),
     ("cpu", 2): ("cpu.max", "cpu.weight"),
     ("memory", 1): ("memory.limit_in_bytes", "memory.stat"),
@@ -33,7 +33,7 @@ WITNESSES = {
 
 
 @dataclass(frozen=True)
-class Tree:
+class FileRoot:
     """The files below a root directory, and a note on each one that could not be used."""
 
     root: Path
@@ -97,7 +97,7 @@ class Group:
 
     version: int = 0
     levels: tuple[Level, ...] = ()
-    certain: bool = True
+    limits_visible: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +128,12 @@ class MemoryLimit:
 class Cgroups:
     """This process's path for each v1 controller and for v2 (under ""), and the cgroup mounts."""
 
-    tree: Tree
+    tree: FileRoot
     paths: Mapping[str, str]
     mounts: tuple[Mount, ...]
 
     @classmethod
-    def find(cls, tree: Tree) -> Cgroups:
+    def find(cls, tree: FileRoot) -> Cgroups:
         """Read /proc/self/cgroup and /proc/self/mountinfo once."""
         paths = parse_memberships(tree.read("/proc/self/cgroup") or "")
         mounts = parse_mounts(tree.read("/proc/self/mountinfo") or "")
@@ -143,30 +143,30 @@ class Cgroups:
         """Return the levels that limit this process: v1 or v2 is a property of each controller."""
         if not self.paths:  # gVisor shows limits, but not to which group a process belongs
             guesses = (self.guess(controller, version, "/") for version in (2, 1))
-            return next(filter(None, guesses), Group(certain=False))
+            return next(filter(None, guesses), Group(limits_visible=False))
         version = 1 if controller in self.paths else 2
         path = self.paths.get(controller if version == 1 else "")
         if path is None:  # switched off in the kernel: nothing can limit
             return Group()
         mounts = [mount for mount in self.mounts if mount.shows(controller, version)]
         if not mounts:
-            return self.guess(controller, version, path) or Group(certain=False)
-        groups = [seen_through(mount, path) for mount in sorted(mounts, key=lambda m: len(m.root))]
-        own = [group for group in groups if group.certain] or groups
+            return self.guess(controller, version, path) or Group(limits_visible=False)
+        groups = [visible_levels(mount, path) for mount in sorted(mounts, key=lambda m: len(m.root))]
+        own = [group for group in groups if group.limits_visible] or groups
         return next((group for group in own if self.is_alive(controller, group)), own[0])
 
     def guess(self, controller: str, version: int, path: str) -> Group | None:
         """Look at the usual places (snap confinement hides mountinfo); None if nothing is there."""
         for point in usual_places(controller, version):
-            group = seen_through(Mount(version=version, root=(), point=point), path)
+            group = visible_levels(Mount(version=version, root=(), point=point), path)
             if self.is_alive(controller, group):
-                own = group.certain and self.tree.exists(group.levels[0].directory)
-                return replace(group, certain=own and bool(self.paths))
+                own = group.limits_visible and self.tree.exists(group.levels[0].directory)
+                return replace(group, limits_visible=own and bool(self.paths))
         return None
 
     def is_alive(self, controller: str, group: Group) -> bool:
         """Say whether a mount really shows the controller: one of its files can be read."""
-        names = WITNESSES[controller, group.version]
+        names = PROBE_FILES[controller, group.version]
         files = (level.file(name) for level in group.levels for name in names)
         return any(self.tree.read(path) is not None for path in files)
 
@@ -326,7 +326,7 @@ def parse_mount(fields: list[str]) -> Mount | None:
     )
 
 
-def seen_through(mount: Mount, path: str) -> Group:
+def visible_levels(mount: Mount, path: str) -> Group:
     """Return the levels of the group ``path`` that a mount shows, from the leaf to the mount point.
 
     A mount that does not show the group (the process sits outside its namespace, or entered a new
@@ -337,7 +337,7 @@ def seen_through(mount: Mount, path: str) -> Group:
     if names[:depth] != mount.root or ".." in below:
         where = f" of the group at {printable(mount.point)}"
         level = Level(directory=mount.point, where=where)
-        return Group(version=mount.version, levels=(level,), certain=False)
+        return Group(version=mount.version, levels=(level,), limits_visible=False)
     levels = [parent(mount, below[:count]) for count in reversed(range(len(below)))]
     leaf = Level(directory="/".join((mount.point.rstrip("/"), *below)))
     return Group(version=mount.version, levels=(leaf, *levels))

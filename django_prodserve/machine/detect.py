@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..utils.units import format_size
-from .cgroups import Cgroups, CpuQuota, MemoryLimit, Tree, parse_amount, printable, shorten
+from .cgroups import Cgroups, CpuQuota, FileRoot, MemoryLimit, parse_amount, printable, shorten
 
 KERNEL_CPUS = 1 << 16  # no kernel counts as far (NR_CPUS is 8192 at most); bounds the work on garbage
 
@@ -65,7 +65,7 @@ class Machine:
     pids_limit: int | None
     container: str | None
     cpu_weight: str | None
-    certain: bool
+    limits_visible: bool
     notes: tuple[str, ...]
 
     @classmethod
@@ -81,7 +81,7 @@ class Machine:
         ``affinity`` (CPUs, or how many) and ``online`` (how many) default to what the kernel says
         of this process; 0 means that the platform does not say.
         """
-        tree = Tree(Path(root))
+        tree = FileRoot(Path(root))
         cgroups = Cgroups.find(tree)
         environ = os.environ if environ is None else environ
         visible, visible_why = count_visible(cgroups, affinity, online)
@@ -105,7 +105,7 @@ class Machine:
             pids_limit=cgroups.pids_limit(),
             container=container,
             cpu_weight=None if quota else describe_weight(cgroups, container),
-            certain=is_certain(cgroups),
+            limits_visible=is_certain(cgroups),
             notes=tuple(dict.fromkeys(tree.notes)),
         )
 
@@ -176,7 +176,7 @@ def count_cpu_list(text: str) -> int:
     return len(cpus)
 
 
-def stated_cpus(tree: Tree, environ: Mapping[str, str]) -> tuple[float, str] | None:
+def stated_cpus(tree: FileRoot, environ: Mapping[str, str]) -> tuple[float, str] | None:
     """Return the CPUs that ``-X cpu_count`` or PYTHON_CPU_COUNT state; both are new in Python 3.13.
 
     Honoured on older versions too, so that a new Python does not change the plan. 3.13 prefers -X,
@@ -238,7 +238,7 @@ def guess_request(name: str, weight: int) -> str:
     return f"{linear:.2g}, or {quadratic:.2g} under runc 1.3.2, crun 1.23 or newer"
 
 
-def memory_total(tree: Tree) -> int | None:
+def memory_total(tree: FileRoot) -> int | None:
     """Return the memory that /proc/meminfo shows, in bytes; lxcfs shows a container's there."""
     if total := meminfo(tree, "MemTotal"):
         return total
@@ -258,7 +258,7 @@ def physical_memory() -> int | None:
         return None
 
 
-def meminfo(tree: Tree, name: str) -> int | None:
+def meminfo(tree: FileRoot, name: str) -> int | None:
     """Return a row of /proc/meminfo in bytes; what the file calls kB is 1024 bytes (proc.rst)."""
     text = tree.read("/proc/meminfo") or ""
     match = re.search(rf"^{name}:[ \t]*([0-9]{{1,15}}) kB$", text, re.MULTILINE)
@@ -283,7 +283,7 @@ def usable_memory(total: int | None, limit: MemoryLimit | None, hard: int | None
     return total, "MemTotal, no limit found"
 
 
-def find_container(tree: Tree, paths: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
+def find_container(tree: FileRoot, paths: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
     """Say why this looks like a container; None on a plain machine, also in a systemd service."""
     for path in CONTAINER_FILES:
         if tree.exists(path):
@@ -301,4 +301,4 @@ def is_certain(cgroups: Cgroups) -> bool:
     """Say whether the groups that were read are this process's own; no /proc, no groups."""
     if not cgroups.tree.exists("/proc"):
         return True
-    return cgroups.group("cpu").certain and cgroups.group("memory").certain
+    return cgroups.group("cpu").limits_visible and cgroups.group("memory").limits_visible

@@ -21,7 +21,7 @@ class Platform:
     """Option name to raw value: what the platform implies. Ranks above computed, below stated."""
     why: Mapping[str, str]
     """Option name to reason, for the plan."""
-    rolls: bool = False
+    replaces_instances: bool = False
     """Whether it serves new code by new instances, so that nothing is ever reloaded in place."""
 
 
@@ -36,7 +36,7 @@ class _Rule:
     marker: str
     values: Mapping[str, str]
     why: Mapping[str, str]
-    rolls: bool = True
+    replaces_instances: bool = True
 
 
 def _router(hops: int) -> dict[str, str]:
@@ -98,12 +98,12 @@ RULES = (
         marker="INVOCATION_ID",
         values={"graceful_timeout": "25"},
         why={"graceful_timeout": "well within TimeoutStopSec, 90 s by default"},
-        rolls=False,
+        replaces_instances=False,
     ),
 )
 
 
-def recognise(environ: Mapping[str, str]) -> Platform:
+def detect(environ: Mapping[str, str]) -> Platform:
     """Return the platform whose marker is set; a place without a name where none is."""
     for rule in RULES:
         if environ.get(rule.marker):
@@ -112,5 +112,11 @@ def recognise(environ: Mapping[str, str]) -> Platform:
                 "trusted_hops": f"{rule.name}'s router appends to X-Forwarded-For",
                 **rule.why,
             }
-            return Platform(name=rule.name, marker=rule.marker, values=rule.values, why=why, rolls=rule.rolls)
+            return Platform(
+                name=rule.name,
+                marker=rule.marker,
+                values=rule.values,
+                why=why,
+                replaces_instances=rule.replaces_instances,
+            )
     return NOWHERE

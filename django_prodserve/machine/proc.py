@@ -11,17 +11,17 @@ EXPENDABLE = 50
 """Thousandths of the memory limit that a worker seems to take on top of what it does, to the OOM killer."""
 
 
-def be_expendable() -> None:
+def raise_own_oom_score() -> None:
     """In a worker: have the kernel, where memory ends, kill it rather than the arbiter.
 
     A worker that the kernel has killed is out of its sight while its memory is still being freed. Whoever
     asks for memory then has it choose again, and of an arbiter and workers that have just been forked the
     arbiter is the largest: all workers would end with it.
     """
-    seem_larger("self", EXPENDABLE)
+    set_oom_score_adj("self", EXPENDABLE)
 
 
-def seem_larger(pid: int | str, thousandths: int, than: int | str = "self") -> None:
+def set_oom_score_adj(pid: int | str, thousandths: int, than: int | str = "self") -> None:
     """Have a process seem larger by so much than another one is, to the OOM killer."""
     with suppress(OSError, ValueError):  # no such file but on Linux; or the process has ended
         other = int(Path(f"/proc/{than}/oom_score_adj").read_text())

@@ -9,24 +9,24 @@ from ..utils.units import KIB
 
 
 @dataclass(frozen=True)
-class Reading:
+class MemoryReading:
     """Memory of one process in bytes; ``private`` is None where the system does not tell it."""
 
     size: int
     private: int | None
 
 
-def read_memory(process: Path = Path("/proc/self")) -> Reading:
+def read_memory(process: Path = Path("/proc/self")) -> MemoryReading:
     """Return a process's PSS and private memory, or its RSS where the kernel shows no more."""
     try:
         lines = (process / "smaps_rollup").read_text().splitlines()
         sizes = {words[0]: int(words[1]) * KIB for words in map(str.split, lines) if words[-1] == "kB"}
-        return Reading(sizes["Pss:"], sizes["Private_Clean:"] + sizes["Private_Dirty:"])
+        return MemoryReading(sizes["Pss:"], sizes["Private_Clean:"] + sizes["Private_Dirty:"])
     except (OSError, LookupError, ValueError):
         import psutil  # 1.4 MiB that most servers need not have
 
         pid = int(process.name) if process.name.isdecimal() else None
         try:
-            return Reading(psutil.Process(pid).memory_info().rss, None)
+            return MemoryReading(psutil.Process(pid).memory_info().rss, None)
         except psutil.Error as error:
             raise ProcessLookupError(f"{process} is gone") from error

@@ -23,17 +23,17 @@ from django.utils.module_loading import import_string
 
 from ..config.trust import parse_trust
 from ..logs import request_id
-from ..speedups.asgiref_locals import quicken, quicken_connections
+from ..speedups.asgiref_locals import install, install_connections
 from ..startup.dry_run import REFUSALS, Refused, cause
 from ..staticfiles.media import find_uploads
 from ..staticfiles.placement import WSGI, with_files
-from ..utils.tracebacks import failure
-from .health import HealthLayer, Paths
-from .proxy_headers import ProxyLayer
+from ..utils.tracebacks import project_error
+from .health import HealthMiddleware, Paths
+from .proxy_headers import ProxyHeadersMiddleware
 from .readiness import Readiness
-from .readiness import find as find_checks
-from .request_id import Identity, IdentityLayer
-from .route_names import note_routes
+from .readiness import load_checks as find_checks
+from .request_id import RequestIDMiddleware, RequestIDs
+from .route_names import record_route_names
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
@@ -48,11 +48,11 @@ class Application:
     A worker of ours calls ``inner``, and does the work of the layers around it where it costs less.
     """
 
-    health: HealthLayer
+    health: HealthMiddleware
     """The probes, and all that is behind them."""
-    identity: IdentityLayer | None = None
+    request_ids: RequestIDMiddleware | None = None
     """The ids of requests; None around an application that is not built here."""
-    proxy: ProxyLayer | None = None
+    proxy: ProxyHeadersMiddleware | None = None
     """What a proxy may say about the client."""
     static: StaticLayer | None = None
     """The static files, where they are answered in front of Django."""
@@ -62,7 +62,7 @@ class Application:
     @classmethod
     def of(cls, wsgi: WSGI) -> Application:
         """Return an application of any kind as one of these; others have no layer but probes that are off."""
-        return wsgi if isinstance(wsgi, cls) else cls(health=HealthLayer(wsgi))
+        return wsgi if isinstance(wsgi, cls) else cls(health=HealthMiddleware(wsgi))
 
     @property
     def inner(self) -> WSGI:
@@ -80,16 +80,16 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
     """Load the project and wrap it; raise ProdserveError with the project's own line where that fails."""
     trust = parse_trust(plan.trusted_proxies.value, plan.trusted_hops.value)
     uploads = find_uploads(wanted=plan.media.value)
-    note_routes()
+    record_route_names()
     inner, files = with_files(load_django, static, uploads, say)
-    proxy = ProxyLayer(inner, trust, plan.client_address_header.value)
-    identity = IdentityLayer(proxy, Identity(proxy.believes), timing=plan.server_timing.value)
+    proxy = ProxyHeadersMiddleware(inner, trust, plan.client_address_header.value)
+    identity = RequestIDMiddleware(proxy, RequestIDs(proxy.believes), timing=plan.server_timing.value)
     if plan.speedups.value:
-        quicken()
-        quicken_connections()
+        install()
+        install_connections()
     readiness = Readiness(find_checks(plan.readiness_checks.value))
-    health = HealthLayer(identity, Paths.beside_routes(plan.health_paths.value), readiness)
-    return Application(health=health, identity=identity, proxy=proxy, static=files, plan=plan)
+    health = HealthMiddleware(identity, Paths.beside_routes(plan.health_paths.value), readiness)
+    return Application(health=health, request_ids=identity, proxy=proxy, static=files, plan=plan)
 
 
 def load_django() -> WSGI:
@@ -98,12 +98,12 @@ def load_django() -> WSGI:
     try:
         application: WSGI = import_string(path) if path else get_wsgi_application()
     except Exception as error:  # anything may happen in an import
-        raise failure(f"{path or 'The WSGI application'} cannot be loaded", error) from error
+        raise project_error(f"{path or 'The WSGI application'} cannot be loaded", error) from error
     try:
         get_resolver().reverse_dict  # noqa: B018, the attribute loads every URLconf
     except Exception as error:  # anything may happen in an import
         name = getattr(settings, "ROOT_URLCONF", "ROOT_URLCONF")
-        raise failure(f"The URLconf {name} cannot be loaded", error) from error
+        raise project_error(f"The URLconf {name} cannot be loaded", error) from error
     return application
 
 
@@ -157,7 +157,7 @@ def _raised(path: str, error: BaseException) -> WarmUp:
     refused = cause(error)
     if refused is not None:
         return WarmUp(note=_held_back(path, refused))
-    return WarmUp(str(failure(f"the warm-up request {path} raised", error)).replace("\n ", ";"))
+    return WarmUp(str(project_error(f"the warm-up request {path} raised", error)).replace("\n ", ";"))
 
 
 def _held_back(path: str, refused: Refused) -> str:

@@ -30,8 +30,8 @@ HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 class Paths:
     """Where the probes are: of life and of readiness; nowhere in public where there are none."""
 
-    stated: tuple[str, ...] = ()
-    owned: tuple[str, ...] = ()
+    configured: tuple[str, ...] = ()
+    overridden: tuple[str, ...] = ()
     """Those that are routes of the project's, which answers them."""
 
     @classmethod
@@ -42,15 +42,15 @@ class Paths:
     @property
     def everywhere(self) -> tuple[str, str]:
         """The paths on the management address, which has no other routes."""
-        live, ready = self.stated or DEFAULT
+        live, ready = self.configured or DEFAULT
         return live, ready
 
     @property
-    def ours(self) -> tuple[str, ...]:
-        return tuple(path for path in self.stated if path not in self.owned)
+    def enabled(self) -> tuple[str, ...]:
+        return tuple(path for path in self.configured if path not in self.overridden)
 
     def __str__(self) -> str:
-        ours, owned = " and ".join(self.ours), " and ".join(self.owned)
+        ours, owned = " and ".join(self.enabled), " and ".join(self.overridden)
         answered = f"{ours}, before Django" if ours else ""
         left = f"the project's own {owned}" if owned else ""
         return "; ".join(filter(None, [answered, left])) or "off"
@@ -67,7 +67,7 @@ def is_owned(path: str) -> bool:
 
 def _names(path: str) -> bool:
     route = _route(path)
-    return route is not None and route != _route(_sibling(path))
+    return route is not None and route != _route(_random_sibling_path(path))
 
 
 def _route(path: str) -> Any:
@@ -81,7 +81,7 @@ def _route(path: str) -> Any:
     return match.route, match.view_name
 
 
-def _sibling(path: str) -> str:
+def _random_sibling_path(path: str) -> str:
     """Return a path of the same shape that nobody has thought of: letters stay letters, digits digits."""
     slash = "/" if path.endswith("/") else ""
     parent, _, name = path.rstrip("/").rpartition("/")
@@ -98,7 +98,7 @@ def _another(character: str) -> str:
     return character
 
 
-class HealthLayer:
+class HealthMiddleware:
     """Answers the probes; everything else goes on to the application."""
 
     def __init__(
@@ -108,7 +108,7 @@ class HealthLayer:
         self.paths, self.readiness = paths or Paths(), readiness or Readiness()
         live, ready = self.paths.everywhere
         reasons: dict[str, Callable[[], list[str]]] = {live: list, ready: self.reasons}
-        self._reasons = {path: reasons[path] for path in self.paths.ours}
+        self._reasons = {path: reasons[path] for path in self.paths.enabled}
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         reasons = self._reasons.get(environ["PATH_INFO"])
@@ -119,7 +119,7 @@ class HealthLayer:
 
     def reasons(self) -> list[str]:
         """Return a word for each reason why this process is not ready."""
-        self.readiness.begin()
+        self.readiness.start()
         return [
             *(["draining"] if stop_flags.draining() or stop_flags.closing() else []),
             *self.readiness.failing(),

@@ -19,11 +19,11 @@ from django.utils.module_loading import import_string
 
 from ..errors import ProdserveError
 from ..project.databases import make_impatient, raise_if_missing
-from ..utils.tracebacks import failure
+from ..utils.tracebacks import project_error
 
 EVERY = 5.0
 """Seconds from one look to the next."""
-BUDGET = 1.0
+CHECK_TIMEOUT = 1.0
 """Seconds that a check may take."""
 LOG = logging.getLogger("gunicorn.error")
 
@@ -35,7 +35,7 @@ class Check(NamedTuple):
     run: Callable[[], object]
 
 
-def find(names: Sequence[str]) -> tuple[Check, ...]:
+def load_checks(names: Sequence[str]) -> tuple[Check, ...]:
     """Return the checks of these names; raise ProdserveError where there is none of a name."""
     return tuple(Check(name.rpartition(".")[2], _callable(name)) for name in names)
 
@@ -46,7 +46,7 @@ def _callable(name: str) -> Callable[[], object]:
     try:
         found: Any = import_string(name)
     except Exception as error:  # anything may happen in an import
-        raise failure(f"The check {name} (--readiness-checks) cannot be imported", error) from error
+        raise project_error(f"The check {name} (--readiness-checks) cannot be imported", error) from error
     if not callable(found):
         raise ProdserveError(
             f"The check {name} (--readiness-checks) is a {type(found).__name__}: it cannot be called."
@@ -62,7 +62,7 @@ def database() -> None:
         if connection.vendor == "unknown":  # the dummy of a project without databases
             continue
         raise_if_missing(connection)
-        make_impatient(connection, BUDGET)
+        make_impatient(connection, CHECK_TIMEOUT)
         with closing(connection), connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM DUAL" if connection.vendor == "oracle" else "SELECT 1")
 
@@ -78,7 +78,7 @@ class Readiness:
         self._lock = threading.Lock()
         self._first = threading.Event()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Start to look, once in each process, and wait for the first look as long as a check may take."""
         with self._lock:
             if not self.checks or self._pid == os.getpid():
@@ -86,21 +86,21 @@ class Readiness:
             self._pid = os.getpid()
             self._failing = {check.name for check in self.checks}  # until they have passed
             self._first.clear()
-            threading.Thread(target=self._look_for_ever, name="prodserve-ready", daemon=True).start()
-        self._first.wait(BUDGET)
+            threading.Thread(target=self._poll_forever, name="prodserve-ready", daemon=True).start()
+        self._first.wait(CHECK_TIMEOUT)
 
     def failing(self) -> list[str]:
         """Return the names of the checks that do not pass now."""
         running, failing = self._running, set(self._failing)
-        if running is not None and time.monotonic() - running[1] > BUDGET:
+        if running is not None and time.monotonic() - running[1] > CHECK_TIMEOUT:
             failing.add(running[0])
         return [check.name for check in self.checks if check.name in failing]
 
-    def _look_for_ever(self) -> None:
+    def _poll_forever(self) -> None:
         told: dict[str, str] = {}
         while True:
             for check in self.checks:
-                complaint = self._look_at(check)
+                complaint = self._run_check(check)
                 if complaint != told.get(check.name, ""):
                     LOG.log(
                         logging.WARNING if complaint else logging.INFO,
@@ -112,15 +112,15 @@ class Readiness:
             self._first.set()
             time.sleep(EVERY)
 
-    def _look_at(self, check: Check) -> str:
+    def _run_check(self, check: Check) -> str:
         """Make one check; return what is wrong."""
         started = time.monotonic()
         self._running = check.name, started
         complaint = _complaint(check)
         self._running = None
         took = time.monotonic() - started
-        if not complaint and took > BUDGET:
-            complaint = f"took {took:.1f} s, more than {BUDGET:g} s"
+        if not complaint and took > CHECK_TIMEOUT:
+            complaint = f"took {took:.1f} s, more than {CHECK_TIMEOUT:g} s"
         self._failing = self._failing - {check.name} | ({check.name} if complaint else set())
         return complaint
 

@@ -44,11 +44,11 @@ class _Made:
         return f"{self.prefix}{next(self.numbers):08x}"
 
 
-MADE = _Made()
-os.register_at_fork(after_in_child=MADE.renew)
+ID_GENERATOR = _Made()
+os.register_at_fork(after_in_child=ID_GENERATOR.renew)
 
 
-class Identity:
+class RequestIDs:
     """Gives a request its id, and its waiting time where a proxy of ours tells when it came."""
 
     def __init__(self, believes: Callable[[WSGIEnvironment], bool]) -> None:
@@ -58,7 +58,7 @@ class Identity:
         """Note both in the environ, which holds what the peer has sent; return the id."""
         found = environ.get(ID)
         if found is None:
-            found = self._told(environ) or MADE.next()
+            found = self._told(environ) or ID_GENERATOR.next()
             environ[ID] = found
         return str(found)
 
@@ -88,10 +88,10 @@ def seconds_since(text: str, now: float) -> float | None:
     return max(0.0, waited) if abs(waited) < LONGEST_WAIT else None
 
 
-class IdentityLayer:
+class RequestIDMiddleware:
     """Tell the application, the log and the client the request's id; with ``timing`` where the time went."""
 
-    def __init__(self, application: WSGIApplication, identity: Identity, *, timing: bool) -> None:
+    def __init__(self, application: WSGIApplication, identity: RequestIDs, *, timing: bool) -> None:
         self.application, self.identity, self.timing = application, identity, timing
         self.introductions = Introductions()
 

@@ -17,7 +17,7 @@ NOTES = "_prodserve_notes"
 """What marks our method: beside it, a library that traces requests may have wrapped Django's."""
 
 
-def note_routes() -> None:
+def record_route_names() -> None:
     """Have Django's handler note each route."""
     original = BaseHandler.resolve_request
     if hasattr(original, NOTES):

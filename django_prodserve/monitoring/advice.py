@@ -33,7 +33,7 @@ class Advice(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mix:
+class TrafficProfile:
     """What was seen in a stretch of time: seconds of the sampled requests, CPUs, shares from 0 to 1."""
 
     samples: int
@@ -73,7 +73,7 @@ class Mix:
         return min(MOST, max(2, math.ceil(WORTH / max(self.computing, WORTH / MOST))))
 
 
-def advise(mix: Mix) -> Advice | None:
+def advise(mix: TrafficProfile) -> Advice | None:
     """Return what to tell; None as long as too little was seen."""
     if mix.samples < ENOUGH:
         return advise_on_waiting(mix) if mix.requests >= ENOUGH else None
@@ -92,7 +92,7 @@ def advise(mix: Mix) -> Advice | None:
     return Advice("fits", f"{seen}: profile {mix.profile} with {mix.threads} threads fits")
 
 
-def advise_on_waiting(mix: Mix) -> Advice | None:
+def advise_on_waiting(mix: TrafficProfile) -> Advice | None:
     """Return what to tell where no request runs alone: what they wait for, in the queue or beside others."""
     waits = waiting_for(mix)
     if waits is None:
@@ -102,7 +102,7 @@ def advise_on_waiting(mix: Mix) -> Advice | None:
     return Advice(kind, f"requests wait {queued}for {remedy}")
 
 
-def waiting_for(mix: Mix) -> tuple[str, str] | None:
+def waiting_for(mix: TrafficProfile) -> tuple[str, str] | None:
     """Return what the queue waits for and what would help; None where requests hardly wait."""
     if mix.queued < FELT and not (mix.samples < ENOUGH and mix.saturated):
         return None

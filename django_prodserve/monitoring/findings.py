@@ -30,7 +30,7 @@ class Finding(NamedTuple):
     text: str
 
 
-def judge(
+def evaluate(
     workers: Sequence[dict[str, Any]],
     point: Point,
     events: Sequence[Event],

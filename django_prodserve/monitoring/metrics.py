@@ -17,13 +17,13 @@ import django
 import gunicorn
 
 from .. import __version__
-from ..machine.cgroups import Cgroups, Tree
+from ..machine.cgroups import Cgroups, FileRoot
 from ..machine.proc import cpu_seconds
 from ..machine.proc_memory import read_memory
 from ..machine.quota import throttling
 from ..machine.tcp_info import accept_queue
-from ..scoreboard.board import REASONS, Board
-from ..scoreboard.slot import BOUNDS, CLASSES, METHODS, STATES, Slot, Tally
+from ..scoreboard.board import REASONS, Scoreboard
+from ..scoreboard.slot import BOUNDS, CLASSES, METHODS, STATES, Counters, Slot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
@@ -40,14 +40,14 @@ class Sample(NamedTuple):
 class Metrics:
     """The metrics of one server, told by one worker."""
 
-    def __init__(self, board: Board, listeners: Sequence[Any], generation: int) -> None:
+    def __init__(self, board: Scoreboard, listeners: Sequence[Any], generation: int) -> None:
         self.board, self.listeners, self.generation = board, listeners, generation
         self.started = round(time.time() - time.monotonic() + board.started, 3)
-        self.cgroups = Cgroups.find(Tree(Path("/")))
+        self.cgroups = Cgroups.find(FileRoot(Path("/")))
 
     def text(self, *, ready: bool) -> bytes:
         """Return everything; ``ready`` is what the probe says."""
-        tally, slots = self.board.totals(), self.board.taken()
+        tally, slots = self.board.totals(), self.board.active_slots()
         lines = [*requests(tally), *now(slots), *self.waiting(), *workers(slots, self.board.restarts())]
         lines += [*self.quota(), *self.server(ready)]
         return "".join(lines).encode()
@@ -98,7 +98,7 @@ class Metrics:
         yield from gauge("build_info", "What serves.", [Sample(1, versions)])
 
 
-def requests(tally: Tally) -> Iterator[str]:
+def requests(tally: Counters) -> Iterator[str]:
     """Yield what was counted of requests, by all workers that ever were."""
     yield from counter("requests", "Requests that were answered by the application.", _answers(tally))
     yield from counter(
@@ -108,7 +108,7 @@ def requests(tally: Tally) -> Iterator[str]:
         "requests_refused", "Requests refused with 503 because too many wait.", [Sample(tally.refused)]
     )
     yield from counter(
-        "responses_cut", "Responses that ended before they were complete.", [Sample(tally.cut)]
+        "responses_aborted", "Responses that ended before they were complete.", [Sample(tally.aborted)]
     )
     yield from histogram(
         "request_duration_seconds", "How long requests ran.", tally.latency, tally.latency_sum
@@ -118,7 +118,7 @@ def requests(tally: Tally) -> Iterator[str]:
     )
 
 
-def _answers(tally: Tally) -> Iterator[Sample]:
+def _answers(tally: Counters) -> Iterator[Sample]:
     for number, count in enumerate(tally.answers):
         method, status = METHODS[number // CLASSES], number % CLASSES + 1
         if count or status == 2:

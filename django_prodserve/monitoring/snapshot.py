@@ -15,29 +15,33 @@ from typing import Any
 from ..machine.proc import cpu_seconds
 from ..machine.proc_memory import read_memory
 from ..scoreboard import history
-from ..scoreboard.board import Board
-from ..scoreboard.slot import BOUNDS, STATES, Request, Slot, Tally
+from ..scoreboard.board import Scoreboard
+from ..scoreboard.slot import BOUNDS, STATES, Counters, Request, Slot
 from ..supervisor import run_directory
-from .findings import judge
+from .findings import evaluate
 from .rates import latest, points
 
 
-def of_board(board: Board, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
+def full_snapshot(
+    board: Scoreboard, now: float, memory: Callable[[Slot], int] | None = None
+) -> dict[str, Any]:
     """Return all that the board tells, for JSON; times in seconds, sizes in bytes."""
     return {
-        **live(board, now, memory),
+        **live_snapshot(board, now, memory),
         "events": [event.as_dict() for event in board.read_events()],
-        "plan": board.document.get("plan", {}),
+        "plan": board.static_info.get("plan", {}),
     }
 
 
-def live(board: Board, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
+def live_snapshot(
+    board: Scoreboard, now: float, memory: Callable[[Slot], int] | None = None
+) -> dict[str, Any]:
     """Return what changes from second to second; cheap, unless each worker's memory is measured anew."""
     told, tally = board.read_events(), board.totals()
     sample = board.sample(time.time(), now, tally)
-    workers = [worker(slot, now, memory) for slot in board.taken()]
+    workers = [worker(slot, now, memory) for slot in board.active_slots()]
     point = latest([*history.read(board.history, last=8), sample])
-    findings = judge(
+    findings = evaluate(
         workers, point, told, sample.time, board.memory_used, board.memory_limit, failed_reload(board)
     )
     return {
@@ -48,27 +52,27 @@ def live(board: Board, now: float, memory: Callable[[Slot], int] | None = None) 
         "restarts": board.restarts(),
         "memory_limit": board.memory_limit or None,
         "memory_used": board.memory_used or None,
-        "accept_queue": board.acceptable,
+        "accept_queue": board.accept_queue_length,
         "rates": asdict(point),
         "findings": [finding._asdict() for finding in findings],
         "told": [len(told), told[-1].time if told else 0.0],
-        **board.note(),
+        **board.summary(),
     }
 
 
-def failed_reload(board: Board) -> str:
+def failed_reload(board: Scoreboard) -> str:
     """Return why the last reload failed; empty where it did not, or where nobody has written it down."""
     record = run_directory.read(board.path.parent) if board.path else None
     outcome = record.get("outcome") if record else None
     return outcome["reason"] if outcome else ""
 
 
-def past(board: Board) -> list[dict[str, Any]]:
+def recent_history(board: Scoreboard) -> list[dict[str, Any]]:
     """Return how traffic was in each of the last seconds, the oldest first."""
     return [asdict(point) for point in points([*history.read(board.history)])]
 
 
-def counts(tally: Tally) -> dict[str, Any]:
+def counts(tally: Counters) -> dict[str, Any]:
     """Return what was counted of requests that have ended."""
     requests = tally.requests
     return {
@@ -76,7 +80,7 @@ def counts(tally: Tally) -> dict[str, Any]:
         "statuses": {f"{number}xx": count for number, count in enumerate(tally.classes, 1) if count},
         "static": tally.static,
         "refused": tally.refused,
-        "cut": tally.cut,
+        "aborted": tally.aborted,
         "mean": tally.latency_sum / requests if requests else 0.0,
         "p99_below": quantile(tally.latency, 0.99),
         "mean_queued": tally.queued_sum / requests if requests else 0.0,
@@ -105,7 +109,7 @@ def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) 
         "busy": len(running),
         "queue": slot.waiting(),
         "connections": slot.connections,
-        "requests": slot.tally().requests,
+        "requests": slot.counters().requests,
         "memory": memory(slot) if memory else slot.memory,
         "cpu": cpu_seconds(slot.pid) or slot.cpu,
         "oldest": _request(running[0], now) if running else None,

@@ -47,7 +47,7 @@ def as_json(plan: Plan) -> str:
     return json.dumps(document, indent=2, default=repr)
 
 
-def as_document(plan: Plan) -> dict[str, Any]:
+def to_dict(plan: Plan) -> dict[str, Any]:
     """Return what an operator may see of a running server's plan: decisions as people read them."""
     return {
         "decisions": {
@@ -59,10 +59,10 @@ def as_document(plan: Plan) -> dict[str, Any]:
     }
 
 
-def words_at_start(plan: Plan, static: str, django: str) -> Iterator[str]:
+def startup_lines(plan: Plan, static: str, django: str) -> Iterator[str]:
     """Yield the few lines that an operator reads before the address."""
     yield f"django-prodserve {__version__}, Django {django}, settings {plan.settings.value}"
-    yield words_on_workers(plan)
+    yield workers_line(plan)
     yield f"static    {static}"
     yield f"database  {plan.database.value}"
     if plan.platform.value != "none":
@@ -73,16 +73,16 @@ def words_at_start(plan: Plan, static: str, django: str) -> Iterator[str]:
         yield f"warning: {warning}"
 
 
-def words_on_workers(plan: Plan) -> str:
+def workers_line(plan: Plan) -> str:
     """Return the line on how many serve, and why."""
     return f"workers   {plan.workers.value} x {plan.threads.value} threads: {_because(plan)}"
 
 
-def words_on_measuring(before: Plan, plan: Plan) -> Iterator[str]:
+def measuring_line(before: Plan, plan: Plan) -> Iterator[str]:
     """Yield what a measurement changes about the words at start."""
     sizes = [(each.workers.value, each.threads.value) for each in (before, plan)]
     if sizes[0] != sizes[1]:
-        yield words_on_workers(plan)
+        yield workers_line(plan)
     for warning in plan.warnings:
         if warning not in before.warnings:
             yield f"warning: {warning}"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..config.options import rows
+from ..config.options import option_fields
 from ..config.trust import parse_trust
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def gunicorn_settings(plan: Plan) -> dict[str, Any]:
 
 def _from_rows(plan: Plan) -> Iterator[tuple[str, Any]]:
     """Yield Gunicorn's name and the decided value of every option that is a Gunicorn setting."""
-    for row in rows():
+    for row in option_fields():
         name = row.gunicorn
         if name and name not in {*DECIDED_BY_LAYERS, "config", "chdir"}:
             value = getattr(plan, row.name).value

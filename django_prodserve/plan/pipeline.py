@@ -20,11 +20,11 @@ from typing import Any
 from django.conf import settings
 
 from ..config import gunicorn, parsers, resolve
-from ..config.options import Options, Sourced
+from ..config.options import Options, SourcedValue
 from ..config.resolve import Layer
 from ..errors import ProdserveError
 from ..machine.detect import Machine
-from ..machine.platforms import Platform, recognise
+from ..machine.platforms import Platform, detect
 from ..project import footprint_cache, local_mode
 from ..project.detect import Project
 from ..utils import working_directory
@@ -38,8 +38,8 @@ def plan_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) 
 
 def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> tuple[Plan, Project]:
     """Decide, and return the project's facts too, for the preflight."""
-    platform = recognise(environ)
-    wishes = gather(flags, environ, getattr(settings, "PRODSERVE", {}), platform)
+    platform = detect(environ)
+    wishes = collect_options(flags, environ, getattr(settings, "PRODSERVE", {}), platform)
     if wishes.chdir:  # typed in a file or in the settings; a flag was obeyed before
         working_directory.enter(wishes.chdir, source=wishes.source("chdir"))
     if wishes.local:
@@ -55,17 +55,17 @@ def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
         fork_safe=sys.platform != "darwin",
     )
     plan = make_plan(inputs)
-    refuse_shared(plan.bind.value, plan.management_bind.value)
-    measured = footprint_cache.last(way_to_load(plan))
+    reject_shared_address(plan.bind.value, plan.management_bind.value)
+    measured = footprint_cache.load(load_key(plan))
     return plan.replan(measured) if measured else plan, project
 
 
-def way_to_load(plan: Plan) -> tuple[bool, str]:
+def load_key(plan: Plan) -> tuple[bool, str]:
     """Return the decisions that a measurement depends on."""
     return plan.preload.value, plan.warmup.value
 
 
-def gather(
+def collect_options(
     flags: Mapping[str, Any], environ: Mapping[str, str], block: object, platform: Platform
 ) -> Options:
     """Resolve every source of wishes in the order of precedence; one error lists all that is wrong."""
@@ -89,7 +89,7 @@ def gather(
             ours_in_args,
             ours_in_file,
             platform_variables(environ, notes),
-            {name: Sourced(value, platform.name) for name, value in platform.values.items()},
+            {name: SourcedValue(value, platform.name) for name, value in platform.values.items()},
         ],
         gunicorn=gunicorn.validated(rest, problems, notes),
         problems=problems,
@@ -99,22 +99,22 @@ def gather(
 
 def platform_variables(environ: Mapping[str, str], notes: list[str]) -> Layer:
     """What platforms say in variables that every Python server knows."""
-    layer: dict[str, Sourced] = {}
+    layer: dict[str, SourcedValue] = {}
     count = environ.get("LISTEN_FDS", "")
     if count.isdecimal() and environ.get("LISTEN_PID") == str(os.getpid()):
         # sd_listen_fds(3): the sockets of a .socket unit are the descriptors from 3 on.
-        layer["bind"] = Sourced([f"fd://{3 + number}" for number in range(int(count))], "LISTEN_FDS")
+        layer["bind"] = SourcedValue([f"fd://{3 + number}" for number in range(int(count))], "LISTEN_FDS")
     elif "PORT" in environ:
-        layer["bind"] = Sourced(_port(environ["PORT"]), "PORT")
+        layer["bind"] = SourcedValue(_port(environ["PORT"]), "PORT")
     if "FORWARDED_ALLOW_IPS" in environ:
-        layer["trusted_proxies"] = Sourced(environ["FORWARDED_ALLOW_IPS"], "FORWARDED_ALLOW_IPS")
+        layer["trusted_proxies"] = SourcedValue(environ["FORWARDED_ALLOW_IPS"], "FORWARDED_ALLOW_IPS")
     if "WEB_CONCURRENCY" in environ:
         author = environ.get("WEB_CONCURRENCY_SET_BY")
         if author:
             guess = environ["WEB_CONCURRENCY"]
             notes.append(f"WEB_CONCURRENCY={guess} is a guess by {author}, so it is not used.")
         else:
-            layer["workers"] = Sourced(environ["WEB_CONCURRENCY"], "WEB_CONCURRENCY")
+            layer["workers"] = SourcedValue(environ["WEB_CONCURRENCY"], "WEB_CONCURRENCY")
     return layer
 
 
@@ -142,7 +142,7 @@ def _config_path(layers: tuple[Layer, ...]) -> str:
         raise ProdserveError(f"{named.source if named else ''} is no path to a file.") from error
 
 
-def refuse_shared(addresses: Sequence[str], manage: str | None) -> None:
+def reject_shared_address(addresses: Sequence[str], manage: str | None) -> None:
     """Raise ProdserveError where the public would be served on the management address."""
     for address in addresses if manage else ():
         if manage and _is_same(address, manage):

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ..config import kinds
-from ..config.options import row_of
+from ..config.options import option_field
 from ..config.parsers import LOOPBACK
 from ..utils.decision import Decision
 from .sizing import THREADS, Sizing
 
 if TYPE_CHECKING:
-    from ..config.options import Options, Sourced
+    from ..config.options import Options, SourcedValue
     from ..machine.detect import Machine
     from ..machine.platforms import Platform
     from ..project.detect import Project
@@ -108,7 +108,7 @@ class Plan:
 
     static_choice: StaticChoice
     """How static files are served, for the one who does it."""
-    gunicorn: Mapping[str, Sourced]
+    gunicorn: Mapping[str, SourcedValue]
     """Gunicorn settings that pass through as they are."""
     notes: tuple[str, ...]
     """What was seen and not used."""
@@ -144,7 +144,7 @@ class Plan:
     @classmethod
     def show(cls, name: str, value: Any) -> str:
         """Write the value of the decision of this name for people."""
-        row = row_of(name)
+        row = option_field(name)
         if row is not None:
             return row.show(value)
         kind = cls.__dataclass_fields__[name].metadata.get("kind")
@@ -154,7 +154,7 @@ class Plan:
 def make_plan(inputs: PlanInputs) -> Plan:
     """Decide everything."""
     machine, project, options = inputs.machine, inputs.project, inputs.options
-    wishes = _Wishes(options, inputs.platform)
+    wishes = ResolvedOptions(options, inputs.platform)
     cpus = choose_cpus(machine, wishes)
     memory = choose_memory(machine, wishes)
     worker_class = choose_worker_class(wishes)
@@ -197,7 +197,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "concurrency_limit": choose_concurrency_limit(wishes, worker_class),
     }
     plain = {
-        row.name: wishes.plain(row.name)
+        row.name: wishes.computed(row.name)
         for row in fields(Plan)
         if row.name not in thought and str(row.type).startswith("Decision")
     }
@@ -218,7 +218,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
     )
 
 
-class _Wishes:
+class ResolvedOptions:
     """The options as decisions: a stated value with its source and reason, or the row's default."""
 
     def __init__(self, options: Options, platform: Platform) -> None:
@@ -237,14 +237,14 @@ class _Wishes:
         why = self.platform.why.get(name, "as stated") if source == self.platform.name else "as stated"
         return Decision(value, why, source)
 
-    def plain(self, name: str) -> Decision[Any]:
+    def computed(self, name: str) -> Decision[Any]:
         """Decide an option that needs no thought."""
-        row = row_of(name)
+        row = option_field(name)
         assert row is not None, name
         return self.stated(name) or Decision(getattr(self.options, name), row.why, "default")
 
 
-def choose_cpus(machine: Machine, wishes: _Wishes) -> Decision[float]:
+def choose_cpus(machine: Machine, wishes: ResolvedOptions) -> Decision[float]:
     """Stated CPUs, or what the machine allows; a container without a limit is not given a whole node."""
     unlimited = machine.container and machine.quota is None and machine.cpus > UNLIMITED_CPUS
     if unlimited and not wishes.stated("cpus"):
@@ -254,14 +254,14 @@ def choose_cpus(machine: Machine, wishes: _Wishes) -> Decision[float]:
     return wishes.stated("cpus") or Decision(machine.cpus, machine.cpus_why)
 
 
-def choose_memory(machine: Machine, wishes: _Wishes) -> Decision[int | None]:
+def choose_memory(machine: Machine, wishes: ResolvedOptions) -> Decision[int | None]:
     """Stated memory, or the tightest limit; None where nothing is known."""
     return wishes.stated("memory") or Decision(machine.memory_effective, machine.memory_effective_why)
 
 
-def choose_worker_class(wishes: _Wishes) -> Decision[str]:
+def choose_worker_class(wishes: ResolvedOptions) -> Decision[str]:
     """Stated, or ours; Gunicorn's threads for what ours does not speak."""
-    plain = wishes.plain("worker_class")
+    plain = wishes.computed("worker_class")
     passed = wishes.options.gunicorn
     foreign = {
         "TLS": wishes.options.certfile is not None,
@@ -274,14 +274,14 @@ def choose_worker_class(wishes: _Wishes) -> Decision[str]:
     return plain
 
 
-def choose_concurrency_limit(wishes: _Wishes, worker_class: Decision[str]) -> Decision[str]:
+def choose_concurrency_limit(wishes: ResolvedOptions, worker_class: Decision[str]) -> Decision[str]:
     """Stated, or measured by the worker; Gunicorn's own workers have no such limit."""
     if worker_class.value != "prodserve":
         return Decision("off", f"{worker_class.value} workers run a request on every thread")
-    return wishes.plain("concurrency_limit")
+    return wishes.computed("concurrency_limit")
 
 
-def choose_bind(machine: Machine, wishes: _Wishes) -> Decision[tuple[str, ...]]:
+def choose_bind(machine: Machine, wishes: ResolvedOptions) -> Decision[tuple[str, ...]]:
     """Stated addresses; else all interfaces in a container, else loopback. A bare port follows that rule."""
     local = wishes.options.local
     host = "0.0.0.0" if machine.container and not local else "127.0.0.1"
@@ -297,14 +297,14 @@ def choose_bind(machine: Machine, wishes: _Wishes) -> Decision[tuple[str, ...]]:
     return Decision((f"{host}:8000",), "this machine only; --bind 0.0.0.0:8000 opens it to others")
 
 
-def choose_manage(wishes: _Wishes, worker_class: Decision[str]) -> Decision[str | None]:
+def choose_manage(wishes: ResolvedOptions, worker_class: Decision[str]) -> Decision[str | None]:
     """As stated; nowhere with Gunicorn's own workers, where nobody would answer."""
     if wishes.stated("management_bind") and worker_class.value != "prodserve":
         return Decision(None, f"{worker_class.value} workers have no event loop to answer there")
-    return wishes.plain("management_bind")
+    return wishes.computed("management_bind")
 
 
-def _manage_warnings(wishes: _Wishes, worker_class: Decision[str]) -> Iterator[str]:
+def _manage_warnings(wishes: ResolvedOptions, worker_class: Decision[str]) -> Iterator[str]:
     stated = wishes.stated("management_bind")
     if stated is None:
         return
@@ -324,7 +324,7 @@ def _machine_warnings(machine: Machine, cpus: Decision[float]) -> Iterator[str]:
             f"{cpus.value:g}. State --cpus, or set a limit."
         )
     unseen = machine.quota is None and machine.memory_limit is None
-    if machine.container and not machine.certain and unseen:
+    if machine.container and not machine.limits_visible and unseen:
         yield (
             "The cgroup mount does not show this process's own group; limits may be missing. "
             "State --cpus and --memory."
@@ -361,27 +361,27 @@ def _application(project: Project) -> Decision[str]:
     return Decision("django.core.wsgi.get_wsgi_application()", "WSGI_APPLICATION is not set")
 
 
-def _jitter(wishes: _Wishes) -> Decision[int]:
+def _jitter(wishes: ResolvedOptions) -> Decision[int]:
     # With 5 % jitter 11 to 25 % of replacements overlap, with 100 % 8 to 9 % (simulated, 4 workers).
     most = wishes.options.max_requests
     why = "as wide as --max-requests: fewest workers replaced together" if most else "no --max-requests"
     return wishes.stated("max_requests_jitter") or Decision(most, why)
 
 
-def _server_timing(wishes: _Wishes) -> Decision[bool]:
+def _server_timing(wishes: ResolvedOptions) -> Decision[bool]:
     if wishes.options.local and not wishes.stated("server_timing"):
         return Decision(True, "--local: the browser's network panel shows it")
-    return wishes.plain("server_timing")
+    return wishes.computed("server_timing")
 
 
-def _preload(wishes: _Wishes, fork_safe: bool) -> Decision[bool]:
+def _preload(wishes: ResolvedOptions, fork_safe: bool) -> Decision[bool]:
     why = "workers share the loaded application's memory"
     if not fork_safe:
         why = "macOS frameworks may crash in processes that were forked after loading"
     return wishes.stated("preload") or Decision(fork_safe, why)
 
 
-def _supervisor(wishes: _Wishes, project: Project, *, linux: bool) -> Decision[bool]:
+def _supervisor(wishes: ResolvedOptions, project: Project, *, linux: bool) -> Decision[bool]:
     platform, missing = wishes.platform, Decision(False, project.no_supervisor)
     if project.no_supervisor_is_certain:
         return missing
@@ -392,24 +392,24 @@ def _supervisor(wishes: _Wishes, project: Project, *, linux: bool) -> Decision[b
         computed = missing
     elif wishes.options.reload:
         computed = Decision(True, "--reload needs it")
-    elif platform.rolls:
+    elif platform.replaces_instances:
         computed = Decision(False, f"{platform.name} replaces the whole instance to serve new code")
     return wishes.stated("supervisor") or computed
 
 
-def _warmup(wishes: _Wishes) -> Decision[str]:
+def _warmup(wishes: ResolvedOptions) -> Decision[str]:
     why = "a path that no route has: loads middleware and URLconf, runs no view"
     return wishes.stated("warmup") or Decision("/prodserve-warm-up", why)
 
 
-def _speedups(wishes: _Wishes, project: Project) -> Decision[bool]:
+def _speedups(wishes: ResolvedOptions, project: Project) -> Decision[bool]:
     stated = wishes.stated("speedups")
     if stated is None:
         return project.speedups
     return replace(project.speedups, source=stated.source) if stated.value else stated
 
 
-def _hops(wishes: _Wishes) -> Decision[int | None]:
+def _hops(wishes: ResolvedOptions) -> Decision[int | None]:
     stated = wishes.stated("trusted_hops")
     if stated is not None:
         return stated

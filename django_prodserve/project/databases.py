@@ -22,7 +22,7 @@ from django.core.cache import caches
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
-from ..utils.fork import ChildError, in_child
+from ..utils.fork import ChildError, run_in_fork
 
 PATIENCE = 2  # seconds for one connection: a start must not hang on a database that is away
 READING = 60.0  # seconds to read the migrations of a large project, on half a CPU
@@ -38,7 +38,7 @@ _LIMITS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class DatabaseProbe:
     """What one database said; ``seconds`` is what the connection cost."""
 
     alias: str
@@ -49,7 +49,7 @@ class Answer:
     """Migrations that are not applied."""
 
 
-def ask_all() -> tuple[Answer, ...]:
+def probe_all() -> tuple[DatabaseProbe, ...]:
     """Ask every database in DATABASES."""
     return tuple(_ask_apart(alias) for alias in connections if _vendor(alias) != "unknown")
 
@@ -58,15 +58,17 @@ def _vendor(alias: str) -> str:
     return str(connections[alias].vendor)
 
 
-def _ask_apart(alias: str) -> Answer:
+def _ask_apart(alias: str) -> DatabaseProbe:
     """Ask in a process of its own, where that is safe."""
     if sys.platform == "darwin":  # its frameworks may crash in a fork of a loaded process
         return _ask(alias)
     try:
-        return in_child(lambda: _ask(alias, bounded=True), patience=PATIENCE + READING)
+        return run_in_fork(lambda: _ask(alias, bounded=True), patience=PATIENCE + READING)
     except ChildError:
         name = _host(alias)
-        return Answer(alias=alias, error=f"no answer{f' from {name}' if name else ''} within {PATIENCE} s")
+        return DatabaseProbe(
+            alias=alias, error=f"no answer{f' from {name}' if name else ''} within {PATIENCE} s"
+        )
 
 
 def _host(alias: str) -> str:
@@ -79,13 +81,13 @@ def _end_after(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _ask(alias: str, *, bounded: bool = False) -> Answer:
+def _ask(alias: str, *, bounded: bool = False) -> DatabaseProbe:
     """Ask over a copy of the connection, so that the project's own stays as it is."""
     connection = connections[alias].copy()
     try:
         raise_if_missing(connection)
     except FileNotFoundError as error:
-        return Answer(alias=alias, error=str(error))
+        return DatabaseProbe(alias=alias, error=str(error))
     make_impatient(connection, PATIENCE)
     if bounded:
         _end_after(PATIENCE)
@@ -94,12 +96,12 @@ def _ask(alias: str, *, bounded: bool = False) -> Answer:
         with closing(connection):
             connection.ensure_connection()
             seconds = time.perf_counter() - started
-            answer = Answer(alias=alias, seconds=seconds, max_connections=_limit(connection))
+            answer = DatabaseProbe(alias=alias, seconds=seconds, max_connections=_limit(connection))
             if bounded:
                 _end_after(0)
             return replace(answer, pending=_pending(connection))
     except Exception as error:  # drivers raise what they like; the preflight reports it
-        return Answer(alias=alias, error=str(error).strip().partition("\n")[0] or type(error).__name__)
+        return DatabaseProbe(alias=alias, error=str(error).strip().partition("\n")[0] or type(error).__name__)
 
 
 def raise_if_missing(connection: Any) -> None:
@@ -139,7 +141,7 @@ def _pending(connection: Any) -> int:
     return len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
 
 
-def errors(answers: tuple[Answer, ...]) -> Iterator[str]:
+def errors(answers: tuple[DatabaseProbe, ...]) -> Iterator[str]:
     """Yield a line for each database that did not answer."""
     for answer in answers:
         if answer.error:

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..machine.proc_memory import Reading, read_memory
-from ..utils.fork import in_child
+from ..machine.proc_memory import MemoryReading, read_memory
+from ..utils.fork import run_in_fork
 
 # Memory of a worker's own after 1,200 to 2,000 requests to many pages, most of them of the
 # admin, MiB (Django 6.1, Python 3.13, four workers):
@@ -47,22 +47,22 @@ def measure(request: Callable[[], object], prepare: Callable[[], object] = bool)
     Connections must be closed, in here and by ``prepare``, and memory frozen.
     """
 
-    def trial() -> Reading:
+    def trial() -> MemoryReading:
         prepare()
-        return in_child(lambda: after(request), patience=PATIENCE / 2, group=False)
+        return run_in_fork(lambda: memory_after(request), patience=PATIENCE / 2, group=False)
 
     master = read_memory()
-    return footprint(master, in_child(trial, patience=PATIENCE), preloaded=True)
+    return footprint(master, run_in_fork(trial, patience=PATIENCE), preloaded=True)
 
 
-def after(request: Callable[[], object]) -> Reading:
+def memory_after(request: Callable[[], object]) -> MemoryReading:
     """Return the memory of this process after a few requests."""
     for _ in range(REQUESTS):
         request()
     return read_memory()
 
 
-def footprint(master: Reading, trial: Reading, *, preloaded: bool) -> Footprint:
+def footprint(master: MemoryReading, trial: MemoryReading, *, preloaded: bool) -> Footprint:
     """Compute what workers will take under load; not ``preloaded`` is a trial that loaded by itself."""
     copied = int(master.size * MOST_COPIED)
     if trial.private is None or master.private is None:

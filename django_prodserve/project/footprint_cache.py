@@ -30,7 +30,7 @@ FOLDER = "footprints"
 STALE = 30 * 86400.0  # seconds; each release directory of a project is another project here
 
 
-def last(way: Sequence[object]) -> Footprint | None:
+def load(way: Sequence[object]) -> Footprint | None:
     """Return what was measured last for this code, loaded this ``way``; None where nothing fits."""
     for base in bases():
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
@@ -42,7 +42,7 @@ def last(way: Sequence[object]) -> Footprint | None:
     return None
 
 
-def keep(found: Footprint, way: Sequence[object]) -> bool:
+def store(found: Footprint, way: Sequence[object]) -> bool:
     """Write a measurement of the modules that are loaded now; False where no directory can be written."""
     modules = own_modules()
     kept = {"code": code(modules, way), "footprint": asdict(found), "modules": modules}

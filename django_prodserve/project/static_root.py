@@ -29,7 +29,7 @@ def show_static_root(environ: MutableMapping[str, str]) -> None:
         settings.STATIC_ROOT = root
 
 
-def look() -> None:
+def record_static_root() -> None:
     """Note whether the project has read STATIC_ROOT, and let it be the project's again. Called first of all.
 
     Django's settings keep each value that was read in their own dictionary.

@@ -21,9 +21,22 @@ from struct import Struct
 from typing import Any
 
 from . import events, history
-from .memory import Memory
+from .memory import SharedMemory
 from .ring import Ring
-from .slot import CLAIMED, COLUMNS, FREE, HEAD, REFUSES, ROW, SERVING, TALLY_CELLS, WHOLE, Slot, Tally, tally
+from .slot import (
+    CLAIMED,
+    COLUMNS,
+    FREE,
+    HEAD,
+    REFUSES,
+    ROW,
+    SERVING,
+    TALLY_CELLS,
+    WHOLE,
+    Counters,
+    Slot,
+    counters,
+)
 
 MAGIC = int.from_bytes(b"prodsrv\3", "little")
 """The last byte is the version of this layout."""
@@ -65,12 +78,12 @@ def _cells(slots: int, rows: int, document: int) -> int:
     return _document(slots, rows) + (document + 7) // 8
 
 
-class Board:
+class Scoreboard:
     """The whole board: made with ``create`` by the arbiter, or opened read-only with ``open``."""
 
     def __init__(self, shared: mmap.mmap, path: Path | None, slots: int, rows: int) -> None:
         self.path = path
-        self.memory = Memory(memoryview(shared))
+        self.memory = SharedMemory(memoryview(shared))
         self.whole, self.seconds = self.memory.whole, self.memory.seconds
         first, rings = _LOADS + COLUMNS * slots, _rings(slots, rows)
         self.events = Ring(self.memory, at=rings, entries=events.ENTRIES, size=events.SIZE)
@@ -106,7 +119,7 @@ class Board:
         rows: int,
         now: float,
         document: Mapping[str, Any] | None = None,
-    ) -> Board:
+    ) -> Scoreboard:
         """Make an empty board; raises OSError where the file cannot be made or the disk is full.
 
         The document holds facts that do not change, such as the plan.
@@ -124,7 +137,7 @@ class Board:
         return board
 
     @classmethod
-    def open(cls, path: Path) -> Board:
+    def open(cls, path: Path) -> Scoreboard:
         """Read the board of another process; raises OSError, or ValueError if it is none of ours."""
         with path.open("rb") as file:
             shared = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -154,7 +167,7 @@ class Board:
         """Take a slot back from a worker that is gone, and keep what it has counted and told."""
         events.move(slot.events, to=self.events)
         whole, seconds = slot.sums()
-        refused, cut = slot.refused, slot.cut
+        refused, cut = slot.refused, slot.aborted
         self.whole[_RELEASES] += 1
         slot.clear()
         for cell, value in enumerate(whole, _GONE):
@@ -169,7 +182,7 @@ class Board:
         """Count the end of a worker; the reason is one of REASONS."""
         self.whole[_RESTARTS + REASONS.index(reason)] += 1
 
-    def write_note(self, facts: Mapping[str, Any]) -> None:
+    def write_summary(self, facts: Mapping[str, Any]) -> None:
         """Leave facts for readers: what was decided, what to advise. The sequence is odd while it changes."""
         text = json.dumps(facts, separators=(",", ":")).encode()
         if len(text) > _NOTE_BYTES:
@@ -180,7 +193,7 @@ class Board:
         self.whole[_NOTE_LENGTH] = len(text)
         self.whole[_NOTE_SEQUENCE] += 1
 
-    def tell(self, event: events.Event) -> None:
+    def record_event(self, event: events.Event) -> None:
         """Leave an event: the arbiter's alone, a worker has its slot's ring."""
         events.write(self.events, event)
 
@@ -203,12 +216,12 @@ class Board:
         return self.whole[_MEMORY_USED]
 
     @property
-    def acceptable(self) -> int:
+    def accept_queue_length(self) -> int:
         """Return how many connections waited to be accepted when the arbiter last looked."""
         return self.whole[_ACCEPTABLE]
 
     @property
-    def document(self) -> dict[str, Any]:
+    def static_info(self) -> dict[str, Any]:
         """Return the facts that do not change; empty where there are none."""
         first, length = _document(len(self.slots), self.whole[_ROWS]) * 8, self.whole[_DOCUMENT]
         found: dict[str, Any] = json.loads(bytes(self.memory.bytes[first : first + length]) or b"{}")
@@ -227,11 +240,11 @@ class Board:
     def started(self) -> float:
         return self.seconds[_STARTED]
 
-    def taken(self) -> list[Slot]:
+    def active_slots(self) -> list[Slot]:
         """Return the slots that a worker has."""
         return [slot for slot in self.slots if slot.state != FREE]
 
-    def note(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Return what the arbiter has left; empty where it has left nothing, or died while it wrote."""
         for _ in range(1000):
             sequence = self.whole[_NOTE_SEQUENCE]
@@ -249,7 +262,7 @@ class Board:
         counts = self.whole[_RESTARTS : _RESTARTS + len(REASONS)].tolist()
         return {reason: count for reason, count in zip(REASONS, counts, strict=True) if count}
 
-    def totals(self) -> Tally:
+    def totals(self) -> Counters:
         """Return what all workers have counted, those that are gone included; it never becomes less."""
         for _ in range(100):
             before = self.whole[_RELEASES]
@@ -258,28 +271,28 @@ class Board:
                 break
         return found
 
-    def _totals(self) -> Tally:
+    def _totals(self) -> Counters:
         whole = self.whole[_GONE : _GONE + WHOLE].tolist()
         seconds: list[float] = self.seconds[_GONE + WHOLE : _GONE + TALLY_CELLS].tolist()  # type: ignore[assignment]  # floats
         refused, cut = self.whole[_GONE_REFUSED], self.whole[_GONE_CUT]
-        for slot in self.taken():
+        for slot in self.active_slots():
             more, longer = slot.sums()
             whole = [a + b for a, b in zip(whole, more, strict=True)]
             seconds = [x + y for x, y in zip(seconds, longer, strict=True)]
-            refused, cut = refused + slot.refused, cut + slot.cut
-        return tally(whole, seconds, refused, cut)
+            refused, cut = refused + slot.refused, cut + slot.aborted
+        return counters(whole, seconds, refused, cut)
 
-    def sample(self, wall: float, now: float, tally: Tally) -> history.Sample:
+    def sample(self, wall: float, now: float, tally: Counters) -> history.Sample:
         """Return the counters, which are those of ``totals``, and what is in use now."""
-        taken = self.taken()
+        taken = self.active_slots()
         return history.Sample(
             time=wall,
             clock=now,
             board=round(self.started * 1000),
             refused=tally.refused,
-            cut=tally.cut,
+            aborted=tally.aborted,
             busy=sum(slot.count_running() for slot in taken),
-            waiting=self.acceptable + sum(slot.waiting() for slot in taken),
+            waiting=self.accept_queue_length + sum(slot.waiting() for slot in taken),
             memory=self.memory_used,
             classes=tally.classes,
             latency=tally.latency,
@@ -309,13 +322,13 @@ def board_path(place: Path, generation: int) -> Path:
     return place / f"board-{generation}"
 
 
-def last_board(place: Path, generation: int) -> Board | None:
+def last_board(place: Path, generation: int) -> Scoreboard | None:
     """Return the board of the generation that served before this one; None where none can be read."""
     names = [each.name.removeprefix("board-") for each in place.glob("board-*")]
     numbers = sorted({int(name) for name in names if name.isdecimal()}, reverse=True)
     for number in (each for each in numbers if each < generation):
         with suppress(OSError, ValueError):  # it has ended, or its file is cut short
-            return Board.open(board_path(place, number))
+            return Scoreboard.open(board_path(place, number))
     return None
 
 

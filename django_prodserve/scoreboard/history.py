@@ -31,7 +31,7 @@ class Sample:
     board: int
     """When this generation began, in whole milliseconds; counters of two generations have no difference."""
     refused: int
-    cut: int
+    aborted: int
     busy: int
     """Threads that run a request."""
     waiting: int
@@ -45,7 +45,7 @@ class Sample:
 
 def write(ring: Ring, sample: Sample) -> None:
     """Leave a sample for readers."""
-    gauges = (sample.board, sample.refused, sample.cut, sample.busy, sample.waiting, sample.memory)
+    gauges = (sample.board, sample.refused, sample.aborted, sample.busy, sample.waiting, sample.memory)
     counts = (*sample.classes, *sample.latency, *sample.queued)
     ring.add(sample.time, _SAMPLE.pack(sample.clock, *gauges, *counts))
 
@@ -68,7 +68,7 @@ def read(ring: Ring, last: int | None = None) -> Iterator[Sample]:
             clock=clock,
             board=board,
             refused=refused,
-            cut=cut,
+            aborted=cut,
             busy=busy,
             waiting=waiting,
             memory=memory,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Memory:
+class SharedMemory:
     """Shared bytes, seen as whole numbers, as seconds and as text."""
 
     def __init__(self, shared: memoryview) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .memory import Memory
+from .memory import SharedMemory
 
 _COUNT = 0
 _HEAD = 1
@@ -29,7 +29,7 @@ class Ring:
 
     __slots__ = ("at", "bytes", "entries", "seconds", "size", "whole")
 
-    def __init__(self, memory: Memory, *, at: int, entries: int, size: int) -> None:
+    def __init__(self, memory: SharedMemory, *, at: int, entries: int, size: int) -> None:
         self.bytes, self.whole, self.seconds = memory.bytes, memory.whole, memory.seconds
         self.at, self.entries, self.size = at, entries, size
 

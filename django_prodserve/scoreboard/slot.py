@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .memory import Memory
+from .memory import SharedMemory
 
 if TYPE_CHECKING:
     from .ring import Ring
@@ -68,7 +68,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
+class Counters:
     """What was counted, by a worker or by all that ever ran; sums are in seconds."""
 
     answers: tuple[int, ...]
@@ -85,7 +85,7 @@ class Tally:
     static: int = 0
     """Static files that were answered from memory; they are no requests here."""
     refused: int = 0
-    cut: int = 0
+    aborted: int = 0
     """Responses that ended before they were complete."""
 
     @property
@@ -154,9 +154,9 @@ class Slot:
     started = _Seconds(_STARTED)
     heartbeat = _Seconds(_HEARTBEAT)
     """When the worker's event loop last turned."""
-    wish = _Whole(_WISH)
+    replacement_reason = _Whole(_WISH)
     """Why the worker wants to be replaced: an index into REASONS + 1; 0 if it does not."""
-    order = _Whole(_ORDER)
+    exit_mode = _Whole(_ORDER)
     """The arbiter's, before it tells the worker to go: GO_STUCK if its threads end no request."""
     deadline = _Seconds(_DEADLINE)
     """The arbiter's: when it will kill this worker; 0.0 if it will not."""
@@ -165,7 +165,7 @@ class Slot:
     cpu = _Seconds(_CPU)
     """The arbiter's: CPU seconds of the worker's process."""
     refused = _Whole(_REFUSED)
-    cut = _Whole(_CUT)
+    aborted = _Whole(_CUT)
     saturated = _Whole(_SATURATED)
     """Whether a request that comes to the worker waits long, 1, or is refused, 2, as of this second."""
     concurrency_limit = _Whole(_LIMIT)
@@ -177,7 +177,7 @@ class Slot:
     queue = _Load(QUEUE)
 
     def __init__(
-        self, memory: Memory, index: int, *, at: int, rows: int, load: int, stride: int, events: Ring
+        self, memory: SharedMemory, index: int, *, at: int, rows: int, load: int, stride: int, events: Ring
     ) -> None:
         self.index, self.at, self.load, self.stride = index, at, load, stride
         self.events = events
@@ -204,7 +204,7 @@ class Slot:
         self.whole[self.at + _STATE] = state
         self.whole[self.load] = self.generation + 1 if state == SERVING else 0
 
-    def show(self, busy: int, work: int, queue: int) -> None:
+    def publish_load(self, busy: int, work: int, queue: int) -> None:
         """Say how many threads run Django, how many are spoken for, and how many requests wait."""
         whole, load, stride = self.whole, self.load, self.stride
         whole[load + LOAD * stride] = work
@@ -230,7 +230,7 @@ class Slot:
         at = self.rows[row]
         self.whole[at + _IDENT], self.whole[at + _NATIVE_ID] = ident, native_id
 
-    def begin(self, row: int, now: float, method: str, path: str, request_id: str) -> None:
+    def request_started(self, row: int, now: float, method: str, path: str, request_id: str) -> None:
         """A request starts to run Django. The time goes last: a row without one is idle."""
         at = self.rows[row]
         text = f"{method[:32]}\0{request_id[:64]}\0{path}".encode("utf-8", "replace")[:_TEXT_BYTES]
@@ -244,7 +244,7 @@ class Slot:
         """A stream has moved: it is not stuck."""
         self.seconds[self.rows[row] + _PROGRESS] = now
 
-    def end(
+    def request_finished(
         self, row: int, now: float, status: int, started: float, queued_seconds: float, method: str = "GET"
     ) -> None:
         """A request is over: clear the row and count."""
@@ -311,9 +311,9 @@ class Slot:
         """Return when a request of this worker last ended; 0.0 if none did."""
         return max(self.seconds[at + _LAST_END] for at in self.rows)
 
-    def tally(self) -> Tally:
+    def counters(self) -> Counters:
         """Return what this worker has counted."""
-        return tally(*self.sums(), self.refused, self.cut)
+        return counters(*self.sums(), self.refused, self.aborted)
 
     def sums(self) -> tuple[list[int], list[float]]:
         """Return the tallies of all rows, added up: whole numbers and seconds."""
@@ -323,10 +323,10 @@ class Slot:
         return [*map(sum, zip(*whole, strict=True))], [*map(sum, zip(*seconds, strict=True))]
 
 
-def tally(whole: Sequence[int], seconds: Sequence[float], refused: int, cut: int) -> Tally:
+def counters(whole: Sequence[int], seconds: Sequence[float], refused: int, cut: int) -> Counters:
     """Return a tally from its cells."""
     latency_sum, queued_sum, cpu_sum, wait_sum, delay_sum = seconds
-    return Tally(
+    return Counters(
         answers=tuple(whole[:_LATENCY]),
         latency=tuple(whole[_LATENCY:_QUEUED]),
         latency_sum=latency_sum,
@@ -338,5 +338,5 @@ def tally(whole: Sequence[int], seconds: Sequence[float], refused: int, cut: int
         wait_sum=wait_sum,
         delay_sum=delay_sum,
         refused=refused,
-        cut=cut,
+        aborted=cut,
     )

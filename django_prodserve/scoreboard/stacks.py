@@ -38,7 +38,7 @@ class Stacks:
         with suppress(OSError, ValueError):  # standard error may be closed, or no file
             faulthandler.enable(sys.stderr.fileno(), all_threads=True)
 
-    def ask(self, index: int, pid: int) -> None:
+    def request_dump(self, index: int, pid: int) -> None:
         """Have a worker write its stacks; they can be read a moment later."""
         self.files[index].truncate(0)
         with suppress(ProcessLookupError):
@@ -77,7 +77,7 @@ def _open(path: Path | None) -> IO[bytes]:
     return os.fdopen(descriptor, "a+b", buffering=0)
 
 
-def ask_now(board: Path, index: int, pid: int, patience: float = 2.0) -> str:
+def dump_now(board: Path, index: int, pid: int, patience: float = 2.0) -> str:
     """Ask from another process and wait for the answer; what came within ``patience`` seconds."""
     path = stacks_path(board, index)
     os.truncate(path, 0)
@@ -116,7 +116,7 @@ def stack_of(text: str, ident: int) -> str:
     return ""
 
 
-def with_a_request(text: str, calls: int = 12) -> str:
+def only_busy_threads(text: str, calls: int = 12) -> str:
     """Return the threads of a dump that run a request, each with its innermost calls, which come first.
 
     All of them where none runs one: then something else holds the process up.
@@ -128,10 +128,10 @@ def with_a_request(text: str, calls: int = 12) -> str:
 
 def describe(request: Request, now: float) -> str:
     """Return a request and its age on one line."""
-    return f"{described(request.method, request.path, request.id)} for {now - request.start:.1f} s"
+    return f"{format_request(request.method, request.path, request.id)} for {now - request.start:.1f} s"
 
 
-def described(method: str, path: str, request_id: str) -> str:
+def format_request(method: str, path: str, request_id: str) -> str:
     """Return a request on one line that nobody can forge: the path is what a client sent."""
     name = f"{method} {path}".encode("unicode_escape").decode("ascii")
     return f"{name} [{request_id}]" if request_id else name

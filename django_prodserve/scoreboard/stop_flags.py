@@ -35,29 +35,29 @@ def forget(age: int) -> None:
         _flags[age % SLOTS] = 0
 
 
-def tell_to_stop(age: int, *, at_once: bool = False) -> None:
+def request_stop(age: int, *, at_once: bool = False) -> None:
     """A worker shall stop; its signal follows."""
     if _flags is not None:
         _flags[age % SLOTS] = _AT_ONCE if at_once else _STOP
 
 
-def told_to_stop(worker: Any) -> bool:
+def stop_requested(worker: Any) -> bool:
     """Say whether this worker's arbiter wants it to stop. Asked by the worker when a signal arrives."""
     return _flags is None or bool(_flags[worker.age % SLOTS])
 
 
-def told_to_stop_at_once(worker: Any) -> bool:
+def immediate_stop_requested(worker: Any) -> bool:
     """Say whether it shall not even answer what it has."""
     return _flags is None or _flags[worker.age % SLOTS] == _AT_ONCE
 
 
-def leave(worker: Any) -> None:
+def mark_stopped_accepting(worker: Any) -> None:
     """A worker that was told to stop accepts no more; said by the worker."""
     if _flags is not None:
         _flags[worker.age % SLOTS] = _LEFT
 
 
-def all_left(workers: Iterable[Any]) -> bool:
+def all_stopped_accepting(workers: Iterable[Any]) -> bool:
     """Say whether none of these workers accepts any more."""
     return _flags is None or all(_flags[worker.age % SLOTS] == _LEFT for worker in workers)
 
@@ -73,7 +73,7 @@ def draining() -> bool:
     return _flags is not None and bool(_flags[_DRAINING])
 
 
-def close() -> None:
+def mark_closing() -> None:
     """The listeners close for good: whoever waits in their queues is still to be answered."""
     if _flags is not None:
         _flags[_CLOSING] = 1

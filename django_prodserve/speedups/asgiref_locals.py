@@ -54,7 +54,7 @@ def why_not() -> str:
     return ""
 
 
-def quicken() -> None:
+def install() -> None:
     """Have every Local read and written without the lock, where asgiref is as tested."""
     if _is_done() or why_not():
         return
@@ -71,7 +71,7 @@ def why_not_connections() -> str:
     return f"the source of Django {django.__version__}'s is not that of {HANDLER_TESTED}"
 
 
-def quicken_connections() -> None:
+def install_connections() -> None:
     """Have Django see at once that a thread has opened no connection, where Django is as tested."""
     theirs = BaseConnectionHandler.all
     if theirs is initialized or why_not_connections():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.checks import CheckMessage, Error, Warning, register
 
 from ..errors import ProdserveError
-from ..project.databases import Answer, ask_all
+from ..project.databases import DatabaseProbe, probe_all
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
@@ -38,12 +38,12 @@ ASGI_ONLY = Error(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class CheckContext:
     """What the rules look at."""
 
     plan: Plan
     project: Project
-    answers: tuple[Answer, ...] = ()
+    probes: tuple[DatabaseProbe, ...] = ()
     user_id: int = 0
     somaxconn: int | None = None
     allow_debug: bool = False
@@ -69,7 +69,7 @@ class Seen:
         return not self.plan.bind.is_computed and any(map(_is_public, self.plan.bind.value))
 
 
-Rule = Callable[[Seen], Iterator[CheckMessage]]
+Rule = Callable[[CheckContext], Iterator[CheckMessage]]
 
 
 def _is_public(address: str) -> bool:
@@ -77,28 +77,28 @@ def _is_public(address: str) -> bool:
     return not address.startswith(local)
 
 
-def problems(seen: Seen) -> list[CheckMessage]:
+def run_rules(seen: CheckContext) -> list[CheckMessage]:
     """Return every message that holds and is not silenced."""
     return [message for rule in RULES for message in rule(seen) if not message.is_silenced()]
 
 
-def _debug(seen: Seen) -> Iterator[CheckMessage]:
+def _debug(seen: CheckContext) -> Iterator[CheckMessage]:
     if seen.project.debug and not seen.allow_debug:
         yield DEBUG_ON
 
 
-def _hosts(seen: Seen) -> Iterator[CheckMessage]:
+def _hosts(seen: CheckContext) -> Iterator[CheckMessage]:
     # With DEBUG Django allows localhost; without it, which is the next step, nobody.
     if not seen.project.allowed_hosts and not (seen.project.debug and seen.allow_debug):
         yield NO_HOSTS
 
 
-def _asgi(seen: Seen) -> Iterator[CheckMessage]:
+def _asgi(seen: CheckContext) -> Iterator[CheckMessage]:
     if seen.project.asgi_only:
         yield ASGI_ONLY
 
 
-def _sqlite(seen: Seen) -> Iterator[CheckMessage]:
+def _sqlite(seen: CheckContext) -> Iterator[CheckMessage]:
     for database in seen.project.databases:
         if database.deferred and seen.slots > 1:
             yield Warning(
@@ -110,7 +110,7 @@ def _sqlite(seen: Seen) -> Iterator[CheckMessage]:
             )
 
 
-def _memory(seen: Seen) -> Iterator[CheckMessage]:
+def _memory(seen: CheckContext) -> Iterator[CheckMessage]:
     if not seen.several:
         return
     workers = f"each of the {seen.plan.workers.value} workers has its own"
@@ -134,7 +134,7 @@ def _memory(seen: Seen) -> Iterator[CheckMessage]:
         )
 
 
-def _proxy(seen: Seen) -> Iterator[CheckMessage]:
+def _proxy(seen: CheckContext) -> Iterator[CheckMessage]:
     tls = seen.plan.certfile.value is not None
     elsewhere = any(map(_is_public, seen.plan.bind.value))
     if seen.project.ssl_redirect and not tls and elsewhere and not seen.proxied:
@@ -161,8 +161,8 @@ def _proxy(seen: Seen) -> Iterator[CheckMessage]:
         )
 
 
-def _answers(seen: Seen) -> Iterator[CheckMessage]:
-    for answer in seen.answers:
+def _answers(seen: CheckContext) -> Iterator[CheckMessage]:
+    for answer in seen.probes:
         if answer.error:
             yield Warning(
                 f"Database {answer.alias!r} does not answer: {answer.error}",
@@ -177,8 +177,8 @@ def _answers(seen: Seen) -> Iterator[CheckMessage]:
             )
 
 
-def _connections(seen: Seen) -> Iterator[CheckMessage]:
-    costs = {answer.alias: answer for answer in seen.answers if not answer.error}
+def _connections(seen: CheckContext) -> Iterator[CheckMessage]:
+    costs = {answer.alias: answer for answer in seen.probes if not answer.error}
     servers = [database for database in seen.project.databases if database.counts]
     for database in servers:
         yield from _persistence(seen, database, costs.get(database.alias))
@@ -192,12 +192,14 @@ def _connections(seen: Seen) -> Iterator[CheckMessage]:
             )
 
 
-def _most_connections(seen: Seen, database: Database) -> int:
+def _most_connections(seen: CheckContext, database: Database) -> int:
     each = database.pool_size or seen.plan.threads.value
     return seen.plan.workers.value * min(each, seen.plan.threads.value)
 
 
-def _persistence(seen: Seen, database: Database, answer: Answer | None) -> Iterator[CheckMessage]:
+def _persistence(
+    seen: CheckContext, database: Database, answer: DatabaseProbe | None
+) -> Iterator[CheckMessage]:
     entry = f'DATABASES["{database.alias}"]'
     threads = seen.plan.threads.value
     if database.pool_size is not None:
@@ -225,7 +227,7 @@ def _persistence(seen: Seen, database: Database, answer: Answer | None) -> Itera
         )
 
 
-def _machine(seen: Seen) -> Iterator[CheckMessage]:
+def _machine(seen: CheckContext) -> Iterator[CheckMessage]:
     if seen.user_id == 0:
         yield Warning(
             "The server runs as root: a fault in the project is a fault of the whole machine.",
@@ -247,7 +249,7 @@ def _machine(seen: Seen) -> Iterator[CheckMessage]:
         )
 
 
-def _static(seen: Seen) -> Iterator[CheckMessage]:
+def _static(seen: CheckContext) -> Iterator[CheckMessage]:
     choice = seen.plan.static_choice
     if choice.elsewhere and not seen.plan.collectstatic.value:
         yield Warning(
@@ -266,17 +268,17 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def refuse(plan: Plan, project: Project) -> None:
+def raise_on_errors(plan: Plan, project: Project) -> None:
     """Raise ProdserveError where serving must be refused; asks no database, none is prepared yet."""
-    seen = Seen(plan=plan, project=project, allow_debug=plan.allow_debug.value)
-    errors = [message for message in problems(seen) if message.is_serious()]
+    seen = CheckContext(plan=plan, project=project, allow_debug=plan.allow_debug.value)
+    errors = [message for message in run_rules(seen) if message.is_serious()]
     if errors:
         raise ProdserveError("\n".join(map(_as_text, errors)))
 
 
 def preflight(plan: Plan, project: Project) -> list[str]:
     """Return the warnings as lines; raise ProdserveError where there are some and --strict forbids that."""
-    found = problems(look(plan, project, allow_debug=plan.allow_debug.value))
+    found = run_rules(build_context(plan, project, allow_debug=plan.allow_debug.value))
     warnings = [message for message in found if not message.is_serious()]
     if warnings and plan.strict.value:
         lines = "\n".join(map(_as_text, warnings))
@@ -288,12 +290,12 @@ def _as_text(message: CheckMessage) -> str:
     return f"{message.msg} ({message.id})\n  {message.hint}"
 
 
-def look(plan: Plan, project: Project, *, allow_debug: bool = False) -> Seen:
+def build_context(plan: Plan, project: Project, *, allow_debug: bool = False) -> CheckContext:
     """Gather what the rules need beside plan and project: one short connection for each database."""
-    return Seen(
+    return CheckContext(
         plan=plan,
         project=project,
-        answers=ask_all(),
+        probes=probe_all(),
         user_id=os.geteuid(),
         somaxconn=_somaxconn(),
         allow_debug=allow_debug,
@@ -317,4 +319,4 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         plan, project = inspect_now({})
     except ProdserveError as error:
         return [Error(str(error), hint="prodserve plan tells the same", id="prodserve.E004")]
-    return problems(look(plan, project))
+    return run_rules(build_context(plan, project))

@@ -20,7 +20,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from ..utils.tracebacks import is_own, short
-from .origins import ORIGINS
+from .origins import CALL_SITES
 
 TASKS = Path("/proc/self/task")
 SYSTEM = ("/run/systemd/", "/dev/log")  # what a service manager's journal and notices go through
@@ -31,7 +31,7 @@ START = "start it in a receiver of django_prodserve.signals.worker_started"
 OPEN = START.replace("start it", "open it")
 
 
-class Alive:
+class ForkSafetyCheck:
     """What is alive later, and whether it was here already when this was made."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Alive:
             yield f"workers will not have the thread {name!r} of a C library: {OPEN}"
         for connection in connected():
             remedy = OPEN + _or_later(preloaded, connection in self.early_sockets)
-            opened = ORIGINS.of_socket(connection[0])
+            opened = CALL_SITES.of_socket(connection[0])
             where = f" (opened in {opened})" if opened else ""
             yield f"workers would share the open connection to {connection[1]}{where}: {remedy}"
 
@@ -87,7 +87,7 @@ def started_by(thread: threading.Thread) -> str:
 
     Where nobody saw the start, where the code lies that it runs.
     """
-    started = ORIGINS.of_thread(thread)
+    started = CALL_SITES.of_thread(thread)
     codes = [*_functions(thread), *_frames(thread)]
     found = next((each for each in codes if is_own(each.co_filename)), codes[0] if codes else None)
     if started:

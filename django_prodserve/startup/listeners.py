@@ -43,7 +43,7 @@ def bind(addresses: Sequence[str], umask: int, manage: str | None = None) -> lis
     return sockets
 
 
-def attempt(addresses: Sequence[str], umask: int, manage: str | None = None) -> None:
+def try_bind(addresses: Sequence[str], umask: int, manage: str | None = None) -> None:
     """Bind the addresses and let them go again; a stale unix socket, which serving replaces, stays."""
     tried = [address for address in addresses if not _is_replaceable(address)]
     for bound in bind(tried, umask, None if manage and _is_replaceable(manage) else manage):
@@ -154,7 +154,7 @@ def _unix(path: str, umask: int) -> socket.socket:
             f"unix:{path} is {len(os.fsencode(path))} bytes long; the kernel allows {UNIX_PATH_BYTES}.",
             "Choose a shorter path, such as unix:/run/app.sock.",
         )
-    _make_room(path)
+    _remove_stale_socket(path)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(umask)
     try:
@@ -171,7 +171,7 @@ def _unix(path: str, umask: int) -> socket.socket:
     return bound
 
 
-def _make_room(path: str) -> None:
+def _remove_stale_socket(path: str) -> None:
     """Remove a socket that nobody serves any more; never a live one, never anything else."""
     try:
         is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
@@ -236,7 +236,7 @@ def _tcp_problem(address: str, target: Target, error: OSError, option: _Option) 
         # Quoted: some shells take brackets for a pattern.
         another = f"{option.name} '[{target.host}]:{port % 65535 + 1}'" if is_six else option.another
         return (
-            f"{address} is taken{_holder(port)}.",
+            f"{address} is taken{_port_owner(port)}.",
             f"Stop that process, or choose another port: {another}",
         )
     if error.errno == errno.EADDRNOTAVAIL:
@@ -257,7 +257,7 @@ def _tcp_problem(address: str, target: Target, error: OSError, option: _Option) 
 
 def taken_meanwhile(sockets: Sequence[socket.socket]) -> tuple[str, str]:
     """Return what to say where another process listened first: two may bind an address, one may listen."""
-    held = [(bound.getsockname(), _holder(bound.getsockname()[1])) for bound in sockets if _is_tcp(bound)]
+    held = [(bound.getsockname(), _port_owner(bound.getsockname()[1])) for bound in sockets if _is_tcp(bound)]
     name, by = next((each for each in held if each[1]), (held[0] if held else (("the address", ""), "")))
     host = f"[{name[0]}]" if ":" in str(name[0]) else name[0]
     return (
@@ -270,7 +270,7 @@ def _is_tcp(bound: socket.socket) -> bool:
     return bound.family in {socket.AF_INET, socket.AF_INET6}
 
 
-def _holder(port: int) -> str:
+def _port_owner(port: int) -> str:
     """Return `` by NAME (pid N)`` for the server that listens there, where this user may see it."""
     import psutil  # 1.4 MiB that most servers need not have
 

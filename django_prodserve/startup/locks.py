@@ -33,7 +33,7 @@ class Lock(Protocol):
         """Give it back."""
 
 
-class TransactionLock:
+class PostgresAdvisoryLock:
     """PostgreSQL's advisory lock of a transaction, which is kept open.
 
     A pooler keeps a server connection for as long as a transaction lasts, so this holds behind PgBouncer in
@@ -48,7 +48,7 @@ class TransactionLock:
     LIMITS = ("idle_in_transaction_session_timeout", "transaction_timeout")
 
     def __init__(self, connection: Any) -> None:
-        self.connection = apart(connection)
+        self.connection = private_connection(connection)
 
     def take(self) -> bool:
         with self.connection.cursor() as cursor:
@@ -66,11 +66,11 @@ class TransactionLock:
         self.connection.close()
 
 
-class SessionLock:
+class MySQLNamedLock:
     """MySQL's named lock, which a session holds; the name is known to the whole server."""
 
     def __init__(self, connection: Any) -> None:
-        self.connection = apart(connection)
+        self.connection = private_connection(connection)
         name = str(connection.settings_dict["NAME"])
         self.name = "django-prodserve " + hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
 
@@ -106,7 +106,7 @@ class DirectoryLock:
             self.handle = -1
 
 
-def apart(connection: Any) -> Any:
+def private_connection(connection: Any) -> Any:
     """Return a connection like this one that belongs to nobody else: no pool, nothing open yet."""
     own = connection.copy()
     own.settings_dict["OPTIONS"].pop("pool", None)
@@ -116,9 +116,9 @@ def apart(connection: Any) -> Any:
 def lock_for(connection: Any) -> Lock | None:
     """Return the lock of a database, or None where we know of none."""
     if connection.vendor == "postgresql":
-        return TransactionLock(connection)
+        return PostgresAdvisoryLock(connection)
     if connection.vendor == "mysql":
-        return SessionLock(connection)
+        return MySQLNamedLock(connection)
     if connection.vendor == "sqlite":
         name = str(connection.settings_dict["NAME"]).removeprefix("file:").partition("?")[0]
         return DirectoryLock(os.path.dirname(os.path.abspath(name)))
@@ -126,7 +126,7 @@ def lock_for(connection: Any) -> Lock | None:
 
 
 @contextmanager
-def alone(lock: Lock | None, what: str, say: Callable[[str], object]) -> Iterator[bool]:
+def exclusive(lock: Lock | None, what: str, say: Callable[[str], object]) -> Iterator[bool]:
     """Hold a lock for the block; say what is waited for, and give up in the end.
 
     Yield whether another server had it before: that one may have done the work.

@@ -29,7 +29,7 @@ _STANDARD = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "pla
 _INSTALLED = ("site-packages", "dist-packages")
 
 
-class Origins:
+class CallSites:
     """Notes the caller of ``Thread.start`` and ``socket.connect`` for as long as it is on."""
 
     def __init__(self) -> None:
@@ -120,10 +120,10 @@ def _is_standard(file: str) -> bool:
     return file.startswith(_STANDARD) and not any(name in file for name in _INSTALLED)
 
 
-ORIGINS = Origins()
+CALL_SITES = CallSites()
 
 
 def record_for(arguments: list[str]) -> None:
     """Begin where this process was started for our command; every other command stays as it is."""
     if COMMAND in arguments[1:]:
-        ORIGINS.record()
+        CALL_SITES.record()

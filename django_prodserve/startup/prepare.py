@@ -29,9 +29,9 @@ from ..plan.plan import Plan, make_plan
 from ..project.databases import close_connections
 from ..staticfiles import choose_static
 from ..staticfiles.choice import Storage, nothing_to_serve
-from ..utils.tracebacks import failure
+from ..utils.tracebacks import project_error
 from ..utils.units import format_duration
-from .locks import DirectoryLock, alone, apart, lock_for
+from .locks import DirectoryLock, exclusive, lock_for, private_connection
 
 Say = Callable[[str], object]
 
@@ -61,7 +61,7 @@ def prepare(plan: Plan, say: Say) -> tuple[Plan, bool]:
 FIRST_LINE, NEXT_LINE = 1.0, 5.0  # seconds: no line for a database that is there, one now and then otherwise
 
 
-class Asking(threading.Thread):
+class DatabaseWaiter(threading.Thread):
     """Ask one database until it answers. A thread of its own: no driver's time limit covers all of it."""
 
     def __init__(self, alias: str, given_up: threading.Event) -> None:
@@ -93,7 +93,7 @@ class Asking(threading.Thread):
 
 def ask(alias: str) -> None:
     """Return when a database answers a query; whatever its driver raises says why not."""
-    connection = apart(connections[alias])
+    connection = private_connection(connections[alias])
     if connection.vendor in {"postgresql", "mysql"}:
         # An address that swallows packets may belong to somebody else soon: ask again, by its name.
         connection.settings_dict["OPTIONS"].setdefault("connect_timeout", 5)
@@ -107,7 +107,9 @@ def wait_for_databases(patience: float, say: Say) -> bool:
     Say whether one did not answer at first.
     """
     given_up = threading.Event()
-    asked = [Asking(alias, given_up) for alias in connections if connections[alias].vendor != "unknown"]
+    asked = [
+        DatabaseWaiter(alias, given_up) for alias in connections if connections[alias].vendor != "unknown"
+    ]
     started = time.monotonic()
     for each in asked:
         each.start()
@@ -121,7 +123,7 @@ def wait_for_databases(patience: float, say: Say) -> bool:
     return any(each.failed for each in asked)
 
 
-def _watch(asked: list[Asking], started: float, patience: float, say: Say) -> None:
+def _watch(asked: list[DatabaseWaiter], started: float, patience: float, say: Say) -> None:
     next_line = FIRST_LINE
     while missing := [each for each in asked if each.is_alive()]:
         passed = time.monotonic() - started
@@ -176,7 +178,7 @@ def migrate(say: Say) -> bool:
         except ProdserveError:
             raise
         except Exception as error:  # a migration is the project's own code
-            raise failure(f"Migrating database {alias} failed{applying.where}", error) from error
+            raise project_error(f"Migrating database {alias} failed{applying.where}", error) from error
         except (KeyboardInterrupt, SystemExit):
             say(f"warning: migrating database {alias} was stopped{applying.where}.")
             raise
@@ -209,7 +211,7 @@ def _is_read_only(connection: Any) -> bool:
     """Whether this is a replica that a router with one answer for all databases forgot about."""
     if connection.vendor != "postgresql":
         return False
-    with closing(apart(connection)) as own, own.cursor() as cursor:
+    with closing(private_connection(connection)) as own, own.cursor() as cursor:
         cursor.execute("SHOW transaction_read_only")
         return bool(cursor.fetchone()[0] == "on")
 
@@ -220,7 +222,7 @@ def _migrate(alias: str, applying: Applying, say: Say) -> bool:
     if is_djangos and not _pending(alias):
         say(f"migrate   {alias}: nothing to apply")
         return False
-    with alone(lock_for(connections[alias]), f"the migrations of database {alias}", say):
+    with exclusive(lock_for(connections[alias]), f"the migrations of database {alias}", say):
         applying.total = _pending(alias) if is_djangos else 0
         if is_djangos and not applying.total:
             say(f"migrate   {alias}: nothing left to apply")
@@ -280,14 +282,14 @@ def collectstatic(say: Say, *, served: bool) -> bool:
     try:
         with (
             _storage(storage, ours=served and storage.is_default) as problems,
-            _only_here(storage, say) as waited,
+            _locked(storage, say) as waited,
         ):
             call_command("collectstatic", interactive=False, no_color=True, stdout=output)
             lines = problems()
     except ProdserveError:
         raise
     except Exception as error:  # storages and finders are the project's own
-        raise failure("collectstatic failed", error) from error
+        raise project_error("collectstatic failed", error) from error
     summary = output.getvalue().strip().rpartition("\n")[2].strip().rstrip(".")
     say(f"collect   {summary or 'done'}")
     for line in lines:
@@ -326,7 +328,7 @@ def _storage(storage: Storage, *, ours: bool) -> Iterator[Callable[[], list[str]
 
 
 @contextmanager
-def _only_here(storage: Storage, say: Say) -> Iterator[bool]:
+def _locked(storage: Storage, say: Say) -> Iterator[bool]:
     """Servers that share a STATIC_ROOT would give files second names when they collect at once.
 
     Yield whether another one did so until now.
@@ -335,5 +337,5 @@ def _only_here(storage: Storage, say: Say) -> Iterator[bool]:
         yield False
         return
     os.makedirs(storage.root, exist_ok=True)
-    with alone(DirectoryLock(storage.root), "collecting into STATIC_ROOT", say) as waited:
+    with exclusive(DirectoryLock(storage.root), "collecting into STATIC_ROOT", say) as waited:
         yield waited

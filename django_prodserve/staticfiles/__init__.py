@@ -25,7 +25,7 @@ from .choice import DJANGO_DEFAULT, FIX, LOST, StaticChoice, Storage, choose_sta
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-    from .layer import Site, StaticLayer
+    from .layer import StaticFileIndex, StaticLayer
     from .middleware import Find
 
 __all__ = ["StaticChoice", "StaticFiles", "choose_static", "describe", "missing_names", "prepare_static"]
@@ -51,7 +51,7 @@ class StaticFiles:
     warnings: tuple[str, ...] = ()
     encodings: frozenset[str] = frozenset()
     hashed: bool = False
-    site: Site | None = None
+    site: StaticFileIndex | None = None
     undo: Callable[[], None] = _keep
 
     @property
@@ -68,9 +68,9 @@ class StaticFiles:
         if self.site is None:
             return None
         from .layer import StaticLayer
-        from .security import Security
+        from .security import SecurityHeaders
 
-        return StaticLayer(self.site, Security.from_settings(), application)
+        return StaticLayer(self.site, SecurityHeaders.from_settings(), application)
 
 
 def prepare_static(
@@ -192,18 +192,18 @@ def _stale_manifest(root: str) -> str:
     return "" if names else f"{root}/staticfiles.json is empty"
 
 
-def _open_site(choice: StaticChoice) -> tuple[Site, list[str]]:
+def _open_site(choice: StaticChoice) -> tuple[StaticFileIndex, list[str]]:
     """Let WhiteNoise read the files in; its own warnings become lines of ours."""
-    from .layer import Site
-    from .security import Security
+    from .layer import StaticFileIndex
+    from .security import SecurityHeaders
 
     with python_warnings.catch_warnings(record=True) as caught:
         python_warnings.simplefilter("always")
-        site = Site(
+        site = StaticFileIndex(
             url=choice.url,
             root=choice.root or None,
             finders=choice.mode == "finders",
-            security=list(Security.from_settings().headers),
+            security=list(SecurityHeaders.from_settings().headers),
             appear=[choice.root, choice.written],
         )
     if choice.compressed:
@@ -217,10 +217,10 @@ def _read(
     choice: StaticChoice, lines: tuple[str, ...], *, undo: Callable[[], None], collected: bool = False
 ) -> StaticFiles:
     """Read the files in and count them: a hashed name is a second name of the same file."""
-    from .layer import Hit
+    from .layer import StaticFileEntry
 
     site, more_lines = _open_site(choice)
-    hits = {url: hit for url, hit in site.files.items() if isinstance(hit, Hit)}
+    hits = {url: hit for url, hit in site.files.items() if isinstance(hit, StaticFileEntry)}
     hashed = {url for url, hit in hits.items() if hit.is_immutable}
     named = [hit for url, hit in hits.items() if url not in hashed] or list(hits.values())
     return StaticFiles(

@@ -20,7 +20,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from ..utils.fork import ChildError, in_child
+from ..utils.fork import ChildError, run_in_fork
 from ..utils.tracebacks import project_line
 from .choice import Storage
 
@@ -70,7 +70,7 @@ def ask(what: str, work: Callable[[], T], otherwise: str) -> T:
     try:
         if sys.platform == "darwin":  # its frameworks may crash in a fork of a loaded process
             return told(work)
-        return in_child(lambda: told(work), patience=PATIENCE)
+        return run_in_fork(lambda: told(work), patience=PATIENCE)
     except ChildError as error:
         silent = SilentError(f"{what} did not answer: {error}. {otherwise}")
         silent.is_silent = True

@@ -21,7 +21,7 @@ from django.utils.module_loading import import_string
 
 from ..errors import ProdserveError
 from ..utils.private_directory import is_writable
-from ..utils.tracebacks import failure
+from ..utils.tracebacks import project_error
 from .place import Place
 from .script_name import without_known
 
@@ -66,7 +66,7 @@ class Storage:
             message = f'STORAGES["staticfiles"] cannot be imported: {error}.'
             raise ProdserveError(message, f"Correct {entry['BACKEND']!r}, or install it.") from error
         except Exception as error:  # the module is the project's, or the entry is no such dictionary
-            raise failure('STORAGES["staticfiles"] cannot be imported', error) from error
+            raise project_error('STORAGES["staticfiles"] cannot be imported', error) from error
 
     @property
     def is_default(self) -> bool:

@@ -19,7 +19,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.files.storage import FileSystemStorage
 
-from ..utils.fork import ChildError, in_child
+from ..utils.fork import ChildError, run_in_fork
 from ..utils.private_directory import PRIVATE, SHARED, bases, project_key
 from .asking import silent_finders, told
 from .cache import build, prune, take
@@ -172,7 +172,7 @@ def _fingerprint_apart(sources: dict[str, Source], entry: dict[str, Any]) -> str
     if sys.platform == "darwin" or all(source.local_path() is not None for source in sources.values()):
         return fingerprint(sources, entry)
     try:
-        return in_child(lambda: fingerprint(sources, entry), patience=READING)
+        return run_in_fork(lambda: fingerprint(sources, entry), patience=READING)
     except ChildError as error:
         raise CannotCollectError(f"the finders' files cannot be read: {error}") from error
 
@@ -186,7 +186,7 @@ def _fill_apart(directory: Path, sources: dict[str, Source], entry: dict[str, An
     if sys.platform == "darwin":  # its frameworks may crash in a fork of a loaded process
         return fill(directory, sources, entry)
     try:
-        return in_child(lambda: told(lambda: fill(directory, sources, entry)), patience=COLLECTING)
+        return run_in_fork(lambda: told(lambda: fill(directory, sources, entry)), patience=COLLECTING)
     except ChildError as error:
         raise CannotCollectError(str(error)) from error
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from _typeshed import StrPath
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from .security import Security
+    from .security import SecurityHeaders
 
     Headers = list[tuple[str, str]]
 
@@ -56,7 +56,7 @@ def length_in(headers: Headers) -> int:
     return next(int(value) for name, value in headers if name == "Content-Length")
 
 
-class Hit:
+class StaticFileEntry:
     """One file, ready to answer. Takes over WhiteNoise's headers, paths and order of encodings."""
 
     __slots__ = ("date", "etag", "last_modified", "more", "renew", "unchanged", "url", "variants")
@@ -169,7 +169,7 @@ class Hit:
         return Response(HTTPStatus.PARTIAL_CONTENT, others + place, file)
 
 
-class Site(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no types
+class StaticFileIndex(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no types
     """The project's static files, as its WHITENOISE_* settings want them."""
 
     FOREVER = 365 * 24 * 60 * 60  # RFC 9111 and RFC 8246 know nothing longer than a year
@@ -189,10 +189,10 @@ class Site(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no typ
         url: str | None = super().get_static_url(name) if addresses is None else addresses.get(name)
         return url
 
-    def get_static_file(self, path: str, url: str, stat_cache: Any = None) -> Hit:
+    def get_static_file(self, path: str, url: str, stat_cache: Any = None) -> StaticFileEntry:
         """Return the file, ready to answer."""
         found = super().get_static_file(path, url, stat_cache=stat_cache)
-        return Hit(found, self.security, self.late.find if stat_cache is not None else None, url)
+        return StaticFileEntry(found, self.security, self.late.find if stat_cache is not None else None, url)
 
     def look_up(self, path: str, script: str = "") -> Any:
         """Return what answers at a path below the script name; None where that is no file."""
@@ -265,7 +265,9 @@ class StaticLayer:
 
     __slots__ = ("application", "files", "hsts", "look_up", "redirect", "security")
 
-    def __init__(self, site: Site, security: Security, application: WSGIApplication) -> None:
+    def __init__(
+        self, site: StaticFileIndex, security: SecurityHeaders, application: WSGIApplication
+    ) -> None:
         self.look_up: Callable[[str, str], Any] = site.look_up
         self.files: dict[str, Any] | None = None if site.autorefresh else site.files
         """Every file by its path; None where they are looked up at each request."""

@@ -25,10 +25,10 @@ from whitenoise.responders import Response
 from whitenoise.string_utils import decode_path_info
 
 from ..errors import ProdserveError
-from .layer import Hit, StaticLayer
+from .layer import StaticFileEntry, StaticLayer
 from .safe_open import open_inside
 from .script_name import without_known
-from .security import Security
+from .security import SecurityHeaders
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -68,7 +68,7 @@ AS_SHOWN = [
 AS_DOWNLOAD = [(POLICY, "default-src 'none'; sandbox"), ("Content-Disposition", "attachment")]
 
 
-class Upload(Hit):
+class Upload(StaticFileEntry):
     """One opened file, ready to answer; the answer takes the file over, or ``close`` closes it."""
 
     __slots__ = ("handle",)
@@ -113,14 +113,14 @@ EVERY_ENCODING = re.compile("")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Library:
+class MediaRoot:
     """Where uploads lie, really, and the path that they are asked for at."""
 
     url: str
     root: str
 
     @classmethod
-    def from_settings(cls) -> Library:
+    def from_settings(cls) -> MediaRoot:
         """Read the default storage; raise ProdserveError where its files cannot be served, or must not."""
         entry = settings.STORAGES.get("default") or {}
         kind = import_string(entry.get("BACKEND") or "django.core.files.storage.FileSystemStorage")
@@ -204,7 +204,7 @@ class Uploads:
 
     __slots__ = ("library", "more", "security")
 
-    def __init__(self, library: Library, security: Security) -> None:
+    def __init__(self, library: MediaRoot, security: SecurityHeaders) -> None:
         self.library, self.security = library, security
         named = {name for name, _ in HEADERS}
         self.more = [header for header in security.headers if header[0] not in named]
@@ -245,4 +245,4 @@ class MediaLayer(StaticLayer):
 
 def find_uploads(*, wanted: bool) -> Uploads | None:
     """Return the uploads where they are to be served; raise ProdserveError where they cannot be."""
-    return Uploads(Library.from_settings(), Security.from_settings()) if wanted else None
+    return Uploads(MediaRoot.from_settings(), SecurityHeaders.from_settings()) if wanted else None

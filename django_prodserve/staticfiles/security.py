@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Security:
+class SecurityHeaders:
     """What SecurityMiddleware would do to these responses, worked out beforehand."""
 
     headers: tuple[Header, ...] = (("X-Content-Type-Options", "nosniff"),)
@@ -32,7 +32,7 @@ class Security:
     script_name: str | None = None
 
     @classmethod
-    def from_settings(cls) -> Security:
+    def from_settings(cls) -> SecurityHeaders:
         """Read the settings that the project's SecurityMiddleware obeys; without one, only nosniff.
 
         One that stands below WhiteNoise's place sees no file under other servers either.

@@ -30,7 +30,7 @@ class Watcher:
         self.changed = ""
         self.looked = 0.0
 
-    def look(self) -> str:
+    def tick(self) -> str:
         """Return a file that has changed, once all is quiet; nothing otherwise."""
         if time.monotonic() - self.looked < PERIOD:
             return ""

@@ -14,7 +14,7 @@ import socket
 import time
 from typing import Any
 
-from ..machine.proc import seem_larger
+from ..machine.proc import set_oom_score_adj
 from ..utils import log_lines as lines
 from .protocol import GENERATION, GenerationSpec, LaunchSpec, Message, MessageKind, decode, encode
 
@@ -24,14 +24,14 @@ ON_TRIAL = 500
 STDERR = 99  # where a generation finds the real standard error; its own is a file until it has adopted us
 
 
-class Child:
+class GenerationProcess:
     """One generation: number, process, deadlines in monotonic time (0 for none)."""
 
     def __init__(self, number: int, pid: int, channel: socket.socket, early: int | None) -> None:
         self.number = number
         self.pid = pid
         self.channel = channel
-        self.early = early
+        self.boot_stderr = early
         """What it writes to standard error before our code runs: a broken settings module's traceback."""
         self.deadline = 0.0
         self.served_since = 0.0
@@ -40,14 +40,16 @@ class Child:
         self.reason = ""
 
     @classmethod
-    def forked(cls, pid: int, channel: int) -> Child:
+    def forked(cls, pid: int, channel: int) -> GenerationProcess:
         """The first generation, which was the command's process before the fork."""
         ours = socket.socket(fileno=channel)
         ours.set_inheritable(False)
         return cls(1, pid, ours, None)
 
     @classmethod
-    def spawned(cls, number: int, extra_workers: int, spec: LaunchSpec, environ: dict[str, str]) -> Child:
+    def spawned(
+        cls, number: int, extra_workers: int, spec: LaunchSpec, environ: dict[str, str]
+    ) -> GenerationProcess:
         """Start the command anew, as it was typed, where it was typed; raise OSError where that fails."""
         _enter(spec["directory"], spec["record"]["real"] if spec["found"] else "")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -90,7 +92,7 @@ class Child:
                     error.errno, f"{spec['argv'][0]} cannot be started: {error.strerror}"
                 ) from error
         if given["beside"]:
-            seem_larger(pid, ON_TRIAL)
+            set_oom_score_adj(pid, ON_TRIAL)
         child = cls(number, pid, ours, early)
         child.extra_workers = extra_workers
         return child
@@ -128,20 +130,20 @@ class Child:
 
     def why_it_ended(self, otherwise: str) -> str:
         """Return its own reason, else what it wrote before it could give one; show that to the operator."""
-        early = b"" if self.early is None else os.pread(self.early, 100_000, 0)
+        early = b"" if self.boot_stderr is None else os.pread(self.boot_stderr, 100_000, 0)
         lines.write_if_read(2, early)
         return self.reason or last_error(early.decode(errors="replace")) or otherwise
 
-    def adopted(self) -> None:
+    def mark_ready(self) -> None:
         """It speaks for itself now: the file of its early days can go."""
-        if self.early is not None:
-            os.close(self.early)
-            self.early = None
+        if self.boot_stderr is not None:
+            os.close(self.boot_stderr)
+            self.boot_stderr = None
 
     def end(self) -> None:
         """Its process has ended; its workers end by themselves."""
         self.channel.close()
-        self.adopted()
+        self.mark_ready()
 
 
 def _enter(directory: str, otherwise: str) -> None:
@@ -170,11 +172,11 @@ class Orphans:
     def __bool__(self) -> bool:
         return bool(self.deadlines)
 
-    def adopt(self, child: Child) -> None:
+    def adopt(self, child: GenerationProcess) -> None:
         """Give those that a generation leaves behind the time that a stop would have given them."""
         self.deadlines[child.pid] = time.monotonic() + child.seconds_to_stop + 2
 
-    def look(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         """Forget groups without a member, whose number may be another's soon; kill those that are late."""
         for group, deadline in [*self.deadlines.items()]:
             try:
@@ -184,7 +186,7 @@ class Orphans:
 
     def kill(self) -> None:
         """Kill all that are left: nobody will be there to do it later."""
-        self.look(float("inf"))
+        self.tick(float("inf"))
 
 
 def exit_code(status: int) -> int:

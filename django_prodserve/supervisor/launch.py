@@ -23,7 +23,7 @@ from ..plan.plan import Plan
 from ..startup import fork_safety
 from ..utils import outlet, standard_streams, working_directory
 from . import bootstrap, generation, reexec, run_directory, sd_notify, supervisor
-from .link import Alone, Kept
+from .link import Standalone, Supervised
 from .protocol import GENERATION, LaunchSpec, ServerRecord
 
 HEARD = {getattr(signal, f"SIG{name}") for name in supervisor.HEARD}
@@ -31,14 +31,14 @@ BOOT = 300.0  # seconds after which a reload gives up; heavy projects load in 5
 MIGRATING = 660.0  # as long as servers wait for each other's migrations, and a minute
 
 
-def alone(plan: Plan, sockets: Sequence[socket.socket]) -> Alone:
+def standalone(plan: Plan, sockets: Sequence[socket.socket]) -> Standalone:
     """Make the place of a server without a supervisor."""
     record = _record(plan, sockets, kept=False)
     paths = [_path_to_remove(*each) for each in zip(plan.addresses, sockets, strict=True)]
-    return Alone(_place(record), record, sd_notify.take(os.environ), paths)
+    return Standalone(_place(record), record, sd_notify.take(os.environ), paths)
 
 
-def behind_supervisor(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
+def supervised(plan: Plan, sockets: Sequence[socket.socket]) -> Supervised:
     """Return in the first generation only; this process becomes its supervisor and never returns."""
     record = _record(plan, sockets, kept=True)
     place = _place(record)
@@ -81,7 +81,7 @@ def behind_supervisor(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
     for each, data in unsent:  # the supervisor will not write it
         each.put(data)
-    return Kept(
+    return Supervised(
         {
             "number": 1,
             "supervisor": parent,
@@ -98,7 +98,7 @@ def behind_supervisor(plan: Plan, sockets: Sequence[socket.socket]) -> Kept:
     )
 
 
-def predecessor(plan: Plan) -> float:
+def predecessor_drain_seconds(plan: Plan) -> float:
     """Return for how long a server that was killed may still hold our addresses, in seconds; mostly 0.
 
     Its workers answer what they have accepted, and keep their copies of the listeners meanwhile.

@@ -1,6 +1,6 @@
 """A server's tie to whoever watches over it: its supervisor, or nobody but systemd.
 
-Lives in the command's process, which becomes the arbiter; main thread. ``Kept`` speaks to the supervisor over
+Lives in the command's process, which becomes the arbiter; main thread. ``Supervised`` speaks to the supervisor over
 a socket pair, ``Alone`` does by itself what a supervisor would do: it tells systemd, and keeps the record.
 """
 
@@ -30,18 +30,18 @@ from .protocol import (
 from .sd_notify import Notifier
 
 
-class Alone:
+class Standalone:
     """A server without a supervisor."""
 
     supervisor = 0
     number = 1
     extra_workers = 0
-    beside = False
+    during_reload = False
 
     def __init__(
         self, place: Path | None, record: ServerRecord, notifier: Notifier, paths: Sequence[str]
     ) -> None:
-        self.place = place
+        self.run_dir = place
         self.paths = paths
         self.record = record
         self.notifier = notifier
@@ -53,9 +53,9 @@ class Alone:
         return {}
 
     def save(self) -> None:
-        if self.place is not None:
+        if self.run_dir is not None:
             with contextlib.suppress(OSError):  # a full disk is no reason not to serve
-                run_directory.write(self.place, self.record)
+                run_directory.write(self.run_dir, self.record)
 
     def ready(self, facts: ServingFacts) -> None:
         """The first full set of workers answers."""
@@ -75,7 +75,7 @@ class Alone:
     def stopping(self) -> None:
         self.notifier.stopping()
 
-    def left(self) -> None:
+    def stopped_accepting(self) -> None:
         """Nobody else serves, so nobody needs to know."""
 
     def is_orphan(self) -> bool:
@@ -89,45 +89,45 @@ class Alone:
         for path in self.paths:
             listeners.remove_path(path)
         with contextlib.suppress(OSError):
-            if self.place is not None:
-                run_directory.remove(self.place)
+            if self.run_dir is not None:
+                run_directory.remove(self.run_dir)
 
 
-class Kept:
+class Supervised:
     """A generation of a server that has a supervisor."""
 
     def __init__(self, given: GenerationSpec) -> None:
         self.given = given
         self.number = given["number"]
         self.supervisor = given["supervisor"]
-        self.place = Path(given["place"]) if given["place"] else None
+        self.run_dir = Path(given["place"]) if given["place"] else None
         self.extra_workers = given["extra_workers"]
-        self.beside = given.get("beside", False)
+        self.during_reload = given.get("beside", False)
         """Whether it is a reload that starts it: the generation before serves, and takes memory."""
         self.links = given.get("links", {})
         """The links that led to the code that serves, each with where it led."""
         self.beats = given["beats"]
-        self.held = given["listeners"]
+        self.inherited_sockets = given["listeners"]
         self.channel = socket.socket(fileno=given["channel"])
         self.channel.set_inheritable(False)
         self.retired = False
 
     def take(self, addresses: Sequence[str]) -> list[socket.socket]:
         """Return the supervisor's sockets; raise ProdserveError where the plan wants others."""
-        held = [address for address, _ in self.held]
+        held = [address for address, _ in self.inherited_sockets]
         if sorted(held) != sorted(addresses):
             raise ProdserveError(
                 f"The addresses changed from {', '.join(held)} to {', '.join(addresses)}.",
                 "Restart the server: a reload keeps its sockets.",
             )
-        left = list(self.held)
+        left = list(self.inherited_sockets)
         taken = [left.pop([name for name, _ in left].index(address)) for address in addresses]
         return [socket.socket(fileno=number) for _, number in taken]
 
     def handed_on(self) -> dict[str, str]:
         """Return what a program needs that takes this one's place; let the sockets live on in it."""
         self.channel.set_inheritable(True)
-        for _, number in self.held:
+        for _, number in self.inherited_sockets:
             os.set_inheritable(number, True)
         return {GENERATION: json.dumps({**self.given, "stderr": None})}
 
@@ -147,7 +147,7 @@ class Kept:
     def stopping(self) -> None:
         """The supervisor has been told before us, and has told systemd."""
 
-    def left(self) -> None:
+    def stopped_accepting(self) -> None:
         """None of our workers accepts any more: whoever connects now meets the newer generation."""
         self._send({"kind": MessageKind.STOPPED_ACCEPTING})
 
@@ -171,10 +171,10 @@ class Kept:
             self.channel.send(encode(message), socket.MSG_DONTWAIT)
 
 
-Generation = Alone | Kept
+SupervisorLink = Standalone | Supervised
 
 
-def adopt(environ: MutableMapping[str, str]) -> Kept | None:
+def from_environment(environ: MutableMapping[str, str]) -> Supervised | None:
     """Return what the supervisor gave to this process, if it is a generation that a supervisor has started.
 
     Standard error was a file until now, so that a supervisor can tell why settings could not be read; what
@@ -193,4 +193,4 @@ def adopt(environ: MutableMapping[str, str]) -> Kept | None:
         outlet.console(2, "Standard error").put(early)
     if given["activated"]:  # systemd's sockets were passed to the supervisor's pid, and by it to ours
         environ["LISTEN_PID"] = str(os.getpid())
-    return Kept(given)
+    return Supervised(given)

@@ -21,15 +21,15 @@ from pathlib import Path
 from ..config import env_file
 from ..utils import log_lines
 from . import run_directory
-from .generation import Child, Orphans, ending, exit_code
+from .generation import GenerationProcess, Orphans, ending, exit_code
 from .protocol import LaunchSpec, Message, MessageKind, ServingFacts
 from .sd_notify import Notifier
 
 HEARD = ("HUP", "TERM", "INT", "QUIT", "CHLD", "USR1", "USR2", "TTIN", "TTOU", "WINCH")
 BACK_OFF = (0.0, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0)  # seconds before a generation that died is started again
-ENDINGS = 8  # so many starts in a row that never served end the server: an orchestrator must see it
+MAX_FAILED_STARTS = 8  # so many starts in a row that never served end the server: an orchestrator must see it
 LEAVING = 2.0  # seconds after which the old generation is taken to accept no more
-PROVEN = 10.0  # seconds of service after which the next death counts as the first
+STABLE_AFTER = 10.0  # seconds of service after which the next death counts as the first
 
 
 class Supervisor:
@@ -41,9 +41,9 @@ class Supervisor:
         self.place = spec["place"]
         self.notifier = Notifier(spec["notify"], spec["watchdog"])
         self.terminal = os.isatty(0)
-        self.booting: Child | None = None
-        self.serving: Child | None = None
-        self.retiring: Child | None = None
+        self.booting: GenerationProcess | None = None
+        self.serving: GenerationProcess | None = None
+        self.retiring: GenerationProcess | None = None
         self.orphans = Orphans()
         self.number = 0
         self.extra_workers = 0
@@ -56,13 +56,13 @@ class Supervisor:
         self.start_at = 0.0
         if spec["first"]:
             self.number = 1
-            self.booting = Child.forked(spec["first"]["pid"], spec["first"]["channel"])
+            self.booting = GenerationProcess.forked(spec["first"]["pid"], spec["first"]["channel"])
 
     def run(self) -> int:
         """Work until there is nothing left to keep; return the exit code."""
         wake = _listen_to_signals()
         while True:
-            self._advance()
+            self._start_next()
             if self._is_done():
                 self._clean_up()
                 return self.exit_code
@@ -71,11 +71,11 @@ class Supervisor:
                 self._signal(number)
             for child in self._children():
                 for message in child.messages():
-                    self._hear(child, message)
+                    self._on_message(child, message)
             self._reap()
             self._enforce_deadlines()
 
-    def _children(self) -> list[Child]:
+    def _children(self) -> list[GenerationProcess]:
         return [child for child in (self.booting, self.serving, self.retiring) if child is not None]
 
     def _seconds(self) -> float:
@@ -147,12 +147,12 @@ class Supervisor:
 
     # What generations say
 
-    def _hear(self, child: Child, message: Message) -> None:
+    def _on_message(self, child: GenerationProcess, message: Message) -> None:
         if message["kind"] is MessageKind.FAILED:
             child.reason = message["reason"]
         elif message["kind"] is MessageKind.READY:
             if child is self.booting:
-                self._promote(child, message["facts"])
+                self._on_ready(child, message["facts"])
         elif message["kind"] is MessageKind.CHANGED:
             if child is self.serving and not self.stop_deadline:
                 self.say(f"{message['file']} changed: reloading")
@@ -162,9 +162,9 @@ class Supervisor:
         elif message["kind"] is MessageKind.STOPPED_ACCEPTING and child is self.retiring:
             self._finish_reload("")
 
-    def _promote(self, child: Child, facts: ServingFacts) -> None:
+    def _on_ready(self, child: GenerationProcess, facts: ServingFacts) -> None:
         """A generation answers: it serves from now on, and the one before may go."""
-        child.adopted()
+        child.mark_ready()
         child.deadline = 0.0
         child.served_since = time.monotonic()
         child.seconds_to_stop = facts["seconds_to_stop"]
@@ -197,10 +197,10 @@ class Supervisor:
             child = next((each for each in self._children() if each.pid == pid), None)
             if child is not None:
                 for message in child.messages():
-                    self._hear(child, message)
+                    self._on_message(child, message)
                 self._ended(child, status)
 
-    def _ended(self, child: Child, status: int) -> None:
+    def _ended(self, child: GenerationProcess, status: int) -> None:
         was_booting, was_serving = child is self.booting, child is self.serving
         self.booting, self.serving, self.retiring = (
             None if each is child else each for each in (self.booting, self.serving, self.retiring)
@@ -213,14 +213,14 @@ class Supervisor:
             self.exit_code = exit_code(status)
         elif was_serving and not self.stop_deadline:
             self.say(f"Generation {child.number} {ending(status)}; starting another.", "ERROR")
-            if time.monotonic() - child.served_since >= PROVEN:
+            if time.monotonic() - child.served_since >= STABLE_AFTER:
                 self.ended_early = 0
             self._start_later()
         elif not was_booting and not was_serving:
             self._finish_reload("")
         child.end()
 
-    def _failed_to_boot(self, child: Child, status: int) -> None:
+    def _failed_to_boot(self, child: GenerationProcess, status: int) -> None:
         reason = child.why_it_ended(f"it {ending(status)} before it was ready")
         if self.serving:
             self.say(f"Reload failed, the old code serves on: {reason}", "ERROR")
@@ -236,8 +236,8 @@ class Supervisor:
     def _start_later(self) -> None:
         self.start_at = time.monotonic() + BACK_OFF[min(self.ended_early, len(BACK_OFF) - 1)]
         self.ended_early += 1
-        if self.ended_early > ENDINGS:
-            self.say(f"{ENDINGS} starts in a row have failed: giving up.", "ERROR")
+        if self.ended_early > MAX_FAILED_STARTS:
+            self.say(f"{MAX_FAILED_STARTS} starts in a row have failed: giving up.", "ERROR")
             self._give_up(1)
 
     def _give_up(self, code: int) -> None:
@@ -249,7 +249,7 @@ class Supervisor:
         now = time.monotonic()
         if self.finish_at and now >= self.finish_at:
             self._finish_reload("")
-        self.orphans.look(now)
+        self.orphans.tick(now)
         for child in self._children():
             if child.deadline and now >= child.deadline:
                 if child is self.booting:
@@ -258,23 +258,25 @@ class Supervisor:
 
     # What is next
 
-    def _advance(self) -> None:
+    def _start_next(self) -> None:
         if self.stop_deadline or self.booting or self.retiring:
             return
         if not self.serving and time.monotonic() >= self.start_at:
-            self._spawn()
+            self._start_generation()
         elif self.serving and self.reload_wanted:
             self.reload_wanted = False
             self.record["attempts"] += 1
             self.reload_started = time.monotonic()
             self.notifier.reloading()
             self._save()
-            self._spawn()
+            self._start_generation()
 
-    def _spawn(self) -> None:
+    def _start_generation(self) -> None:
         self.number += 1
         try:
-            self.booting = Child.spawned(self.number, self.extra_workers, self.spec, self._environment())
+            self.booting = GenerationProcess.spawned(
+                self.number, self.extra_workers, self.spec, self._environment()
+            )
         except (OSError, ValueError) as error:
             reason = str(error)
             if self.serving:

@@ -29,7 +29,7 @@ class ChildLateError(ChildError):
     """The child was ended because its time was up, by us or by an alarm of its own."""
 
 
-def in_child(work: Callable[[], T], *, patience: float | None = None, group: bool = True) -> T:
+def run_in_fork(work: Callable[[], T], *, patience: float | None = None, group: bool = True) -> T:
     """Return what ``work`` returns in a fork of this process, or raise what it raises there.
 
     ``patience`` bounds it, in seconds: a fork of a process with threads may wait for a lock for ever. With a

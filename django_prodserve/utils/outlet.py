@@ -28,7 +28,7 @@ LAST_WORDS = 1.0
 """Seconds that a process which ends waits for somebody to read what is left."""
 
 
-class Outlet:
+class NonBlockingWriter:
     """A descriptor, and what has not left through it yet."""
 
     def __init__(self, descriptor: int, name: str) -> None:
@@ -167,17 +167,17 @@ class Outlet:
         return f"{self.name} cannot be written: {reason}. Requests are served; {lost or 'no'} lines are lost."
 
 
-OUTLETS: weakref.WeakSet[Outlet] = weakref.WeakSet()
+OUTLETS: weakref.WeakSet[NonBlockingWriter] = weakref.WeakSet()
 
 
-_CONSOLES: dict[int, Outlet] = {}
+_CONSOLES: dict[int, NonBlockingWriter] = {}
 
 
-def console(descriptor: int, name: str) -> Outlet:
+def console(descriptor: int, name: str) -> NonBlockingWriter:
     """Return the one outlet of a descriptor: lines keep their order, no matter which thread writes them."""
     outlet = _CONSOLES.get(descriptor)
     if outlet is None:
-        outlet = _CONSOLES[descriptor] = Outlet(descriptor, name)
+        outlet = _CONSOLES[descriptor] = NonBlockingWriter(descriptor, name)
     elif outlet.name.startswith("Standard "):
         outlet.name = name  # of the log that has turned out to use it
     return outlet
@@ -189,7 +189,7 @@ def follow() -> None:
         outlet.follow()
 
 
-def unsent() -> list[tuple[Outlet, bytes]]:
+def unsent() -> list[tuple[NonBlockingWriter, bytes]]:
     """Return what has not left yet, for the child of a fork whose parent will never write it."""
     return [(outlet, outlet.waiting()) for outlet in list(OUTLETS)]
 
@@ -202,7 +202,7 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def look(now: float) -> Iterator[str]:
+def report_lost(now: float) -> Iterator[str]:
     """Try again what is left, and yield what must be told. Once a second, from the main thread."""
     follow()
     for outlet in list(OUTLETS):

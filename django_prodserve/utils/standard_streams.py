@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..errors import ProdserveError
-from .outlet import Outlet, console
+from .outlet import NonBlockingWriter, console
 
 NAMES = {1: "stdout", 2: "stderr"}
 TITLES = {1: "Standard output", 2: "Standard error"}
@@ -90,7 +90,7 @@ def _divert(stream: io.TextIOWrapper, number: int) -> None:
     )
 
 
-def _writer(outlet: Outlet, number: int, name: str) -> io.BufferedWriter:
+def _writer(outlet: NonBlockingWriter, number: int, name: str) -> io.BufferedWriter:
     return io.BufferedWriter(_Shielded(outlet, number, name))
 
 
@@ -116,7 +116,7 @@ def _withdraw(stream: io.TextIOWrapper, number: int) -> bytes:
 class _Shielded(io.RawIOBase):
     """A file whose writes always succeed at once."""
 
-    def __init__(self, outlet: Outlet, number: int, name: str) -> None:
+    def __init__(self, outlet: NonBlockingWriter, number: int, name: str) -> None:
         self._outlet, self._number, self.name, self.mode = outlet, number, name, "wb"
 
     def write(self, data: Any) -> int:

@@ -28,7 +28,7 @@ _STANDARD = _directories(*(sysconfig.get_path(name) for name in ("stdlib", "plat
 _FOREIGN = (*_PACKAGES, *_STANDARD, *_directories(os.path.dirname(os.path.dirname(__file__))))
 
 
-def failure(what: str, error: BaseException) -> ProdserveError:
+def project_error(what: str, error: BaseException) -> ProdserveError:
     """Return ``what`` with the error's reason and the line of the project, or the setting, that led to it."""
     reason, name = reason_of(error), type(error).__name__
     return ProdserveError(f"{what}: {name}: {reason}" if reason else f"{what}: {name}", place(error))
@@ -52,7 +52,7 @@ def during(what: str) -> Iterator[None]:
     except (ProdserveError, CommandError):
         raise
     except Exception as error:  # anything may happen in a project
-        raise failure(what, error) from error
+        raise project_error(what, error) from error
 
 
 def cannot_start(error: Exception) -> ProdserveError:
@@ -61,7 +61,7 @@ def cannot_start(error: Exception) -> ProdserveError:
     if innermost and not project_line(error) and _package(innermost.filename) == "gunicorn":
         reason = reason_of(error).removeprefix("Error: ") or type(error).__name__
         return ProdserveError(f"Gunicorn cannot start: {reason}")
-    return failure("The server cannot start", error)
+    return project_error("The server cannot start", error)
 
 
 def place(error: BaseException) -> str:

@@ -46,7 +46,7 @@ class _State:
 def start() -> Place:
     """Return where the command was typed."""
     if _State.start is None:
-        _State.start = _State.here or look()
+        _State.start = _State.here or find_place()
     return _State.start
 
 
@@ -91,7 +91,7 @@ def current() -> str:
         ) from None
 
 
-def look() -> Place:
+def find_place() -> Place:
     """Find the name of the working directory: as somebody typed it, or by a link beside it."""
     real = current()
     typed = [Path(word) for word in sys.orig_argv[:8] if os.path.isabs(word)]

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..machine import tcp_info
 from ..scoreboard import stop_flags
-from ..scoreboard.board import Board
+from ..scoreboard.board import Scoreboard
 from ..scoreboard.slot import Slot
 from .accept_policy import AcceptPolicy, Deferral
 from .poller import Epoll, Poll
@@ -55,7 +55,7 @@ class Acceptor:
         self,
         listeners: Sequence[socket.socket],
         poller: Epoll | Poll,
-        board: Board,
+        board: Scoreboard,
         slot: Slot,
         most: int,
         make_room: Callable[[float], None],
@@ -68,7 +68,7 @@ class Acceptor:
         self._make_room, self._policy = make_room, policy
         self.is_watching = False
         self._move_at = 0.0
-        self.expected: dict[int, float] = {}
+        self.awaiting_request: dict[int, float] = {}
         """Connections whose first request is still to come, by descriptor: when they were taken."""
         self._deferred = NOT_DEFERRED
         self._lock = threading.Lock()  # what was accepted is known when drain returns
@@ -118,10 +118,10 @@ class Acceptor:
             self._take(descriptor, min(room, AT_A_TIME_REFUSING), now, arrived)
 
     def _take_share(self, room: int, now: float, load: int, arrived: Arrived) -> None:
-        for descriptor, taken in list(self.expected.items()):
+        for descriptor, taken in list(self.awaiting_request.items()):
             if taken < now - REQUEST_IN:
-                del self.expected[descriptor]
-        load += len(self.expected)
+                del self.awaiting_request[descriptor]
+        load += len(self.awaiting_request)
         deferred, before = self._deferred, self._slot.connections
         batch = self._policy.batch(before, self._peers, load, deferred)
         if batch == 0:
@@ -144,7 +144,7 @@ class Acceptor:
     def _peers(self) -> list[tuple[int, int]]:
         return self._board.peers(self._slot)
 
-    def is_full_beside_free(self, load: int) -> bool:
+    def peer_has_capacity(self, load: int) -> bool:
         """Say whether a request would wait here and not in another worker."""
         return self._policy.peer_has_capacity(load, self._peers)
 
@@ -163,10 +163,10 @@ class Acceptor:
                     raise
                 return False
             if not arrived(sock, peer, descriptor, now, tcp_info.waited(sock) if late else 0.0):
-                self.expected[sock.fileno()] = now
+                self.awaiting_request[sock.fileno()] = now
         return True
 
-    def is_crowded(self, now: float, load: int) -> bool:
+    def should_rebalance(self, now: float, load: int) -> bool:
         """Say whether a kept connection is better off with another worker; ``load``: requests that are here.
 
         One after the other, so that they do not all go and come back.

@@ -13,19 +13,19 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from ..http.response import Answer, body_size
+from ..http.response import Response, body_size
 from ..logs.access_lines import AccessRecord, entry
 from ..logs.environ_keys import UNLOGGED
 from ..logs.gunicorn_logger import Logger
 from ..logs.nonblocking import ConsoleHandler, FileHandler
 
 if TYPE_CHECKING:
-    from ..http.parser import Head
+    from ..http.parser import RequestHead
 
 AT_A_TIME = 128
 
 
-class Access:
+class AccessLog:
     """The access log of one worker."""
 
     def __init__(self, log: Any, config: Any) -> None:
@@ -37,21 +37,23 @@ class Access:
         self._entries: deque[AccessRecord] = deque()
         self._lock = threading.RLock()  # a signal may come while the main thread writes
         if plain:
-            self.settle()
+            self.configure()
 
-    def settle(self) -> None:
+    def configure(self) -> None:
         """Look who writes the lines, now that LOGGING has been applied in this process."""
         if type(self._log) is Logger:
             self._line, self._choice = self._log.access_lines(), self._log.choice
 
-    def note(self, answer: Answer, environ: dict[str, Any], seconds: float) -> None:
+    def note(self, answer: Response, environ: dict[str, Any], seconds: float) -> None:
         """Note one request."""
         if self.is_gunicorns:
             self._log.access(answer, answer.request, environ, timedelta(seconds=seconds))
         elif self.is_on and environ and UNLOGGED not in environ:
             self.add(environ, answer.status_code, answer.sent, seconds)
 
-    def note_refused(self, head: Head | None, environ: dict[str, Any], reply: bytes, seconds: float) -> None:
+    def note_refused(
+        self, head: RequestHead | None, environ: dict[str, Any], reply: bytes, seconds: float
+    ) -> None:
         """Note a request that the server answered by itself; ``head`` is None where none could be read."""
         if not self.is_on:
             return
@@ -59,7 +61,7 @@ class Access:
         if not self.is_gunicorns:
             self.add(environ, int(status[:3]), size, seconds)
         elif head is not None and isinstance(self._log, Logger):
-            answer = Answer(head, must_close=True)
+            answer = Response(head, must_close=True)
             answer.status, answer.status_code, answer.sent = status, int(status[:3]), size
             self._log.access(answer, head, environ, timedelta(seconds=seconds))
 

@@ -2,9 +2,9 @@
 
 As in CoDel (RFC 8289), a delay above the timeout is no overload until it has stood there for an interval.
 After a burst it does that, too. So the backlog must also have grown at every look of the interval, or not
-have become shorter in STANDING seconds. A backlog that grows faster than in a burst of four times the capacity, or
-a delay of MAX_DELAY_TIMEOUTS, is an overload at once. While overloaded, the worker keeps the queue so short
-that it serves an admitted request at once; it recovers as soon as the load falls.
+have become shorter in STANDING seconds. A backlog that grows faster than in a burst of four times the
+capacity, or a delay of MAX_DELAY_TIMEOUTS, is an overload at once. While overloaded, the worker keeps the
+queue so short that it serves an admitted request at once; it recovers as soon as the load falls.
 
 CoDel's rule alone, with a cap of 4 timeouts, was tried: at ten times the load, 95 % of refusals took up to
 1.4 to 3.3 s, here 0.1 s. A cap for 0.2 s is below 3.3 timeouts, which a burst exceeds if it computes.
@@ -35,20 +35,20 @@ SHARE = 0.1
 """The wait that is left to the queue while overloaded, as a share of the timeout."""
 
 
-class Overload:
+class OverloadDetector:
     """Detect overload by how long a queue makes requests wait. ``timeout`` in seconds; 0 never refuses."""
 
-    __slots__ = ("_calm", "_growths", "_long_mark", "_mark", "is_on", "target", "timeout")
+    __slots__ = ("_calm", "_growths", "_long_mark", "_mark", "is_on", "target_delay", "timeout")
 
     def __init__(self, timeout: float) -> None:
-        self.timeout, self.target = timeout, timeout * SHARE
+        self.timeout, self.target_delay = timeout, timeout * SHARE
         self.is_on = False
         self._mark = (math.inf, 0.0)  # when the backlog was last looked at, and what it was then
         self._long_mark = self._mark  # the same, when it was longest, at the beginning of STANDING
         self._growths = 0  # looks in a row at which it had grown
         self._calm = 0.0  # when something was last refused
 
-    def refuses(self, delay: float, backlog: float, now: float, *, others_do: bool = False) -> bool:
+    def update(self, delay: float, backlog: float, now: float, *, others_do: bool = False) -> bool:
         """Say whether a request is refused that arrives now and would wait for ``delay`` seconds.
 
         ``backlog``: seconds that this worker needs for what waits. ``others_do``: other workers refuse
@@ -80,12 +80,12 @@ class Overload:
         return self.is_on
 
     def _goes_on(self, delay: float, now: float) -> bool:
-        if delay > self.target:
+        if delay > self.target_delay:
             self._calm = now
         elif now - self._calm > WINDOW:
             self.is_on = False
             self._forget()
-        return delay > self.target
+        return delay > self.target_delay
 
     def _forget(self) -> None:
         self._mark, self._growths = (math.inf, 0.0), 0
@@ -108,11 +108,11 @@ class QueueState(NamedTuple):
         return (self.length + self.unaccepted) / self.rate
 
 
-class Gate:
+class AdmissionControl:
     """Judges one worker's queue."""
 
     def __init__(self, timeout: float) -> None:
-        self.overload = Overload(timeout)
+        self.overload = OverloadDetector(timeout)
 
     def counts_unaccepted(self, oldest: float) -> bool:
         """Say whether the length of the queue counts, and with it the connections that the kernel holds.
@@ -130,5 +130,5 @@ class Gate:
 
     def excess(self, queue: QueueState, threads: int) -> int:
         """Return how many of a queue are too many: none unless it is far too long."""
-        fits = int(self.overload.target * queue.rate)
+        fits = int(self.overload.target_delay * queue.rate)
         return queue.length - fits if queue.length > 2 * fits + threads else 0

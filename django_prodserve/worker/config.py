@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..config.options import rows
+from ..config.options import option_fields
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
@@ -38,5 +38,7 @@ class WorkerConfig:
         """Return what this plan has decided."""
         if plan is None:
             return cls()
-        taken: dict[str, Any] = {row.name: getattr(plan, row.name).value for row in rows() if row.worker}
+        taken: dict[str, Any] = {
+            row.name: getattr(plan, row.name).value for row in option_fields() if row.worker
+        }
         return cls(**taken)

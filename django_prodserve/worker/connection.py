@@ -18,10 +18,10 @@ from ..http.exceptions import ClientGoneError
 from ..http.limits import RECEIVE
 
 if TYPE_CHECKING:
-    from ..http.body import ChunkedBody, FixedBody
-    from ..http.environ import Environs
-    from ..http.parser import Head
-    from .write_buffer import Outbox
+    from ..http.body import ChunkedReceiver, FixedLengthReceiver
+    from ..http.environ import EnvironBuilder
+    from ..http.parser import RequestHead
+    from .write_buffer import WriteBuffer
 
 IDLE, HEAD, BODY, OWNED, WRITE, STREAM, LINGER = range(7)
 """Between requests; a head or a body arrives; a thread has it; a complete response leaves; a stream leaves
@@ -40,15 +40,15 @@ class Connection:
             "body",
             "buffer",
             "client_closes",
-            "due",
+            "deadline",
             "environs",
             "fd",
         ),
-        *("introduced", "is_known", "keep"),
-        *("moved", "number", "out", "peer", "request", "sock", "state", "waited"),
+        *("introduced", "is_registered", "keep"),
+        *("bytes_since_check", "number", "write_buffer", "peer", "request", "sock", "state", "waited"),
     )
 
-    def __init__(self, sock: socket.SocketType, peer: Any, environs: Environs) -> None:
+    def __init__(self, sock: socket.SocketType, peer: Any, environs: EnvironBuilder) -> None:
         self.sock, self.peer, self.environs = sock, peer, environs
         self.fd = sock.fileno()
         self.introduced: Mapping[str, str] | None = None
@@ -58,25 +58,25 @@ class Connection:
         self.buffer = b""
         """Bytes of a head that is not complete, or of requests behind the one that runs."""
         self.number = 0  # requests so far
-        self.request: Head | None = None
-        self.arriving: FixedBody | ChunkedBody | None = None
+        self.request: RequestHead | None = None
+        self.arriving: FixedLengthReceiver | ChunkedReceiver | None = None
         self.body: tuple[IO[bytes], int] | None = None
         self.arrived = 0.0  # when the request was complete
         self.waited = 0.0  # seconds of its first request in the kernel's accept queue, where that was long
-        self.due = math.inf  # when somebody must look what became of it
-        self.moved = 0  # bytes since the last look
-        self.out: Outbox | None = None
+        self.deadline = math.inf  # when somebody must look what became of it
+        self.bytes_since_check = 0  # bytes since the last look
+        self.write_buffer: WriteBuffer | None = None
         self.keep = False  # whether another request may follow, once what is left has left
         self.client_closes = False  # as it has said
-        self.is_known = False  # to the poller
+        self.is_registered = False  # to the poller
         self.armed = False  # for what a stream has left
         self._free: list[None] = []
 
-    def environ(self, request: Head, body: tuple[IO[bytes], int] | None) -> dict[str, Any]:
+    def environ(self, request: RequestHead, body: tuple[IO[bytes], int] | None) -> dict[str, Any]:
         """Return the environ of one of its requests."""
-        return self.environs.make(request, self.peer, body, self.introduced)
+        return self.environs.build(request, self.peer, body, self.introduced)
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Become its owner; False where somebody else is."""
         try:
             self._free.pop()
@@ -84,11 +84,11 @@ class Connection:
             return False
         return True
 
-    def give(self) -> None:
+    def release(self) -> None:
         """Stop being its owner."""
         self._free.append(None)
 
-    def push(self, data: bytes | memoryview) -> int:
+    def send_nowait(self, data: bytes | memoryview) -> int:
         """Send what the kernel takes at once."""
         try:
             return self.sock.send(data, socket.MSG_DONTWAIT)

@@ -23,33 +23,33 @@ class Deadlines:
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
 
-    def look(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         """Once a second: end what has taken too long."""
         reactor = self._reactor
         for connection in list(reactor.connections.values()):
-            if connection.due > now:
+            if connection.deadline > now:
                 continue
             if connection.state == STREAM:
                 reactor.streams.expire(connection, now)
-            elif connection.take():
+            elif connection.acquire():
                 self._expire(connection, now)
 
     def _expire(self, connection: Connection, now: float) -> None:
         """Do what is due on a connection that is ours for it."""
         reactor, state = self._reactor, connection.state
         try:
-            if connection.due > now:
+            if connection.deadline > now:
                 reactor.arm(connection, WRITABLE if state == WRITE else READ)
-            elif state in (BODY, WRITE) and connection.moved >= limits.STALL * limits.LEAST_RATE:
-                connection.due, connection.moved = now + limits.STALL, 0
+            elif state in (BODY, WRITE) and connection.bytes_since_check >= limits.STALL * limits.LEAST_RATE:
+                connection.deadline, connection.bytes_since_check = now + limits.STALL, 0
                 reactor.arm(connection, WRITABLE if state == WRITE else READ)
             elif state in (HEAD, BODY):
-                reactor.answer(connection, error_responses.timed_out, now, keep=False)
+                reactor.send_error(connection, error_responses.request_timeout, now, keep=False)
             elif state == IDLE:
-                connection.give()
+                connection.release()
                 reactor.close_idle(connection, now)
             else:
-                reactor.slot.cut += state == WRITE
+                reactor.slot.aborted += state == WRITE
                 reactor.drop(connection)
         except ClientGoneError:
             reactor.drop(connection)
@@ -60,7 +60,9 @@ class Deadlines:
         while (connection := reactor.scheduler.pop_queued()) is not None:
             reactor.slot.count_refused()
             try:
-                reactor.answer(connection, partial(error_responses.busy, keep=False), now, keep=False)
+                reactor.send_error(
+                    connection, partial(error_responses.service_unavailable, keep=False), now, keep=False
+                )
             except ClientGoneError:
                 reactor.drop(connection)
 
@@ -68,5 +70,5 @@ class Deadlines:
         """Close connections that have been idle since the worker began to retire."""
         reactor = self._reactor
         for connection in list(reactor.connections.values()):
-            if connection.state == IDLE and connection.due <= before + reactor.keep_alive:
+            if connection.state == IDLE and connection.deadline <= before + reactor.keep_alive:
                 reactor.close_idle(connection, before)

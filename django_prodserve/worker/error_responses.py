@@ -11,12 +11,12 @@ from typing import Any
 from gunicorn.http.errors import ConfigurationProblem
 
 from ..http.exceptions import BodyTooLargeError, DiskShortError
-from ..http.parser import Head
+from ..http.parser import RequestHead
 from ..http.response import complete
 from ..logs import request_id
 from ..logs.environ_keys import ID
 from ..middleware.application import Application
-from ..middleware.request_id import Identity
+from ..middleware.request_id import RequestIDs
 from .connection import Connection
 from .refusals import Sheet
 
@@ -28,33 +28,33 @@ def reply(status: str, *headers: str, keep: bool = False) -> bytes:
     return complete(status, lines, body, keep=keep)
 
 
-def busy(*, keep: bool) -> bytes:
+def service_unavailable(*, keep: bool) -> bytes:
     """Return what a server says that is overloaded."""
     return reply("503 Service Unavailable", "Retry-After: 1", "Cache-Control: no-store", keep=keep)
 
 
-def timed_out() -> bytes:
+def request_timeout() -> bytes:
     """Return what is said to a client that has sent half a request and no more."""
     return reply("408 Request Timeout")
 
 
-def stamped(data: bytes, name: str) -> bytes:
+def with_request_id(data: bytes, name: str) -> bytes:
     """Return a complete response with the id of its request."""
     return data.replace(b"\r\n", b"\r\nX-Request-ID: %b\r\n" % name.encode(), 1) if name else data
 
 
-class Desk:
+class ErrorResponder:
     """Gives answers of the server's own what every answer has."""
 
     def __init__(self, worker: Any) -> None:
         application: Application = worker.application
-        layer, proxy = application.identity, application.proxy
-        self._identify = layer.identity if layer is not None else Identity(lambda environ: False)
+        layer, proxy = application.request_ids, application.proxy
+        self._identify = layer.identity if layer is not None else RequestIDs(lambda environ: False)
         self._tells = layer is not None
-        self._clean = proxy.clean if proxy is not None else None
+        self._clean = proxy.sanitize if proxy is not None else None
         self._access = worker.access
 
-    def answered(self, connection: Connection, make: Callable[[], bytes]) -> bytes:
+    def respond(self, connection: Connection, make: Callable[[], bytes]) -> bytes:
         """Return the answer that ``make`` makes, with an id; the lines that it logs have it too."""
         environ = self.environ(connection)
         name = str(environ[ID])
@@ -64,7 +64,7 @@ class Desk:
         finally:
             request_id.set("")
         self._access.note_refused(connection.request, environ, data, 0.0)
-        return stamped(data, name if self._tells else "")
+        return with_request_id(data, name if self._tells else "")
 
     def environ(self, connection: Connection) -> dict[str, Any]:
         """Return what the log says of a request that Django never sees, as far as there is one."""
@@ -85,7 +85,7 @@ class Desk:
         return environ
 
 
-def refusal(worker: Any, connection: Connection, error: BaseException) -> bytes:
+def error_response(worker: Any, connection: Connection, error: BaseException) -> bytes:
     """Return the answer to a request that was refused, or that raised, and log it."""
     if isinstance(error, BodyTooLargeError):
         return reply("413 Content Too Large")
@@ -93,6 +93,6 @@ def refusal(worker: Any, connection: Connection, error: BaseException) -> bytes:
         worker.log.error("A request body was refused: %s.", error)
         return reply("503 Service Unavailable", "Retry-After: 30")
     sink = Sheet()
-    request: Head | None = connection.request
+    request: RequestHead | None = connection.request
     worker.handle_error(request, sink, connection.peer, error)
     return sink.data

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..http.environ import Environs, Responder
-from ..middleware.health import HealthLayer
+from ..http.environ import EnvironBuilder, Responder
+from ..middleware.health import HealthMiddleware
 from ..scoreboard import stop_flags
-from ..scoreboard.board import Board
+from ..scoreboard.board import Scoreboard
 from ..scoreboard.slot import REFUSES, SERVING, WAITS, Slot
 from .management.responses import Page, Reply, respond, text
 
 if TYPE_CHECKING:
-    from ..http.parser import Head
+    from ..http.parser import RequestHead
     from .scheduler import Scheduler
 
 LONG = 10.0
@@ -34,27 +34,27 @@ that is well used has them all the time."""
 class Probes:
     """The probes of one worker."""
 
-    def __init__(self, worker: Any, board: Board, slot: Slot, scheduler: Scheduler) -> None:
+    def __init__(self, worker: Any, board: Scoreboard, slot: Slot, scheduler: Scheduler) -> None:
         self._worker, self._board, self._slot, self._scheduler = worker, board, slot, scheduler
-        self._layer: HealthLayer = worker.application.health
+        self._layer: HealthMiddleware = worker.application.health
         self._saturated_since = math.inf
         live, ready = self._layer.paths.everywhere
         self.pages: dict[str, Page] = {live: self.live, ready: self.ready}
         """Both probes, for the management address."""
 
-    def environs(self, config: Any, listeners: Sequence[Any]) -> dict[int, Environs]:
+    def environs(self, config: Any, listeners: Sequence[Any]) -> dict[int, EnvironBuilder]:
         """Return what makes requests of the site's, where the probes are answered, by listener.
 
         Below a script name they are where Gunicorn's own workers have them, too.
         """
         ours: dict[str, Responder] = {
             below + path: partial(respond, self.pages[path])
-            for path in self._layer.paths.ours
+            for path in self._layer.paths.enabled
             for below in ("", os.environ.get("SCRIPT_NAME", ""))
         }
-        return {each.fileno(): Environs(config, each.getsockname(), ours.get) for each in listeners}
+        return {each.fileno(): EnvironBuilder(config, each.getsockname(), ours.get) for each in listeners}
 
-    def look(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         """Once a second: say whether this worker is saturated, and note since when all are."""
         state = self._scheduler.state()
         self._slot.saturated = REFUSES if state.is_overloaded else WAITS if state.delay > WAIT else 0
@@ -64,11 +64,11 @@ class Probes:
         else:
             self._saturated_since = math.inf
 
-    def live(self, request: Head) -> Reply:
+    def live(self, request: RequestHead) -> Reply:
         """This worker turns its event loop: it lives."""
         return text("200 OK", "ok")
 
-    def ready(self, request: Head) -> Reply:
+    def ready(self, request: RequestHead) -> Reply:
         """Say whether requests are welcome, or in a word each why not."""
         reasons = self.reasons(time.monotonic())
         return text("503 Service Unavailable", *reasons) if reasons else text("200 OK", "ok")

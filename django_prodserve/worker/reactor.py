@@ -20,22 +20,22 @@ from typing import Any
 from ..http import limits
 from ..http.exceptions import ClientGoneError, FileShrankError
 from ..http.parser import ParserSettings
-from ..scoreboard.board import Board
+from ..scoreboard.board import Scoreboard
 from ..scoreboard.slot import Slot
 from ..utils import fork_guard
 from . import error_responses
 from .acceptor import Acceptor, descriptors_for
 from .connection import IDLE, LINGER, OWNED, STREAM, Connection
-from .management.endpoint import Manage
+from .management.endpoint import ManagementEndpoint
 from .poller import READ, make_poller
 from .poller import WRITE as WRITABLE
 from .probes import Probes
-from .receiver import Intake
-from .request_handler import Runner
+from .receiver import RequestReceiver
+from .request_handler import RequestHandler
 from .scheduler import Scheduler
-from .static_cache import Shortcut
-from .streaming import Streams
-from .write_buffer import Outbox
+from .static_cache import StaticFileCache
+from .streaming import StreamFlowControl
+from .write_buffer import WriteBuffer
 
 CLOSED_AT_ONCE = 32
 """Idle connections that make room for new ones."""
@@ -46,16 +46,16 @@ GONE_AFTER = 1.0
 class Reactor:
     """The connections of one worker."""
 
-    def __init__(self, worker: Any, listeners: Sequence[socket], board: Board, slot: Slot) -> None:
+    def __init__(self, worker: Any, listeners: Sequence[socket], board: Scoreboard, slot: Slot) -> None:
         config = worker.cfg
         self.worker, self.slot = worker, slot
         self.connections: dict[int, Connection] = {}
         self.poller = make_poller()
         stated = config.settings["sendfile"].get()  # where it is True, Gunicorn's own look says False
         sends_files = bool(config.sendfile if stated is None else stated)
-        self.streams = Streams(self.poller, slot, config.threads, sends_files=sends_files)
-        self.runner = Runner(worker, self.streams, slot)
-        sampler, cpus = self.runner.sampler, worker.config.cpus / max(1, config.workers)
+        self.streams = StreamFlowControl(self.poller, slot, config.threads, sends_files=sends_files)
+        self.handler = RequestHandler(worker, self.streams, slot)
+        sampler, cpus = self.handler.sampler, worker.config.cpus / max(1, config.workers)
         self.scheduler = Scheduler(
             *(config.threads, self, sampler, slot),
             queue_timeout=worker.config.queue_timeout,
@@ -67,12 +67,12 @@ class Reactor:
         self.acceptor = Acceptor(listeners, self.poller, board, slot, most, self.make_room, policy)
         self.unaccepted, self.peers_overloaded = self.acceptor.unaccepted, partial(board.others_refuse, slot)
         self.wake_main_thread = worker.wake
-        self.intake = Intake(ParserSettings(config), max_body=worker.config.max_body or 0)
-        self.desk = error_responses.Desk(worker)
-        self.shortcut = Shortcut(worker, self.desk)
+        self.receiver = RequestReceiver(ParserSettings(config), max_body=worker.config.max_body or 0)
+        self.errors = error_responses.ErrorResponder(worker)
+        self.static_cache = StaticFileCache(worker, self.errors)
         self.probes = Probes(worker, board, slot, self.scheduler)
-        self.manage = Manage(worker, board, self.poller, self.probes)
-        self.environs = {**self.probes.environs(config, listeners), **self.manage.environs(config)}
+        self.management = ManagementEndpoint(worker, board, self.poller, self.probes)
+        self.environs = {**self.probes.environs(config, listeners), **self.management.environs(config)}
         self.keep_alive = float(config.keepalive)
         self.retiring = False
         self.steps: tuple[Callable[[Connection, float], None], ...] = (
@@ -93,48 +93,48 @@ class Reactor:
         for descriptor, _ in events:
             connection = self.connections.get(descriptor)
             if connection is not None:
-                self.advance(connection, now)
+                self.on_event(connection, now)
             elif descriptor in acceptor.listeners:
                 listening = True
-            elif descriptor == self.manage.descriptor:
-                self.manage.accept(now, self.arrive)
+            elif descriptor == self.management.descriptor:
+                self.management.accept(now, self.on_accept)
         scheduler = self.scheduler
         if listening:
-            acceptor.accept(now, scheduler.load, self.arrive, overloaded=scheduler.is_overloaded)
-        scheduler.after_events(len(acceptor.expected))
+            acceptor.accept(now, scheduler.load, self.on_accept, overloaded=scheduler.is_overloaded)
+        scheduler.after_events(len(acceptor.awaiting_request))
 
-    def arrive(self, sock: SocketType, peer: Any, listener: int, now: float, waited: float) -> bool:
+    def on_accept(self, sock: SocketType, peer: Any, listener: int, now: float, waited: float) -> bool:
         """Take a new connection. What it sends first is most often here already; say whether it was."""
         connection = Connection(sock, peer, self.environs[listener])
-        connection.waited, connection.due = waited, now + limits.HEAD
+        connection.waited, connection.deadline = waited, now + limits.HEAD
         self.scheduler.events += 1
         self.connections[connection.fd] = connection
         self.slot.connections = len(self.connections)
-        self.step(connection, now)
-        return connection.moved > 0
+        self.run_state_handler(connection, now)
+        return connection.bytes_since_check > 0
 
     def make_room(self, now: float) -> None:
         """Close connections that have been idle for longest, so that others are not kept out."""
         idle = [each for each in list(self.connections.values()) if each.state == IDLE and each.number]
-        for connection in heapq.nsmallest(CLOSED_AT_ONCE, idle, key=lambda each: each.due):
+        for connection in heapq.nsmallest(CLOSED_AT_ONCE, idle, key=lambda each: each.deadline):
             self.close_idle(connection, now)
 
     def close_idle(self, connection: Connection, now: float) -> None:
         """Close a connection that looked idle, unless its next request is here by now."""
-        if connection.take():
+        if connection.acquire():
             if connection.state == IDLE and not connection.holds_unread():
                 self.close(connection, now, politely=True)
             else:
                 self.arm(connection, READ)
 
-    def advance(self, connection: Connection, now: float) -> None:
+    def on_event(self, connection: Connection, now: float) -> None:
         """Go on with a connection on which something has happened."""
         if connection.state == STREAM and self.streams.flush(connection):
             return
-        if connection.take():
-            self.step(connection, now)
+        if connection.acquire():
+            self.run_state_handler(connection, now)
 
-    def step(self, connection: Connection, now: float) -> None:
+    def run_state_handler(self, connection: Connection, now: float) -> None:
         """Do what the connection's state asks for; a fault costs one connection, not the worker."""
         try:
             self.steps[connection.state](connection, now)
@@ -153,20 +153,20 @@ class Reactor:
         except BlockingIOError:
             self.arm(connection, READ)
             return
-        if self.acceptor.expected:
-            self.acceptor.expected.pop(connection.fd, None)
+        if self.acceptor.awaiting_request:
+            self.acceptor.awaiting_request.pop(connection.fd, None)
         if data:
-            connection.moved += len(data)
-            self.digest(connection, data, now)
+            connection.bytes_since_check += len(data)
+            self.parse_requests(connection, data, now)
         else:
             self.drop(connection)
 
-    def digest(self, connection: Connection, data: bytes, now: float) -> None:
+    def parse_requests(self, connection: Connection, data: bytes, now: float) -> None:
         """Make requests of these bytes, one after the other while they can be answered at once."""
         more: bytes | None = data
         while more is not None:
             try:
-                complete = self.intake.take(connection, more, now)
+                complete = self.receiver.feed(connection, more, now)
             except ClientGoneError:
                 raise
             except Exception as error:  # whatever the parser raises is an answer to the client
@@ -179,31 +179,33 @@ class Reactor:
 
     def dispatch(self, connection: Connection, now: float) -> bytes | None:
         """Answer a complete request or queue it; return the bytes behind it where it is answered already."""
-        connection.state, connection.due, connection.arrived = OWNED, math.inf, now
+        connection.state, connection.deadline, connection.arrived = OWNED, math.inf, now
         request = connection.request
         assert request is not None
         responder = connection.environs.page(request.path)
         if responder is not None:
             keep = not (request.should_close() or self.retiring)
             return self.reply(connection, responder(request, keep), now, keep=keep)
-        hit = self.shortcut.files.get(request.path)
+        hit = self.static_cache.files.get(request.path)
         if hit is not None:
-            found = self.shortcut.find(connection, hit)
+            found = self.static_cache.find(connection, hit)
             if found is not None:
                 self.slot.count_static()
                 data, keep = found
                 return self.reply(connection, data, now, keep=keep)
         behind = None
         refusals = self.scheduler.submit(connection, now)
-        moves = refusals and (self.retiring or self.acceptor.is_full_beside_free(self.scheduler.load))
+        moves = refusals and (self.retiring or self.acceptor.peer_has_capacity(self.scheduler.load))
         for refused in refusals:
             self.slot.count_refused()
             keep = not (refused.request is None or refused.request.should_close() or moves)
-            more = self.answer(refused, partial(error_responses.busy, keep=keep), now, keep=keep)
+            more = self.send_error(
+                refused, partial(error_responses.service_unavailable, keep=keep), now, keep=keep
+            )
             if refused is connection:
                 behind = more
             elif more is not None:
-                self.digest(refused, more, now)
+                self.parse_requests(refused, more, now)
         return behind
 
     def ignore(self, connection: Connection, now: float) -> None:
@@ -211,21 +213,21 @@ class Reactor:
 
     def flush(self, connection: Connection, now: float) -> None:
         """Send what is left of a complete response."""
-        out = connection.out
+        out = connection.write_buffer
         assert out is not None
-        connection.moved += out.flush(connection.sock)
+        connection.bytes_since_check += out.flush(connection.sock)
         if out.pieces:
             self.arm(connection, WRITABLE)
             return
-        connection.out = None
-        self.go_on(connection, self.settle(connection, now, keep=connection.keep), now)
+        connection.write_buffer = None
+        self.next_pipelined(connection, self.after_response(connection, now, keep=connection.keep), now)
 
     def drain(self, connection: Connection, now: float) -> None:
         """Throw away what a client still sends after our last word, until it closes."""
         with suppress(BlockingIOError):
             while data := connection.receive():
-                connection.moved += len(data)
-                if connection.moved > limits.LINGER_BYTES:
+                connection.bytes_since_check += len(data)
+                if connection.bytes_since_check > limits.LINGER_BYTES:
                     break
             self.drop(connection)
             return
@@ -235,58 +237,61 @@ class Reactor:
 
     def reply(self, connection: Connection, data: bytes, now: float, *, keep: bool) -> bytes | None:
         """Send a complete response; return what is behind its request where it has left and that is kept."""
-        sent = connection.push(data)
+        sent = connection.send_nowait(data)
         if sent < len(data):
-            connection.out = Outbox()
-            connection.out.add(memoryview(data)[sent:])
-        return self.conclude(connection, now, keep=keep)
+            connection.write_buffer = WriteBuffer()
+            connection.write_buffer.add(memoryview(data)[sent:])
+        return self.finish_response(connection, now, keep=keep)
 
-    def answer(
+    def send_error(
         self, connection: Connection, make: Callable[[], bytes], now: float, *, keep: bool
     ) -> bytes | None:
         """Send an answer of the server's own."""
-        return self.reply(connection, self.desk.answered(connection, make), now, keep=keep)
+        return self.reply(connection, self.errors.respond(connection, make), now, keep=keep)
 
-    def conclude(self, connection: Connection, now: float, *, keep: bool) -> bytes | None:
+    def finish_response(self, connection: Connection, now: float, *, keep: bool) -> bytes | None:
         """Let a complete response leave; return what is behind its request, as ``settle`` does."""
         connection.forget_request()
-        if connection.out is not None:
+        if connection.write_buffer is not None:
             connection.keep = keep
             if self.streams.end(connection, now):
                 self.arm(connection, WRITABLE)
                 return None
-        return self.settle(connection, now, keep=keep)
+        return self.after_response(connection, now, keep=keep)
 
-    def settle(self, connection: Connection, now: float, *, keep: bool) -> bytes | None:
+    def after_response(self, connection: Connection, now: float, *, keep: bool) -> bytes | None:
         """A response has left. Return what is behind its request already; else wait for more, or close."""
         if not keep:
             self.close(connection, now, politely=not connection.client_closes or connection.holds_unread())
             return None
-        connection.state, connection.due, connection.waited = IDLE, now + self.keep_alive, 0.0
+        connection.state, connection.deadline, connection.waited = IDLE, now + self.keep_alive, 0.0
         if connection.buffer:
             behind, connection.buffer = connection.buffer, b""
             return behind
         self.arm(connection, READ)
         return None
 
-    def go_on(self, connection: Connection, behind: bytes | None, now: float) -> None:
+    def next_pipelined(self, connection: Connection, behind: bytes | None, now: float) -> None:
         """Take the next request where it is here already."""
         if behind is not None:
-            self.digest(connection, behind, now)
+            self.parse_requests(connection, behind, now)
 
     def refuse(self, connection: Connection, error: Exception, now: float) -> None:
         """Answer a request that nobody can take, and close."""
-        self.answer(
-            connection, lambda: error_responses.refusal(self.worker, connection, error), now, keep=False
+        self.send_error(
+            connection,
+            lambda: error_responses.error_response(self.worker, connection, error),
+            now,
+            keep=False,
         )
 
     def arm(self, connection: Connection, events: int) -> None:
         """Give the connection back to whoever gets its next event."""
-        connection.give()
-        if connection.is_known:
+        connection.release()
+        if connection.is_registered:
             self.poller.arm(connection.fd, events)
         else:
-            connection.is_known = True
+            connection.is_registered = True
             self.poller.add(connection.fd, events)
 
     def close(self, connection: Connection, now: float, *, politely: bool) -> None:
@@ -295,7 +300,11 @@ class Reactor:
             with suppress(OSError):
                 connection.sock.shutdown(SHUT_WR)
                 connection.buffer = b""
-                connection.state, connection.due, connection.moved = LINGER, now + limits.LINGER, 0
+                connection.state, connection.deadline, connection.bytes_since_check = (
+                    LINGER,
+                    now + limits.LINGER,
+                    0,
+                )
                 self.arm(connection, READ)
                 return
         self.drop(connection)
@@ -303,8 +312,8 @@ class Reactor:
     def drop(self, connection: Connection) -> None:
         """Close a connection. Only its owner may; it is nobody's afterwards."""
         connection.forget_request()
-        if connection.out is not None:
-            connection.out.close()
+        if connection.write_buffer is not None:
+            connection.write_buffer.close()
         if self.connections.get(connection.fd) is connection:
             del self.connections[connection.fd]
         self.slot.connections = len(self.connections)
@@ -317,9 +326,9 @@ class Reactor:
         self.poller.close()
         for connection in self.connections.values():
             connection.sock.close()
-            connection.out = None  # its lock may be held by a thread that is not here
-        if self.manage.listener is not None:
-            self.manage.listener.close()
+            connection.write_buffer = None  # its lock may be held by a thread that is not here
+        if self.management.listener is not None:
+            self.management.listener.close()
 
     def report_failure(self) -> None:
         """Log a fault of the server's."""
@@ -331,7 +340,7 @@ class Reactor:
 
     def thread_started(self, row: int) -> None:
         """Say on the board whose row this is: its stack may be asked for."""
-        self.runner.sampler.open()
+        self.handler.sampler.open()
         self.slot.thread(row, threading.get_ident(), threading.get_native_id())
 
     def serve(self, connection: Connection, row: int) -> None:
@@ -343,9 +352,9 @@ class Reactor:
             if started - connection.arrived + connection.waited > GONE_AFTER and connection.is_gone():
                 raise ClientGoneError
             last = self.retiring or self.should_move(connection, started, running)
-            keep = self.runner.run(connection, row, started, running, must_close=last)
+            keep = self.handler.handle(connection, row, started, running, must_close=last)
             now = time.monotonic()
-            self.go_on(connection, self.conclude(connection, now, keep=keep), now)
+            self.next_pipelined(connection, self.finish_response(connection, now, keep=keep), now)
         except ClientGoneError:
             self.drop(connection)
         except BaseException:
@@ -357,20 +366,20 @@ class Reactor:
     def should_move(self, connection: Connection, now: float, running: int) -> bool:
         """Say whether this connection had better be made anew, with another worker."""
         waiting = self.scheduler.queued
-        if not waiting or not self.acceptor.is_crowded(now, running + waiting):
+        if not waiting or not self.acceptor.should_rebalance(now, running + waiting):
             return False
         return not connection.holds_unread()  # what is behind this request would be lost
 
     # The main thread.
 
-    def look(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         """Once a second: publish how many requests wait, and what the probes answer."""
         self.slot.queue = self.scheduler.queued
-        self.probes.look(now)
-        self.manage.watch()
+        self.probes.tick(now)
+        self.management.watch()
 
     def retire(self, now: float) -> None:
         """Take what the kernel has accepted for us, and no more; what is answered from now on is the last."""
-        self.retiring = self.shortcut.retiring = True
-        self.manage.retire()
-        self.acceptor.drain(self.arrive, now)
+        self.retiring = self.static_cache.retiring = True
+        self.management.retire()
+        self.acceptor.drain(self.on_accept, now)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
 
 from ..http import limits
-from ..http.body import ChunkedBody, FixedBody
+from ..http.body import ChunkedReceiver, FixedLengthReceiver
 from ..http.exceptions import BodyTooLargeError, NeedMoreError
-from ..http.parser import ParserSettings, Reader
+from ..http.parser import ParserSettings, RequestParser
 from ..http.proxy_protocol import IncompleteError, Preface
 from ..middleware.proxy_headers import NAMELESS
 from .connection import BODY, HEAD, IDLE, Connection
@@ -44,21 +44,21 @@ def naming(error: LimitRequestLine | LimitRequestHeaders, settings: ParserSettin
     return told
 
 
-class Intake:
+class RequestReceiver:
     """Takes bytes as they come, and says when a request is complete."""
 
     def __init__(self, settings: ParserSettings, *, max_body: int) -> None:
-        self._settings, self._reader, self._max_body = settings, Reader(settings), max_body
+        self._settings, self._reader, self._max_body = settings, RequestParser(settings), max_body
         self._preface = Preface(settings) if settings.proxy_protocol != "off" else None
 
-    def take(self, connection: Connection, data: bytes, now: float) -> bool:
+    def feed(self, connection: Connection, data: bytes, now: float) -> bool:
         """Say whether a request is complete with these bytes. Raises what the parser does, and ours."""
         try:
-            return self._take(connection, data, now)
+            return self._feed(connection, data, now)
         except (LimitRequestLine, LimitRequestHeaders) as error:
             raise naming(error, self._settings) from None
 
-    def _take(self, connection: Connection, data: bytes, now: float) -> bool:
+    def _feed(self, connection: Connection, data: bytes, now: float) -> bool:
         if connection.arriving is None:
             behind = self._head(connection, data, now)
             if connection.arriving is None:
@@ -95,7 +95,7 @@ class Intake:
         except (NeedMoreError, IncompleteError):
             connection.buffer = data
             if data and connection.state == IDLE:
-                connection.state, connection.due = HEAD, now + limits.HEAD
+                connection.state, connection.deadline = HEAD, now + limits.HEAD
             return None
         connection.number += 1
         connection.request = request
@@ -105,8 +105,10 @@ class Intake:
         connection.buffer = b""
         if self._max_body and (request.length or 0) > self._max_body:
             raise BodyTooLargeError
-        connection.arriving = ChunkedBody(request) if request.length is None else FixedBody(request.length)
-        connection.state, connection.due, connection.moved = BODY, now + limits.STALL, 0
+        connection.arriving = (
+            ChunkedReceiver(request) if request.length is None else FixedLengthReceiver(request.length)
+        )
+        connection.state, connection.deadline, connection.bytes_since_check = BODY, now + limits.STALL, 0
         if request._expected_100_continue and not request.rest:
-            connection.push(CONTINUE)
+            connection.send_nowait(CONTINUE)
         return request.rest

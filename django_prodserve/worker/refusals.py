@@ -47,7 +47,7 @@ PAGE = (
 )
 
 
-def judge(error: BaseException) -> tuple[int, str, str]:
+def classify(error: BaseException) -> tuple[int, str, str]:
     """Return the status, its reason and the text of the page for what a request has met."""
     if not isinstance(error, OURS):
         for kind in type(error).__mro__:  # the nearest row counts
@@ -75,7 +75,7 @@ def page(status: int, reason: str, text: str) -> bytes:
 
 def refuse(worker: Any, request: Any, client: Any, peer: Any, error: BaseException) -> None:
     """Log what a request has met, and answer it: Gunicorn's ``handle_error``."""
-    status, reason, text = judge(error)
+    status, reason, text = classify(error)
     peer = peer if isinstance(peer, tuple) else ("", -1)  # a unix socket's
     if (status, reason) != FAULT:
         worker.log.warning(f"Invalid request from ip={peer[0]}: {error}")

@@ -13,27 +13,27 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from ..http.exceptions import ClientGoneError, FileShrankError
-from ..http.parser import Head
-from ..http.response import Answer, body_size
+from ..http.parser import RequestHead
+from ..http.response import Response, body_size
 from ..logs import request_id
 from ..logs.environ_keys import QUEUE
 from ..middleware.application import Application
-from ..middleware.request_id import Identity, timing
+from ..middleware.request_id import RequestIDs, timing
 from ..scoreboard.slot import Slot
 from ..timeouts import RequestTimeout
 from ..utils import fork_guard
 from . import watchdog
 from .connection import Connection
 from .sampling import Sampler
-from .streaming import Streams
-from .write_buffer import FilePart, Outbox
+from .streaming import StreamFlowControl
+from .write_buffer import FileRange, WriteBuffer
 
 GONE_AFTER = 1.0
 """Seconds in which a stream sends nothing, after which it is worth a look whether the client is there."""
 NEVER = -1, 0.0
 
 
-class Exchange(Answer):
+class ConnectionResponse(Response):
     """An answer that leaves through a connection."""
 
     __slots__ = ("_idle", "_row", "_slot", "_streams", "connection")
@@ -41,8 +41,8 @@ class Exchange(Answer):
     def __init__(
         self,
         connection: Connection,
-        request: Head,
-        streams: Streams,
+        request: RequestHead,
+        streams: StreamFlowControl,
         slot: Slot,
         row: int,
         *,
@@ -55,14 +55,14 @@ class Exchange(Answer):
     def send(self, data: bytes, last: bool) -> None:
         """Send what the client takes now. The rest of a complete response leaves without this thread."""
         connection = self.connection
-        if not last or connection.out is not None:
+        if not last or connection.write_buffer is not None:
             self._streams.push(connection, data)
             self._slot.progress(self._row, time.monotonic())
             return
-        sent = connection.push(data)
+        sent = connection.send_nowait(data)
         if sent < len(data):
-            connection.out = Outbox()
-            connection.out.add(memoryview(data)[sent:])
+            connection.write_buffer = WriteBuffer()
+            connection.write_buffer.add(memoryview(data)[sent:])
 
     @property
     def sends_files(self) -> bool:
@@ -82,11 +82,11 @@ class Exchange(Answer):
     def send_file(self, head: bytes, descriptor: int, offset: int, count: int, after: bytes) -> None:
         """Let the kernel send as much as the client takes now; the rest leaves through a copy of the file."""
         connection = self.connection
-        out = connection.out or Outbox()
+        out = connection.write_buffer or WriteBuffer()
         connection.sock.setblocking(False)  # sendfile has no flag of its own for that
         if head:
             out.add(head)
-        part = FilePart(descriptor, offset, count, title=f"{self.request.method} {self.request.path}")
+        part = FileRange(descriptor, offset, count, title=f"{self.request.method} {self.request.path}")
         out.add_part(part)
         if after:
             out.add(after)
@@ -96,23 +96,23 @@ class Exchange(Answer):
             if part.left:
                 part.descriptor = os.dup(descriptor)
                 part.is_ours = True
-        connection.out = out if out.pieces else None
+        connection.write_buffer = out if out.pieces else None
 
 
-class Runner:
+class RequestHandler:
     """Runs the application of one worker."""
 
-    def __init__(self, worker: Any, streams: Streams, slot: Slot) -> None:
+    def __init__(self, worker: Any, streams: StreamFlowControl, slot: Slot) -> None:
         application: Application = worker.application
         self._worker, self._wsgi = worker, application.inner
         self._streams, self._slot, self.sampler = streams, slot, Sampler(slot)
-        self._identify, self._tells, self._times = Identity(lambda environ: False), False, False
-        if application.identity is not None:  # what the layer does costs half as much here
-            self._identify, self._tells = application.identity.identity, True
-            self._times = application.identity.timing
+        self._identify, self._tells, self._times = RequestIDs(lambda environ: False), False, False
+        if application.request_ids is not None:  # what the layer does costs half as much here
+            self._identify, self._tells = application.request_ids.identity, True
+            self._times = application.request_ids.timing
         self._before, self._after = _hook(worker, "pre_request"), _hook(worker, "post_request")
 
-    def run(
+    def handle(
         self, connection: Connection, row: int, started: float, running: int, *, must_close: bool
     ) -> bool:
         """Return whether the connection can be kept; raise ClientGoneError where it is lost."""
@@ -120,17 +120,17 @@ class Runner:
         assert request is not None
         slot, worker, process = self._slot, self._worker, fork_guard.PROCESS
         environ: dict[str, Any] = {}
-        answer = Exchange(connection, request, self._streams, slot, row, must_close=must_close)
+        answer = ConnectionResponse(connection, request, self._streams, slot, row, must_close=must_close)
         sampled = self.sampler.begin(running, started)
         queued = max(0.0, started - connection.arrived)
         try:
             if self._before:
-                slot.begin(row, started, request.method, request.path, "")
+                slot.request_started(row, started, request.method, request.path, "")
                 self._before(worker, request)
             environ = connection.environ(request, connection.body)
             environ[QUEUE] = queued + connection.waited
             name = self._identify(environ)
-            slot.begin(row, started, request.method, request.path, name)
+            slot.request_started(row, started, request.method, request.path, name)
             if self._tells:
                 answer.request_id = name
                 request_id.set(name)
@@ -160,14 +160,16 @@ class Runner:
             now = time.monotonic()
             if sampled:
                 self.sampler.end(row, sampled, now)
-            slot.end(row, now, min(answer.status_code or 500, 599), started, queued, request.method)
+            slot.request_finished(
+                row, now, min(answer.status_code or 500, 599), started, queued, request.method
+            )
             worker.access.note(answer, environ, now - started)
             if self._after:
                 self._guarded(environ, answer)
             request_id.set("")
 
-    def _failed(self, connection: Connection, answer: Answer, error: BaseException) -> bool:
-        from .error_responses import refusal, reply, stamped
+    def _failed(self, connection: Connection, answer: Response, error: BaseException) -> bool:
+        from .error_responses import error_response, reply, with_request_id
 
         if fork_guard.PROCESS.is_copy:
             _end_copy(answer, error, self._worker)
@@ -180,12 +182,14 @@ class Runner:
             self._worker.log.exception("Error handling request %s", answer.request.uri)
             raise ClientGoneError("the response broke off") from error
         answer.status_code = 504 if interrupted else 500
-        told = reply("504 Gateway Timeout") if interrupted else refusal(self._worker, connection, error)
+        told = (
+            reply("504 Gateway Timeout") if interrupted else error_response(self._worker, connection, error)
+        )
         answer.sent = body_size(told)
-        answer.send(stamped(told, answer.request_id), True)
+        answer.send(with_request_id(told, answer.request_id), True)
         return False
 
-    def _tell_missing(self, answer: Answer) -> None:
+    def _tell_missing(self, answer: Response) -> None:
         self._worker.log.error(
             "The response to %s %s is shorter than its Content-Length: %d of %d bytes are missing, "
             "the connection is closed.",
@@ -195,7 +199,7 @@ class Runner:
             answer.missing + answer.sent,
         )
 
-    def _guarded(self, environ: dict[str, Any], answer: Answer) -> None:
+    def _guarded(self, environ: dict[str, Any], answer: Response) -> None:
         with suppress(Exception):
             try:
                 assert self._after is not None
@@ -204,7 +208,7 @@ class Runner:
                 self._worker.log.exception("Exception in post_request hook")
 
 
-def _end_copy(answer: Answer, error: BaseException | None, worker: Any) -> NoReturn:
+def _end_copy(answer: Response, error: BaseException | None, worker: Any) -> NoReturn:
     """What the request has forked has come back: it answers nobody."""
     error = None if isinstance(error, ClientGoneError) else error  # its copies of the sockets are closed
     fork_guard.end(f"Request {answer.request.method} {answer.request.path}", error, worker.log)

@@ -22,12 +22,12 @@ EVERY = 0.005
 Token = tuple[int, float, int, float]
 
 
-class Samples(NamedTuple):
+class UncontendedSamples(NamedTuple):
     """Requests that ran alone: how many, and the seconds that they computed and waited."""
 
     number: float
-    computed: float
-    waited: float
+    cpu: float
+    blocked: float
 
 
 class Sampler:
@@ -38,7 +38,7 @@ class Sampler:
         self.begun, self.last = 0, 0.0
         self._local = threading.local()
         self._descriptors: list[int] = []
-        self._before = Samples(0.0, 0.0, 0.0)
+        self._before = UncontendedSamples(0.0, 0.0, 0.0)
 
     def begin(self, running: int, now: float) -> Token | None:
         """A request starts; ``running`` counts it. Return a token for ``end``, if it is to be measured."""
@@ -57,14 +57,14 @@ class Sampler:
         computed, delayed = time.thread_time() - cpu, (late - delay) / 1e9
         self.slot.sample(row, computed, max(0.0, now - started - computed - delayed), delayed)
 
-    def since(self) -> Samples:
+    def since(self) -> UncontendedSamples:
         """Return what was measured since this was last asked."""
-        tally = self.slot.tally()
-        now, before = Samples(tally.samples, tally.cpu_sum, tally.wait_sum), self._before
+        tally = self.slot.counters()
+        now, before = UncontendedSamples(tally.samples, tally.cpu_sum, tally.wait_sum), self._before
         self._before = now
-        return Samples(*(mine - theirs for mine, theirs in zip(now, before, strict=True)))
+        return UncontendedSamples(*(mine - theirs for mine, theirs in zip(now, before, strict=True)))
 
-    def delayed(self) -> float:
+    def run_delay(self) -> float:
         """Return the seconds that threads of this worker were kept from a CPU, all in all. 1 us for each."""
         return sum(_read(descriptor) or 0 for descriptor in self._descriptors) / 1e9
 

@@ -16,11 +16,11 @@ from typing import NamedTuple, Protocol
 
 from . import concurrency_limit as turns
 from .accept_policy import AcceptPolicy
-from .admission import Gate, QueueState
-from .concurrency_limit import Seen, Turns
+from .admission import AdmissionControl, QueueState
+from .concurrency_limit import AdaptiveConcurrencyLimit, WorkerUsage
 from .connection import Connection
-from .sampling import Samples
-from .thread_pool import BUSY, Crew, PoolTasks
+from .sampling import UncontendedSamples
+from .thread_pool import BUSY, LeaderFollowerPool, PoolTasks
 
 SHORT_SECONDS = 0.001
 """Time that a request waits while it would not pay to have another thread do something."""
@@ -51,10 +51,10 @@ class SchedulerHost(PoolTasks[Connection], Protocol):
 class UsageSampler(Protocol):
     """What the scheduler asks of sampling.py."""
 
-    def since(self) -> Samples:
+    def since(self) -> UncontendedSamples:
         """Return what was measured since this was last asked."""
 
-    def delayed(self) -> float:
+    def run_delay(self) -> float:
         """Return the seconds that threads of this worker were kept from a CPU."""
 
 
@@ -64,7 +64,7 @@ class LoadDisplay(Protocol):
     concurrency_limit: int
     """How many requests the worker runs at a time."""
 
-    def show(self, busy: int, work: int, queue: int) -> None:
+    def publish_load(self, busy: int, work: int, queue: int) -> None:
         """Publish the threads that run Django, those that are spoken for, and the requests that wait."""
 
 
@@ -100,9 +100,9 @@ class Scheduler:
         adaptive: bool = True,
     ) -> None:
         self.threads = threads
-        self.pool: Crew[Connection] = Crew(threads, host)
-        self.limiter = Turns(threads, cpus, adaptive=adaptive)
-        self.gate = Gate(queue_timeout)
+        self.pool: LeaderFollowerPool[Connection] = LeaderFollowerPool(threads, host)
+        self.limiter = AdaptiveConcurrencyLimit(threads, cpus, adaptive=adaptive)
+        self.admission = AdmissionControl(queue_timeout)
         self.accept_policy = AcceptPolicy(threads)
         self.events = 0
         """Of the clients, in this second."""
@@ -110,8 +110,8 @@ class Scheduler:
         """How long a request takes, the last ones counting most."""
         self.needs_evaluation = False
         """Whether the main thread must evaluate the limit before the second is over: overload has begun."""
-        self._host, self._sampler, self._display, self._show = host, sampler, display, display.show
-        self._ready, self._overload = self.pool.ready, self.gate.overload
+        self._host, self._sampler, self._display, self._show = host, sampler, display, display.publish_load
+        self._ready, self._overload = self.pool.queue, self.admission.overload
         self._blocked_seconds = math.inf  # of a request that ran alone
         self._refusing = False
         self._next_second = 0.0
@@ -125,18 +125,18 @@ class Scheduler:
 
     def disown(self) -> None:
         """In a copy of this process: no thread but the one that forked is left, and none is to come."""
-        self.pool.disband()
+        self.pool.stop()
 
     def state(self) -> SchedulerState:
         """Return what this scheduler does at the moment."""
         pool, now = self.pool, time.monotonic()
-        counts = pool.running, len(self._ready), pool.load, pool.limit
-        return SchedulerState(*counts, self._overload.is_on, self.gate.delay(self._queue(now)))
+        counts = pool.running, len(self._ready), pool.occupancy, pool.limit
+        return SchedulerState(*counts, self._overload.is_on, self.admission.delay(self._queue(now)))
 
     @property
     def load(self) -> int:
         """Return how many threads are spoken for."""
-        return self.pool.load
+        return self.pool.occupancy
 
     @property
     def queued(self) -> int:
@@ -170,15 +170,15 @@ class Scheduler:
         pool = self.pool
         running, queued = pool.running, len(self._ready)
         is_crowded = self.needs_evaluation or self.limiter.is_crowded(running)
-        if is_crowded or (self.events >= BUSY and self._calm_down()):
+        if is_crowded or (self.events >= BUSY and self._stop_dispatching()):
             self._host.wake_main_thread()
-        load = self.threads if running and pool.lazy else running + queued
+        load = self.threads if running and pool.promotes_on_stall else running + queued
         self._show(running, load + awaited, queued)
 
-    def _calm_down(self) -> bool:
+    def _stop_dispatching(self) -> bool:
         """Make the pool lazy in a second in which much happens; say whether that is new."""
         pool = self.pool
-        if pool.lazy or pool.in_turn or not self._is_short():
+        if pool.promotes_on_stall or pool.polls_between_requests or not self._is_short():
             return False
         pool.become(lazy=True)
         return True
@@ -186,20 +186,20 @@ class Scheduler:
     def _queue(self, now: float) -> QueueState:
         """Return the queue, as a request finds it that arrives now."""
         ready = self._ready
-        rate = self.limiter.usual / max(self.mean_seconds, 1e-6)
+        rate = self.limiter.steady_limit / max(self.mean_seconds, 1e-6)
         try:
             oldest = now - ready[0].arrived + ready[0].waited
         except IndexError:  # a thread has taken it meanwhile
             return QueueState(0, 0.0, rate)
-        unaccepted = self._host.unaccepted() if self.gate.counts_unaccepted(oldest) else 0.0
+        unaccepted = self._host.unaccepted() if self.admission.counts_unaccepted(oldest) else 0.0
         return QueueState(len(ready), oldest, rate, unaccepted)
 
     def _refuses(self, queue: QueueState, now: float, waited: float = 0.0) -> bool:
         """Say whether a request is refused that arrives now, after it has ``waited`` in the kernel."""
-        overload, delay = self._overload, max(self.gate.delay(queue), waited)
+        overload, delay = self._overload, max(self.admission.delay(queue), waited)
         was_on = overload.is_on
         others_do = not was_on and delay > overload.timeout and self._host.peers_overloaded()
-        refuses = overload.refuses(delay, queue.backlog, now, others_do=others_do)
+        refuses = overload.update(delay, queue.backlog, now, others_do=others_do)
         if refuses and not was_on:
             self._switch_after(SWITCH_SECONDS_OVERLOADED)
             self._refusing = self.needs_evaluation = True
@@ -213,7 +213,7 @@ class Scheduler:
         if self.needs_evaluation:
             return []
         ready, taken = self._ready, []
-        for _ in range(self.gate.excess(queue, self.threads)):
+        for _ in range(self.admission.excess(queue, self.threads)):
             try:
                 taken.append(ready.popleft())
             except IndexError:  # threads have taken them meanwhile
@@ -227,7 +227,7 @@ class Scheduler:
         """Publish the load as a request starts; return how many run, this one included."""
         pool = self.pool
         running, queued = pool.running, len(self._ready)
-        self._show(running, self.threads if running and pool.lazy else running + queued, queued)
+        self._show(running, self.threads if running and pool.promotes_on_stall else running + queued, queued)
         return running
 
     def finished(self, seconds: float) -> None:
@@ -251,13 +251,15 @@ class Scheduler:
             self._next_second = now + 1.0
             self._tick_second(now)
         pool, limiter = self.pool, self.limiter
-        is_full = limiter.are_on and self._ready and pool.running >= limiter.limit
-        if is_full and limiter.look(self._usage(), self._sampler.delayed):
+        is_full = limiter.is_limiting and self._ready and pool.running >= limiter.limit
+        if is_full and limiter.raise_if_stalled(self._usage(), self._sampler.run_delay):
             self._apply_limit()
         if pool.promote_if_stalled() and not self._is_short():
             pool.become(lazy=False)
-        is_expected = limiter.expect(pool.running)
-        if self.needs_evaluation or (is_expected and limiter.is_due(self._usage(self._sampler.delayed()))):
+        is_expected = limiter.is_probing(pool.running)
+        if self.needs_evaluation or (
+            is_expected and limiter.needs_recompute(self._usage(self._sampler.run_delay()))
+        ):
             self._evaluate(self.events)
 
     def pop_queued(self) -> Connection | None:
@@ -288,19 +290,19 @@ class Scheduler:
         self.needs_evaluation = False
         samples = self._sampler.since()
         if samples.number:
-            self._blocked_seconds = samples.waited / samples.number
+            self._blocked_seconds = samples.blocked / samples.number
         refusing = self._refusing
-        self.limiter.judge(events, samples, self._usage(self._sampler.delayed()), refusing=refusing)
-        self.pool.alternate(refusing and self.limiter.are_on)
+        self.limiter.recompute(events, samples, self._usage(self._sampler.run_delay()), refusing=refusing)
+        self.pool.alternate(refusing and self.limiter.is_limiting)
         self._apply_limit()
 
     def _apply_limit(self) -> None:
         self.pool.limit = self._display.concurrency_limit = self.limiter.limit
         self.pool.fill()
 
-    def _usage(self, delayed: float = 0.0) -> Seen:
+    def _usage(self, delayed: float = 0.0) -> WorkerUsage:
         pool = self.pool
-        return Seen(pool.running, pool.ended, time.process_time(), time.monotonic(), delayed)
+        return WorkerUsage(pool.running, pool.ended, time.process_time(), time.monotonic(), delayed)
 
     def _is_short(self) -> bool:
         """Say whether requests hardly wait; until one was measured, their whole time says that."""

@@ -15,12 +15,12 @@ from ..http import limits
 from ..http.response import DATES
 from ..logs.environ_keys import ID
 from .connection import Connection
-from .error_responses import Desk
+from .error_responses import ErrorResponder
 
 if TYPE_CHECKING:
     from ..staticfiles.layer import StaticLayer
 
-LONG_WAY = {
+SLOW_PATH_HEADERS = {
     *("RANGE", "IF-RANGE", "IF-NONE-MATCH", "IF-MODIFIED-SINCE", "IF-MATCH", "IF-UNMODIFIED-SINCE"),
     "SCRIPT_NAME",  # only where the operator has Gunicorn believe it: the path is another then
 }
@@ -47,10 +47,10 @@ class Below(Mapping[str, Any]):
         return len(self._files)
 
 
-class Shortcut:
+class StaticFileCache:
     """The static files of one worker."""
 
-    def __init__(self, worker: Any, desk: Desk) -> None:
+    def __init__(self, worker: Any, desk: ErrorResponder) -> None:
         self._desk = desk
         static: StaticLayer | None = worker.application.static
         self.files: Mapping[str, Any] = {}
@@ -61,7 +61,7 @@ class Shortcut:
             and worker.sees_no_requests
             and not worker.access.is_gunicorns
         ):
-            script = os.environ.get("SCRIPT_NAME", "")  # what Environs takes off
+            script = os.environ.get("SCRIPT_NAME", "")  # what EnvironBuilder takes off
             self.files = Below(script, static.files) if script else static.files
         self._static, self._access = static, worker.access
         self._asks_secure = static is not None and bool(static.hsts or static.redirect)
@@ -84,7 +84,7 @@ class Shortcut:
                 if accepted:  # two fields are one list
                     return None
                 accepted = value
-            elif name in LONG_WAY:
+            elif name in SLOW_PATH_HEADERS:
                 return None
         secure = self._asks_secure and self._is_secure(connection)
         if secure is None:

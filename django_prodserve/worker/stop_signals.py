@@ -15,21 +15,21 @@ from typing import Any
 
 from ..scoreboard import stop_flags
 
-_lifeline: tuple[int, int] | None = None
+_parent_death_pipe: tuple[int, int] | None = None
 
 
 def install() -> None:
     """Open the pipe whose other end closes when this process, the arbiter, ends. Before the first fork."""
-    global _lifeline
-    _lifeline = os.pipe()
+    global _parent_death_pipe
+    _parent_death_pipe = os.pipe()
     stop_flags.install()
 
 
-def follow(worker: Any) -> None:
+def install_handlers(worker: Any) -> None:
     """Make a worker stop when its arbiter says so, or is no more; plain Gunicorn's are left as they are."""
-    if _lifeline is None:
+    if _parent_death_pipe is None:
         return
-    read, write = _lifeline
+    read, write = _parent_death_pipe
     os.close(write)
     threading.Thread(
         target=_wait_for_the_end, args=(worker, read), name="prodserve-lifeline", daemon=True
@@ -41,7 +41,7 @@ def follow(worker: Any) -> None:
 def _wait_for_the_end(worker: Any, lifeline: int) -> None:
     """Stop as if told to when the arbiter is gone; a request that never ends is not waited for."""
     os.read(lifeline, 1)
-    stop_flags.tell_to_stop(worker.age)
+    stop_flags.request_stop(worker.age)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(worker.cfg.graceful_timeout + 1)
     os._exit(0)
@@ -49,9 +49,9 @@ def _wait_for_the_end(worker: Any, lifeline: int) -> None:
 
 def _handle_signals(worker: Any) -> None:
     def stop(number: int, frame: object) -> None:
-        if number != signal.SIGTERM and stop_flags.told_to_stop_at_once(worker):
+        if number != signal.SIGTERM and stop_flags.immediate_stop_requested(worker):
             worker.handle_quit(number, frame)
-        elif stop_flags.told_to_stop(worker):
+        elif stop_flags.stop_requested(worker):
             worker.handle_exit(number, frame)
 
     def ignore(number: int, frame: object) -> None:
@@ -73,7 +73,7 @@ def _answer_the_rest(worker: Any) -> None:
                 _accept_all(worker)
                 for listener in worker.sockets:
                     listener.close()
-                stop_flags.leave(worker)
+                stop_flags.mark_stopped_accepting(worker)
 
         worker.set_accept_enabled = set_accept_enabled
     elif hasattr(worker, "accept"):
@@ -81,7 +81,7 @@ def _answer_the_rest(worker: Any) -> None:
 
         def run_and_answer_the_rest() -> None:
             run()
-            stop_flags.leave(worker)
+            stop_flags.mark_stopped_accepting(worker)
             _accept_all(worker)
 
         worker.run = run_and_answer_the_rest

@@ -18,10 +18,10 @@ from ..scoreboard.slot import Slot
 from .connection import OWNED, STREAM, WRITE, Connection
 from .poller import WRITE as WRITABLE
 from .poller import Epoll, Poll
-from .write_buffer import Outbox
+from .write_buffer import WriteBuffer
 
 
-class Streams:
+class StreamFlowControl:
     """The streams of one worker."""
 
     def __init__(self, poller: Epoll | Poll, slot: Slot, slots: int, *, sends_files: bool = True) -> None:
@@ -33,39 +33,39 @@ class Streams:
 
     def push(self, connection: Connection, data: bytes) -> None:
         """Send, or keep until the client takes it; ClientGoneError where nobody will."""
-        out = connection.out
+        out = connection.write_buffer
         if out is None:
-            sent = connection.push(data)
+            sent = connection.send_nowait(data)
             if sent == len(data):
                 return
-            out = connection.out = Outbox()
+            out = connection.write_buffer = WriteBuffer()
             data = data[sent:]
         with out.lock:
             if not out.pieces and not out.broken:
-                data = data[connection.push(data) :]
+                data = data[connection.send_nowait(data) :]
             if out.broken:
                 raise ClientGoneError("the client is gone")
             if data:
                 out.add(data)
-                self._lend(connection)
+                self._arm_writer(connection)
             if out.size > limits.STREAM_AHEAD:
-                self._hold(out)
+                self._wait_for_reader(out)
 
-    def _lend(self, connection: Connection) -> None:
+    def _arm_writer(self, connection: Connection) -> None:
         """Let the thread that waits for events send what is left."""
         if connection.state != STREAM:
-            connection.state, connection.moved = STREAM, 0
-            connection.due = time.monotonic() + limits.STALL
+            connection.state, connection.bytes_since_check = STREAM, 0
+            connection.deadline = time.monotonic() + limits.STALL
             connection.sock.setblocking(False)  # sendfile has no flag of its own for that
         if not connection.armed:
             connection.armed = True
-            if connection.is_known:
+            if connection.is_registered:
                 self._poller.arm(connection.fd, WRITABLE)
             else:
-                connection.is_known = True
+                connection.is_registered = True
                 self._poller.add(connection.fd, WRITABLE)
 
-    def _hold(self, out: Outbox) -> None:
+    def _wait_for_reader(self, out: WriteBuffer) -> None:
         """Wait until the reader has caught up, for as long as this stream may hold its thread."""
         self._holding += 1
         patience = limits.WRITE if self._holding > self._generous else float("inf")
@@ -73,20 +73,20 @@ class Streams:
         try:
             while out.size > limits.STREAM_AHEAD // 2 and not out.broken:
                 if not out.room.wait(1.0) and time.monotonic() > until:
-                    self._cut(out)
+                    self._abort(out)
         finally:
             self._holding -= 1
         if out.broken:
             raise ClientGoneError("the client reads too slowly")
 
-    def _cut(self, out: Outbox) -> None:
+    def _abort(self, out: WriteBuffer) -> None:
         out.broken = True
-        self._slot.cut += 1
+        self._slot.aborted += 1
         out.room.notify_all()
 
     def flush(self, connection: Connection) -> bool:
         """Send what there is room for; False where the thread has ended meanwhile, and nothing was done."""
-        out = connection.out
+        out = connection.write_buffer
         if out is None:
             return True
         with out.lock:
@@ -94,40 +94,40 @@ class Streams:
             if connection.state != STREAM:
                 return False
             try:
-                connection.moved += out.flush(connection.sock)
+                connection.bytes_since_check += out.flush(connection.sock)
             except ClientGoneError:
                 out.broken = True
             if out.pieces and not out.broken:
-                self._lend(connection)
+                self._arm_writer(connection)
             out.room.notify_all()
         return True
 
     def end(self, connection: Connection, now: float) -> bool:
         """All has been made; say whether some of it is left, to be sent with no thread."""
-        out = connection.out
+        out = connection.write_buffer
         assert out is not None
         with out.lock:
             if out.broken:
                 raise ClientGoneError("the client is gone")
             connection.armed = False
             if not out.pieces:
-                connection.state, connection.out = OWNED, None
+                connection.state, connection.write_buffer = OWNED, None
                 return False
             connection.sock.setblocking(False)
-            connection.state, connection.due, connection.moved = WRITE, now + limits.STALL, 0
+            connection.state, connection.deadline, connection.bytes_since_check = WRITE, now + limits.STALL, 0
             return True
 
     def expire(self, connection: Connection, now: float) -> None:
         """Cut a stream whose reader has not kept the minimum rate."""
-        out = connection.out
+        out = connection.write_buffer
         if out is None:
             return
         with out.lock:
-            if connection.state != STREAM or connection.due > now:
+            if connection.state != STREAM or connection.deadline > now:
                 return
-            if not out.pieces or connection.moved >= limits.STALL * limits.LEAST_RATE:
-                connection.due, connection.moved = now + limits.STALL, 0
+            if not out.pieces or connection.bytes_since_check >= limits.STALL * limits.LEAST_RATE:
+                connection.deadline, connection.bytes_since_check = now + limits.STALL, 0
                 return
-            self._cut(out)
+            self._abort(out)
             with suppress(OSError):
                 connection.sock.shutdown(SHUT_RDWR)

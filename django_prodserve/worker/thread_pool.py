@@ -52,18 +52,18 @@ class PoolTasks(Protocol[Task]):
         """Prepare the thread of this row; it calls this first."""
 
 
-class Crew(Generic[Work]):
+class LeaderFollowerPool(Generic[Work]):
     """Threads, and the queue of what is complete and waits for one."""
 
     def __init__(self, slots: int, tasks: PoolTasks[Work]) -> None:
-        self.slots = self.limit = slots
+        self.max_threads = self.limit = slots
         """``limit``: how many threads may run Django now."""
-        self.ready: deque[Work] = deque()
+        self.queue: deque[Work] = deque()
         """Complete requests, oldest first."""
         self.running = 0
         """Threads that run Django."""
-        self.lazy = False
-        self.in_turn = False
+        self.promotes_on_stall = False
+        self.polls_between_requests = False
         """Whether sockets are looked at between requests."""
         self.moved = 0
         """Turns of the event loop and requests that ended..."""
@@ -71,13 +71,13 @@ class Crew(Generic[Work]):
         """...and these alone."""
         self._tasks = tasks
         self._lock = threading.Lock()
-        self._waiting = False  # a thread waits for events, or handles some
-        self._sleepers: list[threading.Lock] = []
+        self._has_leader = False  # a thread waits for events, or handles some
+        self._idle_threads: list[threading.Lock] = []
         self._size = 0
         self._seen = 0
         self._promotions = 0
         self._calm = 0  # looks in a row that woke nobody
-        self._eager_for = 0
+        self._dispatching_for = 0
 
     def start(self) -> None:
         """Start the first thread; the others come when they are needed."""
@@ -89,29 +89,31 @@ class Crew(Generic[Work]):
         alarm.acquire()
         tasks = self._tasks
         tasks.thread_started(row)
-        lock, ready, serve, wait_for_events = self._lock, self.ready, tasks.serve, tasks.wait_for_events
+        lock, ready, serve, wait_for_events = self._lock, self.queue, tasks.serve, tasks.wait_for_events
         waits = runs = woken = False
         while True:
             with lock:
                 if runs:
                     self.running -= 1
                 if waits:
-                    self._waiting = False
-                looks = runs and self.in_turn and not self._waiting
+                    self._has_leader = False
+                looks = runs and self.polls_between_requests and not self._has_leader
                 runs = waits = False
                 if ready and self.running < self.limit and not looks:
                     work, runs = ready.popleft(), True
                     self.running += 1
-                    wakes = not (self._waiting or self.lazy or self.in_turn)
-                elif not self._waiting and (looks or woken or not (self.in_turn and self.running)):
-                    self._waiting = waits = True
+                    wakes = not (self._has_leader or self.promotes_on_stall or self.polls_between_requests)
+                elif not self._has_leader and (
+                    looks or woken or not (self.polls_between_requests and self.running)
+                ):
+                    self._has_leader = waits = True
                 else:
-                    self._sleepers.append(alarm)
+                    self._idle_threads.append(alarm)
                 woken = False
             try:
                 if runs:
                     if wakes:
-                        self.recruit()
+                        self.promote_follower()
                     serve(work, row)
                     self.moved += 1
                     self.ended += 1
@@ -123,13 +125,13 @@ class Crew(Generic[Work]):
             except BaseException:  # a thread that dies would be missed for ever
                 tasks.report_failure()
 
-    def recruit(self, *, beside: bool = False) -> None:
+    def promote_follower(self, *, beside: bool = False) -> None:
         """Wake the thread that ran last, or a new one; ``beside`` one that waits for events only if asked."""
         with self._lock:
-            if self._waiting and not beside:
+            if self._has_leader and not beside:
                 return
-            alarm = self._sleepers.pop() if self._sleepers else None
-            if alarm is None and self._size > self.slots:
+            alarm = self._idle_threads.pop() if self._idle_threads else None
+            if alarm is None and self._size > self.max_threads:
                 return  # all of them run
         self._wake(alarm)
 
@@ -140,59 +142,59 @@ class Crew(Generic[Work]):
         row, self._size = self._size, self._size + 1
         threading.Thread(target=self._thread, args=(row,), name=f"prodserve-{row}", daemon=True).start()
 
-    def disband(self) -> None:
+    def stop(self) -> None:
         """In a copy of this process: no thread but the one that forked is left, and none is to come."""
-        self._sleepers, self._size = [], self.slots + 1
+        self._idle_threads, self._size = [], self.max_threads + 1
 
     @property
     def tick_in(self) -> float:
         """Seconds until ``promote_if_stalled`` is due; infinite while the pool needs none."""
-        if self.in_turn:
+        if self.polls_between_requests:
             return TICK_IN_TURN
-        if self.lazy and self._calm >= CALM and self.running < self.limit:
+        if self.promotes_on_stall and self._calm >= CALM and self.running < self.limit:
             return TICK_CALM
-        return TICK if self.lazy else math.inf
+        return TICK if self.promotes_on_stall else math.inf
 
     def promote_if_stalled(self) -> bool:
         """Wake a thread if nothing has moved; say whether that happens often. The main thread's."""
         moved = self.moved
         self._calm += 1
-        if moved == self._seen and not self._waiting:
+        if moved == self._seen and not self._has_leader:
             self._promotions += 1
             self._calm = 0
-            self.recruit()
+            self.promote_follower()
         self._seen = moved
         return self._promotions > PROMOTIONS
 
     def fill(self) -> None:
         """Have threads take what waits, as far as they may run."""
-        for _ in range(min(self.limit - self.running, len(self.ready))):
-            self.recruit(beside=True)
+        for _ in range(min(self.limit - self.running, len(self.queue))):
+            self.promote_follower(beside=True)
 
     @property
-    def load(self) -> int:
+    def occupancy(self) -> int:
         """Return how many threads are spoken for: all in a lazy crew, whose one thread finishes first."""
-        return self.slots if self.lazy and self.running else self.running + len(self.ready)
+        return self.max_threads if self.promotes_on_stall and self.running else self.running + len(self.queue)
 
     def choose_mode(self, events: int, *, short: bool) -> None:
         """Choose lazy or eager, once a second, by the events of that second and how long requests wait."""
         self._promotions = 0
-        if events < BUSY or self.in_turn:
+        if events < BUSY or self.polls_between_requests:
             self.become(lazy=False)
-        elif not self.lazy:
-            self._eager_for += 1
-            if short or self._eager_for > TRIAL:
+        elif not self.promotes_on_stall:
+            self._dispatching_for += 1
+            if short or self._dispatching_for > TRIAL:
                 self.become(lazy=True)
 
     def alternate(self, in_turn: bool) -> None:
         """Have the sockets looked at in turn with requests, or by a thread of their own."""
-        was, self.in_turn = self.in_turn, in_turn
+        was, self.polls_between_requests = self.polls_between_requests, in_turn
         if was and not in_turn:
-            self.recruit()
+            self.promote_follower()
 
     def become(self, *, lazy: bool) -> None:
         """Become lazy or eager."""
-        if self.lazy and not lazy:
-            self.lazy = False
-            self.recruit()
-        self.lazy, self._eager_for = lazy, 0
+        if self.promotes_on_stall and not lazy:
+            self.promotes_on_stall = False
+            self.promote_follower()
+        self.promotes_on_stall, self._dispatching_for = lazy, 0

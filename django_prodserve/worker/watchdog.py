@@ -28,7 +28,7 @@ LOOKED_UP = 1.0
 
 
 @dataclass
-class Case:
+class TrackedRequest:
     """What is known of a request that runs for long."""
 
     start: float
@@ -39,55 +39,57 @@ class Case:
     """When it was asked to end; 0.0 if it was not."""
 
 
-class Watch:
+class RequestWatchdog:
     """Looks at the requests of one worker."""
 
     def __init__(self, slot: Slot, *, timeout: float, slow: float, log: Any) -> None:
         self.slot, self.timeout, self.slow, self.log = slot, timeout, slow, log
-        self.cases: dict[int, Case] = {}
+        self.cases: dict[int, TrackedRequest] = {}
 
-    def look(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         """Look at every request that runs; about once a second."""
         for request in self.slot.running():
             if now - request.start >= LOOKED_UP:
-                self._look_at(request, self._case(request), now)
+                self._check(request, self._case(request), now)
 
-    def _case(self, request: Request) -> Case:
+    def _case(self, request: Request) -> TrackedRequest:
         case = self.cases.get(request.row)
         if case is None or case.start != request.start:
             route, limit = find_route(request.path)
-            case = Case(request.start, route, self.timeout if limit is None else limit)
+            case = TrackedRequest(request.start, route, self.timeout if limit is None else limit)
             self.cases[request.row] = case
         return case
 
-    def _look_at(self, request: Request, case: Case, now: float) -> None:
+    def _check(self, request: Request, case: TrackedRequest, now: float) -> None:
         age = now - request.progress  # a stream that moves is young
         if case.interrupted:
-            if now - case.interrupted > LEAVES_WITHIN and self.slot.wish != STUCK:
-                self.slot.wish = STUCK
+            if now - case.interrupted > LEAVES_WITHIN and self.slot.replacement_reason != STUCK:
+                self.slot.replacement_reason = STUCK
                 self.log.error("%s does not end: its worker is replaced.", title(request, case, now))
-                self._event("stuck", request, case, now, "does not end: its worker is replaced")
+                self._record_event("stuck", request, case, now, "does not end: its worker is replaced")
         elif case.limit and age >= case.limit:
             case.interrupted = now
             limit = format_duration(case.limit)
-            self._tell("timeout", request, case, now, f"is past its timeout of {limit}")
+            self._log("timeout", request, case, now, f"is past its timeout of {limit}")
             interrupt(self.slot, request)
         elif self.slow and age >= self.slow and not case.told:
             case.told = True
-            self._tell("slow", request, case, now, "is slow")
+            self._log("slow", request, case, now, "is slow")
 
-    def _tell(self, kind: str, request: Request, case: Case, now: float, what: str) -> None:
+    def _log(self, kind: str, request: Request, case: TrackedRequest, now: float, what: str) -> None:
         stack = stack_of(request.ident)
         self.log.warning("%s %s. Its thread:\n%s", title(request, case, now), what, stack)
-        self._event(kind, request, case, now, what, stack)
+        self._record_event(kind, request, case, now, what, stack)
 
-    def _event(self, kind: str, request: Request, case: Case, now: float, what: str, stack: str = "") -> None:
+    def _record_event(
+        self, kind: str, request: Request, case: TrackedRequest, now: float, what: str, stack: str = ""
+    ) -> None:
         """Leave it on the board, where it outlives this worker."""
         event = Event(time.time(), kind, f"{title(request, case, now)} {what}", innermost(stack))
         write(self.slot.events, event)
 
 
-def title(request: Request, case: Case, now: float) -> str:
+def title(request: Request, case: TrackedRequest, now: float) -> str:
     """Return who a request is: method, path, route, id and age."""
     route = f" (route {case.route!r})" if case.route else ""
     return f"Request {describe(request, now)}{route}"

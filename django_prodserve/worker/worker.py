@@ -18,16 +18,16 @@ from gunicorn.workers.base import Worker
 from ..logs import nonblocking
 from ..middleware.application import Application
 from ..scoreboard import stop_flags
-from ..scoreboard.board import REASONS, Board
+from ..scoreboard.board import REASONS, Scoreboard
 from ..scoreboard.slot import GO_STUCK, RETIRING, SERVING, Slot
 from ..startup import monkey_patching
 from ..utils import fork_guard
 from . import refusals
-from .access_log import Access
+from .access_log import AccessLog
 from .config import WorkerConfig
 from .deadlines import Deadlines
 from .reactor import Reactor
-from .watchdog import STUCK, Watch
+from .watchdog import STUCK, RequestWatchdog
 
 LINGER_IDLE = 2.0
 """Seconds that a retiring worker waits for a request that a client may be sending on an idle connection."""
@@ -38,12 +38,12 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     """Serves one process's share of the connections."""
 
     wsgi: Any
-    board: Board
+    board: Scoreboard
     """Shared with the arbiter; under plain Gunicorn with the other workers."""
     application: Application
     """The same as ``wsgi``, with its layers by name: the event loop does the work of some."""
     config: WorkerConfig
-    supervised = False
+    is_supervised = False
     """Whether an arbiter of ours replaces this worker where it asks for that."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -56,13 +56,13 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
 
         Gunicorn gives every worker the same application object: that carries the board.
         """
-        board: Board | None = getattr(self.app, "board", None)
+        board: Scoreboard | None = getattr(self.app, "board", None)
         if board is None:
             slots = 2 * self.cfg.workers + SPARE_SLOTS
-            board = Board.create(None, slots=slots, rows=self.cfg.threads + 1, now=time.monotonic())
+            board = Scoreboard.create(None, slots=slots, rows=self.cfg.threads + 1, now=time.monotonic())
             self.app.board = board
         self.board = board
-        for slot in board.taken():
+        for slot in board.active_slots():
             if slot.pid and not _is_alive(slot.pid):
                 board.release(slot)
         return board.claim()
@@ -70,7 +70,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     def init_process(self) -> None:
         """Take the slot, then let Gunicorn set up the process, load the application and call ``run``."""
         self.slot.start(os.getpid(), self.slot.generation, self.cfg.threads, time.monotonic())
-        self.access = Access(self.log, self.cfg)  # before there are signals that want it written
+        self.access = AccessLog(self.log, self.cfg)  # before there are signals that want it written
         super().init_process()
 
     @property
@@ -86,13 +86,13 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             self.app, "worker_config", None
         )  # plain Gunicorn's app has none
         self.config = config or WorkerConfig.from_plan(self.application.plan)
-        self.application.health.readiness.begin()
+        self.application.health.readiness.start()
         self.reactor = Reactor(self, self.sockets, self.board, self.slot)
         self.deadlines = Deadlines(self.reactor)
-        self.watch = Watch(
+        self.watch = RequestWatchdog(
             self.slot, timeout=self.config.timeout, slow=self.config.slow_request, log=self.log
         )
-        self.access.settle()
+        self.access.configure()
         self.slot.state = SERVING
         self.reactor.acceptor.start()
         self.reactor.scheduler.start()
@@ -104,24 +104,24 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             scheduler.tick(now)
             if now >= next_look:
                 next_look = now + 1.0
-                self._look(now)
+                self._tick(now)
             self._sleep(min(scheduler.tick_in(now), next_look - now))
             if self._reopens:
                 self._write_logs(now)
         if fork_guard.PROCESS.is_copy:  # a handler of a signal, or another of the main thread's, has forked
             fork_guard.end("The main thread", None, self.log)
-        self._retire()
+        self._drain()
 
-    def _look(self, now: float) -> None:
+    def _tick(self, now: float) -> None:
         self.notify()
         self.slot.heartbeat = now
         if self.ppid != os.getppid():
             self.log.debug("Parent changed, shutting down: %s", self)
             self.alive = False
-        self.reactor.look(now)
-        self.deadlines.look(now)
-        self.watch.look(now)
-        if not self.slot.wish and (
+        self.reactor.tick(now)
+        self.deadlines.tick(now)
+        self.watch.tick(now)
+        if not self.slot.replacement_reason and (
             what := monkey_patching.found()
         ):  # by a request: its threads are greenlets now
             self.log.error(
@@ -130,9 +130,9 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
                 monkey_patching.CONSEQUENCE,
                 monkey_patching.remedy(),
             )
-            self.slot.wish = STUCK
-        if not self.slot.wish and self.slot.tally().requests >= self.max_requests:
-            self._ask_to_go()
+            self.slot.replacement_reason = STUCK
+        if not self.slot.replacement_reason and self.slot.counters().requests >= self.max_requests:
+            self._request_replacement()
         self._write_logs(now)
 
     def _write_logs(self, now: float) -> None:
@@ -141,13 +141,13 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             self._reopens = False
             self.log.reopen_files()
         self.access.flush()
-        for line in nonblocking.look(now):
+        for line in nonblocking.report_lost(now):
             self.log.error("%s", line)
 
-    def _ask_to_go(self) -> None:
+    def _request_replacement(self) -> None:
         """Have another worker take over; where nobody listens, Gunicorn starts one when this one is gone."""
-        self.slot.wish = REASONS.index("max-requests") + 1
-        self.alive = self.supervised and self.alive
+        self.slot.replacement_reason = REASONS.index("max-requests") + 1
+        self.alive = self.is_supervised and self.alive
 
     def _sleep(self, seconds: float) -> None:
         """Sleep until then, or until a signal."""
@@ -159,19 +159,19 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         with suppress(BlockingIOError):  # it is about to wake already
             os.write(self.PIPE[1], b".")
 
-    def _retire(self) -> None:
+    def _drain(self) -> None:
         """Take no more connections, answer what is here, and end: by the deadline at the latest."""
         began = now = time.monotonic()
         deadline = began + self.cfg.graceful_timeout
         self.slot.state = RETIRING
         self.reactor.retire(now)
-        stop_flags.leave(self)
+        stop_flags.mark_stopped_accepting(self)
         next_look = now
         while self.reactor.connections and now < deadline:
             if now >= next_look:
                 next_look = now + 0.25
-                self._look(now)
-                if self.slot.order == GO_STUCK:
+                self._tick(now)
+                if self.slot.exit_mode == GO_STUCK:
                     self.deadlines.turn_away(now)
                 if now - began > LINGER_IDLE:
                     self.deadlines.hurry(now)

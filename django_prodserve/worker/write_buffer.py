@@ -22,7 +22,7 @@ LARGEST = 2**30
 MORE = getattr(socket, "MSG_MORE", 0)
 
 
-class FilePart:
+class FileRange:
     """Bytes of a file that are still to be sent."""
 
     __slots__ = ("descriptor", "is_ours", "left", "offset", "title")
@@ -39,16 +39,16 @@ class FilePart:
             os.close(self.descriptor)
 
 
-class Outbox:
+class WriteBuffer:
     """Pieces in the order in which they leave."""
 
     __slots__ = ("broken", "in_memory", "lock", "pieces", "room", "size", "spool")
 
     def __init__(self) -> None:
-        self.pieces: deque[memoryview | FilePart] = deque()
+        self.pieces: deque[memoryview | FileRange] = deque()
         self.size = 0
         self.in_memory = 0
-        self.spool: FilePart | None = None  # the last piece, while it grows
+        self.spool: FileRange | None = None  # the last piece, while it grows
         self.broken = False
         self.lock = threading.Lock()
         self.room = threading.Condition(self.lock)
@@ -68,7 +68,7 @@ class Outbox:
         try:
             if self.spool is None:
                 with open_file() as file:
-                    self.spool = FilePart(os.dup(file.fileno()), 0, 0, is_ours=True)
+                    self.spool = FileRange(os.dup(file.fileno()), 0, 0, is_ours=True)
                 self.pieces.append(self.spool)
             spool = self.spool
             end = spool.offset + spool.left
@@ -81,7 +81,7 @@ class Outbox:
             return False
         return True
 
-    def add_part(self, part: FilePart) -> None:
+    def add_part(self, part: FileRange) -> None:
         """Append a part of a file."""
         self.size += part.left
         self.spool = None
@@ -93,7 +93,7 @@ class Outbox:
         try:
             while self.pieces:
                 piece = self.pieces[0]
-                send = self._send_file if isinstance(piece, FilePart) else self._send_memory
+                send = self._send_file if isinstance(piece, FileRange) else self._send_memory
                 sent = send(sock, piece)  # type: ignore[arg-type]  # each gets its own kind
                 moved += sent
                 self.size -= sent
@@ -116,7 +116,7 @@ class Outbox:
             self.pieces[0] = piece[sent:]
         return sent
 
-    def _send_file(self, sock: socket.SocketType, part: FilePart) -> int:
+    def _send_file(self, sock: socket.SocketType, part: FileRange) -> int:
         sent = os.sendfile(sock.fileno(), part.descriptor, part.offset, min(part.left, LARGEST))
         if sent == 0:
             raise FileShrankError(
@@ -135,7 +135,7 @@ class Outbox:
     def close(self) -> None:
         """Drop everything."""
         for piece in self.pieces:
-            if isinstance(piece, FilePart):
+            if isinstance(piece, FileRange):
                 piece.close()
         self.pieces.clear()
         self.size = self.in_memory = 0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from django_prodserve.machine.cgroups import Cgroups, Tree
+from django_prodserve.machine.cgroups import Cgroups, FileRoot
 from django_prodserve.utils.units import MIB
 
 from .needs import lacking
@@ -44,8 +44,8 @@ def inside(*groups: Path) -> tuple[str, ...]:
 
 def own_group(controller: str) -> Path:
     """Return the directory of this test run's own group, or skip."""
-    group = Cgroups.find(Tree(Path("/"))).group(controller)
-    if group.version != 1 or not group.certain:
+    group = Cgroups.find(FileRoot(Path("/"))).group(controller)
+    if group.version != 1 or not group.limits_visible:
         lacking("cgroup-v1", f"{controller} is not a visible controller of cgroup v1 here")
     return Path(group.levels[0].directory)
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from django_prodserve.utils.fork import in_child
+from django_prodserve.utils.fork import run_in_fork
 
 from .serving import PATIENCE, Server, copy_site, serving, until
 
@@ -242,4 +242,4 @@ def test_what_a_trial_forks_has_no_say() -> None:
             return "the trial's"
         return "its copy's"
 
-    assert in_child(work) == "the trial's"
+    assert run_in_fork(work) == "the trial's"

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from django_prodserve.arbiter.hooks import NAMES
+from django_prodserve.arbiter.hooks import HOOK_NAMES
 
 from .serving import PATIENCE, Server, copy_site, run, serving, until
 
@@ -76,8 +76,8 @@ def test_every_hook_of_gunicorns_is_known() -> None:
     from gunicorn.config import make_settings
 
     hooks = {name for name, setting in make_settings().items() if "Hooks" in setting.section}
-    assert hooks == {*NAMES, "ssl_context"}
-    assert set(SIGNATURES) == set(NAMES)
+    assert hooks == {*HOOK_NAMES, "ssl_context"}
+    assert set(SIGNATURES) == set(HOOK_NAMES)
 
 
 def in_settings(site: Path, value: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from django_prodserve.machine.cgroups import Cgroups, Tree
+from django_prodserve.machine.cgroups import Cgroups, FileRoot
 from django_prodserve.utils.units import MIB
 
 from .groups import HALF_A_CPU, PERIOD, limited_to, own_group
@@ -53,11 +53,11 @@ if steps["bind"]:
     call(libc.mount, source, target, None, BIND, None)
 
 from pathlib import Path
-from django_prodserve.machine.cgroups import Cgroups, Tree
+from django_prodserve.machine.cgroups import Cgroups, FileRoot
 from django_prodserve.machine.detect import Machine
 
 def used():
-    cgroups = Cgroups.find(Tree(Path("/")))
+    cgroups = Cgroups.find(FileRoot(Path("/")))
     return [cgroups.memory_used(limit.level) for limit in cgroups.memory_limits()]
 
 facts = asdict(Machine.detect())
@@ -110,7 +110,7 @@ def test_half_a_cpu_and_256_mib(make_group):
     assert facts["memory_limit"] == facts["memory_effective"] == 256 * MIB
     assert facts["memory_limit_why"] == facts["memory_effective_why"] == "memory.limit_in_bytes"
     assert facts["memory_total"] > 256 * MIB
-    assert facts["certain"]
+    assert facts["limits_visible"]
     assert facts["notes"] == []
 
 
@@ -140,18 +140,18 @@ def test_a_parent_that_the_mount_hides_shows_in_the_hierarchical_limit(make_grou
     """A container of cgroup v1 sees its own group alone, mounted where the hierarchy was."""
     parent = make_group("memory", limited_to(300))
     group = make_group("memory", {}, parent=parent)
-    mount = Path(Cgroups.find(Tree(Path("/"))).group("memory").levels[-1].directory)
+    mount = Path(Cgroups.find(FileRoot(Path("/"))).group("memory").levels[-1].directory)
     facts = look(group, bind=(group, mount))
     assert facts["memory_limit"] == 300 * MIB
     assert facts["memory_limit_why"] == (
         "hierarchical_memory_limit (a parent group that is not visible here)"
     )
-    assert facts["certain"]
+    assert facts["limits_visible"]
 
 
 def test_a_cgroup_namespace_without_a_mount_of_its_own_is_not_certain(make_group):
     facts = look(make_group("cpu", HALF_A_CPU), new_cgroups=True)
-    assert not facts["certain"]
+    assert not facts["limits_visible"]
     assert facts["cpus"] > 0
 
 

@@ -21,7 +21,7 @@ ECHO = """
 import json, os
 
 from django_prodserve.config.trust import parse_trust
-from django_prodserve.middleware.proxy_headers import ProxyLayer
+from django_prodserve.middleware.proxy_headers import ProxyHeadersMiddleware
 
 
 def echo(environ, start_response):
@@ -30,7 +30,7 @@ def echo(environ, start_response):
     return [body]
 
 
-application = ProxyLayer(echo, parse_trust([os.environ["TRUST"]]))
+application = ProxyHeadersMiddleware(echo, parse_trust([os.environ["TRUST"]]))
 """
 
 SETTINGS = """

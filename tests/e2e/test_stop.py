@@ -251,7 +251,7 @@ def test_it_belongs_to_someone_else(env: Any, tmp_path: Any, module: str, action
         "import os, sys; os.setgid(65534); os.setuid(65534)\n"
         f"from django_prodserve.cli import {module}\n"
         "from django_prodserve.errors import ProdserveError\n"
-        f"try: {module}.act({action!r}, None, print)\n"
+        f"try: {module}.run({action!r}, None, print)\n"
         "except ProdserveError as error: sys.exit(str(error))\n"
     )
     with serving(env=env(), cwd=site) as server:

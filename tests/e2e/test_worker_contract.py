@@ -276,7 +276,7 @@ def test_our_refusals_are_gunicorns_to_the_byte(
 
 
 def test_what_gunicorn_forgot_is_the_clients_fault_too() -> None:
-    assert refusals.judge(errors.InvalidProxyHeader("x"))[:2] == (400, "Bad Request")
+    assert refusals.classify(errors.InvalidProxyHeader("x"))[:2] == (400, "Bad Request")
 
 
 def test_gunicorns_own_workers_end_their_heads(

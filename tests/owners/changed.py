@@ -18,13 +18,13 @@ def change(*, immortal: bool) -> None:
     from django_prodserve.speedups.immortal import make_immortal
 
     assert not asgiref_locals.why_not(), asgiref_locals.why_not()
-    asgiref_locals.quicken()
+    asgiref_locals.install()
     if immortal:
         assert not asgiref_locals.why_not_connections(), asgiref_locals.why_not_connections()
-        asgiref_locals.quicken_connections()
+        asgiref_locals.install_connections()
         from django_prodserve.middleware import route_names
 
-        route_names.note_routes()
+        route_names.record_route_names()
         gc.collect()
         assert bool(make_immortal()) != bool(why_no_immortals())
         gc.freeze()

@@ -65,9 +65,9 @@ class Command(BaseCommand):
         early_signals.hand_over()
         if sys.platform == "win32":
             raise CommandError(arguments.WINDOWS)
-        from ...supervisor.link import adopt
+        from ...supervisor.link import from_environment
 
-        kept = adopt(os.environ)
+        kept = from_environment(os.environ)
         began = reexec.take_prepared(os.environ)
         try:
             action = arguments.chosen_action(action)
@@ -91,16 +91,16 @@ class Command(BaseCommand):
         working_directory.start()  # one that is gone is told before anything
         if chdir := flags.get("chdir") or os.environ.get("PRODSERVE_CHDIR"):
             working_directory.enter(chdir)
-        if action in arguments.CONTROL:
-            control.act(action, flags.get("bind"), self.say)
+        if action in arguments.CONTROL_ACTIONS:
+            control.run(action, flags.get("bind"), self.say)
             return
-        if action in arguments.LOOKING:
+        if action in arguments.STATUS_ACTIONS:
             wanted = {"as_json": bool(flags.get("json")), "live": bool(flags.get("watch"))}
-            status.act(action, flags.get("bind"), self.say, **wanted)
+            status.run(action, flags.get("bind"), self.say, **wanted)
             return
         if flags.get("watch"):
             status.refuse_live(action)
-        static_root.look()
+        static_root.record_static_root()
         reexec.with_env_file(flags.get("env_file"), os.environ)
         # Late: the plan reads settings, and importing Gunicorn parses the environment.
         from ...cli.export_conf import render_conf, search_path
@@ -148,7 +148,7 @@ class Command(BaseCommand):
         skipped = flags.get("skip_checks")
 
         if not skipped:
-            checks.refuse(plan, project)
+            checks.raise_on_errors(plan, project)
 
         def preflight() -> list[str]:
             return [] if skipped else checks.preflight(plan, project)
@@ -169,7 +169,7 @@ class Command(BaseCommand):
         from django.core.checks.registry import Tags, registry
 
         from ...staticfiles.asking import silent_caches
-        from ...utils.tracebacks import failure
+        from ...utils.tracebacks import project_error
 
         silent = silent_caches()
         for line in silent:
@@ -181,7 +181,7 @@ class Command(BaseCommand):
         except CommandError:
             raise
         except Exception as error:  # checks import the URLconf and whatever it imports
-            raise failure("The project cannot be checked", error) from error
+            raise project_error("The project cannot be checked", error) from error
 
     def is_read_by_programs(self, form: str) -> bool:
         """Say whether the lines at start are JSON: they are in one log with those of the access log."""

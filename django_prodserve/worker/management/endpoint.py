@@ -12,11 +12,11 @@ from collections.abc import Callable
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
-from ...http.environ import Environs
+from ...http.environ import EnvironBuilder
 from ...monitoring.metrics import CONTENT_TYPE, Metrics
-from ...monitoring.snapshot import live, of_board, past
+from ...monitoring.snapshot import full_snapshot, live_snapshot, recent_history
 from ...scoreboard import stop_flags
-from ...scoreboard.board import Board
+from ...scoreboard.board import Scoreboard
 from ..acceptor import GONE
 from ..poller import Epoll, Poll
 from ..probes import Probes
@@ -24,20 +24,20 @@ from . import live_page
 from .responses import Page, Reply, document, encode, respond, text
 
 if TYPE_CHECKING:
-    from ...http.parser import Head
+    from ...http.parser import RequestHead
 
 AT_A_TIME = 16
 """Connections taken before the public's get their turn."""
 
 
-class Manage:
+class ManagementEndpoint:
     """The management address as one worker serves it; where there is none it is silent."""
 
-    def __init__(self, worker: Any, board: Board, poller: Epoll | Poll, probes: Probes) -> None:
+    def __init__(self, worker: Any, board: Scoreboard, poller: Epoll | Poll, probes: Probes) -> None:
         self.worker, self.board, self._poller = worker, board, poller
-        self.listener: socket | None = getattr(worker.app, "manage", None)
+        self.listener: socket | None = getattr(worker.app, "management", None)
         self.descriptor = -1 if self.listener is None else self.listener.fileno()
-        self._host: str = getattr(worker.app, "manage_host", "").lower()
+        self._host: str = getattr(worker.app, "management_host", "").lower()
         self._watching = False
         self._probes = probes
         self._metrics: Metrics | None = None
@@ -83,15 +83,15 @@ class Manage:
 
     # Requests.
 
-    def environs(self, config: Any) -> dict[int, Environs]:
+    def environs(self, config: Any) -> dict[int, EnvironBuilder]:
         """Return what makes requests of this address, by listener."""
-        return {} if self.listener is None else {self.descriptor: Environs(config, "", self.responder)}
+        return {} if self.listener is None else {self.descriptor: EnvironBuilder(config, "", self.responder)}
 
-    def responder(self, path: str) -> Callable[[Head, bool], bytes]:
+    def responder(self, path: str) -> Callable[[RequestHead, bool], bytes]:
         """Return who answers on this address, whatever the path is."""
         return self.respond
 
-    def respond(self, request: Head, keep: bool) -> bytes:
+    def respond(self, request: RequestHead, keep: bool) -> bytes:
         """Return the complete response to a request."""
         if not self._is_meant(request):
             return encode(text("403 Forbidden", "Use the address itself, or a plain name."), keep=keep)
@@ -104,7 +104,7 @@ class Manage:
             self.worker.log.exception("%s on the management address failed.", request.path)
             return encode(text("500 Internal Server Error"), keep=keep)
 
-    def _is_meant(self, request: Head) -> bool:
+    def _is_meant(self, request: RequestHead) -> bool:
         """Say whether the Host header names us: no page elsewhere may point a name of its own at us.
 
         A browser would let such a page read what is answered here (DNS rebinding). A name without a dot
@@ -118,26 +118,26 @@ class Manage:
 
     # Pages.
 
-    def metrics(self, request: Head) -> Reply:
+    def metrics(self, request: RequestHead) -> Reply:
         """Return what Prometheus asks for."""
         if self._metrics is None:
             self._metrics = Metrics(self.board, self.worker.sockets, self.worker.slot.generation)
         ready = not self._probes.reasons(time.monotonic())
         return Reply("200 OK", CONTENT_TYPE, self._metrics.text(ready=ready))
 
-    def status(self, request: Head) -> Reply:
+    def status(self, request: RequestHead) -> Reply:
         """Return what ``prodserve status --json`` tells."""
-        facts = of_board(self.board, time.monotonic())
+        facts = full_snapshot(self.board, time.monotonic())
         return document({"generation": self.worker.slot.generation, **facts})
 
-    def live(self, request: Head) -> Reply:
+    def live(self, request: RequestHead) -> Reply:
         """Return what the live page asks for each second."""
-        facts = live(self.board, time.monotonic())
+        facts = live_snapshot(self.board, time.monotonic())
         return document({"generation": self.worker.slot.generation, **facts})
 
-    def history(self, request: Head) -> Reply:
+    def history(self, request: RequestHead) -> Reply:
         """Return how traffic was in the last minutes, second by second."""
-        return document(past(self.board))
+        return document(recent_history(self.board))
 
 
 def _is_literal(host: str) -> bool:

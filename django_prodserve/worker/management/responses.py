@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ...http.response import complete
 
 if TYPE_CHECKING:
-    from ...http.parser import Head
+    from ...http.parser import RequestHead
 
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 
@@ -38,7 +38,7 @@ class Reply(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
-Page = Callable[["Head"], Reply]
+Page = Callable[["RequestHead"], Reply]
 
 
 def text(status: str, *lines: str) -> Reply:
@@ -51,7 +51,7 @@ def document(content: Any) -> Reply:
     return Reply("200 OK", JSON, json.dumps(content).encode())
 
 
-def respond(page: Page, request: Head, keep: bool) -> bytes:
+def respond(page: Page, request: RequestHead, keep: bool) -> bytes:
     """Return the complete response of a page that can only be looked at."""
     if request.method in METHODS:
         return encode(page(request), without_body=request.method == "HEAD", keep=keep)

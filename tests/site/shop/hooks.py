@@ -22,4 +22,4 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def impatient(server: Any) -> None:
     """As ``on_starting``: workers have two seconds to boot, or to finish a request while others wait."""
-    server.tick.boot = server.tick.starved = 2.0
+    server.monitor.boot = server.monitor.starved = 2.0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..responses import Page, Reply
 
 if TYPE_CHECKING:
-    from ....http.parser import Head
+    from ....http.parser import RequestHead
 
 POLICY = "; ".join(
     (
@@ -42,7 +42,7 @@ def pages() -> dict[str, Page]:
     return {path: partial(_reply, name, kind) for path, (name, kind) in FILES.items()}
 
 
-def _reply(name: str, kind: str, request: Head) -> Reply:
+def _reply(name: str, kind: str, request: RequestHead) -> Reply:
     return Reply("200 OK", kind, _content(name), {"Content-Security-Policy": POLICY})
 
 
