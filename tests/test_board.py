@@ -161,8 +161,10 @@ def test_another_process_reads_the_file_and_only_its_user_may(tmp_path: Path) ->
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     code = (
         "import sys; from pathlib import Path; from django_prodserve.scoreboard.board import Scoreboard\n"
-        "board = Scoreboard.open(Path(sys.argv[1])); slot, = board.active_slots(); request, = slot.running()\n"
-        "print(board.pid, board.started, board.summary()['profile'], slot.pid, request.method, request.path)\n"
+        "board = Scoreboard.open(Path(sys.argv[1]))\n"
+        "slot, = board.active_slots(); request, = slot.running()\n"
+        "print(board.pid, board.started, board.summary()['profile'], end=' ')\n"
+        "print(slot.pid, request.method, request.path)\n"
         "try: slot.busy = 1\n"
         "except TypeError: print('read only')\n"
     )
