@@ -1,7 +1,7 @@
 """What our worker and what Gunicorn makes of bytes on a connection, for tests that compare the two.
 
-Ours is the real way in: ``RequestReceiver`` with its parser, cache and bodies, a ``Connection`` and its environs.
-Only the event loop is missing.
+Ours is the real way in: ``RequestReceiver`` with its parser, cache and bodies, a ``Connection`` and its
+environs. Only the event loop is missing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A server's tie to whoever watches over it: its supervisor, or nobody but systemd.
 
-Lives in the command's process, which becomes the arbiter; main thread. ``Supervised`` speaks to the supervisor
-over a socket pair. ``Standalone`` does what a supervisor would do: it tells systemd, and keeps the record.
+Lives in the command's process, which becomes the arbiter; main thread. ``Supervised`` speaks to the
+supervisor over a socket pair. ``Standalone`` does what a supervisor would do: it tells systemd, and keeps the
+record.
 """
 
 from __future__ import annotations
