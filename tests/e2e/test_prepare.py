@@ -18,6 +18,8 @@ import pytest
 from .postgres import Postgres, cluster, free_port
 from .serving import PATIENCE, Server, copy_site, run, serving
 
+pytestmark = pytest.mark.slow
+
 FIRST = """
 import os, socket
 from django.db import migrations, models
@@ -45,8 +47,6 @@ class Migration(migrations.Migration):
 """
 SECOND = """
 from django.db import migrations
-
-pytestmark = pytest.mark.slow
 
 class Migration(migrations.Migration):
     atomic = False  # as CREATE INDEX CONCURRENTLY needs it, which waits for every older snapshot
