@@ -13,7 +13,7 @@ import pytest
 from django_prodserve.scoreboard.board import Scoreboard
 from django_prodserve.scoreboard.slot import RETIRING, SERVING, Slot
 from django_prodserve.worker.accept_policy import MAX_DEFERRAL_SECONDS, AcceptPolicy
-from django_prodserve.worker.acceptor import PATIENCE, REQUEST_IN, Acceptor
+from django_prodserve.worker.acceptor import LISTENER_DEFER_SECONDS, REQUEST_EXPECTED_SECONDS, Acceptor
 from django_prodserve.worker.poller import make_poller
 
 THREADS = 2
@@ -75,8 +75,8 @@ def test_a_connection_whose_request_is_to_come_needs_a_thread(site: Site) -> Non
         site.connect()
     site.other.connections = THREADS  # it has as many, and free threads
     assert [site.accept(), site.accept(), site.accept()] == [1, 2, 2]
-    assert site.accept(after=PATIENCE + 0.001) == 2  # left to the other, which does not take it
-    assert site.accept(after=REQUEST_IN) == 3  # no request has come: the threads are free
+    assert site.accept(after=LISTENER_DEFER_SECONDS + 0.001) == 2  # left to the other, which does not take it
+    assert site.accept(after=REQUEST_EXPECTED_SECONDS) == 3  # no request has come: the threads are free
 
 
 def test_where_nobody_has_a_free_thread_connections_are_shared(site: Site) -> None:
@@ -100,7 +100,7 @@ def test_who_is_full_leaves_a_connection_to_a_free_worker_for_a_moment(site: Sit
     site.connect()
     assert site.accept(load=THREADS) == 0
     waited = 0.0
-    while site.accept(load=THREADS, after=PATIENCE) == 0:
-        waited += PATIENCE
-        assert waited <= MAX_DEFERRAL_SECONDS + 2 * PATIENCE
-    assert waited >= MAX_DEFERRAL_SECONDS - 2 * PATIENCE
+    while site.accept(load=THREADS, after=LISTENER_DEFER_SECONDS) == 0:
+        waited += LISTENER_DEFER_SECONDS
+        assert waited <= MAX_DEFERRAL_SECONDS + 2 * LISTENER_DEFER_SECONDS
+    assert waited >= MAX_DEFERRAL_SECONDS - 2 * LISTENER_DEFER_SECONDS

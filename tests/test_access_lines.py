@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.logs.access_lines import MOST_KNOWN, AccessFilter, JSONLines, TextLines, entry
+from django_prodserve.logs.access_lines import MAX_CACHED, AccessFilter, JSONLines, TextLines, entry
 from django_prodserve.logs.environ_keys import ID, QUEUE, ROUTE
 from django_prodserve.logs.redaction import Redaction
 
@@ -122,10 +122,10 @@ def test_utf_8_is_read_as_such_and_other_bytes_are_spelt_out() -> None:
 
 def test_what_is_remembered_is_bounded_and_right() -> None:
     lines = JSONLines(Redaction(()))
-    for number in [*range(2 * MOST_KNOWN), *range(100)]:
+    for number in [*range(2 * MAX_CACHED), *range(100)]:
         found = json.loads(lines(entry(environ(HTTP_USER_AGENT=f"agent {number}"), 200, 1, 0.1)))
         assert found["user_agent"] == f"agent {number}"
-    assert len(lines._known) <= MOST_KNOWN
+    assert len(lines._known) <= MAX_CACHED
 
 
 @pytest.mark.parametrize(

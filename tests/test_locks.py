@@ -14,7 +14,7 @@ from django_prodserve.startup.locks import DirectoryLock, exclusive, lock_for
 
 
 def test_one_at_a_time_and_not_for_ever(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(locks, "PATIENCE", 0.2)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.2)
     said: list[str] = []
     with exclusive(DirectoryLock(tmp_path), "the work", said.append):
         assert said == []

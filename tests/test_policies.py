@@ -128,9 +128,9 @@ def test_failing_workers_are_tried_less_and_less_often() -> None:
     assert waits[:5] == [0.0, 0.25, 0.5, 1.0, 2.0]
     assert waits == sorted(waits)
     assert waits[-1] == 30.0
-    assert not policies.gives_up(policies.ROUNDS, serving=1)
-    assert not policies.gives_up(policies.ROUNDS - 1, serving=0)
-    assert policies.gives_up(policies.ROUNDS, serving=0)
+    assert not policies.gives_up(policies.MAX_FAILED_ROUNDS, serving=1)
+    assert not policies.gives_up(policies.MAX_FAILED_ROUNDS - 1, serving=0)
+    assert policies.gives_up(policies.MAX_FAILED_ROUNDS, serving=0)
 
 
 @pytest.mark.parametrize(

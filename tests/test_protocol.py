@@ -103,7 +103,9 @@ def test_a_state_does_not_hear_what_belongs_to_another(
     assert (supervisor.booting, supervisor.reload_wanted, supervisor.record) == (child, False, RECORD)
 
 
-@pytest.mark.parametrize("datagram", ["{}", "[]", "5", '"ready"', '{"kind": "renamed"}', '{"kind": []}'])
+@pytest.mark.parametrize(
+    "datagram", ["no JSON", "{}", "[]", "5", '"ready"', '{"kind": "renamed"}', '{"kind": []}']
+)
 def test_what_nobody_knows_is_ignored(
     pair: tuple[Supervisor, GenerationProcess, Supervised], datagram: str
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from django_prodserve.scoreboard.board import Scoreboard
 from django_prodserve.scoreboard.slot import Slot
-from django_prodserve.worker.sampling import EVERY, Sampler
+from django_prodserve.worker.sampling import MIN_INTERVAL, Sampler
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells the run delay")
 
@@ -37,7 +37,7 @@ def request(sampler: Sampler, work: object) -> None:
 def test_of_quick_requests_few_are_measured(slot: Slot) -> None:
     sampler = Sampler(slot)
     for number in range(30):
-        started = 100.0 + number * EVERY / 8
+        started = 100.0 + number * MIN_INTERVAL / 8
         if token := sampler.begin(1, started):
             sampler.end(0, token, started)
     assert slot.counters().samples == 4

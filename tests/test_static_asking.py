@@ -79,7 +79,7 @@ class SilentLoader(Loader):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    monkeypatch.setattr(asking, "PATIENCE", 1.0)
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 1.0)
     monkeypatch.setattr(asking, "SILENT", set())
     with a_project(tmp_path, monkeypatch) as found:
         yield found

@@ -16,7 +16,7 @@ from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderNam
 from django_prodserve.http.body import ChunkedReceiver, FixedLengthReceiver
 from django_prodserve.http.environ import EnvironBuilder
 from django_prodserve.http.exceptions import NeedMoreError
-from django_prodserve.http.line_cache import MOST
+from django_prodserve.http.line_cache import MAX_CACHED_LINES
 from django_prodserve.http.parser import ParserSettings, RequestHead, RequestParser
 from django_prodserve.http.response import Response
 
@@ -283,7 +283,7 @@ def test_secrets_are_not_remembered_and_memory_is_bounded() -> None:
         for _ in range(2):
             reader.read(name + b"Cookie: secret\r\nAuthorization: secret\r\n\r\n", 0, PEER, 1)
     for memory in (reader._lines, reader._headers):
-        assert MOST <= len(memory._young) + len(memory._old) <= 2 * MOST
+        assert MAX_CACHED_LINES <= len(memory._young) + len(memory._old) <= 2 * MAX_CACHED_LINES
         assert not any(b"secret" in line for half in (memory._young, memory._old) for line in half)
 
 

@@ -17,7 +17,7 @@ from gunicorn.errors import HaltServer
 
 from ..machine.proc import EXPENDABLE, set_oom_score_adj
 from ..scoreboard import stop_flags
-from ..supervisor.file_watcher import PERIOD, Watcher
+from ..supervisor.file_watcher import POLL_SECONDS, Watcher
 from ..worker import stop_signals
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ else:
 
 IMMEDIATE_SIGNALS = {signal.SIGINT, signal.SIGQUIT}
 STOPPING = {signal.SIGTERM, *IMMEDIATE_SIGNALS}
-HURRY = 1.0  # seconds that workers have to leave when somebody is in a hurry
-LAST_LOOK = 0.25  # seconds before the end in which workers tell what they have not finished
-DEATHS = 3  # so many workers that die before all have answered end the start
+HURRIED_STOP_SECONDS = 1.0  # seconds that workers have to leave when somebody is in a hurry
+REPORT_SECONDS = 0.25  # seconds before the end in which workers tell what they have not finished
+MAX_DEATHS_AT_START = 3  # so many workers that die before all have answered end the start
 
 
 class Lifecycle(_Arbiter):  # type: ignore[misc]
@@ -65,7 +65,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         if not self.all_ready:
             timeout = 0.02
         elif self.watcher:
-            timeout = min(timeout, PERIOD)
+            timeout = min(timeout, POLL_SECONDS)
         signals: list[int] = super().wait_for_signals(min(timeout, self.generation.beats or timeout))
         if not self.all_ready:
             self._check_for_answers()
@@ -84,9 +84,12 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
             if self.generation.during_reload:
                 self._restore_oom_score()
             self.generation.ready(self.app.facts())
-        elif self.generation.number > 1 and self._stats["workers_spawned"] - self.num_workers >= DEATHS:
+        elif (
+            self.generation.number > 1
+            and self._stats["workers_spawned"] - self.num_workers >= MAX_DEATHS_AT_START
+        ):
             # A generation that cannot serve must not keep the one that can from being told so.
-            raise HaltServer(f"{DEATHS} workers ended before they answered", 1)
+            raise HaltServer(f"{MAX_DEATHS_AT_START} workers ended before they answered", 1)
 
     def on_all_ready(self) -> None:
         """Go on with what the generation before has seen, which is still there; must not raise."""
@@ -174,7 +177,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         end = time.monotonic() + seconds
         left = asked = False
         while self._has_children() and (remaining := end - time.monotonic()) > 0:
-            if not asked and remaining < LAST_LOOK:
+            if not asked and remaining < REPORT_SECONDS:
                 asked = True
                 self.monitor.run_guarded(self.monitor.reports.ask_unfinished)
             if not left and stop_flags.all_stopped_accepting(self.WORKERS.values()):
@@ -183,7 +186,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
             with suppress(queue.Empty):
                 if self.SIG_QUEUE.get(timeout=min(remaining, 0.2 if left else 0.01)) in IMMEDIATE_SIGNALS:
                     self._kill_all(signal.SIGQUIT)
-                    end = min(end, time.monotonic() + HURRY)
+                    end = min(end, time.monotonic() + HURRIED_STOP_SECONDS)
         self.kill_remaining()
         end = time.monotonic() + 0.3
         while self._has_children() and time.monotonic() < end:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..plan.plan import Plan
     from .interface import ArbiterActions
 
-MEASURE_EVERY = 15.0
+MEASURE_SECONDS = 15.0
 """Seconds between two measurements; reading a worker's PSS takes about 1 ms of its memory lock."""
 
 
@@ -94,7 +94,7 @@ class MemoryGuard:
         self.memory = MemoryMonitor(arbiter.plan.memory.value)
         self.patience = 0.05
         """Seconds until memory must be looked at again."""
-        self.last_replaced = -policies.YOUNG
+        self.last_replaced = -policies.MIN_AGE_SECONDS
         self.next_measuring = 0.0
 
     def check(self, now: float) -> None:
@@ -105,13 +105,13 @@ class MemoryGuard:
         self.patience = policies.until_next_look(room)
         if room is None:
             return
-        if room.soon > policies.HIGH * room.limit or now >= self.next_measuring:
-            self.next_measuring = now + MEASURE_EVERY
+        if room.soon > policies.REPLACE_SHARE * room.limit or now >= self.next_measuring:
+            self.next_measuring = now + MEASURE_SECONDS
             self.measure()
         room = room.without(sum(member.slot.memory for member in crew.leaving()))
         planned = self.arbiter.plan.worker_memory.value
         seen = [member.update(now, planned) for member in crew.serving() if member.slot.memory]
-        since_last = now - self.last_replaced if self.last_replaced else policies.YOUNG
+        since_last = now - self.last_replaced if self.last_replaced else policies.MIN_AGE_SECONDS
         found = policies.largest_to_replace(seen, room, since_last)
         if found is not None:
             self._replace(*found, now)

@@ -24,7 +24,7 @@ from .worker_pool import WorkerHandle
 if TYPE_CHECKING:
     from .interface import ArbiterActions
 
-SURVEY_EVERY = 15.0
+SURVEY_SECONDS = 15.0
 """Seconds between two looks at what traffic was like."""
 
 
@@ -33,12 +33,12 @@ class WorkerMonitor:
 
     def __init__(self, arbiter: ArbiterActions) -> None:
         self.arbiter, self.log = arbiter, arbiter.log
-        self.boot, self.starved = policies.BOOT, policies.STARVED
+        self.boot, self.starved = policies.BOOT_SECONDS, policies.STARVED_SECONDS
         self.memory, self.reports = MemoryGuard(arbiter), StackReports(arbiter)
         self.survey = TrafficSampler(arbiter.board, arbiter.pool, arbiter.plan)
-        self.next_survey, self.survey_every = 0.0, SURVEY_EVERY
+        self.next_survey, self.survey_every = 0.0, SURVEY_SECONDS
         self.throttling = 0.0
-        self.last_frozen = -policies.YOUNG
+        self.last_frozen = -policies.MIN_AGE_SECONDS
         self.next_look = 0.0
         self.raised: set[str] = set()
 

@@ -12,26 +12,26 @@ from typing import NamedTuple
 
 from ..utils.units import format_duration, format_size
 
-STARVED = 20.0
+STARVED_SECONDS = 20.0
 """Seconds after which a worker without a free thread, that finishes nothing while others wait, is stuck."""
-BOOT = 60.0
+BOOT_SECONDS = 60.0
 """Seconds a worker may take to boot; the slowest of seven real projects took 4."""
-YOUNG = 60.0
+MIN_AGE_SECONDS = 60.0
 """A worker younger than this is not replaced for its memory: it would be no better soon after."""
-SHARE, HIGH, CRITICAL = 0.85, 0.80, 0.90
+PLANNED_SHARE, REPLACE_SHARE, KILL_SHARE = 0.85, 0.80, 0.90
 """Of the memory limit: what workers are planned to take together; where the fattest worker is replaced,
 replacement first; where it must go at once."""
-BESIDE = 0.95
+RELOAD_SHARE = 0.95
 """Of the memory limit: what two generations may take together, for the seconds of a reload."""
-FRESH = 4
+GROWTH_UNDER_LOAD = 4
 """A worker takes so many times more under load than at first (project/footprint.py), threads included."""
-FASTEST = 4 << 30
+MAX_GROWTH_PER_SECOND = 4 << 30
 """Bytes a second that memory is thought to grow at most."""
-AHEAD = 0.6
+REPLACE_SECONDS = 0.6
 """Seconds that a worker needs to be told, to finish and to give its memory back."""
-GREW = 1.5
+MIN_GROWTH = 1.5
 """A worker that takes less than this times what was planned gains nothing by being replaced."""
-ROUNDS = 6
+MAX_FAILED_ROUNDS = 6
 """Failed rounds of starting workers after which a server without any gives up: 8 s and their boots."""
 
 
@@ -61,7 +61,7 @@ class WorkerState:
     """What the plan expects a worker of this project to take under load."""
 
 
-def hangs_at_boot(seen: WorkerState, limit: float = BOOT) -> Verdict | None:
+def hangs_at_boot(seen: WorkerState, limit: float = BOOT_SECONDS) -> Verdict | None:
     """Gunicorn never notices: a heartbeat that has not begun is no heartbeat that stopped."""
     if seen.serving or seen.age < limit:
         return None
@@ -75,7 +75,7 @@ def is_unresponsive(seen: WorkerState, limit: float) -> Verdict | None:
     return Verdict("stuck", f"has not run Python for {seen.silent:.0f} s: something holds the GIL")
 
 
-def is_starved(seen: WorkerState, waiting: int, limit: float = STARVED) -> Verdict | None:
+def is_starved(seen: WorkerState, waiting: int, limit: float = STARVED_SECONDS) -> Verdict | None:
     """Return why a worker must go whose threads are all stuck while others wait."""
     if not seen.serving or not waiting or seen.busy < seen.threads or seen.idle < limit:
         return None
@@ -98,7 +98,7 @@ class MemoryBudget:
     @property
     def soon(self) -> int:
         """Return what will be used before anything that is done now has an effect."""
-        return int((self.used or 0) + self.growth * AHEAD)
+        return int((self.used or 0) + self.growth * REPLACE_SECONDS)
 
     def without(self, leaving: int) -> MemoryBudget:
         """Return the same without what those take who are leaving."""
@@ -106,7 +106,7 @@ class MemoryBudget:
 
     def share(self, workers: int) -> int:
         """Return what each worker may take."""
-        return int((self.limit * SHARE - self.master) / max(1, workers))
+        return int((self.limit * PLANNED_SHARE - self.master) / max(1, workers))
 
 
 def largest_to_replace(
@@ -121,15 +121,15 @@ def largest_to_replace(
         return None
     fattest = max(crew, key=lambda seen: seen.memory)
     size, used, limit = format_size(fattest.memory), room.used or 0, format_size(room.limit)
-    gains = fattest.memory > GREW * fattest.planned
-    if gains and used >= room.limit / 2 and room.soon >= CRITICAL * room.limit:
+    gains = fattest.memory > MIN_GROWTH * fattest.planned
+    if gains and used >= room.limit / 2 and room.soon >= KILL_SHARE * room.limit:
         line = f"takes {size} while {format_size(used)} of {limit} are used"
         return fattest, Verdict("memory", line), True
-    if not gains or fattest.age < YOUNG or since_last < YOUNG:
+    if not gains or fattest.age < MIN_AGE_SECONDS or since_last < MIN_AGE_SECONDS:
         return None
-    if used >= HIGH * room.limit:
+    if used >= REPLACE_SHARE * room.limit:
         line = f"takes {size} while {format_size(used)} of {limit} are used"
-        return fattest, Verdict("memory", line), used + fattest.planned > CRITICAL * room.limit
+        return fattest, Verdict("memory", line), used + fattest.planned > KILL_SHARE * room.limit
     share = room.share(len(crew))
     if fattest.memory > share:
         line = f"takes {size}, more than its share of {format_size(share)} of {limit}"
@@ -139,21 +139,21 @@ def largest_to_replace(
 
 def startup_memory(planned: int, *, preloaded: bool) -> int:
     """Return what a worker takes in its first seconds; one that loads the project itself takes it all."""
-    return planned // FRESH if preloaded else planned
+    return planned // GROWTH_UNDER_LOAD if preloaded else planned
 
 
 def fits_beside(room: MemoryBudget, wanted: int, each: int) -> int:
     """Return how many of the wanted workers memory holds beside all that is there."""
     if room.used is None:
         return wanted
-    return max(0, min(wanted, int((BESIDE * room.limit - room.used) // max(1, each))))
+    return max(0, min(wanted, int((RELOAD_SHARE * room.limit - room.used) // max(1, each))))
 
 
 def until_next_look(room: MemoryBudget | None) -> float:
     """Return the seconds until memory must be looked at again; views that leak took 1.5 GiB a second."""
     if room is None or room.used is None:
         return 1.0
-    return min(1.0, max(0.05, (room.limit / 2 - room.used) / FASTEST))
+    return min(1.0, max(0.05, (room.limit / 2 - room.used) / MAX_GROWTH_PER_SECOND))
 
 
 def unresponsive_limit(limit: float, since_last: float) -> float:
@@ -161,7 +161,7 @@ def unresponsive_limit(limit: float, since_last: float) -> float:
 
     What holds the GIL was most often asked for more than once, and the rest is still in the kernel's queue.
     """
-    return min(limit, max(2.0, limit / 4)) if since_last < YOUNG else limit
+    return min(limit, max(2.0, limit / 4)) if since_last < MIN_AGE_SECONDS else limit
 
 
 def back_off(rounds: int) -> float:
@@ -171,7 +171,7 @@ def back_off(rounds: int) -> float:
 
 def gives_up(rounds: int, serving: int) -> bool:
     """Say whether the server must end, so that its service manager sees it: no worker serves, repeatedly."""
-    return rounds >= ROUNDS and not serving
+    return rounds >= MAX_FAILED_ROUNDS and not serving
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..machine.cgroups import Cgroups, FileRoot
 from ..machine.proc import cpu_seconds
 from ..machine.quota import throttling
-from ..monitoring.advice import ENOUGH, THROTTLED, Advice, TrafficProfile, advise
+from ..monitoring.advice import MIN_SAMPLES, THROTTLED_SHARE, Advice, TrafficProfile, advise
 from ..scoreboard.slot import Counters
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..scoreboard.board import Scoreboard
     from .worker_pool import WorkerPool
 
-LONGEST = 600.0
+MAX_SURVEY_SECONDS = 600.0
 """Seconds of a stretch: a rush must not be lost in hours of quiet."""
 
 
@@ -57,7 +57,7 @@ class TrafficSampler:
             return None
         mix = self.mix(self.before, mark)
         advice = advise(mix)
-        if advice is None and mix.samples < ENOUGH and now - self.before.when < LONGEST:
+        if advice is None and mix.samples < MIN_SAMPLES and now - self.before.when < MAX_SURVEY_SECONDS:
             return None
         self.before = mark
         if advice is None or (self.told and self.told.kind == advice.kind):
@@ -100,8 +100,8 @@ class TrafficSampler:
         periods, throttled = mark.periods - self.quota[0], mark.throttled - self.quota[1]
         self.quota = mark.periods, mark.throttled
         share = throttled / periods if periods > 0 else 0.0
-        if (share >= THROTTLED) != bool(self.throttling):  # it begins or ends
-            self.throttling = share if share >= THROTTLED else 0.0
+        if (share >= THROTTLED_SHARE) != bool(self.throttling):  # it begins or ends
+            self.throttling = share if share >= THROTTLED_SHARE else 0.0
 
     def _quota(self) -> tuple[int, int]:
         """Return how many periods of the CPU quota there were, and how many were cut short."""

@@ -26,12 +26,12 @@ from ..middleware.application import Application, WarmUp, warm_up
 from ..project.databases import close_connections
 from ..project.footprint import Footprint, measure, memory_after
 from ..startup import dry_run
-from ..startup.dry_run.databases import LONGEST_LOCK
+from ..startup.dry_run.databases import MAX_LOCK_SECONDS
 from ..startup.fork_safety import kinds_of_threads
 from ..utils.fork import ChildLateError, run_in_fork
 from . import hooks
 
-PATIENCE = 30.0
+TRIAL_SECONDS = 30.0
 """Seconds that a trial may take in all."""
 
 
@@ -60,7 +60,7 @@ def try_out(application: Application | None, path: str) -> Trial:
     close_connections()
     with scratch_directory() as scratch:
         try:
-            return run_in_fork(lambda: rehearse(application, path, scratch), patience=PATIENCE)
+            return run_in_fork(lambda: rehearse(application, path, scratch), patience=TRIAL_SECONDS)
         except Exception as error:  # a process that cannot be started, or has ended
             return Trial(warning=ended(path, error) if application else "")
 
@@ -93,7 +93,7 @@ def rehearse(
 def hold_back(scratch: str | None) -> None:
     """Begin a dry run that the kernel ends in time, should it hang."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    signal.setitimer(signal.ITIMER_REAL, TRIAL_SECONDS)
     dry_run.hold_back(scratch)
 
 
@@ -138,9 +138,9 @@ def ended(path: str, error: Exception) -> str:
     """Return what to say of a request whose process ended."""
     if isinstance(error, ChildLateError):
         return (
-            f"the warm-up request {path} was ended: it may take {PATIENCE:g} s in all, and "
-            f"{LONGEST_LOCK['']:g} s ({LONGEST_LOCK['sqlite']:g} s with sqlite) from its first change of a "
-            "database on"
+            f"the warm-up request {path} was ended: it may take {TRIAL_SECONDS:g} s in all, and "
+            f"{MAX_LOCK_SECONDS['']:g} s ({MAX_LOCK_SECONDS['sqlite']:g} s with sqlite) from its first "
+            "change of a database on"
         )
     return f"the warm-up request {path} failed: {error}"
 

@@ -132,7 +132,7 @@ def _of_others() -> Iterator[tuple[str, int]]:
             yield process.info["username"] or str(uids.effective), process.info["pid"]
 
 
-POLL = 0.05  # seconds between two looks
+POLL_SECONDS = 0.05  # seconds between two looks
 Say = Callable[[str], object]
 
 
@@ -176,7 +176,7 @@ def reload(server: RunningServer, say: Say) -> None:
             raise ProdserveError(f"The server (pid {server.pid}) ended before it had reloaded; see its log.")
         if now.record["done"] >= attempt:
             break
-        time.sleep(POLL)
+        time.sleep(POLL_SECONDS)
     outcome = now.record["outcome"]
     assert outcome is not None  # it is written together with the count
     if not outcome["ok"]:
@@ -193,7 +193,7 @@ def stop(server: RunningServer, say: Say) -> None:
     while server.is_alive:
         if time.monotonic() > deadline:
             raise ProdserveError(f"The server (pid {server.pid}) still runs after {seconds:g} s.")
-        time.sleep(POLL)
+        time.sleep(POLL_SECONDS)
     say(f"stopped: {server}")
 
 

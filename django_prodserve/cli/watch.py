@@ -20,7 +20,7 @@ from ..scoreboard.board import Scoreboard, board_path
 from ..utils.units import format_age, format_size
 from . import control
 
-EVERY = 1.0
+REFRESH_SECONDS = 1.0
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 """To a screen of our own without a cursor, and back."""
 HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -92,7 +92,7 @@ def _watch(sight: ServerView, out: TextIO, on_screen: bool) -> None:
         else:
             out.write("".join(f"{line}\n" for line in [*text, ""]))
         out.flush()
-        time.sleep(EVERY - time.time() % EVERY)
+        time.sleep(REFRESH_SECONDS - time.time() % REFRESH_SECONDS)
 
 
 @contextmanager

@@ -30,14 +30,14 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
-LONGEST_CHAIN = 16  # entries looked at; real chains have one to four
+MAX_CHAIN = 16  # entries looked at; real chains have one to four
 
 
 def _keys(names: str) -> frozenset[str]:
     return frozenset("HTTP_" + name.upper().replace("-", "_") for name in names.split())
 
 
-NEVER = _keys("Proxy Forwarded X-Forwarded X-Original-Forwarded-For Script-Name Path-Info")
+NEVER_PASSED = _keys("Proxy Forwarded X-Forwarded X-Original-Forwarded-For Script-Name Path-Info")
 
 ADDRESSES = _keys(
     """
@@ -67,7 +67,7 @@ PASS_THROUGH = _keys(
 
 
 # Beside these, every name with FORWARDED in it: X-Forwarded-<any>, CloudFront-Forwarded-Proto ...
-CLIENT_HEADERS = NEVER | ADDRESSES | PASS_THROUGH
+CLIENT_HEADERS = NEVER_PASSED | ADDRESSES | PASS_THROUGH
 
 WITNESS = "X-Forwarded-For"
 """The header that gives the client's address where the operator names no other."""
@@ -100,10 +100,9 @@ def parse_trust(words: Sequence[str], hops: int | None = None) -> Trust:
 
     ValueError carries one sentence: the wrong word, and what is possible.
     """
-    if hops is not None and not 1 <= hops <= LONGEST_CHAIN:
+    if hops is not None and not 1 <= hops <= MAX_CHAIN:
         raise ValueError(
-            f"hops is {hops}, but must be from 1, the right-most entry of X-Forwarded-For, "
-            f"to {LONGEST_CHAIN}."
+            f"hops is {hops}, but must be from 1, the right-most entry of X-Forwarded-For, to {MAX_CHAIN}."
         )
     stated = [word.strip() for word in words if word.strip()]
     plain = [part for word in stated for part in PRESETS.get(word.lower(), (word,))]
@@ -124,7 +123,10 @@ def parse_witness(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", name):
         raise ValueError(f"{name!r} is no name of a header: write one such as X-Real-IP.")
     key = "HTTP_" + name.upper().replace("-", "_")
-    if key in NEVER | PASS_THROUGH | {"HTTP_HOST", "HTTP_COOKIE", "HTTP_USER_AGENT"} or key in _READERS:
+    if (
+        key in NEVER_PASSED | PASS_THROUGH | {"HTTP_HOST", "HTTP_COOKIE", "HTTP_USER_AGENT"}
+        or key in _READERS
+    ):
         raise ValueError(f"{name} carries no address of the client: name a header such as X-Real-IP.")
     return key
 

@@ -30,7 +30,7 @@ class FixedLengthReceiver:
 
     def __init__(self, length: int) -> None:
         self.left = length
-        self.spool = Spool(limits.BODY_IN_MEMORY)
+        self.spool = Spool(limits.MAX_BODY_IN_MEMORY)
 
     def feed(self, data: bytes) -> bytes | None:
         """Take the next bytes; return what comes behind the body, or None while it is not complete."""
@@ -62,7 +62,7 @@ class ChunkedReceiver:
 
     def __init__(self, head: RequestHead) -> None:
         self.head = head
-        self.spool = Spool(limits.BODY_IN_MEMORY)
+        self.spool = Spool(limits.MAX_BODY_IN_MEMORY)
         self._in_data = 0  # bytes of this chunk that are still to come, its CRLF included
         self._line = b""  # what is here of a line
         self._trailers = False
@@ -112,10 +112,10 @@ class ChunkedReceiver:
 
     def content(self) -> tuple[IO[bytes], int]:
         """Return the body, decoded, and its length; raise what Gunicorn's reader raises."""
-        decoded = Spool(limits.BODY_IN_MEMORY)
+        decoded = Spool(limits.MAX_BODY_IN_MEMORY)
         reader = body.ChunkedReader(self.head, _FileSource(self.spool.rewound()))
         try:
-            while piece := reader.read(limits.RECEIVE):
+            while piece := reader.read(limits.RECEIVE_BYTES):
                 decoded.write(piece)
         except NoMoreData:
             raise InvalidChunkSize(b"the framing of the body is wrong") from None

@@ -13,9 +13,9 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
-MOST = 512
+MAX_CACHED_LINES = 512
 """Entries of each half."""
-LONGEST = 1024
+MAX_LINE_BYTES = 1024
 """Bytes of a line that is worth remembering: with both halves full of such lines, 2 MiB a worker."""
 
 
@@ -42,6 +42,6 @@ class LineCache(Generic[Key, Value]):
 
     def put(self, key: Key, value: Value) -> None:
         """Remember."""
-        if len(self._young) >= MOST:
+        if len(self._young) >= MAX_CACHED_LINES:
             self._old, self._young = self._young, {}
         self._young[key] = value

@@ -20,7 +20,7 @@ from gunicorn.http.errors import (
 from gunicorn.http.unreader import Unreader
 
 from .exceptions import NeedMoreError
-from .line_cache import LONGEST as LONGEST_LINE
+from .line_cache import MAX_LINE_BYTES as LONGEST_LINE
 from .line_cache import LineCache
 
 HEAD_END = b"\r\n\r\n"
@@ -30,11 +30,11 @@ SECRET = {"AUTHORIZATION", "COOKIE", "PROXY-AUTHORIZATION"}
 """Headers that are not remembered: others must not find them in memory."""
 FRAMING = {"CONTENT-LENGTH", "TRANSFER-ENCODING"}
 FRAMES = (b"content-length", b"transfer-encoding")
-LONGEST = 19
+MAX_LENGTH_DIGITS = 19
 """Digits of a Content-Length: more bytes than these can count have been sent by no client."""
 
 
-MOST_FIELDS_OF_C = 256
+MAX_FIELDS_OF_C = 256
 UNLIMITED_LINE = 2**20
 """Bytes of a request line where Gunicorn's limit is 0."""
 
@@ -67,7 +67,7 @@ class ParserSettings:
         self.longest_line = line + 4  # an empty line may come before it
         self.longest_head = line + fields * (size + 2) + 8
         # With more fields the C parser says no more than "Invalid HTTP request", whatever the limit is.
-        self.uses_c = message._check_fast_parser(config) and fields <= MOST_FIELDS_OF_C
+        self.uses_c = message._check_fast_parser(config) and fields <= MAX_FIELDS_OF_C
         self.http_parser = "python"  # the question costs 0.5 us a request, and is answered
 
 
@@ -129,7 +129,7 @@ class RequestHead(message.Request):  # type: ignore[misc]  # Gunicorn has no typ
 
     def _check_framing(self, names: dict[str, str]) -> None:
         """Refuse what Gunicorn takes, and neither we nor Django can do anything with."""
-        if len(names.get("CONTENT-LENGTH", "")) > LONGEST or (self.length or 0) >= 2**63:
+        if len(names.get("CONTENT-LENGTH", "")) > MAX_LENGTH_DIGITS or (self.length or 0) >= 2**63:
             raise InvalidHeader("CONTENT-LENGTH", req=self)
         for name, value in self.headers:
             # Gunicorn takes gzip before chunked, and the application would get it undecoded without a sign.

@@ -20,7 +20,7 @@ from ..utils.log_lines import quoted, utc
 from .environ_keys import ID, QUEUE, ROUTE
 from .redaction import Redaction
 
-MOST_KNOWN, LONGEST_KNOWN = 1024, 300
+MAX_CACHED, MAX_CACHED_LENGTH = 1024, 300
 UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
 MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
 
@@ -108,8 +108,8 @@ class EscapedText(dict[Any, str]):
 
     def __missing__(self, text: str | None) -> str:
         found = self._write(text) if text else self._absent
-        if text is None or len(text) < LONGEST_KNOWN:
-            if len(self) >= MOST_KNOWN:
+        if text is None or len(text) < MAX_CACHED_LENGTH:
+            if len(self) >= MAX_CACHED:
                 self.clear()
             self[text] = found
         return found

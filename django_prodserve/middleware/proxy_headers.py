@@ -47,8 +47,8 @@ from ..config.trust import (
     _READERS,
     ADDRESSES,
     CLIENT_HEADERS,
-    LONGEST_CHAIN,
-    NEVER,
+    MAX_CHAIN,
+    NEVER_PASSED,
     WITNESS,
     Trust,
     _parse,
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 NAMELESS = frozenset({"UNKNOWN", "UNSPEC"})
 """What a PROXY line says of a client without naming it: REMOTE_ADDR is then the load balancer's."""
-LONGEST_ENTRY = 64  # a bracketed IPv6 address with its port has 53 characters at most
+MAX_ENTRY_LENGTH = 64  # a bracketed IPv6 address with its port has 53 characters at most
 REMEMBERED = 4096  # addresses; parsing one costs 1.8 us, finding it again 0.1 us
 
 
@@ -135,7 +135,7 @@ class ProxyHeadersMiddleware:
             entries = _from_right(forwarded_for, self.hops)
             return [address for entry in entries if (address := _read_entry(entry))]
         chain: list[str] = []
-        for entry in reversed(_from_right(forwarded_for, LONGEST_CHAIN)):
+        for entry in reversed(_from_right(forwarded_for, MAX_CHAIN)):
             address = _read_entry(entry)
             if address is None:
                 break
@@ -171,7 +171,7 @@ class Missed:
 
 def _restate(name: str, value: str, place: int, client: str) -> str:
     """Return what the application may read under this name; nothing drops it."""
-    if name in NEVER:
+    if name in NEVER_PASSED:
         return ""
     if name in ADDRESSES:
         return client
@@ -185,7 +185,7 @@ def _from_right(value: str, count: int) -> list[str]:
 
 def _read_entry(entry: str) -> str | None:
     # Cut short, so that what is remembered stays small; no address is that long.
-    return _read_address(entry.strip(" \t")[:LONGEST_ENTRY])
+    return _read_address(entry.strip(" \t")[:MAX_ENTRY_LENGTH])
 
 
 @lru_cache(maxsize=REMEMBERED)

@@ -18,10 +18,10 @@ from django.db import connections
 from django.utils.module_loading import import_string
 
 from ..errors import ProdserveError
-from ..project.databases import make_impatient, raise_if_missing
+from ..project.databases import limit_connect_timeout, require_sqlite_file
 from ..utils.tracebacks import project_error
 
-EVERY = 5.0
+CHECK_EVERY_SECONDS = 5.0
 """Seconds from one look to the next."""
 CHECK_TIMEOUT = 1.0
 """Seconds that a check may take."""
@@ -61,8 +61,8 @@ def database() -> None:
         connection = connections[alias].copy()
         if connection.vendor == "unknown":  # the dummy of a project without databases
             continue
-        raise_if_missing(connection)
-        make_impatient(connection, CHECK_TIMEOUT)
+        require_sqlite_file(connection)
+        limit_connect_timeout(connection, CHECK_TIMEOUT)
         with closing(connection), connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM DUAL" if connection.vendor == "oracle" else "SELECT 1")
 
@@ -110,7 +110,7 @@ class Readiness:
                     )
                 told[check.name] = complaint
             self._first.set()
-            time.sleep(EVERY)
+            time.sleep(CHECK_EVERY_SECONDS)
 
     def _run_check(self, check: Check) -> str:
         """Make one check; return what is wrong."""

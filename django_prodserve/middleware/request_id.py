@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 VALID_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=+/@-]{0,63}", re.ASCII)
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 NUMBER = re.compile(r"(?:t=)?(\d{1,20}(?:\.\d{1,9})?)", re.ASCII)
-LONGEST_WAIT = 3600.0
+MAX_WAIT_SECONDS = 3600.0
 """Seconds; where more seem to have passed, the proxy's clock or its unit is not what we think."""
 
 
@@ -85,7 +85,7 @@ def seconds_since(text: str, now: float) -> float | None:
     while then > 1e11:  # no time in seconds is that late, and none in milliseconds that early
         then /= 1000
     waited = now - then
-    return max(0.0, waited) if abs(waited) < LONGEST_WAIT else None
+    return max(0.0, waited) if abs(waited) < MAX_WAIT_SECONDS else None
 
 
 class RequestIDMiddleware:

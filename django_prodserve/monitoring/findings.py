@@ -10,17 +10,17 @@ from ..utils.units import format_duration, format_size
 from .rates import Point
 
 BAD, WARN = "bad", "warn"
-LONG = 10.0
+LONG_REQUEST_SECONDS = 10.0
 """Seconds after which a request is told of."""
-WAIT = 0.1
+MAX_QUEUE_SECONDS = 0.1
 """Seconds that one request in 20 may wait for a thread."""
-ERRORS = 0.05
+ERROR_SHARE = 0.05
 """Share of responses with 5xx from which on it is bad."""
-FRESH = 60.0
+RECENT_SECONDS = 60.0
 """Seconds that a worker's sudden end is told of."""
-FULL, NEARLY = 0.90, 0.80
+MEMORY_BAD_SHARE, MEMORY_WARN_SHARE = 0.90, 0.80
 """Of the memory limit."""
-SUDDEN = ("crashed", "killed", "out of memory", "stuck", "boot", "failed")
+CRASH_KINDS = ("crashed", "killed", "out of memory", "stuck", "boot", "failed")
 
 
 class Finding(NamedTuple):
@@ -61,11 +61,13 @@ def _of_workers(workers: Sequence[dict[str, Any]], point: Point) -> Iterator[Fin
     elif point.waiting and busy >= threads:
         wait = f"{point.waiting} wait" if point.waiting > 1 else "1 waits"
         yield Finding(WARN, f"All {threads} threads are busy, and {wait}")
-    elif point.queued95 and point.queued95 >= WAIT:
+    elif point.queued95 and point.queued95 >= MAX_QUEUE_SECONDS:
         yield Finding(
             WARN, f"One request in 20 waits {format_duration(point.queued95)} or longer for a thread"
         )
-    long = [each["oldest"] for each in workers if each["oldest"] and each["oldest"]["age"] >= LONG]
+    long = [
+        each["oldest"] for each in workers if each["oldest"] and each["oldest"]["age"] >= LONG_REQUEST_SECONDS
+    ]
     if long:
         oldest = max(long, key=lambda request: float(request["age"]))
         name = f"{oldest['method']} {oldest['path']}".encode("unicode_escape").decode("ascii")[:120]
@@ -76,13 +78,13 @@ def _of_answers(point: Point) -> Iterator[Finding]:
     errors = point.classes[4] if point.classes else 0.0
     if point.requests and errors:
         share = errors / point.requests
-        level = BAD if share >= ERRORS else WARN
+        level = BAD if share >= ERROR_SHARE else WARN
         yield Finding(level, f"{100 * share:.2g} % of all responses are errors (5xx)")
 
 
 def _of_memory(used: int, limit: int) -> Iterator[Finding]:
-    if limit and used >= NEARLY * limit:
-        level = BAD if used >= FULL * limit else WARN
+    if limit and used >= MEMORY_WARN_SHARE * limit:
+        level = BAD if used >= MEMORY_BAD_SHARE * limit else WARN
         yield Finding(level, f"{format_size(used)} of {format_size(limit)} memory are used")
 
 
@@ -93,7 +95,7 @@ def _of_reload(reason: str) -> Iterator[Finding]:
 
 
 def _of_events(events: Sequence[Event], wall: float) -> Iterator[Finding]:
-    ended = [each for each in events if each.kind in SUDDEN and wall - each.time < FRESH]
+    ended = [each for each in events if each.kind in CRASH_KINDS and wall - each.time < RECENT_SECONDS]
     if ended:
         last = ended[-1]
         more = f", and {len(ended) - 1} more in the last minute" if len(ended) > 1 else ""

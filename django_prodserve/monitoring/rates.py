@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..scoreboard.history import Sample
 from ..scoreboard.slot import BOUNDS
 
-WINDOW = 5.0
+WINDOW_SECONDS = 5.0
 """Seconds that are looked at together."""
 
 
@@ -43,14 +43,14 @@ def points(samples: Sequence[Sample]) -> list[Point]:
     """Return a point for each sample; they come in the order of their time."""
     clocks = [sample.clock for sample in samples]
     return [
-        point(samples[bisect_left(clocks, after.clock - WINDOW - 0.5) : index + 1])
+        point(samples[bisect_left(clocks, after.clock - WINDOW_SECONDS - 0.5) : index + 1])
         for index, after in enumerate(samples)
     ]
 
 
 def latest(samples: Sequence[Sample]) -> Point:
     """Return the point of the last sample."""
-    return point([each for each in samples if each.clock >= samples[-1].clock - WINDOW - 0.5])
+    return point([each for each in samples if each.clock >= samples[-1].clock - WINDOW_SECONDS - 0.5])
 
 
 def point(window: Sequence[Sample]) -> Point:

@@ -27,7 +27,7 @@ STEP = 8 * MIB  # measurements are rounded up, so that plans do not change with 
 MEMORY_SHARE = 0.85  # the rest is for page cache, the kernel's buffers and peaks
 # 50 ms views: 16 threads serve 3.5 times what 4 serve; 32 cost 25 % CPU on views that do nothing.
 THREADS = {"io": 16, "cpu": 4}
-MOST_WORKERS = 32  # more processes than CPUs bought nothing but memory wherever it was tried
+MAX_WORKERS = 32  # more processes than CPUs bought nothing but memory wherever it was tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class Sizing:
 
     def caps(self) -> Iterator[tuple[int, str]]:
         """Yield every limit on the number of workers with its reason."""
-        yield MOST_WORKERS, f"at most {MOST_WORKERS} unless asked for more"
+        yield MAX_WORKERS, f"at most {MAX_WORKERS} unless asked for more"
         fits = self.by_memory
         if fits is not None:
             yield (

@@ -24,7 +24,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from ..utils.fork import ChildError, run_in_fork
 
-PATIENCE = 2  # seconds for one connection: a start must not hang on a database that is away
+CONNECT_TIMEOUT = 2  # seconds for one connection: a start must not hang on a database that is away
 READING = 60.0  # seconds to read the migrations of a large project, on half a CPU
 
 # What limits connections, by vendor; the reserved ones are not for applications.
@@ -63,11 +63,11 @@ def _ask_apart(alias: str) -> DatabaseProbe:
     if sys.platform == "darwin":  # its frameworks may crash in a fork of a loaded process
         return _ask(alias)
     try:
-        return run_in_fork(lambda: _ask(alias, bounded=True), patience=PATIENCE + READING)
+        return run_in_fork(lambda: _ask(alias, bounded=True), patience=CONNECT_TIMEOUT + READING)
     except ChildError:
         name = _host(alias)
         return DatabaseProbe(
-            alias=alias, error=f"no answer{f' from {name}' if name else ''} within {PATIENCE} s"
+            alias=alias, error=f"no answer{f' from {name}' if name else ''} within {CONNECT_TIMEOUT} s"
         )
 
 
@@ -85,12 +85,12 @@ def _ask(alias: str, *, bounded: bool = False) -> DatabaseProbe:
     """Ask over a copy of the connection, so that the project's own stays as it is."""
     connection = connections[alias].copy()
     try:
-        raise_if_missing(connection)
+        require_sqlite_file(connection)
     except FileNotFoundError as error:
         return DatabaseProbe(alias=alias, error=str(error))
-    make_impatient(connection, PATIENCE)
+    limit_connect_timeout(connection, CONNECT_TIMEOUT)
     if bounded:
-        _end_after(PATIENCE)
+        _end_after(CONNECT_TIMEOUT)
     started = time.perf_counter()
     try:
         with closing(connection):
@@ -104,7 +104,7 @@ def _ask(alias: str, *, bounded: bool = False) -> DatabaseProbe:
         return DatabaseProbe(alias=alias, error=str(error).strip().partition("\n")[0] or type(error).__name__)
 
 
-def raise_if_missing(connection: Any) -> None:
+def require_sqlite_file(connection: Any) -> None:
     """Raise FileNotFoundError where a sqlite database is missing: to connect would make it."""
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite" and not _is_there(name):
@@ -116,7 +116,7 @@ def _is_there(name: str) -> bool:
     return ":memory:" in name or name.startswith("file:") or os.path.exists(name)
 
 
-def make_impatient(connection: Any, seconds: float) -> None:
+def limit_connect_timeout(connection: Any, seconds: float) -> None:
     """Have a copy of a connection connect by itself, outside of any pool, and not for long."""
     options = connection.settings_dict["OPTIONS"]
     options.pop("pool", None)

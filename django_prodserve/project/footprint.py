@@ -22,9 +22,9 @@ from ..utils.fork import run_in_fork
 # more of it at once; a worker copied at most 43 % of the master. Python 3.10 and 3.11, where nothing is
 # immortal (speedups/immortal.py), take 1.4 times as much for a trial, and 1.2 times for a worker.
 GROWTH = 5
-MOST_COPIED = 0.5
+MAX_COPY_SHARE = 0.5
 REQUESTS = 4  # the first one takes 90 % of what 50 take
-PATIENCE = 5.0  # seconds; a trial takes 0.01 to 0.05, unless a page or a lock of the project's hangs
+TRIAL_SECONDS = 5.0  # seconds; a trial takes 0.01 to 0.05, unless a page or a lock of the project's hangs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +49,10 @@ def measure(request: Callable[[], object], prepare: Callable[[], object] = bool)
 
     def trial() -> MemoryReading:
         prepare()
-        return run_in_fork(lambda: memory_after(request), patience=PATIENCE / 2, group=False)
+        return run_in_fork(lambda: memory_after(request), patience=TRIAL_SECONDS / 2, group=False)
 
     master = read_memory()
-    return footprint(master, run_in_fork(trial, patience=PATIENCE), preloaded=True)
+    return footprint(master, run_in_fork(trial, patience=TRIAL_SECONDS), preloaded=True)
 
 
 def memory_after(request: Callable[[], object]) -> MemoryReading:
@@ -64,7 +64,7 @@ def memory_after(request: Callable[[], object]) -> MemoryReading:
 
 def footprint(master: MemoryReading, trial: MemoryReading, *, preloaded: bool) -> Footprint:
     """Compute what workers will take under load; not ``preloaded`` is a trial that loaded by itself."""
-    copied = int(master.size * MOST_COPIED)
+    copied = int(master.size * MAX_COPY_SHARE)
     if trial.private is None or master.private is None:
         worker, how = trial.size, "RSS"
     elif preloaded:

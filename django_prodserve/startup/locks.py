@@ -17,10 +17,10 @@ from typing import Any, Protocol
 from ..errors import ProdserveError
 from ..utils.units import format_duration
 
-PATIENCE = (
+LOCK_SECONDS = (
     600.0  # seconds: migrations of large tables take minutes; a lock that is never given back, for ever
 )
-LONGEST_PAUSE = 1.0
+MAX_PAUSE = 1.0
 
 
 class Lock(Protocol):
@@ -143,7 +143,7 @@ def exclusive(lock: Lock | None, what: str, say: Callable[[str], object]) -> Ite
 
 def _take(lock: Lock, what: str, say: Callable[[str], object]) -> bool:
     waited = False
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + LOCK_SECONDS
     pause = 0.05
     try:
         while not lock.take():
@@ -152,11 +152,11 @@ def _take(lock: Lock, what: str, say: Callable[[str], object]) -> bool:
                 say(f"waiting for another server, which is busy with {what}")
             if time.monotonic() > deadline:
                 raise ProdserveError(
-                    f"Another server has been busy with {what} for {format_duration(PATIENCE)}.",
+                    f"Another server has been busy with {what} for {format_duration(LOCK_SECONDS)}.",
                     "Look at its output, stop it if it hangs, and start this one again.",
                 )
             time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            pause = min(2 * pause, MAX_PAUSE)
     except OSError as error:
         say(f"warning: {what} cannot be locked ({error.strerror}): start one server first, then the others.")
     return waited

@@ -25,7 +25,7 @@ from ..utils.tracebacks import project_line
 from .choice import Storage
 
 T = TypeVar("T")
-PATIENCE = 5.0
+ANSWER_SECONDS = 5.0
 """Seconds for a storage, a finder, or all template engines; reading a manifest of 10,000 names takes 0.02."""
 KNOWN = {"django", "whitenoise", "django_prodserve", "builtins", "abc", "typing"}
 
@@ -70,7 +70,7 @@ def ask(what: str, work: Callable[[], T], otherwise: str) -> T:
     try:
         if sys.platform == "darwin":  # its frameworks may crash in a fork of a loaded process
             return told(work)
-        return run_in_fork(lambda: told(work), patience=PATIENCE)
+        return run_in_fork(lambda: told(work), patience=ANSWER_SECONDS)
     except ChildError as error:
         silent = SilentError(f"{what} did not answer: {error}. {otherwise}")
         silent.is_silent = True

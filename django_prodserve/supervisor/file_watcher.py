@@ -15,8 +15,8 @@ from contextlib import suppress
 from ..machine import proc
 from ..utils.tracebacks import is_own, short
 
-PERIOD = 0.5  # seconds between two looks; editors and git write many files within one
-MOST = 20_000  # files; a look at more would hold up the arbiter
+POLL_SECONDS = 0.5  # seconds between two looks; editors and git write many files within one
+MAX_FILES = 20_000  # files; a look at more would hold up the arbiter
 
 
 class Watcher:
@@ -32,7 +32,7 @@ class Watcher:
 
     def tick(self) -> str:
         """Return a file that has changed, once all is quiet; nothing otherwise."""
-        if time.monotonic() - self.looked < PERIOD:
+        if time.monotonic() - self.looked < POLL_SECONDS:
             return ""
         self.looked = time.monotonic()
         now = dict(self._files())
@@ -60,7 +60,7 @@ class Watcher:
                         if entry.is_file() and not entry.name.endswith((".pyc", ".sqlite3", "~", ".swp")):
                             yield entry.path, entry.stat().st_mtime_ns
                             count += 1
-            if count > MOST:
+            if count > MAX_FILES:
                 return
         for path in self.env_files:
             with suppress(OSError):

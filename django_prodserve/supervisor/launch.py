@@ -26,8 +26,8 @@ from . import bootstrap, generation, reexec, run_directory, sd_notify, superviso
 from .link import Standalone, Supervised
 from .protocol import GENERATION, LaunchSpec, ServerRecord
 
-HEARD = {getattr(signal, f"SIG{name}") for name in supervisor.HEARD}
-BOOT = 300.0  # seconds after which a reload gives up; heavy projects load in 5
+HEARD = {getattr(signal, f"SIG{name}") for name in supervisor.SIGNALS}
+RELOAD_SECONDS = 300.0  # seconds after which a reload gives up; heavy projects load in 5
 MIGRATING = 660.0  # as long as servers wait for each other's migrations, and a minute
 
 
@@ -61,7 +61,7 @@ def supervised(plan: Plan, sockets: Sequence[socket.socket]) -> Supervised:
         "notify": notifier.address,
         "watchdog": notifier.watchdog,
         "log_format": plan.log_format.value,
-        "boot_seconds": BOOT + plan.wait_for_db.value + (MIGRATING if plan.migrate.value else 0),
+        "boot_seconds": RELOAD_SECONDS + plan.wait_for_db.value + (MIGRATING if plan.migrate.value else 0),
         "pidfile": _write_pidfile(plan),
         "first": None,
     }

@@ -186,9 +186,9 @@ def encode(message: Message) -> bytes:
 
 
 def decode(datagram: bytes) -> Message | None:
-    """Return the message of a datagram, or None if its kind is unknown; raise ValueError if it is no JSON."""
-    found: Any = json.loads(datagram)
+    """Return the message of a datagram; None if it is no JSON object or its kind is unknown."""
     try:
+        found: Any = json.loads(datagram)
         return cast(Message, {**found, "kind": MessageKind(found["kind"])})
     except (KeyError, TypeError, ValueError):
         return None

@@ -25,10 +25,18 @@ from .generation import GenerationProcess, Orphans, ending, exit_code
 from .protocol import LaunchSpec, Message, MessageKind, ServingFacts
 from .sd_notify import Notifier
 
-HEARD = ("HUP", "TERM", "INT", "QUIT", "CHLD", "USR1", "USR2", "TTIN", "TTOU", "WINCH")
-BACK_OFF = (0.0, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0)  # seconds before a generation that died is started again
+SIGNALS = ("HUP", "TERM", "INT", "QUIT", "CHLD", "USR1", "USR2", "TTIN", "TTOU", "WINCH")
+BACK_OFF_SECONDS = (
+    0.0,
+    0.4,
+    0.8,
+    1.6,
+    3.2,
+    6.4,
+    10.0,
+)  # seconds before a generation that died is started again
 MAX_FAILED_STARTS = 8  # so many starts in a row that never served end the server: an orchestrator must see it
-LEAVING = 2.0  # seconds after which the old generation is taken to accept no more
+STOP_ACCEPTING_SECONDS = 2.0  # seconds after which the old generation is taken to accept no more
 STABLE_AFTER = 10.0  # seconds of service after which the next death counts as the first
 
 
@@ -178,7 +186,9 @@ class Supervisor:
             self.reopen_wanted = False
             child.kill(signal.SIGUSR1)
         if self.retiring:
-            self.finish_at = time.monotonic() + LEAVING  # or sooner, when it says that it accepts no more
+            self.finish_at = (
+                time.monotonic() + STOP_ACCEPTING_SECONDS
+            )  # or sooner, when it says that it accepts no more
         else:
             self.notifier.ready(f"serving, generation {child.number}")
             self._finish_reload("")
@@ -234,7 +244,7 @@ class Supervisor:
             self._start_later()
 
     def _start_later(self) -> None:
-        self.start_at = time.monotonic() + BACK_OFF[min(self.ended_early, len(BACK_OFF) - 1)]
+        self.start_at = time.monotonic() + BACK_OFF_SECONDS[min(self.ended_early, len(BACK_OFF_SECONDS) - 1)]
         self.ended_early += 1
         if self.ended_early > MAX_FAILED_STARTS:
             self.say(f"{MAX_FAILED_STARTS} starts in a row have failed: giving up.", "ERROR")
@@ -374,7 +384,7 @@ def _listen_to_signals() -> int:
     os.set_blocking(read, False)
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    numbers = [getattr(signal, f"SIG{name}") for name in HEARD]
+    numbers = [getattr(signal, f"SIG{name}") for name in SIGNALS]
     handler: Callable[..., None] = lambda number, frame: None  # noqa: E731, the pipe tells
     for number in numbers:
         signal.signal(number, handler)

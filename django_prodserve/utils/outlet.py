@@ -19,12 +19,12 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 
-KEPT = 2**20
+MAX_KEPT_BYTES = 2**20
 """Bytes that wait for a reader: some 4000 access lines."""
 AT_ONCE = select.PIPE_BUF if hasattr(select, "PIPE_BUF") else 512
 """Bytes that a pipe takes whole or not at all, so that no line of another process comes between."""
-TOLD_EVERY = 60.0
-LAST_WORDS = 1.0
+REPORT_SECONDS = 60.0
+LAST_WRITE_SECONDS = 1.0
 """Seconds that a process which ends waits for somebody to read what is left."""
 
 
@@ -103,9 +103,9 @@ class NonBlockingWriter:
     def put(self, data: bytes) -> None:
         """Write whole lines, now or when there is room."""
         with self._lock:
-            if self._size + len(data) > KEPT and self._waiting:
+            if self._size + len(data) > MAX_KEPT_BYTES and self._waiting:
                 self.push()
-            if self._size + len(data) > KEPT and self._waiting:
+            if self._size + len(data) > MAX_KEPT_BYTES and self._waiting:
                 self.lost += data.count(b"\n")
                 return
             self._waiting.append(data)
@@ -162,7 +162,7 @@ class NonBlockingWriter:
         lost = self.lost - self._told
         if not (lost or (self.fault and self._waiting)) or now < self._tell_at:
             return ""
-        self._tell_at, self._told = now + TOLD_EVERY, self.lost
+        self._tell_at, self._told = now + REPORT_SECONDS, self.lost
         reason = self.fault or ("nobody reads it" if self._waiting else "it was not read for a while")
         return f"{self.name} cannot be written: {reason}. Requests are served; {lost or 'no'} lines are lost."
 
@@ -214,7 +214,7 @@ def report_lost(now: float) -> Iterator[str]:
 def drain() -> None:
     """Let everything leave before this process ends, as far as somebody reads it."""
     for outlet in list(OUTLETS):
-        outlet.drain(LAST_WORDS)
+        outlet.drain(LAST_WRITE_SECONDS)
 
 
 atexit.register(drain)

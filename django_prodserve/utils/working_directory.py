@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ..errors import ProdserveError
 
 DEEPEST = 6  # directories above this one that are looked at
-MOST = 2000  # entries of each: a directory of releases has tens
+MAX_ENTRIES = 2000  # entries of each: a directory of releases has tens
 PREFERRED = "current"
 
 
@@ -133,7 +133,7 @@ def links_to(real: str) -> tuple[str, ...]:
 
 def _links_in(directory: Path) -> Iterator[str]:
     with suppress(OSError), os.scandir(directory) as entries:
-        for entry in islice(entries, MOST):
+        for entry in islice(entries, MAX_ENTRIES):
             if entry.is_symlink():
                 yield entry.path
 

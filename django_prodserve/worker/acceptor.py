@@ -23,24 +23,24 @@ from ..scoreboard.slot import Slot
 from .accept_policy import AcceptPolicy, Deferral
 from .poller import Epoll, Poll
 
-PATIENCE = 0.003
+LISTENER_DEFER_SECONDS = 0.003
 """Seconds that a connection is left to a less loaded worker: it is awake already."""
-REQUEST_IN = 0.01
+REQUEST_EXPECTED_SECONDS = 0.01
 """Seconds in which a request is expected on a connection that was taken without one. Local ones come sooner;
 what a silent client might need is not kept free for longer."""
-MOVE_EVERY = 0.05
+REBALANCE_SECONDS = 0.05
 """Seconds from one look whether a kept connection should go to another worker to the next."""
 AT_A_TIME_REFUSING = 48
 """Connections that an overloaded worker accepts at once: few enough not to delay a running request beyond
-concurrency_limit.PATIENCE."""
-RESERVED = 128
+concurrency_limit.STALL_SECONDS."""
+RESERVED_DESCRIPTORS = 128
 """Descriptors that connections leave to the application."""
-MANY = 100_000
+MAX_BACKLOG = 100_000
 """More than a kernel queues."""
-SHORTAGE = 0.5
+RETRY_SECONDS = 0.5
 """Seconds until the next try where descriptors are used up."""
 OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-GONE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR, errno.EPERM}
+GONE_ERRORS = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR, errno.EPERM}
 
 NOT_DEFERRED = Deferral()
 
@@ -105,7 +105,7 @@ class Acceptor:
             room = self._most - self._slot.connections
             if room <= 0:
                 self._make_room(now)
-                self._leave(now + 10 * PATIENCE)
+                self._leave(now + 10 * LISTENER_DEFER_SECONDS)
             elif overloaded:
                 self._take_many(room, now, arrived)
             else:
@@ -113,21 +113,21 @@ class Acceptor:
 
     def _take_many(self, room: int, now: float, arrived: Arrived) -> None:
         self._deferred = NOT_DEFERRED
-        self._leave(now + PATIENCE)
+        self._leave(now + LISTENER_DEFER_SECONDS)
         for descriptor in self.listeners:
             self._take(descriptor, min(room, AT_A_TIME_REFUSING), now, arrived)
 
     def _take_share(self, room: int, now: float, load: int, arrived: Arrived) -> None:
         for descriptor, taken in list(self.awaiting_request.items()):
-            if taken < now - REQUEST_IN:
+            if taken < now - REQUEST_EXPECTED_SECONDS:
                 del self.awaiting_request[descriptor]
         load += len(self.awaiting_request)
         deferred, before = self._deferred, self._slot.connections
         batch = self._policy.batch(before, self._peers, load, deferred)
         if batch == 0:
-            seconds = deferred.seconds + PATIENCE if deferred.times else 0.0
+            seconds = deferred.seconds + LISTENER_DEFER_SECONDS if deferred.times else 0.0
             self._deferred = Deferral(deferred.times or 1, seconds)
-            self._leave(now + PATIENCE)
+            self._leave(now + LISTENER_DEFER_SECONDS)
             return
         late = deferred.times > 0 or load > self._slot.threads
         most = min(room, batch)
@@ -135,7 +135,7 @@ class Acceptor:
         shared = deferred.times == 1 and self._slot.connections > before
         if deferred.times and any(remains) and not shared:
             self._deferred = deferred._replace(times=deferred.times + 1)
-            self._leave(min(self.retry_at, now + PATIENCE))
+            self._leave(min(self.retry_at, now + LISTENER_DEFER_SECONDS))
         elif self.retry_at == math.inf:
             self._deferred = NOT_DEFERRED
             if not self.is_watching:
@@ -158,8 +158,8 @@ class Acceptor:
                 sock, peer = listener.accept()
             except OSError as error:
                 if error.errno in OUT_OF_DESCRIPTORS:
-                    self._leave(now + SHORTAGE)
-                elif error.errno not in GONE:
+                    self._leave(now + RETRY_SECONDS)
+                elif error.errno not in GONE_ERRORS:
                     raise
                 return False
             if not arrived(sock, peer, descriptor, now, tcp_info.waited(sock) if late else 0.0):
@@ -173,7 +173,7 @@ class Acceptor:
         """
         if now < self._move_at:
             return False
-        self._move_at = now + MOVE_EVERY
+        self._move_at = now + REBALANCE_SECONDS
         return self._policy.should_rebalance(self._slot.connections, self._peers, load)
 
     def unaccepted(self) -> float:
@@ -190,7 +190,7 @@ class Acceptor:
                 self._poller.forget(descriptor)
                 with suppress(OSError):
                     if is_last:
-                        self._take(descriptor, MANY, now, arrived)
+                        self._take(descriptor, MAX_BACKLOG, now, arrived)
                 listener.close()
             self.listeners = {}
             self.retry_at = math.inf
@@ -199,10 +199,14 @@ class Acceptor:
 def descriptors_for(connections: int) -> int:
     """Let this process open as many files as so many connections need; return how many it can have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + RESERVED
+    wanted = connections + RESERVED_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         with suppress(OSError, ValueError):  # macOS has another limit beside this one
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return connections if soft == resource.RLIM_INFINITY else min(connections, max(16, soft - RESERVED))
+    return (
+        connections
+        if soft == resource.RLIM_INFINITY
+        else min(connections, max(16, soft - RESERVED_DESCRIPTORS))
+    )

@@ -22,7 +22,7 @@ from ..logs.nonblocking import ConsoleHandler, FileHandler
 if TYPE_CHECKING:
     from ..http.parser import RequestHead
 
-AT_A_TIME = 128
+LINES_AT_A_TIME = 128
 
 
 class AccessLog:
@@ -70,7 +70,7 @@ class AccessLog:
         choice = self._choice
         if choice.is_all or choice.keeps(status, seconds):
             self._entries.append(entry(environ, status, sent, seconds))
-            if len(self._entries) >= AT_A_TIME:
+            if len(self._entries) >= LINES_AT_A_TIME:
                 self.flush()
 
     def flush(self) -> None:

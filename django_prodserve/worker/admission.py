@@ -15,23 +15,23 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-WINDOW = 2.0
+INTERVAL = 2.0
 """Seconds for which the backlog must grow beyond the timeout."""
-STANDING = 10.0
+STANDING_SECONDS = 10.0
 """Seconds in which a backlog beyond the timeout must become shorter. After a burst of 6 s, a load of 90 %
 leaves 5 s of it; clients that each wait for an answer before they ask again leave all of it."""
-SHORTER = 0.9
+STANDING_SHARE = 0.9
 """A backlog of this share of what it was has not become shorter."""
-LOOK = 0.25
+CHECK_SECONDS = 0.25
 """Seconds between two looks at whether it grows."""
 MAX_GROWTH = 7.5
 """Seconds of backlog that arrive in a second beyond which overload is detected at one look. Four times the
 capacity are 3, and seem 5.7 while accepting leaves 0.6 of the capacity to requests that compute."""
 MAX_DELAY_TIMEOUTS = 6.0
 """A delay of this many timeouts is an overload at once: the same burst builds 3, or seems to build 5.7."""
-SEEN = 0.25
+LENGTH_COUNTS_SHARE = 0.25
 """The queue's length counts once its oldest request has waited this share of the timeout."""
-SHARE = 0.1
+TARGET_SHARE = 0.1
 """The wait that is left to the queue while overloaded, as a share of the timeout."""
 
 
@@ -41,7 +41,7 @@ class OverloadDetector:
     __slots__ = ("_calm", "_growths", "_long_mark", "_mark", "is_on", "target_delay", "timeout")
 
     def __init__(self, timeout: float) -> None:
-        self.timeout, self.target_delay = timeout, timeout * SHARE
+        self.timeout, self.target_delay = timeout, timeout * TARGET_SHARE
         self.is_on = False
         self._mark = (math.inf, 0.0)  # when the backlog was last looked at, and what it was then
         self._long_mark = self._mark  # the same, when it was longest, at the beginning of STANDING
@@ -63,16 +63,16 @@ class OverloadDetector:
         growth = 0.0  # seconds of backlog a second
         if since == math.inf:
             self._mark = self._long_mark = now, backlog
-        elif now - since >= LOOK:
+        elif now - since >= CHECK_SECONDS:
             growth = (backlog - before) / (now - since)
             self._growths = self._growths + 1 if growth > 0 else 0
             self._mark = now, backlog
-        stands = self._growths * LOOK >= WINDOW
+        stands = self._growths * CHECK_SECONDS >= INTERVAL
         began, longest = self._long_mark
         if backlog > longest:
             self._long_mark = now, backlog
-        elif now - began >= STANDING:
-            stands = stands or backlog >= SHORTER * longest
+        elif now - began >= STANDING_SECONDS:
+            stands = stands or backlog >= STANDING_SHARE * longest
             self._long_mark = now, backlog
         too_long = delay > MAX_DELAY_TIMEOUTS * self.timeout
         self.is_on = others_do or stands or too_long or growth > MAX_GROWTH
@@ -82,7 +82,7 @@ class OverloadDetector:
     def _goes_on(self, delay: float, now: float) -> bool:
         if delay > self.target_delay:
             self._calm = now
-        elif now - self._calm > WINDOW:
+        elif now - self._calm > INTERVAL:
             self.is_on = False
             self._forget()
         return delay > self.target_delay
@@ -120,7 +120,7 @@ class AdmissionControl:
         While the oldest request has waited little, its wait says more than the length: the mean time of a
         request may be that of other views.
         """
-        return not self.overload.is_on and oldest >= SEEN * self.overload.timeout
+        return not self.overload.is_on and oldest >= LENGTH_COUNTS_SHARE * self.overload.timeout
 
     def delay(self, queue: QueueState) -> float:
         """Return how long a request waits that arrives now: as its elders do, or as their number says."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from ..http.exceptions import ClientGoneError
-from ..http.limits import RECEIVE
+from ..http.limits import RECEIVE_BYTES
 
 if TYPE_CHECKING:
     from ..http.body import ChunkedReceiver, FixedLengthReceiver
@@ -100,7 +100,7 @@ class Connection:
     def receive(self) -> bytes:
         """Return what is here, nothing where the client has closed; BlockingIOError where nothing is here."""
         try:
-            return self.sock.recv(RECEIVE, socket.MSG_DONTWAIT)
+            return self.sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             raise
         except OSError as error:

@@ -40,8 +40,11 @@ class Deadlines:
         try:
             if connection.deadline > now:
                 reactor.arm(connection, WRITABLE if state == WRITE else READ)
-            elif state in (BODY, WRITE) and connection.bytes_since_check >= limits.STALL * limits.LEAST_RATE:
-                connection.deadline, connection.bytes_since_check = now + limits.STALL, 0
+            elif (
+                state in (BODY, WRITE)
+                and connection.bytes_since_check >= limits.STALL_SECONDS * limits.MIN_RATE
+            ):
+                connection.deadline, connection.bytes_since_check = now + limits.STALL_SECONDS, 0
                 reactor.arm(connection, WRITABLE if state == WRITE else READ)
             elif state in (HEAD, BODY):
                 reactor.send_error(connection, error_responses.request_timeout, now, keep=False)

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 READ, WRITE = 1, 4
 """POLLIN and POLLOUT, which epoll and poll share."""
-MOST_EVENTS = 32
+MAX_EVENTS = 32
 
 Event = tuple[int, int]
 
@@ -52,7 +52,7 @@ class Epoll:
 
     def wait(self, timeout: float | None) -> list[Event]:
         """Return what happened, after ``timeout`` seconds at the latest."""
-        return self._epoll.poll(timeout, MOST_EVENTS)
+        return self._epoll.poll(timeout, MAX_EVENTS)
 
 
 class Poll:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from ..http.parser import RequestHead
     from .scheduler import Scheduler
 
-LONG = 10.0
+SATURATED_SECONDS = 10.0
 """Seconds for which all workers must be saturated until the server is not ready for more."""
-WAIT = 1.0
+SATURATED_WAIT = 1.0
 """Seconds for which requests must wait in a worker that is saturated. Full threads alone are none: a server
 that is well used has them all the time."""
 
@@ -57,7 +57,9 @@ class Probes:
     def tick(self, now: float) -> None:
         """Once a second: say whether this worker is saturated, and note since when all are."""
         state = self._scheduler.state()
-        self._slot.saturated = REFUSES if state.is_overloaded else WAITS if state.delay > WAIT else 0
+        self._slot.saturated = (
+            REFUSES if state.is_overloaded else WAITS if state.delay > SATURATED_WAIT else 0
+        )
         serving = [slot for slot in self._board.slots if slot.state == SERVING]
         if serving and all(slot.saturated for slot in serving):
             self._saturated_since = min(self._saturated_since, now)
@@ -79,6 +81,6 @@ class Probes:
         alone = not stop_flags.installed() and not self._worker.alive
         if stop_flags.draining() or stop_flags.closing() or alone:
             reasons.append("draining")
-        if now - self._saturated_since >= LONG:
+        if now - self._saturated_since >= SATURATED_SECONDS:
             reasons.append("saturated")
         return [*reasons, *self._layer.readiness.failing()]

@@ -39,7 +39,7 @@ from .write_buffer import WriteBuffer
 
 CLOSED_AT_ONCE = 32
 """Idle connections that make room for new ones."""
-GONE_AFTER = 1.0
+CLIENT_GONE_SECONDS = 1.0
 """Seconds in the queue after which it is worth a look whether the client is still there."""
 
 
@@ -106,7 +106,7 @@ class Reactor:
     def on_accept(self, sock: SocketType, peer: Any, listener: int, now: float, waited: float) -> bool:
         """Take a new connection. What it sends first is most often here already; say whether it was."""
         connection = Connection(sock, peer, self.environs[listener])
-        connection.waited, connection.deadline = waited, now + limits.HEAD
+        connection.waited, connection.deadline = waited, now + limits.HEAD_SECONDS
         self.scheduler.events += 1
         self.connections[connection.fd] = connection
         self.slot.connections = len(self.connections)
@@ -302,7 +302,7 @@ class Reactor:
                 connection.buffer = b""
                 connection.state, connection.deadline, connection.bytes_since_check = (
                     LINGER,
-                    now + limits.LINGER,
+                    now + limits.LINGER_SECONDS,
                     0,
                 )
                 self.arm(connection, READ)
@@ -349,7 +349,10 @@ class Reactor:
         scheduler = self.scheduler
         running = scheduler.started()
         try:
-            if started - connection.arrived + connection.waited > GONE_AFTER and connection.is_gone():
+            if (
+                started - connection.arrived + connection.waited > CLIENT_GONE_SECONDS
+                and connection.is_gone()
+            ):
                 raise ClientGoneError
             last = self.retiring or self.should_move(connection, started, running)
             keep = self.handler.handle(connection, row, started, running, must_close=last)

@@ -95,7 +95,7 @@ class RequestReceiver:
         except (NeedMoreError, IncompleteError):
             connection.buffer = data
             if data and connection.state == IDLE:
-                connection.state, connection.deadline = HEAD, now + limits.HEAD
+                connection.state, connection.deadline = HEAD, now + limits.HEAD_SECONDS
             return None
         connection.number += 1
         connection.request = request
@@ -108,7 +108,11 @@ class RequestReceiver:
         connection.arriving = (
             ChunkedReceiver(request) if request.length is None else FixedLengthReceiver(request.length)
         )
-        connection.state, connection.deadline, connection.bytes_since_check = BODY, now + limits.STALL, 0
+        connection.state, connection.deadline, connection.bytes_since_check = (
+            BODY,
+            now + limits.STALL_SECONDS,
+            0,
+        )
         if request._expected_100_continue and not request.rest:
             connection.send_nowait(CONTINUE)
         return request.rest

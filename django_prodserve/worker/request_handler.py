@@ -28,7 +28,7 @@ from .sampling import Sampler
 from .streaming import StreamFlowControl
 from .write_buffer import FileRange, WriteBuffer
 
-GONE_AFTER = 1.0
+CLIENT_GONE_SECONDS = 1.0
 """Seconds in which a stream sends nothing, after which it is worth a look whether the client is there."""
 NEVER = -1, 0.0
 
@@ -74,7 +74,7 @@ class ConnectionResponse(Response):
         now, (sent, since) = time.monotonic(), self._idle
         if sent != self.sent:
             self._idle = self.sent, now
-        elif now - since >= GONE_AFTER:
+        elif now - since >= CLIENT_GONE_SECONDS:
             self._idle = sent, now
             if self.connection.is_gone():
                 raise ClientGoneError("the client is gone")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ..scoreboard.slot import Slot
 
-EVERY = 0.005
+MIN_INTERVAL = 0.005
 """Seconds between two that are measured, at least."""
 
 Token = tuple[int, float, int, float]
@@ -43,7 +43,7 @@ class Sampler:
     def begin(self, running: int, now: float) -> Token | None:
         """A request starts; ``running`` counts it. Return a token for ``end``, if it is to be measured."""
         self.begun = begun = self.begun + 1
-        if running > 1 or now - self.last < EVERY:
+        if running > 1 or now - self.last < MIN_INTERVAL:
             return None
         self.last = now
         delay = self._delay()

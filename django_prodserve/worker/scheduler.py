@@ -14,13 +14,13 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from . import concurrency_limit as turns
+from . import concurrency_limit
 from .accept_policy import AcceptPolicy
 from .admission import AdmissionControl, QueueState
 from .concurrency_limit import AdaptiveConcurrencyLimit, WorkerUsage
 from .connection import Connection
 from .sampling import UncontendedSamples
-from .thread_pool import BUSY, LeaderFollowerPool, PoolTasks
+from .thread_pool import BUSY_EVENTS_PER_SECOND, LeaderFollowerPool, PoolTasks
 
 SHORT_SECONDS = 0.001
 """Time that a request waits while it would not pay to have another thread do something."""
@@ -170,17 +170,17 @@ class Scheduler:
         pool = self.pool
         running, queued = pool.running, len(self._ready)
         is_crowded = self.needs_evaluation or self.limiter.is_crowded(running)
-        if is_crowded or (self.events >= BUSY and self._stop_dispatching()):
+        if is_crowded or (self.events >= BUSY_EVENTS_PER_SECOND and self._stop_dispatching()):
             self._host.wake_main_thread()
         load = self.threads if running and pool.promotes_on_stall else running + queued
         self._show(running, load + awaited, queued)
 
     def _stop_dispatching(self) -> bool:
-        """Make the pool lazy in a second in which much happens; say whether that is new."""
+        """Let the pool promote on stall in a second with many events; say whether that is new."""
         pool = self.pool
         if pool.promotes_on_stall or pool.polls_between_requests or not self._is_short():
             return False
-        pool.become(lazy=True)
+        pool.promote_on_stall(True)
         return True
 
     def _queue(self, now: float) -> QueueState:
@@ -241,8 +241,8 @@ class Scheduler:
     def tick_in(self, now: float) -> float:
         """Return the seconds until the next ``tick`` is due."""
         seconds = self.pool.tick_in
-        if seconds == math.inf and self.limiter.need_looks:
-            seconds = turns.LOOK
+        if seconds == math.inf and self.limiter.needs_stall_checks:
+            seconds = concurrency_limit.STALL_CHECK_SECONDS
         return min(seconds, self._next_second - now)
 
     def tick(self, now: float) -> None:
@@ -255,7 +255,7 @@ class Scheduler:
         if is_full and limiter.raise_if_stalled(self._usage(), self._sampler.run_delay):
             self._apply_limit()
         if pool.promote_if_stalled() and not self._is_short():
-            pool.become(lazy=False)
+            pool.promote_on_stall(False)
         is_expected = limiter.is_probing(pool.running)
         if self.needs_evaluation or (
             is_expected and limiter.needs_recompute(self._usage(self._sampler.run_delay()))
@@ -293,7 +293,7 @@ class Scheduler:
             self._blocked_seconds = samples.blocked / samples.number
         refusing = self._refusing
         self.limiter.recompute(events, samples, self._usage(self._sampler.run_delay()), refusing=refusing)
-        self.pool.alternate(refusing and self.limiter.is_limiting)
+        self.pool.poll_between_requests(refusing and self.limiter.is_limiting)
         self._apply_limit()
 
     def _apply_limit(self) -> None:

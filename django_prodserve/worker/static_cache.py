@@ -124,7 +124,7 @@ class StaticFileCache:
 
     def _read(self, path: str, headers: list[tuple[str, str]], secure: bool) -> tuple[bytes, bytes] | None:
         size = next(int(value) for name, value in headers if name == "Content-Length")
-        if size > limits.STATIC_IN_MEMORY or self._kept + size > limits.STATIC_MEMORY:
+        if size > limits.MAX_STATIC_FILE_IN_MEMORY or self._kept + size > limits.MAX_STATIC_MEMORY:
             return None
         try:
             with open(path, "rb") as file:

@@ -55,7 +55,7 @@ class StreamFlowControl:
         """Let the thread that waits for events send what is left."""
         if connection.state != STREAM:
             connection.state, connection.bytes_since_check = STREAM, 0
-            connection.deadline = time.monotonic() + limits.STALL
+            connection.deadline = time.monotonic() + limits.STALL_SECONDS
             connection.sock.setblocking(False)  # sendfile has no flag of its own for that
         if not connection.armed:
             connection.armed = True
@@ -68,7 +68,7 @@ class StreamFlowControl:
     def _wait_for_reader(self, out: WriteBuffer) -> None:
         """Wait until the reader has caught up, for as long as this stream may hold its thread."""
         self._holding += 1
-        patience = limits.WRITE if self._holding > self._generous else float("inf")
+        patience = limits.STREAM_HOLD_SECONDS if self._holding > self._generous else float("inf")
         until = time.monotonic() + patience
         try:
             while out.size > limits.STREAM_AHEAD // 2 and not out.broken:
@@ -114,7 +114,11 @@ class StreamFlowControl:
                 connection.state, connection.write_buffer = OWNED, None
                 return False
             connection.sock.setblocking(False)
-            connection.state, connection.deadline, connection.bytes_since_check = WRITE, now + limits.STALL, 0
+            connection.state, connection.deadline, connection.bytes_since_check = (
+                WRITE,
+                now + limits.STALL_SECONDS,
+                0,
+            )
             return True
 
     def expire(self, connection: Connection, now: float) -> None:
@@ -125,8 +129,8 @@ class StreamFlowControl:
         with out.lock:
             if connection.state != STREAM or connection.deadline > now:
                 return
-            if not out.pieces or connection.bytes_since_check >= limits.STALL * limits.LEAST_RATE:
-                connection.deadline, connection.bytes_since_check = now + limits.STALL, 0
+            if not out.pieces or connection.bytes_since_check >= limits.STALL_SECONDS * limits.MIN_RATE:
+                connection.deadline, connection.bytes_since_check = now + limits.STALL_SECONDS, 0
                 return
             self._abort(out)
             with suppress(OSError):

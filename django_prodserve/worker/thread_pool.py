@@ -1,15 +1,20 @@
-"""The threads of a worker: one waits for events, the others run Django, and each of them can do both.
+"""The threads of a worker: one waits for events, the others run Django, and each thread can do both.
 
-Lives in a worker. There is one thread more than may run Django at a time, so one is always left for the
-clients. A free thread runs the oldest complete request; if there is none, one thread waits for events and the
-others sleep, and the thread that ran last is woken first. ``limit`` says how many run; scheduler.py sets it.
+Lives in a worker. This is the Leader/Followers pattern (POSA2): one thread, the leader, waits for events;
+when it begins to run Django, it promotes a follower. The pool has one thread more than may run Django at a
+time, so one is always left for the clients. A free thread runs the oldest complete request. Without one, a
+thread becomes the leader and the others sleep; the thread that ran last is woken first. scheduler.py sets
+``limit``.
 
-The thread that receives an event does all of its work, up to running Django: an I/O thread with a hand-over
-costs 25 to 40 % more CPU. *Eager*: a thread that begins to run Django wakes another to wait for events.
-*Lazy*: no thread is woken; short requests are over before it would pay, and the main thread looks every 5 to
-20 ms whether nothing has moved and wakes one. *In turn with the sockets*, while the worker refuses requests
-that compute: a thread that ends one looks at the sockets, without waiting, before it runs the next, and no
-thread waits for events alongside. Refusals then cost no hand-over of the GIL.
+The thread that receives an event handles it completely, Django included: a dedicated I/O thread with
+hand-over costs 25 to 40 % more CPU. The pool has three ways to promote:
+
+    on dispatch             a thread that begins to run Django wakes a follower
+    on stall                no thread is woken, because short requests end before that would pay; the main
+                            thread checks every 5 to 20 ms, and wakes one if nothing has moved
+    poll between requests   while the worker refuses requests that compute: a thread that ends a request polls
+                            the sockets before it runs the next, and there is no leader: a refusal then costs
+                            no hand-over of the GIL
 """
 
 from __future__ import annotations
@@ -22,18 +27,19 @@ from typing import Generic, Protocol, TypeVar
 Work = TypeVar("Work")
 Task = TypeVar("Task", contravariant=True)
 
-TICK = 0.005
-"""Seconds between two looks at a lazy crew: each takes the GIL from who serves..."""
-TICK_CALM, CALM = 0.02, 20
-"""...and after so many in a row that found something moving: those every 5 ms were 3 % of the quickest..."""
-TICK_IN_TURN = 0.02
-"""...and at one that looks at the sockets between requests: after so long somebody does beside them."""
-BUSY = 500
-"""Events a second from which on waking another thread for each is worth saving."""
-PROMOTIONS = 25
-"""Wakings a second by the main thread that show that requests wait rather than compute."""
-TRIAL = 5
-"""Seconds after which a busy eager pool is tried lazily again."""
+STALL_CHECK_SECONDS = 0.005
+"""Interval of the main thread's stall check while the pool promotes on stall; every check takes the GIL."""
+STALL_CHECK_SECONDS_CALM, CALM_CHECKS = 0.02, 20
+"""Interval after so many checks in a row without a stall: a check every 5 ms cost the quickest view 3 %."""
+POLL_SECONDS = 0.02
+"""Interval of the stall check while threads poll between requests: a long request must not delay the
+clients."""
+BUSY_EVENTS_PER_SECOND = 500
+"""Events a second above which a wake-up for each request costs more than it gives."""
+MAX_STALLS_PER_SECOND = 25
+"""Stalls a second above which requests wait rather than compute: the pool then promotes on dispatch."""
+RETRY_SECONDS = 5
+"""Seconds after which a busy pool that promotes on dispatch tries to promote on stall again."""
 
 
 class PoolTasks(Protocol[Task]):
@@ -53,10 +59,10 @@ class PoolTasks(Protocol[Task]):
 
 
 class LeaderFollowerPool(Generic[Work]):
-    """Threads, and the queue of what is complete and waits for one."""
+    """Threads, and the queue of complete requests that wait for one."""
 
-    def __init__(self, slots: int, tasks: PoolTasks[Work]) -> None:
-        self.max_threads = self.limit = slots
+    def __init__(self, max_threads: int, tasks: PoolTasks[Work]) -> None:
+        self.max_threads = self.limit = max_threads
         """``limit``: how many threads may run Django now."""
         self.queue: deque[Work] = deque()
         """Complete requests, oldest first."""
@@ -64,11 +70,10 @@ class LeaderFollowerPool(Generic[Work]):
         """Threads that run Django."""
         self.promotes_on_stall = False
         self.polls_between_requests = False
-        """Whether sockets are looked at between requests."""
         self.moved = 0
-        """Turns of the event loop and requests that ended..."""
+        """Turns of the event loop, and requests that ended."""
         self.ended = 0
-        """...and these alone."""
+        """Requests that ended."""
         self._tasks = tasks
         self._lock = threading.Lock()
         self._has_leader = False  # a thread waits for events, or handles some
@@ -76,7 +81,7 @@ class LeaderFollowerPool(Generic[Work]):
         self._size = 0
         self._seen = 0
         self._promotions = 0
-        self._calm = 0  # looks in a row that woke nobody
+        self._calm = 0  # stall checks in a row that woke no thread
         self._dispatching_for = 0
 
     def start(self) -> None:
@@ -84,7 +89,7 @@ class LeaderFollowerPool(Generic[Work]):
         self._wake(None)
 
     def _thread(self, row: int) -> None:
-        """Do what is most urgent, for ever."""
+        """Do the most urgent work, forever."""
         alarm = threading.Lock()
         alarm.acquire()
         tasks = self._tasks
@@ -122,11 +127,11 @@ class LeaderFollowerPool(Generic[Work]):
                     self.moved += 1
                 else:
                     woken = alarm.acquire()
-            except BaseException:  # a thread that dies would be missed for ever
+            except BaseException:  # a thread that dies would be missing forever
                 tasks.report_failure()
 
     def promote_follower(self, *, beside: bool = False) -> None:
-        """Wake the thread that ran last, or a new one; ``beside`` one that waits for events only if asked."""
+        """Wake the thread that ran last, or start one; ``beside`` does so even if there is a leader."""
         with self._lock:
             if self._has_leader and not beside:
                 return
@@ -143,20 +148,20 @@ class LeaderFollowerPool(Generic[Work]):
         threading.Thread(target=self._thread, args=(row,), name=f"prodserve-{row}", daemon=True).start()
 
     def stop(self) -> None:
-        """In a copy of this process: no thread but the one that forked is left, and none is to come."""
+        """Start no more threads: in a copy of this process only the thread that forked exists."""
         self._idle_threads, self._size = [], self.max_threads + 1
 
     @property
     def tick_in(self) -> float:
         """Seconds until ``promote_if_stalled`` is due; infinite while the pool needs none."""
         if self.polls_between_requests:
-            return TICK_IN_TURN
-        if self.promotes_on_stall and self._calm >= CALM and self.running < self.limit:
-            return TICK_CALM
-        return TICK if self.promotes_on_stall else math.inf
+            return POLL_SECONDS
+        if self.promotes_on_stall and self._calm >= CALM_CHECKS and self.running < self.limit:
+            return STALL_CHECK_SECONDS_CALM
+        return STALL_CHECK_SECONDS if self.promotes_on_stall else math.inf
 
     def promote_if_stalled(self) -> bool:
-        """Wake a thread if nothing has moved; say whether that happens often. The main thread's."""
+        """Wake a thread if nothing has moved; say whether that happens often. Called by the main thread."""
         moved = self.moved
         self._calm += 1
         if moved == self._seen and not self._has_leader:
@@ -164,37 +169,38 @@ class LeaderFollowerPool(Generic[Work]):
             self._calm = 0
             self.promote_follower()
         self._seen = moved
-        return self._promotions > PROMOTIONS
+        return self._promotions > MAX_STALLS_PER_SECOND
 
     def fill(self) -> None:
-        """Have threads take what waits, as far as they may run."""
+        """Wake threads for the requests that wait, up to the limit."""
         for _ in range(min(self.limit - self.running, len(self.queue))):
             self.promote_follower(beside=True)
 
     @property
     def occupancy(self) -> int:
-        """Return how many threads are spoken for: all in a lazy crew, whose one thread finishes first."""
+        """Return how many threads are taken: all while the pool promotes on stall and one runs Django."""
         return self.max_threads if self.promotes_on_stall and self.running else self.running + len(self.queue)
 
     def choose_mode(self, events: int, *, short: bool) -> None:
-        """Choose lazy or eager, once a second, by the events of that second and how long requests wait."""
+        """Choose the way to promote, once a second, by that second's events and by whether requests are
+        short."""
         self._promotions = 0
-        if events < BUSY or self.polls_between_requests:
-            self.become(lazy=False)
+        if events < BUSY_EVENTS_PER_SECOND or self.polls_between_requests:
+            self.promote_on_stall(False)
         elif not self.promotes_on_stall:
             self._dispatching_for += 1
-            if short or self._dispatching_for > TRIAL:
-                self.become(lazy=True)
+            if short or self._dispatching_for > RETRY_SECONDS:
+                self.promote_on_stall(True)
 
-    def alternate(self, in_turn: bool) -> None:
-        """Have the sockets looked at in turn with requests, or by a thread of their own."""
-        was, self.polls_between_requests = self.polls_between_requests, in_turn
-        if was and not in_turn:
+    def poll_between_requests(self, polls: bool) -> None:
+        """Let threads poll the sockets between requests, or let a leader wait for events."""
+        was, self.polls_between_requests = self.polls_between_requests, polls
+        if was and not polls:
             self.promote_follower()
 
-    def become(self, *, lazy: bool) -> None:
-        """Become lazy or eager."""
-        if self.promotes_on_stall and not lazy:
+    def promote_on_stall(self, on_stall: bool) -> None:
+        """Promote on stall, or on dispatch."""
+        if self.promotes_on_stall and not on_stall:
             self.promotes_on_stall = False
             self.promote_follower()
-        self.promotes_on_stall, self._dispatching_for = lazy, 0
+        self.promotes_on_stall, self._dispatching_for = on_stall, 0

@@ -57,7 +57,7 @@ class WriteBuffer:
         """Append bytes: to a file where much waits already, in memory where there is no room for one."""
         size = len(data)
         self.size += size
-        if self.in_memory + size > limits.OUT_IN_MEMORY and self._spooled(data):
+        if self.in_memory + size > limits.MAX_OUTPUT_IN_MEMORY and self._spooled(data):
             return
         self.spool = None  # what follows must not overtake these
         self.in_memory += size

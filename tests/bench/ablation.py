@@ -115,38 +115,38 @@ class Constant:
 
 
 CONSTANTS = [
-    Constant("thread_pool", "TICK", 0.05, "hello wait"),
-    Constant("thread_pool", "CALM", INF, "hello json"),  # never less often
-    Constant("thread_pool", "TICK_IN_TURN", 0.005, "flood"),
-    Constant("thread_pool", "BUSY", INF, "hello json"),  # never lazy
-    Constant("thread_pool", "PROMOTIONS", INF, "mixed wait"),  # lazy until the second is over
-    Constant("thread_pool", "TRIAL", INF, "json mixed"),  # eager stays eager
+    Constant("thread_pool", "STALL_CHECK_SECONDS", 0.05, "hello wait"),
+    Constant("thread_pool", "CALM_CHECKS", INF, "hello json"),  # never less often
+    Constant("thread_pool", "POLL_SECONDS", 0.005, "flood"),
+    Constant("thread_pool", "BUSY_EVENTS_PER_SECOND", INF, "hello json"),  # never lazy
+    Constant("thread_pool", "MAX_STALLS_PER_SECOND", INF, "mixed wait"),  # lazy until the second is over
+    Constant("thread_pool", "RETRY_SECONDS", INF, "json mixed"),  # eager stays eager
     Constant("scheduler", "SHORT_SECONDS", 0.0, "hello json"),  # none is short
     Constant("scheduler", "MEAN_WEIGHT", 0.5, "flood mixed"),
     Constant("scheduler", "MAX_COUNTED_SECONDS", INF, "flood"),
     Constant("scheduler", "SWITCH_SECONDS_OVERLOADED", 0.005, "flood"),
-    Constant("concurrency_limit", "ALWAYS", INF, "spin mixed"),  # no limit
-    Constant("concurrency_limit", "LOOK", 0.05, "spin mixed"),
-    Constant("concurrency_limit", "DOUBT", INF, "mixed"),
-    Constant("concurrency_limit", "PATIENCE", INF, "spin mixed"),
-    Constant("concurrency_limit", "RETREAT", 0.0, "mixed"),
-    Constant("concurrency_limit", "REST", 1.0, "spin"),
-    Constant("concurrency_limit", "RUSH", INF, "spin"),
-    Constant("concurrency_limit", "QUEUED", INF, "mixed"),
-    Constant("concurrency_limit", "TRIAL_WAITS", INF, "mixed"),
-    Constant("concurrency_limit", "TRIAL_SELDOM", 5.0, "mixed"),
-    Constant("concurrency_limit", "FADING", 0.0, "mixed spin"),
-    Constant("admission", "WINDOW", INF, "flood"),
+    Constant("concurrency_limit", "MIN_CONCURRENCY", INF, "spin mixed"),  # no limit
+    Constant("concurrency_limit", "STALL_CHECK_SECONDS", 0.05, "spin mixed"),
+    Constant("concurrency_limit", "IDLE_CPU_SECONDS", INF, "mixed"),
+    Constant("concurrency_limit", "STALL_SECONDS", INF, "spin mixed"),
+    Constant("concurrency_limit", "DISABLED_SECONDS", 0.0, "mixed"),
+    Constant("concurrency_limit", "FORGET_SECONDS", 1.0, "spin"),
+    Constant("concurrency_limit", "BURST_SECONDS", INF, "spin"),
+    Constant("concurrency_limit", "QUEUED_SECONDS", INF, "mixed"),
+    Constant("concurrency_limit", "PROBE_MAX_SECONDS", INF, "mixed"),
+    Constant("concurrency_limit", "PROBE_IO_BOUND_SECONDS", 5.0, "mixed"),
+    Constant("concurrency_limit", "SAMPLE_DECAY", 0.0, "mixed spin"),
+    Constant("admission", "INTERVAL", INF, "flood"),
     Constant("admission", "MAX_GROWTH", INF, "flood"),
     Constant("admission", "MAX_DELAY_TIMEOUTS", INF, "flood"),
-    Constant("admission", "SEEN", 0.0, "flood burst"),
-    Constant("admission", "SHARE", 1.0, "flood"),
+    Constant("admission", "LENGTH_COUNTS_SHARE", 0.0, "flood burst"),
+    Constant("admission", "TARGET_SHARE", 1.0, "flood"),
     Constant("accept_policy", "MAX_DEFERRAL_SECONDS", 0.0, "wait-close"),
     Constant("accept_policy", "MAX_BATCH", 1, "close flood"),
     Constant("accept_policy", "MIN_DIFFERENCE", 100, "wait"),  # no connection moves
-    Constant("acceptor", "PATIENCE", 0.0, "close wait-close"),
-    Constant("acceptor", "REQUEST_IN", 0.0, "wait-close"),
-    Constant("acceptor", "MOVE_EVERY", 0.0, "wait"),
+    Constant("acceptor", "LISTENER_DEFER_SECONDS", 0.0, "close wait-close"),
+    Constant("acceptor", "REQUEST_EXPECTED_SECONDS", 0.0, "wait-close"),
+    Constant("acceptor", "REBALANCE_SECONDS", 0.0, "wait"),
     Constant("acceptor", "AT_A_TIME_REFUSING", 16, "flood"),
 ]
 

@@ -42,7 +42,7 @@ def test_a_fast_client_beside_slow_ones(server: Server, kind: str) -> None:
 SHORT = """
 import runpy, sys
 from django_prodserve.http import limits
-limits.HEAD, limits.STALL, limits.LINGER = 1.0, 1.0, 0.5
+limits.HEAD_SECONDS, limits.STALL_SECONDS, limits.LINGER_SECONDS = 1.0, 1.0, 0.5
 sys.argv[0] = "manage.py"
 runpy.run_path("manage.py", run_name="__main__")
 """

@@ -19,7 +19,7 @@ from django.db.backends.signals import connection_created
 
 from .refusal import change
 
-LONGEST_LOCK = {"sqlite": 4.0, "": 10.0}
+MAX_LOCK_SECONDS = {"sqlite": 4.0, "": 10.0}
 """Seconds from the first change on, with sqlite and with others: others wait 5 s for sqlite's lock."""
 DEFINING = {"CREATE", "ALTER", "DROP", "TRUNCATE", "RENAME", "GRANT", "REVOKE", "LOCK"}
 READING = {"SELECT", "PRAGMA", "EXPLAIN", "VALUES", "SHOW"}
@@ -149,7 +149,7 @@ class Held:
             raise change(f"tables of the database {self.connection.alias!r}")  # it would commit all before
         if first not in READING:
             self._begin()
-            _hurry(LONGEST_LOCK.get(self.connection.vendor, LONGEST_LOCK[""]))
+            _hurry(MAX_LOCK_SECONDS.get(self.connection.vendor, MAX_LOCK_SECONDS[""]))
         if self.inside or self.lazily:
             return execute(sql, params, many, context)
         return self._alone(lambda: execute(sql, params, many, context))

@@ -17,7 +17,7 @@ from ...monitoring.metrics import CONTENT_TYPE, Metrics
 from ...monitoring.snapshot import full_snapshot, live_snapshot, recent_history
 from ...scoreboard import stop_flags
 from ...scoreboard.board import Scoreboard
-from ..acceptor import GONE
+from ..acceptor import GONE_ERRORS
 from ..poller import Epoll, Poll
 from ..probes import Probes
 from . import live_page
@@ -26,7 +26,7 @@ from .responses import Page, Reply, document, encode, respond, text
 if TYPE_CHECKING:
     from ...http.parser import RequestHead
 
-AT_A_TIME = 16
+CONNECTIONS_AT_A_TIME = 16
 """Connections taken before the public's get their turn."""
 
 
@@ -62,13 +62,13 @@ class ManagementEndpoint:
 
     def accept(self, now: float, arrived: Callable[[socket, Any, int, float, float], object]) -> None:
         """Take the connections that no other worker has taken."""
-        for _ in range(AT_A_TIME):
+        for _ in range(CONNECTIONS_AT_A_TIME):
             if self.listener is None:
                 return
             try:
                 sock, peer = self.listener.accept()
             except OSError as error:
-                if error.errno not in GONE:  # no descriptor is left: the next look tries again
+                if error.errno not in GONE_ERRORS:  # no descriptor is left: the next look tries again
                     self._watching = False
                     self._poller.forget(self.descriptor)
                 return

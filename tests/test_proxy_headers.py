@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 from django.core.handlers.wsgi import WSGIRequest
 
-from django_prodserve.config.trust import CLIENT_HEADERS, LONGEST_CHAIN, PRESETS, parse_trust, parse_witness
+from django_prodserve.config.trust import CLIENT_HEADERS, MAX_CHAIN, PRESETS, parse_trust, parse_witness
 from django_prodserve.middleware.proxy_headers import ProxyHeadersMiddleware
 
 CLIENT = "203.0.113.9"
@@ -495,7 +495,7 @@ def test_the_left_most_entry_is_true_for_packages_that_take_it():
 def test_a_chain_of_trusted_entries_is_looked_at_only_so_far():
     endless = ", ".join([FORGED, *["10.0.0.1"] * 500])
     environ = through(private, an_environ(NGINX, X_FORWARDED_FOR=endless))
-    assert environ["HTTP_X_FORWARDED_FOR"] == ", ".join(["10.0.0.1"] * LONGEST_CHAIN)
+    assert environ["HTTP_X_FORWARDED_FOR"] == ", ".join(["10.0.0.1"] * MAX_CHAIN)
 
 
 @pytest.mark.parametrize(
@@ -550,7 +550,7 @@ def test_a_network_named_twice_is_held_once():
         (["10.0.0.0/33"], None, "'10.0.0.0/33' is neither"),
         (["example.com"], None, "'example.com' is neither"),
         (["*"], 0, "hops is 0, but must be from 1"),
-        (["*"], LONGEST_CHAIN + 1, "hops is 17"),
+        (["*"], MAX_CHAIN + 1, "hops is 17"),
     ],
 )
 def test_a_wrong_word_gets_one_sentence(words, hops, complaint):

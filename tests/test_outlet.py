@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from django_prodserve.logs.nonblocking import FileHandler
-from django_prodserve.utils.outlet import AT_ONCE, KEPT, NonBlockingWriter
+from django_prodserve.utils.outlet import AT_ONCE, MAX_KEPT_BYTES, NonBlockingWriter
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_full_disk_is_told_and_what_is_kept_is_written_when_there_is_room(tmp_
     assert outlet is not None
     handler.put(numbered(0, 5))
     assert "No space left on device. Requests are served; no lines are lost" in outlet.report(0.0)
-    for _ in range(KEPT // 100_000 + 1):
+    for _ in range(MAX_KEPT_BYTES // 100_000 + 1):
         handler.put(numbered(5, 500))
     assert outlet.lost
     path.unlink()

@@ -11,20 +11,25 @@ import pytest
 
 from django_prodserve.worker.admission import QueueState
 from django_prodserve.worker.concurrency_limit import (
-    PATIENCE,
-    REST,
-    RETREAT,
-    RUSH,
-    TRIAL,
-    TRIAL_EVERY,
-    TRIAL_SELDOM,
-    TRIAL_WAITS,
+    BURST_SECONDS,
+    DISABLED_SECONDS,
+    FORGET_SECONDS,
+    PROBE_CPU_BOUND_SECONDS,
+    PROBE_IO_BOUND_SECONDS,
+    PROBE_MAX_SECONDS,
+    PROBE_REQUESTS,
+    STALL_SECONDS,
     AdaptiveConcurrencyLimit,
     WorkerUsage,
 )
 from django_prodserve.worker.sampling import UncontendedSamples
 from django_prodserve.worker.scheduler import Scheduler
-from django_prodserve.worker.thread_pool import CALM, TICK, TICK_CALM, LeaderFollowerPool
+from django_prodserve.worker.thread_pool import (
+    CALM_CHECKS,
+    STALL_CHECK_SECONDS,
+    STALL_CHECK_SECONDS_CALM,
+    LeaderFollowerPool,
+)
 
 NONE = UncontendedSamples(0, 0.0, 0.0)
 COMPUTING, WAITING, HALF = (
@@ -82,17 +87,19 @@ def test_where_none_was_measured_some_run_alone_first() -> None:
     worker = Worker()
     assert worker.judge() == 1
     assert not worker.look(0.01, 1.0, ended=8)  # those that ran already
-    assert not worker.look(0.01, 1.0, ended=TRIAL - 1)
+    assert not worker.look(0.01, 1.0, ended=PROBE_REQUESTS - 1)
     assert not worker.turns.needs_recompute(worker.seen)
     assert worker.turns.needs_recompute(worker.after(0.01, 1.0, ended=1))
     assert worker.judge(COMPUTING) == 2
-    assert [worker.judge() for _ in range(int(TRIAL_EVERY))] == [2] * (int(TRIAL_EVERY) - 1) + [1]
+    assert [worker.judge() for _ in range(int(PROBE_CPU_BOUND_SECONDS))] == [2] * (
+        int(PROBE_CPU_BOUND_SECONDS) - 1
+    ) + [1]
 
 
 def test_a_trial_that_tells_nothing_is_followed_by_a_second_without_one() -> None:
     worker = Worker()
     assert worker.judge() == 1
-    assert worker.turns.needs_recompute(worker.after(0.05, 1.0, ended=8 + TRIAL))
+    assert worker.turns.needs_recompute(worker.after(0.05, 1.0, ended=8 + PROBE_REQUESTS))
     worker.turns.recompute(100, NONE, worker.seen)
     assert worker.turns.limit == 8
     assert worker.judge() == 1
@@ -101,20 +108,24 @@ def test_a_trial_that_tells_nothing_is_followed_by_a_second_without_one() -> Non
 def test_those_that_wait_are_seldom_asked_again() -> None:
     worker = Worker()
     worker.judge(WAITING)
-    assert [worker.judge() for _ in range(int(TRIAL_SELDOM))] == [8] * (int(TRIAL_SELDOM) - 1) + [1]
+    assert [worker.judge() for _ in range(int(PROBE_IO_BOUND_SECONDS))] == [8] * (
+        int(PROBE_IO_BOUND_SECONDS) - 1
+    ) + [1]
 
 
 def test_those_that_wait_more_than_they_compute_are_seldom_asked_too() -> None:
     """Each trial holds up the others for a moment, in which the CPU is idle."""
     worker = Worker()
     worker.judge(UncontendedSamples(10, 1.0, 2.0))
-    assert [worker.judge() for _ in range(int(TRIAL_SELDOM))] == [6] * (int(TRIAL_SELDOM) - 1) + [1]
+    assert [worker.judge() for _ in range(int(PROBE_IO_BOUND_SECONDS))] == [6] * (
+        int(PROBE_IO_BOUND_SECONDS) - 1
+    ) + [1]
 
 
 def test_a_trial_of_those_that_wait_for_a_moment_each_is_short() -> None:
     worker = Worker()
     assert worker.judge() == 1
-    assert not worker.turns.needs_recompute(worker.after(TRIAL_WAITS - 0.01, 0.2, ended=3))
+    assert not worker.turns.needs_recompute(worker.after(PROBE_MAX_SECONDS - 0.01, 0.2, ended=3))
     assert worker.turns.needs_recompute(worker.after(0.02, 0.2, ended=1))
 
 
@@ -123,8 +134,10 @@ def test_a_trial_of_those_that_compute_lasts_until_they_have(cpu: float) -> None
     """Also on a machine on which others have the CPU."""
     worker = Worker()
     assert worker.judge() == 1
-    worker.delayed = (1 - cpu) * 2 * TRIAL_WAITS
-    assert not worker.turns.needs_recompute(worker.after(2 * TRIAL_WAITS, cpu, ended=8 + TRIAL - 1))
+    worker.delayed = (1 - cpu) * 2 * PROBE_MAX_SECONDS
+    assert not worker.turns.needs_recompute(
+        worker.after(2 * PROBE_MAX_SECONDS, cpu, ended=8 + PROBE_REQUESTS - 1)
+    )
     assert worker.turns.needs_recompute(worker.after(0.01, cpu, ended=1))
 
 
@@ -155,7 +168,9 @@ def test_who_waits_on_and_on_holds_up_the_others_once_in_a_while() -> None:
     worker.look(0.01, 1.0, ended=1)
     assert not worker.look(0.031, 0.1)
     assert worker.look(0.01, 0.1)
-    assert [worker.judge(COMPUTING) for _ in range(int(RETREAT))] == [4] * (int(RETREAT) - 1) + [2]
+    assert [worker.judge(COMPUTING) for _ in range(int(DISABLED_SECONDS))] == [4] * (
+        int(DISABLED_SECONDS) - 1
+    ) + [2]
 
 
 def test_a_worker_that_got_no_cpu_for_a_moment_has_not_waited() -> None:
@@ -184,7 +199,7 @@ def test_long_ones_hold_up_the_others_for_a_moment_only() -> None:
     looks = [worker.look(0.01, 1.0) for _ in range(12)]
     assert [number for number, more in enumerate(looks) if more] == [4, 9]
     assert worker.turns.limit == 4
-    assert not worker.look(10 * PATIENCE, 1.0)  # nobody waited meanwhile
+    assert not worker.look(10 * STALL_SECONDS, 1.0)  # nobody waited meanwhile
 
 
 def test_turns_that_leave_the_cpu_idle_while_somebody_waits_end() -> None:
@@ -193,14 +208,18 @@ def test_turns_that_leave_the_cpu_idle_while_somebody_waits_end() -> None:
     for _ in range(40):
         worker.look(0.02, 0.3, ended=2)
     assert worker.judge() == 8
-    assert [worker.judge() for _ in range(int(RETREAT))] == [8] * (int(RETREAT) - 1) + [1]  # measured again
+    assert [worker.judge() for _ in range(int(DISABLED_SECONDS))] == [8] * (int(DISABLED_SECONDS) - 1) + [
+        1
+    ]  # measured again
 
 
 def test_what_is_known_is_kept_for_the_next_load_for_a_while() -> None:
     worker = Worker()
     assert worker.judge(COMPUTING) == 2
-    assert [worker.judge(cpu=0.0, events=0) for _ in range(int(REST))] == [2] * (int(REST) - 1) + [8]
-    assert not worker.turns.need_looks
+    assert [worker.judge(cpu=0.0, events=0) for _ in range(int(FORGET_SECONDS))] == [2] * (
+        int(FORGET_SECONDS) - 1
+    ) + [8]
+    assert not worker.turns.needs_stall_checks
 
 
 def test_a_load_after_a_rest_is_known_again_at_once() -> None:
@@ -212,7 +231,7 @@ def test_a_load_after_a_rest_is_known_again_at_once() -> None:
     worker.seen = worker.seen._replace(running=8)
     assert worker.turns.is_crowded(worker.seen.running)
     assert not worker.turns.needs_recompute(worker.after(0.5, 0.1))  # it began in the middle of a second
-    assert worker.turns.needs_recompute(worker.after(RUSH, 1.0))
+    assert worker.turns.needs_recompute(worker.after(BURST_SECONDS, 1.0))
     worker.turns.recompute(8, NONE, worker.seen)
     assert worker.turns.is_limiting
     assert not worker.turns.is_crowded(worker.seen.running)
@@ -223,12 +242,12 @@ def test_many_that_nobody_knows_are_let_run_alone_at_once() -> None:
     assert worker.turns.is_crowded(worker.seen.running)
     worker.after(0.9, 0.0)
     assert not worker.turns.needs_recompute(worker.after(0.01, 1.0))
-    assert not worker.turns.needs_recompute(worker.after(RUSH / 2, 1.0))
-    assert worker.turns.need_looks
-    assert worker.turns.needs_recompute(worker.after(RUSH, 1.0))
+    assert not worker.turns.needs_recompute(worker.after(BURST_SECONDS / 2, 1.0))
+    assert worker.turns.needs_stall_checks
+    assert worker.turns.needs_recompute(worker.after(BURST_SECONDS, 1.0))
     worker.turns.recompute(8, NONE, worker.seen)
     assert worker.turns.limit == 1
-    assert not worker.turns.needs_recompute(worker.after(0.01, 1.0, ended=8 + TRIAL - 1))
+    assert not worker.turns.needs_recompute(worker.after(0.01, 1.0, ended=8 + PROBE_REQUESTS - 1))
     assert worker.turns.needs_recompute(worker.after(0.01, 1.0, ended=1))
     worker.turns.recompute(16, COMPUTING, worker.seen)
     assert worker.turns.limit == 2
@@ -237,7 +256,7 @@ def test_many_that_nobody_knows_are_let_run_alone_at_once() -> None:
 def test_many_that_wait_are_left_alone() -> None:
     worker = Worker()
     worker.turns.needs_recompute(worker.after(0.01, 0.1))
-    assert worker.turns.needs_recompute(worker.after(RUSH, 0.1))
+    assert worker.turns.needs_recompute(worker.after(BURST_SECONDS, 0.1))
     worker.turns.recompute(8, NONE, worker.seen)
     assert worker.turns.limit == 8
     assert not worker.turns.is_crowded(worker.seen.running)  # not asked again before they are few
@@ -255,7 +274,7 @@ def test_switched_off_no_request_is_held_back_or_measured() -> None:
         turns.recompute(500, COMPUTING, seen, refusing=second == 2)
         assert turns.limit == turns.steady_limit == 8
         assert not turns.is_limiting
-        assert not turns.need_looks
+        assert not turns.needs_stall_checks
 
 
 class Work:
@@ -433,14 +452,14 @@ def test_when_refusing_begins_the_main_thread_judges_at_once() -> None:
 def test_a_lazy_crew_is_looked_at_less_often_while_it_moves() -> None:
     crew: LeaderFollowerPool[Any] = LeaderFollowerPool(2, Site(2))
     crew.promotes_on_stall = True
-    for _ in range(CALM):
-        assert crew.tick_in == TICK
+    for _ in range(CALM_CHECKS):
+        assert crew.tick_in == STALL_CHECK_SECONDS
         crew.moved += 1
         crew.promote_if_stalled()
-    assert crew.tick_in == TICK_CALM
+    assert crew.tick_in == STALL_CHECK_SECONDS_CALM
     crew._size = 3  # all of its threads have been started
     crew.promote_if_stalled()  # nothing has moved
-    assert crew.tick_in == TICK
+    assert crew.tick_in == STALL_CHECK_SECONDS
 
 
 def test_somebody_waits_for_the_clients_when_nothing_is_refused_any_more() -> None:

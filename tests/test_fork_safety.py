@@ -58,7 +58,7 @@ def test_a_thread_is_known_by_what_it_runs(make: Any, name: str) -> None:
         assert started_by(thread).startswith(f" ({name} in ")
         assert ", line " in started_by(thread)
         if name == "run" or "Timer" in repr(thread):
-            assert "test_alive.py" in started_by(thread)
+            assert "test_fork_safety.py" in started_by(thread)
 
 
 def test_a_task_of_a_pool_is_known_by_what_it_does_now() -> None:
@@ -74,7 +74,7 @@ def test_a_task_of_a_pool_is_known_by_what_it_does_now() -> None:
         line = next(line for line in ForkSafetyCheck().lines(preloaded=True) if "'mail_0'" in line)
         stop.set()
     assert "(task in " in line
-    assert "test_alive.py, line " in line
+    assert "test_fork_safety.py, line " in line
 
 
 @pytest.mark.parametrize(("preloaded", "advised"), [(True, True), (False, False)])
