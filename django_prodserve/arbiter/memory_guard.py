@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import ProdserveError
 from ..machine.cgroups import Cgroups, FileRoot, Level, parse_amount, parse_table
 from ..machine.proc_memory import read_memory
+from ..plan.sizing import REPLACE_SHARE
 from ..utils.units import format_size
 from . import policies
 from .policies import MemoryBudget, Verdict, WorkerState
@@ -105,7 +106,7 @@ class MemoryGuard:
         self.patience = policies.until_next_look(room)
         if room is None:
             return
-        if room.soon > policies.REPLACE_SHARE * room.limit or now >= self.next_measuring:
+        if room.soon > REPLACE_SHARE * room.limit or now >= self.next_measuring:
             self.next_measuring = now + MEASURE_SECONDS
             self.measure()
         room = room.without(sum(member.slot.memory for member in crew.leaving()))

@@ -1,6 +1,6 @@
 """When a worker must be replaced, and why one has ended. Pure: no clock, no files, no log.
 
-Standard library alone. The verdict is the log line, or None to leave a worker be.
+The verdict is the log line, or None to leave a worker be.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from ..plan.sizing import KILL_SHARE, MEMORY_SHARE, REPLACE_SHARE
 from ..utils.units import format_duration, format_size
 
 STARVED_SECONDS = 20.0
@@ -18,9 +19,6 @@ BOOT_SECONDS = 60.0
 """Seconds a worker may take to boot; the slowest of seven real projects took 4."""
 MIN_AGE_SECONDS = 60.0
 """A worker younger than this is not replaced for its memory: it would be no better soon after."""
-PLANNED_SHARE, REPLACE_SHARE, KILL_SHARE = 0.85, 0.80, 0.90
-"""Of the memory limit: what workers are planned to take together; where the fattest worker is replaced,
-replacement first; where it must go at once."""
 RELOAD_SHARE = 0.95
 """Of the memory limit: what two generations may take together, for the seconds of a reload."""
 GROWTH_UNDER_LOAD = 4
@@ -106,7 +104,7 @@ class MemoryBudget:
 
     def share(self, workers: int) -> int:
         """Return what each worker may take."""
-        return int((self.limit * PLANNED_SHARE - self.master) / max(1, workers))
+        return int((self.limit * MEMORY_SHARE - self.master) / max(1, workers))
 
 
 def largest_to_replace(

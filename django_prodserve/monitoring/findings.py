@@ -1,10 +1,11 @@
-"""What is wrong with a server now, the worst first, in words for 3 a.m. Pure; standard library alone."""
+"""What is wrong with a server now, the worst first, in words for 3 a.m. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from ..plan.sizing import KILL_SHARE, REPLACE_SHARE
 from ..scoreboard.events import Event
 from ..utils.units import format_duration, format_size
 from .rates import Point
@@ -18,8 +19,6 @@ ERROR_SHARE = 0.05
 """Share of responses with 5xx from which on it is bad."""
 RECENT_SECONDS = 60.0
 """Seconds that a worker's sudden end is told of."""
-MEMORY_BAD_SHARE, MEMORY_WARN_SHARE = 0.90, 0.80
-"""Of the memory limit."""
 CRASH_KINDS = ("crashed", "killed", "out of memory", "stuck", "boot", "failed")
 
 
@@ -83,8 +82,8 @@ def _of_answers(point: Point) -> Iterator[Finding]:
 
 
 def _of_memory(used: int, limit: int) -> Iterator[Finding]:
-    if limit and used >= MEMORY_WARN_SHARE * limit:
-        level = BAD if used >= MEMORY_BAD_SHARE * limit else WARN
+    if limit and used >= REPLACE_SHARE * limit:
+        level = BAD if used >= KILL_SHARE * limit else WARN
         yield Finding(level, f"{format_size(used)} of {format_size(limit)} memory are used")
 
 

@@ -24,7 +24,10 @@ THREAD_MEMORY = (
     2 * MIB
 )  # 16 threads took 11 to 30 MiB more than one, 4 took 2 to 7 (see project/footprint.py)
 STEP = 8 * MIB  # measurements are rounded up, so that plans do not change with every start
-MEMORY_SHARE = 0.85  # the rest is for page cache, the kernel's buffers and peaks
+# Shares of the memory limit: what workers are planned to take together, since page cache, the kernel's
+# buffers and peaks take the rest; where the largest worker is replaced, replacement first; where it must go
+# at once.
+MEMORY_SHARE, REPLACE_SHARE, KILL_SHARE = 0.85, 0.80, 0.90
 # 50 ms views: 16 threads serve 3.5 times what 4 serve; 32 cost 25 % CPU on views that do nothing.
 THREADS = {"io": 16, "cpu": 4}
 MAX_WORKERS = 32  # more processes than CPUs bought nothing but memory wherever it was tried
