@@ -18,6 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from .management import MANAGEMENT, ask
 from .serving import PATIENCE, Server, at_work, copy_site, run, serving, until
 
+pytestmark = pytest.mark.slow
+
 THREADS = 8
 ONE = ("--workers", "1", "--threads", str(THREADS))
 STATUS = ("-m", "django_prodserve", "status")
@@ -113,7 +115,7 @@ def test_switched_off_all_threads_run_requests(env: Any, tmp_path: Path) -> None
         seen = set()
         with computing(server) as load:
             until(lambda: load.answers > 50)
-            until(lambda: measured(server, "threads_busy") == THREADS)
+            until(lambda: measured(server, "threads_busy") > THREADS / 2)  # a limit would be 2 or 3
             answers = load.answers
             while load.answers < answers + 600:  # 3 s on a quiet machine; with a limit it is there in 1 s
                 seen |= {measured(server, "concurrency_limit"), on_the_page(server)}

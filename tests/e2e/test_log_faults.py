@@ -23,6 +23,8 @@ import pytest
 from .namespaces import mounted
 from .serving import PATIENCE, SITE, serving, until
 
+pytestmark = pytest.mark.slow
+
 JSON = {"PRODSERVE_LOG_FORMAT": "json"}
 
 

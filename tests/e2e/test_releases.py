@@ -14,6 +14,8 @@ import pytest
 
 from .serving import PATIENCE, copy_site, run, serving
 
+pytestmark = pytest.mark.slow
+
 RELOAD = ("manage.py", "prodserve", "reload")
 
 

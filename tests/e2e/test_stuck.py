@@ -17,6 +17,8 @@ import pytest
 
 from .serving import Response, Server, copy_site, run, serving, until
 
+pytestmark = pytest.mark.slow
+
 QUICK = (
     "--workers",
     "2",

@@ -17,6 +17,8 @@ import pytest
 from .postgres import cluster
 from .serving import Server, copy_site, run, serving, until
 
+pytestmark = pytest.mark.slow
+
 EFFECTS = '''"""Middleware that changes the world, and breaks where a change does not show."""
 
 import os
@@ -280,10 +282,7 @@ def make_world(env: Any, site: Path, tmp_path: Path, sink: Sink) -> Any:
     return make
 
 
-SLOW = pytest.mark.slow
-KINDS = pytest.mark.parametrize(
-    "kind", ["sqlite", pytest.param("postgres", marks=SLOW), pytest.param("pooled", marks=SLOW)]
-)
+KINDS = pytest.mark.parametrize("kind", ["sqlite", "postgres", "pooled"])
 UNTOUCHED = {
     **dict.fromkeys(["rows", "sessions", "cached", "mails", "connections"], 0),
     "files": ["cache", "mail"],

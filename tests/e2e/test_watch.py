@@ -19,7 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .serving import PATIENCE, copy_site, run, serving
+
+pytestmark = pytest.mark.slow
 
 STATUS = ("-m", "django_prodserve", "status", "--watch")
 COLUMNS, ROWS = 80, 24
