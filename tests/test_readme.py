@@ -41,3 +41,21 @@ def test_actions_platforms_and_version_are_named() -> None:
     assert all(rule.name in README for rule in RULES)
     assert f"django-prodserve {__version__}," in README
     assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+CONTRIBUTING = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
+
+
+def test_contributing_has_the_readmes_test_line() -> None:
+    line = README.partition("<!-- test line -->\n```sh\n")[2].partition("\n```")[0]
+    assert line in CONTRIBUTING.splitlines()
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`([a-z_./]+(?:\.py|/))`", CONTRIBUTING))))
+def test_files_and_folders_that_contributing_names_exist(path: str) -> None:
+    assert any((base / path).exists() for base in (ROOT, ROOT / "django_prodserve"))
+
+
+def test_every_folder_stands_in_contributing() -> None:
+    folders = {path.name for path in (ROOT / "django_prodserve").iterdir() if (path / "__init__.py").exists()}
+    assert {name for name in folders if f"`{name}/`" not in CONTRIBUTING} == set()
