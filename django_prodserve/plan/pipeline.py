@@ -7,6 +7,9 @@
 The plan is explained (explain.py), turned into Gunicorn's settings (gunicorn_settings.py) and served
 (server.py). Nothing flows backwards, and no value goes without its reason. A start that has measured the
 project makes a second plan from the same inputs (``Plan.replan``). The server applies it as it did the first.
+
+Go on with plan.py for what is decided, server.py for what a start does, arbiter/arbiter.py for the master
+process, worker/__init__.py for a request, and .github/CONTRIBUTING.md for the way through all of them.
 """
 
 from __future__ import annotations
