@@ -29,7 +29,7 @@ def load(
         was_on = overload.is_on
         if overload.update(backlog, backlog, now):
             refused += work
-            if not was_on:  # the gate drops the eldest
+            if not was_on:  # the worker sheds the oldest
                 refused += backlog - overload.target_delay
                 backlog = overload.target_delay
         else:

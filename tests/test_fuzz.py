@@ -160,7 +160,7 @@ STRICTER = {
     ),
     "ObsoleteFolding": ("a line that starts with a space",),  # the same
     "InvalidHTTPVersion": ("only 1.0 and 1.1 allowed",),  # by the C parser
-    "UnsupportedTransferCoding": ("gzip", "deflate", "compress", "identity"),  # reading.py: none is undone
+    "UnsupportedTransferCoding": ("gzip", "deflate", "compress", "identity"),  # parser.py: none is undone
     "InvalidChunkSize": ("the framing of the body is wrong",),  # a size of 16 digits: no chunk has it
 }
 """What we refuse and one of Gunicorn's parsers takes: by the exception, what it says."""

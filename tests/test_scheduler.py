@@ -369,7 +369,7 @@ class Site:
 
 @contextmanager
 def site(slots: int) -> Iterator[Site]:
-    """The threads of a crew end with the process; here they sleep from the end of the block on."""
+    """The threads of a pool end with the process; here they sleep from the end of the block on."""
     made, interval = Site(slots), sys.getswitchinterval()
     made.scheduler.start()
     try:
@@ -449,17 +449,17 @@ def test_when_refusing_begins_the_main_thread_judges_at_once() -> None:
         assert made.crew.limit == 1
 
 
-def test_a_lazy_crew_is_looked_at_less_often_while_it_moves() -> None:
-    crew: LeaderFollowerPool[Any] = LeaderFollowerPool(2, Site(2))
-    crew.promotes_on_stall = True
+def test_a_pool_that_promotes_on_stall_is_checked_less_often_while_it_moves() -> None:
+    pool: LeaderFollowerPool[Any] = LeaderFollowerPool(2, Site(2))
+    pool.promotes_on_stall = True
     for _ in range(CALM_CHECKS):
-        assert crew.tick_in == STALL_CHECK_SECONDS
-        crew.moved += 1
-        crew.promote_if_stalled()
-    assert crew.tick_in == STALL_CHECK_SECONDS_CALM
-    crew._size = 3  # all of its threads have been started
-    crew.promote_if_stalled()  # nothing has moved
-    assert crew.tick_in == STALL_CHECK_SECONDS
+        assert pool.tick_in == STALL_CHECK_SECONDS
+        pool.moved += 1
+        pool.promote_if_stalled()
+    assert pool.tick_in == STALL_CHECK_SECONDS_CALM
+    pool._size = 3  # the pool has started all of its threads
+    pool.promote_if_stalled()  # nothing has moved
+    assert pool.tick_in == STALL_CHECK_SECONDS
 
 
 def test_somebody_waits_for_the_clients_when_nothing_is_refused_any_more() -> None:

@@ -13,7 +13,7 @@ from .facts import plan
 
 
 class Ship:
-    """A crew, and what its arbiter would do."""
+    """A worker pool, and what its arbiter would do."""
 
     def __init__(self, count: int) -> None:
         self.crew = WorkerPool()
@@ -130,7 +130,7 @@ def test_more_and_fewer() -> None:
     assert [member.pid for member in ship.crew.active()] == [3, 4]
 
 
-def test_what_raises_in_the_tick_is_logged_once_of_each_kind(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_raises_in_the_monitor_is_logged_once_of_each_kind(caplog: pytest.LogCaptureFixture) -> None:
     import logging
 
     from django_prodserve.arbiter.monitor import WorkerMonitor

@@ -1,7 +1,8 @@
-"""Gunicorn's master process as we want it: our sockets, a board, and workers replaced before they go.
+"""Gunicorn's master process as we want it: our sockets, a scoreboard, and workers replaced before they go.
 
-Lives in the arbiter process, on its main loop; ``given_slots`` wraps hooks that run in workers too. What it
-does once a second stands in monitor.py. It reads the board and /proc, forks, sends signals; it never blocks.
+Lives in the arbiter process, on its main loop; ``install_slot_hooks`` wraps hooks that run in workers too.
+monitor.py holds what it does once a second. It reads the scoreboard and /proc, forks, sends signals, and
+never blocks.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             )
 
     def make_board(self) -> None:
-        """Make the board; where its file cannot be written only this server can read it."""
+        """Make the scoreboard; where its file cannot be written only this server can read it."""
         slots, rows = 2 * self.num_workers + 8, self.cfg.threads + 1
         now, document = time.monotonic(), {"plan": self.app.explained()}
         try:
@@ -95,12 +96,12 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         self.log_line(profile=self.plan.profile.value, settings=self.plan.settings.value)
 
     def log_line(self, **facts: str) -> None:
-        """Leave something on the board for status."""
+        """Write facts to the scoreboard for ``status``."""
         self.note |= facts
         self.board.write_summary(self.note)
 
     def record_event(self, kind: str, text: str, stack: str = "") -> None:
-        """Leave on the board what has happened."""
+        """Record an event on the scoreboard."""
         self.board.record_event(Event(time.time(), kind, text, stack))
 
     def on_all_ready(self) -> None:
@@ -145,11 +146,11 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, hooks.STOPPING)
 
     def manage_workers(self) -> None:
-        """Keep the crew complete; Gunicorn calls this on each turn of its loop."""
+        """Keep the worker pool complete; Gunicorn calls this on each turn of its loop."""
         self.monitor.run_guarded(self._complete_pool)
 
     def _complete_pool(self) -> None:
-        """Let go whom others have replaced, and start whom the crew misses."""
+        """Let go workers that others have replaced, and start workers that the pool misses."""
         wanted = self.num_workers
         for member in self.pool.surplus(wanted):
             self.let_go(member, "fewer wanted")
@@ -320,7 +321,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
     # Around a fork.
 
     def give_slot(self, worker: Any) -> None:
-        """Give a worker its place on the board, before the fork; ours has taken one already."""
+        """Give a worker its slot on the scoreboard, before the fork; a worker of ours has one already."""
         worker.is_supervised = True
         if not hasattr(worker, "slot"):
             worker.slot = self.board.claim()

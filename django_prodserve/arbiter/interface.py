@@ -37,11 +37,11 @@ class ArbiterActions(Protocol):
         ...
 
     def record_event(self, kind: str, text: str, stack: str = "") -> None:
-        """Record an event on the board."""
+        """Record an event on the scoreboard."""
         ...
 
     def log_line(self, **facts: str) -> None:
-        """Record facts on the board for ``status``."""
+        """Record facts on the scoreboard for ``status``."""
         ...
 
     def start_failed(self, line: str) -> None:

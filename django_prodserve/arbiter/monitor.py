@@ -1,7 +1,7 @@
-"""The tick: about once a second look at every worker, ask the policies, act.
+"""The worker monitor: about once a second it checks every worker, asks the policies, and acts.
 
-Lives in the arbiter, on Gunicorn's main loop. Reads the board and /proc, sends signals, logs. Never blocks,
-touches no database and no user code; what it raises is logged once of each kind and ends nothing.
+Lives in the arbiter, on Gunicorn's main loop. Reads the scoreboard and /proc, sends signals, logs. Never
+blocks, touches no database and no user code; what it raises is logged once of each kind and ends nothing.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ class WorkerMonitor:
     def recycle(self, now: float) -> None:
         """Replace workers that have asked for it; who must wait is asked again."""
         for member in self.arbiter.pool.active():
-            if wish := member.slot.replacement_reason:
-                reason = REASONS[wish - 1]
+            if number := member.slot.replacement_reason:
+                reason = REASONS[number - 1]
                 if self.arbiter.pool.mark_for_replacement(member.pid, reason):
                     self._log_replaced(member, reason)
                     if reason == "stuck":

@@ -42,7 +42,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerState:
-    """A worker as the tick sees it; ages and times in seconds, memory in bytes."""
+    """A worker as the monitor sees it; ages and times in seconds, memory in bytes."""
 
     pid: int
     age: float

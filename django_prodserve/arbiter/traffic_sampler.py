@@ -1,6 +1,6 @@
 """Gather what monitoring/advice.py judges, stretch by stretch, and tell what is new.
 
-Lives in the arbiter, main loop, every 15 s. Reads the board, /proc and the quota's counters.
+Lives in the arbiter, main loop, every 15 s. Reads the scoreboard, /proc and the quota's counters.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the running server does: ``status`` and ``dump``. Lives in a command of its own, not in the server.
 
-Reads the board (scoreboard/board.py) that the server shares, and /proc; needs no settings, no Django and no
-network, so it takes 0.2 s and works while settings are broken. Stops nothing and changes nothing.
+Reads the scoreboard (scoreboard/board.py) that the server shares, and /proc. Needs no settings, no Django and
+no network, so it takes 0.2 s and works while settings are broken. Stops nothing and changes nothing.
 """
 
 from __future__ import annotations
@@ -61,9 +61,11 @@ def open_board(server: control.RunningServer) -> Scoreboard:
     try:
         return Scoreboard.open(path)
     except FileNotFoundError:
-        raise ProdserveError(f"The server ({server}) is starting, or stopping: it has no board.") from None
+        raise ProdserveError(
+            f"The server ({server}) is starting, or stopping: it has no scoreboard."
+        ) from None
     except (OSError, ValueError) as error:
-        raise ProdserveError(f"The board of the server ({server}) cannot be read: {error}") from error
+        raise ProdserveError(f"The scoreboard of the server ({server}) cannot be read: {error}") from error
 
 
 def collect(server: control.RunningServer, board: Scoreboard, now: float) -> dict[str, Any]:

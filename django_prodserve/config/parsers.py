@@ -1,7 +1,7 @@
 """Turn what somebody wrote into a value, or say what is right.
 
 Each parser's docstring completes the sentence "X is 'y', but must be ...". A parser takes text (flags,
-variables) or the value itself (settings). It raises ValueError, or Explained with a sentence of its own.
+variables) or the value itself (settings). It raises ValueError, or ParseError with a sentence of its own.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def _is_json(handler: logging.Handler) -> bool:
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
-    """Gunicorn's logger with its chatter at debug; what operators need is said with ``say``."""
+    """Gunicorn's logger with its chatter at debug; what operators need is logged with ``notice``."""
 
     def setup(self, cfg: Any) -> None:
         self.redaction = Redaction(_FORM.redact)

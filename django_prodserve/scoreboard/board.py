@@ -1,8 +1,8 @@
 """Who does what: memory that the arbiter, its workers and other processes such as ``status`` share.
 
-The arbiter makes the board before it forks, and gives each worker a slot (slot.py). What a worker has written
-survives its death, for the arbiter to read and to add to the totals. The file is private to its user; where
-none can be written the memory is anonymous, and only the server itself can read it.
+The arbiter makes the scoreboard before it forks, and gives each worker a slot (slot.py). What a worker has
+written survives its death, for the arbiter to read and to add to the totals. The file is private to its user.
+If nobody can write the file, the memory is anonymous, and only the server itself can read it.
 
 What a worker writes costs 2.7 us of CPU for each request (Python 3.13), under 2 % of the 140 us that the
 quickest view takes.
@@ -79,7 +79,7 @@ def _cells(slots: int, rows: int, document: int) -> int:
 
 
 class Scoreboard:
-    """The whole board: made with ``create`` by the arbiter, or opened read-only with ``open``."""
+    """The whole scoreboard: made with ``create`` by the arbiter, or opened read-only with ``open``."""
 
     def __init__(self, shared: mmap.mmap, path: Path | None, slots: int, rows: int) -> None:
         self.path = path
@@ -144,7 +144,7 @@ class Scoreboard:
         size = len(shared) // 8
         head = memoryview(shared)[: min(size, _NOTE) * 8].cast("Q").tolist()
         if head[:1] != [MAGIC] or size < _NOTE or size < _cells(head[_SLOTS], head[_ROWS], head[_DOCUMENT]):
-            raise ValueError(f"{path} is no board of this version of prodserve")
+            raise ValueError(f"{path} is no scoreboard of this version of prodserve")
         return cls(shared, path, head[_SLOTS], head[_ROWS])
 
     def remove(self) -> None:

@@ -1,4 +1,4 @@
-"""One worker's place on the board: its state, what its threads run, what they have counted.
+"""One worker's slot on the scoreboard: its state, what its threads run, what they have counted.
 
 Lives in memory that processes share (board.py). Each cell has one writer: the worker, under its own lock, or
 one thread of it (a row), or the arbiter where a cell says so. Readers, in any process, take no lock.
@@ -47,7 +47,7 @@ _SAMPLES = _QUEUED + BUCKETS
 _STATIC = _SAMPLES + 1  # of the first row alone: it is counted under a lock
 WHOLE, TALLY_CELLS = _STATIC + 1, _STATIC + 6
 _LATENCY_SUM, _QUEUED_SUM, _CPU_SUM, _WAIT_SUM, _DELAY_SUM = range(WHOLE, TALLY_CELLS)
-"""A tally's whole numbers, then its seconds."""
+"""The whole numbers of the counters come first, then their seconds."""
 _TEXT = _TALLY + TALLY_CELLS
 _TEXT_BYTES = 512
 ROW = _TEXT + _TEXT_BYTES // 8
@@ -316,7 +316,7 @@ class Slot:
         return counters(*self.sums(), self.refused, self.aborted)
 
     def sums(self) -> tuple[list[int], list[float]]:
-        """Return the tallies of all rows, added up: whole numbers and seconds."""
+        """Return the counters of all rows, added up: whole numbers and seconds."""
         starts = [at + _TALLY for at in self.rows]
         whole = [self.whole[at : at + WHOLE].tolist() for at in starts]
         seconds = [self.seconds[at + WHOLE : at + TALLY_CELLS].tolist() for at in starts]
@@ -324,7 +324,7 @@ class Slot:
 
 
 def counters(whole: Sequence[int], seconds: Sequence[float], refused: int, cut: int) -> Counters:
-    """Return a tally from its cells."""
+    """Return counters from their cells."""
     latency_sum, queued_sum, cpu_sum, wait_sum, delay_sum = seconds
     return Counters(
         answers=tuple(whole[:_LATENCY]),

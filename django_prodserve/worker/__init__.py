@@ -1,11 +1,11 @@
 """The worker: sockets wait on an event loop, threads only ever run Django. Start at ``ProdserveWorker``.
 
-    acceptor  whose connection it is
-    receiver  the whole request
-    static_cache  answered at once
-    scheduler  a thread for it, its place in the queue, or a refusal
-    request_handler  Django
-    streaming, write_buffer  what the client takes later
+    acceptor                 decides whether this worker takes a connection
+    receiver                 collects the whole request
+    static_cache             answers small static files at once
+    scheduler                gives the request a thread, queues it, or refuses it
+    request_handler          calls Django
+    streaming, write_buffer  keep what the client takes later
 
 ``reactor`` is where they meet. Every module says in which thread it lives.
 """

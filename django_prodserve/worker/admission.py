@@ -1,8 +1,8 @@
 """Judge whether requests are refused because too many wait for a thread. Pure; scheduler.py asks.
 
 As in CoDel (RFC 8289), a delay above the timeout is no overload until it has stood there for an interval.
-After a burst it does that, too. So the backlog must also have grown at every look of the interval, or not
-have become shorter in STANDING seconds. A backlog that grows faster than in a burst of four times the
+After a burst it does that, too. So the backlog must also have grown at every check of the interval, or not
+have become shorter in STANDING_SECONDS. A backlog that grows faster than in a burst of four times the
 capacity, or a delay of MAX_DELAY_TIMEOUTS, is an overload at once. While overloaded, the worker keeps the
 queue so short that it serves an admitted request at once; it recovers as soon as the load falls.
 
@@ -44,7 +44,7 @@ class OverloadDetector:
         self.timeout, self.target_delay = timeout, timeout * TARGET_SHARE
         self.is_on = False
         self._mark = (math.inf, 0.0)  # when the backlog was last looked at, and what it was then
-        self._long_mark = self._mark  # the same, when it was longest, at the beginning of STANDING
+        self._long_mark = self._mark  # the same, when it was longest, since STANDING_SECONDS began
         self._growths = 0  # looks in a row at which it had grown
         self._calm = 0.0  # when something was last refused
 

@@ -1,7 +1,7 @@
 """One client's connection and how far it is. Lives in a worker; at any time one thread owns it.
 
-Whoever gets its event from the poller, or finds its deadline past, must ``take`` it first; who arms it again
-gives it back. Between the two nobody else reads or writes its attributes.
+Whoever gets its event from the poller, or finds its deadline past, must ``acquire`` it first; who arms it
+releases it. Between the two nobody else reads or writes its attributes.
 """
 
 from __future__ import annotations

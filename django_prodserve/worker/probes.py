@@ -1,7 +1,7 @@
 """Whether this server lives and is ready, answered without a thread.
 
-Lives in a worker: the answers in the thread that waits for events, ``look`` in the main thread. No probe ever
-waits: what takes time was looked at before (middleware/readiness.py), what other workers do is on the board.
+Lives in a worker: the answers in the thread that waits for events, ``tick`` in the main thread. No probe ever
+waits: middleware/readiness.py runs slow checks before, and the scoreboard holds what other workers do.
 """
 
 from __future__ import annotations

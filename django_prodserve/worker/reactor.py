@@ -1,7 +1,7 @@
 """What happens on connections, one event after the other. What is due on them without any: deadlines.py.
 
 Lives in a worker: ``wait_for_events`` in the one pool thread that does, ``serve`` in those that run Django,
-``look`` and ``retire`` in the main thread. It owns every socket that waits; threads are lent to Django alone.
+``tick`` and ``retire`` in the main thread. It owns every socket that waits; threads are lent to Django alone.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ class Reactor:
         return self.reply(connection, self.errors.respond(connection, make), now, keep=keep)
 
     def finish_response(self, connection: Connection, now: float, *, keep: bool) -> bytes | None:
-        """Let a complete response leave; return what is behind its request, as ``settle`` does."""
+        """Let a complete response leave; return what is behind its request, as ``after_response`` does."""
         connection.forget_request()
         if connection.write_buffer is not None:
             connection.keep = keep

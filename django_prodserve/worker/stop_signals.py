@@ -1,8 +1,9 @@
 """A worker obeys its arbiter, and nobody else; and it does not outlive it.
 
 Lives in the worker, main thread, right before its loop; one thread of its own waits for the arbiter's death.
-A worker class of ours closes its listeners itself: where ``orders.closing`` is true it accepts first whoever
-waits, and then says ``orders.leave``. For Gunicorn's own classes that is done here.
+A worker class of ours closes its listeners itself. If ``stop_flags.closing`` is true, the worker first
+accepts whoever waits, then calls ``stop_flags.mark_stopped_accepting``. This module does that for
+Gunicorn's own classes.
 """
 
 from __future__ import annotations

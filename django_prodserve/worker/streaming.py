@@ -1,9 +1,9 @@
 """Responses that leave while their thread still makes them, and readers that are slower than that.
 
 Lives in a worker: ``push`` and ``end`` in the thread that runs the request, ``flush`` in the one that waits
-for events, ``expire`` in the main thread. They share the outbox, under its lock. A thread runs ahead of its
-reader; where it is far ahead it waits: half of the threads may, for as long as their readers keep the minimum
-rate, the others for a short time only.
+for events, ``expire`` in the main thread. They share the write buffer, under its lock. A thread runs ahead
+of its reader; where it is far ahead it waits: half of the threads may, for as long as their readers keep the
+minimum rate, the others for a short time only.
 """
 
 from __future__ import annotations

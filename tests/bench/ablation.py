@@ -1,7 +1,7 @@
 """Neutralise one tuning constant of the worker at a time, and show what that costs.
 
     python tests/bench/ablation.py --constants thread_pool,acceptor --rounds 5
-    python tests/bench/ablation.py --constants TICK_CALM,MOVE_EVERY --seconds 3
+    python tests/bench/ablation.py --constants CALM_CHECKS,REBALANCE_SECONDS --seconds 3
 
 Each constant runs under the workloads that it matters for. Each run with the constant neutralised has a run
 without the change beside it, which a busy machine hits as well. Figures are medians of neutralised / today:
@@ -118,9 +118,9 @@ CONSTANTS = [
     Constant("thread_pool", "STALL_CHECK_SECONDS", 0.05, "hello wait"),
     Constant("thread_pool", "CALM_CHECKS", INF, "hello json"),  # never less often
     Constant("thread_pool", "POLL_SECONDS", 0.005, "flood"),
-    Constant("thread_pool", "BUSY_EVENTS_PER_SECOND", INF, "hello json"),  # never lazy
-    Constant("thread_pool", "MAX_STALLS_PER_SECOND", INF, "mixed wait"),  # lazy until the second is over
-    Constant("thread_pool", "RETRY_SECONDS", INF, "json mixed"),  # eager stays eager
+    Constant("thread_pool", "BUSY_EVENTS_PER_SECOND", INF, "hello json"),  # always on dispatch
+    Constant("thread_pool", "MAX_STALLS_PER_SECOND", INF, "mixed wait"),  # on stall for the whole second
+    Constant("thread_pool", "RETRY_SECONDS", INF, "json mixed"),  # no retry
     Constant("scheduler", "SHORT_SECONDS", 0.0, "hello json"),  # none is short
     Constant("scheduler", "MEAN_WEIGHT", 0.5, "flood mixed"),
     Constant("scheduler", "MAX_COUNTED_SECONDS", INF, "flood"),

@@ -42,7 +42,7 @@ HOOK = '''
 
 def curious(server):
     """As ``on_starting``: look at the traffic more often than every 15 s."""
-    server.tick.survey_every = 1.0
+    server.monitor.survey_every = 1.0
 '''
 
 

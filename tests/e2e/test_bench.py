@@ -45,10 +45,11 @@ def test_the_bench_shows_how_servers_behave() -> None:
 
 
 def test_the_bench_neutralises_a_constant() -> None:
-    flags = "--constants MOVE_EVERY --rounds 1 --seconds 0.4"
+    flags = "--constants REBALANCE_SECONDS --rounds 1 --seconds 0.4"
     done = subprocess.run(
         [sys.executable, ABLATION, *flags.split()], capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    [row] = [line for line in done.stdout.splitlines() if line.startswith("| acceptor.MOVE_EVERY ")]
+    start = "| acceptor.REBALANCE_SECONDS "
+    [row] = [line for line in done.stdout.splitlines() if line.startswith(start)]
     assert len(re.findall(r"\d\.\d\d \(", row)) == 3, done.stdout

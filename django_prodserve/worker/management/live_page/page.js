@@ -1,7 +1,8 @@
 // The live page: asks the management address each second and shows what it says.
 //
-// Any worker may answer, so nothing here depends on which one did: rates and findings come from the board that
-// all of them share. Paths and stacks are what strangers sent: they become text nodes and nothing else.
+// Any worker may answer, so nothing here depends on which one did: every worker reads rates and findings from
+// the scoreboard that all workers share.
+// Paths and stacks are what strangers sent: they become text nodes and nothing else.
 "use strict";
 
 const EVERY = 1000; // milliseconds between two questions
