@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def load(
         now += STEP
         work = times_capacity * STEP
         was_on = overload.is_on
-        if overload.update(backlog, backlog, now):
+        if overload.update(backlog, backlog, 1.0, now):
             refused += work
             if not was_on:  # the worker sheds the oldest
                 refused += backlog - overload.target_delay
@@ -63,11 +64,11 @@ def test_a_standing_overload_is_refused_soon_and_what_is_served_waits_little(
 
 def test_who_waits_long_beside_a_worker_that_refuses_is_in_no_burst() -> None:
     overload = OverloadDetector(2.0)
-    assert not overload.update(1.9, 1.9, 1.0, others_do=True)
-    assert not overload.update(2.1, 2.1, 1.1)
-    assert overload.update(2.1, 2.1, 1.2, others_do=True)
-    assert overload.update(0.3, 0.3, 1.3)
-    assert not overload.update(0.1, 0.1, 1.4)
+    assert not overload.update(1.9, 1.9, 1.0, 1.0, others_do=True)
+    assert not overload.update(2.1, 2.1, 1.0, 1.1)
+    assert overload.update(2.1, 2.1, 1.0, 1.2, others_do=True)
+    assert overload.update(0.3, 0.3, 1.0, 1.3)
+    assert not overload.update(0.1, 0.1, 1.0, 1.4)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -79,13 +80,50 @@ def test_a_burst_of_requests_that_come_at_random_is_served(seed: int, after: flo
         now = step / 100
         rate = 4.0 if now < 2 else after
         arrived = sum(random.random() < rate * 0.01 * 80 / 4 for _ in range(4))  # 80 a second are served
-        assert not overload.update(backlog, backlog, now)
+        assert not overload.update(backlog, backlog, 1.0, now)
         backlog = max(0.0, backlog + arrived / 80 - 0.01)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("times", [1.2, 1.5])
+def test_a_moderate_overload_that_comes_at_random_is_refused_in_time(seed: int, times: float) -> None:
+    """Its backlog grows, but not at every check."""
+    overload, random, backlog, began = OverloadDetector(2.0), Random(seed), 0.0, math.inf
+    for step in range(12000):
+        now = step / 100
+        arrived = sum(random.random() < times * 0.01 * 40 / 4 for _ in range(4))  # 40 a second are served
+        backlog = max(0.0, backlog + arrived / 40 - 0.01)
+        if backlog <= overload.timeout:
+            began = math.inf
+        else:
+            began = min(began, now)
+        if overload.update(backlog, backlog, 1.0, now):
+            break
+    assert overload.is_on
+    assert now - began <= 20.1
+
+
+def test_the_rate_of_a_queue_is_measured() -> None:
+    """The limit and the mean time move with the load: here they say 20 a second, and 10 are served."""
+    queue = Idle()
+    try:
+        for number in range(80):
+            queue.enter(10 + number / 100)
+        assert queue.scheduler._rate(11.0) == 20
+        for second in (11, 12, 13):
+            queue.scheduler.tick(second)
+            queue.pool.ended += 10
+        assert queue.scheduler._rate(14.0) == pytest.approx(10)
+        queue.pool.queue.clear()
+        queue.scheduler.tick(14)
+        assert not queue.scheduler._queued_marks
+    finally:
+        queue.scheduler.disown()
 
 
 def test_requests_that_no_thread_ends_are_refused_as_they_become_more() -> None:
     overload = OverloadDetector(2.0)
-    refused = [overload.update(step / 10, 0.1 + step / 100, step / 10) for step in range(100)]
+    refused = [overload.update(step / 10, 0.1 + step / 100, 1.0, step / 10) for step in range(100)]
     assert True in refused[:50]
     assert not any(refused[:20])
 
@@ -93,7 +131,7 @@ def test_requests_that_no_thread_ends_are_refused_as_they_become_more() -> None:
 def test_a_queue_that_only_stands_is_refused_after_a_while() -> None:
     """As many clients as always wait for their answers: 6 s of work for the worker, neither more nor less."""
     overload = OverloadDetector(2.0)
-    refused = [overload.update(6.0, 6.0, step / 10) for step in range(120)]
+    refused = [overload.update(6.0, 6.0, 1.0, step / 10) for step in range(120)]
     assert not any(refused[:90])
     assert all(refused[105:])
 
@@ -169,9 +207,12 @@ def test_what_the_kernel_holds_counts_as_soon_as_somebody_has_waited_for_long(qu
 
 
 class Idle(Queue):
-    """One whose threads may start: they wait for events that never come, until the process ends."""
+    """One whose threads may start: each waits for what never comes, until the process ends."""
 
     def wait_for_events(self, block: bool) -> None:
+        threading.Event().wait()
+
+    def serve(self, work: Any, row: int) -> None:
         threading.Event().wait()
 
     def thread_started(self, row: int) -> None:

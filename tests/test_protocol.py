@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 
 from django_prodserve.supervisor.generation import GenerationProcess
 from django_prodserve.supervisor.link import Supervised
-from django_prodserve.supervisor.protocol import MessageKind, decode, encode
+from django_prodserve.supervisor.protocol import MessageKind, encode
 from django_prodserve.supervisor.supervisor import Supervisor
 
 FACTS = {
@@ -118,9 +117,17 @@ def test_what_nobody_knows_is_ignored(
     assert not kept.is_retired()
 
 
-def test_what_is_no_json_is_a_fault() -> None:
-    with pytest.raises(json.JSONDecodeError):
-        decode(b"ready")
+def test_a_message_without_its_fields_does_not_end_the_server(
+    pair: tuple[Supervisor, GenerationProcess, Supervised], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A newer release may have renamed them."""
+    supervisor, child, kept = pair
+    kept.channel.send(b'{"kind": "failed"}')
+    assert hear(supervisor, child) == [MessageKind.FAILED]
+    assert "sent a message without 'reason': it is ignored" in capfd.readouterr().err
+    kept.failed("later")
+    assert hear(supervisor, child) == [MessageKind.FAILED]
+    assert child.reason == "later"
 
 
 def test_a_supervisor_loads_little() -> None:

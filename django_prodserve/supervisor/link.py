@@ -110,6 +110,7 @@ class Supervised:
         self.beats = given["beats"]
         self.inherited_sockets = given["listeners"]
         self.channel = socket.socket(fileno=given["channel"])
+        self.channel.settimeout(None)  # a default of the project's would hold up each look at it
         self.channel.set_inheritable(False)
         self.retired = False
 

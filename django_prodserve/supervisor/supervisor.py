@@ -156,6 +156,13 @@ class Supervisor:
     # What generations say
 
     def _on_message(self, child: GenerationProcess, message: Message) -> None:
+        """Act on a message; one of a newer release that lacks what is read here must not end the server."""
+        try:
+            self._act_on(child, message)
+        except (KeyError, TypeError) as error:
+            self.say(f"Generation {child.number} sent a message without {error}: it is ignored.", "ERROR")
+
+    def _act_on(self, child: GenerationProcess, message: Message) -> None:
         if message["kind"] is MessageKind.FAILED:
             child.reason = message["reason"]
         elif message["kind"] is MessageKind.READY:

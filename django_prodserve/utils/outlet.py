@@ -51,6 +51,8 @@ class NonBlockingWriter:
         self._is_file = stat.S_ISREG(kind)
         if stat.S_ISSOCK(kind):
             self._socket = socket.socket(fileno=os.dup(descriptor))
+            if socket.getdefaulttimeout() is not None:  # the project's: it would hold up each write
+                self._socket.settimeout(None)
         self._descriptor, self._asks = descriptor, False
         if not self._is_file and self._socket is None:
             # Others write to the same open pipe and may want to wait: only one of our own is ours to change.

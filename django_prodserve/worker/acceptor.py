@@ -162,6 +162,8 @@ class Acceptor:
                 elif error.errno not in GONE_ERRORS:
                     raise
                 return False
+            if socket.getdefaulttimeout() is not None:  # the project's: recv would wait so long, flag or not
+                sock.settimeout(None)
             if not arrived(sock, peer, descriptor, now, tcp_info.waited(sock) if late else 0.0):
                 self.awaiting_request[sock.fileno()] = now
         return True

@@ -38,21 +38,25 @@ TARGET_SHARE = 0.1
 class OverloadDetector:
     """Detect overload by how long a queue makes requests wait. ``timeout`` in seconds; 0 never refuses."""
 
-    __slots__ = ("_calm", "_growths", "_long_mark", "_mark", "is_on", "target_delay", "timeout")
+    __slots__ = ("_began", "_calm", "_growths", "_long_mark", "_mark", "is_on", "target_delay", "timeout")
 
     def __init__(self, timeout: float) -> None:
         self.timeout, self.target_delay = timeout, timeout * TARGET_SHARE
         self.is_on = False
-        self._mark = (math.inf, 0.0)  # when the backlog was last looked at, and what it was then
+        self._mark = (math.inf, 0.0)  # when the length was last checked, and what it was then
+        self._began = 0.0  # when the delay exceeded the timeout
         self._long_mark = self._mark  # the same, when it was longest, since STANDING_SECONDS began
         self._growths = 0  # looks in a row at which it had grown
         self._calm = 0.0  # when something was last refused
 
-    def update(self, delay: float, backlog: float, now: float, *, others_do: bool = False) -> bool:
+    def update(
+        self, delay: float, length: float, rate: float, now: float, *, others_do: bool = False
+    ) -> bool:
         """Say whether a request is refused that arrives now and would wait for ``delay`` seconds.
 
-        ``backlog``: seconds that this worker needs for what waits. ``others_do``: other workers refuse
-        already, so a delay beyond the timeout here belongs to no burst.
+        ``length``: requests that wait, of which the worker serves ``rate`` a second; growth is told by the
+        length alone, since the rate is an estimate. ``others_do``: other workers refuse already, so a delay
+        beyond the timeout here belongs to no burst.
         """
         if self.is_on:
             return self._goes_on(delay, now)
@@ -62,18 +66,21 @@ class OverloadDetector:
         since, before = self._mark
         growth = 0.0  # seconds of backlog a second
         if since == math.inf:
-            self._mark = self._long_mark = now, backlog
+            self._mark = self._long_mark = now, length
+            self._began = now
         elif now - since >= CHECK_SECONDS:
-            growth = (backlog - before) / (now - since)
+            growth = (length - before) / (now - since) / rate
             self._growths = self._growths + 1 if growth > 0 else 0
-            self._mark = now, backlog
+            self._mark = now, length
         stands = self._growths * CHECK_SECONDS >= INTERVAL
-        began, longest = self._long_mark
-        if backlog > longest:
-            self._long_mark = now, backlog
-        elif now - began >= STANDING_SECONDS:
-            stands = stands or backlog >= STANDING_SHARE * longest
-            self._long_mark = now, backlog
+        longest_at, longest = self._long_mark
+        if now - self._began >= 2 * STANDING_SECONDS:
+            stands = stands or length >= STANDING_SHARE * longest
+        if length > longest:
+            self._long_mark = now, length
+        elif now - longest_at >= STANDING_SECONDS:
+            stands = stands or length >= STANDING_SHARE * longest
+            self._long_mark = now, length
         too_long = delay > MAX_DELAY_TIMEOUTS * self.timeout
         self.is_on = others_do or stands or too_long or growth > MAX_GROWTH
         self._calm = now
@@ -103,9 +110,14 @@ class QueueState(NamedTuple):
     """Connections in the kernel's accept queue, as this worker's share of them."""
 
     @property
+    def total(self) -> float:
+        """Requests that wait, in the queue or in the kernel."""
+        return self.length + self.unaccepted
+
+    @property
     def backlog(self) -> float:
         """Seconds that this worker needs for what waits."""
-        return (self.length + self.unaccepted) / self.rate
+        return self.total / self.rate
 
 
 class AdmissionControl:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -28,6 +29,10 @@ MEAN_WEIGHT = 0.05
 """Weight of one request in the mean."""
 MAX_COUNTED_SECONDS = 5.0
 """What one request counts in the mean at most."""
+RATE_SECONDS = 5
+"""Seconds over which the rate is measured while there is a queue."""
+MIN_SERVED = 5
+"""Requests that must have ended for that."""
 SWITCH_SECONDS, SWITCH_SECONDS_OVERLOADED = 0.005, 0.001
 """How long a thread may keep the GIL while another wants it. Each system call releases the GIL, and a thread
 that refuses requests would wait for it behind every thread that computes."""
@@ -115,6 +120,8 @@ class Scheduler:
         self._blocked_seconds = math.inf  # of a request that ran alone
         self._refusing = False
         self._next_second = 0.0
+        self._queued_marks: deque[tuple[float, int]] = deque(maxlen=RATE_SECONDS)
+        """Times and ended requests of the last ticks at which there was a queue."""
         # Else the project has chosen its own interval, which is kept.
         self._may_switch = math.isclose(sys.getswitchinterval(), SWITCH_SECONDS)
         display.concurrency_limit = self.limiter.limit
@@ -186,7 +193,7 @@ class Scheduler:
     def _queue(self, now: float) -> QueueState:
         """Return the queue, as a request finds it that arrives now."""
         ready = self._ready
-        rate = self.limiter.steady_limit / max(self.mean_seconds, 1e-6)
+        rate = self._rate(now)
         try:
             oldest = now - ready[0].arrived + ready[0].waited
         except IndexError:  # a thread has taken it meanwhile
@@ -194,12 +201,24 @@ class Scheduler:
         unaccepted = self._host.unaccepted() if self.admission.counts_unaccepted(oldest) else 0.0
         return QueueState(len(ready), oldest, rate, unaccepted)
 
+    def _rate(self, now: float) -> float:
+        """Return the requests a second that this worker serves, as measured since there is a queue.
+
+        Until enough have ended, the limit and the mean time say it: both change with the load.
+        """
+        if self._queued_marks:
+            since, ended = self._queued_marks[0]
+            served = self.pool.ended - ended
+            if served >= MIN_SERVED:
+                return served / (now - since)
+        return self.limiter.steady_limit / max(self.mean_seconds, 1e-6)
+
     def _refuses(self, queue: QueueState, now: float, waited: float = 0.0) -> bool:
         """Say whether a request is refused that arrives now, after it has ``waited`` in the kernel."""
         overload, delay = self._overload, max(self.admission.delay(queue), waited)
         was_on = overload.is_on
         others_do = not was_on and delay > overload.timeout and self._host.peers_overloaded()
-        refuses = overload.update(delay, queue.backlog, now, others_do=others_do)
+        refuses = overload.update(delay, queue.total, queue.rate, now, others_do=others_do)
         if refuses and not was_on:
             self._switch_after(SWITCH_SECONDS_OVERLOADED)
             self._refusing = self.needs_evaluation = True
@@ -274,7 +293,12 @@ class Scheduler:
         events, self.events, self._refusing = self.events, 0, self._overload.is_on
         self._evaluate(events)
         self.pool.choose_mode(events, short=self._is_short())
-        if not self._refuses(self._queue(now), now) and sys.getswitchinterval() < SWITCH_SECONDS:
+        if self._ready:
+            self._queued_marks.append((now, self.pool.ended))
+        else:
+            self._queued_marks.clear()
+        self._refuses(self._queue(now), now)
+        if not self._overload.is_on and sys.getswitchinterval() < SWITCH_SECONDS:
             self._switch_after(SWITCH_SECONDS)
 
     def _switch_after(self, seconds: float) -> None:

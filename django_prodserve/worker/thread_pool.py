@@ -86,7 +86,8 @@ class LeaderFollowerPool(Generic[Work]):
 
     def start(self) -> None:
         """Start the first thread; the others come when they are needed."""
-        self._wake(None)
+        self._size = 1
+        self._start_thread(0)
 
     def _thread(self, row: int) -> None:
         """Do the most urgent work, forever."""
@@ -136,15 +137,17 @@ class LeaderFollowerPool(Generic[Work]):
             if self._has_leader and not beside:
                 return
             alarm = self._idle_threads.pop() if self._idle_threads else None
-            if alarm is None and self._size > self.max_threads:
-                return  # all of them run
-        self._wake(alarm)
-
-    def _wake(self, alarm: threading.Lock | None) -> None:
+            row = self._size
+            if alarm is None:
+                if row > self.max_threads:
+                    return  # all of them run
+                self._size = row + 1
         if alarm is not None:
             alarm.release()
-            return
-        row, self._size = self._size, self._size + 1
+        else:
+            self._start_thread(row)
+
+    def _start_thread(self, row: int) -> None:
         threading.Thread(target=self._thread, args=(row,), name=f"prodserve-{row}", daemon=True).start()
 
     def stop(self) -> None:

@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -453,3 +454,16 @@ def test_bodies_go_to_a_file_and_a_full_disk_is_said(env: Env, tmp_path: Any) ->
         assert server.get("/echo/", "POST", body=bytes(600_000)).status == 503
         assert server.get("/echo/?size=5000000").status == 200  # what Django has made stays in memory
         assert "disk of the temporary directory is nearly full" in server.output
+
+
+def test_a_default_timeout_of_the_projects_holds_up_nobody(env: Any, tmp_path: Path) -> None:
+    """With it, CPython waits in recv for so long, whatever the flag says; here a silent client came first."""
+    site = copy_site(tmp_path)
+    settings = site / "shop" / "settings.py"
+    settings.write_text(settings.read_text() + "import socket\nsocket.setdefaulttimeout(20)\n")
+    with ExitStack() as stack:
+        server = stack.enter_context(serving("--workers", "1", env=env(), cwd=site))
+        stack.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE))
+        began = time.monotonic()
+        assert server.get("/").status == 200
+        assert time.monotonic() - began < 10
