@@ -31,8 +31,9 @@ MAX_COUNTED_SECONDS = 5.0
 """What one request counts in the mean at most."""
 RATE_SECONDS = 5
 """Seconds over which the rate is measured while there is a queue."""
-MIN_SERVED = 5
-"""Requests that must have ended for that."""
+MIN_SERVED, MIN_RATE_SECONDS = 5, 0.25
+"""Requests that must have ended for that, in so many seconds."""
+NO_QUEUE = (math.inf, 0)
 SWITCH_SECONDS, SWITCH_SECONDS_OVERLOADED = 0.005, 0.001
 """How long a thread may keep the GIL while another wants it. Each system call releases the GIL, and a thread
 that refuses requests would wait for it behind every thread that computes."""
@@ -122,6 +123,8 @@ class Scheduler:
         self._next_second = 0.0
         self._queued_marks: deque[tuple[float, int]] = deque(maxlen=RATE_SECONDS)
         """Times and ended requests of the last ticks at which there was a queue."""
+        self._queued_since = NO_QUEUE
+        """The oldest of them."""
         # Else the project has chosen its own interval, which is kept.
         self._may_switch = math.isclose(sys.getswitchinterval(), SWITCH_SECONDS)
         display.concurrency_limit = self.limiter.limit
@@ -206,11 +209,10 @@ class Scheduler:
 
         Until enough have ended, the limit and the mean time say it: both change with the load.
         """
-        if self._queued_marks:
-            since, ended = self._queued_marks[0]
-            served = self.pool.ended - ended
-            if served >= MIN_SERVED:
-                return served / (now - since)
+        since, ended = self._queued_since  # one read: the main thread replaces it
+        served = self.pool.ended - ended
+        if served >= MIN_SERVED and now - since >= MIN_RATE_SECONDS:
+            return served / (now - since)
         return self.limiter.steady_limit / max(self.mean_seconds, 1e-6)
 
     def _refuses(self, queue: QueueState, now: float, waited: float = 0.0) -> bool:
@@ -295,8 +297,10 @@ class Scheduler:
         self.pool.choose_mode(events, short=self._is_short())
         if self._ready:
             self._queued_marks.append((now, self.pool.ended))
+            self._queued_since = self._queued_marks[0]
         else:
             self._queued_marks.clear()
+            self._queued_since = NO_QUEUE
         self._refuses(self._queue(now), now)
         if not self._overload.is_on and sys.getswitchinterval() < SWITCH_SECONDS:
             self._switch_after(SWITCH_SECONDS)
