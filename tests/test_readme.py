@@ -29,11 +29,15 @@ def test_the_options_reference_is_what_the_code_says() -> None:
     assert found == options_table(), f"The table should be:\n{options_table()}"
 
 
+def block(name: str) -> str:
+    """Return what stands in the README to be copied."""
+    return README.partition(f"<!-- {name} line -->\n```sh\n")[2].partition("\n```")[0]
+
+
 @pytest.mark.parametrize("name", ["serve", "test"])
 def test_each_of_the_two_commands_is_one_copyable_line(name: str) -> None:
-    block = README.partition(f"<!-- {name} line -->\n```sh\n")[2].partition("\n```")[0]
-    assert block.count("\n") == 0
-    assert block.startswith("python -m venv .venv && ")
+    assert block(name).count("\n") == 0
+    assert block(name).startswith("python -m venv .venv && ")
 
 
 def test_actions_platforms_and_version_are_named() -> None:
@@ -47,8 +51,7 @@ CONTRIBUTING = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
 
 
 def test_contributing_has_the_readmes_test_line() -> None:
-    line = README.partition("<!-- test line -->\n```sh\n")[2].partition("\n```")[0]
-    assert line in CONTRIBUTING.splitlines()
+    assert block("test") in CONTRIBUTING.splitlines()
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`([a-z_./]+(?:\.py|/))`", CONTRIBUTING))))

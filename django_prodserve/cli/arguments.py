@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..config import options, parsers
-from ..config.renamed import renamed_flag
+from ..config.renamed import hint, renamed_flag
 from ..errors import ProdserveError
 
 ACTIONS = {
@@ -118,11 +118,8 @@ class FlatParser(argparse.ArgumentParser):
         lines = []
         for word in words:
             flag = word.partition("=")[0]
-            close = difflib.get_close_matches(flag, list(self._option_string_actions), n=1)
-            guess = f". Did you mean {close[0]}?" if close else ". See prodserve --help."
-            if now := renamed_flag(flag):
-                guess = f": it is called {now} now."
-            lines.append(f"unknown option {flag}{guess}")
+            ending = hint(flag, self._option_string_actions, now=renamed_flag(flag))
+            lines.append(f"unknown option {flag}{ending}")
         return " ".join(lines)
 
     def error(self, message: str) -> NoReturn:

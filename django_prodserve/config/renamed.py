@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 RENAMED = {
     "keeper": "supervisor",
     "manage": "management_bind",
@@ -31,3 +34,11 @@ def renamed_variable(variable: str) -> str:
 def renamed_key(key: object) -> str:
     """Return the key of today for an old key of ``PRODSERVE``; else nothing."""
     return RENAMED.get(str(key).lower(), "").upper()
+
+
+def hint(word: str, known: Iterable[str], *, now: str) -> str:
+    """Return how a sentence on an unknown word ends: with its name of today, or with the nearest known."""
+    if now:
+        return f": it is called {now} now."
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f". Did you mean {close[0]}?" if close else ". See prodserve --help."

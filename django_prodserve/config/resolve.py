@@ -5,7 +5,6 @@ Reads nothing by itself: flags, environment and settings are parameters. Standar
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from ..errors import ProdserveError
 from . import parsers
 from .options import Options, Row, SourcedValue, option_fields
-from .renamed import renamed_key, renamed_variable
+from .renamed import hint, renamed_key, renamed_variable
 
 # Kubernetes gives every pod such variables for each Service; one may be called "prodserve".
 KUBERNETES_LINKS = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_\w+)?)$")
@@ -49,8 +48,8 @@ def environment_layer(environ: Mapping[str, str], problems: list[str]) -> Layer:
         elif variable in known:
             layer[known[variable]] = SourcedValue(text, variable)
         elif variable.startswith("PRODSERVE_") and not KUBERNETES_LINKS.search(variable):
-            now = renamed_variable(variable)
-            problems.append(f"Unknown variable {variable}{_told(now) or _did_you_mean(variable, known)}")
+            ending = hint(variable.upper(), known, now=renamed_variable(variable))
+            problems.append(f"Unknown variable {variable}{ending}")
     return layer
 
 
@@ -65,8 +64,8 @@ def settings_layer(block: object, problems: list[str]) -> Layer:
         if key in known and value is not None:
             layer[known[key]] = SourcedValue(value, f"PRODSERVE[{key!r}]")
         elif key not in known and key not in {"GUNICORN", "PREPARE"}:
-            guess = _told(renamed_key(key)) or _did_you_mean(key, [*known, "GUNICORN", "PREPARE"])
-            problems.append(f"PRODSERVE has no option {key!r}{guess}")
+            ending = hint(str(key).upper(), [*known, "GUNICORN", "PREPARE"], now=renamed_key(key))
+            problems.append(f"PRODSERVE has no option {key!r}{ending}")
     return {**_prepare_words(block.get("PREPARE"), problems), **layer}
 
 
@@ -147,13 +146,3 @@ def _complaint(row: Row, stated: SourcedValue, error: Exception) -> str:
         return f"{stated.source}: {error}"
     must = (row.kind.parse.__doc__ or "").strip()
     return f"{stated.source} is {stated.value!r}, but must be {must}"
-
-
-def _told(now: str) -> str:
-    """Name what an option is called today, if it had another name once."""
-    return f": it is called {now} now." if now else ""
-
-
-def _did_you_mean(word: object, known: Mapping[str, str] | Sequence[str]) -> str:
-    close = difflib.get_close_matches(str(word).upper(), list(known), n=1)
-    return f". Did you mean {close[0]}?" if close else ". See prodserve --help."

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 # from Python 3.12 on to 29 or 44 MiB.
 MASTER_MEMORY = 46 * MIB
 WORKER_MEMORY = 56 * MIB
-THREAD_MEMORY = (
-    2 * MIB
-)  # 16 threads took 11 to 30 MiB more than one, 4 took 2 to 7 (see project/footprint.py)
+# 16 threads took 11 to 30 MiB more than one, 4 took 2 to 7 (see project/footprint.py).
+THREAD_MEMORY = 2 * MIB
 STEP = 8 * MIB  # measurements are rounded up, so that plans do not change with every start
 # Shares of the memory limit: what workers are planned to take together, since page cache, the kernel's
 # buffers and peaks take the rest; where the largest worker is replaced, replacement first; where it must go

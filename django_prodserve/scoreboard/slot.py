@@ -36,7 +36,8 @@ _FIRST = {method: number * CLASSES for number, method in enumerate(METHODS)}
 
 # Everything is a cell of eight bytes: first the head of a slot...
 _PID, _GENERATION, _STATE, _THREADS, _STARTED, _HEARTBEAT = range(6)
-_WISH, _ORDER, _DEADLINE, _MEMORY, _CPU, _REFUSED, _CUT, _SATURATED, _LIMIT = range(6, 15)
+_REPLACEMENT_REASON, _EXIT_MODE, _DEADLINE, _MEMORY, _CPU = range(6, 11)
+_REFUSED, _ABORTED, _SATURATED, _LIMIT = range(11, 15)
 HEAD = 16
 # ...then a row for each thread: what it runs, what it has counted, and the request's text.
 _START, _PROGRESS, _LAST_END, _IDENT, _NATIVE_ID, _LENGTH = range(6)
@@ -154,9 +155,9 @@ class Slot:
     started = _Seconds(_STARTED)
     heartbeat = _Seconds(_HEARTBEAT)
     """When the worker's event loop last turned."""
-    replacement_reason = _Whole(_WISH)
+    replacement_reason = _Whole(_REPLACEMENT_REASON)
     """Why the worker wants to be replaced: an index into REASONS + 1; 0 if it does not."""
-    exit_mode = _Whole(_ORDER)
+    exit_mode = _Whole(_EXIT_MODE)
     """The arbiter's, before it tells the worker to go: GO_STUCK if its threads end no request."""
     deadline = _Seconds(_DEADLINE)
     """The arbiter's: when it will kill this worker; 0.0 if it will not."""
@@ -165,7 +166,7 @@ class Slot:
     cpu = _Seconds(_CPU)
     """The arbiter's: CPU seconds of the worker's process."""
     refused = _Whole(_REFUSED)
-    aborted = _Whole(_CUT)
+    aborted = _Whole(_ABORTED)
     saturated = _Whole(_SATURATED)
     """Whether a request that comes to the worker waits long, 1, or is refused, 2, as of this second."""
     concurrency_limit = _Whole(_LIMIT)
@@ -323,7 +324,7 @@ class Slot:
         return [*map(sum, zip(*whole, strict=True))], [*map(sum, zip(*seconds, strict=True))]
 
 
-def counters(whole: Sequence[int], seconds: Sequence[float], refused: int, cut: int) -> Counters:
+def counters(whole: Sequence[int], seconds: Sequence[float], refused: int, aborted: int) -> Counters:
     """Return counters from their cells."""
     latency_sum, queued_sum, cpu_sum, wait_sum, delay_sum = seconds
     return Counters(
@@ -338,5 +339,5 @@ def counters(whole: Sequence[int], seconds: Sequence[float], refused: int, cut: 
         wait_sum=wait_sum,
         delay_sum=delay_sum,
         refused=refused,
-        aborted=cut,
+        aborted=aborted,
     )

@@ -17,9 +17,7 @@ from typing import Any, Protocol
 from ..errors import ProdserveError
 from ..utils.units import format_duration
 
-LOCK_SECONDS = (
-    600.0  # seconds: migrations of large tables take minutes; a lock that is never given back, for ever
-)
+LOCK_SECONDS = 600.0  # migrations of large tables take minutes; a lock that is never given back, forever
 MAX_PAUSE = 1.0
 
 

@@ -26,15 +26,8 @@ from .protocol import LaunchSpec, Message, MessageKind, ServingFacts
 from .sd_notify import Notifier
 
 SIGNALS = ("HUP", "TERM", "INT", "QUIT", "CHLD", "USR1", "USR2", "TTIN", "TTOU", "WINCH")
-BACK_OFF_SECONDS = (
-    0.0,
-    0.4,
-    0.8,
-    1.6,
-    3.2,
-    6.4,
-    10.0,
-)  # seconds before a generation that died is started again
+# Seconds before a generation that died is started again.
+BACK_OFF_SECONDS = (0.0, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0)
 MAX_FAILED_STARTS = 8  # so many starts in a row that never served end the server: an orchestrator must see it
 STOP_ACCEPTING_SECONDS = 2.0  # seconds after which the old generation is taken to accept no more
 STABLE_AFTER = 10.0  # seconds of service after which the next death counts as the first

@@ -162,8 +162,6 @@ class Acceptor:
                 elif error.errno not in GONE_ERRORS:
                     raise
                 return False
-            if socket.getdefaulttimeout() is not None:  # the project's: recv would wait so long, flag or not
-                sock.settimeout(None)
             if not arrived(sock, peer, descriptor, now, tcp_info.waited(sock) if late else 0.0):
                 self.awaiting_request[sock.fileno()] = now
         return True
@@ -207,8 +205,6 @@ def descriptors_for(connections: int) -> int:
         with suppress(OSError, ValueError):  # macOS has another limit beside this one
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return (
-        connections
-        if soft == resource.RLIM_INFINITY
-        else min(connections, max(16, soft - RESERVED_DESCRIPTORS))
-    )
+    if soft == resource.RLIM_INFINITY:
+        return connections
+    return min(connections, max(16, soft - RESERVED_DESCRIPTORS))

@@ -68,29 +68,25 @@ class AdaptiveConcurrencyLimit:
     """
 
     __slots__ = (
-        *(
-            "_adaptive",
-            "_begins",
-            "_raised_until",
-            "_judged",
-            "_profile",
-            "_min_limit",
-            "_looked",
-            "_mark",
-            "_more",
-            "_queued",
-            "_forget_at",
-        ),
-        *(
-            "_disabled_until",
-            "_burst_start",
-            "_sampled",
-            "_stalled_since",
-            "_probe_until",
-            "limit",
-            "max_threads",
-            "steady_limit",
-        ),
+        "_adaptive",
+        "_begins",
+        "_burst_start",
+        "_disabled_until",
+        "_forget_at",
+        "_judged",
+        "_looked",
+        "_mark",
+        "_min_limit",
+        "_more",
+        "_probe_until",
+        "_profile",
+        "_queued",
+        "_raised_until",
+        "_sampled",
+        "_stalled_since",
+        "limit",
+        "max_threads",
+        "steady_limit",
     )
 
     def __init__(self, max_threads: int, cpus: float = 1.0, *, adaptive: bool = True) -> None:
@@ -131,11 +127,8 @@ class AdaptiveConcurrencyLimit:
         if not self._is_known:
             return PROBE_AGAIN_SECONDS
         waits = self._profile.blocked > self._profile.cpu
-        return (
-            PROBE_IO_BOUND_SECONDS
-            if waits or self.steady_limit == self.max_threads
-            else PROBE_CPU_BOUND_SECONDS
-        )
+        is_io_bound = waits or self.steady_limit == self.max_threads
+        return PROBE_IO_BOUND_SECONDS if is_io_bound else PROBE_CPU_BOUND_SECONDS
 
     def recompute(
         self, events: int, samples: UncontendedSamples, seen: WorkerUsage, *, refusing: bool = False

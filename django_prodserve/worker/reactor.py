@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from socket import SHUT_WR, SocketType, socket
+from socket import SHUT_WR, SocketType, getdefaulttimeout, socket
 from typing import Any
 
 from ..http import limits
@@ -105,6 +105,8 @@ class Reactor:
 
     def on_accept(self, sock: SocketType, peer: Any, listener: int, now: float, waited: float) -> bool:
         """Take a new connection. What it sends first is most often here already; say whether it was."""
+        if getdefaulttimeout() is not None:  # the project's: recv would wait so long, whatever its flag
+            sock.settimeout(None)
         connection = Connection(sock, peer, self.environs[listener])
         connection.waited, connection.deadline = waited, now + limits.HEAD_SECONDS
         self.scheduler.events += 1

@@ -182,8 +182,7 @@ class Scheduler:
         is_crowded = self.needs_evaluation or self.limiter.is_crowded(running)
         if is_crowded or (self.events >= BUSY_EVENTS_PER_SECOND and self._stop_dispatching()):
             self._host.wake_main_thread()
-        load = self.threads if running and pool.promotes_on_stall else running + queued
-        self._show(running, load + awaited, queued)
+        self._show(running, pool.occupancy + awaited, queued)
 
     def _stop_dispatching(self) -> bool:
         """Let the pool promote on stall in a second with many events; say whether that is new."""
@@ -233,14 +232,8 @@ class Scheduler:
         """
         if self.needs_evaluation:
             return []
-        ready, taken = self._ready, []
-        for _ in range(self.admission.excess(queue, self.threads)):
-            try:
-                taken.append(ready.popleft())
-            except IndexError:  # threads have taken them meanwhile
-                break
-        taken.reverse()
-        return taken
+        taken = [self.pop_queued() for _ in range(self.admission.excess(queue, self.threads))]
+        return [oldest for oldest in reversed(taken) if oldest is not None]  # None: a thread has taken it
 
     # The threads that run Django.
 
@@ -248,7 +241,7 @@ class Scheduler:
         """Publish the load as a request starts; return how many run, this one included."""
         pool = self.pool
         running, queued = pool.running, len(self._ready)
-        self._show(running, self.threads if running and pool.promotes_on_stall else running + queued, queued)
+        self._show(running, pool.occupancy, queued)
         return running
 
     def finished(self, seconds: float) -> None:
@@ -328,9 +321,9 @@ class Scheduler:
         self.pool.limit = self._display.concurrency_limit = self.limiter.limit
         self.pool.fill()
 
-    def _usage(self, delayed: float = 0.0) -> WorkerUsage:
+    def _usage(self, run_delay: float = 0.0) -> WorkerUsage:
         pool = self.pool
-        return WorkerUsage(pool.running, pool.ended, time.process_time(), time.monotonic(), delayed)
+        return WorkerUsage(pool.running, pool.ended, time.process_time(), time.monotonic(), run_delay)
 
     def _is_short(self) -> bool:
         """Say whether requests hardly wait; until one was measured, their whole time says that."""

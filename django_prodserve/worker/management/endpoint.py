@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable
-from socket import getdefaulttimeout, socket
+from socket import socket
 from typing import TYPE_CHECKING, Any
 
 from ...http.environ import EnvironBuilder
@@ -72,8 +72,6 @@ class ManagementEndpoint:
                     self._watching = False
                     self._poller.forget(self.descriptor)
                 return
-            if getdefaulttimeout() is not None:  # the project's: recv would wait so long, flag or not
-                sock.settimeout(None)
             arrived(sock, peer, self.descriptor, now, 0.0)
 
     def retire(self) -> None:
