@@ -1030,7 +1030,7 @@ def texts(machine):
     return [*named, *machine.notes, machine.container or "", machine.cpu_weight or ""]
 
 
-def test_detection_takes_less_than_10_ms_of_cpu(tmp_path):
+def test_detection_takes_less_than_5_ms_of_cpu(tmp_path):
     files = v2(
         {
             "a/b/c/d/e/cpu.max": "max 100000",
@@ -1047,7 +1047,7 @@ def test_detection_takes_less_than_10_ms_of_cpu(tmp_path):
         Machine.detect(root=root, environ={})
         return time.thread_time() - start
 
-    assert min(once() for _ in range(20)) < 0.01  # the best run: a busy machine is no failure
+    assert min(once() for _ in range(20)) < 0.005  # the best run: a busy machine is no failure
 
 
 def test_the_real_machine_is_described_completely():
