@@ -42,11 +42,12 @@ def environment(tmp_path: Path, extra: Mapping[str, str] | None = None, **site: 
     return environ | dict(extra or {})
 
 
-def run(*arguments: str, env: Mapping[str, str], cwd: Path = SITE) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, env: Mapping[str, str], cwd: Path = SITE, patience: float = PATIENCE
+) -> subprocess.CompletedProcess[str]:
     """Run ``python *arguments`` to its end."""
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=dict(env), capture_output=True, text=True, timeout=PATIENCE
-    )
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=cwd, env=dict(env), capture_output=True, text=True, timeout=patience)
 
 
 def until(holds: Callable[[], bool], otherwise: Callable[[], str] = str) -> None:

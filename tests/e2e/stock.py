@@ -13,6 +13,7 @@ from pathlib import Path
 from .needs import need_package
 from .serving import environment, run
 
+PATIENCE_MAKING = 200.0  # seconds; Wagtail's migrations alone take 17 s of CPU, where no other test runs
 KEEPER = ("keeper", "a lamp that is never out")
 
 PRODUCTION = """
@@ -185,6 +186,7 @@ def _make_wagtail(directory: Path, stock: Stock, env: Mapping[str, str]) -> None
 
 def manage(directory: Path, env: Mapping[str, str], *arguments: str, command: tuple[str, ...] = ()) -> str:
     """Run a command of the project, and return what it printed."""
-    done = run(*(command or ("manage.py",)), *arguments, env=env, cwd=directory)
+    words = (*(command or ("manage.py",)), *arguments)
+    done = run(*words, env=env, cwd=directory, patience=PATIENCE_MAKING)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

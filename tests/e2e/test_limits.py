@@ -85,6 +85,7 @@ def test_128_mib_is_one_worker_and_says_what_two_would_need(
         assert (memory / "memory.failcnt").read_text().strip() == "0"
 
 
+@pytest.mark.timeout(235)  # seconds; making the project is most of it
 def test_a_large_project_stays_within_256_mib(
     stock: Callable[[str], Made], make_group: Callable[..., Path], tmp_path: Path
 ) -> None:
