@@ -180,6 +180,8 @@ class Traffic:
             while self.due and self.due[0][0] <= now:
                 due, _, running = heapq.heappop(self.due)
                 self._start(running, due)
+            if not (self.due or self.waiting):
+                break
             until = self.due[0][0] if self.due else end
             for key, _ in self.selector.select(max(0.0, min(until, end) - time.monotonic())):
                 self._event(key.data, key.events)
