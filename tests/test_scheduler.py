@@ -29,6 +29,7 @@ from django_prodserve.worker.thread_pool import (
     STALL_CHECK_SECONDS,
     STALL_CHECK_SECONDS_CALM,
     LeaderFollowerPool,
+    Promotion,
 )
 
 NONE = UncontendedSamples(0, 0.0, 0.0)
@@ -291,7 +292,7 @@ class Site:
 
     def __init__(self, slots: int) -> None:
         self.scheduler = Scheduler(slots, self, self, self, queue_timeout=1.0)
-        self.crew: LeaderFollowerPool[Any] = self.scheduler.pool
+        self.pool: LeaderFollowerPool[Any] = self.scheduler.pool
         self.samples = NONE
         self.event = threading.Event()
         self.lock = threading.Lock()
@@ -353,7 +354,7 @@ class Site:
         pass
 
     def give(self, *functions: Callable[[], object]) -> None:
-        self.crew.queue.extend(map(Work, functions))
+        self.pool.queue.extend(map(Work, functions))
         self.event.set()
 
     def until(self, done: int) -> float:
@@ -375,7 +376,7 @@ def site(slots: int) -> Iterator[Site]:
     try:
         yield made
     finally:
-        made.crew.max_threads = made.crew.limit = 0
+        made.pool.max_threads = made.pool.limit = 0
         sys.setswitchinterval(interval)
 
 
@@ -390,7 +391,7 @@ def compute(seconds: float) -> Callable[[], object]:
 
 def take_turns(made: Site, *, refusing: bool = False) -> None:
     made.judge(COMPUTING, refusing=refusing)
-    assert made.crew.limit == 2 - refusing
+    assert made.pool.limit == 2 - refusing
 
 
 def test_real_computing_takes_turns() -> None:
@@ -415,7 +416,7 @@ def test_all_that_wait_run_when_turns_end() -> None:
         take_turns(made)
         made.give(*[lambda: gate.wait(20)] * 6)
         made.judge(UncontendedSamples(10, 0.01, 10.0))
-        assert made.crew.limit == 6
+        assert made.pool.limit == 6
         assert made.until(6) < 10
 
 
@@ -444,14 +445,14 @@ def test_when_refusing_begins_the_main_thread_judges_at_once() -> None:
         made.scheduler.after_events(0)
         assert made.woken == 1  # by the thread that gets events
         made.scheduler.tick(time.monotonic())
-        assert made.crew.polls_between_requests
+        assert made.pool.promotion is Promotion.POLL_BETWEEN_REQUESTS
         assert not made.scheduler.needs_evaluation
-        assert made.crew.limit == 1
+        assert made.pool.limit == 1
 
 
 def test_a_pool_that_promotes_on_stall_is_checked_less_often_while_it_moves() -> None:
     pool: LeaderFollowerPool[Any] = LeaderFollowerPool(2, Site(2))
-    pool.promotes_on_stall = True
+    pool.promote(Promotion.ON_STALL)
     for _ in range(CALM_CHECKS):
         assert pool.tick_in == STALL_CHECK_SECONDS
         pool.moved += 1

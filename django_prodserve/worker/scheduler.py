@@ -21,7 +21,7 @@ from .admission import AdmissionControl, QueueState
 from .concurrency_limit import AdaptiveConcurrencyLimit, WorkerUsage
 from .connection import Connection
 from .sampling import UncontendedSamples
-from .thread_pool import BUSY_EVENTS_PER_SECOND, LeaderFollowerPool, PoolTasks
+from .thread_pool import BUSY_EVENTS_PER_SECOND, LeaderFollowerPool, PoolTasks, Promotion
 
 SHORT_SECONDS = 0.001
 """Time that a request waits while it would not pay to have another thread do something."""
@@ -186,10 +186,9 @@ class Scheduler:
 
     def _stop_dispatching(self) -> bool:
         """Let the pool promote on stall in a second with many events; say whether that is new."""
-        pool = self.pool
-        if pool.promotes_on_stall or pool.polls_between_requests or not self._is_short():
+        if self.pool.promotion is not Promotion.ON_DISPATCH or not self._is_short():
             return False
-        pool.promote_on_stall(True)
+        self.pool.promote(Promotion.ON_STALL)
         return True
 
     def _queue(self, now: float) -> QueueState:
@@ -268,8 +267,8 @@ class Scheduler:
         is_full = limiter.is_limiting and self._ready and pool.running >= limiter.limit
         if is_full and limiter.raise_if_stalled(self._usage(), self._sampler.run_delay):
             self._apply_limit()
-        if pool.promote_if_stalled() and not self._is_short():
-            pool.promote_on_stall(False)
+        if pool.promote_if_stalled() and pool.promotion is Promotion.ON_STALL and not self._is_short():
+            pool.promote(Promotion.ON_DISPATCH)
         is_expected = limiter.is_probing(pool.running)
         if self.needs_evaluation or (
             is_expected and limiter.needs_recompute(self._usage(self._sampler.run_delay()))
@@ -284,10 +283,10 @@ class Scheduler:
             return None
 
     def _tick_second(self, now: float) -> None:
-        """Evaluate the limit, the pool's mode, and whether an overload is over, also without any request."""
+        """Evaluate the limit, how to promote, and whether an overload is over, also without any request."""
         events, self.events, self._refusing = self.events, 0, self._overload.is_on
         self._evaluate(events)
-        self.pool.choose_mode(events, short=self._is_short())
+        self.pool.choose_promotion(events, short=self._is_short())
         if self._ready:
             self._queued_marks.append((now, self.pool.ended))
             self._queued_since = self._queued_marks[0]
@@ -314,8 +313,13 @@ class Scheduler:
             self._blocked_seconds = samples.blocked / samples.number
         refusing = self._refusing
         self.limiter.recompute(events, samples, self._usage(self._sampler.run_delay()), refusing=refusing)
-        self.pool.poll_between_requests(refusing and self.limiter.is_limiting)
+        self._poll_between_requests(refusing and self.limiter.is_limiting)
         self._apply_limit()
+
+    def _poll_between_requests(self, polls: bool) -> None:
+        """Let threads poll the sockets between requests, or let a leader wait for events."""
+        if polls != (self.pool.promotion is Promotion.POLL_BETWEEN_REQUESTS):
+            self.pool.promote(Promotion.POLL_BETWEEN_REQUESTS if polls else Promotion.ON_DISPATCH)
 
     def _apply_limit(self) -> None:
         self.pool.limit = self._display.concurrency_limit = self.limiter.limit

@@ -19,6 +19,7 @@ hand-over costs 25 to 40 % more CPU. The pool has three ways to promote:
 
 from __future__ import annotations
 
+import enum
 import math
 import threading
 from collections import deque
@@ -30,16 +31,25 @@ Task = TypeVar("Task", contravariant=True)
 STALL_CHECK_SECONDS = 0.005
 """Interval of the main thread's stall check while the pool promotes on stall; every check takes the GIL."""
 STALL_CHECK_SECONDS_CALM, CALM_CHECKS = 0.02, 20
-"""Interval after so many checks in a row without a stall: a check every 5 ms cost the quickest view 3 %."""
-POLL_SECONDS = 0.02
-"""Interval of the stall check while threads poll between requests: a long request must not delay the
-clients."""
+"""Interval after so many checks in a row without a stall: a check every 5 ms cost the quickest view 3 %. Also
+the interval while threads poll between requests, when a long request must not delay the clients."""
 BUSY_EVENTS_PER_SECOND = 500
 """Events a second above which a wake-up for each request costs more than it gives."""
 MAX_STALLS_PER_SECOND = 25
 """Stalls a second above which requests wait rather than compute: the pool then promotes on dispatch."""
 RETRY_SECONDS = 5
 """Seconds after which a busy pool that promotes on dispatch tries to promote on stall again."""
+
+
+class Promotion(enum.Enum):
+    """When a follower becomes the leader: see the head of this module."""
+
+    ON_DISPATCH = enum.auto()
+    ON_STALL = enum.auto()
+    POLL_BETWEEN_REQUESTS = enum.auto()
+
+
+ON_DISPATCH, ON_STALL, POLL_BETWEEN_REQUESTS = Promotion
 
 
 class PoolTasks(Protocol[Task]):
@@ -68,8 +78,7 @@ class LeaderFollowerPool(Generic[Work]):
         """Complete requests, oldest first."""
         self.running = 0
         """Threads that run Django."""
-        self.promotes_on_stall = False
-        self.polls_between_requests = False
+        self.promotion = ON_DISPATCH
         self.moved = 0
         """Turns of the event loop, and requests that ended."""
         self.ended = 0
@@ -103,15 +112,14 @@ class LeaderFollowerPool(Generic[Work]):
                     self.running -= 1
                 if waits:
                     self._has_leader = False
-                looks = runs and self.polls_between_requests and not self._has_leader
+                polls = self.promotion is POLL_BETWEEN_REQUESTS
+                looks = runs and polls and not self._has_leader
                 runs = waits = False
                 if ready and self.running < self.limit and not looks:
                     work, runs = ready.popleft(), True
                     self.running += 1
-                    wakes = not (self._has_leader or self.promotes_on_stall or self.polls_between_requests)
-                elif not self._has_leader and (
-                    looks or woken or not (self.polls_between_requests and self.running)
-                ):
+                    wakes = self.promotion is ON_DISPATCH and not self._has_leader
+                elif not self._has_leader and (looks or woken or not (polls and self.running)):
                     self._has_leader = waits = True
                 else:
                     self._idle_threads.append(alarm)
@@ -157,11 +165,11 @@ class LeaderFollowerPool(Generic[Work]):
     @property
     def tick_in(self) -> float:
         """Seconds until ``promote_if_stalled`` is due; infinite while the pool needs none."""
-        if self.polls_between_requests:
-            return POLL_SECONDS
-        if self.promotes_on_stall and self._calm >= CALM_CHECKS and self.running < self.limit:
-            return STALL_CHECK_SECONDS_CALM
-        return STALL_CHECK_SECONDS if self.promotes_on_stall else math.inf
+        if self.promotion is ON_DISPATCH:
+            return math.inf
+        is_calm = self._calm >= CALM_CHECKS and self.running < self.limit
+        polls = self.promotion is POLL_BETWEEN_REQUESTS
+        return STALL_CHECK_SECONDS_CALM if is_calm or polls else STALL_CHECK_SECONDS
 
     def promote_if_stalled(self) -> bool:
         """Wake a thread if nothing has moved; say whether that happens often. Called by the main thread."""
@@ -182,28 +190,23 @@ class LeaderFollowerPool(Generic[Work]):
     @property
     def occupancy(self) -> int:
         """Return how many threads are taken: all while the pool promotes on stall and one runs Django."""
-        return self.max_threads if self.promotes_on_stall and self.running else self.running + len(self.queue)
+        all_taken = self.promotion is ON_STALL and self.running
+        return self.max_threads if all_taken else self.running + len(self.queue)
 
-    def choose_mode(self, events: int, *, short: bool) -> None:
-        """Choose the way to promote, once a second, by that second's events and by whether requests are
-        short."""
+    def choose_promotion(self, events: int, *, short: bool) -> None:
+        """Choose when to promote, once a second, by the events of that second."""
         self._promotions = 0
-        if events < BUSY_EVENTS_PER_SECOND or self.polls_between_requests:
-            self.promote_on_stall(False)
-        elif not self.promotes_on_stall:
+        if self.promotion is POLL_BETWEEN_REQUESTS:
+            return
+        if events < BUSY_EVENTS_PER_SECOND:
+            self.promote(ON_DISPATCH)
+        elif self.promotion is ON_DISPATCH:
             self._dispatching_for += 1
             if short or self._dispatching_for > RETRY_SECONDS:
-                self.promote_on_stall(True)
+                self.promote(ON_STALL)
 
-    def poll_between_requests(self, polls: bool) -> None:
-        """Let threads poll the sockets between requests, or let a leader wait for events."""
-        was, self.polls_between_requests = self.polls_between_requests, polls
-        if was and not polls:
+    def promote(self, promotion: Promotion) -> None:
+        """Promote in this way from now on."""
+        before, self.promotion, self._dispatching_for = self.promotion, promotion, 0
+        if promotion is ON_DISPATCH and before is not ON_DISPATCH:
             self.promote_follower()
-
-    def promote_on_stall(self, on_stall: bool) -> None:
-        """Promote on stall, or on dispatch."""
-        if self.promotes_on_stall and not on_stall:
-            self.promotes_on_stall = False
-            self.promote_follower()
-        self.promotes_on_stall, self._dispatching_for = on_stall, 0

@@ -117,7 +117,6 @@ class Constant:
 CONSTANTS = [
     Constant("thread_pool", "STALL_CHECK_SECONDS", 0.05, "hello wait"),
     Constant("thread_pool", "CALM_CHECKS", INF, "hello json"),  # never less often
-    Constant("thread_pool", "POLL_SECONDS", 0.005, "flood"),
     Constant("thread_pool", "BUSY_EVENTS_PER_SECOND", INF, "hello json"),  # always on dispatch
     Constant("thread_pool", "MAX_STALLS_PER_SECOND", INF, "mixed wait"),  # on stall for the whole second
     Constant("thread_pool", "RETRY_SECONDS", INF, "json mixed"),  # no retry
