@@ -310,7 +310,7 @@ def test_serving_leaves_nothing_behind(make_world: Any, tmp_path: Path, kind: st
             until(lambda: gone not in server.workers(2))
             server.process.send_signal(signal.SIGHUP)
             server.wait_for("Reloaded in ")
-            assert len(server.workers(2)) == 2
+            until(lambda: len(server.workers(2)) == 2)  # the last of the old ones may be leaving
             assert world.changes() == UNTOUCHED, server.output
             assert "warm-up" not in server.output
             assert "will not have the thread" not in server.output
@@ -321,7 +321,7 @@ def test_without_preload_nothing_is_left_behind_either(make_world: Any, tmp_path
     with databases("sqlite", tmp_path) as (sql, _):
         world = make_world(sql)
         with serving("--workers", "2", "--no-preload", env=world.environ, cwd=world.site) as server:
-            assert len(server.workers(2)) == 2
+            until(lambda: len(server.workers(2)) == 2)
             assert world.changes() == UNTOUCHED, server.output
             assert "warm-up" not in server.output
             see_the_changes(world, server)
