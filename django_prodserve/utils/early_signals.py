@@ -12,13 +12,37 @@ import signal
 import sys
 
 EXIT_CODE = 128  # and the number of the signal, as shells say it
+AGAIN_SECONDS = 0.01
 PRINTING = {"plan", "check", "reload", "stop", "status", "dump", "-h", "--help", "--version"}
 """Words on the command line of commands that do not serve."""
 
 
 def stop(number: int, frame: object) -> None:
     """End a process that does not serve yet."""
-    raise SystemExit(EXIT_CODE + number)
+    raise Stopped(EXIT_CODE + number)
+
+
+class Stopped(SystemExit):
+    """A signal to stop the start has arrived."""
+
+
+def raise_again(dropped: sys.UnraisableHookArgs) -> None:
+    """Raise what a signal has raised once more, where Python has dropped it: that is ``sys.unraisablehook``.
+
+    Python drops every exception of a finalizer, and a signal may arrive in one: a migration drops thousands
+    of models. Here the exception would be dropped, too, so a timer raises it in the code that comes next.
+    """
+    error = dropped.exc_value
+    if not isinstance(error, (Stopped, KeyboardInterrupt)):
+        sys.__unraisablehook__(dropped)
+        return
+
+    def raise_it(number: int, frame: object) -> None:
+        signal.signal(signal.SIGALRM, before)
+        raise error
+
+    before = signal.signal(signal.SIGALRM, raise_it)
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
 
 
 def watch() -> None:
@@ -37,6 +61,7 @@ def watch() -> None:
         standard_streams.shield()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
+        sys.unraisablehook = raise_again
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # see restart.prepared
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, stop)

@@ -288,3 +288,19 @@ def test_a_signal_before_it_serves_ends_it_without_a_traceback(
             said, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 128 + signal.SIGTERM
         assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("supervisor", "number"), [("--supervisor", "TERM"), ("--no-supervisor", "INT")])
+def test_a_signal_in_a_finalizer_ends_the_start_too(
+    env: Any, tmp_path: Any, supervisor: str, number: str
+) -> None:
+    """Python drops the exceptions of a finalizer; another one of those reports as ever."""
+    site = copy_site(tmp_path)
+    urls = site / "shop" / "urls.py"
+    gone = "import os, signal, time, weakref\nclass Gone: pass\n"
+    for act in ("1 / 0", f"os.kill(os.getpid(), signal.SIG{number})"):
+        gone += f"gone = Gone(); weakref.finalize(gone, lambda: {act}); del gone\n"
+    urls.write_text(gone + f"time.sleep({2 * PATIENCE})\n" + urls.read_text())
+    ended = run("manage.py", "prodserve", supervisor, "--bind", "127.0.0.1:0", env=env(), cwd=site)
+    assert ended.returncode == 128 + getattr(signal, f"SIG{number}"), ended.stderr
+    assert ended.stderr.count("Exception ignored") == ended.stderr.count("ZeroDivisionError") == 1
