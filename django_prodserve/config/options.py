@@ -1,8 +1,8 @@
 """What the operator may wish: one row per option, and every value remembers its source.
 
 From a row follow the flag, the ``PRODSERVE_*`` variable, the key in ``PRODSERVE``, the help text, the
-reference in the README, how ``plan`` shows the decision, and what a file made by ``plan --gunicorn-conf`` and
-the workers take of it. resolve.py fills the rows. Standard library alone.
+reference in docs/options.md, how ``plan`` shows the decision, and what a file made by
+``plan --gunicorn-conf`` and the workers take of it. resolve.py fills the rows. Standard library alone.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Options:
     worker_class: str = option(
         "prodserve",
         WORKER_CLASS,
-        "prodserve (clients wait on an event loop, threads run Django), or Gunicorn's gthread or sync.",
+        "prodserve (an event loop for clients, threads for Django), or Gunicorn's gthread or sync.",
         why="no client holds a thread, however slow it is",
         gunicorn="worker_class",
         short="-k",
@@ -140,21 +140,21 @@ class Options:
     cpus: float | None = option(
         None,
         CPUS,
-        "CPUs to plan for, instead of what was detected.",
+        "CPUs to plan for, instead of the detected number.",
         computed=True,
         exported=True,
         worker=True,
     )
     memory: int | None = option(
-        None, SIZE, "Memory to plan for, instead of what was detected.", none="unknown", computed=True
+        None, SIZE, "Memory to plan for, instead of the detected size.", none="unknown", computed=True
     )
     db_connections: int | None = option(
-        None, POSITIVE, "Most database connections this server may open; caps workers x threads."
+        None, POSITIVE, "Maximum database connections of this server; caps workers x threads."
     )
     queue_timeout: float = option(
         2.0,
         DURATION,
-        "Refuse requests with 503 while they would wait for a thread this long for good; 0 never.",
+        "Reject new requests with 503 while the queue wait stays above this; 0 disables.",
         why="a longer wait helps nobody: clients have gone by then",
         exported=True,
         worker=True,
@@ -162,7 +162,7 @@ class Options:
     concurrency_limit: str = option(
         "auto",
         choice("auto", "off"),
-        "Whether a worker whose requests compute runs fewer of them at a time than it has threads.",
+        "Whether a worker runs fewer CPU-bound requests at a time than it has threads.",
         why="requests that compute hold up each other and the event loop",
         exported=True,
         worker=True,
@@ -170,7 +170,7 @@ class Options:
     max_body: int | None = option(
         None,
         SIZE,
-        "Largest request body; a larger one is refused with 413.",
+        "Maximum size of a request body; larger ones are rejected with 413.",
         why="Django has limits of its own for what it keeps in memory",
         exported=True,
         worker=True,
@@ -178,27 +178,27 @@ class Options:
     max_requests: int = option(
         0,
         COUNT,
-        "Replace a worker after about this many requests; 0 never.",
+        "Replace a worker after about this many requests; 0 disables.",
         why="workers are not replaced without a cause",
         gunicorn="max_requests",
     )
     max_requests_jitter: int | None = option(
         None,
         COUNT,
-        "Spread of --max-requests, so that workers are not replaced together.",
+        "Random addition to --max-requests, so that workers do not restart together.",
         gunicorn="max_requests_jitter",
         computed=True,
     )
     max_lifetime: float = option(
         0.0,
         DURATION,
-        "Replace a worker after this time; 0 never.",
+        "Replace a worker after this time; 0 disables.",
         why="workers are not replaced without a cause",
     )
     timeout: float = option(
         120.0,
         DURATION,
-        "The longest a request may run: it is interrupted and answered 504, or its worker replaced; 0 off.",
+        "Maximum time of a request: it is interrupted (504), or its worker is replaced; 0 disables.",
         why="longer than any page that somebody waits for",
         short="-t",
         exported=True,
@@ -207,7 +207,7 @@ class Options:
     slow_request: float = option(
         10.0,
         DURATION,
-        "Log a request that has run for this long once, with the stack of its thread; 0 off.",
+        "Log a request that runs for this long, once, with the stack of its thread; 0 disables.",
         why="nobody waits that long willingly",
         exported=True,
         worker=True,
@@ -215,41 +215,41 @@ class Options:
     graceful_timeout: float = option(
         25.0,
         DURATION,
-        "How long running requests may take to finish when the server stops.",
+        "Time for running requests to finish when the server stops.",
         why="5 s less than the 30 s after which most platforms kill",
         gunicorn="graceful_timeout",
     )
     drain_delay: float = option(
         0.0,
         DURATION,
-        "How long to serve on after the signal to stop, while load balancers learn of it.",
+        "Time to keep serving after the stop signal, while load balancers react to it.",
         why="nobody here sends requests after the signal",
     )
     keep_alive: float = option(
         75.0,
         DURATION,
-        "How long an idle connection is kept open.",
+        "Time for which an idle connection stays open.",
         why="longer than the 60 s after which usual load balancers close",
         gunicorn="keepalive",
     )
     backlog: int = option(
         2048,
         POSITIVE,
-        "Most connections that may wait to be accepted.",
+        "Maximum number of connections that wait to be accepted.",
         why="Gunicorn's default; the kernel lowers it to net.core.somaxconn",
         gunicorn="backlog",
     )
     worker_connections: int = option(
         10_000,
         POSITIVE,
-        "Most connections of one worker, idle ones included.",
+        "Maximum number of connections of one worker, including idle ones.",
         why="an idle connection costs 1 KiB; as many as the descriptors allow",
         gunicorn="worker_connections",
     )
     limit_request_line: int = option(
         4094,
         COUNT,
-        "Longest request line in bytes.",
+        "Maximum length of a request line in bytes.",
         metavar="BYTES",
         why="Gunicorn's default",
         gunicorn="limit_request_line",
@@ -257,14 +257,14 @@ class Options:
     limit_request_fields: int = option(
         100,
         POSITIVE,
-        "Most header fields of a request.",
+        "Maximum number of header fields in a request.",
         why="Gunicorn's default",
         gunicorn="limit_request_fields",
     )
     limit_request_field_size: int = option(
         8190,
         COUNT,
-        "Longest header field in bytes.",
+        "Maximum length of a header field in bytes.",
         metavar="BYTES",
         why="Gunicorn's default",
         gunicorn="limit_request_field_size",
@@ -279,21 +279,21 @@ class Options:
     warmup: str | None = option(
         None,
         WARMUP,
-        "Path of the request that is tried before the port listens, and leaves nothing behind; off for none.",
+        "Path of the test request that is sent before the port opens; off for none.",
         computed=True,
         exported=True,
     )
     speedups: bool = option(
         True,
         SWITCH,
-        "Spare CPU and memory in code of Django, asgiref and Python that is as tested.",
+        "Save CPU and memory in Django, asgiref and Python where their source is the tested one.",
         metavar="on|off",
         exported=True,
     )
     umask: int = option(
         0o007,
         UMASK,
-        "File mode mask of unix sockets, octal.",
+        "Umask of unix sockets, octal.",
         why="user and group may connect, others not",
         gunicorn="umask",
     )
@@ -302,7 +302,7 @@ class Options:
     trusted_proxies: tuple[str, ...] = option(
         ("loopback",),
         PROXIES,
-        "Peers whose X-Forwarded-* is believed: loopback, private, unix, none, *, addresses, networks.",
+        "Peers whose X-Forwarded-* is trusted: loopback, private, unix, none, *, addresses, networks.",
         why="only a proxy on this machine is believed",
         gunicorn="forwarded_allow_ips",
         exported=True,
@@ -310,14 +310,14 @@ class Options:
     trusted_hops: int | None = option(
         None,
         POSITIVE,
-        "Which entry of X-Forwarded-For, counted from the right, is the client.",
+        "Position of the client in X-Forwarded-For, counted from the right.",
         computed=True,
         exported=True,
     )
     client_address_header: str = option(
         "X-Forwarded-For",
         HEADER,
-        "The header that gives the client's address, from trusted proxies only, such as X-Real-IP.",
+        "Header with the client's address, from trusted proxies only, such as X-Real-IP.",
         why="proxies and load balancers append to it",
         exported=True,
     )
@@ -331,7 +331,7 @@ class Options:
     log_format: str = option(
         "auto",
         choice("text", "json", "auto"),
-        "Lines of the server, the access log, Django and the project: text, json, or json off a terminal.",
+        "Format of all log lines: text, json, or auto (text on a terminal, JSON elsewhere).",
         why="people read terminals, programs read all else",
     )
     log_redact: tuple[str, ...] | None = option(
@@ -343,19 +343,19 @@ class Options:
     access_log_sample: float = option(
         1.0,
         SHARE,
-        "Share of requests in the access log, such as 10%; those answered with 5xx always are.",
+        "Share of requests in the access log, such as 10%; 5xx responses are always logged.",
         why="every request",
     )
     access_log_min_duration: float = option(
         0.0,
         DURATION,
-        "Log only requests this slow or with 5xx (and --access-log-sample's share of the others); 0 all.",
+        "Log only requests that take this long, and 5xx responses; 0 logs all.",
         why="every request, however quick",
     )
     log_level: str = option(
         "info",
         choice("debug", "info", "warning", "error", "critical"),
-        "Least severity of the server's own lines.",
+        "Minimum severity of the server's own log lines.",
         metavar="LEVEL",
         why="what an operator needs; Gunicorn's own chatter is at debug",
         gunicorn="loglevel",
@@ -363,27 +363,27 @@ class Options:
     health_paths: tuple[str, ...] = option(
         ("/livez", "/readyz"),
         PROBES,
-        "Paths of the probes of life and of readiness, answered before Django; off for none.",
+        "Liveness and readiness paths, answered without Django; off disables them.",
         why="where Kubernetes' own components have them",
         exported=True,
     )
     readiness_checks: tuple[str, ...] = option(
         (),
         CHECKS,
-        "Checks of readiness: database, and dotted paths of callables of the project's.",
+        "Readiness checks: database, and dotted paths to functions in your project.",
         why="a service that others may do without should not take the site down",
         exported=True,
     )
     management_bind: str | None = option(
         None,
         MANAGEMENT,
-        "Address for who looks after the server: HOST:PORT, PORT (on loopback), unix:PATH; off for none.",
+        "Address for status, metrics and live page: HOST:PORT, PORT (on loopback), unix:PATH; off for none.",
         why="nobody has asked for it",
     )
     server_timing: bool = option(
         False,
         SWITCH,
-        "Tell browsers how long a request waited and ran, in a Server-Timing header.",
+        "Send a Server-Timing header that shows how long a request waited and ran.",
         why="timing is nobody's business in production",
         exported=True,
     )
@@ -397,24 +397,24 @@ class Options:
     private_static: bool = option(
         True,
         SWITCH,
-        "Collect static files into a private directory where STATIC_ROOT is unset or empty.",
+        "Collect static files into a private directory if STATIC_ROOT is unset or empty.",
         why="nobody has to remember collectstatic",
         exported=True,
     )
     media: bool = option(
         False,
         SWITCH,
-        "Serve MEDIA_ROOT below MEDIA_URL, uploads that may hold script as downloads.",
+        "Serve MEDIA_ROOT below MEDIA_URL; files that can contain scripts are sent as downloads.",
         why="uploads are often kept elsewhere, or private",
         exported=True,
     )
     wait_for_db: float = option(
-        0.0, DURATION, "Wait up to this long until every database answers; 0 not at all.", why="not asked for"
+        0.0, DURATION, "Wait up to this long for every database to answer; 0 disables.", why="not asked for"
     )
     migrate: bool = option(
         False,
         SWITCH,
-        "Apply pending migrations first; servers that start together do it once.",
+        "Apply pending migrations first; servers that start together apply them once.",
         why="not asked for",
     )
     collectstatic: bool = option(
@@ -423,38 +423,42 @@ class Options:
     local: bool = option(
         False,
         SWITCH,
-        "Try a project on this machine: loopback only, DEBUG off, localhost allowed, plain http.",
+        "Try a project on this machine: loopback only, DEBUG off, localhost allowed, plain HTTP.",
         why="this is production",
     )
     strict: bool = option(
         False,
         SWITCH,
-        "Refuse to serve where there are warnings.",
+        "Refuse to serve if there are warnings.",
         why="warnings are told and do not stop a site",
     )
     allow_debug: bool = option(
-        False, SWITCH, "Serve although DEBUG is on.", why="DEBUG shows settings and source code to visitors"
+        False, SWITCH, "Serve even if DEBUG is on.", why="DEBUG shows settings and source code to visitors"
     )
     config: str | None = option(
-        None, PATH, "A gunicorn.conf.py whose settings and hooks are used.", gunicorn="config", short="-c"
+        None,
+        PATH,
+        "Path of a gunicorn.conf.py whose settings and hooks are used.",
+        gunicorn="config",
+        short="-c",
     )
     chdir: str | None = option(
         None,
         PATH,
-        "The directory to work in, kept by this name: a link is followed anew at every reload.",
+        "Directory to work in; if it is a link, every reload follows the link again.",
         why="where the command was typed",
         gunicorn="chdir",
     )
     supervisor: bool | None = option(
         None,
         SWITCH,
-        "Keep the pid and the sockets in a small process, so that reload can replace all the rest.",
+        "Keep the pid and the sockets in a small process, so that reload can replace everything else.",
         computed=True,
     )
     env_file: str | None = option(
         None,
         PATH,
-        "A file of KEY=VALUE lines, put into the environment before settings are read, at every reload anew.",
+        "File of KEY=VALUE lines for the environment, read before the settings at start and reload.",
     )
     reload: bool = option(
         False,

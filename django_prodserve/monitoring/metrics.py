@@ -63,30 +63,32 @@ class Metrics:
         )
         yield from gauge(
             "accept_queue_limit_connections",
-            "Most connections that the kernel lets wait.",
+            "Maximum number of connections that can wait in the kernel.",
             [Sample(limit, labels) for labels, (_, limit) in found],
         )
 
     def quota(self) -> Iterator[str]:
         """Yield how the CPU quota has stopped the server's control group."""
         told = throttling(self.cgroups)
-        yield from counter("cpu_quota_periods", "Periods of the CPU quota.", [Sample(told.periods)])
+        yield from counter("cpu_quota_periods", "Elapsed periods of the CPU quota.", [Sample(told.periods)])
         yield from counter(
-            "cpu_quota_throttled_periods", "Periods that the quota has cut short.", [Sample(told.throttled)]
+            "cpu_quota_throttled_periods",
+            "Periods in which the CPU quota throttled the server.",
+            [Sample(told.throttled)],
         )
         yield from counter(
             "cpu_quota_throttled_seconds",
-            "For how long the quota has stopped threads.",
+            "Time for which the CPU quota stopped threads.",
             [Sample(told.seconds)],
         )
 
     def server(self, ready: bool) -> Iterator[str]:
         """Yield what is true of the server as a whole."""
-        yield from gauge("ready", "Whether /readyz says yes.", [Sample(ready)])
-        yield from gauge("generation", "The generation: 1 until a reload.", [Sample(self.generation)])
+        yield from gauge("ready", "Whether /readyz answers 200.", [Sample(ready)])
+        yield from gauge("generation", "Generation that serves: 1 until a reload.", [Sample(self.generation)])
         yield from gauge(
             "start_time_seconds",
-            "When this generation began, and its counters with it.",
+            "Unix time at which this generation and its counters started.",
             [Sample(self.started)],
         )
         versions = {
@@ -95,26 +97,35 @@ class Metrics:
             "gunicorn": gunicorn.__version__,
             "python": platform.python_version(),
         }
-        yield from gauge("build_info", "What serves.", [Sample(1, versions)])
+        yield from gauge(
+            "build_info", "Versions of prodserve, Django, Gunicorn and Python.", [Sample(1, versions)]
+        )
 
 
 def requests(tally: Counters) -> Iterator[str]:
     """Yield what was counted of requests, by all workers that ever were."""
-    yield from counter("requests", "Requests that were answered by the application.", _answers(tally))
+    yield from counter("requests", "Requests that the application answered.", _answers(tally))
     yield from counter(
-        "static_files", "Static files that were answered from memory, all with 200.", [Sample(tally.static)]
+        "static_files",
+        "Static files that were sent from memory, all with status 200.",
+        [Sample(tally.static)],
     )
     yield from counter(
-        "requests_refused", "Requests refused with 503 because too many wait.", [Sample(tally.refused)]
+        "requests_refused",
+        "Requests that were rejected with 503 because of an overload.",
+        [Sample(tally.refused)],
     )
     yield from counter(
-        "responses_aborted", "Responses that ended before they were complete.", [Sample(tally.aborted)]
+        "responses_aborted", "Responses that were aborted before they were complete.", [Sample(tally.aborted)]
     )
     yield from histogram(
-        "request_duration_seconds", "How long requests ran.", tally.latency, tally.latency_sum
+        "request_duration_seconds", "Time for which requests ran.", tally.latency, tally.latency_sum
     )
     yield from histogram(
-        "request_queue_seconds", "How long requests waited for a thread.", tally.queued, tally.queued_sum
+        "request_queue_seconds",
+        "Time for which requests waited for a thread.",
+        tally.queued,
+        tally.queued_sum,
     )
 
 
@@ -136,7 +147,7 @@ def now(slots: Sequence[Slot]) -> Iterator[str]:
     yield from gauge("requests_queued", "Requests that wait for a thread.", [Sample(queued)])
     yield from gauge(
         "connections",
-        "Open connections, idle ones included.",
+        "Open connections, including idle ones.",
         [Sample(sum(slot.connections for slot in slots))],
     )
     yield from gauge(
@@ -144,7 +155,7 @@ def now(slots: Sequence[Slot]) -> Iterator[str]:
     )
     yield from gauge(
         "concurrency_limit",
-        "Requests that a worker runs at a time at most: its threads, or fewer while requests compute.",
+        "Maximum number of requests that a worker runs at a time.",
         [Sample(slot.concurrency_limit, _worker(slot)) for slot in slots],
     )
     yield from gauge(
@@ -167,7 +178,7 @@ def workers(slots: Sequence[Slot], ended: Mapping[str, int]) -> Iterator[str]:
     )
     yield from gauge(
         "worker_memory_bytes",
-        "Memory of a worker, its share of what several use included (PSS); measured every 15 s.",
+        "Memory of a worker (PSS), measured every 15 s.",
         [Sample(_memory(slot), _worker(slot)) for slot in slots if slot.pid],
     )
     yield from counter(
