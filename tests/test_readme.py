@@ -9,24 +9,10 @@ import pytest
 
 from django_prodserve import __version__
 from django_prodserve.cli.arguments import ACTIONS
-from django_prodserve.config.options import option_fields
-from django_prodserve.machine.platforms import RULES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-
-
-def options_table() -> str:
-    """Return the reference as it must stand in the README."""
-    lines = ["| Flag | Default | What it does |", "| --- | --- | --- |"]
-    for row in option_fields():
-        lines.append(f"| `{row.flag}` | {row.default_text} | {row.help.replace('|', chr(92) + '|')} |")
-    return "\n".join(lines)
-
-
-def test_the_options_reference_is_what_the_code_says() -> None:
-    found = README.partition("<!-- options -->\n")[2].partition("<!-- /options -->")[0].strip()
-    assert found == options_table(), f"The table should be:\n{options_table()}"
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
 
 
 def block(name: str) -> str:
@@ -40,11 +26,35 @@ def test_each_of_the_two_commands_is_one_copyable_line(name: str) -> None:
     assert block(name).startswith("python -m venv .venv && ")
 
 
-def test_actions_platforms_and_version_are_named() -> None:
-    assert all(re.search(rf"^  {action} ", README, re.MULTILINE) for action in ACTIONS)
-    assert all(rule.name in README for rule in RULES)
-    assert f"django-prodserve {__version__}," in README
-    assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
+def test_actions_and_version_are_named() -> None:
+    assert all(
+        re.search(rf"^prodserve {action} ", README, re.MULTILINE) for action in ACTIONS if action != "serve"
+    )
+    assert f"prodserve {__version__}" in README
+    assert f'version = "{__version__}"' in PYPROJECT
+
+
+def test_links_are_absolute_and_lead_to_files_of_this_release() -> None:
+    """The package index shows the README, where nothing else is beside it."""
+    home = re.search(r'^Homepage = "(.*)"$', PYPROJECT, re.MULTILINE)
+    assert home is not None
+    targets = [
+        *re.findall(r"\]\(([^)]+)\)", README),
+        *re.findall(r"^\[[\w-]+\]: (.*)$", README, re.MULTILINE),
+    ]
+    assert len(targets) > 20
+    for target in targets:
+        assert target.startswith("https://")
+        if target.startswith(f"{home.group(1)}/blob/"):
+            path = target.removeprefix(f"{home.group(1)}/blob/v{__version__}/")
+            assert (ROOT / path).is_file(), target
+
+
+def test_links_by_name_have_a_target() -> None:
+    text = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"`[^`]*`", "", text)
+    used = re.findall(r"\[([\w-]+)\](?![:(\[])", text)
+    assert {*used} == {*re.findall(r"^\[([\w-]+)\]: ", text, re.MULTILINE)}
 
 
 CONTRIBUTING = (ROOT / ".github" / "CONTRIBUTING.md").read_text()

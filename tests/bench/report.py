@@ -99,7 +99,7 @@ def across(cells: Sequence[Cell], base: str, column: str, server: str, view: str
 
 
 def summary(cells: Sequence[Cell], base: str, say: Callable[[str], None]) -> None:
-    """Print the tables that stand in the README."""
+    """Print the tables of docs/benchmarks.md."""
     for column, title in [
         ("rate", "Requests"),
         ("cpu", "CPU per request"),

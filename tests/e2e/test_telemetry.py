@@ -1,4 +1,4 @@
-"""OpenTelemetry and Sentry, started by ``worker_started`` as the README says, report from every worker.
+"""OpenTelemetry and Sentry, started by ``worker_started`` as docs/fork.md says, report from every worker.
 
 New Relic starts with the first request of a process, which is a worker's.
 """

@@ -1,0 +1,175 @@
+"""The documents in the package are up to date with the code, whole, and readable in a terminal."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from django_prodserve.cli.arguments import ACTIONS
+from django_prodserve.config.options import option_fields
+from django_prodserve.machine.platforms import RULES
+from django_prodserve.plan.plan import Plan
+
+from . import docs
+from .docs import DOCS, GENERATED, render, sections, template, trees
+
+PAGES = {path.name: path.read_text() for path in sorted(DOCS.glob("*.md"))}
+README = (Path(__file__).parent.parent / "README.md").read_text()
+COLUMNS = 80
+WORDS = 25
+"""Words of a sentence at most."""
+
+# Words that this project used in a way of its own, and what people say instead.
+UNUSUAL = {
+    "anew": "again, from scratch",
+    "at once": "immediately, or at the same time",
+    "beside": "alongside, next to",
+    "fattest": "using the most memory",
+    "films": "video",
+    "for ever": "no limit",
+    "for good": "steadily",
+    "heads": "request lines and headers",
+    "heed": "handle",
+    "keeper": "supervisor",
+    "kept connection": "keep-alive connection",
+    "lies": "is in",
+    "mend": "fix",
+    "neighbours": "other requests of that worker",
+    "of the project's": "from your project",
+    "serves on": "keeps serving",
+    "spared": "skipped",
+    "stands": "is in",
+    "stated": "set",
+    "trial": "test process",
+    "typed": "given on the command line",
+    "who looks after": "operators",
+}
+
+
+def titles(page: str) -> list[str]:
+    """Return the names of a page's entries."""
+    return [title for title, _ in sections(PAGES[page]) if title]
+
+
+def prose(text: str) -> str:
+    """Return what people wrote as text: no blocks, no tables, no headings, no code words."""
+    text = re.sub(r"^```.*?^```$", ".", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^(\||#|<!--|\[[\w-]+\]: ).*$", ".", text, flags=re.MULTILINE)
+    text = re.sub(r"`[^`]*`", "X", text)
+    return re.sub(r"\]\([^)]*\)", "]", text)
+
+
+@pytest.mark.parametrize("page", sorted(GENERATED))
+def test_what_is_generated_is_up_to_date(page: str) -> None:
+    expected = render(PAGES[page], [*GENERATED[page]()])
+    assert PAGES[page] == expected, "run: python -m tests.docs"
+
+
+def test_every_option_and_decision_has_an_entry() -> None:
+    wanted = [row.flag[2:] for row in option_fields()]
+    found = titles("options.md")
+    assert [each for each in found if each in wanted] == wanted
+    decisions = {
+        name.replace("_", "-")
+        for name, row in Plan.__dataclass_fields__.items()
+        if "Decision" in str(row.type)
+    }
+    assert "workers" in decisions
+    assert decisions - {*found} == set()
+
+
+def test_every_check_has_an_entry_with_prose() -> None:
+    source = "".join(path.read_text() for path in docs.PACKAGE.rglob("*.py"))
+    ids = {*re.findall(r'"prodserve\.([EW]\d{3})"', source)}
+    assert len(ids) > 20
+    assert {title.split()[0] for title in titles("checks.md")} == ids
+    for title, body in sections(PAGES["checks.md"])[1:]:
+        assert len(title.split()) > 1
+        assert prose(body.rpartition("```")[2]).strip(), f"{title}: say why, and how to fix it"
+
+
+@pytest.mark.parametrize("page", ["events.md", "metrics.md"])
+def test_every_event_and_metric_has_an_entry(page: str) -> None:
+    assert titles(page) == [entry.name for entry in GENERATED[page]()]
+
+
+def test_every_event_is_described() -> None:
+    for title, body in sections(PAGES["events.md"])[1:]:
+        assert prose(body.rpartition("```")[2]).strip(), f"{title}: say what has happened"
+
+
+def test_every_action_platform_and_exit_code_is_named() -> None:
+    assert {*ACTIONS} - {*titles("commands.md")} == set()
+    assert {rule.name for rule in RULES} - {*titles("deploy-platforms.md")} == set()
+    assert {"0", "1", "2", "3", "130", "SIGTERM", "SIGHUP"} <= {*titles("exit-codes-and-signals.md")}
+
+
+def test_messages_in_errors_are_those_of_the_code() -> None:
+    constants = [
+        re.sub(r"%[sd]", "...", template(node))
+        for tree in trees().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant | ast.JoinedStr)
+    ]
+    known = " ".join("\n".join(constants).split())
+    others = {
+        "Bad Request (400)",
+        "Gateway Timeout (504)",
+        "Invalid HTTP_HOST header: ...",
+        "Pages without styles",
+        "Redirect loop behind a proxy",
+        "Service Unavailable (503)",
+        "Unknown command: 'prodserve'",
+        "database is locked",
+    }
+    for title in titles("errors.md"):
+        if title in others:
+            continue
+        for fragment in title.split("..."):
+            words = fragment.strip(" :.(),")
+            assert words in known or len(words) < 3, f"## {title}: the code does not say {words!r}"
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_a_page_reads_well_in_a_terminal(page: str) -> None:
+    text = PAGES[page]
+    lines = text.splitlines()
+    assert lines[0].startswith("# ")
+    assert lines[1] == ""
+    assert lines[2]
+    assert not lines[2].startswith(("#", "|", "```", "-"))
+    assert [line for line in lines if len(line) > COLUMNS] == []
+    assert not re.search(r"<[a-z/!]", prose(text)), "no HTML"
+    blocks = re.findall(r"^```.*?^```$", text, re.MULTILINE | re.DOTALL)
+    in_blocks = [line for block in blocks for line in block.splitlines()]
+    assert [line for line in lines[1:] if line.startswith("# ") and line not in in_blocks] == []
+    assert text.count("\n```") % 2 == 0
+
+
+@pytest.mark.parametrize("page", [*sorted(PAGES), "README.md"])
+def test_words_are_those_that_readers_know(page: str) -> None:
+    text = " ".join(prose(PAGES.get(page, README)).split()).lower()
+    found = {word: use for word, use in UNUSUAL.items() if re.search(rf"\b{word}\b", text)}
+    assert found == {}
+
+
+@pytest.mark.parametrize("page", [*sorted(PAGES), "README.md"])
+def test_sentences_are_short(page: str) -> None:
+    text = re.sub(r"^\s*([-*]|\d+\.) ", ". ", prose(PAGES.get(page, README)), flags=re.MULTILINE)
+    text = re.sub(r"\n\s*\n", ". ", text)
+    found = re.split(r"[.:;!?](?=[\s)*]|$)", " ".join(text.split()))
+    assert [each for each in found if len(each.split()) > WORDS] == []
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        assert target.startswith("https://") or target in PAGES, target
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    linked = re.findall(r"/django_prodserve/docs/([\w-]+\.md)$", README, re.MULTILINE)
+    assert sorted(linked) == sorted(PAGES)
