@@ -1,15 +1,136 @@
-"""The one error that an operator can meet."""
+"""What an operator can meet: an error with its fix, the codes that programs read, the exit codes.
+
+Lives in every process. Standard library alone. cli/messages.py writes errors as text or as JSON.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from enum import IntEnum
+from typing import NamedTuple, TypeVar
+
+E = TypeVar("E", bound="ProdserveError")
+
+
+class ExitCode(IntEnum):
+    """How the command ends. Scripts and service managers rely on these numbers."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NO_WORKER = 3
+    INTERRUPTED = 130
+    READER_GONE = 141
+    TERMINATED = 143
+
+
+EXIT_CODES: Mapping[ExitCode, str] = {
+    ExitCode.DONE: "The action is done, or the server was stopped as asked.",
+    ExitCode.FAILED: "The project or the machine: an app that cannot be loaded, a port in use, no server.",
+    ExitCode.USAGE: "Something was typed or set wrongly: an action, an option, a variable, a settings key.",
+    ExitCode.NO_WORKER: "No worker could start, so the server gave up.",
+    ExitCode.INTERRUPTED: "Ctrl-C ended the command before the server was ready.",
+    ExitCode.READER_GONE: "The reader of the output has gone, as in `prodserve status | head -1`.",
+    ExitCode.TERMINATED: "SIGTERM ended the command before the server was ready.",
+}
+"""What each code means, for the documentation."""
+
+
+CODES: Mapping[str, str] = {
+    "address-unknown": "The host of an address cannot be resolved.",
+    "app-not-loaded": "An app of INSTALLED_APPS cannot be loaded.",
+    "bad-address": "A value is not an address, or not one of this machine.",
+    "bad-value": "An option, a variable or a settings key has a value that it does not take.",
+    "config-file": "The file of --config cannot be used.",
+    "conflict": "Two settings contradict each other.",
+    "directory": "The directory of --chdir, or the one that the command runs in, cannot be entered.",
+    "env-file": "The file of --env-file cannot be used.",
+    "failed": "An error without a code of its own.",
+    "file": "A file that an option names cannot be read or written.",
+    "gunicorn-setting": "A setting in Gunicorn's own words is unknown, refused or wrong.",
+    "interrupted": "Ctrl-C ended the command.",
+    "local-only": "--local was asked for where others could reach the server.",
+    "no-permission": "This user may not use a port, a path or a server.",
+    "no-server": "No server runs for this project, or more than one does.",
+    "no-settings": "No settings module was named, and none was found.",
+    "not-on-windows": "prodserve runs on Linux and macOS.",
+    "port-in-use": "Another process listens on the address.",
+    "project": "Code or settings of the project raised an error.",
+    "reload-failed": "The new release could not start; the old one keeps serving.",
+    "settings-not-loaded": "The settings module cannot be loaded.",
+    "starting": "The running server is starting or stopping.",
+    "system-check": "Django's system checks found an error.",
+    "tls": "A certificate or a key cannot be used.",
+    "unknown-action": "There is no such action.",
+    "unknown-key": "PRODSERVE has no such key.",
+    "unknown-option": "There is no such option.",
+    "unknown-topic": "`prodserve help` has no entry of this name.",
+    "unknown-variable": "There is no such PRODSERVE_* variable.",
+    "usage": "The command line is not complete, or its parts do not go together.",
+}
+"""What each code of an error means; checks have their ids instead (W005). For the documentation."""
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong."""
+
+    message: str
+    fix: str = ""
+    """What to do about it."""
+    where: str = ""
+    """Where to look: a file with its line, or a setting."""
+    code: str = ""
+    """What programs know it by: a key of CODES, or the id of a check."""
+    topic: str = ""
+    """What ``prodserve help`` knows it by, where that is not the code."""
+
+    def __str__(self) -> str:
+        return "\n  ".join(filter(None, (self.message, self.where, self.fix)))
+
 
 class ProdserveError(Exception):
-    """Something the operator can fix; ``hint`` says how. The command prints both and exits with 1."""
+    """Something the operator can fix; ``hint`` says how. The command prints all and exits with the code."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    exit_code = ExitCode.FAILED
+    default_code = "failed"
+
+    def __init__(
+        self, message: str, hint: str = "", *, where: str = "", code: str = "", topic: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.where = where
+        self.code = code or self.default_code
+        self.topic = topic
+        self.others: tuple[Problem, ...] = ()
+
+    @classmethod
+    def of(cls: type[E], problems: Iterable[Problem]) -> E:
+        """Return one error that lists every problem."""
+        first, *others = problems
+        error = cls(first.message, first.fix, where=first.where, code=first.code, topic=first.topic)
+        error.others = tuple(others)
+        return error
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """All that is wrong, most important first."""
+        return (Problem(self.message, self.hint, self.where, self.code, self.topic), *self.others)
 
     def __str__(self) -> str:
-        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+        return "\n".join(map(str, self.problems))
+
+
+class Interrupted(ProdserveError):
+    """Ctrl-C ended the command."""
+
+    exit_code = ExitCode.INTERRUPTED
+    default_code = "interrupted"
+
+
+class UsageError(ProdserveError):
+    """Something was typed or set wrongly."""
+
+    exit_code = ExitCode.USAGE
+    default_code = "usage"

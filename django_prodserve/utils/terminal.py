@@ -1,0 +1,51 @@
+"""Whether output is coloured, and how wide it may be: one rule for every command. Standard library alone.
+
+``--no-color`` and ``--force-color`` come first, then NO_COLOR, then FORCE_COLOR (https://no-color.org,
+https://force-color.org), then whether a terminal reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+STYLES = {"error": "1;31", "warning": "33", "ok": "32", "quiet": "2", "bold": "1"}
+
+
+class _Wanted:
+    flag: bool | None = None
+
+
+def choose(*, no_color: bool = False, force_color: bool = False) -> None:
+    """Note what the flags on the command line say."""
+    _Wanted.flag = False if no_color else True if force_color else None
+
+
+def colours(stream: Any) -> bool:
+    """Say whether what is written there is coloured."""
+    if _Wanted.flag is not None:
+        return _Wanted.flag
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR", "") not in ("", "0"):
+        return True
+    return is_terminal(stream) and os.environ.get("TERM") != "dumb"
+
+
+def styled(text: str, style: str, *, on: bool) -> str:
+    """Return a text in a style of STYLES, or as it is."""
+    return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if on and style and text else text
+
+
+def is_terminal(stream: Any) -> bool:
+    """Say whether a person reads it; a closed stream has no reader."""
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError, OSError):
+        return False
+
+
+def width(stream: Any) -> int:
+    """Return the columns of the terminal that reads it; 0 where lines need no wrapping."""
+    return max(40, shutil.get_terminal_size().columns) if is_terminal(stream) else 0
