@@ -1,4 +1,4 @@
-"""``python -m django_prodserve``: the same command without manage.py.
+"""``prodserve`` and ``python -m django_prodserve``: the same command without manage.py.
 
 Finds the settings as manage.py does, and turns an error of the settings module or of an app's import into
 one message; under manage.py those end in Django's own traceback before any command of ours exists.
@@ -9,79 +9,97 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
-from .cli.arguments import CONTROL_ACTIONS, STATUS_ACTIONS, WINDOWS, chosen_action, control_parser
+from .cli import actions, messages
+from .cli.arguments import check_together, control_parser
 from .config import env_file
-from .errors import ProdserveError
+from .errors import ExitCode, ProdserveError, UsageError
 from .project import settings_bootstrap
-from .utils import early_signals, standard_streams, working_directory
+from .utils import command_line, early_signals, standard_streams, terminal, working_directory
 
 SETTINGS = "DJANGO_SETTINGS_MODULE"
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command; exit 2 for what was typed wrongly, 1 for what the project does wrong."""
+    """Run the command. The exit code is one of errors.EXIT_CODES."""
     arguments = sys.argv[1:] if argv is None else argv
     if sys.platform == "win32":
-        _fail(WINDOWS, 1)
-    if {*CONTROL_ACTIONS, *STATUS_ACTIONS} & set(arguments):
-        _turn_to_the_running_server(arguments)
+        _fail(ProdserveError(*actions.WINDOWS, code="not-on-windows"), arguments)
+    _search_here()
+    program = command_line.name(sys.argv[0])
+    if {*actions.CONTROL_ACTIONS, *actions.STATUS_ACTIONS, *actions.READING_ACTIONS, *actions.ALIASES} & set(
+        arguments
+    ):
+        _without_django(program, arguments)
     from .management.commands.prodserve import Command
 
     command = Command()
-    program = ["python -m django_prodserve", ""]
+    names = [program, ""]
     try:
         # Parsed before Django is set up: --help, --version and a wrong flag need no project.
-        parser = command.create_parser(*program)
+        parser = command.create_parser(*names)
         if (
             settings_bootstrap.has_configurations()
         ):  # which adds this flag to all commands once it is installed
             parser.add_argument("--configuration")
-        parsed = parser.parse_args(arguments)
-        chosen_action(parsed.action)
-    except ProdserveError as error:
-        _fail(str(error), 2)
-    try:
+        with standard_streams.for_a_reader():
+            parsed = parser.parse_args(arguments)
+        terminal.choose(no_color=parsed.no_color, force_color=parsed.force_color)
+        check_together(actions.chosen(parsed.action), vars(parsed))
         _enter(parsed)
-        if chosen_action(parsed.action) not in CONTROL_ACTIONS:
-            _apply_env_file(getattr(parsed, "env_file", None))
+        _apply_env_file(getattr(parsed, "env_file", None))
         set_up(parsed.settings, parsed.pythonpath, getattr(parsed, "configuration", None))
     except ProdserveError as error:
-        if parsed.traceback:
+        if "--traceback" in arguments:
             raise
-        _fail(str(error), 1)
-    command.run_from_argv([*program, *arguments])
+        _fail(error, arguments)
+    command.run_from_argv([*names, *arguments])
 
 
-def _turn_to_the_running_server(arguments: list[str]) -> None:
+def _search_here() -> None:
+    """Let the script search the working directory first, as ``-m`` does; its own holds no modules."""
+    is_script = command_line.is_script(sys.argv[0]) and not getattr(sys.flags, "safe_path", False)
+    if is_script and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(sys.argv[0])):
+        sys.path[0] = os.getcwd()
+
+
+def _without_django(program: str, arguments: list[str]) -> None:
     """Act without Django: quickly, and also while the settings are broken. Ends the process."""
     early_signals.hand_over()
     try:
-        parsed = control_parser("python -m django_prodserve").parse_args(arguments)
-        action = chosen_action(parsed.action)
-        if action not in (*CONTROL_ACTIONS, *STATUS_ACTIONS):
-            return  # the word stood somewhere else, such as behind --bind
+        with standard_streams.for_a_reader():
+            if (words := actions.reading(arguments)) is not None:
+                from .cli import reading
+
+                reading.run(words, sys.stdout)
+                sys.exit(ExitCode.DONE)
+            parsed = control_parser(program).parse_args(arguments)
+            terminal.choose(no_color=parsed.no_color, force_color=parsed.force_color)
+            action = actions.chosen(parsed.action)
+            if action not in (*actions.CONTROL_ACTIONS, *actions.STATUS_ACTIONS):
+                return  # the word was somewhere else, such as after --bind
+            check_together(action, vars(parsed))
+            _enter(parsed)
+            _look_after(action, vars(parsed))
     except ProdserveError as error:
-        _fail(str(error), 2)
+        _fail(error, arguments)
+    sys.exit(ExitCode.DONE)
+
+
+def _look_after(action: str, flags: Mapping[str, Any]) -> None:
     from .cli import control, status
 
-    bind = getattr(parsed, "bind", None)
-    try:
-        with standard_streams.for_a_reader():
-            _enter(parsed)
-            if action in STATUS_ACTIONS:
-                wanted = {"as_json": getattr(parsed, "json", False), "live": getattr(parsed, "watch", False)}
-                status.run(action, bind, print, **wanted)
-            else:
-                control.run(action, bind, print)
-    except ProdserveError as error:
-        _fail(str(error), 1)
-    sys.exit(0)
+    if action in actions.STATUS_ACTIONS:
+        wanted = {"as_json": flags.get("json", False), "live": flags.get("watch", False)}
+        status.run(action, flags.get("bind"), print, **wanted)
+    else:
+        control.run(action, flags.get("bind"), print)
 
 
 def _enter(parsed: argparse.Namespace) -> None:
-    """Go where the project lies before it is looked for; every other relative path starts there."""
+    """Go where the project is before it is looked for; every other relative path starts there."""
     working_directory.start()  # one that is gone is told before anything
     if path := getattr(parsed, "chdir", None) or os.environ.get("PRODSERVE_CHDIR"):
         working_directory.enter(path)
@@ -94,23 +112,26 @@ def _apply_env_file(path: str | None) -> None:
         try:
             env_file.apply(path, os.environ)
         except (OSError, ValueError) as error:
-            raise ProdserveError(env_file.complaint(path, error)) from error
+            raise env_file.refusal(path, error) from error
 
 
 def set_up(settings: str | None, pythonpath: str | None, configuration: str | None = None) -> None:
     """Find the settings module, load it and every app; raise ProdserveError with the project's own line."""
     sys.path.insert(0, os.path.abspath(pythonpath) if pythonpath else os.getcwd())
-    module = settings or os.environ.get(SETTINGS) or settings_bootstrap.default_of_manage_py(SETTINGS)
+    named = settings or os.environ.get(SETTINGS)
+    module = named or settings_bootstrap.default_of_manage_py(SETTINGS)
     if not module:
-        raise ProdserveError(
-            "No settings module: there is no manage.py here that names one.",
-            "Run this where manage.py lies, or name it: --settings mysite.settings",
+        has_one = os.path.exists("manage.py")
+        raise UsageError(
+            f"manage.py here names no {SETTINGS}." if has_one else f"No manage.py in {os.getcwd()}.",
+            ("Name the settings" if has_one else "Go to the project's directory (cd), or name the settings")
+            + ": --settings mysite.settings",
+            code="no-settings",
         )
     os.environ[SETTINGS] = module
     import django
 
     from .startup.origins import CALL_SITES
-    from .utils.tracebacks import project_error
 
     CALL_SITES.record()
 
@@ -118,15 +139,35 @@ def set_up(settings: str | None, pythonpath: str | None, configuration: str | No
         settings_bootstrap.prepare_configurations(configuration)
         django.setup()
     except Exception as error:  # anything may happen in an import
-        told = project_error(f"The settings {module} or an app of theirs cannot be loaded", error)
-        if more := settings_bootstrap.imports_of_manage_py():
-            told.hint += f"; manage.py imports {', '.join(more)} first: try `python manage.py prodserve`"
-        raise told from error
+        raise _not_loaded(
+            module, error, named="--settings" if settings else SETTINGS if named else ""
+        ) from error
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"prodserve: {message}", file=sys.stderr)
-    sys.exit(code)
+def _not_loaded(module: str, error: Exception, *, named: str) -> ProdserveError:
+    """Return what could not be loaded: the settings module, or which app."""
+    from .utils.tracebacks import app_at_fault, project_error
+
+    missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+    if missing and (module == missing or module.startswith(f"{missing}.")):
+        fix = f"Correct {named}" if named else f"Correct {SETTINGS} in manage.py"
+        message = f"Cannot load settings module {module!r}: there is no module {missing!r} in {sys.path[0]}."
+        kind = UsageError if named else ProdserveError
+        return kind(message, f"{fix}, or go to the project's directory (cd).", code="no-settings")
+    app = app_at_fault(error)
+    what = f"Cannot load app {app!r}" if app else f"Cannot load settings module {module!r}"
+    told = project_error(what, error, "app-not-loaded" if app else "settings-not-loaded")
+    if more := settings_bootstrap.imports_of_manage_py():
+        told.hint = f"manage.py imports {', '.join(more)} first: try `python manage.py prodserve`"
+    return told
+
+
+def _fail(error: ProdserveError, arguments: list[str]) -> NoReturn:
+    as_json = actions.serves(arguments) and messages.is_json(
+        sys.stderr, messages.typed_format(arguments), os.environ
+    )
+    messages.write_error(error, sys.stderr, as_json=as_json)
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

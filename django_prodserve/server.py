@@ -30,7 +30,7 @@ from .arbiter.arbiter import ProdserveArbiter, install_slot_hooks
 from .arbiter.memory_guard import Headroom
 from .arbiter.trial import Trial, ended, load_as, rehearse, scratch_directory, try_out, weigh
 from .config.gunicorn import workers_user
-from .errors import ProdserveError
+from .errors import ProdserveError, UsageError
 from .logs import gunicorn_logger
 from .logs.config import LogConfig
 from .machine.proc_memory import read_memory
@@ -44,6 +44,7 @@ from .project.databases import close_connections
 from .project.footprint import Footprint, footprint
 from .scoreboard.board import Scoreboard
 from .startup import listeners, monkey_patching, unix_access
+from .startup.files import check_access_log
 from .startup.fork_safety import ForkSafetyCheck, kinds_of_threads
 from .startup.origins import CALL_SITES
 from .startup.prepare import prepare
@@ -55,6 +56,7 @@ from .supervisor.link import Supervised, SupervisorLink
 from .supervisor.protocol import ServingFacts
 from .utils import early_signals, fork_guard, working_directory
 from .utils.fork import ChildError, ChildLateError, run_in_fork
+from .utils.notice import Notice
 from .utils.tracebacks import cannot_start, during
 from .worker.config import WorkerConfig
 
@@ -107,7 +109,7 @@ def serve(
         raise
     except Exception as error:  # Gunicorn's own complaints are RuntimeErrors and others, each a sentence
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            raise ProdserveError(*listeners.taken_meanwhile(sockets)) from error
+            raise listeners.taken_meanwhile(sockets) from error
         raise cannot_start(error) from error
     finally:
         if os.getpid() == arbiter_pid:  # workers come through here too when they exit
@@ -123,7 +125,7 @@ def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> N
     Nothing on disk is another thing afterwards: files are collected into a directory that is removed.
     """
     sys.dont_write_bytecode = True
-    check_certificate(plan.certfile.value, plan.keyfile.value)
+    _check_files(plan)
     listeners.try_bind(plan.bind.value, plan.umask.value, plan.management_bind.value)
     with ExitStack() as stack:
         scratch = None
@@ -134,8 +136,13 @@ def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> N
         _load(plan, static, say)
 
 
-def _bind(plan: Plan) -> list[socket.socket]:
+def _check_files(plan: Plan) -> None:
     check_certificate(plan.certfile.value, plan.keyfile.value)
+    check_access_log(plan.access_log.value, plan.access_log.source)
+
+
+def _bind(plan: Plan) -> list[socket.socket]:
+    _check_files(plan)
     return listeners.bind(plan.bind.value, plan.umask.value, plan.management_bind.value)
 
 
@@ -157,7 +164,7 @@ def _bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
 
 
 def _take_inherited(plan: Plan, kept: Supervised) -> list[socket.socket]:
-    check_certificate(plan.certfile.value, plan.keyfile.value)
+    _check_files(plan)
     return kept.take(plan.addresses)
 
 
@@ -286,16 +293,22 @@ def check_certificate(certfile: str | None, keyfile: str | None) -> None:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certfile, keyfile)
     except ssl.SSLError as error:
         pair = f"{certfile} and {keyfile}" if keyfile else certfile
-        raise ProdserveError(
+        raise UsageError(
             f"{pair} cannot be used for TLS: {error.reason or error}.",
-            "A PEM certificate and the key that belongs to it are needed.",
+            "Name a certificate in PEM format, and the key that belongs to it.",
+            code="tls",
+            topic="certfile",
         ) from error
     except OSError as error:
-        missing = next(
-            (each for each in (certfile, keyfile) if each and not os.access(each, os.R_OK)), certfile
+        named = (("--certfile", certfile), ("--keyfile", keyfile))
+        flag, file = next(
+            (each for each in named if each[1] and not os.access(each[1], os.R_OK)), ("--certfile", certfile)
         )
-        raise ProdserveError(
-            f"{missing} cannot be read: {error.strerror}.", "See --certfile and --keyfile."
+        raise UsageError(
+            f"{flag} {file} cannot be read: {error.strerror}.",
+            f"Name a file that exists and that this user may read: {flag} PATH",
+            code="tls",
+            topic=flag.removeprefix("--"),
         ) from error
 
 
@@ -336,7 +349,11 @@ class Server(BaseApplication):  # type: ignore[misc]
         users_hooks = {name: wanted[name] for name in hooks.HOOK_NAMES if name in wanted}
         heartbeats = wanted.get("worker_tmp_dir") or hooks.heartbeat_directory()
         if not os.access(heartbeats, os.W_OK):
-            raise ProdserveError(f"worker_tmp_dir {heartbeats} is no directory that this user may write.")
+            raise UsageError(
+                f"worker_tmp_dir {heartbeats} is not a directory that this user may write.",
+                "Name one in memory, such as /dev/shm, or remove the setting.",
+                code="file",
+            )
         # Gunicorn closes the number it is given: a copy leaves ours to be cleaned up by us.
         copies = [f"fd://{os.dup(each.fileno())}" for each in self.sockets]
         ours = {"bind": copies, "worker_tmp_dir": heartbeats, **hooks.all_hooks(users_hooks)}
@@ -402,8 +419,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.say(f"management {listeners.url(self.management, tls=False)}")
         seconds = time.monotonic() - self.started
         tls = bool(self.cfg.is_ssl)
-        addresses = "  ".join(listeners.url(each, tls=tls) for each in self.sockets)
-        self.say(f"{addresses}  ready in {seconds:.1f} s")
+        addresses = [listeners.url(each, tls=tls) for each in self.sockets]
+        line = f"{'  '.join(addresses)}  ready in {seconds:.1f} s"
+        self.say(Notice(line, event="ready", addresses=addresses, seconds=round(seconds, 2)))
 
     def facts(self) -> ServingFacts:
         """Return what is written down about a server that serves."""

@@ -127,7 +127,7 @@ def test_ids_are_unique_and_each_has_a_cause_here() -> None:
 
 def test_strict_makes_warnings_fatal() -> None:
     what = seen({"strict": True}, facts={"local_caches": ("default",)})
-    with pytest.raises(ProdserveError, match="--strict refuses"):
+    with pytest.raises(ProdserveError, match=r"^\d+ warnings?, and --strict refuses"):
         preflight(what.plan, what.project)
     relaxed = seen(facts={"local_caches": ("default",)})
     lines = preflight(relaxed.plan, relaxed.project)

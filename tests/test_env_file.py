@@ -37,10 +37,10 @@ def test_the_usual_ways_to_write_it() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("A=1\nnonsense", "line 2 is not KEY=VALUE"),
-        ("1A=1", "line 1 is not KEY=VALUE"),
-        ("A='open", "line 1 has a quote without its end"),
-        ("A='one' two", "line 1 has text behind the closing quote"),
+        ("A=1\nnonsense", "line 2: expected KEY=VALUE"),
+        ("1A=1", "line 1: expected KEY=VALUE"),
+        ("A='open", "line 1: a quote is not closed"),
+        ("A='one' two", "line 1: text after the closing quote"),
     ],
 )
 def test_a_wrong_line_is_told_by_its_number(text: str, words: str) -> None:

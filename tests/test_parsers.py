@@ -133,8 +133,9 @@ def test_a_formula_counts_whole_cpus_rounded_up(formula: str, cpus: float, worke
     "raw", ["gunicorn.workers.UvicornWorker", "uvicorn_worker.UvicornWorker", "eventlet", "tornado"]
 )
 def test_a_tutorials_worker_class_gets_a_sentence_of_its_own(raw: str) -> None:
-    with pytest.raises(parsers.ParseError, match=r"[Ll]eave"):
+    with pytest.raises(parsers.ParseError) as told:
         parsers.worker_class(raw)
+    assert told.value.fix.startswith("Remove the option")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.errors import ProdserveError
+from django_prodserve.errors import CODES, ExitCode, ProdserveError
 from django_prodserve.machine.platforms import detect
 from django_prodserve.plan.pipeline import collect_options
 
@@ -126,10 +126,11 @@ def test_every_problem_is_told_at_once() -> None:
                 "GUNICORN": {"worker_tmpdir": "/x", "daemon": True, "umask": "z"},
             },
         )
-    lines = str(caught.value).splitlines()
+    found = caught.value.problems
+    lines = [f"{each.message} {each.fix}" for each in found]
     for words in (
         "--workers is 'two', but must be a whole number from 1",
-        "--bind: 'nowhere' is no address",
+        "--bind: 'nowhere' lacks a port. Write nowhere:8000",
         "PRODSERVE_TIMEOUT is 'soon', but must be a time",
         "Unknown variable PRODSERVE_WORKRES. Did you mean PRODSERVE_WORKERS?",
         "PRODSERVE has no option 'THREDS'. Did you mean THREADS?",
@@ -140,6 +141,8 @@ def test_every_problem_is_told_at_once() -> None:
     ):
         assert any(words in line for line in lines), (words, lines)
     assert len(lines) == 9, lines
+    assert {each.code for each in found} <= CODES.keys()
+    assert caught.value.exit_code == ExitCode.USAGE
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ def test_every_problem_is_told_at_once() -> None:
         ({"environ": {"WEB_CONCURRENCY": "2.5"}}, "WEB_CONCURRENCY is '2.5'"),
         ({"environ": {"PORT": "http"}}, "PORT"),
         ({"environ": {"PORT": ""}}, "PORT is set but empty"),
-        ({"environ": {"PORT": "99999"}}, "between 0 and 65535"),
+        ({"environ": {"PORT": "99999"}}, "PORT 99999 is out of range (0-65535)."),
         ({"environ": {"GUNICORN_CMD_ARGS": "--threads many"}}, "GUNICORN_CMD_ARGS is '--threads many'"),
         ({"environ": {"GUNICORN_CMD_ARGS": "--no-such-flag"}}, "unrecognized arguments"),
         ({"environ": {"GUNICORN_CMD_ARGS": "'unclosed"}}, "No closing quotation"),
@@ -161,7 +164,7 @@ def test_every_problem_is_told_at_once() -> None:
         ({"block": {"GUNICORN": {"pre_fork": "no.such.module.hook"}}}, "no.such.module"),
         ({"flags": {"config": "nowhere.py"}}, "there is no such file"),
         ({"flags": {"config": "python:shop.conf"}}, "only files are read"),
-        ({"block": {"CONFIG": 5}}, "PRODSERVE['CONFIG'] is no path"),
+        ({"block": {"CONFIG": 5}}, "PRODSERVE['CONFIG'] is 5, which is not the path of a file."),
     ],
 )
 def test_wrong_inputs_get_one_clear_line(given: dict[str, Any], words: str) -> None:
@@ -209,7 +212,7 @@ def test_what_says_it_more_exactly_wins_over_prepare() -> None:
     [
         (
             ["migrate", "migrat"],
-            "PRODSERVE['PREPARE'] has no step 'migrat'. There are wait-for-db, migrate, ",
+            "PRODSERVE['PREPARE'] has no step 'migrat'.\n  There are wait-for-db, migrate, ",
         ),
         ([1], "PRODSERVE['PREPARE'] is [1], but must be a list of wait-for-db, migrate, collectstatic."),
         (True, "PRODSERVE['PREPARE'] is True, but must be a list"),

@@ -44,10 +44,10 @@ def test_a_server_is_found_by_project_and_address(base: Path, tmp_path: Path) ->
             assert (found.pid, found.directory, found.project) == (os.getpid(), place, str(link))
     with pytest.raises(ProdserveError, match=r"No server of this project has the address 8001\."):
         control.find(site, ["8001"])
-    with pytest.raises(ProdserveError, match=f"No prodserve runs for the project in {tmp_path}"):
+    with pytest.raises(ProdserveError, match=f"No server is running for the project in {tmp_path}"):
         control.find(tmp_path)
     register(site, "127.0.0.1:8002")
-    with pytest.raises(ProdserveError, match="2 servers of this project run; name one with --bind"):
+    with pytest.raises(ProdserveError, match=r"(?s)2 servers of this project are running.*--bind"):
         control.find(site)
     assert control.find(site, ["8002"]).binds == ("127.0.0.1:8002",)
 
@@ -94,7 +94,9 @@ def test_nor_is_a_link_that_somebody_has_laid_there(base: Path, tmp_path: Path) 
             "NameError: no x (/a/b.py, line 3)",
         ),
         ("Unknown command: 'prodserve'\nType 'manage.py help' for usage.\n", "Unknown command: 'prodserve'"),
-        ("a warning\nCommandError: what is wrong\n  a hint\n", "CommandError: what is wrong"),
+        ("a warning\nprodserve: error: what is wrong\n  Fix:  a hint\n", "what is wrong"),
+        ('{"level": "error", "message": "what is wrong", "fix": "a hint"}\n', "what is wrong"),
+        ('{"level": "warning", "message": "odd"}\n{"level": "error", "message": "wrong"}\n', "wrong"),
         ("", ""),
     ],
 )

@@ -32,7 +32,7 @@ def test_gunicorn_is_blamed_for_its_own_frames_only() -> None:
     )
     ours = cannot_start(raised("import os; os.stat('/nowhere')", "/srv/shop/hooks.py"))
     assert ours.message.startswith("The server cannot start: FileNotFoundError: ")
-    assert ours.hint.startswith("/srv/shop/hooks.py, line 1")
+    assert ours.where.startswith("/srv/shop/hooks.py, line 1")
 
 
 def test_what_is_told_already_is_not_told_again() -> None:

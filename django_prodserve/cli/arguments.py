@@ -1,79 +1,90 @@
-"""The command line: one flat parser, for manage.py and for ``python -m django_prodserve``.
+"""The command line: one flat parser, for manage.py, the script and ``python -m django_prodserve``.
 
 Flat, because argparse's sub-parsers break ``--settings`` and ``-v`` behind the action, repeated flags and
 ``call_command``. Values are text here; config/options.py parses them, so that one message lists all that is
-wrong.
+wrong. Lives in every command's process.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..config import options, parsers
+from ..config.option_groups import GROUPS
 from ..config.renamed import hint, renamed_flag
-from ..errors import ProdserveError
+from ..config.row import Row
+from ..errors import Problem, UsageError
+from ..utils import terminal
+from . import actions
+from .actions import ACTIONS
 
-ACTIONS = {
-    "serve": "serve the project (what happens without an action)",
-    "plan": "print every decision with its reason; nothing is started",
-    "check": "load, warm up and try the address; exit 1 on what would stop serving",
-    "reload": "serve new code, settings and environment without losing a request; exit 1 if they are broken",
-    "stop": "let running requests finish and stop the server",
-    "status": "what the running server does, worker by worker; --watch to look on, --json for scripts",
-    "dump": "the stack of every thread of the running server with its request; nothing is stopped",
-}
-CONTROL_ACTIONS = ("reload", "stop")
-STATUS_ACTIONS = ("status", "dump")
-"""Actions on the running server; they need no project, only where it lies."""
-LATER = {
-    "export": "use `prodserve plan --gunicorn-conf`",
-}
+EPILOG = """\
+examples:
+  prodserve --local                              try a project on this machine
+  prodserve 0.0.0.0:8000 --workers 4             serve on every interface
+  prodserve plan --cpus 0.5 --memory 512m        what it would do in a small container
+  prodserve reload                               serve new code without losing a request
 
-WINDOWS = (
-    "prodserve runs on Linux and macOS: Gunicorn needs fork. On Windows use WSL, or a container "
-    "(and runserver for development)."
-)
+Every option is also a variable (--keep-alive is PRODSERVE_KEEP_ALIVE) and a key in the settings
+(PRODSERVE = {"KEEP_ALIVE": 75}). A flag wins over the variable, the variable over the settings.
+prodserve help lists the documents; prodserve help workers explains one option, and what it is here.
+"""
+
+WORDS = {
+    "--json": "With plan and status: print JSON.",
+    "--watch": "With status: refresh it every second.",
+    "--gunicorn-conf": "With plan: print a gunicorn.conf.py that serves the same way.",
+    "--measure": "With plan: load the project and measure the memory that it uses.",
+}
+"""Flags of single actions."""
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Options with their texts beside them, as wide as the terminal, at most 100 columns."""
+
+    def __init__(self, prog: str, **more: Any) -> None:
+        more["width"] = min(100, terminal.width(sys.stdout) or 80) - 2
+        super().__init__(prog, max_help_position=30, **more)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the action and every option to a parser."""
+    parser.prog = parser.prog.strip()
     parser.usage = "%(prog)s [ACTION] [options]"
-    actions = "; ".join(f"{name}: {text}" for name, text in ACTIONS.items())
-    parser.add_argument("action", nargs="*", default=[], metavar="ACTION", help=actions)
-    parser.add_argument(
-        "--json", action="store_true", default=argparse.SUPPRESS, help="With plan and status: print JSON."
+    parser.formatter_class = Formatter
+    parser.description = f"{parser.description or DESCRIPTION}\n\nactions:\n{_actions()}"
+    parser.epilog = EPILOG
+    parser.add_argument("action", nargs="*", default=[], metavar="ACTION", help=argparse.SUPPRESS)
+    single = parser.add_argument_group("options of single actions")
+    for flag, text in WORDS.items():
+        single.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
+    single.add_argument(
+        "--skip-checks", action="store_true", default=False, help="Skip the preflight and Django's checks."
     )
-    parser.add_argument(
-        "--watch",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="With status: show it anew each second.",
-    )
-    parser.add_argument(
-        "--gunicorn-conf",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="With plan: print a gunicorn.conf.py that serves the same way.",
-    )
-    parser.add_argument(
-        "--measure",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="With plan: load the project and measure the memory that it takes.",
-    )
-    parser.add_argument(
-        "--skip-checks", action="store_true", default=False, help="Skip Django's system checks."
-    )
-    for row in options.option_fields():
-        _add_row(parser, row)
+    parser._optionals.title = "options of every Django command"
+    parser._action_groups.remove(parser._optionals)
+    for title, names in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            row = options.option_field(name)
+            assert row is not None, name
+            _add_row(group, row)
+    parser._action_groups.append(parser._optionals)  # last: ours are what people look for
 
 
-def _add_row(parser: argparse.ArgumentParser, row: options.Row) -> None:
+DESCRIPTION = "Serve a Django project in production: sized for its machine, explained, with static files."
+
+
+def _actions() -> str:
+    width = max(map(len, ACTIONS)) + 2
+    return "\n".join(f"  {name:<{width}}{text}" for name, text in ACTIONS.items())
+
+
+def _add_row(parser: Any, row: Row) -> None:
     flags = [row.short, row.flag] if row.short else [row.flag]
     text = f"{row.help} Default: {row.default_text}.".replace("%", "%%")
     more: dict[str, Any] = {"dest": row.name, "default": argparse.SUPPRESS, "help": text}
@@ -85,16 +96,22 @@ def _add_row(parser: argparse.ArgumentParser, row: options.Row) -> None:
 
 
 class FlatParser(argparse.ArgumentParser):
-    """A parser whose complaints are one line, and whose options may stand on both sides of the action.
+    """A parser whose complaints are one message, and whose options may stand on both sides of the action.
 
-    Mixed into Django's CommandParser. A complaint says what was probably meant.
+    Mixed into Django's CommandParser. A complaint says what was probably meant. An address in place of an
+    action is one to serve on, as with runserver.
     """
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         words = self._spelt_out(sys.argv[1:] if args is None else args)
         parsed, unknown = self.parse_known_intermixed_args(words, namespace)
         if unknown:
-            self.error(self._unknown([word for word in unknown if word.startswith("-")] or unknown))
+            flags = [word for word in unknown if word.startswith("-")] or unknown
+            raise UsageError.of(self._unknown(flag.partition("=")[0]) for flag in flags)
+        action, addresses = actions.split(parsed.action)
+        parsed.action = action
+        if addresses:
+            parsed.bind = [*(getattr(parsed, "bind", None) or ()), *addresses]
         return parsed
 
     def _spelt_out(self, words: Sequence[str]) -> list[str]:
@@ -114,16 +131,20 @@ class FlatParser(argparse.ArgumentParser):
         action = self._option_string_actions.get(flag)
         return isinstance(action, argparse.BooleanOptionalAction) and not flag.startswith("--no-")
 
-    def _unknown(self, words: Sequence[str]) -> str:
-        lines = []
-        for word in words:
-            flag = word.partition("=")[0]
-            ending = hint(flag, self._option_string_actions, now=renamed_flag(flag))
-            lines.append(f"unknown option {flag}{ending}")
-        return " ".join(lines)
+    def _unknown(self, flag: str) -> Problem:
+        renamed = renamed_flag(flag)
+        fix = "" if renamed else actions.of_gunicorn(flag)
+        fix = fix or hint(flag, self._option_string_actions, now=renamed)
+        return Problem(f"Unknown option {flag}.", fix, code="unknown-option")
 
     def error(self, message: str) -> NoReturn:
-        raise ProdserveError(re.sub("^argument ", "", message))
+        what, _, problem = re.sub("^argument ", "", message).partition(": ")
+        flag = what.rpartition("/")[2]
+        name = flag.lstrip("-")
+        if "expected" in problem and (row := options.option_field(name.replace("-", "_"))):
+            value = row.kind.example or row.metavar
+            raise UsageError(f"{flag} needs a value.", f"For example: {flag} {value}", topic=name)
+        raise UsageError(message[:1].upper() + message[1:])
 
 
 def _state(word: str) -> bool | None:
@@ -149,18 +170,12 @@ def control_parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
-def chosen_action(words: str | Sequence[str] | None) -> str:
-    """Return the action, ``serve`` where none was typed; raise ProdserveError with what to write instead."""
-    words = [words] if isinstance(words, str) else list(words or ["serve"])
-    if len(words) > 1:
-        raise ProdserveError(f"One action at a time; {' and '.join(words)} are {len(words)}.")
-    word = words[0]
-    if word in ACTIONS:
-        return word
-    if word in LATER:
-        raise ProdserveError(f"prodserve {word} is not in this release; {LATER[word]}.")
-    if re.fullmatch(r"[\w.\[\]:*-]*:\d+|\d+|\d+(\.\d+){3}|(unix:|/|fd://).*", word):
-        raise ProdserveError(f"{word} is an address, not an action: write --bind {word}")
-    close = difflib.get_close_matches(word, ACTIONS, n=1)
-    guess = f"Did you mean {close[0]}?" if close else f"There are {', '.join(ACTIONS)}."
-    raise ProdserveError(f"There is no action {word!r}. {guess}")
+def check_together(action: str, flags: Any) -> None:
+    """Raise UsageError where a flag of a single action was given with another one."""
+    for flag, goes_with in actions.FLAGS.items():
+        if flags.get(flag.lstrip("-").replace("-", "_")) and action not in goes_with:
+            written = " and ".join(goes_with)
+            fix = f"prodserve {goes_with[0]} {flag}"
+            raise UsageError(f"{flag} works with {written}, not with {action}.", fix)
+    if flags.get("watch") and flags.get("json"):
+        raise UsageError("--watch is for people and --json for scripts.", "Use one of them.")

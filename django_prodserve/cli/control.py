@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ProdserveError
+from ..errors import Interrupted, ProdserveError
 from ..machine import proc
 from ..supervisor import run_directory
 from ..supervisor.protocol import ServerRecord
-from ..utils import working_directory
+from ..utils import command_line, working_directory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +74,22 @@ def find(directory: str | os.PathLike[str], binds: Sequence[str] | None = None) 
         return found[0]
     if found:
         lines = "\n  ".join(map(str, found))
-        raise ProdserveError(f"{len(found)} servers of this project run; name one with --bind:\n  {lines}")
+        raise ProdserveError(
+            f"{len(found)} servers of this project are running:\n  {lines}",
+            f"Name one of them: --bind {found[0].binds[0] if found[0].binds else 'ADDRESS'}",
+            code="no-server",
+        )
     if here:
         wanted = ", ".join(binds or ())
         lines = "\n  ".join(map(str, here))
-        raise ProdserveError(f"No server of this project has the address {wanted}. There is:\n  {lines}")
-    raise ProdserveError(f"No prodserve runs for the project in {directory}.", _elsewhere(everyone))
+        raise ProdserveError(
+            f"No server of this project has the address {wanted}. Running:\n  {lines}",
+            f"--bind {here[0].binds[0] if here[0].binds else 'ADDRESS'}",
+            code="no-server",
+        )
+    others, fix = _elsewhere(everyone)
+    message = f"No server is running for the project in {directory}."
+    raise ProdserveError(f"{message}{others}", fix, code="no-server")
 
 
 def _running(place: Path, record: ServerRecord) -> RunningServer:
@@ -111,14 +121,15 @@ def _any_port(address: str, known: set[str]) -> bool:
     return port.isdecimal() and any(each.endswith(f":{port}") for each in known)
 
 
-def _elsewhere(everyone: Sequence[RunningServer]) -> str:
-    """Return what to do when no server is here: who else has one, if anybody."""
+def _elsewhere(everyone: Sequence[RunningServer]) -> tuple[str, str]:
+    """Return which other servers there are, if any, and what to do when none is here."""
     if everyone:
-        return "\n  ".join(["There is:", *map(str, everyone)])
+        lines = "\n  ".join(map(str, everyone))
+        return f" Others on this machine:\n  {lines}", "Run this command in the directory of its project."
     others = sorted({f"{user} (pid {pid})" for user, pid in _of_others()})
     if others:
-        return f"One belongs to {', '.join(others)}: run this command as that user."
-    return "Start it: manage.py prodserve"
+        return f" One belongs to {', '.join(others)}.", "Run this command as that user."
+    return "", "Start it: prodserve"
 
 
 def _of_others() -> Iterator[tuple[str, int]]:
@@ -128,7 +139,7 @@ def _of_others() -> Iterator[tuple[str, int]]:
     for process in psutil.process_iter(["pid", "uids", "username", "cmdline"]):
         words = process.info["cmdline"] or ()
         uids = process.info["uids"]
-        if uids and uids.effective != os.geteuid() and {"prodserve", "django_prodserve"} & set(words):
+        if uids and uids.effective != os.geteuid() and command_line.is_ours(words):
             yield process.info["username"] or str(uids.effective), process.info["pid"]
 
 
@@ -142,8 +153,9 @@ def run(action: str, binds: Sequence[str] | None, say: Say) -> None:
     try:
         {"reload": reload, "stop": stop}[action](server, say)
     except KeyboardInterrupt:
-        raise ProdserveError(
-            f"Not waited for: the server (pid {server.pid}) has been told to {action}."
+        raise Interrupted(
+            f"The server (pid {server.pid}) was asked to {action}; this command no longer waits for it.",
+            "prodserve status shows what became of it.",
         ) from None
 
 
@@ -152,7 +164,7 @@ def find_here(binds: Sequence[str] | None) -> RunningServer:
     here = working_directory.here()
     places = [here.real if here.found else here.name]  # said as it was typed
     program = os.path.join(working_directory.start().real, sys.argv[0])
-    if os.path.basename(program) != "__main__.py":
+    if not command_line.is_own_entry(program):
         places.append(os.path.dirname(os.path.abspath(program)))
     for place in places[1:]:
         with contextlib.suppress(ProdserveError):
@@ -167,20 +179,31 @@ def reload(server: RunningServer, say: Say) -> None:
             f"The server (pid {server.pid}) has no supervisor, so it cannot reload: "
             f"{server.record.get('why')}.",
             "Restart it to serve new code.",
+            code="reload-failed",
+            topic="supervisor",
         )
     attempt = server.record.get("attempts", 0) + 1
     _send(server, signal.SIGHUP)
     while True:
         now = server.refresh()
         if now is None:
-            raise ProdserveError(f"The server (pid {server.pid}) ended before it had reloaded; see its log.")
+            raise ProdserveError(
+                f"The server (pid {server.pid}) ended before it had reloaded.",
+                "Its log has the reason.",
+                code="reload-failed",
+            )
         if now.record["done"] >= attempt:
             break
         time.sleep(POLL_SECONDS)
     outcome = now.record["outcome"]
     assert outcome is not None  # it is written together with the count
     if not outcome["ok"]:
-        raise ProdserveError(f"Reload failed, the old code serves on: {outcome['reason']}")
+        reason, _, rest = outcome["reason"].partition("\n")
+        raise ProdserveError(
+            f"Reload failed; generation {now.generation} keeps serving. {reason}",
+            where="\n".join(line.strip() for line in rest.splitlines()),
+            code="reload-failed",
+        )
     where = ", ".join(now.binds)
     say(f"reloaded in {outcome['seconds']:.1f} s: generation {now.generation} serves on {where}")
 
@@ -192,7 +215,10 @@ def stop(server: RunningServer, say: Say) -> None:
     _send(server, signal.SIGTERM)
     while server.is_alive:
         if time.monotonic() > deadline:
-            raise ProdserveError(f"The server (pid {server.pid}) still runs after {seconds:g} s.")
+            raise ProdserveError(
+                f"The server (pid {server.pid}) still runs after {seconds:g} s.",
+                "prodserve dump shows where it waits.",
+            )
         time.sleep(POLL_SECONDS)
     say(f"stopped: {server}")
 
@@ -201,6 +227,10 @@ def _send(server: RunningServer, number: int) -> None:
     try:
         os.kill(server.pid, number)
     except ProcessLookupError:
-        raise ProdserveError(f"The server (pid {server.pid}) has just ended.") from None
+        raise ProdserveError(f"The server (pid {server.pid}) has just ended.", code="no-server") from None
     except PermissionError:
-        raise ProdserveError(f"The server (pid {server.pid}) belongs to someone else.") from None
+        raise ProdserveError(
+            f"The server (pid {server.pid}) belongs to another user.",
+            "Run this command as that user.",
+            code="no-permission",
+        ) from None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ..errors import ProdserveError
+from ..errors import ProdserveError, UsageError
 from ..monitoring.snapshot import full_snapshot, measured
 from ..scoreboard.board import Scoreboard, board_path
 from ..scoreboard.slot import BOUNDS, STATES
@@ -50,9 +50,9 @@ def run(
 def refuse_live(action: str, *, as_json: bool = False) -> None:
     """Raise ProdserveError where --watch has no meaning."""
     if action != "status":
-        raise ProdserveError("--watch goes with status: write prodserve status --watch")
+        raise UsageError(f"--watch works with status, not with {action}.", "prodserve status --watch")
     if as_json:
-        raise ProdserveError("--watch is for people and --json for scripts: name one of them.")
+        raise UsageError("--watch is for people and --json for scripts.", "Use one of them.")
 
 
 def open_board(server: control.RunningServer) -> Scoreboard:
@@ -62,7 +62,9 @@ def open_board(server: control.RunningServer) -> Scoreboard:
         return Scoreboard.open(path)
     except FileNotFoundError:
         raise ProdserveError(
-            f"The server ({server}) is starting, or stopping: it has no scoreboard."
+            f"The server ({server}) is starting or stopping: it has no scoreboard.",
+            "Try again in a moment.",
+            code="starting",
         ) from None
     except (OSError, ValueError) as error:
         raise ProdserveError(f"The scoreboard of the server ({server}) cannot be read: {error}") from error

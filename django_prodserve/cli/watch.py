@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from ..errors import ProdserveError
 from ..monitoring.snapshot import full_snapshot, recent_history
 from ..scoreboard.board import Scoreboard, board_path
+from ..utils import terminal
 from ..utils.units import format_age, format_size
 from . import control
 
@@ -65,7 +66,7 @@ def _open(path: Any, server: control.RunningServer) -> Scoreboard:
     try:
         return Scoreboard.open(path)
     except (OSError, ValueError):
-        raise ProdserveError(f"The server ({server}) is starting, or stopping.") from None
+        raise ProdserveError(f"The server ({server}) is starting or stopping.", code="starting") from None
 
 
 def watch(binds: Sequence[str] | None, out: TextIO) -> None:
@@ -83,7 +84,7 @@ def watch(binds: Sequence[str] | None, out: TextIO) -> None:
 
 
 def _watch(sight: ServerView, out: TextIO, on_screen: bool) -> None:
-    colours = on_screen and "NO_COLOR" not in os.environ
+    colours = terminal.colours(out)
     while True:
         width, height = shutil.get_terminal_size() if on_screen else (10_000, 10_000)
         text = [_styled(style, line, colours) for style, line in picture(sight, width, height)]

@@ -12,6 +12,8 @@ import re
 import shlex
 from collections.abc import Mapping, MutableMapping
 
+from ..errors import UsageError
+
 APPLIED = "_PRODSERVE_ENV_FILE"
 """Names the variables that came from the file and what they were before: a removed line counts too."""
 
@@ -31,7 +33,7 @@ def parse(text: str) -> dict[str, str]:
             continue
         parts = LINE.fullmatch(line)
         if parts is None:
-            raise ValueError(f"line {number} is not KEY=VALUE")
+            raise ValueError(f"line {number}: expected KEY=VALUE")
         found[parts[1]] = _value(parts[2], number)
     return found
 
@@ -42,9 +44,9 @@ def _value(raw: str, number: int) -> str:
     try:
         words = shlex.split(raw, comments=True)
     except ValueError:
-        raise ValueError(f"line {number} has a quote without its end") from None
+        raise ValueError(f"line {number}: a quote is not closed") from None
     if len(words) != 1:
-        raise ValueError(f"line {number} has text behind the closing quote")
+        raise ValueError(f"line {number}: text after the closing quote")
     return words[0]
 
 
@@ -68,7 +70,16 @@ def without(environ: Mapping[str, str]) -> dict[str, str]:
     return original
 
 
-def complaint(path: str, error: Exception) -> str:
-    """Return one sentence on why a file cannot be used."""
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return f"--env-file {path} cannot be used: {reason} ({os.path.abspath(path)})."
+def refusal(path: str, error: OSError | ValueError) -> UsageError:
+    """Return the error that says why a file cannot be used."""
+    full = os.path.abspath(path)
+    if isinstance(error, UnicodeError):
+        message, fix = f"--env-file {full} is not UTF-8 text.", "Save it as UTF-8."
+    elif isinstance(error, OSError):
+        message, fix = (
+            f"--env-file {full} cannot be read: {error.strerror}.",
+            "Name a file that this user may read.",
+        )
+    else:
+        message, fix = f"--env-file {full}, {error}.", "Write one KEY=VALUE a line; # starts a comment."
+    return UsageError(message, fix, code="env-file", topic="env-file")

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, NoReturn
 
-from ..errors import ProdserveError
+from ..errors import Problem, ProdserveError, UsageError
 from ..utils.tracebacks import project_line, reason_of
 from .options import SourcedValue
 
@@ -66,17 +66,18 @@ def workers_user(named: object) -> int:
     return uid
 
 
-def read_block(block: object, problems: list[str]) -> Settings:
+def read_block(block: object, problems: list[Problem]) -> Settings:
     """Return what ``PRODSERVE["GUNICORN"]`` says."""
     if not isinstance(block, Mapping):
-        problems.append(f"PRODSERVE['GUNICORN'] is {block!r}, but must be a dictionary.")
+        message = f"PRODSERVE['GUNICORN'] is {block!r}, but must be a dictionary."
+        problems.append(Problem(message, 'PRODSERVE["GUNICORN"] = {"backlog": 512}', code="gunicorn-setting"))
         return {}
     return {
         str(name): SourcedValue(value, f"PRODSERVE['GUNICORN'][{name!r}]") for name, value in block.items()
     }
 
 
-def read_cmd_args(text: str, problems: list[str]) -> Settings:
+def read_cmd_args(text: str, problems: list[Problem]) -> Settings:
     """Return what ``GUNICORN_CMD_ARGS`` says; BaseApplication alone would ignore it."""
 
     def refuse(message: str) -> NoReturn:
@@ -87,11 +88,16 @@ def read_cmd_args(text: str, problems: list[str]) -> Settings:
     try:
         given = vars(parser.parse_args(shlex.split(text)))
     except (ValueError, SystemExit) as error:
-        problems.append(f"{CMD_ARGS} is {text!r}, which Gunicorn refuses: {error}")
+        problems.append(_wrong(f"{CMD_ARGS} is {text!r}, which Gunicorn refuses: {error}"))
         return {}
     if given.pop("args", None):
-        problems.append(f"{CMD_ARGS} is {text!r}, but must hold options only, each with its dashes.")
+        message = f"{CMD_ARGS} is {text!r}, but must hold options only, each with its dashes."
+        problems.append(_wrong(message, f"For example: {CMD_ARGS}='--backlog 512'"))
     return {name: SourcedValue(value, CMD_ARGS) for name, value in given.items() if value is not None}
+
+
+def _wrong(message: str, fix: str = "", code: str = "gunicorn-setting") -> Problem:
+    return Problem(message, fix, code=code)
 
 
 def read_config_file(path: str, notes: list[str]) -> Settings:
@@ -101,9 +107,10 @@ def read_config_file(path: str, notes: list[str]) -> Settings:
     """
     path = path.removeprefix("file:")
     if path.startswith("python:"):
-        raise ProdserveError(f"--config {path}: only files are read.", "Name the file of that module.")
+        raise _unusable(f"--config {path}: only files are read.", "Name the file of that module.")
     if not os.path.isfile(path):
-        raise ProdserveError(f"--config {path}: there is no such file.", f"Looked in {os.getcwd()}")
+        fix = f"Name a file that exists. Relative paths start in {os.getcwd()}"
+        raise _unusable(f"--config {path}: there is no such file.", fix)
     try:
         names = runpy.run_path(path, run_name="__config__")
     except (Exception, SystemExit) as error:
@@ -112,10 +119,16 @@ def read_config_file(path: str, notes: list[str]) -> Settings:
             None,
         )
         where = f"{path}, line {getattr(error, 'lineno', None) or line}"
-        raise ProdserveError(f"--config {where}: {type(error).__name__}: {error}") from error
+        raise ProdserveError(
+            f"--config {where}: {type(error).__name__}: {error}", code="config-file", topic="config"
+        ) from error
     known = new_config().settings
     notes += [f"{path}: {line}" for line in misspelt(names, known)]
     return {name: SourcedValue(value, f"{path}: {name}") for name, value in names.items() if name in known}
+
+
+def _unusable(message: str, fix: str) -> UsageError:
+    return UsageError(message, fix, code="config-file", topic="config")
 
 
 def misspelt(names: Mapping[str, object], known: Collection[str]) -> Iterator[str]:
@@ -135,20 +148,26 @@ CLOSE = 0.8
 """How alike two names must be: keep_alive and keepalive are, num_workers and workers are not."""
 
 
-def validated(settings: Mapping[str, SourcedValue], problems: list[str], notes: list[str]) -> Settings:
+def validated(settings: Mapping[str, SourcedValue], problems: list[Problem], notes: list[str]) -> Settings:
     """Return the settings that Gunicorn accepts and we use; each other one is a problem or a note."""
     config = new_config()
     accepted: Settings = {}
     for name, (value, source) in settings.items():
         if name in REFUSED and value:
-            problems.append(f"{source}: Gunicorn's {name} is refused: {REFUSED[name]}.")
+            reason, _, fix = REFUSED[name].partition("; ")
+            problems.append(_wrong(f"{source}: Gunicorn's {name} is refused: {reason}.", _sentence(fix)))
         elif name in UNUSED or name in REFUSED:
             notes.append(f"{source} is not used: {UNUSED.get(name, 'it is off anyway')}.")
         elif complaint := _refusal(config, name, value):
-            problems.append(f"{source} {complaint}")
+            message, _, fix = complaint.partition(". Did you mean ")
+            problems.append(_wrong(f"{source} {message}{'.' if fix else ''}", fix and f"Did you mean {fix}"))
         else:
             accepted[name] = SourcedValue(value, source)
     return accepted
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _refusal(config: Any, name: str, value: object) -> str:

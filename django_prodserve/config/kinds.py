@@ -20,13 +20,15 @@ class Kind:
     """Writes a value for people."""
     typed: Callable[[Any], str] = str
     """Writes a value as an operator types it; ``parse`` reads it back."""
+    example: str = ""
+    """A value that the parser takes, for messages."""
     is_switch: bool = False
     is_repeated: bool = False
 
 
 def choice(*words: str, metavar: str = "") -> Kind:
     """Return a kind that takes one of these words."""
-    return Kind(parsers.one_of(*words), metavar or "|".join(words))
+    return Kind(parsers.one_of(*words), metavar or "|".join(words), example=words[0])
 
 
 def _on_or_off(value: Any) -> str:
@@ -53,24 +55,26 @@ def _or(word: str) -> Callable[[tuple[str, ...]], str]:
     return lambda value: ",".join(value) or word
 
 
-SWITCH = Kind(parsers.boolean, show=_on_or_off, typed=_on_or_off, is_switch=True)
-DURATION = Kind(parsers.duration, "TIME", format_duration, _number)
-SIZE = Kind(parsers.size, "SIZE", format_size)
-CPUS = Kind(parsers.cpus, "1.5|1500m", format_cpus, _number)
-COUNT = Kind(parsers.count, "N")
-POSITIVE = Kind(parsers.positive, "N")
-WORKERS = Kind(parsers.worker_count, "N")
-SHARE = Kind(parsers.share, "SHARE", _percent, _percent)
-UMASK = Kind(parsers.umask, "OCTAL", _octal, _octal)
+SWITCH = Kind(parsers.boolean, show=_on_or_off, typed=_on_or_off, example="on", is_switch=True)
+DURATION = Kind(parsers.duration, "TIME", format_duration, _number, "30s")
+SIZE = Kind(parsers.size, "SIZE", format_size, example="512m")
+CPUS = Kind(parsers.cpus, "1.5|1500m", format_cpus, _number, "1.5")
+COUNT = Kind(parsers.count, "N", example="100")
+POSITIVE = Kind(parsers.positive, "N", example="4")
+WORKERS = Kind(parsers.worker_count, "N", example="2")
+SHARE = Kind(parsers.share, "SHARE", _percent, _percent, "10%")
+UMASK = Kind(parsers.umask, "OCTAL", _octal, _octal, "007")
 PATH = Kind(parsers.path, "PATH")
-WARMUP = Kind(parsers.warmup, "PATH")
-WORKER_CLASS = Kind(parsers.worker_class, "prodserve|gthread|sync")
+WARMUP = Kind(parsers.warmup, "PATH", example="/about/")
+WORKER_CLASS = Kind(parsers.worker_class, "prodserve|gthread|sync", example="prodserve")
 MANAGEMENT = Kind(parsers.management, "ADDRESS")
 HEADER = Kind(parsers.client_address_header, "NAME")
 ADDRESSES = Kind(parsers.addresses, "ADDRESS", _list, _or(""), is_repeated=True)
 WORDS = Kind(parsers.words, "LIST", _list, _or(""))
 PROXIES = Kind(parsers.proxies, "LIST", _list, _or("none"))
-PROBES = Kind(parsers.probes, "LIVE,READY", _list, _or("off"))
-CHECKS = Kind(parsers.checks, "LIST", _list, _or(""))
-STATIC = Kind(parsers.boolean, typed=lambda mode: _on_or_off(mode not in (False, "off")), is_switch=True)
+PROBES = Kind(parsers.probes, "LIVE,READY", _list, _or("off"), "/livez,/readyz")
+CHECKS = Kind(parsers.checks, "LIST", _list, _or(""), "database,shop.health.queue")
+STATIC = Kind(
+    parsers.boolean, example="on", typed=lambda mode: _on_or_off(mode not in (False, "off")), is_switch=True
+)
 """A switch whose decision is a way to serve files: ``off``, or one of several words."""

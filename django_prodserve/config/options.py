@@ -33,73 +33,10 @@ from .kinds import (
     WORDS,
     WORKER_CLASS,
     WORKERS,
-    Kind,
     choice,
 )
 from .parsers import Count
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """The declaration of one option."""
-
-    name: str
-    default: Any
-    kind: Kind
-    help: str
-    metavar: str = ""
-    why: str = "not asked for"
-    """Defends the default."""
-    gunicorn: str = ""
-    """The name of the setting in Gunicorn that this option decides."""
-    short: str = ""
-    none: str = "-"
-    """What people read where the plan decides on no value."""
-    computed: bool = False
-    """Whether the plan works out what nobody stated."""
-    exported: bool = False
-    """Whether a file made by ``plan --gunicorn-conf`` carries the decision to the layers and workers."""
-    worker: bool = False
-    """Whether the workers take the decision."""
-
-    @property
-    def flag(self) -> str:
-        """``keep_alive`` is typed as ``--keep-alive``."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        """``keep_alive`` is the variable ``PRODSERVE_KEEP_ALIVE``."""
-        return "PRODSERVE_" + self.name.upper()
-
-    @property
-    def key(self) -> str:
-        """``keep_alive`` is ``PRODSERVE["KEEP_ALIVE"]``."""
-        return self.name.upper()
-
-    @property
-    def default_text(self) -> str:
-        """The default as the reference shows it."""
-        if self.default is None:
-            return "computed" if self.computed else "none"
-        if isinstance(self.default, tuple):
-            return ", ".join(self.default) or "none"
-        return self.kind.typed(self.default)
-
-    def show(self, value: Any) -> str:
-        """Write a decided value for people."""
-        return self.none if value is None else self.kind.show(value)
-
-    def typed(self, value: Any) -> str:
-        """Write a decided value as an operator types it; empty where there is none."""
-        return "" if value is None else self.kind.typed(value)
-
-
-def option(default: Any, kind: Kind, help: str, **more: Any) -> Any:
-    """Declare one option; ``more`` are fields of Row."""
-    return field(
-        default=default, metadata={"row": {"kind": kind, "help": help, "metavar": kind.metavar} | more}
-    )
+from .row import Row, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +49,7 @@ class Options:
         "Address to serve on, repeatable: HOST:PORT, PORT, unix:PATH, fd://N.",
         gunicorn="bind",
         short="-b",
-        computed=True,
+        computed="127.0.0.1:8000, or 0.0.0.0 in a container and with PORT",
     )
     profile: str = option(
         "io",
@@ -126,9 +63,15 @@ class Options:
         "Worker processes: a number, auto, or a formula in n (whole CPUs) such as 2n+1.",
         gunicorn="workers",
         short="-w",
-        computed=True,
+        computed="from CPUs, memory and database limits",
     )
-    threads: int | None = option(None, POSITIVE, "Threads per worker.", gunicorn="threads", computed=True)
+    threads: int | None = option(
+        None,
+        POSITIVE,
+        "Threads per worker.",
+        gunicorn="threads",
+        computed="from --profile and database limits",
+    )
     worker_class: str = option(
         "prodserve",
         WORKER_CLASS,
@@ -141,12 +84,16 @@ class Options:
         None,
         CPUS,
         "CPUs to plan for, instead of the detected number.",
-        computed=True,
+        computed="from the machine",
         exported=True,
         worker=True,
     )
     memory: int | None = option(
-        None, SIZE, "Memory to plan for, instead of the detected size.", none="unknown", computed=True
+        None,
+        SIZE,
+        "Memory to plan for, instead of the detected size.",
+        none="unknown",
+        computed="from the machine",
     )
     db_connections: int | None = option(
         None, POSITIVE, "Maximum database connections of this server; caps workers x threads."
@@ -187,7 +134,7 @@ class Options:
         COUNT,
         "Random addition to --max-requests, so that workers do not restart together.",
         gunicorn="max_requests_jitter",
-        computed=True,
+        computed="as --max-requests",
     )
     max_lifetime: float = option(
         0.0,
@@ -274,13 +221,13 @@ class Options:
         SWITCH,
         "Load the application once, before the workers are forked.",
         gunicorn="preload_app",
-        computed=True,
+        computed="on; off on macOS",
     )
     warmup: str | None = option(
         None,
         WARMUP,
         "Path of the test request that is sent before the port opens; off for none.",
-        computed=True,
+        computed="a path that no route has",
         exported=True,
     )
     speedups: bool = option(
@@ -311,7 +258,7 @@ class Options:
         None,
         POSITIVE,
         "Position of the client in X-Forwarded-For, counted from the right.",
-        computed=True,
+        computed="from X-Forwarded-For",
         exported=True,
     )
     client_address_header: str = option(
@@ -453,7 +400,7 @@ class Options:
         None,
         SWITCH,
         "Keep the pid and the sockets in a small process, so that reload can replace everything else.",
-        computed=True,
+        computed="on where reload works",
     )
     env_file: str | None = option(
         None,

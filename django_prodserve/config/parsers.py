@@ -22,7 +22,20 @@ LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 
 
 class ParseError(ValueError):
-    """A value is wrong in a way that deserves its own sentence."""
+    """A value is wrong in a way that deserves its own sentence; ``fix`` says what to write."""
+
+    def __init__(self, message: str, fix: str = "", *, code: str = "bad-value") -> None:
+        super().__init__(message)
+        self.fix = fix
+        self.code = code
+
+
+class ParseErrors(ValueError):
+    """Several parts of a value are wrong."""
+
+    def __init__(self, errors: Sequence[ParseError]) -> None:
+        super().__init__("; ".join(map(str, errors)))
+        self.errors = tuple(errors)
 
 
 @dataclass(frozen=True)
@@ -140,10 +153,15 @@ def words(raw: Any) -> tuple[str, ...]:
 def proxies(raw: Any) -> tuple[str, ...]:
     """a list of loopback, private, unix, none, *, addresses and networks, separated by commas."""
     names = words(raw)
-    try:
-        parse_trust(names)
-    except ValueError as error:
-        raise ParseError(str(error)) from error
+    wrong = []
+    for name in names:
+        try:
+            parse_trust([name])
+        except ValueError as error:
+            message, _, write = str(error).partition(": write ")
+            wrong.append(ParseError(f"{message}." if write else message, write and f"Write {write}"))
+    if wrong:
+        raise ParseErrors(wrong)
     return names
 
 
@@ -153,7 +171,8 @@ def client_address_header(raw: Any) -> str:
     try:
         parse_witness(name)
     except ValueError as error:
-        raise ParseError(str(error)) from error
+        message, _, write = str(error).partition(": ")
+        raise ParseError(f"{message}.", f"{write[:1].upper()}{write[1:]}") from error
     return name
 
 
@@ -204,10 +223,11 @@ def worker_class(raw: Any) -> str:
     if known:
         return known
     if re.search("uvicorn|asgi|hypercorn|daphne", name, re.IGNORECASE):
-        raise ParseError(f"{name!r} serves ASGI; prodserve serves WSGI. Leave the option out.")
+        raise ParseError(f"{name!r} serves ASGI, and prodserve serves WSGI.", "Remove the option.")
     if re.search("gevent|eventlet|tornado", name, re.IGNORECASE):
         raise ParseError(
-            f"{name!r} is not supported, Django runs in threads here. Leave it out, and state --threads."
+            f"{name!r} is not supported: prodserve uses threads.",
+            "Remove the option; set --threads if you need more.",
         )
     raise ValueError(raw)
 
@@ -230,7 +250,7 @@ def address(raw: str) -> str:
     if text.startswith(("unix:", "/")):
         name = re.sub("^unix:(//)?", "", text)
         if not name:
-            raise ParseError(f"{raw!r} lacks the path of the unix socket: write unix:/run/app.sock.")
+            raise _no_address(f"{raw!r} lacks the path of the unix socket.", "unix:/run/app.sock")
         return f"unix:{name}"
     if re.fullmatch(r"fd://\d+", text, re.ASCII):
         return text
@@ -245,35 +265,49 @@ def management(raw: Any) -> str | None:
     if re.fullmatch(r":?\d+", text, re.ASCII):
         text = f"127.0.0.1:{text.lstrip(':')}"
     if text.startswith("fd://"):
-        raise ParseError(f"{raw!r} cannot be passed on: write HOST:PORT, PORT or unix:PATH.")
+        raise _no_address(f"{raw!r} cannot be the management address.", "HOST:PORT, PORT or unix:PATH")
     return address(text)
 
 
 def _host_and_port(text: str, raw: str) -> str:
     """Return ``host:port``; a bare port keeps its host open (``:8000``) for the plan to decide."""
     if re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}", text):
-        raise ParseError(f"{raw!r} has no port: write {text}:8000.")
+        raise _no_address(f"{raw!r} lacks a port.", f"{text}:8000")
     if re.fullmatch(r"\[?[0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*\]?", text, re.I):
-        raise ParseError(_about_ipv6(text.strip("[]"), raw))
+        raise _about_ipv6(text.strip("[]"), raw)
     match = re.fullmatch(r"(?:(?P<host>\[[0-9a-fA-F:.%\w]+\]|[\w.*-]*):)?(?P<port>\d+)", text)
     if not match:
-        raise ParseError(f"{raw!r} is no address: write HOST:PORT, PORT, unix:PATH or fd://N.")
+        raise _unreadable(text, raw)
     if not 0 <= int(match["port"]) <= 65535:
-        raise ParseError(f"{raw!r} has no possible port: it must be between 0 and 65535.")
+        raise _no_address(f"Port {match['port']} of {raw!r} is out of range (0-65535).")
     host = match["host"]
     if host is None:
         return f":{int(match['port'])}"
     return f"{'0.0.0.0' if host in ('', '*') else host}:{int(match['port'])}"
 
 
-def _about_ipv6(text: str, raw: str) -> str:
+def _no_address(message: str, write: str = "") -> ParseError:
+    return ParseError(message, f"Write {write}" if write else "", code="bad-address")
+
+
+def _unreadable(text: str, raw: str) -> ParseError:
+    """Return what is wrong with a text that is not an address."""
+    if re.fullmatch(r"[a-zA-Z][\w.-]*", text, re.ASCII):
+        return _no_address(f"{raw!r} lacks a port.", f"{text}:8000")
+    host, _, port = text.rpartition(":")
+    if re.fullmatch(r"[\w.*-]*", host) and not port.isdecimal():
+        return _no_address(f"Port {port!r} of {raw!r} is not a number.", f"{host}:8000")
+    return _no_address(f"{raw!r} is not an address.", "HOST:PORT, PORT, unix:PATH or fd://N")
+
+
+def _about_ipv6(text: str, raw: str) -> ParseError:
     """Return what to write instead of an IPv6 address without its port, or without its brackets."""
     host, _, port = text.rpartition(":")
     if not raw.lstrip().startswith("[") and re.fullmatch(r"\d{4,5}", port) and _is_ipv6(host):
-        return f"{raw!r} needs brackets around the address: write '[{host}]:{port}'."
+        return _no_address(f"{raw!r} needs brackets around the address.", f"'[{host}]:{port}'")
     if not _is_ipv6(text):
-        return f"{raw!r} is no address: write HOST:PORT, such as '[::1]:8000' for IPv6."
-    return f"{raw!r} has no port: write '[{text}]:8000'."
+        return _no_address(f"{raw!r} is not an address.", "HOST:PORT, such as '[::1]:8000' for IPv6")
+    return _no_address(f"{raw!r} lacks a port.", f"'[{text}]:8000'")
 
 
 def _is_ipv6(text: str) -> bool:

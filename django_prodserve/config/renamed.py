@@ -37,8 +37,8 @@ def renamed_key(key: object) -> str:
 
 
 def hint(word: str, known: Iterable[str], *, now: str) -> str:
-    """Return how a sentence on an unknown word ends: with its name of today, or with the nearest known."""
+    """Return the fix for an unknown word: its name of today, or the nearest known one."""
     if now:
-        return f": it is called {now} now."
+        return f"It is called {now} now."
     close = difflib.get_close_matches(word, list(known), n=1)
-    return f". Did you mean {close[0]}?" if close else ". See prodserve --help."
+    return f"Did you mean {close[0]}?" if close else "prodserve --help lists all options."

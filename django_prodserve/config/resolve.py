@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import ProdserveError
+from ..errors import Problem, UsageError
 from . import parsers
-from .options import Options, Row, SourcedValue, option_fields
+from .options import Options, SourcedValue, option_fields
 from .renamed import hint, renamed_key, renamed_variable
+from .row import Row
 
 # Kubernetes gives every pod such variables for each Service; one may be called "prodserve".
 KUBERNETES_LINKS = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_\w+)?)$")
@@ -37,7 +38,7 @@ def flag_layer(flags: Mapping[str, Any]) -> Layer:
     }
 
 
-def environment_layer(environ: Mapping[str, str], problems: list[str]) -> Layer:
+def environment_layer(environ: Mapping[str, str], problems: list[Problem]) -> Layer:
     """What the ``PRODSERVE_*`` variables say; an unknown one is a problem."""
     known = {row.variable: row.name for row in option_fields()}
     layer: dict[str, SourcedValue] = {}
@@ -48,15 +49,16 @@ def environment_layer(environ: Mapping[str, str], problems: list[str]) -> Layer:
         elif variable in known:
             layer[known[variable]] = SourcedValue(text, variable)
         elif variable.startswith("PRODSERVE_") and not KUBERNETES_LINKS.search(variable):
-            ending = hint(variable.upper(), known, now=renamed_variable(variable))
-            problems.append(f"Unknown variable {variable}{ending}")
+            fix = hint(variable.upper(), known, now=renamed_variable(variable))
+            problems.append(Problem(f"Unknown variable {variable}.", fix, code="unknown-variable"))
     return layer
 
 
-def settings_layer(block: object, problems: list[str]) -> Layer:
+def settings_layer(block: object, problems: list[Problem]) -> Layer:
     """What the ``PRODSERVE`` settings block says; an unknown key is a problem."""
     if not isinstance(block, Mapping):
-        problems.append(f"PRODSERVE in settings is {block!r}, but must be a dictionary.")
+        message = f"PRODSERVE in settings is {block!r}, but must be a dictionary."
+        problems.append(Problem(message, 'PRODSERVE = {"PROFILE": "io"}', code="bad-value"))
         return {}
     known = {row.key: row.name for row in option_fields()}
     layer: dict[str, SourcedValue] = {}
@@ -64,22 +66,39 @@ def settings_layer(block: object, problems: list[str]) -> Layer:
         if key in known and value is not None:
             layer[known[key]] = SourcedValue(value, f"PRODSERVE[{key!r}]")
         elif key not in known and key not in {"GUNICORN", "PREPARE"}:
-            ending = hint(str(key).upper(), [*known, "GUNICORN", "PREPARE"], now=renamed_key(key))
-            problems.append(f"PRODSERVE has no option {key!r}{ending}")
+            fix = _about_key(str(key), [*known, "GUNICORN", "PREPARE"])
+            problems.append(Problem(f"PRODSERVE has no option {key!r}.", fix, code="unknown-key"))
     return {**_prepare_words(block.get("PREPARE"), problems), **layer}
 
 
-def _prepare_words(value: Any, problems: list[str]) -> Layer:
+def _about_key(key: str, known: Sequence[str]) -> str:
+    """Return the fix for an unknown key: another one, or the place for Gunicorn's own settings."""
+    fix = hint(key.upper(), known, now=renamed_key(key))
+    if not fix.startswith("prodserve"):
+        return fix
+    return f'A setting of Gunicorn\'s belongs into PRODSERVE["GUNICORN"]. {fix}'
+
+
+def _prepare_words(value: Any, problems: list[Problem]) -> Layer:
     """Spread the list of steps over their options; a key of its own says it more exactly, so it wins."""
     source = "PRODSERVE['PREPARE']"
     try:
         words = parsers.words(value) if value else ()
     except (ValueError, TypeError):
-        problems.append(f"{source} is {value!r}, but must be a list of {', '.join(PREPARE)}.")
+        message = f"{source} is {value!r}, but must be a list of {', '.join(PREPARE)}."
+        problems.append(Problem(message, code="bad-value"))
         return {}
     unknown = [word for word in words if word not in PREPARE]
-    problems += [f"{source} has no step {word!r}. There are {', '.join(PREPARE)}." for word in unknown]
+    problems += [
+        Problem(f"{source} has no step {word!r}.", f"There are {', '.join(PREPARE)}.", code="bad-value")
+        for word in unknown
+    ]
     return {PREPARE[word][0]: SourcedValue(PREPARE[word][1], source) for word in words if word in PREPARE}
+
+
+def platform_layer(name: str, values: Mapping[str, Any]) -> Layer:
+    """What a platform decides."""
+    return {option: SourcedValue(value, name) for option, value in values.items()}
 
 
 def gunicorn_layer(settings: Mapping[str, SourcedValue]) -> tuple[Layer, Mapping[str, SourcedValue]]:
@@ -94,7 +113,7 @@ def resolve(
     layers: Sequence[Layer],
     *,
     gunicorn: Mapping[str, SourcedValue] | None = None,
-    problems: Sequence[str] = (),
+    problems: Sequence[Problem] = (),
     notes: Sequence[str] = (),
 ) -> Options:
     """Return the strongest value of every option; raise one error that lists every problem."""
@@ -108,41 +127,70 @@ def resolve(
         try:
             values[row.name] = row.kind.parse(stated.value)
         except (ValueError, TypeError, AttributeError) as error:
-            found.append(_complaint(row, stated, error))
+            found += _complaints(row, stated, error)
         sources[row.name] = stated.source
     found += contradictions(values, sources)
     if found:
-        raise ProdserveError("\n".join(found))
+        raise UsageError.of(found)
     return Options(**values, sources=sources, gunicorn=gunicorn or {}, notes=tuple(notes))
 
 
-def contradictions(values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line for every pair of wishes that cannot both be met."""
+def contradictions(values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield every pair of wishes that cannot both be met."""
     threads = values.get("threads") or 1
     if values.get("worker_class") == "sync" and threads > 1:
-        yield (
+        yield _conflict(
             f"{sources['threads']} asks for {threads} threads and {sources['worker_class']} for sync, "
-            "which has none: leave one of them out."
+            "which has none."
         )
     if values.get("reload") and values.get("supervisor") is False:
-        yield (
-            f"{sources['reload']} needs the supervisor, but {sources['supervisor']} says no: "
-            "leave one of them out."
+        yield _conflict(
+            f"{sources['reload']} needs the supervisor, but {sources['supervisor']} turns it off."
         )
     if sources.get("env_file", "").startswith("PRODSERVE["):
-        yield (
-            f"{sources['env_file']} comes too late: settings have been read when it is seen. "
-            "Write --env-file, or set PRODSERVE_ENV_FILE."
+        yield _conflict(
+            f"{sources['env_file']} comes too late: Django has read the settings by then.",
+            "Use --env-file, or set PRODSERVE_ENV_FILE.",
         )
     if values.get("keyfile") and not values.get("certfile"):
-        yield f"{sources['keyfile']} names a key without its certificate: add --certfile."
+        yield _conflict(f"{sources['keyfile']} names a key without its certificate.", "Add --certfile PATH")
 
 
-def _complaint(row: Row, stated: SourcedValue, error: Exception) -> str:
-    """One line: where it was written, what is wrong, what is right."""
-    if isinstance(stated.value, str) and not stated.value.strip():
-        return f"{stated.source} is set but empty: give it a value, or unset it."
-    if isinstance(error, parsers.ParseError):
-        return f"{stated.source}: {error}"
+def _conflict(message: str, fix: str = "Remove one of them.") -> Problem:
+    return Problem(message, fix, code="conflict")
+
+
+def _complaints(row: Row, stated: SourcedValue, error: Exception) -> Iterator[Problem]:
+    """Yield what is wrong with a value: where it was written, and what is right."""
+    value, source, topic = stated.value, stated.source, row.name.replace("_", "-")
     must = (row.kind.parse.__doc__ or "").strip()
-    return f"{stated.source} is {stated.value!r}, but must be {must}"
+    if isinstance(value, str) and not value.strip(" :"):
+        yield Problem(f"{source} is set but empty.", "Give it a value, or unset it.", "", "bad-value", topic)
+    elif source == "PORT":
+        shown = str(value).removeprefix(":")
+        fix = "Set PORT to a number from 0 to 65535."
+        is_number = re.fullmatch(r"-?\d+", shown)
+        said = "is out of range (0-65535)" if is_number else f"is {shown!r}, but must be a number"
+        yield Problem(f"PORT {f'{shown} ' if is_number else ''}{said}.", fix, "", "bad-value", topic)
+    elif isinstance(error, parsers.ParseErrors):
+        for each in error.errors:
+            yield from _complaints(row, stated, each)
+    elif isinstance(error, parsers.ParseError):
+        yield Problem(f"{source}: {error}", error.fix, "", error.code, topic)
+    else:
+        yield Problem(
+            f"{source} is {value!r}, but must be {must}", _example(row, source), "", "bad-value", topic
+        )
+
+
+def _example(row: Row, source: str) -> str:
+    """Return how a right value is written where the wrong one was; empty where no example says more."""
+    example = row.kind.example
+    if not example or len(source.split()) > 1 or source == "GUNICORN_CMD_ARGS":
+        return ""
+    if source.startswith("-"):
+        return f"For example: {source} {example}"
+    if source.startswith("PRODSERVE["):
+        written = example if example.isdecimal() else f'"{example}"'
+        return f"For example: {source.replace(chr(39), chr(34))} = {written}"
+    return f"For example: {source}={example}"

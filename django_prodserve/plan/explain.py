@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..utils.notice import Notice
 from ..utils.units import format_cpus
 from .gunicorn_settings import gunicorn_settings
 
@@ -61,21 +62,33 @@ def to_dict(plan: Plan) -> dict[str, Any]:
 
 def startup_lines(plan: Plan, static: str, django: str) -> Iterator[str]:
     """Yield the few lines that an operator reads before the address."""
-    yield f"django-prodserve {__version__}, Django {django}, settings {plan.settings.value}"
+    yield Notice(
+        f"django-prodserve {__version__}, Django {django}, settings {plan.settings.value}",
+        **{"event": "start", "version": __version__, "django": django, "settings": plan.settings.value},
+    )
     yield workers_line(plan)
-    yield f"static    {static}"
-    yield f"database  {plan.database.value}"
+    yield _part("static", static)
+    yield _part("database", plan.database.value)
     if plan.platform.value != "none":
-        yield f"platform  {plan.platform.value} ({plan.platform.why}): {_taken(plan)}"
+        yield _part("platform", f"{plan.platform.value} ({plan.platform.why}): {_taken(plan)}")
     for note in plan.notes:
         yield f"note: {note}"
     for warning in plan.warnings:
         yield f"warning: {warning}"
 
 
-def workers_line(plan: Plan) -> str:
+def _part(name: str, text: str) -> Notice:
+    """Return a line on a part of the server; its name is a field for programs, and padded for people."""
+    return Notice(f"{name:<10}{text}", message=f"{name}: {text}", event="start", part=name)
+
+
+def workers_line(plan: Plan) -> Notice:
     """Return the line on how many serve, and why."""
-    return f"workers   {plan.workers.value} x {plan.threads.value} threads: {_because(plan)}"
+    counted = f"{plan.workers.value} x {plan.threads.value} threads: {_because(plan)}"
+    line = _part("workers", counted)
+    line.fields |= {"workers": plan.workers.value, "threads": plan.threads.value}
+    line.fields |= {"cpus": plan.cpus.value, "memory": plan.memory.value, "profile": plan.profile.value}
+    return line
 
 
 def measuring_line(before: Plan, plan: Plan) -> Iterator[str]:

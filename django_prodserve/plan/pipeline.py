@@ -25,7 +25,7 @@ from django.conf import settings
 from ..config import gunicorn, parsers, resolve
 from ..config.options import Options, SourcedValue
 from ..config.resolve import Layer
-from ..errors import ProdserveError
+from ..errors import Problem, UsageError
 from ..machine.detect import Machine
 from ..machine.platforms import Platform, detect
 from ..project import footprint_cache, local_mode
@@ -72,7 +72,7 @@ def collect_options(
     flags: Mapping[str, Any], environ: Mapping[str, str], block: object, platform: Platform
 ) -> Options:
     """Resolve every source of wishes in the order of precedence; one error lists all that is wrong."""
-    problems: list[str] = []
+    problems: list[Problem] = []
     notes: list[str] = []
     typed = resolve.flag_layer(flags)
     variables = resolve.environment_layer(environ, problems)
@@ -92,7 +92,7 @@ def collect_options(
             ours_in_args,
             ours_in_file,
             platform_variables(environ, notes),
-            {name: SourcedValue(value, platform.name) for name, value in platform.values.items()},
+            resolve.platform_layer(platform.name, platform.values),
         ],
         gunicorn=gunicorn.validated(rest, problems, notes),
         problems=problems,
@@ -126,7 +126,7 @@ def _port(text: str) -> str:
     return f":{text.strip()}" if text.strip() else text
 
 
-def _cmd_args(environ: Mapping[str, str], problems: list[str]) -> gunicorn.Settings:
+def _cmd_args(environ: Mapping[str, str], problems: list[Problem]) -> gunicorn.Settings:
     text = environ.get(gunicorn.CMD_ARGS, "")
     return gunicorn.read_cmd_args(text, problems) if text.strip() else {}
 
@@ -142,16 +142,20 @@ def _config_path(layers: tuple[Layer, ...]) -> str:
     try:
         return parsers.path(named.value) if named else ""
     except (ValueError, TypeError) as error:
-        raise ProdserveError(f"{named.source if named else ''} is no path to a file.") from error
+        source = named.source if named else ""
+        message = f"{source} is {named.value if named else ''!r}, which is not the path of a file."
+        raise UsageError(message, code="bad-value", topic="config") from error
 
 
 def reject_shared_address(addresses: Sequence[str], manage: str | None) -> None:
     """Raise ProdserveError where the public would be served on the management address."""
     for address in addresses if manage else ():
         if manage and _is_same(address, manage):
-            raise ProdserveError(
+            raise UsageError(
                 f"--management-bind {manage} is the address of the site itself ({address}).",
                 "Choose another port: --management-bind 9001",
+                code="conflict",
+                topic="management-bind",
             )
 
 

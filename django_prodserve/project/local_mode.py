@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from ..config.parsers import LOOPBACK
-from ..errors import ProdserveError
+from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..config.options import Options
@@ -32,20 +32,24 @@ CHANGES: dict[str, Any] = {
 
 
 def refuse_in_public(options: Options, platform: Platform) -> None:
-    """Raise ProdserveError where others could reach a server that is meant for its owner."""
+    """Raise UsageError where others could reach a server that is meant for its owner."""
     said = options.source("local")
     if platform.name not in {"", "systemd"}:
-        raise ProdserveError(
-            f"{said} is for trying a project on your own machine; this is {platform.name}, for "
+        raise UsageError(
+            f"{said} is for trying a project on your own machine; this is {platform.name}, because "
             f"{platform.marker} is set.",
-            "Leave it out, and put the settings right: prodserve check names them.",
+            "Remove it, and correct the settings: prodserve check lists what is missing.",
+            code="local-only",
+            topic="local",
         )
     stated = [("bind", address) for address in options.bind or ()]
     for name, address in (*stated, ("management_bind", options.management_bind or ":")):
         if not address.startswith((*LOOPBACK, ":")):
-            raise ProdserveError(
+            raise UsageError(
                 f"{said} serves this machine only, but {options.source(name)} asks for {address}.",
-                "Leave one of them out.",
+                "Remove one of them.",
+                code="local-only",
+                topic="local",
             )
 
 

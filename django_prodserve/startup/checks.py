@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from ..errors import ProdserveError
+from ..errors import Problem, ProdserveError
 from ..project.databases import DatabaseProbe, probe_all
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def raise_on_errors(plan: Plan, project: Project) -> None:
     seen = CheckContext(plan=plan, project=project, allow_debug=plan.allow_debug.value)
     errors = [message for message in run_rules(seen) if message.is_serious()]
     if errors:
-        raise ProdserveError("\n".join(map(_as_text, errors)))
+        raise ProdserveError.of(map(_problem, errors))
 
 
 def preflight(plan: Plan, project: Project) -> list[str]:
@@ -281,9 +281,15 @@ def preflight(plan: Plan, project: Project) -> list[str]:
     found = run_rules(build_context(plan, project, allow_debug=plan.allow_debug.value))
     warnings = [message for message in found if not message.is_serious()]
     if warnings and plan.strict.value:
-        lines = "\n".join(map(_as_text, warnings))
-        raise ProdserveError(lines, f"{plan.strict.source} refuses to serve with warnings.")
+        count = f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}"
+        first = Problem(f"{count}, and {plan.strict.source} refuses to serve with warnings.", topic="strict")
+        raise ProdserveError.of([first, *map(_problem, warnings)])
     return [_as_text(message) for message in warnings]
+
+
+def _problem(message: CheckMessage) -> Problem:
+    code = str(message.id).removeprefix("prodserve.")
+    return Problem(f"{message.msg} ({message.id})", str(message.hint or ""), code=code)
 
 
 def _as_text(message: CheckMessage) -> str:

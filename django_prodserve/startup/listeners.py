@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from ..errors import ProdserveError
+from ..errors import ProdserveError, UsageError
+from ..utils import command_line
 
 # sizeof(sun_path) in sys/un.h is 108 on Linux and 104 on macOS, with the final zero.
 UNIX_PATH_BYTES = 107 if os.uname().sysname == "Linux" else 103
@@ -72,9 +73,11 @@ def refuse_overlapping(asked: Sequence[tuple[str, Target | None]]) -> None:
             is_one = (target.family, target.port) == (known.family, known.port)
             if is_one and (len(hosts) == 1 or hosts & EVERYWHERE):
                 less = other if known.host not in EVERYWHERE else address
-                raise ProdserveError(
-                    f"{other} and {address} cannot both be served: one holds the other.",
-                    f"Leave {less} out: it is answered all the same.",
+                raise UsageError(
+                    f"{other} and {address} cannot both be served: one includes the other.",
+                    f"Remove {less}: it is answered all the same.",
+                    code="conflict",
+                    topic="bind",
                 )
 
 
@@ -125,14 +128,11 @@ class _Option(NamedTuple):
     """The option that an address was stated with, and what else it may say."""
 
     name: str
-    another: str
     elsewhere: str
 
 
-PUBLIC = _Option("--bind", "--bind 8001", "For all of its addresses: --bind 0.0.0.0:8000")
-MANAGE = _Option(
-    "--management-bind", "--management-bind 9001", "For this machine alone: --management-bind 9000"
-)
+PUBLIC = _Option("--bind", "For all of its addresses: --bind 0.0.0.0:8000")
+MANAGE = _Option("--management-bind", "For this machine alone: --management-bind 9000")
 
 
 def _inherited(address: str) -> socket.socket:
@@ -141,18 +141,22 @@ def _inherited(address: str) -> socket.socket:
         bound = socket.socket(fileno=number)
         bound.getsockname()
     except OSError as error:
-        raise ProdserveError(
-            f"{address}: descriptor {number} is no open socket ({error.strerror}).",
-            "Whoever starts this command must pass it on: systemd socket activation, or pass_fds.",
+        raise UsageError(
+            f"{address}: descriptor {number} is not an open socket ({error.strerror}).",
+            "The program that starts this command must pass it on: systemd socket activation, or pass_fds.",
+            code="bad-address",
+            topic="bind",
         ) from error
     return bound
 
 
 def _unix(path: str, umask: int) -> socket.socket:
     if len(os.fsencode(path)) > UNIX_PATH_BYTES:
-        raise ProdserveError(
+        raise UsageError(
             f"unix:{path} is {len(os.fsencode(path))} bytes long; the kernel allows {UNIX_PATH_BYTES}.",
             "Choose a shorter path, such as unix:/run/app.sock.",
+            code="bad-address",
+            topic="bind",
         )
     _remove_stale_socket(path)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -162,9 +166,11 @@ def _unix(path: str, umask: int) -> socket.socket:
     except OSError as error:
         bound.close()
         directory = os.path.dirname(os.path.abspath(path))
-        raise ProdserveError(
+        raise UsageError(
             f"unix:{path} cannot be made: {error.strerror}.",
             f"The directory {directory} must exist and be writable for this user.",
+            code="bad-address",
+            topic="bind",
         ) from error
     finally:
         os.umask(before)
@@ -178,13 +184,17 @@ def _remove_stale_socket(path: str) -> None:
     except OSError:
         return
     if not is_socket:
-        raise ProdserveError(
-            f"unix:{path}: that path is there and is no socket.",
+        raise UsageError(
+            f"unix:{path}: the file exists and is not a socket.",
             "Remove it, or choose another path.",
+            code="bad-address",
+            topic="bind",
         )
     if _answers(path):
         raise ProdserveError(
-            f"unix:{path} is served by another process.", "Stop it first, or choose another path."
+            f"unix:{path} is served by another process.",
+            "Stop it first, or choose another path.",
+            code="port-in-use",
         )
     with suppress(OSError):
         os.unlink(path)
@@ -208,8 +218,12 @@ def _resolve(address: str, option: _Option) -> Target | None:
             host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise ProdserveError(
-            f"{option.name} {address}: the host {host!r} is not known ({error.strerror})."
+        raise UsageError(
+            f"{option.name} {address}: the host {host!r} cannot be resolved ({error.strerror}).",
+            f"Name an address of this machine, such as {option.name} 0.0.0.0:{port}. "
+            "The site's domain belongs in ALLOWED_HOSTS.",
+            code="address-unknown",
+            topic=option.name.removeprefix("--"),
         ) from error
     return Target(family, str(sockaddr[0]), int(port), sockaddr)
 
@@ -225,44 +239,65 @@ def _tcp(address: str, option: _Option, target: Target, beside: Sequence[Target]
     except OSError as error:
         if bound is not None:
             bound.close()
-        raise ProdserveError(*_tcp_problem(address, target, error, option)) from error
+        raise _tcp_problem(address, target, error, option) from error
     return bound
 
 
-def _tcp_problem(address: str, target: Target, error: OSError, option: _Option) -> tuple[str, str]:
+def _tcp_problem(address: str, target: Target, error: OSError, option: _Option) -> ProdserveError:
     """Return what is wrong with an address, and what to do."""
+    topic = option.name.removeprefix("--")
     is_six, port = target.family == socket.AF_INET6, target.port
     if error.errno == errno.EADDRINUSE:
-        # Quoted: some shells take brackets for a pattern.
-        another = f"{option.name} '[{target.host}]:{port % 65535 + 1}'" if is_six else option.another
-        return (
-            f"{address} is taken{_port_owner(port)}.",
-            f"Stop that process, or choose another port: {another}",
-        )
+        return _in_use(address, port, _another(address, option, port, is_six=is_six))
     if error.errno == errno.EADDRNOTAVAIL:
         every = f"For all of its addresses: --bind '[::]:{port}'"
-        return (
-            f"{address} is no address of this machine.",
-            every if is_six and option is PUBLIC else option.elsewhere,
+        if not is_six:
+            every = f"For all of its addresses: --bind 0.0.0.0:{port}"
+        fix = every if option is PUBLIC else option.elsewhere
+        return UsageError(
+            f"{address} is not an address of this machine.", fix, code="bad-address", topic=topic
         )
     if error.errno == errno.EAFNOSUPPORT:
-        return f"{address}: this machine has no {'IPv6' if is_six else 'IPv4'}.", option.elsewhere
+        message = f"{address}: this machine has no {'IPv6' if is_six else 'IPv4'}."
+        return UsageError(message, option.elsewhere, code="bad-address", topic=topic)
     if error.errno in {errno.EACCES, errno.EPERM}:
-        return (
+        return ProdserveError(
             f"{address}: this user may not use port {port}.",
             "Ports below 1024 need root or CAP_NET_BIND_SERVICE; a proxy in front needs neither.",
+            code="no-permission",
         )
-    return f"{address} cannot be bound: {error.strerror}.", f"See {option.name} in prodserve --help."
+    return ProdserveError(f"{address} cannot be bound: {error.strerror}.", code="failed", topic=topic)
 
 
-def taken_meanwhile(sockets: Sequence[socket.socket]) -> tuple[str, str]:
+def _another(address: str, option: _Option, port: int, *, is_six: bool) -> str:
+    """Return the option with the next port, and the host that was typed."""
+    host = address.rpartition(":")[0]
+    next_one = f"{host}:{port % 65535 + 1}"
+    return f"{option.name} '{next_one}'" if is_six else f"{option.name} {next_one}"  # shells expand brackets
+
+
+def _in_use(address: str, port: int, another: str) -> ProdserveError:
+    owner = _port_owner(port)
+    if owner is not None and owner.serves_this_project:
+        return ProdserveError(
+            f"{address} is already in use by this project's server (pid {owner.pid}).",
+            "prodserve reload serves new code, prodserve stop ends it. To check beside it: "
+            "prodserve check --bind 127.0.0.1:0",
+            code="port-in-use",
+        )
+    fix = f"Stop that process, or choose another port: {another}"
+    return ProdserveError(f"{address} is already in use{owner or ''}.", fix, code="port-in-use")
+
+
+def taken_meanwhile(sockets: Sequence[socket.socket]) -> ProdserveError:
     """Return what to say where another process listened first: two may bind an address, one may listen."""
     held = [(bound.getsockname(), _port_owner(bound.getsockname()[1])) for bound in sockets if _is_tcp(bound)]
-    name, by = next((each for each in held if each[1]), (held[0] if held else (("the address", ""), "")))
+    name, by = next((each for each in held if each[1]), (held[0] if held else (("the address", ""), None)))
     host = f"[{name[0]}]" if ":" in str(name[0]) else name[0]
-    return (
-        f"{host}:{name[1]} was taken{by} while this server was loaded.",
+    return ProdserveError(
+        f"{host}:{name[1]} came into use{by or ''} while this server was loading.",
         "Two servers were started for one address: stop one of them, or choose another port.",
+        code="port-in-use",
     )
 
 
@@ -270,19 +305,40 @@ def _is_tcp(bound: socket.socket) -> bool:
     return bound.family in {socket.AF_INET, socket.AF_INET6}
 
 
-def _port_owner(port: int) -> str:
-    """Return `` by NAME (pid N)`` for the server that listens there, where this user may see it."""
+class _Owner(NamedTuple):
+    """The server that listens on a port."""
+
+    name: str
+    pid: int
+    serves_this_project: bool
+
+    def __str__(self) -> str:
+        return f' by "{self.name}" (pid {self.pid})'
+
+
+def _port_owner(port: int) -> _Owner | None:
+    """Return the server that listens there, where this user may see it."""
     import psutil  # 1.4 MiB that most servers need not have
 
     with suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             if connection.pid and _listens(connection, port):
                 process = psutil.Process(connection.pid)
-                name = " ".join(process.cmdline()[:3]) or process.name()
+                words = process.cmdline()
+                name = " ".join(words[:3]) or process.name()
                 while (parent := process.parent()) and _has_port(parent, port):
                     process = parent  # who is to be stopped: a worker would be replaced
-                return f" by {name} (pid {process.pid})"
-    return ""
+                return _Owner(name, process.pid, command_line.is_ours(words) and _is_here(process))
+    return None
+
+
+def _is_here(process: Any) -> bool:
+    """Say whether a server was started in this directory."""
+    import psutil
+
+    with suppress(psutil.Error):
+        return bool(process.cwd() == os.getcwd())
+    return False
 
 
 def _has_port(process: Any, port: int) -> bool:

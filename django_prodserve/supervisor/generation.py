@@ -215,14 +215,25 @@ def file_in_memory() -> Any:
     return tempfile.TemporaryFile()
 
 
+def _message(line: str) -> str:
+    """Return what a line says: one in JSON holds it in a field, one for people after our name."""
+    if line.startswith("{"):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            known = json.loads(line)
+            level = "error: " if known["level"] == "error" else ""
+            return f"{level}{known['message']}"
+    return line.removeprefix("prodserve: ")
+
+
 def last_error(text: str) -> str:
     """Return the reason in what a process wrote before it died: the error, and the line that raised it.
 
     A traceback has its reason at the end; a complaint of the command line's at its beginning.
     """
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [_message(line) for line in text.splitlines() if line.strip()]
     if "Traceback (most recent call last):" not in text:
-        return next((line for line in lines if "Error" in line or "error" in line), lines[0] if lines else "")
+        told = next((line for line in lines if "Error" in line or "error" in line), lines[0] if lines else "")
+        return told.removeprefix("error: ")
     places = re.findall(r'File "(.+?)", line (\d+)', text)
     where = f" ({places[-1][0]}, line {places[-1][1]})" if places else ""
     reason = next((line for line in reversed(lines) if not line.startswith(" ")), "")

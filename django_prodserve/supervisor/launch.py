@@ -17,11 +17,11 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import ProdserveError
+from ..errors import UsageError
 from ..machine import proc
 from ..plan.plan import Plan
 from ..startup import fork_safety
-from ..utils import outlet, standard_streams, working_directory
+from ..utils import command_line, outlet, standard_streams, working_directory
 from . import bootstrap, generation, reexec, run_directory, sd_notify, supervisor
 from .link import Standalone, Supervised
 from .protocol import GENERATION, LaunchSpec, ServerRecord
@@ -169,7 +169,7 @@ def _record(plan: Plan, sockets: Sequence[socket.socket], *, kept: bool) -> Serv
         "started": proc.start_time(os.getpid()),
         "project": place.name,
         "real": place.real,
-        "home": "" if program.endswith("__main__.py") else os.path.dirname(os.path.abspath(program)),
+        "home": "" if command_line.is_own_entry(program) else os.path.dirname(os.path.abspath(program)),
         "settings": plan.settings.value,
         "binds": list(plan.bind.value),
         "addresses": [_address(bound) for bound in sockets[: len(plan.bind.value)]],
@@ -214,5 +214,9 @@ def _write_pidfile(plan: Plan) -> str:
     try:
         Path(path).write_text(f"{os.getpid()}\n")
     except OSError as error:
-        raise ProdserveError(f"{stated.source}: {path} cannot be written: {error.strerror}.") from error
+        raise UsageError(
+            f"{stated.source}: {path} cannot be written: {error.strerror}.",
+            "Name a file that this user may write, or remove the setting.",
+            code="file",
+        ) from error
     return path

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Mapping, MutableMapping
 
 from ..config import env_file
-from ..errors import ProdserveError
+from ..errors import ProdserveError, UsageError
 from ..project import static_root
-from ..utils import outlet, standard_streams, working_directory
+from ..utils import command_line, outlet, standard_streams, working_directory
 
 PREPARED = "_PRODSERVE_PREPARED"
 """The variable that says that startup/prepare.py's steps are done, and when the command began (monotonic)."""
@@ -57,12 +57,14 @@ def with_env_file(typed: str | None, environ: Mapping[str, str]) -> None:
     if not path or env_file.APPLIED in environ:
         return
     if not _is_command_line():
-        raise ProdserveError("--env-file is for the command line: settings have been read already.")
+        raise UsageError(
+            "--env-file is for the command line: settings have been read already.", code="env-file"
+        )
     fresh = original_environment()
     try:
         env_file.apply(path, fresh)
     except (OSError, ValueError) as error:
-        raise ProdserveError(env_file.complaint(path, error)) from error
+        raise env_file.refusal(path, error) from error
     try:
         _execute(fresh)
     except (OSError, IndexError) as error:  # no memory, or Python is embedded in a program
@@ -99,7 +101,7 @@ def take_prepared(environ: MutableMapping[str, str]) -> float:
 
 def _is_command_line() -> bool:
     """Say whether somebody typed this command; call_command in a shell is none."""
-    return bool({"prodserve", "django_prodserve"} & set(sys.orig_argv))
+    return command_line.is_ours(sys.orig_argv)
 
 
 def _execute(environ: Mapping[str, str]) -> None:

@@ -306,7 +306,7 @@ class Supervisor:
             try:
                 env_file.apply(self.spec["env_file"], environ)
             except (OSError, ValueError) as error:
-                raise ValueError(env_file.complaint(self.spec["env_file"], error)) from error
+                raise ValueError(env_file.refusal(self.spec["env_file"], error).message) from error
         return environ
 
     def _finish_reload(self, reason: str) -> None:

@@ -11,9 +11,14 @@ import os
 import signal
 import sys
 
+from .command_line import is_script
+
 EXIT_CODE = 128  # and the number of the signal, as shells say it
 AGAIN_SECONDS = 0.01
-PRINTING = {"plan", "check", "reload", "stop", "status", "dump", "-h", "--help", "--version"}
+PRINTING = {
+    *("plan", "check", "reload", "stop", "status", "dump", "help", "explain", "completion", "version"),
+    *("-h", "--help", "--version"),
+}
 """Words on the command line of commands that do not serve."""
 
 
@@ -48,7 +53,8 @@ def raise_again(dropped: sys.UnraisableHookArgs) -> None:
 def watch() -> None:
     """Handle the signals to stop, where this process runs our command."""
     by_name = sys.argv[:1] == ["-m"] and "django_prodserve" in sys.orig_argv
-    if os.name != "posix" or not (by_name or sys.argv[1:2] == ["prodserve"]):
+    by_script = is_script(*sys.argv[:1] or [""])
+    if os.name != "posix" or not (by_name or by_script or sys.argv[1:2] == ["prodserve"]):
         return
     import threading  # late: the supervisor imports this package, and does without
 

@@ -28,10 +28,11 @@ _STANDARD = _directories(*(sysconfig.get_path(name) for name in ("stdlib", "plat
 _FOREIGN = (*_PACKAGES, *_STANDARD, *_directories(os.path.dirname(os.path.dirname(__file__))))
 
 
-def project_error(what: str, error: BaseException) -> ProdserveError:
+def project_error(what: str, error: BaseException, code: str = "project") -> ProdserveError:
     """Return ``what`` with the error's reason and the line of the project, or the setting, that led to it."""
     reason, name = reason_of(error), type(error).__name__
-    return ProdserveError(f"{what}: {name}: {reason}" if reason else f"{what}: {name}", place(error))
+    message = f"{what}: {name}: {reason}" if reason else f"{what}: {name}"
+    return ProdserveError(message, where=place(error), code=code)
 
 
 def reason_of(error: BaseException) -> str:
@@ -101,6 +102,19 @@ def project_line(error: BaseException) -> str:
             last = own[-1]
             return f"{short(last.filename)}, line {last.lineno}: {last.line or ''}".rstrip(": ")
         behind = behind.__cause__ or behind.__context__
+    return ""
+
+
+def app_at_fault(error: BaseException) -> str:
+    """Return the app of INSTALLED_APPS that an error came from while Django loaded it; else nothing."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        code, known = step.tb_frame.f_code, step.tb_frame.f_locals
+        if code.co_name == "populate" and code.co_filename.endswith(os.path.join("apps", "registry.py")):
+            if step.tb_next.tb_frame.f_code.co_name == "create":
+                return str(known.get("entry", ""))
+            return str(getattr(known.get("app_config"), "name", ""))
+        step = step.tb_next
     return ""
 
 

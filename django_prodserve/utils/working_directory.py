@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import ProdserveError
+from ..errors import ProdserveError, UsageError
 
 DEEPEST = 6  # directories above this one that are looked at
 MAX_ENTRIES = 2000  # entries of each: a directory of releases has tens
@@ -66,7 +66,10 @@ def enter(path: str, *, source: str = "--chdir") -> None:
     try:
         os.chdir(path)
     except OSError as error:
-        raise ProdserveError(f"{source} {path}: {gone(name) or error.strerror}.") from error
+        fix = "Name a directory that exists and that this user may enter."
+        raise UsageError(
+            f"{source} {path}: {gone(name) or error.strerror}.", fix, code="directory", topic="chdir"
+        ) from error
     real = current()
     is_link = os.path.normpath(name) != real
     _State.entered = path
@@ -88,6 +91,7 @@ def current() -> str:
         raise ProdserveError(
             f"The directory that this command was started in is gone{f': {named}' if named else ''}.",
             "A release that was removed? Enter the directory of the project again (cd), and repeat.",
+            code="directory",
         ) from None
 
 

@@ -157,7 +157,7 @@ def test_a_reload_that_memory_does_not_hold_is_refused_and_kills_nobody(
         with Load(server.port, clients=2) as load:
             ended = run(*RELOAD, env=env(), cwd=site)
         assert ended.returncode == 1
-        assert "the old code serves on: Memory holds no second generation: " in ended.stderr
+        assert "keeps serving. Memory holds no second generation: " in ended.stderr
         assert load.failures == []
         assert_nobody_was_killed(server, memory, before)
 
@@ -189,7 +189,7 @@ def test_of_two_generations_the_kernel_kills_the_one_that_is_not_proven(
         with Load(server.port, clients=2) as load:
             ended = run(*RELOAD, env=env(), cwd=site)
         assert ended.returncode == 1
-        assert "the old code serves on: it was ended by SIGKILL before it was ready" in ended.stderr
+        assert "keeps serving. it was ended by SIGKILL before it was ready" in ended.stderr
         assert load.failures == []
         assert facts(memory, "memory.oom_control")["oom_kill"] == 1
         assert server.workers(2) == before

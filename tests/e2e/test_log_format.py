@@ -306,7 +306,7 @@ def test_a_sample_is_one(env: Any) -> None:
 def test_what_is_typed_wrongly_is_one_line(env: Any, flags: tuple[str, str], line: str) -> None:
     ended = run("manage.py", "prodserve", "plan", *flags, env=env())
     assert ended.returncode
-    assert len(re.findall("^.*--(?:access-)?log-.*$", ended.stderr, re.M)) == 1
+    assert len(re.findall("^prodserve: error: --(?:access-)?log-.*$", ended.stderr, re.M)) == 1
     assert line in ended.stderr
 
 

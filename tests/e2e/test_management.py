@@ -135,7 +135,7 @@ def test_gunicorns_own_workers_say_that_nobody_answers_there(env: Any) -> None:
             ("--management-bind", "unix:x.sock", "--bind", "unix:./x.sock"),
             "is the address of the site itself",
         ),
-        (("--management-bind", "192.0.2.1:9000"), "192.0.2.1:9000 is no address of this machine."),
+        (("--management-bind", "192.0.2.1:9000"), "192.0.2.1:9000 is not an address of this machine."),
     ],
 )
 def test_what_is_wrong_with_it_is_one_line(env: Any, flags: tuple[str, ...], told: str) -> None:
@@ -151,5 +151,5 @@ def test_a_taken_management_port_is_told_at_once(env: Any) -> None:
             "manage.py", "prodserve", "--bind", "127.0.0.1:0", "--management-bind", str(other.port), env=env()
         )
         assert ended.returncode == 1
-        assert f"127.0.0.1:{other.port} is taken" in ended.stderr
-        assert "another port: --management-bind 9001" in ended.stderr
+        assert f"127.0.0.1:{other.port} is already in use" in ended.stderr
+        assert f"another port: --management-bind 127.0.0.1:{other.port + 1}" in ended.stderr

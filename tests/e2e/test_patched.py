@@ -53,7 +53,9 @@ def test_it_is_refused_with_the_line_to_remove(
     assert "select" in ended.stderr
     assert f"Remove `{line}` ({file}, line 1)." in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert ended.stderr.splitlines()[-2].startswith("CommandError: ")  # eventlet has words of its own before
+    assert ended.stderr.splitlines()[-2].startswith(
+        "prodserve: error: "
+    )  # eventlet has words of its own before
     assert " ready in " not in ended.stdout
 
 

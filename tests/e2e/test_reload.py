@@ -124,7 +124,7 @@ def test_broken_code_leaves_the_old_one_serving(env: Any, tmp_path: Path, fault:
         edit(site / name, good, bad)
         ended = run(*RELOAD, env=env(), cwd=site)
         assert ended.returncode == 1
-        assert "the old code serves on: " in ended.stderr
+        assert "generation 1 keeps serving. " in ended.stderr
         assert reason in ended.stderr
         assert "Traceback" not in ended.stderr
         assert server.get("/").text == "hello"
@@ -253,18 +253,18 @@ def test_the_server_is_found_or_it_is_said_clearly_why_not(env: Any, tmp_path: P
     site = copy_site(tmp_path)
     ended = run(*RELOAD, env=env(), cwd=site)
     assert ended.returncode == 1
-    assert f"No prodserve runs for the project in {site}" in ended.stderr
+    assert f"No server is running for the project in {site}." in ended.stderr
     with two(env, site) as (first, second):
         ended = run(*RELOAD, env=env(), cwd=site)
         assert ended.returncode == 1
-        assert "2 servers of this project run; name one with --bind" in ended.stderr
+        assert "2 servers of this project are running:" in ended.stderr
         ended = run("manage.py", "prodserve", "reload", "--bind", str(second.port), env=env(), cwd=site)
         assert ended.returncode == 0, ended.stderr
         second.wait_for("generation 2 serves")
         assert "generation 2" not in first.output
     elsewhere = run(str(site / "manage.py"), "prodserve", "stop", env=env(), cwd=tmp_path)
     assert elsewhere.returncode == 1
-    assert "No prodserve runs" in elsewhere.stderr
+    assert "No server is running" in elsewhere.stderr
 
 
 def test_without_a_supervisor_reload_says_why_and_what_to_do(env: Any, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_a_taken_port_is_one_line_at_once(env: Any) -> None:
         address = f"127.0.0.1:{holder.getsockname()[1]}"
         ended = run("manage.py", "prodserve", "--bind", address, env=env())
     assert ended.returncode == 1
-    assert f"{address} is taken by " in ended.stderr
+    assert f"{address} is already in use by " in ended.stderr
     assert f"(pid {os.getpid()})" in ended.stderr
     assert len(ended.stderr.splitlines()) == 2
     assert ended.stdout == ""

@@ -73,7 +73,7 @@ def test_without_a_server_status_says_so(env: Any, tmp_path: Path) -> None:
     for action in ("status", "dump"):
         told = run("-m", "django_prodserve", action, env=env(), cwd=site)
         assert told.returncode == 1
-        assert told.stderr.startswith(f"prodserve: No prodserve runs for the project in {site}")
+        assert told.stderr.startswith(f"prodserve: error: No server is running for the project in {site}.")
         assert "Traceback" not in told.stderr
 
 

@@ -262,7 +262,7 @@ def test_it_belongs_to_someone_else(env: Any, tmp_path: Any, module: str, action
             act = f"import {name}\n{act}"
         ended = run("-c", act, env=env(), cwd=site)
         assert ended.returncode == 1
-        assert "No prodserve runs for the project" in ended.stderr
+        assert "No server is running for the project" in ended.stderr
         assert f"(pid {server.process.pid})" in ended.stderr
         assert "run this command as that user" in ended.stderr
 

@@ -67,7 +67,7 @@ def test_nobody_outlives_a_killed_supervisor(env: Any, tmp_path: Path) -> None:
         server.process.kill()
         assert psutil.wait_procs(family, PATIENCE)[1] == []
         ended = run("-m", "django_prodserve", "stop", env=env(), cwd=site)  # a file is no server
-        assert "No prodserve runs" in ended.stderr
+        assert "No server is running" in ended.stderr
         with serving(env=env(), cwd=site, bind=("--bind", address)):
             assert not place.exists()
         server.process.wait()

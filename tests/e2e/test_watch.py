@@ -96,7 +96,7 @@ def watching(env: dict[str, str], cwd: Path) -> Iterator[Terminal]:
 def test_it_shows_a_server_through_reload_and_restart(env: Any, tmp_path: Path) -> None:
     site = copy_site(tmp_path)
     with watching(env(), site) as terminal:
-        terminal.wait_for(lambda text: "no server: No prodserve runs for the project in" in text)
+        terminal.wait_for(lambda text: "no server: No server is running for the project in" in text)
         with serving(
             "--workers", "2", "--threads", "2", "--slow-request", "1s", env=env(), cwd=site
         ) as server:
@@ -149,7 +149,7 @@ def test_without_a_terminal_it_prints_a_block_each_second(env: Any, tmp_path: Pa
 def test_watch_goes_with_status_alone(env: Any) -> None:
     for words in (("dump", "--watch"), ("plan", "--watch"), ("status", "--watch", "--json")):
         told = run("manage.py", "prodserve", *words, env=env())
-        assert told.returncode == 1
+        assert told.returncode == 2
         assert "--watch" in told.stderr
         assert "Traceback" not in told.stderr
-        assert run("-m", "django_prodserve", *words, env=env()).stderr.count("\n") == 1
+        assert run("-m", "django_prodserve", *words, env=env()).stderr.count("\n") == 2

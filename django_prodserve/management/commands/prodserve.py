@@ -1,4 +1,4 @@
-"""``manage.py prodserve``: parse, plan, act."""
+"""``manage.py prodserve``: parse, plan, act. Lives in the command's process, which becomes the arbiter."""
 
 from __future__ import annotations
 
@@ -6,31 +6,42 @@ import os
 import sys
 import time
 from argparse import ArgumentParser
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ... import __version__
-from ...cli import arguments, control, status
-from ...errors import ProdserveError
+from ...cli import actions, arguments, control, messages, status
+from ...errors import Interrupted, Problem, ProdserveError, UsageError
 from ...project import static_root
 from ...supervisor import reexec
-from ...utils import early_signals, log_lines, standard_streams, working_directory
+from ...utils import early_signals, standard_streams, terminal, working_directory
 
 
 class Parser(arguments.FlatParser, CommandParser):
     """Django's parser with our manners."""
 
 
+class RefusalError(CommandError):
+    """A ProdserveError on its way through Django, which knows CommandError alone."""
+
+    def __init__(self, error: ProdserveError) -> None:
+        super().__init__(str(error), returncode=int(error.exit_code))
+        self.error = error
+
+
 class Command(BaseCommand):
     """Serve this project in production, sized for its machine."""
 
-    help = "Serve this project in production: sized for its machine, explained, with static files."
+    help = arguments.DESCRIPTION
     requires_system_checks: list[str] = []  # noqa: RUF012, run by hand, where the message is ours
+    as_json = False
+    """Whether the lines at start are read by programs."""
 
     def get_version(self) -> str:
-        return __version__
+        return versions()
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         # Libraries wrap create_parser, and not all of them pass keywords on: what we want is set behind it.
@@ -48,58 +59,80 @@ class Command(BaseCommand):
     def run_from_argv(self, argv: list[str]) -> None:
         try:
             with standard_streams.for_a_reader():
-                self._run(argv)
-        except ProdserveError as error:  # its output cannot be written
-            self.stderr.write(self.style.ERROR(f"prodserve: {error}"))
-            sys.exit(1)
+                if (words := actions.reading(argv[2:])) is not None:
+                    from ...cli import reading
 
-    def _run(self, argv: list[str]) -> None:
+                    return reading.run(words, sys.stdout)
+                super().run_from_argv(argv)
+        except (
+            ProdserveError
+        ) as error:  # raised by the parser, before there is an execute(), or by the output
+            self.refuse(error, argv[2:])
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Run; what is wrong is said in our form where somebody typed the command."""
+        terminal.choose(no_color=bool(options.get("no_color")), force_color=bool(options.get("force_color")))
         try:
-            super().run_from_argv(argv)
-        except ProdserveError as error:  # raised by the parser, before there is an execute()
-            self.stderr.write(self.style.ERROR(f"prodserve: {error}"))
-            sys.exit(2)
+            return super().execute(*args, **options)
+        except CommandError as error:
+            if not getattr(self, "_called_from_command_line", False) or options.get("traceback"):
+                raise
+            self.refuse(as_ours(error), options.get("action") or (), options)
+
+    def refuse(self, error: ProdserveError, words: Any, flags: Mapping[str, Any] | None = None) -> NoReturn:
+        """Write what is wrong, and exit."""
+        layers = messages.typed_format(words) if flags is None else flags
+        as_json = actions.serves(words) and messages.is_json(sys.stderr, layers, os.environ, settings_block())
+        messages.write_error(error, self.stderr._out, as_json=as_json)
+        sys.exit(error.exit_code)
 
     def handle(self, *, action: Any = None, **flags: Any) -> None:
         started = time.monotonic()
         early_signals.hand_over()
         if sys.platform == "win32":
-            raise CommandError(arguments.WINDOWS)
+            raise RefusalError(ProdserveError(*actions.WINDOWS, code="not-on-windows"))
         from ...supervisor.link import from_environment
 
         kept = from_environment(os.environ)
         began = reexec.take_prepared(os.environ)
         try:
-            action = arguments.chosen_action(action)
+            words, addresses = actions.split(action)
+            action = actions.chosen(words)
+            if addresses:  # call_command(action="8000"); the parser has moved those that were typed
+                flags["bind"] = [*(flags.get("bind") or ()), *addresses]
+            arguments.check_together(action, flags)
             if action == "serve":
                 standard_streams.shield()
-            self.act(action, flags, began or started, kept, prepared=bool(began))
+            if action in actions.READING_ACTIONS:
+                from ...cli import reading
+
+                reading.run(words, self.stdout)
+            else:
+                self.act(action, flags, began or started, kept, prepared=bool(began))
         except Exception as error:
             told = explained(error)
             if kept is not None:
                 kept.failed(str(told or error) or repr(error))
             if told is not None:
-                raise CommandError(str(told)) from error
+                raise RefusalError(told) from error
             raise
         except KeyboardInterrupt:
-            raise CommandError("stopped before it was ready", returncode=130) from None
+            raise RefusalError(Interrupted("Stopped before the server was ready.")) from None
 
     def act(
         self, action: str, flags: dict[str, Any], started: float, kept: Any, *, prepared: bool = False
     ) -> None:
-        """Do what was asked; ProdserveError says what the operator can mend."""
+        """Do what was asked; ProdserveError says what the operator can correct."""
         working_directory.start()  # one that is gone is told before anything
         if chdir := flags.get("chdir") or os.environ.get("PRODSERVE_CHDIR"):
             working_directory.enter(chdir)
-        if action in arguments.CONTROL_ACTIONS:
+        if action in actions.CONTROL_ACTIONS:
             control.run(action, flags.get("bind"), self.say)
             return
-        if action in arguments.STATUS_ACTIONS:
+        if action in actions.STATUS_ACTIONS:
             wanted = {"as_json": bool(flags.get("json")), "live": bool(flags.get("watch"))}
             status.run(action, flags.get("bind"), self.say, **wanted)
             return
-        if flags.get("watch"):
-            status.refuse_live(action)
         static_root.record_static_root()
         reexec.with_env_file(flags.get("env_file"), os.environ)
         # Late: the plan reads settings, and importing Gunicorn parses the environment.
@@ -109,10 +142,6 @@ class Command(BaseCommand):
         from ...staticfiles.script_name import settle
         from ...utils.tracebacks import during
 
-        wants_plan = [name for name in ("json", "gunicorn_conf", "measure") if flags.get(name)]
-        if wants_plan and action != "plan":
-            flag = "--" + wants_plan[0].replace("_", "-")
-            raise ProdserveError(f"{flag} goes with plan: write prodserve plan {flag}")
         with during("The project's settings cannot be used"):
             settle()
             plan, project = inspect_now(flags)
@@ -161,11 +190,12 @@ class Command(BaseCommand):
             server.check(plan, self.say, preflight, check_project)
             self.say("ready to serve")
         else:
-            say = self.say_json if self.is_read_by_programs(plan.log_format.value) else self.say
-            server.serve(plan, say, preflight, check_project, started, kept, prepared=prepared)
+            self.as_json = messages.is_json(self.stdout, {"log_format": plan.log_format.value})
+            server.serve(plan, self.say, preflight, check_project, started, kept, prepared=prepared)
 
     def check_project(self) -> None:
-        """Run Django's system checks; an exception in one of them is told in one message."""
+        """Run Django's system checks; raise one error that lists all that they find, say the warnings."""
+        from django.core import checks
         from django.core.checks.registry import Tags, registry
 
         from ...staticfiles.asking import silent_caches
@@ -177,31 +207,81 @@ class Command(BaseCommand):
         tags = sorted(registry.tags_available() - {Tags.caches}) if silent else None
         try:
             settings.SECRET_KEY  # noqa: B018, reading it raises where it is empty: every session would
-            self.check(display_num_errors=False, tags=tags)
+            found = [each for each in checks.run_checks(tags=tags) if not each.is_silenced()]
         except CommandError:
             raise
         except Exception as error:  # checks import the URLconf and whatever it imports
             raise project_error("The project cannot be checked", error) from error
-
-    def is_read_by_programs(self, form: str) -> bool:
-        """Say whether the lines at start are JSON: they are in one log with those of the access log."""
-        try:
-            return log_lines.wants_json(form, self.stdout.fileno())
-        except (OSError, ValueError, AttributeError):  # no file: call_command captures it
-            return form == "json"
-
-    def say_json(self, line: str) -> None:
-        """Write one line at once, as JSON."""
-        words = line.removeprefix("warning: ")
-        level = "info" if words == line else "warning"
-        self.stdout.write(log_lines.as_json(time.time(), level, "prodserve", words))
-        self.stdout.flush()
+        if errors := [each for each in found if each.is_serious()]:
+            raise ProdserveError.of(map(system_check, errors))
+        for each in found:
+            self.say(notice(each))
 
     def say(self, line: str) -> None:
         """Write one line at once; containers buffer standard output otherwise."""
-        style = self.style.WARNING if line.startswith("warning: ") else str
-        self.stdout.write(style(line))
+        text = messages.said_as_json(line) if self.as_json else messages.said_as_text(line, self.stdout._out)
+        self.stdout.write(text)
         self.stdout.flush()
+
+
+def versions() -> str:
+    """Return what a report of a bug needs, on one line."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import django
+
+    try:
+        gunicorn = version("gunicorn")
+    except PackageNotFoundError:
+        gunicorn = "not installed"
+    return (
+        f"prodserve {__version__}, Django {django.get_version()}, Gunicorn {gunicorn}, "
+        f"{platform.python_implementation().replace('CPython', 'Python')} {platform.python_version()}, "
+        f"worker class {default_worker_class()}"
+    )
+
+
+def default_worker_class() -> str:
+    """Return the worker class that serves where the environment names no other."""
+    from ...config.options import Options
+
+    return os.environ.get("PRODSERVE_WORKER_CLASS") or Options().worker_class
+
+
+def settings_block() -> Mapping[str, Any]:
+    """Return what the settings say of this server; nothing where they cannot be read."""
+    block = getattr(settings, "PRODSERVE", None) if settings.configured else None
+    return block if isinstance(block, Mapping) else {}
+
+
+def system_check(message: Any) -> Problem:
+    """Return what one of Django's checks has found."""
+    place = (
+        ""
+        if message.obj is None
+        else f"{getattr(getattr(message.obj, '_meta', None), 'label', message.obj)}: "
+    )
+    return Problem(
+        f"{place}{message.msg} ({message.id})", str(message.hint or ""), code=str(message.id or "")
+    )
+
+
+def notice(message: Any) -> str:
+    """Return a warning of one of Django's checks as a line at start."""
+    problem = system_check(message)
+    return f"warning: {problem.message}" + (f"\n  {problem.fix}" if problem.fix else "")
+
+
+def as_ours(error: CommandError) -> ProdserveError:
+    """Return an error of Django's in our form."""
+    if isinstance(error, RefusalError):
+        return error.error
+    message, _, rest = str(error).partition("\n")
+    kind = (
+        UsageError if error.returncode == 2 or "options can't be used together" in message else ProdserveError
+    )
+    return kind(message, where=rest.strip())
 
 
 def explained(error: Exception) -> ProdserveError | None:

@@ -1,0 +1,143 @@
+"""What can be asked of the command: actions, what is near to one, and addresses in place of one.
+
+Lives in every command's process. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from ..config.options import option_fields
+from ..errors import Problem, UsageError
+
+ACTIONS = {
+    "serve": "serve the project (the default action)",
+    "plan": "print every decision with its reason; starts nothing",
+    "check": "load the project, send the warm-up request and try the address; serves nothing",
+    "reload": "serve new code, settings and environment without losing a request",
+    "stop": "let running requests finish, then stop the server",
+    "status": "what the running server does, worker by worker",
+    "dump": "print the stack of every thread of the running server, with its request",
+    "help": "explain a topic, an option, a check or a message",
+    "completion": "print the completion for bash, zsh or fish",
+}
+CONTROL_ACTIONS = ("reload", "stop")
+STATUS_ACTIONS = ("status", "dump")
+"""Actions on the running server; they need no project, only its directory."""
+READING_ACTIONS = ("help", "completion")
+"""Actions that need no project at all; the words behind them are theirs."""
+FLAGS = {
+    "--json": ("plan", "status"),
+    "--watch": ("status",),
+    "--gunicorn-conf": ("plan",),
+    "--measure": ("plan",),
+}
+"""Which actions a flag goes with."""
+ALIASES = {"explain": "help"}
+
+SERVE = "prodserve serves the project; prodserve --local tries it on this machine."
+STATUS = "prodserve status"
+ANSWERS = {
+    **dict.fromkeys(("start", "run", "runserver", "up", "server", "gunicorn"), SERVE),
+    **dict.fromkeys(
+        ("restart", "upgrade", "deploy"),
+        "prodserve reload serves new code without losing a request. "
+        "For a full restart: prodserve stop, then start it again.",
+    ),
+    **dict.fromkeys(
+        ("log", "logs", "tail"),
+        "The log is the server's output: journalctl -u UNIT under systemd, docker logs NAME in Docker. "
+        "Request lines: --access-log -",
+    ),
+    **dict.fromkeys(("kill", "shutdown", "halt", "quit", "down", "exit"), "prodserve stop"),
+    **dict.fromkeys(("ps", "top", "info", "health"), STATUS),
+    **dict.fromkeys(("watch", "monitor"), "prodserve status --watch"),
+    **dict.fromkeys(("config", "settings", "show", "options", "print-config"), "prodserve plan"),
+    **dict.fromkeys(("test", "doctor", "verify", "validate", "lint"), "prodserve check"),
+    **dict.fromkeys(("stacks", "threads", "trace", "backtrace"), "prodserve dump"),
+    **dict.fromkeys(("man", "docs", "manual"), "prodserve help"),
+    "export": "prodserve plan --gunicorn-conf",
+    "version": "prodserve --version",
+    "local": "prodserve --local",
+    "migrate": "prodserve --migrate applies migrations before it serves.",
+    "collectstatic": "prodserve --collectstatic collects static files before it serves.",
+    "metrics": "Serve with --management-bind 9000, then open http://127.0.0.1:9000/metrics",
+}
+"""What to write instead of words that other servers know."""
+
+WINDOWS = (
+    "prodserve runs on Linux and macOS: Gunicorn needs fork.",
+    "On Windows use WSL, or a container (and runserver for development).",
+)
+
+ADDRESS = re.compile(r"[\w.\[\]:*-]*:\d+|\d+|\d+(\.\d+){3}|localhost|\[[0-9a-fA-F:.]+\]|(unix:|/|fd://).*")
+
+
+def split(words: str | Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Return what was typed in place of an action, and the addresses in it, in the form of --bind."""
+    words = [words] if isinstance(words, str) else list(words or ())
+    if words and words[0] in (*READING_ACTIONS, *ALIASES):
+        return words, []
+    addresses = [word for word in words if ADDRESS.fullmatch(word)]
+    return [word for word in words if word not in addresses], [
+        re.sub("^0:", "0.0.0.0:", each) for each in addresses
+    ]
+
+
+def reading(words: Sequence[str]) -> list[str] | None:
+    """Return an action that only reads, with the words behind it; None where another one was typed."""
+    for number, word in enumerate(words):
+        if word in (*READING_ACTIONS, *ALIASES):
+            return [ALIASES.get(word, word), *words[number + 1 :]]
+        if not word.startswith("-"):
+            return None
+    return None
+
+
+def chosen(words: str | Sequence[str] | None) -> str:
+    """Return the action, ``serve`` where none was typed; raise UsageError with what to write instead."""
+    words = [words] if isinstance(words, str) else list(words or ["serve"])
+    word = ALIASES.get(words[0], words[0])
+    if word in READING_ACTIONS:
+        return word
+    unknown = [each for each in words if each not in ACTIONS]
+    if unknown:
+        raise UsageError.of(
+            Problem(f"There is no action {each!r}.", _instead(each), code="unknown-action")
+            for each in unknown
+        )
+    if len(words) > 1:
+        named = " and ".join(words)
+        raise UsageError(f"Only one action at a time: got {named}.", f"For example: prodserve {words[0]}")
+    return word
+
+
+def _instead(word: str) -> str:
+    """Return what to write in place of a word that is not an action."""
+    if word in ANSWERS:
+        return ANSWERS[word]
+    close = difflib.get_close_matches(word, ACTIONS, n=1)
+    if close:
+        return f"Did you mean {close[0]}?"
+    near = difflib.get_close_matches(word, ANSWERS, n=1, cutoff=0.8)
+    return ANSWERS[near[0]] if near else f"The actions are {', '.join(ACTIONS)}."
+
+
+def of_gunicorn(flag: str) -> str:
+    """Return what to write instead of a flag of Gunicorn's; empty where it is not one."""
+    from ..config.gunicorn import new_config  # late: only a wrong command line pays for it
+
+    names = [name for name, setting in new_config().settings.items() if flag in (setting.cli or ())]
+    if not names:
+        return ""
+    if ours := next((row.flag for row in option_fields() if row.gunicorn == names[0]), ""):
+        return f"Here it is called {ours}."
+    return f'It is Gunicorn\'s. In the settings: PRODSERVE = {{"GUNICORN": {{"{names[0]}": ...}}}}'
+
+
+def serves(words: Sequence[str]) -> bool:
+    """Say whether a command line starts a server, as far as its words show before they are parsed."""
+    others = {*ACTIONS, *ALIASES, "--version", "--help", "-h"} - {"serve"}
+    return not others & set(words)

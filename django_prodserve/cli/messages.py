@@ -1,0 +1,150 @@
+"""The one form of a message: as text for people, as JSON for programs. Lives in every command's process.
+
+    prodserve: error: 127.0.0.1:8000 is already in use by "python manage.py prodserve" (pid 4711).
+      Fix:  Stop that process, or choose another port: --bind 127.0.0.1:8001
+      More: prodserve help port-in-use
+
+The same from manage.py and from the script. Needs neither Django nor settings.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from ..config.options import option_field
+from ..config.parsers import one_of
+from ..errors import Problem, ProdserveError
+from ..utils import log_lines, manual, terminal
+from ..utils.notice import Notice
+
+NAME = "prodserve"
+LABELS = ("See", "Fix", "More")
+STYLES = {"error": "error", "warning": "warning"}
+PADDED = re.compile(r"([a-z][a-z-]+) {2,}(.+)", re.DOTALL)
+LEVELLED = re.compile(r"(warning|note|error): (.+)", re.DOTALL)
+ID = re.compile(r" \((prodserve\.)?([A-Za-z_]+\.)?([EWIC]\d{3})\)$")
+
+
+def write_error(error: ProdserveError, stream: Any, *, as_json: bool) -> None:
+    """Write all that is wrong."""
+    for problem in error.problems:
+        line = problem_as_json(problem, "error") if as_json else problem_as_text(problem, "error", stream)
+        stream.write(f"{line}\n")
+    stream.flush()
+
+
+def problem_as_text(problem: Problem, level: str, stream: Any, *, prefix: str = f"{NAME}: ") -> str:
+    """Return a problem for people: wrapped and coloured where a terminal reads it."""
+    colour, columns = terminal.colours(stream), terminal.width(stream)
+    head = f"{prefix}{level}: "
+    message = _wrapped(f"{head}{problem.message}", columns, "  ")
+    lines = [head[: len(prefix)] + terminal.styled(f"{level}:", level, on=colour) + message[len(head) - 1 :]]
+    for label, text in zip(LABELS, (problem.where, problem.fix, more(problem)), strict=True):
+        if text:
+            lines.append(_wrapped(f"  {label + ':':<5} {text}", columns, " " * 8))
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, columns: int, indent: str) -> str:
+    """Return a text in lines that fit; what is longer than a line, such as a path, stays whole."""
+    lines = text.split("\n")
+    lines[1:] = [line if line.startswith(indent) else f"{indent}{line.strip()}" for line in lines[1:]]
+    if not columns:
+        return "\n".join(lines)
+    return "\n".join(
+        textwrap.fill(
+            line,
+            columns,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+            drop_whitespace=True,
+        )
+        for line in lines
+    )
+
+
+def problem_as_json(problem: Problem, level: str, **fields: Any) -> str:
+    """Return a problem for programs."""
+    known = {"code": problem.code, "fix": problem.fix, "where": problem.where, "more": more(problem)}
+    fields = {name: text for name, text in known.items() if text} | fields
+    return log_lines.as_json(time.time(), level, NAME, problem.message, **fields)
+
+
+def more(problem: Problem) -> str:
+    """Return the command that explains a problem; empty where nothing does."""
+    for name in (problem.code, problem.topic):
+        if name and (manual.has(name) or option_field(name.replace("-", "_")) is not None):
+            return f"{NAME} help {name}"
+    return ""
+
+
+def parsed(line: str) -> tuple[str, Problem, Mapping[str, Any]]:
+    """Return level, problem and fields of a line that the server says.
+
+    ``warning: MESSAGE (prodserve.W005)``, with the fix indented below, is one with a code and a fix;
+    ``static    130 files`` is one about a part of the start.
+    """
+    fields: dict[str, Any] = dict(line.fields) if isinstance(line, Notice) else {}
+    text = str(fields.pop("message", line))
+    level, match = "info", LEVELLED.fullmatch(text)
+    if match:
+        level, text = match[1], match[2]
+    message, _, fix = text.partition("\n  ")
+    fix = "\n".join(part.strip() for part in fix.split("\n")) if fix else ""
+    if level == "info" and not isinstance(line, Notice) and (padded := PADDED.fullmatch(text)):
+        return level, Problem(f"{padded[1]}: {padded[2]}"), {"event": "start", "part": padded[1]}
+    code = ID.search(message)
+    return level, Problem(message, fix, code=code[3] if code else ""), fields
+
+
+def said_as_json(line: str) -> str:
+    """Return a line of the server for programs."""
+    level, problem, fields = parsed(line)
+    level = "info" if level == "note" else level
+    if problem.code:
+        problem = problem._replace(message=ID.sub("", problem.message))
+    return problem_as_json(problem, level, **fields)
+
+
+def said_as_text(line: str, stream: Any) -> str:
+    """Return a line of the server for people."""
+    level, problem, _ = parsed(str(line))
+    if level == "info":
+        return str(line)
+    return problem_as_text(problem, level, stream, prefix="")
+
+
+def is_json(stream: Any, *layers: Mapping[str, Any]) -> bool:
+    """Say whether messages there are JSON, by the first layer that says something of the log's format."""
+    stated = next(filter(None, (layer.get(name) for layer in layers for name in FORMAT_NAMES)), "auto")
+    try:
+        form = FORMATS(stated)
+    except ValueError:  # which is told soon, and in this form
+        form = "auto"
+    try:
+        return log_lines.wants_json(form, stream.fileno())
+    except (OSError, ValueError, AttributeError):  # not a file: call_command captures it
+        return form == "json"
+
+
+FORMATS = one_of("text", "json", "auto")
+FORMAT_NAMES = ("log_format", "PRODSERVE_LOG_FORMAT", "LOG_FORMAT")
+"""The flag, the variable and the key of --log-format."""
+
+
+def typed_format(words: Sequence[str]) -> dict[str, str]:
+    """Return what a command line says of the log's format, before anything has parsed it."""
+    return dict(_formats(words))
+
+
+def _formats(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
+        flag, equals, value = word.partition("=")
+        if flag == "--log-format":
+            yield "log_format", value if equals else following

@@ -1,0 +1,155 @@
+"""``prodserve help`` and ``prodserve completion``: what can be read without a project.
+
+Lives in a command of its own. Needs neither Django nor settings nor a network, so it answers in a fraction of
+a second, and also inside a container where nothing else works.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..config.options import option_field, option_fields
+from ..config.row import Row
+from ..errors import CODES, EXIT_CODES, UsageError
+from ..utils import manual, terminal
+from . import completion, here
+from .actions import ACTIONS
+
+MANY = 3
+"""More entries than these are listed, not printed."""
+
+
+def run(words: Sequence[str], out: Any) -> None:
+    """Do what was asked: ``words`` are the action and what stands behind it."""
+    action, *rest = words
+    flags = [word for word in rest if word in ("--no-color", "--force-color")]
+    terminal.choose(no_color="--no-color" in flags, force_color="--force-color" in flags)
+    rest = [word for word in rest if word not in flags]
+    if action == "completion":
+        out.write(completion.script(rest))
+    else:
+        show(_help(" ".join(rest)) if rest else overview(), out)
+
+
+def show(text: str, out: Any) -> None:
+    """Print a text; through a pager where a terminal reads it and it does not fit."""
+    text = "".join(f"{line}\n" for line in _coloured(text.rstrip("\n"), on=terminal.colours(out)))
+    rows = shutil.get_terminal_size().lines
+    if terminal.is_terminal(out) and text.count("\n") >= rows and _paged(text):
+        return
+    out.write(text)
+    out.flush()
+
+
+def _coloured(text: str, *, on: bool) -> Iterator[str]:
+    fenced = False
+    for line in text.split("\n"):
+        fenced ^= bool(manual.FENCE.match(line))
+        is_head = not fenced and manual.HEADING.fullmatch(line)
+        yield terminal.styled(line, "bold", on=on) if is_head else line
+
+
+def _paged(text: str) -> bool:
+    """Hand a text to the pager; say whether there is one."""
+    words = shlex.split(os.environ.get("PAGER") or "less")
+    if not words or shutil.which(words[0]) is None:
+        return False
+    environ = {"LESS": "FRX", **os.environ}
+    subprocess.run(words, input=text, text=True, env=environ, check=False)
+    return True
+
+
+def overview() -> str:
+    """Return what there is to ask for."""
+    lines = ["prodserve help TOPIC explains a document, an option, a check, a metric or a message.", ""]
+    found = manual.topics()
+    if found:
+        width = max(map(len, found)) + 2
+        lines += ["# Documents", "", *(f"  {name:<{width}}{title}" for name, title in found.items()), ""]
+    width = max(map(len, ACTIONS)) + 2
+    lines += ["# Actions", "", *(f"  {name:<{width}}{text}" for name, text in ACTIONS.items()), ""]
+    lines += ["# Options", "", *_columns([row.name.replace("_", "-") for row in option_fields()]), ""]
+    lines += ["For example: prodserve help workers, prodserve help W005, prodserve help exit-codes"]
+    return "\n".join(lines)
+
+
+def _columns(names: Sequence[str]) -> Iterator[str]:
+    width = max(map(len, names)) + 2
+    count = max(1, 78 // width)
+    for start in range(0, len(names), count):
+        yield "  " + "".join(f"{name:<{width}}" for name in names[start : start + count]).rstrip()
+
+
+def _help(query: str) -> str:
+    """Return what explains a query; raise UsageError with what may have been meant."""
+    parts = [*_about_option(query), *_built_in(query)]
+    match = manual.find(query)
+    entries = [entry for entry in match.entries if not (parts and entry.level == manual.ROW)]
+    if len(entries) > MANY:
+        lines = [f"  {entry.topic:<24}{entry.title}" for entry in entries]
+        parts.append("\n".join([f"# Entries that mention {query}", "", *lines]) + "\n")
+    else:
+        parts += [_without_marks(entry) for entry in entries]
+    if parts:
+        return "\n".join(parts)
+    close = [*match.close, *difflib.get_close_matches(manual.key(query), _names(), n=3)]
+    fix = (
+        f"Did you mean {' or '.join(dict.fromkeys(close))}?"
+        if close
+        else "prodserve help lists what there is."
+    )
+    raise UsageError(f"There is no help on {query!r}.", fix, code="unknown-topic")
+
+
+def _without_marks(entry: manual.Entry) -> str:
+    where = f"(from prodserve help {entry.topic})\n" if entry.level > 1 else ""
+    return f"{entry.text}{where}"
+
+
+def _names() -> list[str]:
+    return [*ACTIONS, *(row.name.replace("_", "-") for row in option_fields()), *CODES, "exit-codes"]
+
+
+def _about_option(query: str) -> Iterator[str]:
+    """Yield what the row of an option says, and what is decided on this machine."""
+    name = manual.key(query).replace("-", "_")
+    row = option_field(name) or option_field(name.removeprefix("prodserve_"))
+    if row is not None:
+        yield "\n".join(_of_row(row)) + "\n"
+
+
+def _of_row(row: Row) -> Iterator[str]:
+    flags = f"{row.short}, {row.flag}" if row.short else row.flag
+    metavar = "" if row.kind.is_switch else f" {row.metavar}"
+    yield f"# {flags}{metavar}"
+    yield ""
+    yield row.help
+    yield ""
+    yield f"  default   {row.default_text}{f' ({row.why})' if row.why and not row.computed else ''}"
+    if row.kind.is_switch:
+        yield f"  flag      {row.flag} or {row.flag.replace('--', '--no-', 1)}"
+    yield f"  variable  {row.variable}"
+    yield f"  settings  PRODSERVE = {{{row.key!r}: ...}}".replace("'", '"')
+    if row.kind.example:
+        yield f"  example   {row.flag}{'' if row.kind.is_switch else f' {row.kind.example}'}"
+    if decided := here.decision(row):
+        yield f"  here      {decided}"
+
+
+def _built_in(query: str) -> Iterator[str]:
+    """Yield what the code itself knows: codes of errors, exit codes, actions."""
+    name = manual.key(query)
+    if name in CODES:
+        yield f"# {name}\n\n{CODES[name]}\n"
+    if re.fullmatch(r"exit[ -]codes?", name):
+        lines = [f"  {int(code):>3}  {text}" for code, text in EXIT_CODES.items()]
+        yield "\n".join(["# Exit codes", "", *lines]) + "\n"
+    if name in ACTIONS:
+        yield f"# prodserve {name}\n\n{ACTIONS[name][:1].upper()}{ACTIONS[name][1:]}.\n"
