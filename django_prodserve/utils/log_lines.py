@@ -29,7 +29,7 @@ def utc(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
-def as_json(seconds: float, level: str, logger: str, message: str, **more: Any) -> str:
+def as_json(seconds: float, level: str, logger: str, message: str, /, **more: Any) -> str:
     """Return a line as one object: the same fields first in every line."""
     fields = {
         "time": f"{utc(seconds)}.{int(seconds % 1 * 1000):03d}Z",

@@ -124,9 +124,9 @@ def test_gunicorns_own_workers_say_that_nobody_answers_there(env: Any) -> None:
     [
         (
             ("--management-bind", "nonsense"),
-            "--management-bind: 'nonsense' is no address: write HOST:PORT, PORT",
+            "--management-bind: 'nonsense' lacks a port.",
         ),
-        (("--management-bind", "fd://3"), "--management-bind: 'fd://3' cannot be passed on"),
+        (("--management-bind", "fd://3"), "--management-bind: 'fd://3' cannot be the management address."),
         (
             ("--management-bind", ":8000", "--bind", "0.0.0.0:8000"),
             "--management-bind 127.0.0.1:8000 is the address of the site",
@@ -152,4 +152,4 @@ def test_a_taken_management_port_is_told_at_once(env: Any) -> None:
         )
         assert ended.returncode == 1
         assert f"127.0.0.1:{other.port} is already in use" in ended.stderr
-        assert f"another port: --management-bind 127.0.0.1:{other.port + 1}" in ended.stderr
+        assert f"by this project's server (pid {other.process.pid})" in ended.stderr

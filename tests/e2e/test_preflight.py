@@ -114,7 +114,7 @@ def test_local_is_the_newcomers_door(env: Any) -> None:
 )
 def test_local_is_refused_in_public(env: Any, flags: list[str], extra: dict[str, str], words: str) -> None:
     ended = run(*COMMAND, "--local", *flags, env=env(extra))
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert words in ended.stderr
 
 

@@ -156,7 +156,8 @@ def test_of_a_server_that_has_the_port_the_process_to_stop_is_named(env: Any) ->
         assert len(server.workers(2)) == 2
         ended = run("manage.py", "prodserve", "--bind", f"127.0.0.1:{server.port}", env=env())
     assert ended.returncode == 1
-    assert f" manage.py prodserve (pid {server.process.pid})." in ended.stderr
+    assert f"already in use by this project's server (pid {server.process.pid})." in ended.stderr
+    assert "prodserve check --bind 127.0.0.1:0" in ended.stderr
 
 
 def test_several_addresses_at_once(env: Any, tmp_path: Path) -> None:
