@@ -32,7 +32,7 @@ def decision(row: Row) -> str:
         return ""
     if found is None:
         return ""
-    value = row.show(found.value)
+    value = "none" if found.value is None else row.show(found.value)
     return f"{value}: {found.why} [{found.source}]{WITHOUT_PROJECT if row.computed else ''}"
 
 

@@ -100,7 +100,7 @@ def parsed(line: str) -> tuple[str, Problem, Mapping[str, Any]]:
     if level == "info" and not isinstance(line, Notice) and (padded := PADDED.fullmatch(text)):
         return level, Problem(f"{padded[1]}: {padded[2]}"), {"event": "start", "part": padded[1]}
     code = ID.search(message)
-    return level, Problem(message, fix, code=code[3] if code else ""), fields
+    return level, Problem(message, fix, code=f"{code[2] or ''}{code[3]}" if code else ""), fields
 
 
 def said_as_json(line: str) -> str:

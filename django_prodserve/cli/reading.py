@@ -89,8 +89,10 @@ def _columns(names: Sequence[str]) -> Iterator[str]:
 
 def _help(query: str) -> str:
     """Return what explains a query; raise UsageError with what may have been meant."""
-    parts = [*_about_option(query), *_built_in(query)]
     match = manual.find(query)
+    parts = [*_about_option(query, match.entries)]
+    if not match.entries:
+        parts += _built_in(query)
     entries = [entry for entry in match.entries if not (parts and entry.level == manual.ROW)]
     if len(entries) > MANY:
         lines = [f"  {entry.topic:<24}{entry.title}" for entry in entries]
@@ -117,12 +119,16 @@ def _names() -> list[str]:
     return [*ACTIONS, *(row.name.replace("_", "-") for row in option_fields()), *CODES, "exit-codes"]
 
 
-def _about_option(query: str) -> Iterator[str]:
-    """Yield what the row of an option says, and what is decided on this machine."""
-    name = manual.key(query).replace("-", "_")
+def _about_option(query: str, entries: Sequence[manual.Entry]) -> Iterator[str]:
+    """Yield what is decided on an option on this machine, and what its row says where no document does."""
+    name = manual.key(query).replace(" ", "_")
     row = option_field(name) or option_field(name.removeprefix("prodserve_"))
-    if row is not None:
+    if row is None:
+        return
+    if not any(entry.topic == "options" and entry.level < manual.ROW for entry in entries):
         yield "\n".join(_of_row(row)) + "\n"
+    if decided := here.decision(row):
+        yield f"# {row.flag} here\n\n{decided}\n"
 
 
 def _of_row(row: Row) -> Iterator[str]:
@@ -139,13 +145,11 @@ def _of_row(row: Row) -> Iterator[str]:
     yield f"  settings  PRODSERVE = {{{row.key!r}: ...}}".replace("'", '"')
     if row.kind.example:
         yield f"  example   {row.flag}{'' if row.kind.is_switch else f' {row.kind.example}'}"
-    if decided := here.decision(row):
-        yield f"  here      {decided}"
 
 
 def _built_in(query: str) -> Iterator[str]:
     """Yield what the code itself knows: codes of errors, exit codes, actions."""
-    name = manual.key(query)
+    name = manual.key(query).replace(" ", "-")
     if name in CODES:
         yield f"# {name}\n\n{CODES[name]}\n"
     if re.fullmatch(r"exit[ -]codes?", name):

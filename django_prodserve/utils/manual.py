@@ -16,6 +16,7 @@ from typing import NamedTuple
 DIRECTORY = Path(__file__).parent.parent / "docs"
 HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*\s*$")
 FENCE = re.compile(r"\s*(```|~~~)")
+LEVEL = re.compile(r"^(prodserve: )?(error|warning|note): ")
 SPLIT = re.compile(r"[\s,:;()]+")
 
 
@@ -56,7 +57,7 @@ def read(topic: str, directory: Path = DIRECTORY) -> str:
 
 def find(query: str, directory: Path = DIRECTORY) -> Match:
     """Return the document or the entries that a query names; what is most exact wins."""
-    wanted = key(query)
+    wanted = key(LEVEL.sub("", query.strip()))
     if not wanted:
         return Match(())
     for topic in topics(directory):
@@ -64,10 +65,12 @@ def find(query: str, directory: Path = DIRECTORY) -> Match:
             text = read(topic, directory)
             return Match((Entry(topic, 1, topics(directory)[topic], text),))
     known = entries(directory)
-    for fits in (_is_named, _is_row, _begins, _contains):
+    for fits in (_is_named, _is_row, _begins, _is_pattern, _contains):
         if found := [entry for entry in known if fits(entry, wanted)]:
             return Match(tuple(found))
-    return Match((), tuple(difflib.get_close_matches(wanted, names(directory), n=3)))
+    known_names = {key(name): name for name in names(directory)}
+    close = difflib.get_close_matches(wanted, list(known_names), n=3)
+    return Match((), tuple(known_names[name] for name in close))
 
 
 def has(name: str, directory: Path = DIRECTORY) -> bool:
@@ -89,7 +92,7 @@ def _known(directory: Path) -> frozenset[str]:
 
 def names(directory: Path = DIRECTORY) -> list[str]:
     """Return what can be asked for by one word: documents, and entries whose heading begins with a name."""
-    heads = [key(_name(entry)) for entry in entries(directory)]
+    heads = [_name(entry) for entry in entries(directory) if entry.level > 1]
     return list(dict.fromkeys([*topics(directory), *filter(None, heads)]))
 
 
@@ -101,15 +104,15 @@ def entries(directory: Path = DIRECTORY) -> tuple[Entry, ...]:
 def key(name: str) -> str:
     """Return a name as it is compared: ``--Keep_Alive``, ``keep-alive`` and `` `KEEP_ALIVE` `` are one."""
     text = name.strip().strip("`").lower().removeprefix("prodserve.")
-    text = re.sub(r"[`*]", "", text).lstrip("-").replace("_", "-")
+    text = re.sub(r"[`*]", "", text).lstrip("-").replace("_", " ").replace("-", " ")
     return " ".join(text.strip(".:?! ").split())
 
 
 def _name(entry: Entry) -> str:
     """Return the word that a heading begins with, where it is a name: an id, an option, a metric."""
     first = SPLIT.split(entry.title.strip("`"), maxsplit=1)[0].strip("`.")
-    is_name = entry.title.startswith(("`", "-")) or re.fullmatch(r"[A-Z]\d{3}|\w+_\w+", first)
-    return first if is_name else ""
+    is_name = entry.title.startswith(("`", "--")) or re.fullmatch(r"[A-Z]\d{3}|\w+_\w+|[\w-]+", entry.title)
+    return first if is_name or re.fullmatch(r"[A-Z]\d{3}", first) else ""
 
 
 def _is_named(entry: Entry, wanted: str) -> bool:
@@ -127,6 +130,16 @@ def _is_row(entry: Entry, wanted: str) -> bool:
 
 def _begins(entry: Entry, wanted: str) -> bool:
     return key(entry.title).startswith(wanted)
+
+
+def _is_pattern(entry: Entry, wanted: str) -> bool:
+    """Say whether a message fits a heading whose dots stand for anything: ``... is already in use ...``."""
+    if entry.level == ROW or "..." not in entry.title:
+        return False
+    parts = [key(part) for part in entry.title.split("...")]
+    if sum(len(part.split()) for part in parts) < 2:
+        return False  # a single word fits too much
+    return re.match(".*".join(map(re.escape, parts)), wanted) is not None
 
 
 def _contains(entry: Entry, wanted: str) -> bool:

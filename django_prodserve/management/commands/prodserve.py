@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser, SystemCheckError
 
 from ... import __version__
 from ...cli import actions, arguments, control, messages, status
@@ -281,7 +281,8 @@ def as_ours(error: CommandError) -> ProdserveError:
     kind = (
         UsageError if error.returncode == 2 or "options can't be used together" in message else ProdserveError
     )
-    return kind(message, where=rest.strip())
+    code = "system-check" if isinstance(error, SystemCheckError) else ""
+    return kind(message, where=rest.strip(), code=code)
 
 
 def explained(error: Exception) -> ProdserveError | None:

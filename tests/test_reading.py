@@ -1,0 +1,184 @@
+"""``prodserve help``, ``prodserve completion`` and ``--help``: what is read without a project."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from django_prodserve.cli import actions, arguments, completion, reading
+from django_prodserve.cli.actions import ACTIONS
+from django_prodserve.config.option_groups import GROUPS
+from django_prodserve.config.options import option_fields
+from django_prodserve.errors import CODES, EXIT_CODES, UsageError
+
+
+def said(*words: str) -> str:
+    out = io.StringIO()
+    reading.run(words, out)
+    return out.getvalue()
+
+
+def test_help_alone_lists_what_there_is() -> None:
+    text = said("help")
+    assert all(re.search(rf"^  {name} ", text, re.M) for name in ACTIONS)
+    assert all(row.name.replace("_", "-") in text.split() for row in option_fields())
+
+
+@pytest.mark.parametrize("row", option_fields(), ids=lambda row: row.name)
+def test_every_option_is_explained(row: object) -> None:
+    assert isinstance(row, type(option_fields()[0]))
+    for query in (row.flag, row.variable, row.key):
+        text = said("help", query)
+        assert row.flag in text
+        assert row.variable in text
+
+
+def test_an_option_is_shown_as_decided_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRODSERVE_CPUS", "3")
+    assert "3 CPUs: as stated [PRODSERVE_CPUS]" in said("help", "cpus")
+    assert "\n3: one for each usable CPU [computed]; without the project" in said("help", "workers")
+    monkeypatch.setenv("PRODSERVE_TIMEOUT", "30")
+    assert "30 s: as stated [PRODSERVE_TIMEOUT]" in said("help", "timeout")
+    monkeypatch.setenv("PRODSERVE_TIMEOUT", "soon")  # the start says that; help explains
+    assert "--timeout" in said("help", "timeout")
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_of_an_error_is_explained(code: str) -> None:
+    assert CODES[code] in " ".join(said("help", code).split())
+
+
+def test_exit_codes_are_explained() -> None:
+    text = said("help", "exit", "codes")
+    assert all(str(int(code)) in text for code in EXIT_CODES)
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"), [("wokers", "workers"), ("relaod", "reload"), ("port-in-us", "port-in-use")]
+)
+def test_what_may_be_meant_is_said(asked: str, meant: str) -> None:
+    with pytest.raises(UsageError) as told:
+        said("help", asked)
+    assert meant in told.value.hint
+    assert (told.value.code, told.value.exit_code) == ("unknown-topic", 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["help", "W005"], ["help", "W005"]),
+        (["explain", "--workers"], ["help", "--workers"]),
+        (["--no-color", "help"], ["help"]),
+        (["completion", "bash"], ["completion", "bash"]),
+        (["plan", "help"], None),
+        (["--bind", "1"], None),
+        ([], None),
+    ],
+)
+def test_what_only_reads_is_known_before_anything_is_parsed(
+    words: list[str], found: list[str] | None
+) -> None:
+    assert actions.reading(words) == found
+
+
+def test_every_option_is_in_one_group() -> None:
+    names = [name for group in GROUPS.values() for name in group]
+    assert sorted(names) == sorted(row.name for row in option_fields())
+
+
+def test_help_of_the_command_line_names_all() -> None:
+    text = arguments.control_parser("prodserve").format_help()
+    assert text.startswith("usage: prodserve [ACTION] [options]\n")
+    assert all(re.search(rf"^  {name} +\S", text, re.M) for name in ACTIONS)
+    assert all(f"\n{title}:\n" in text for title in GROUPS)
+    assert all(re.search(rf"(^|[ ,]){row.flag}\b", text, re.M) for row in option_fields())
+    for words in ("PRODSERVE_KEEP_ALIVE", 'PRODSERVE = {"KEEP_ALIVE": 75}', "prodserve help", "from CPUs"):
+        assert words in " ".join(text.split())
+    assert text.count("\n  prodserve ") >= 4
+    assert "computed" not in text
+
+
+@pytest.mark.parametrize("word", actions.ANSWERS)
+def test_words_of_other_servers_get_an_answer(word: str) -> None:
+    with pytest.raises(UsageError) as told:
+        actions.chosen([word])
+    assert told.value.hint == actions.ANSWERS[word]
+    assert told.value.code == "unknown-action"
+
+
+@pytest.mark.parametrize("answer", sorted(set(actions.ANSWERS.values())))
+def test_the_answers_can_be_typed(answer: str) -> None:
+    for command in re.findall(r"prodserve ((?:--)?[a-z-]+)", answer):
+        known = {*ACTIONS, "serves", "--version", *(row.flag for row in option_fields())}
+        assert command in known
+
+
+@pytest.mark.parametrize(
+    ("words", "left", "addresses"),
+    [
+        (["8000"], [], ["8000"]),
+        (["0.0.0.0:8000"], [], ["0.0.0.0:8000"]),
+        (["0:8000"], [], ["0.0.0.0:8000"]),
+        ([":8000", "plan"], ["plan"], [":8000"]),
+        (["[::1]:8000", "unix:/run/x"], [], ["[::1]:8000", "unix:/run/x"]),
+        (["localhost"], [], ["localhost"]),
+        (["help", "8000"], ["help", "8000"], []),
+        (["plan"], ["plan"], []),
+    ],
+)
+def test_addresses_stand_in_place_of_an_action(
+    words: list[str], left: list[str], addresses: list[str]
+) -> None:
+    assert actions.split(words) == (left, addresses)
+
+
+def completed(line: str, tmp_path: Path) -> list[str]:
+    """Return what bash offers at the end of a line."""
+    words = line.split(" ")
+    script = tmp_path / "prodserve.bash"
+    script.write_text(completion.script(["bash"]))
+    ask = (
+        f"source {script}; COMP_WORDS=({' '.join(words[:-1])} '{words[-1]}'); COMP_CWORD={len(words) - 1}; "
+        "_prodserve; printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    ended = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True, timeout=30)
+    assert ended.stderr == ""
+    return ended.stdout.split()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("prodserve pl", ["plan"]),
+        ("prodserve --keep", ["--keep-alive"]),
+        ("prodserve --profile ", ["io", "cpu"]),
+        ("prodserve --no-sup", ["--no-supervisor"]),
+        ("prodserve completion f", ["fish"]),
+        ("prodserve help worker-cl", ["worker-class"]),
+    ],
+)
+def test_bash_completes(line: str, offered: list[str], tmp_path: Path) -> None:
+    assert completed(line, tmp_path) == offered
+
+
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_every_action_and_option_is_completed(shell: str) -> None:
+    script = completion.script([shell])
+    assert all(re.search(rf"\b{name}\b", script) for name in ACTIONS)
+    written = [row.flag.removeprefix("--") if shell == "fish" else row.flag for row in option_fields()]
+    assert all(re.search(rf"(?<![\w]){flag}(?![\w-])", script) for flag in written)
+    if shutil.which(shell):
+        checked = subprocess.run([shell, "-n"], input=script, text=True, capture_output=True, timeout=30)
+        assert (checked.returncode, checked.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", [[], ["tcsh"], ["bash", "zsh"]])
+def test_another_shell_is_told_which_there_are(words: list[str]) -> None:
+    with pytest.raises(UsageError, match="bash, zsh or fish"):
+        completion.script(words)
