@@ -111,8 +111,10 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         """Go on with what the generation before has seen, and say that this one serves."""
         before = last_board(self.board_path.parent, self.number) if self.board_path else None
         if before is not None:
-            for event in before.read_events():
+            events = before.read_events()
+            for event in events:
                 self.board.record_event(event)
+            self.monitor.resume(events)
             history.go_on(self.board.history, after=before.history)
         text = f"Generation {self.number} serves with {self.num_workers} workers"
         self.record_event("reload" if self.number > 1 else "start", text)
@@ -308,6 +310,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
     def stop(self, graceful: bool = True) -> None:
         self.stopping = True
         super().stop(graceful)
+        self.monitor.run_guarded(self.monitor.end_overload, time.monotonic(), 0.0)
         self.board.remove()
         self.stacks.remove(self.board_path)
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..logs import nonblocking
 from ..scoreboard import history
 from ..scoreboard.board import REASONS
+from ..scoreboard.events import Event
+from ..utils.units import format_age
 from . import policies
 from .memory_guard import MemoryGuard
+from .overload import CALM_SECONDS, OverloadWatch, overloaded
 from .policies import Verdict
 from .stack_reports import StackReports
 from .traffic_sampler import TrafficSampler
@@ -37,7 +40,8 @@ class WorkerMonitor:
         self.memory, self.reports = MemoryGuard(arbiter), StackReports(arbiter)
         self.survey = TrafficSampler(arbiter.board, arbiter.pool, arbiter.plan)
         self.next_survey, self.survey_every = 0.0, SURVEY_SECONDS
-        self.throttling = 0.0
+        self.throttling = self.throttled_since = 0.0
+        self.overload = OverloadWatch()
         self.last_frozen = -policies.MIN_AGE_SECONDS
         self.next_look = 0.0
         self.raised: set[str] = set()
@@ -55,6 +59,7 @@ class WorkerMonitor:
                 self.arbiter.recovered,
                 self.arbiter.start_deferred,
                 self.advise,
+                self.watch_overload,
                 self.record_history,
                 self.log_lost_lines,
             ):
@@ -144,7 +149,7 @@ class WorkerMonitor:
                 self.arbiter.kill_worker(member.pid, signal.SIGKILL)
 
     def advise(self, now: float) -> None:
-        """Tell what fits the traffic, when there is something new to tell."""
+        """Report what would suit the traffic better, if that is new, and begin and end of throttling."""
         if now < self.next_survey:
             return
         self.next_survey = now + self.survey_every
@@ -154,10 +159,44 @@ class WorkerMonitor:
             self.arbiter.record_event("advice", advice.line)
         if self.survey.throttling != self.throttling:
             self.throttling = self.survey.throttling
-            told = (
-                f"cuts short {self.throttling:.0%} of its periods" if self.throttling else "is enough again"
+            self._log_throttling(time.time())
+
+    def _log_throttling(self, wall: float) -> None:
+        if self.throttling:
+            self.throttled_since = wall
+            text = f"The CPU quota throttles this server in {self.throttling:.0%} of its periods"
+            self._warn("throttled", text)
+        else:
+            lasted = format_age(wall - self.throttled_since)
+            self._warn("throttling over", f"The CPU quota is enough again; it throttled for {lasted}")
+
+    def _warn(self, kind: str, text: str) -> None:
+        """Say something in the log and as an event."""
+        self.log.warning("%s.", text)
+        self.arbiter.record_event(kind, text)
+
+    def watch_overload(self, now: float) -> None:
+        """Say when the server begins to refuse requests, and when that is over: once for all workers."""
+        load = overloaded([member.slot for member in self.arbiter.pool.active()])
+        if self.overload.begin(now, load):
+            self._warn("overload", f"Overloaded: {load}")
+        elif load is None:
+            self.end_overload(now)
+
+    def end_overload(self, now: float, calm: float = CALM_SECONDS) -> None:
+        """Say that an overload is over, after so many calm seconds; after none if this generation ends."""
+        if text := self.overload.end(now, self.arbiter.board.refused, calm):
+            self._warn("overload over", f"Overload {text}")
+
+    def resume(self, events: Sequence[Event]) -> None:
+        """Go on where the generation before has said that something begins, and not that it is over."""
+        if last_open(events, "overload", "overload over"):
+            self.arbiter.record_event(
+                "overload over", "The overload ended with a reload, or goes on in the new generation"
             )
-            self.arbiter.record_event("throttled", f"The CPU quota {told}")
+        if began := last_open(events, "throttled", "throttling over"):
+            self.throttled_since = began.time
+            self.throttling = self.survey.throttling = 1.0
 
     def record_history(self, now: float) -> None:
         """Leave a sample of the counters, and what only the arbiter knows."""
@@ -165,3 +204,9 @@ class WorkerMonitor:
         self.memory.measure(new_alone=True)
         board.count_waiting(self.waiting())
         history.write(board.history, board.sample(time.time(), now, board.totals()))
+
+
+def last_open(events: Sequence[Event], begin: str, end: str) -> Event | None:
+    """Return the last event of a kind that has not been followed by the kind that ends it."""
+    last = next((each for each in reversed(events) if each.kind in {begin, end}), None)
+    return last if last is not None and last.kind == begin else None

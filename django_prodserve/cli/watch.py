@@ -197,11 +197,8 @@ def _workers(workers: Sequence[dict[str, Any]]) -> Iterator[Line]:
 
 
 def _event(event: dict[str, Any]) -> Line:
-    style = (
-        "bad" if event["kind"] in {"crashed", "killed", "out of memory", "stuck", "boot", "failed"} else ""
-    )
     moment = time.strftime("%H:%M:%SZ", time.gmtime(event["time"]))
-    return style, f"{moment}  {event['kind']:<11} {event['text']}"
+    return event["level"], f"{moment}  {event['kind']:<11} {event['text']}"
 
 
 def _number(value: float | None) -> str:

@@ -99,6 +99,6 @@ def _of_events(events: Sequence[Event], wall: float) -> Iterator[Finding]:
         last = ended[-1]
         more = f", and {len(ended) - 1} more in the last minute" if len(ended) > 1 else ""
         yield Finding(BAD, f"{wall - last.time:.0f} s ago: {last.text}{more}")
-    quota = next((each for each in reversed(events) if each.kind == "throttled"), None)
-    if quota and "cuts short" in quota.text:
+    quota = next((each for each in reversed(events) if each.kind in {"throttled", "throttling over"}), None)
+    if quota and quota.kind == "throttled":
         yield Finding(WARN, quota.text)

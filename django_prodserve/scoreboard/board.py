@@ -221,6 +221,11 @@ class Scoreboard:
         return self.whole[_ACCEPTABLE]
 
     @property
+    def refused(self) -> int:
+        """Return how many requests were refused; for the arbiter, which alone moves counts to the totals."""
+        return self.whole[_GONE_REFUSED] + sum(slot.refused for slot in self.active_slots())
+
+    @property
     def static_info(self) -> dict[str, Any]:
         """Return the facts that do not change; empty where there are none."""
         first, length = _document(len(self.slots), self.whole[_ROWS]) * 8, self.whole[_DOCUMENT]

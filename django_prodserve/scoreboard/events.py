@@ -16,9 +16,19 @@ SIZE = 3072
 """Bytes of an event: a line, and the last 30 or so lines of a stack."""
 _LINE = 500
 
+BAD, WARN, GOOD, PLAIN = "bad", "warn", "ok", ""
+SEVERITY = {
+    **dict.fromkeys(("crashed", "killed", "out of memory", "stuck", "boot", "failed"), BAD),
+    **dict.fromkeys(("stacks", "timeout", "overload", "reload failed"), BAD),
+    **dict.fromkeys(("slow", "memory", "throttled"), WARN),
+    **dict.fromkeys(("start", "reload", "overload over", "throttling over"), GOOD),
+    **dict.fromkeys(("max-requests", "max-lifetime", "fewer wanted", "asked", "advice"), PLAIN),
+}
+"""Every kind of event, and how bad it is: the page, ``status`` and its JSON take that from here."""
+
 
 class Event(NamedTuple):
-    """``kind`` is a word: a reason of board.REASONS, or start, reload, slow, timeout, throttled ..."""
+    """``kind`` is a key of SEVERITY; many are reasons of board.REASONS."""
 
     time: float
     """Seconds since 1970."""
@@ -27,7 +37,7 @@ class Event(NamedTuple):
     stack: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        return self._asdict()
+        return {**self._asdict(), "level": SEVERITY.get(self.kind, PLAIN)}
 
 
 def write(ring: Ring, event: Event) -> None:

@@ -37,7 +37,7 @@ _FIRST = {method: number * CLASSES for number, method in enumerate(METHODS)}
 # Everything is a cell of eight bytes: first the head of a slot...
 _PID, _GENERATION, _STATE, _THREADS, _STARTED, _HEARTBEAT = range(6)
 _REPLACEMENT_REASON, _EXIT_MODE, _DEADLINE, _MEMORY, _CPU = range(6, 11)
-_REFUSED, _ABORTED, _SATURATED, _LIMIT = range(11, 15)
+_REFUSED, _ABORTED, _SATURATED, _LIMIT, _QUEUE_WAIT = range(11, 16)
 HEAD = 16
 # ...then a row for each thread: what it runs, what it has counted, and the request's text.
 _START, _PROGRESS, _LAST_END, _IDENT, _NATIVE_ID, _LENGTH = range(6)
@@ -171,6 +171,8 @@ class Slot:
     """Whether a request that comes to the worker waits long, 1, or is refused, 2, as of this second."""
     concurrency_limit = _Whole(_LIMIT)
     """How many requests the worker runs at a time at most, as of now: its threads, or fewer."""
+    queue_wait = _Seconds(_QUEUE_WAIT)
+    """How long requests wait for a thread, as of this second; during an overload, when it was detected."""
     connections = _Load(CONNECTIONS)
     work = _Load(LOAD)
     """How many of its threads are spoken for; all of them where a request would have to wait."""

@@ -57,6 +57,7 @@ class Probes:
     def tick(self, now: float) -> None:
         """Once a second: say whether this worker is saturated, and note since when all are."""
         state = self._scheduler.state()
+        self._slot.queue_wait = state.overload_delay if state.is_overloaded else state.delay
         self._slot.saturated = (
             REFUSES if state.is_overloaded else WAITS if state.delay > SATURATED_WAIT else 0
         )

@@ -86,6 +86,8 @@ class SchedulerState(NamedTuple):
     is_overloaded: bool
     delay: float
     """Seconds that a request waits that arrives now."""
+    overload_delay: float
+    """The same when overload was last detected; the queue is kept short from then on."""
 
 
 class Scheduler:
@@ -120,6 +122,7 @@ class Scheduler:
         self._ready, self._overload = self.pool.queue, self.admission.overload
         self._blocked_seconds = math.inf  # of a request that ran alone
         self._refusing = False
+        self._overload_delay = 0.0
         self._next_second = 0.0
         self._queued_marks: deque[tuple[float, int]] = deque(maxlen=RATE_SECONDS)
         """Times and ended requests of the last ticks at which there was a queue."""
@@ -141,7 +144,8 @@ class Scheduler:
         """Return what this scheduler does at the moment."""
         pool, now = self.pool, time.monotonic()
         counts = pool.running, len(self._ready), pool.occupancy, pool.limit
-        return SchedulerState(*counts, self._overload.is_on, self.admission.delay(self._queue(now)))
+        delay = self.admission.delay(self._queue(now))
+        return SchedulerState(*counts, self._overload.is_on, delay, self._overload_delay)
 
     @property
     def load(self) -> int:
@@ -222,6 +226,7 @@ class Scheduler:
         if refuses and not was_on:
             self._switch_after(SWITCH_SECONDS_OVERLOADED)
             self._refusing = self.needs_evaluation = True
+            self._overload_delay = delay
         return refuses
 
     def _shed(self, queue: QueueState) -> list[Connection]:

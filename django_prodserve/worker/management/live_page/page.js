@@ -12,9 +12,6 @@ const GAP = 3; // seconds without a point from which on a line is broken
 
 const $ = (id) => document.getElementById(id);
 
-const BAD = new Set(["crashed", "killed", "out of memory", "stuck", "stacks", "boot", "failed", "timeout"]);
-const WARN = new Set(["slow", "memory", "throttled"]);
-
 // The decisions that are looked for first.
 const MAIN = new Set(["bind", "profile", "cpus", "memory", "worker_memory", "workers", "threads", "timeout"]);
 
@@ -175,10 +172,10 @@ function markEvents(plot) {
   ctx.save();
   ctx.lineWidth = devicePixelRatio;
   ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
-  for (const { time, kind } of marks) {
+  for (const { time, level } of marks) {
     if (time < plot.scales.x.min || time > plot.scales.x.max) continue;
     const x = Math.round(plot.valToPos(time, "x", true)) + 0.5;
-    ctx.strokeStyle = color({ bad: "--red", warn: "--amber", ok: "--good" }[level(kind)] ?? "--quiet");
+    ctx.strokeStyle = color({ bad: "--red", warn: "--amber", ok: "--good" }[level] ?? "--quiet");
     ctx.beginPath();
     ctx.moveTo(x, bbox.top);
     ctx.lineTo(x, bbox.top + bbox.height);
@@ -319,8 +316,6 @@ function showWorkers(live) {
   $("restarts").textContent = ended && `Replaced since the start: ${ended}`;
 }
 
-const level = (kind) => (BAD.has(kind) ? "bad" : WARN.has(kind) ? "warn" : kind === "start" || kind === "reload" ? "ok" : "");
-
 /** Return where a stack ends: its innermost call, which Python prints last. */
 function where(stack) {
   const calls = [...stack.matchAll(/^ {2}File "(.*)", line (\d+), in (.*)$/gm)];
@@ -349,7 +344,7 @@ function showEvents(events) {
     }
     const when = new Date(event.time * 1000).toISOString();
     return make("li", {}, make("time", { datetime: when, title: when }, clock(event.time)),
-      make("span", { class: `kind ${level(event.kind)}` }, event.kind), body);
+      make("span", { class: `kind ${event.level}` }, event.kind), body);
   }));
 }
 
