@@ -314,6 +314,11 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         self.board.remove()
         self.stacks.remove(self.board_path)
 
+    def unfinished(self) -> int | None:
+        if self.plan.worker_class.value != "prodserve":
+            return None
+        return sum(slot.count_running() + slot.waiting() for slot in self.board.active_slots())
+
     def kill_remaining(self) -> None:
         """Say what the workers that are left had not finished, and kill them."""
         for member in self.pool:

@@ -18,6 +18,7 @@ from gunicorn.errors import HaltServer
 from ..machine.proc import EXPENDABLE, set_oom_score_adj
 from ..scoreboard import stop_flags
 from ..supervisor.file_watcher import POLL_SECONDS, Watcher
+from ..utils.units import format_duration
 from ..worker import stop_signals
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     all_ready = False
     """Whether the first full set of workers has answered."""
     stopped = False
+    failed = False
+    """Whether it stops for a reason that has been logged."""
+    aborted = 0
+    """Requests that a stop has not waited for."""
     monitor: WorkerMonitor
     watcher: Watcher | None = None
 
@@ -135,6 +140,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if reason is not None:
+            self.failed = True
             self.generation.failed(reason)
         super().halt(reason, exit_status)
 
@@ -145,18 +151,51 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         """
         if self.stopped:
             return
-        self.stopped = True
+        self.stopped, began = True, time.monotonic()
         self.generation.stopping()
         for_good = not self.generation.is_retired()
-        hasty = False
-        if self.WORKERS and for_good and not self.generation.is_orphan():
+        drains = bool(self.WORKERS) and for_good and not self.generation.is_orphan()
+        hasty, patience = False, self.app.plan.graceful_timeout.value
+        waits_for = self._log_stopping(self.app.plan.drain_delay.value if drains else 0.0, patience, for_good)
+        if drains:
             hasty = self._drain(self.app.plan.drain_delay.value)
         if for_good:
             stop_flags.mark_closing()
         sock.close_sockets(self.LISTENERS, False)
         self.LISTENERS = []
         self._kill_all(signal.SIGTERM if graceful else signal.SIGQUIT)
-        self._await_workers(0 if hasty else self.app.plan.graceful_timeout.value)
+        self._await_workers(0 if hasty else patience)
+        if waits_for:
+            who = "Stopped" if for_good else f"Generation {self.generation.number} has stopped"
+            cut = f": {_count(self.aborted)} aborted" if self.aborted else ""
+            self._log_notice("%s after %.1f s%s.", who, time.monotonic() - began, cut)
+
+    def _log_stopping(self, drain: float, patience: float, for_good: bool) -> bool:
+        """Say for how many requests this waits, and how long; say whether there is anything to be told.
+
+        A start that fails has been explained, and after a reload only requests that still run are news.
+        """
+        number, is_new = self.unfinished(), self.generation.during_reload and not self.all_ready
+        if self.failed or is_new or not (number or for_good):
+            return False
+        most = format_duration(patience)
+        if not for_good:
+            who = f"Generation {self.generation.number}"
+            self._log_notice("%s finishes %s, for at most %s.", who, _count(number), most)
+        elif drain:
+            still = f"{format_duration(drain)} of drain delay, in which requests are still accepted"
+            self._log_notice("Stopping: %s running; %s; then at most %s.", _count(number), still, most)
+        else:
+            self._log_notice("Stopping: %s running, at most %s.", _count(number), most)
+        return True
+
+    def _log_notice(self, message: str, *arguments: object) -> None:
+        """Log at info; a logger class of the user's own has no method for that but Gunicorn's."""
+        getattr(self.log, "notice", self.log.info)(message, *arguments)
+
+    def unfinished(self) -> int | None:
+        """Return how many requests run or wait in the workers; None if they do not say."""
+        return None
 
     def _drain(self, seconds: float) -> bool:
         """Serve on while whoever sends requests learns that we go; say whether somebody is in a hurry."""
@@ -185,6 +224,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
                 self.generation.stopped_accepting()
             with suppress(queue.Empty):
                 if self.SIG_QUEUE.get(timeout=min(remaining, 0.2 if left else 0.01)) in IMMEDIATE_SIGNALS:
+                    self.aborted = max(self.aborted, self.unfinished() or 0)
                     self._kill_all(signal.SIGQUIT)
                     end = min(end, time.monotonic() + HURRIED_STOP_SECONDS)
         self.kill_remaining()
@@ -193,7 +233,8 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
             time.sleep(0.01)
 
     def kill_remaining(self) -> None:
-        """Kill who has not finished in time."""
+        """Kill the workers that have not finished in time."""
+        self.aborted = max(self.aborted, self.unfinished() or 0)
         self._kill_all(signal.SIGKILL)
 
     def _has_children(self) -> bool:
@@ -206,6 +247,12 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def _kill_all(self, number: int) -> None:
         self.kill_workers(number)
         self.kill_dirty_arbiter(number)
+
+
+def _count(requests: int | None) -> str:
+    if requests is None:
+        return "an unknown number of requests"
+    return f"{requests or 'no'} request{'' if requests == 1 else 's'}"
 
 
 def _has_answered(worker: Any) -> bool:

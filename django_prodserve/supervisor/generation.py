@@ -38,6 +38,8 @@ class GenerationProcess:
         self.seconds_to_stop = 25.0
         self.extra_workers = 0
         self.reason = ""
+        self.killed = False
+        """Whether it has missed the deadline of its stop."""
 
     @classmethod
     def forked(cls, pid: int, channel: int) -> GenerationProcess:

@@ -264,6 +264,9 @@ class Supervisor:
             if child.deadline and now >= child.deadline:
                 if child is self.booting:
                     child.reason = f"it was not ready within {self.spec['boot_seconds']:g} s"
+                elif not child.killed:
+                    child.killed = True
+                    self.say(f"Generation {child.number} did not stop in time: it is killed.", "ERROR")
                 child.kill_all()
 
     # What is next

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -165,6 +166,10 @@ def test_the_first_interrupt_is_graceful_and_the_second_stops_at_once(env: Any, 
         begun = time.monotonic()
         assert server.stop(signal.SIGINT) == 0
         assert time.monotonic() - begun < 7
+        assert "[INFO] Stopping: 2 requests running, at most 25 s." in server.output
+        assert re.search(
+            r"\[INFO\] Stopped after \d\.\d s: 2 requests aborted\.$", server.output, re.MULTILINE
+        )
         assert "Traceback" not in server.output
 
 
@@ -198,6 +203,9 @@ def test_the_command_waits_until_the_server_has_stopped(
         ended = run(*command, env=env(), cwd=site)
         assert ended.returncode == 0, ended.stderr
         assert f"stopped: pid {server.process.pid} on 127.0.0.1:0" in ended.stdout
+        server.wait_for("[INFO] Stopped after ")
+        assert server.output.count("[INFO] Stopping: ") == 1
+        assert server.output.count("[INFO] Stopped after ") == 1
         assert server.process.wait(PATIENCE) == 0
     assert [getattr(answer, "status", answer) for answer in answers] == [200]
 
