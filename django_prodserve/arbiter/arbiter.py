@@ -119,6 +119,12 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         text = f"Generation {self.number} serves with {self.num_workers} workers"
         self.record_event("reload" if self.number > 1 else "start", text)
 
+    def on_reload_failed(self, number: int, reason: str) -> None:
+        """Record it as an event; the supervisor has logged it."""
+        line, _, more = reason.strip().partition("\n")
+        text = f"Generation {number} could not start, generation {self.number} keeps serving: {line}"
+        self.monitor.run_guarded(self.record_event, "reload failed", text, more)
+
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         signals: list[int] = super().wait_for_signals(min(timeout, self.monitor.memory.patience))
         return signals

@@ -78,6 +78,8 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
             self.log.error("The supervisor is gone: stopping.")
             raise StopIteration
         self.generation.beat()
+        for number, reason in self.generation.failed_reloads():
+            self.on_reload_failed(number, reason)
         if self.all_ready and self.watcher and (file := self.watcher.tick()):
             self.generation.changed(file)
         return signals
@@ -98,6 +100,9 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
 
     def on_all_ready(self) -> None:
         """Go on with what the generation before has seen, which is still there; must not raise."""
+
+    def on_reload_failed(self, number: int, reason: str) -> None:
+        """Record that the generation with this number could not take over; must not raise."""
 
     def _restore_oom_score(self) -> None:
         """Tell the OOM killer that this generation is no trial any more: it was the first to be killed."""

@@ -115,10 +115,17 @@ class GenerationProcess:
 
     def retire(self) -> None:
         """Let it answer what it has accepted, and go: the sockets stay open, so no delay is needed."""
-        with contextlib.suppress(OSError):
-            self.channel.send(encode({"kind": MessageKind.RETIRE}), socket.MSG_DONTWAIT)
+        self._send({"kind": MessageKind.RETIRE})
         self.deadline = time.monotonic() + self.seconds_to_stop + 1
         self.kill(signal.SIGTERM)
+
+    def report_failed_reload(self, number: int, reason: str) -> None:
+        """Have it record that the generation with this number could not take over."""
+        self._send({"kind": MessageKind.RELOAD_FAILED, "number": number, "reason": reason[:8000]})
+
+    def _send(self, message: Message) -> None:
+        with contextlib.suppress(OSError):
+            self.channel.send(encode(message), socket.MSG_DONTWAIT)
 
     def kill(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):

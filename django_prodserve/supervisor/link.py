@@ -79,6 +79,10 @@ class Standalone:
     def stopped_accepting(self) -> None:
         """Nobody else serves, so nobody needs to know."""
 
+    def failed_reloads(self) -> list[tuple[int, str]]:
+        """Without a supervisor there are no reloads."""
+        return []
+
     def is_orphan(self) -> bool:
         return False
 
@@ -113,6 +117,7 @@ class Supervised:
         self.channel.settimeout(None)  # a default of the project's would hold up each look at it
         self.channel.set_inheritable(False)
         self.retired = False
+        self.failures: list[tuple[int, str]] = []
 
     def take(self, addresses: Sequence[str]) -> list[socket.socket]:
         """Return the supervisor's sockets; raise ProdserveError where the plan wants others."""
@@ -159,11 +164,27 @@ class Supervised:
 
     def is_retired(self) -> bool:
         """Say whether a newer generation serves: then the sockets stay open, and nobody is turned away."""
-        with contextlib.suppress(OSError):
-            while datagram := self.channel.recv(4096, socket.MSG_DONTWAIT):
-                message = decode(datagram)
-                self.retired |= message is not None and message["kind"] is MessageKind.RETIRE
+        self._receive()
         return self.retired
+
+    def failed_reloads(self) -> list[tuple[int, str]]:
+        """Return number and reason of each generation that could not take over since this was last asked."""
+        self._receive()
+        failures, self.failures = self.failures, []
+        return failures
+
+    def _receive(self) -> None:
+        """Read what the supervisor has sent; a message that lacks what is read here is ignored."""
+        with contextlib.suppress(OSError):
+            while datagram := self.channel.recv(65536, socket.MSG_DONTWAIT):
+                message = decode(datagram)
+                if message is None:
+                    continue
+                if message["kind"] is MessageKind.RETIRE:
+                    self.retired = True
+                elif message["kind"] is MessageKind.RELOAD_FAILED:
+                    with contextlib.suppress(KeyError):
+                        self.failures.append((message["number"], message["reason"]))
 
     def end(self) -> None:
         """Paths and the private place are the supervisor's."""

@@ -15,7 +15,8 @@ when none is booting or retiring. A generation that misses the deadline of its s
     booting   fork or spawn            READY, FAILED   a reload's   a failed reload if another one serves; the
                                                                     end if none ever served; else a new start
     serving   its READY                BEAT, CHANGED,  none         a new start, after a pause
-                                       FAILED
+                                       FAILED; it gets
+                                       RELOAD_FAILED
     retiring  the READY of the next:   STOPPED_        a stop's     the reload is over, as it is when all of
               it gets RETIRE, SIGTERM  ACCEPTING                    its workers have stopped accepting
 
@@ -148,6 +149,7 @@ class MessageKind(str, Enum):
     BEAT = "beat"
     STOPPED_ACCEPTING = "stopped-accepting"
     RETIRE = "retire"
+    RELOAD_FAILED = "reload-failed"
 
 
 class Ready(TypedDict):
@@ -171,13 +173,21 @@ class Changed(TypedDict):
     file: str
 
 
+class ReloadFailed(TypedDict):
+    """The next generation could not start; the one that serves records that as an event."""
+
+    kind: Literal[MessageKind.RELOAD_FAILED]
+    number: int
+    reason: str
+
+
 class Plain(TypedDict):
     """A message without anything more to say."""
 
     kind: Literal[MessageKind.BEAT, MessageKind.STOPPED_ACCEPTING, MessageKind.RETIRE]
 
 
-Message = Ready | Failed | Changed | Plain
+Message = Ready | Failed | Changed | ReloadFailed | Plain
 
 
 def encode(message: Message) -> bytes:

@@ -233,8 +233,7 @@ class Supervisor:
     def _failed_to_boot(self, child: GenerationProcess, status: int) -> None:
         reason = child.why_it_ended(f"it {ending(status)} before it was ready")
         if self.serving:
-            self.say(f"Reload failed, the old code serves on: {reason}", "ERROR")
-            self._finish_reload(reason)
+            self._fail_reload(self.serving, reason)
         elif not self.record["ready"]:
             if os.WIFSIGNALED(status):  # else it has spoken for itself
                 self.say(f"The server {ending(status)} before all workers were ready.", "ERROR")
@@ -293,8 +292,7 @@ class Supervisor:
         except (OSError, ValueError) as error:
             reason = str(error)
             if self.serving:
-                self.say(f"Reload failed, the old code serves on: {reason}", "ERROR")
-                self._finish_reload(reason)
+                self._fail_reload(self.serving, reason)
             else:
                 self.say(f"Generation {self.number} cannot start: {reason}", "ERROR")
                 self._start_later()
@@ -312,6 +310,11 @@ class Supervisor:
                 raise ValueError(env_file.refusal(self.spec["env_file"], error).message) from error
         return environ
 
+    def _fail_reload(self, serving: GenerationProcess, reason: str) -> None:
+        self.say(f"Reload failed; generation {serving.number} keeps serving: {reason}", "ERROR")
+        serving.report_failed_reload(self.number, reason)
+        self._finish_reload(reason)
+
     def _finish_reload(self, reason: str) -> None:
         """A reload is over: who waits for it may rely on what it says."""
         self.finish_at = 0.0
@@ -322,7 +325,8 @@ class Supervisor:
         self.record["done"] = self.record["attempts"]
         self.record["outcome"] = {"ok": not reason, "reason": reason, "seconds": round(seconds, 2)}
         if reason:
-            self.notifier.ready(f"reload failed, the old code serves on: {reason}")
+            keeps = f"generation {self.record['generation']} keeps serving"
+            self.notifier.ready(f"reload failed, {keeps}: {reason}")
         else:
             self.notifier.ready(f"serving, generation {self.number}")
             self.say(f"Reloaded in {seconds:.1f} s: generation {self.number} serves.")

@@ -108,6 +108,11 @@ def test_a_reload_that_failed_is_told_until_one_succeeds(env: Any, tmp_path: Pat
         assert run("-m", "django_prodserve", "reload", env=env(), cwd=site).returncode == 1
         (text,) = failures(server)
         assert text.startswith("The last reload failed, and the code before it serves: ")
+        until(lambda: "reload failed" in told(server))
+        failed = told(server)["reload failed"]
+        assert failed["level"] == "bad"
+        assert failed["text"].startswith("Generation 2 could not start, generation 1 keeps serving: ")
+        assert "nowhere" in failed["text"]
         settings.write_text(good)
         assert run("-m", "django_prodserve", "reload", env=env(), cwd=site).returncode == 0
         assert failures(server) == []

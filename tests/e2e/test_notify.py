@@ -88,7 +88,7 @@ def test_a_reload_is_told_and_so_is_its_failure(env: Any, tmp_path: Path) -> Non
         server.process.send_signal(signal.SIGHUP)
         assert systemd.hear()[0].startswith("RELOADING=1")
         text = systemd.hear()[0]
-        assert text.startswith("READY=1\nSTATUS=reload failed, the old code serves on: ")
+        assert text.startswith("READY=1\nSTATUS=reload failed, generation 2 keeps serving: ")
         assert "SyntaxError" in text
 
 
