@@ -44,11 +44,12 @@ from .project.databases import close_connections
 from .project.footprint import Footprint, footprint
 from .scoreboard.board import Scoreboard
 from .startup import listeners, monkey_patching, unix_access
+from .startup.announcer import Announcer, announcer, terminal
 from .startup.files import check_access_log
 from .startup.fork_safety import ForkSafetyCheck, kinds_of_threads
 from .startup.origins import CALL_SITES
 from .startup.prepare import prepare
-from .staticfiles import StaticFiles, describe, missing_names, prepare_static
+from .staticfiles import FileCount, StaticFiles, describe, missing_names, prepare_static
 from .staticfiles.media import MediaRoot
 from .staticfiles.script_name import forget_if_told
 from .supervisor import launch, reexec
@@ -67,7 +68,7 @@ Preflight = Callable[[], list[str]]
 
 def serve(
     plan: Plan,
-    say: Say,
+    write: Say,
     preflight: Preflight,
     check_project: Check,
     started: float,
@@ -82,8 +83,10 @@ def serve(
     are done.
     """
     signal.signal(signal.SIGTERM, early_signals.stop)
-    sockets = _take_inherited(plan, kept) if kept else _bind_in_time(plan, say)
+    sockets = _take_inherited(plan, kept) if kept else _bind_in_time(plan, write)
     generation = kept or (launch.supervised if plan.supervisor.value else launch.standalone)(plan, sockets)
+    is_text = plan.log_format.value != "json"
+    say = announcer(write, text=is_text, place=generation.run_dir, number=generation.number)
     arbiter_pid = os.getpid()
     if kept and kept.during_reload:
         module = sys.modules.get(plan.settings.value)
@@ -91,7 +94,8 @@ def serve(
         Headroom(plan).check(plan)
     if generation.run_dir is None and generation.number == 1 and not prepared:
         say(
-            "warning: reload and stop cannot find this server, signals can: nowhere may it write down its pid"
+            "warning: No writable runtime directory: prodserve reload, stop and status cannot find this "
+            "server; use signals"
         )
     for line in unix_access.warnings(plan.bind.value) if generation.number == 1 and not prepared else ():
         say(f"warning: {line}")
@@ -103,7 +107,7 @@ def serve(
                 if changed or shown:
                     say("prepare   loading the project anew: it may read what was made just now")
                     reexec.prepared(started, {**generation.handed_on(), **shown})
-            static = _prepare_static_and_report(plan, say, preflight())
+            static = _prepare_static_and_report(plan, say, preflight)
         Server(plan, static, sockets, say, check_project, started, generation).run()
     except (ProdserveError, CommandError):
         raise
@@ -119,20 +123,22 @@ def serve(
     raise AssertionError("the arbiter's loop ends by SystemExit")
 
 
-def check(plan: Plan, say: Say, preflight: Preflight, check_project: Check) -> None:
+def check(plan: Plan, write: Say, preflight: Preflight, check_project: Check) -> None:
     """Do what serving does up to the fork: try the address, collect, check, load, try one request.
 
     Nothing on disk is another thing afterwards: files are collected into a directory that is removed.
     """
     sys.dont_write_bytecode = True
+    say = Announcer(write, terminal())
     _check_files(plan)
     listeners.try_bind(plan.bind.value, plan.umask.value, plan.management_bind.value)
     with ExitStack() as stack:
         scratch = None
         if plan.static_choice.mode == "collect":
             scratch = Path(stack.enter_context(TemporaryDirectory(prefix="prodserve-check-")))
-        static = _prepare_static_and_report(plan, say, preflight(), scratch)
-        check_project()
+        static = _prepare_static_and_report(plan, say, preflight, scratch)
+        with say.step("checking the project"):
+            check_project()
         _load(plan, static, say)
 
 
@@ -178,11 +184,16 @@ def _collected_early(plan: Plan) -> dict[str, str]:
 
 
 def _prepare_static_and_report(
-    plan: Plan, say: Say, warnings: list[str], scratch: Path | None = None
+    plan: Plan, say: Announcer, preflight: Preflight, scratch: Path | None = None
 ) -> StaticFiles:
     """Prepare the static files and say the few lines that come before the address."""
-    with during("The static files cannot be prepared"):
-        static = prepare_static(plan.static_choice, served_by=_workers_user(plan), scratch=scratch)
+    with say.step("checking settings and databases"):
+        warnings = preflight()
+    count = FileCount()
+    with during("The static files cannot be prepared"), say.step(count.__str__):
+        static = prepare_static(
+            plan.static_choice, served_by=_workers_user(plan), scratch=scratch, count=count
+        )
         missing = missing_names()
     for line in startup_lines(plan, describe(static), django.__version__):
         say(line)
@@ -199,16 +210,19 @@ def _workers_user(plan: Plan) -> int | None:
     return workers_user(user.value) if user else None
 
 
-def _load(plan: Plan, static: StaticFiles, say: Say) -> tuple[Application, Trial]:
+def _load(plan: Plan, static: StaticFiles, say: Announcer) -> tuple[Application, Trial]:
     """Return the whole application, and what a trial of it says; it complains about the warm-up request."""
-    application = _build(plan, static, say)
+    with say.step("loading the project"):
+        application = _build(plan, static, say)
     trial = Trial()
     if plan.warmup.value != "off":
-        trial = try_out(application, plan.warmup.value)
+        with say.step(f"sending the warm-up request {plan.warmup.value}"):
+            trial = try_out(application, plan.warmup.value)
     elif any(kinds_of_threads()):
         trial = try_out(None, "off")
     _tell(trial, say)
-    load_as(trial)
+    with say.step("loading what the warm-up request has imported"):
+        load_as(trial)
     monkey_patching.refuse()
     return application, trial
 
@@ -228,17 +242,17 @@ def _tell(trial: Trial, say: Say) -> None:
         say(f"warm-up   {trial.note}")
 
 
-def _silent(line: str) -> None:
-    """Say nothing: somebody else has said it."""
+SILENT = Announcer(lambda line: None)
+"""Says nothing: somebody else has said it."""
 
 
 def measured(plan: Plan) -> Plan:
     """Load the project, measure what it takes, keep that for later plans, and decide again."""
     static = prepare_static(plan.static_choice, served_by=_workers_user(plan))
     if plan.preload.value:
-        found = _measure(plan, *_load(plan, static, _silent))
+        found = _measure(plan, *_load(plan, static, SILENT))
     else:
-        found = _load_apart(plan, static, lambda: None, _silent)[1]
+        found = _load_apart(plan, static, lambda: None, SILENT)[1]
     if found is None:
         raise ProdserveError(
             "Nothing was measured.",
@@ -255,25 +269,28 @@ def _measure(plan: Plan, application: Application, trial: Trial) -> Footprint | 
 
 
 def _load_apart(
-    plan: Plan, static: StaticFiles, check_project: Check, say: Say
+    plan: Plan, static: StaticFiles, check_project: Check, say: Announcer
 ) -> tuple[Trial, Footprint | None]:
     """Check and load in a process of its own, which is measured; what fails does so before we listen."""
     path = plan.warmup.value
 
-    def load() -> Trial:
+    def load() -> tuple[Trial, list[str]]:
         with during("The application cannot be loaded"):  # here, where the way to the error is known
-            returning = tuple(kinds_of_threads())
+            returning, lines = tuple(kinds_of_threads()), list[str]()
             check_project()
-            application = _build(plan, static, say)
+            application = _build(plan, static, lines.append)
             if path == "off":
-                return Trial(threads=returning)
-            return replace(rehearse(application, path, scratch, weighs=True), threads=returning)
+                return Trial(threads=returning), lines
+            trial = rehearse(application, path, scratch, weighs=True)
+            return replace(trial, threads=returning), lines
 
     close_connections()
     master = read_memory()
     with scratch_directory() as scratch:
+        lines: list[str] = []
         try:
-            trial = run_in_fork(load)
+            with say.step("loading the project"):
+                trial, lines = run_in_fork(load)
         except (ProdserveError, CommandError):
             raise
         except Exception as error:  # what a check or an import of the project's raises
@@ -281,6 +298,8 @@ def _load_apart(
                 reason = str(error) if isinstance(error, ChildError) else repr(error)
                 raise ProdserveError(f"Loading the application failed: {reason}") from error
             trial = Trial(warning=ended(path, error))
+    for line in lines:
+        say(line)
     _tell(trial, say)
     return trial, footprint(master, trial.reading, preloaded=False) if trial.reading else None
 
@@ -320,7 +339,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         plan: Plan,
         static: StaticFiles,
         sockets: Sequence[socket.socket],
-        say: Say,
+        say: Announcer,
         check_project: Check,
         started: float,
         generation: SupervisorLink,
@@ -390,13 +409,15 @@ class Server(BaseApplication):  # type: ignore[misc]
             if self.cfg.preload_app:
                 application, self.trial = _load(self.plan, self.static, self.say)
             else:  # the trial has said already what each worker would repeat
-                application = _build(self.plan, self.static, _silent)
+                application = _build(self.plan, self.static, SILENT)
         passed = self.plan.gunicorn
         forget_if_told(passed["forwarder_headers"].value if "forwarder_headers" in passed else "")
         if self.arbiter is not None:
             gunicorn_logger.restore_handlers(self.arbiter.log, settings.LOGGING)
         if self.cfg.preload_app:
-            self.apply_footprint(_measure(self.plan, application, self.trial))
+            with self.say.step("measuring the project's memory"):
+                found = _measure(self.plan, application, self.trial)
+            self.apply_footprint(found)
         return application
 
     def apply_footprint(self, found: Footprint | None) -> None:
@@ -419,9 +440,12 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.say(f"management {listeners.url(self.management, tls=False)}")
         seconds = time.monotonic() - self.started
         tls = bool(self.cfg.is_ssl)
-        addresses = [listeners.url(each, tls=tls) for each in self.sockets]
-        line = f"{'  '.join(addresses)}  ready in {seconds:.1f} s"
-        self.say(Notice(line, event="ready", addresses=addresses, seconds=round(seconds, 2)))
+        if not self.generation.during_reload:  # else the supervisor says that it serves
+            addresses = [listeners.url(each, tls=tls) for each in self.sockets]
+            how_to_stop = "  Ctrl-C stops it" if os.isatty(1) and self.generation.number == 1 else ""
+            line = f"{'  '.join(addresses)}  ready in {seconds:.1f} s{how_to_stop}"
+            self.say(Notice(line, event="ready", addresses=addresses, seconds=round(seconds, 2)))
+        self.say.keep(self.generation.run_dir)
 
     def facts(self) -> ServingFacts:
         """Return what is written down about a server that serves."""
@@ -443,7 +467,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         for variable in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
             os.environ.pop(variable, None)  # taken as addresses already; Gunicorn would take them again
         if self.cfg.preload_app:
-            with fork_guard.ended("The check of the project"):
+            with fork_guard.ended("The check of the project"), self.say.step("checking the project"):
                 self.check_project()
         else:
             self.trial, found = _load_apart(self.plan, self.static, self.check_project, self.say)

@@ -27,16 +27,18 @@ from django.db.migrations.executor import MigrationExecutor
 from ..errors import ProdserveError
 from ..plan.plan import Plan, make_plan
 from ..project.databases import close_connections
-from ..staticfiles import choose_static
+from ..staticfiles import FileCount, choose_static
 from ..staticfiles.choice import Storage, nothing_to_serve
+from ..staticfiles.progress import COLLECT
 from ..utils.tracebacks import project_error
 from ..utils.units import format_duration
+from .announcer import Announcer
 from .locks import DirectoryLock, exclusive, lock_for, private_connection
 
 Say = Callable[[str], object]
 
 
-def prepare(plan: Plan, say: Say) -> tuple[Plan, bool]:
+def prepare(plan: Plan, say: Announcer) -> tuple[Plan, bool]:
     """Do what was asked for; return the plan with the static files as they are afterwards.
 
     The second value says whether something is there now that was not there when the project was loaded: what
@@ -265,7 +267,7 @@ class Applying(io.TextIOBase):
         return len(text)
 
 
-def collectstatic(say: Say, *, served: bool) -> bool:
+def collectstatic(say: Announcer, *, served: bool) -> bool:
     """Fill STATIC_ROOT; say whether files were new. Files that we serve get what our own directory gives
     them, unless the project chose a storage: hashed names beside the plain ones, and compressed twins."""
     why_not = nothing_to_serve(wanted=True)
@@ -278,11 +280,13 @@ def collectstatic(say: Say, *, served: bool) -> bool:
             'STATIC_ROOT = BASE_DIR / "static-root" in the settings. '
             "Without --collectstatic prodserve collects into a directory of its own.",
         )
-    output, before = io.StringIO(), _manifest(storage)
+    output, before, count = io.StringIO(), _manifest(storage), FileCount()
+    count.begin(COLLECT, 0)
     try:
         with (
-            _storage(storage, ours=served and storage.is_default) as problems,
+            _storage(storage, count, ours=served and storage.is_default) as problems,
             _locked(storage, say) as waited,
+            say.step(count.__str__),
         ):
             call_command("collectstatic", interactive=False, no_color=True, stdout=output)
             lines = problems()
@@ -309,7 +313,7 @@ NEW_FILES = re.compile(r"[1-9]\d* static files? (copied|symlinked)")
 
 
 @contextmanager
-def _storage(storage: Storage, *, ours: bool) -> Iterator[Callable[[], list[str]]]:
+def _storage(storage: Storage, count: FileCount, *, ours: bool) -> Iterator[Callable[[], list[str]]]:
     """Let our storage collect, for the block, where it may; yield what lists its problems."""
     if not ours:
         yield list
@@ -322,6 +326,7 @@ def _storage(storage: Storage, *, ours: bool) -> Iterator[Callable[[], list[str]
     try:
         lenient: Any = storages["staticfiles"]
         assert isinstance(lenient, LenientStorage)
+        lenient.count = count
         yield lenient.problems
     finally:
         undo()

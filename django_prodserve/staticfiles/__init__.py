@@ -21,6 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from ..errors import ProdserveError
 from ..utils.units import format_duration, format_size
 from .choice import DJANGO_DEFAULT, FIX, LOST, StaticChoice, Storage, choose_static, nothing_to_serve
+from .progress import FileCount
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -28,7 +29,15 @@ if TYPE_CHECKING:
     from .layer import StaticFileIndex, StaticLayer
     from .middleware import Find
 
-__all__ = ["StaticChoice", "StaticFiles", "choose_static", "describe", "missing_names", "prepare_static"]
+__all__ = [
+    "FileCount",
+    "StaticChoice",
+    "StaticFiles",
+    "choose_static",
+    "describe",
+    "missing_names",
+    "prepare_static",
+]
 
 
 MANIFEST = "staticfiles.json"
@@ -74,35 +83,47 @@ class StaticFiles:
 
 
 def prepare_static(
-    choice: StaticChoice, *, served_by: int | None = None, scratch: Path | None = None
+    choice: StaticChoice,
+    *,
+    served_by: int | None = None,
+    scratch: Path | None = None,
+    count: FileCount | None = None,
 ) -> StaticFiles:
     """Collect where needed, point the settings at the files, and read them all in.
 
     ``served_by`` is the user id of the workers, where it is not ours. With ``scratch`` nothing is written
-    anywhere else.
+    anywhere else. ``count`` says meanwhile how far it is.
     """
     if choice.mode in ("off", "project"):
         return StaticFiles(choice=choice)
     started = time.perf_counter()
     try:
-        files = _prepare(choice, Storage.from_settings(), served_by, scratch)
+        files = _prepare(choice, Storage.from_settings(), served_by, scratch, count)
     except ImproperlyConfigured as error:
         raise ProdserveError(str(error), "Correct the STATIC_ and MEDIA_ settings.") from error
     return replace(files, seconds=time.perf_counter() - started)
 
 
 def _prepare(
-    choice: StaticChoice, storage: Storage, served_by: int | None, scratch: Path | None
+    choice: StaticChoice,
+    storage: Storage,
+    served_by: int | None,
+    scratch: Path | None,
+    count: FileCount | None,
 ) -> StaticFiles:
     if choice.mode == "collect":
-        return _from_collected(choice, storage, served_by, scratch)
+        return _from_collected(choice, storage, served_by, scratch, count)
     if choice.mode == "root":
         return _from_root(choice, storage)
     return _in_place(choice, storage, (choice.warning,) if choice.warning else ())
 
 
 def _from_collected(
-    choice: StaticChoice, storage: Storage, served_by: int | None, scratch: Path | None
+    choice: StaticChoice,
+    storage: Storage,
+    served_by: int | None,
+    scratch: Path | None,
+    count: FileCount | None,
 ) -> StaticFiles:
     from .asking import BrokenError, SilentError, make_apart, told
     from .collect import CannotCollectError, collect, entry_at
@@ -112,7 +133,7 @@ def _from_collected(
     try:
         if not choice.compressed:
             make_apart(storage)
-        found = told(lambda: collect(entry, served_by=served_by, scratch=scratch))
+        found = told(lambda: collect(entry, served_by=served_by, scratch=scratch, count=count))
     except SilentError as error:
         return _downgraded(choice, storage, str(error), "manage.py collectstatic waits for it, too")
     except CannotCollectError as error:

@@ -23,6 +23,7 @@ from ..utils.fork import ChildError, run_in_fork
 from ..utils.private_directory import PRIVATE, SHARED, bases, project_key
 from .asking import silent_finders, told
 from .cache import build, prune, take
+from .progress import COLLECT, HASH, FileCount
 
 READING = 60.0  # seconds for files that a finder has elsewhere
 COLLECTING = 900.0  # seconds; 10,000 files with brotli take 60 on half a CPU
@@ -135,10 +136,17 @@ def _stable(value: object) -> str:
     return str(value) if isinstance(value, os.PathLike) else type(value).__qualname__
 
 
-def collect(entry: dict[str, Any], *, served_by: int | None = None, scratch: Path | None = None) -> Collected:
+def collect(
+    entry: dict[str, Any],
+    *,
+    served_by: int | None = None,
+    scratch: Path | None = None,
+    count: FileCount | None = None,
+) -> Collected:
     """Return a complete directory for the storage ``entry``: one from an earlier start, or a new one.
 
     A new one is made in ``scratch``, where that is given, and one from an earlier start is left as it is.
+    ``count`` says meanwhile how far it is.
     Raises CannotCollectError where nothing can be written, and what the project's own storage raises.
     """
     sources, unreadable = list_sources()
@@ -155,7 +163,7 @@ def collect(entry: dict[str, Any], *, served_by: int | None = None, scratch: Pat
             lines = build(
                 base,
                 base / place,
-                lambda directory: _fill_apart(directory, sources, entry),
+                lambda directory: _fill_apart(directory, sources, entry, count or FileCount()),
                 mode=SHARED if shared else PRIVATE,
             )
         except OSError as error:
@@ -181,17 +189,19 @@ def _collected(directory: Path, fresh: bool, lines: list[str]) -> Collected:
     return Collected(directory=directory / "files", fresh=fresh, warnings=tuple(lines))
 
 
-def _fill_apart(directory: Path, sources: dict[str, Source], entry: dict[str, Any]) -> list[str]:
+def _fill_apart(
+    directory: Path, sources: dict[str, Source], entry: dict[str, Any], count: FileCount
+) -> list[str]:
     """Fill in a process of its own: compressing leaves 35 to 110 MiB of free memory that never returns."""
     if sys.platform == "darwin":  # its frameworks may crash in a fork of a loaded process
-        return fill(directory, sources, entry)
+        return fill(directory, sources, entry, count)
     try:
-        return run_in_fork(lambda: told(lambda: fill(directory, sources, entry)), patience=COLLECTING)
+        return run_in_fork(lambda: told(lambda: fill(directory, sources, entry, count)), patience=COLLECTING)
     except ChildError as error:
         raise CannotCollectError(str(error)) from error
 
 
-def fill(directory: Path, sources: dict[str, Source], entry: dict[str, Any]) -> list[str]:
+def fill(directory: Path, sources: dict[str, Source], entry: dict[str, Any], count: FileCount) -> list[str]:
     """Do collectstatic's work into ``directory`` with the storage ``entry``; return a line per problem."""
     from django.core.files.storage import storages
 
@@ -201,15 +211,22 @@ def fill(directory: Path, sources: dict[str, Source], entry: dict[str, Any]) -> 
     try:
         storage: Any = storages["staticfiles"]
         check_place(storage, directory)
+        if isinstance(storage, LenientStorage):
+            storage.count = count
+        count.begin(COLLECT, len(sources))
         for name, source in sources.items():
             with source.storage.open(source.path) as file:
                 storage.save(name, file)
+            count.advance(COLLECT)
         found = {name: (source.storage, source.path) for name, source in sources.items()}
+        count.begin(HASH, len(sources))
         for _, _, outcome in getattr(storage, "post_process", _nothing)(found, dry_run=False):
             if isinstance(outcome, Exception):
                 raise outcome
+            if not isinstance(storage, LenientStorage):  # which counts by itself
+                count.advance(HASH)
         if not isinstance(storage, COMPRESSING):
-            compress_beside(directory)
+            compress_beside(directory, count)
     finally:
         undo()
     return storage.problems() if isinstance(storage, LenientStorage) else []

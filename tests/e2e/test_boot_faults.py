@@ -95,7 +95,8 @@ def test_nowhere_may_it_write_down_its_pid(env: Any, tmp_path: Path) -> None:
     environ, site = at_home(env, tmp_path), copy_site(tmp_path)  # of which no other test has a server
     with serving(env=environ, command=command, cwd=site) as server:
         assert (
-            "warning: reload and stop cannot find this server, signals can: nowhere may it" in server.output
+            "warning: No writable runtime directory: prodserve reload, stop and status cannot find"
+            in server.output
         )
         assert answers(server)
         ended = run("-m", "django_prodserve", "status", env=environ, cwd=site)

@@ -1,0 +1,139 @@
+"""What a start says: its lines, and how far a step is that takes more than a second.
+
+Lives in the command's process, main thread. A timer's signal shows the progress, so that it is seen while the
+project's imports run. A thread would be lost in a fork, and another process would share the memory that is
+measured. On a terminal progress is one line that is written over; elsewhere it is a line now and then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ..utils.log_lines import write_if_read
+
+FIRST_SECONDS, NEXT_SECONDS = 1.0, 5.0
+"""Seconds until progress is first shown, and between two lines of it."""
+REDRAW_SECONDS = 0.5
+"""Seconds after which it is written over on a terminal."""
+CLEAR = "\r\x1b[K"
+SAID = "said.json"
+"""The file of a server's private place with the lines that its last generation has said."""
+
+
+class Step(NamedTuple):
+    """What a start is doing."""
+
+    title: Callable[[], str]
+    began: float
+    """Monotonic."""
+
+
+class Announcer:
+    """Says lines through ``write``, but for those that the generation ``before`` has said already.
+
+    ``terminal`` is the descriptor of the terminal that people read them on; None if there is none.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str], object],
+        terminal: int | None = None,
+        before: frozenset[str] = frozenset(),
+    ) -> None:
+        self._write, self.terminal, self._before = write, terminal, before
+        self.lines: list[str] = []
+        """All that would have been said by a first generation."""
+        self._step: Step | None = None
+        self._is_shown = False
+        """Whether the terminal's line holds progress."""
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+        if line not in self._before:
+            self._clear()
+            self._write(line)
+
+    @contextmanager
+    def step(self, title: str | Callable[[], str]) -> Iterator[None]:
+        """Show how long this block takes, if that is more than a second; a title may say how far it is."""
+        outer = self._step
+        self._step = Step(title if callable(title) else lambda: title, time.monotonic())
+        is_armed = self._arm()
+        try:
+            yield
+        finally:
+            if is_armed:
+                self._disarm()
+            self._clear()
+            self._step = outer
+
+    def _arm(self) -> bool:
+        """Have the timer tick, unless the project uses it."""
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
+            return False
+        signal.signal(signal.SIGALRM, self._tick)
+        signal.siginterrupt(signal.SIGALRM, False)
+        every = NEXT_SECONDS if self.terminal is None else REDRAW_SECONDS
+        signal.setitimer(signal.ITIMER_REAL, FIRST_SECONDS, every)
+        return True
+
+    def _disarm(self) -> None:
+        if signal.getsignal(signal.SIGALRM) == self._tick:  # else it is the project's now
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def _tick(self, number: int, frame: object) -> None:
+        """Show the progress: between two steps of whatever runs, which may be writing a line just now."""
+        step = self._step
+        if step is None:
+            return
+        seconds = f"{time.monotonic() - step.began:.0f} s"
+        if self.terminal is None:
+            with suppress(RuntimeError):  # the stream is in the middle of another line
+                self._write(f"{step.title()} ({seconds})")
+            return
+        self._is_shown, columns = True, 80
+        with suppress(OSError):
+            columns = os.get_terminal_size(self.terminal).columns or columns
+        self._draw(f"{CLEAR}{f'{step.title()} ... {seconds}'[: columns - 1]}\r")
+
+    def _clear(self) -> None:
+        if self._is_shown:
+            self._draw(CLEAR)
+            self._is_shown = False
+
+    def _draw(self, text: str) -> None:
+        assert self.terminal is not None
+        write_if_read(self.terminal, text.encode("utf-8", "replace"))
+
+    def keep(self, place: Path | None) -> None:
+        """Leave the lines for the next generation."""
+        with suppress(OSError):
+            if place is not None:
+                (place / SAID).write_text(json.dumps(self.lines))
+
+
+def announcer(write: Callable[[str], object], *, text: bool, place: Path | None, number: int) -> Announcer:
+    """Return what says the lines of this generation; later ones say what is new."""
+    before: frozenset[str] = frozenset()
+    if number > 1 and place is not None:
+        with suppress(OSError, ValueError):
+            before = frozenset(json.loads((place / SAID).read_text()))
+    return Announcer(write, terminal() if text else None, before)
+
+
+def terminal() -> int | None:
+    """Return the descriptor of the terminal that standard output leads to; None if it leads elsewhere."""
+    with suppress(OSError):
+        if os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb":
+            return 1
+    return None
