@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from django_prodserve.machine.platforms import NOWHERE, Platform
 from django_prodserve.plan.plan import PlanInputs, make_plan
 from django_prodserve.project.databases import DatabaseProbe
 from django_prodserve.project.detect import Database
+from django_prodserve.project.dotted_paths import broken_paths
 from django_prodserve.startup import checks
 from django_prodserve.startup.checks import CheckContext, preflight, raise_on_errors, run_rules
 from django_prodserve.staticfiles import StaticChoice
@@ -76,6 +78,7 @@ CAUSES: list[tuple[str, CheckContext, str]] = [
         seen(facts={"static": StaticChoice(mode="collect", why="", url="/s/", elsewhere="cdn.example")}),
         "put STATIC_ROOT on cdn.example",
     ),
+    ("W022", seen(facts={"allowed_hosts": ("shop.example", "http://localhost:8000")}), "'localhost'"),
     ("W016", seen(probes=(DatabaseProbe(alias="default", error="refused"),)), "fails on every page"),
 ]
 
@@ -103,6 +106,7 @@ def test_each_cause_has_its_message_with_a_way_out(number: str, what: CheckConte
         seen(facts={"databases": (dataclasses.replace(KEPT, max_age=0, pool_size=16),)}),
         seen(facts={"debug": True}, allow_debug=True),
         seen(somaxconn=128),
+        seen(facts={"allowed_hosts": ("shop.example", ".shop.example", "*", "[::1]", "127.0.0.1")}),
         seen(
             {"collectstatic": True},
             facts={"static": StaticChoice(mode="collect", why="", elsewhere="cdn.example")},
@@ -111,6 +115,79 @@ def test_each_cause_has_its_message_with_a_way_out(number: str, what: CheckConte
 )
 def test_a_sound_project_has_none(what: CheckContext) -> None:
     assert run_rules(what) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "host"),
+    [
+        ("http://localhost:8000", "localhost"),
+        ("https://user@shop.example/path/", "shop.example"),
+        ("shop.example:443", "shop.example"),
+        ("[::1]:8000", "[::1]"),
+        ("shop.example/", "shop.example"),
+    ],
+)
+def test_an_allowed_host_that_is_none_is_named_with_its_host(entry: str, host: str) -> None:
+    (message,) = run_rules(seen(facts={"allowed_hosts": (entry,)}))
+    assert message.id == "prodserve.W022"
+    assert repr(entry) in message.msg
+    assert message.hint == f"In ALLOWED_HOSTS: {host!r}"
+
+
+PATHS: list[tuple[str, Any, str, str, str]] = [
+    ("ROOT_URLCONF", "tests.url", "E005", "there is no module tests.url", "tests.urls"),
+    ("ROOT_URLCONF", "nowhere", "E005", "there is no module nowhere", ""),
+    (
+        "WSGI_APPLICATION",
+        "tests.site.shop.wsgi.app",
+        "E006",
+        "the module tests.site.shop.wsgi has no app",
+        "tests.site.shop.wsgi.application",
+    ),
+    (
+        "MIDDLEWARE",
+        ["django.middleware.gzip.GZipMiddleware", "django.middleware.gzipp.GZipMiddleware"],
+        "E007",
+        "there is no module django.middleware.gzipp",
+        "django.middleware.gzip.GZipMiddleware",
+    ),
+    (
+        "MIDDLEWARE",
+        ["whitenoise.middleware.WhiteNoiseMiddlewar"],
+        "E007",
+        "the module whitenoise.middleware has no WhiteNoiseMiddlewar",
+        "whitenoise.middleware.WhiteNoiseMiddleware",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "number", "problem", "guess"), PATHS)
+def test_a_setting_that_names_nothing_is_told_by_its_name(
+    settings: Any, name: str, value: Any, number: str, problem: str, guess: str
+) -> None:
+    setattr(settings, name, value)
+    loaded = {*sys.modules}
+    (found,) = broken_paths()
+    assert {*sys.modules} == loaded
+    assert (found.setting, found.problem, found.guess) == (name, problem, guess)
+    (message,) = run_rules(seen(broken_paths=(found,)))
+    assert message.id == f"prodserve.{number}"
+    assert message.msg.startswith(f"{name} {'holds' if name == 'MIDDLEWARE' else 'is'} {found.path!r}, but ")
+    assert message.hint == (f"Did you mean {guess!r}?" if guess else f"Correct {name} in the settings")
+
+
+def test_what_can_only_be_known_by_loading_is_left_alone(settings: Any, tmp_path: Path) -> None:
+    package = tmp_path / "lazy_names"
+    package.mkdir()
+    (package / "__init__.py").write_text("__path__ = __import__('pkgutil').extend_path(__path__, __name__)")
+    (package / "star.py").write_text("from somewhere import *")
+    (package / "made.py").write_text("def __getattr__(name): ...")
+    settings.MIDDLEWARE = ["lazy_names.star.A", "lazy_names.made.B", "lazy_names.elsewhere.C"]
+    sys.path.insert(0, str(tmp_path))
+    try:
+        assert [*broken_paths()] == []
+    finally:
+        sys.path.remove(str(tmp_path))
 
 
 def test_messages_can_be_silenced(settings: Any) -> None:

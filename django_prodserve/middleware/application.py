@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
+from django.core.exceptions import SuspiciousOperation
 from django.core.signals import got_request_exception
 from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
@@ -23,6 +24,7 @@ from django.utils.module_loading import import_string
 
 from ..config.trust import parse_trust
 from ..logs import request_id
+from ..project.hosts import is_allowed
 from ..speedups.asgiref_locals import install, install_connections
 from ..startup.dry_run import REFUSALS, Refused, cause
 from ..staticfiles.media import find_uploads
@@ -170,23 +172,34 @@ def _held_back(path: str, refused: Refused) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep this one request out of the project's log; middleware may have changed its path by then."""
+    """Keep this one request out of the project's log: no client has sent it.
+
+    Middleware may have changed its path by then. What Django refuses as suspicious is logged by its class.
+    """
 
     def is_theirs(record: logging.LogRecord) -> bool:
         meta = getattr(getattr(record, "request", None), "META", {})
         return bool(meta.get("HTTP_USER_AGENT") != WARM_UP)
 
-    logger = logging.getLogger("django.request")
-    logger.addFilter(is_theirs)
+    loggers = [logging.getLogger(f"django.security.{name}") for name in _suspicions(SuspiciousOperation)]
+    loggers.append(logging.getLogger("django.request"))
+    for each in loggers:
+        each.addFilter(is_theirs)
     try:
         yield
     finally:
-        logger.removeFilter(is_theirs)
+        for each in loggers:
+            each.removeFilter(is_theirs)
+
+
+def _suspicions(kind: type) -> set[str]:
+    """Return the names of a class and of those below it."""
+    return {kind.__name__}.union(*map(_suspicions, kind.__subclasses__()))
 
 
 def _environ(path: str) -> dict[str, Any]:
-    hosts = [host.lstrip(".") for host in settings.ALLOWED_HOSTS if host != "*"]
-    host = hosts[0] if hosts else "localhost"
+    allowed = [host.lstrip(".") for host in settings.ALLOWED_HOSTS]
+    host = next(filter(is_allowed, allowed), "localhost")
     route, _, query = path.partition("?")
     return {
         "REQUEST_METHOD": "GET",

@@ -15,6 +15,7 @@ from django.core.checks import CheckMessage, Error, Warning, register
 
 from ..errors import Problem, ProdserveError
 from ..project.databases import DatabaseProbe, probe_all
+from ..project.dotted_paths import BrokenPath, broken_paths
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
@@ -47,6 +48,7 @@ class CheckContext:
     user_id: int = 0
     somaxconn: int | None = None
     allow_debug: bool = False
+    broken_paths: tuple[BrokenPath, ...] = ()
 
     @property
     def several(self) -> bool:
@@ -61,12 +63,17 @@ class CheckContext:
     @property
     def proxied(self) -> bool:
         """Whether a proxy on another machine is trusted."""
-        return bool(set(self.plan.trusted_proxies.value) - {"loopback", "unix", "none"})
+        return is_proxied(self.plan)
 
     @property
     def public(self) -> bool:
         """Whether somebody typed an address that others can reach."""
         return not self.plan.bind.is_computed and any(map(_is_public, self.plan.bind.value))
+
+
+def is_proxied(plan: Plan) -> bool:
+    """Say whether a proxy on another machine is trusted."""
+    return bool(set(plan.trusted_proxies.value) - {"loopback", "unix", "none"})
 
 
 Rule = Callable[[CheckContext], Iterator[CheckMessage]]
@@ -91,6 +98,39 @@ def _hosts(seen: CheckContext) -> Iterator[CheckMessage]:
     # With DEBUG Django allows localhost; without it, which is the next step, nobody.
     if not seen.project.allowed_hosts and not (seen.project.debug and seen.allow_debug):
         yield NO_HOSTS
+
+
+def _host_names(seen: CheckContext) -> Iterator[CheckMessage]:
+    for entry in seen.project.allowed_hosts:
+        host = _host_of(entry)
+        if host != entry:
+            yield Warning(
+                f"ALLOWED_HOSTS holds {entry!r}, which no request matches: an entry is a host name without "
+                "scheme, port or path.",
+                hint=f"In ALLOWED_HOSTS: {host!r}" if host else "Write the host name alone",
+                id="prodserve.W022",
+            )
+
+
+def _host_of(entry: str) -> str:
+    """Return the host in an entry that may be a URL; the entry itself if it is a host."""
+    host = entry.rpartition("://")[2].partition("/")[0].rpartition("@")[2]
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host if host.count(":") > 1 else host.partition(":")[0]
+
+
+PATH_IDS = {"ROOT_URLCONF": "E005", "WSGI_APPLICATION": "E006", "MIDDLEWARE": "E007"}
+
+
+def _dotted_paths(seen: CheckContext) -> Iterator[CheckMessage]:
+    for each in seen.broken_paths:
+        holds = "holds" if each.setting == "MIDDLEWARE" else "is"
+        yield Error(
+            f"{each.setting} {holds} {each.path!r}, but {each.problem}.",
+            hint=f"Did you mean {each.guess!r}?" if each.guess else f"Correct {each.setting} in the settings",
+            id=f"prodserve.{PATH_IDS[each.setting]}",
+        )
 
 
 def _asgi(seen: CheckContext) -> Iterator[CheckMessage]:
@@ -263,14 +303,19 @@ def _static(seen: CheckContext) -> Iterator[CheckMessage]:
 
 
 RULES: tuple[Rule, ...] = (
-    *(_debug, _hosts, _asgi, _sqlite, _memory, _proxy),
+    *(_debug, _hosts, _host_names, _asgi, _dotted_paths, _sqlite, _memory, _proxy),
     *(_answers, _connections, _machine, _static),
 )
 
 
 def raise_on_errors(plan: Plan, project: Project) -> None:
     """Raise ProdserveError where serving must be refused; asks no database, none is prepared yet."""
-    seen = CheckContext(plan=plan, project=project, allow_debug=plan.allow_debug.value)
+    seen = CheckContext(
+        plan=plan,
+        project=project,
+        allow_debug=plan.allow_debug.value,
+        broken_paths=tuple(broken_paths()),
+    )
     errors = [message for message in run_rules(seen) if message.is_serious()]
     if errors:
         raise ProdserveError.of(map(_problem, errors))
@@ -305,6 +350,7 @@ def build_context(plan: Plan, project: Project, *, allow_debug: bool = False) ->
         user_id=os.geteuid(),
         somaxconn=_somaxconn(),
         allow_debug=allow_debug,
+        broken_paths=tuple(broken_paths()),
     )
 
 

@@ -144,6 +144,25 @@ def test_sighup_reloads_and_says_so(env: Any, tmp_path: Path) -> None:
         assert server.get("/").text == "by signal"
 
 
+def test_a_reload_says_what_is_new_and_nothing_else(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    with serving("--workers", "1", env=env(), cwd=site) as server:
+        assert "workers   1 x" in server.output
+        assert "prodserve.W001" in server.output
+        for number in (2, 3):
+            before = len(server.output.splitlines())
+            assert run(*RELOAD, env=env(), cwd=site).returncode == 0
+            server.wait_for(f"generation {number} serves")
+            assert len(server.output.splitlines()) == before + 1, server.output
+        hosts = 'ALLOWED_HOSTS = ["http://shop.example", '
+        edit(site / "shop" / "settings.py", "ALLOWED_HOSTS = [", hosts)
+        before = len(server.output.splitlines())
+        assert run(*RELOAD, env=env(), cwd=site).returncode == 0
+        server.wait_for("generation 4 serves")
+        (new,) = [line for line in server.output.splitlines()[before:] if line.startswith("warning: ")]
+        assert "prodserve.W022" in new
+
+
 SHOWS = 'HttpResponse(os.environ.get("SHOWN", "nothing"))'
 
 

@@ -1,0 +1,120 @@
+"""Settings that name a module or an object which does not exist. Lives in the command, before anything loads.
+
+Imports nothing: it looks for files, and for names in their text. What cannot be told that way is left alone:
+loading the project tells it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import pkgutil
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import NamedTuple
+
+from django.conf import settings
+
+_DEFINED = re.compile(r"^(?:class|def|async def)\s+(\w+)|^(\w+)\s*[:=]", re.MULTILINE)
+
+_DYNAMIC = r"import \*|__getattr__|globals\(|sys\.modules"
+"""How a module may have names that its text does not show."""
+
+
+class BrokenPath(NamedTuple):
+    """A setting whose value, or a part of it, names nothing."""
+
+    setting: str
+    path: str
+    problem: str
+    """What is missing: ``there is no module mysite.url``."""
+    guess: str
+    """The path that was probably meant; empty without an idea."""
+
+
+def broken_paths() -> Iterator[BrokenPath]:
+    """Yield what ROOT_URLCONF, WSGI_APPLICATION and MIDDLEWARE name that does not exist."""
+    urlconf = getattr(settings, "ROOT_URLCONF", None)
+    if isinstance(urlconf, str) and (found := _missing_module(urlconf)):
+        yield BrokenPath("ROOT_URLCONF", urlconf, *found)
+    for name, values in (
+        ("WSGI_APPLICATION", [getattr(settings, "WSGI_APPLICATION", None)]),
+        ("MIDDLEWARE", settings.MIDDLEWARE),
+    ):
+        for path in values:
+            if isinstance(path, str) and (found := _missing_object(path)):
+                yield BrokenPath(name, path, *found)
+
+
+def _missing_object(path: str) -> tuple[str, str] | None:
+    """Return what is missing of ``module.object``, and a guess at what was meant."""
+    module, _, name = path.rpartition(".")
+    if not module:
+        return "it has no dot: a module and an object in it are needed", ""
+    if found := _missing_module(module):
+        problem, guess = found
+        return problem, f"{guess}.{name}" if guess else ""
+    if module in sys.modules:
+        loaded = sys.modules[module]
+        if hasattr(loaded, name) or hasattr(loaded, "__getattr__"):
+            return None
+        names = [*vars(loaded)]
+    else:
+        text = _source(_find(module))
+        if text is None or re.search(rf"\b{re.escape(name)}\b|{_DYNAMIC}", text):
+            return None
+        names = [first or second for first, second in _DEFINED.findall(text)]
+    return f"the module {module} has no {name}", _guess(module, name, names)
+
+
+def _missing_module(path: str) -> tuple[str, str] | None:
+    """Return what is missing of a module's path, and a guess at what was meant."""
+    parts = path.split(".")
+    for end in range(1, len(parts) + 1):
+        name, parent = ".".join(parts[:end]), ".".join(parts[: end - 1])
+        if name in sys.modules or _find(name) is not None:
+            continue
+        if parent and parent not in sys.modules and "__path__" in (_source(_find(parent)) or ""):
+            return None  # it looks for its modules in a way of its own
+        names = [each.name for each in pkgutil.iter_modules(_places(parent))] if parent else []
+        guess = _guess(parent, parts[end - 1], names)
+        rest = "".join(f".{part}" for part in parts[end:])
+        return f"there is no module {name}", f"{guess}{rest}" if guess else ""
+    return None
+
+
+def _find(name: str) -> ModuleSpec | None:
+    """Return where a module is, and import nothing; None where it is not found."""
+    parent = name.rpartition(".")[0]
+    with suppress(Exception):  # a finder of the project's, or a module that takes another one's place
+        if not parent or parent in sys.modules:
+            return importlib.util.find_spec(name)
+        return PathFinder.find_spec(name, _places(parent))
+    return None
+
+
+def _places(package: str) -> list[str]:
+    """Return the directories that hold a package's modules."""
+    if package in sys.modules:
+        return [*getattr(sys.modules[package], "__path__", ())]
+    spec = _find(package)
+    return [*(spec.submodule_search_locations or ())] if spec is not None else []
+
+
+def _source(spec: ModuleSpec | None) -> str | None:
+    """Return a module's text; None where there is none to read."""
+    with suppress(OSError, ValueError):
+        if spec is not None and spec.origin and spec.origin.endswith(".py"):
+            return Path(spec.origin).read_text(encoding="utf-8")
+    return None
+
+
+def _guess(parent: str, name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1) or [
+        each for each in names if each.startswith(name) or name.startswith(each)
+    ]
+    return f"{parent}.{close[0]}" if close else ""
