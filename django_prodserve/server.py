@@ -45,6 +45,7 @@ from .project.footprint import Footprint, footprint
 from .scoreboard.board import Scoreboard
 from .startup import listeners, monkey_patching, unix_access
 from .startup.announcer import Announcer, announcer, terminal
+from .startup.browser_notes import browser_notes
 from .startup.files import check_access_log
 from .startup.fork_safety import ForkSafetyCheck, kinds_of_threads
 from .startup.origins import CALL_SITES
@@ -445,6 +446,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             how_to_stop = "  Ctrl-C stops it" if os.isatty(1) and self.generation.number == 1 else ""
             line = f"{'  '.join(addresses)}  ready in {seconds:.1f} s{how_to_stop}"
             self.say(Notice(line, event="ready", addresses=addresses, seconds=round(seconds, 2)))
+        for note in browser_notes(self.plan, self.sockets, tls=tls, loaded=self.cfg.preload_app):
+            self.say(f"note: {note}")
         self.say.keep(self.generation.run_dir)
 
     def facts(self) -> ServingFacts:

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.logs.access_lines import MAX_CACHED, AccessFilter, JSONLines, TextLines, entry
+from django_prodserve.logs.access_lines import (
+    MAX_CACHED,
+    AccessFilter,
+    JSONLines,
+    ShortLines,
+    TextLines,
+    entry,
+)
 from django_prodserve.logs.environ_keys import ID, QUEUE, ROUTE
 from django_prodserve.logs.redaction import Redaction
 
@@ -184,3 +191,11 @@ def test_errors_and_slow_requests_are_always_logged(
     choice = AccessFilter(share, slow)
     found = sum(choice.keeps(status, seconds) for _ in range(4000)) / 4000
     assert found == pytest.approx(kept, abs=0.05 if 0 < kept < 1 else 0)
+
+
+def test_a_short_line_has_what_a_developer_looks_for() -> None:
+    line = ShortLines(Redaction(()))(entry(environ(), 200, 321, 0.0456))
+    assert line == "GET /shop/?q=tea 200 45.6 ms"
+    hidden = ShortLines(Redaction(("query",)))(entry(environ(), 200, 321, 0.0456))
+    assert "tea" not in hidden
+    assert ShortLines(Redaction(()))(entry({}, 400, 12, 0.0)) == "- 400 0.0 ms"

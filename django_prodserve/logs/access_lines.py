@@ -137,6 +137,19 @@ class TextLines:
         )
 
 
+class ShortLines:
+    """Method, target, status and time: for a developer who sees the page at the same time."""
+
+    def __init__(self, redaction: Redaction) -> None:
+        self._redaction = redaction
+
+    def __call__(self, record: AccessRecord) -> str:
+        """Return the line of one request."""
+        target = self._redaction.url(record.target) if self._redaction.is_on else record.target
+        request = f"{record.method} {_safe(target)}" if record.method else "-"
+        return f"{request} {record.status} {record.seconds * 1000:.1f} ms"
+
+
 class JSONLines:
     """Lines that are one object each, in ASCII: no byte of a client's can end a field or a line."""
 

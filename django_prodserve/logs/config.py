@@ -11,12 +11,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """``format`` is text, json or auto; ``sample`` a share, ``slow`` seconds or 0."""
+    """``format`` is text, json or auto; ``sample`` a share, ``slow`` seconds or 0.
+
+    ``short`` lines of requests are for a developer at the terminal.
+    """
 
     format: str = "auto"
     redact: tuple[str, ...] = ()
     sample: float = 1.0
     slow: float = 0.0
+    short: bool = False
 
     @classmethod
     def of(cls, plan: Plan) -> LogConfig:
@@ -26,4 +30,5 @@ class LogConfig:
             plan.log_redact.value or (),
             plan.access_log_sample.value,
             plan.access_log_min_duration.value,
+            plan.local.value and plan.access_log.is_computed,
         )

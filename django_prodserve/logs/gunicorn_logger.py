@@ -22,7 +22,7 @@ from gunicorn.instrument.statsd import Statsd
 
 from ..utils.log_lines import wants_json
 from . import JSONFormatter, nonblocking, request_id
-from .access_lines import AccessFilter, JSONLines, TextLines, entry
+from .access_lines import AccessFilter, JSONLines, ShortLines, TextLines, entry
 from .config import LogConfig
 from .environ_keys import UNLOGGED
 from .redaction import Redaction
@@ -84,7 +84,8 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         self.redaction = Redaction(_FORM.redact)
         self.choice = AccessFilter(_FORM.sample, _FORM.slow)
         self._next_look = 0.0
-        self._lines = TextLines(self.redaction), JSONLines(self.redaction)
+        text = ShortLines if _FORM.short else TextLines
+        self._lines = text(self.redaction), JSONLines(self.redaction)
         self.is_plain = cfg.access_log_format == AccessLogFormat.default
         """Whether the lines of the access log are ours, not of a format of the user's."""
         super().setup(cfg)
@@ -115,7 +116,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         handler._gunicorn = True  # type: ignore[union-attr]  # its mark
         log.addHandler(handler)
 
-    def access_lines(self) -> TextLines | JSONLines:
+    def access_lines(self) -> TextLines | ShortLines | JSONLines:
         """Return what makes lines for who writes the access log now; a project's handler gets text."""
         return self._lines[any(getattr(each, "is_json", False) for each in self.access_log.handlers)]
 

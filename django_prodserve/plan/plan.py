@@ -194,6 +194,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "max_requests_jitter": _jitter(wishes),
         "management_bind": choose_manage(wishes, worker_class),
         "server_timing": _server_timing(wishes),
+        "access_log": _access_log(wishes),
         "concurrency_limit": choose_concurrency_limit(wishes, worker_class),
     }
     plain = {
@@ -333,7 +334,11 @@ def _machine_warnings(machine: Machine, cpus: Decision[float]) -> Iterator[str]:
 
 def _project_warnings(project: Project, options: Options) -> Iterator[str]:
     choosers = [name for name in ("access_log_sample", "access_log_min_duration") if options.source(name)]
-    if choosers and not options.access_log and not LOGGED_OTHERWISE & set(options.gunicorn):
+    if (
+        choosers
+        and not (options.access_log or options.local)
+        and not LOGGED_OTHERWISE & set(options.gunicorn)
+    ):
         yield f"{options.source(choosers[0])} chooses from a log that is not written: add --access-log -"
     if project.gunicorn_conf and options.config is None:
         yield "gunicorn.conf.py lies here but is not used. To use it: --config gunicorn.conf.py"
@@ -366,6 +371,12 @@ def _jitter(wishes: ResolvedOptions) -> Decision[int]:
     most = wishes.options.max_requests
     why = "as wide as --max-requests: fewest workers replaced together" if most else "no --max-requests"
     return wishes.stated("max_requests_jitter") or Decision(most, why)
+
+
+def _access_log(wishes: ResolvedOptions) -> Decision[str | None]:
+    if wishes.options.local and not wishes.stated("access_log"):
+        return Decision("-", "--local: each request has a line here")
+    return wishes.computed("access_log")
 
 
 def _server_timing(wishes: ResolvedOptions) -> Decision[bool]:

@@ -102,6 +102,35 @@ def test_local_is_the_newcomers_door(env: Any) -> None:
         login = server.get("/admin/login/")
         assert "Secure" not in login.headers["set-cookie"]
         assert re.search(r"/static/admin/css/base\.[0-9a-f]{12}\.css", login.text)
+        assert "has no route" not in server.output
+        assert server.stop() == 0
+        lines = server.output.splitlines()
+        assert [re.sub(r"[\d.]+ ms$", "0 ms", line) for line in lines if re.search(r"[\d.]+ ms$", line)] == [
+            "GET / 200 0 ms",
+            "GET /nowhere/ 404 0 ms",
+            "GET /admin/login/ 200 0 ms",
+        ]
+
+
+def test_the_printed_address_is_one_that_answers(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path, "urlpatterns = [each for each in urlpatterns if str(each.pattern)]\n")
+    with serving("--local", env=env(), cwd=site) as server:
+        note = server.wait_for("note: / has no route")
+        page = note.partition(f": try {server.address}")[2]
+        assert server.get(page).status == 200
+
+
+def test_an_address_that_django_refuses_is_said_with_the_setting(env: Any) -> None:
+    site = {"ALLOWED_HOSTS": ["https://shop.example", "shop.example"]}
+    with serving(env=env(**site)) as server:
+        note = server.wait_for("note: http://127.0.0.1:")
+        assert f"note: {server.address} answers 400 to a browser: '127.0.0.1' is not in ALLOWED_HOSTS" in note
+        assert server.get("/").status == 400
+        assert "ALLOWED_HOSTS holds 'https://shop.example', which no request matches" in server.output
+        (warning,) = [line for line in server.output.splitlines() if "Invalid HTTP_HOST" in line]
+        assert "127.0.0.1" in warning  # by this test's request, and by none of the server's own
+    with serving("--trusted-proxies", "private", env=env(**site)) as server:
+        assert "answers 400" not in server.output
 
 
 @pytest.mark.parametrize(

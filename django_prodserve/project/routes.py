@@ -1,0 +1,39 @@
+"""A page that a browser can open, where ``/`` is none. Lives in the command, after the project is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.urls import Resolver404, URLPattern, URLResolver, get_resolver, resolve
+from django.urls.resolvers import LocalePrefixPattern, RoutePattern
+
+
+def lacks_front_page() -> bool:
+    """Say whether ``/`` has no route; with languages in the addresses it may lead to one."""
+    patterns = get_resolver().url_patterns
+    if any(isinstance(each.pattern, LocalePrefixPattern) for each in patterns):
+        return False
+    try:
+        resolve("/")
+    except Resolver404:
+        return True
+    return False
+
+
+def first_page() -> str:
+    """Return the path of the first route without parameters; empty where there is none."""
+    return next((f"/{path}" for path in _paths(get_resolver().url_patterns) if path), "")
+
+
+def _paths(patterns: Any, before: str = "") -> Iterator[str]:
+    for each in patterns:
+        if not isinstance(each.pattern, RoutePattern):
+            continue  # a regular expression, or a language
+        path = before + str(each.pattern)
+        if "<" in path:
+            continue
+        if isinstance(each, URLPattern):
+            yield path
+        elif isinstance(each, URLResolver):
+            yield from _paths(each.url_patterns, path)
