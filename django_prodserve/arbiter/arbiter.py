@@ -245,13 +245,17 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         member.served = member.served or member.slot.state == SERVING
         self.has_served = self.has_served or member.served
         verdict = policies.why_it_ended(self._end(member, status))
+        crash = self.stacks.crash(member.slot.index) if os.WIFSIGNALED(status) else ""
         if verdict is not None:
-            self.log.error("Worker %s %s.", pid, verdict.line)
+            self.log.error("Worker %s %s.%s", pid, verdict.line, crash and f" Stack:\n{crash}")
             ran = self.monitor.reports.log_requests(member)
-            self.record_event(verdict.reason, f"Worker {pid} {verdict.line}", ran)
+            stack = "\n".join(each for each in (ran, crash) if each)
+            self.record_event(verdict.reason, f"Worker {pid} {verdict.line}", stack)
             self.board.count_restart(verdict.reason)
         elif member.leaving and not self.stopping:
             self.board.count_restart(member.leaving)
+        if verdict is None and crash:
+            self.log.error("Worker %s crashed while it stopped. Stack:\n%s", pid, crash)
         if verdict is None and not member.killed:
             self.monitor.reports.log_unfinished(member)
         self.board.release(member.slot)

@@ -29,6 +29,8 @@ REPLACE_SECONDS = 0.6
 """Seconds that a worker needs to be told, to finish and to give its memory back."""
 MIN_GROWTH = 1.5
 """A worker that takes less than this times what was planned gains nothing by being replaced."""
+FATAL_SIGNALS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+"""Signals of a process that has failed by itself."""
 MAX_FAILED_ROUNDS = 6
 """Failed rounds of starting workers after which a server without any gives up: 8 s and their boots."""
 
@@ -202,7 +204,8 @@ def why_it_ended(end: WorkerExit) -> Verdict | None:
     if end.number == signal.SIGKILL:
         return Verdict("killed", "was killed with SIGKILL, not by this server and not for memory")
     if end.number:
-        return Verdict("crashed", f"was ended by {_name(end.number)}; faulthandler's lines above say where")
+        what = "crashed ({})" if end.number in FATAL_SIGNALS else "was ended by {}"
+        return Verdict("crashed", what.format(_name(end.number)))
     if not end.served:
         return Verdict("boot", f"could not boot (exit code {end.code}); the reason stands above")
     if end.code:

@@ -23,6 +23,9 @@ DUMP: int = signal.SIGRTMIN + 1 if hasattr(signal, "SIGRTMIN") else getattr(sign
 """A signal that Gunicorn resets in no worker and that nobody else is likely to use."""
 
 
+FATAL = "Fatal Python error: "
+
+
 class Stacks:
     """The file of each slot; without a path files that have no name, for the server alone."""
 
@@ -32,11 +35,14 @@ class Stacks:
     def register(self, index: int) -> None:
         """Answer the signal in this process, with the stacks of all threads into the slot's file.
 
-        Fatal errors such as segmentation faults write theirs to standard error.
+        Fatal errors such as segmentation faults write theirs there, too, for the arbiter to log. Those of a
+        process that this one forks go to standard error: no arbiter waits for it.
         """
-        faulthandler.register(DUMP, file=self.files[index].fileno(), all_threads=True)
-        with suppress(OSError, ValueError):  # standard error may be closed, or no file
-            faulthandler.enable(sys.stderr.fileno(), all_threads=True)
+        file = self.files[index]
+        file.truncate(0)
+        faulthandler.register(DUMP, file=file.fileno(), all_threads=True)
+        faulthandler.enable(file.fileno(), all_threads=True)
+        os.register_at_fork(after_in_child=_crash_on_standard_error)
 
     def request_dump(self, index: int, pid: int) -> None:
         """Have a worker write its stacks; they can be read a moment later."""
@@ -49,11 +55,25 @@ class Stacks:
         size = os.fstat(self.files[index].fileno()).st_size
         return os.pread(self.files[index].fileno(), size, 0).decode("utf-8", "replace")
 
+    def crash(self, index: int) -> str:
+        """Return what a worker wrote when a fatal error ended it, its own thread first; else nothing."""
+        text = self.read(index)
+        start = text.rfind(FATAL)
+        if start < 0:
+            return ""
+        first, *threads = text[start:].strip().split("\n\n")
+        return "\n\n".join([first, *sorted(threads, key=lambda each: not each.startswith("Current"))])
+
     def remove(self, path: Path | None) -> None:
         """Remove the files that have a name."""
         for index in range(len(self.files) if path else 0):
             assert path is not None
             stacks_path(path, index).unlink(missing_ok=True)
+
+
+def _crash_on_standard_error() -> None:
+    with suppress(OSError, ValueError, AttributeError):  # standard error may be closed, or no file
+        faulthandler.enable(sys.stderr.fileno(), all_threads=True)
 
 
 def stacks_path(board: Path, index: int) -> Path:

@@ -137,11 +137,12 @@ class GenerationProcess:
             os.killpg(self.pid, signal.SIGKILL)
         self.kill(signal.SIGKILL)
 
-    def why_it_ended(self, otherwise: str) -> str:
+    def why_it_ended(self, otherwise: str, log_format: str) -> str:
         """Return its own reason, else what it wrote before it could give one; show that to the operator."""
         early = b"" if self.boot_stderr is None else os.pread(self.boot_stderr, 100_000, 0)
-        lines.write_if_read(2, early)
-        return self.reason or last_error(early.decode(errors="replace")) or otherwise
+        text = early.decode(errors="replace")
+        lines.write_if_read(2, lines.others_lines(log_format, 2, "error", text).encode(errors="replace"))
+        return self.reason or last_error(text) or otherwise
 
     def mark_ready(self) -> None:
         """It speaks for itself now: the file of its early days can go."""

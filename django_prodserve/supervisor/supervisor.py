@@ -231,7 +231,8 @@ class Supervisor:
         child.end()
 
     def _failed_to_boot(self, child: GenerationProcess, status: int) -> None:
-        reason = child.why_it_ended(f"it {ending(status)} before it was ready")
+        otherwise = f"it {ending(status)} before it was ready"
+        reason = child.why_it_ended(otherwise, self.spec["log_format"])
         if self.serving:
             self._fail_reload(self.serving, reason)
         elif not self.record["ready"]:

@@ -54,6 +54,17 @@ def write_if_read(descriptor: int, data: bytes) -> bool:
     return not data
 
 
+def others_lines(form: str, descriptor: int, level: str, text: str) -> str:
+    """Return what another program has written: where lines are JSON, what is none as one line of ours."""
+    if not text.strip() or not wants_json(form, descriptor):
+        return text
+    lines = text.rstrip().splitlines()
+    told = [line for line in lines if line.startswith("{")]
+    if rest := "\n".join(line for line in lines if not line.startswith("{")).strip():
+        told.append(as_json(time.time(), level, "prodserve", rest))
+    return "\n".join(told) + "\n"
+
+
 def server_line(form: str, descriptor: int, level: str, message: str) -> str:
     """Return a line of the server's that goes through no logger."""
     now = time.time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import random
@@ -102,7 +103,7 @@ def test_a_pipe_gets_json_from_the_first_line_to_the_last(env: Any, site: Path, 
     assert "exception" not in host
     invalid = next(line for message, line in said.items() if "Invalid request from ip=127.0.0.1" in message)
     assert invalid["request_id"] in re.search(rb"X-Request-ID: (\w+)", refusal)[1].decode()  # type: ignore[index]
-    assert any("was killed with SIGKILL" in message for message in said)
+    assert any("was killed (SIGKILL)" in message for message in said)
     assert any(message.startswith("Reloaded in ") for message in said)
     logged = {line["path"] or line["request_id"]: line for line in access(found)}
     assert logged["/boom/"]["request_id"] == "broken-1"
@@ -114,6 +115,67 @@ def test_a_pipe_gets_json_from_the_first_line_to_the_last(env: Any, site: Path, 
     assert {name: line[name] for name in expected} == expected
     assert 0 < line["duration_ms"] < 10_000
     assert line["pid"] not in {server.process.pid, os.getpid()}
+
+
+CRASH = """
+def crash(request):
+    import faulthandler
+
+    faulthandler._sigsegv()
+
+def crash_of_a_child(request):
+    child = os.fork()
+    if not child:
+        crash(request)
+    os.waitpid(child, 0)
+    return HttpResponse("it is gone")
+
+urlpatterns += [path("crash/", crash), path("child/", crash_of_a_child)]
+"""
+
+
+def test_a_crash_is_one_line_with_its_stack_and_an_event(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path, CRASH)
+    with serving_json("--workers", "1", "--threads", "2", env=env(AUTO), cwd=site) as server:
+        (worker,) = server.workers(1)
+        with pytest.raises((OSError, http.client.HTTPException)):
+            server.get("/crash/")
+        server.wait_for("SIGSEGV")
+        until(lambda: worker not in server.workers(1))
+        status = json.loads(run("-m", "django_prodserve", "status", "--json", env=env(), cwd=site).stdout)
+        assert server.stop() == 0
+    said = [line.get("message", "") for line in objects(server.output)]
+    (line,) = [each for each in said if "SIGSEGV" in each]
+    assert line.startswith(
+        f"Worker {worker} crashed (SIGSEGV). Stack:\nFatal Python error: Segmentation fault\n"
+    )
+    assert "in crash\n" in line
+    (event,) = [each for each in status["events"] if each["kind"] == "crashed"]
+    assert event["text"] == f"Worker {worker} crashed (SIGSEGV)"
+    assert event["stack"].startswith("ended while it ran GET /crash/ [")
+    assert "in crash\n" in event["stack"]
+
+
+def test_the_crash_of_a_child_is_not_lost(env: Any, tmp_path: Path) -> None:
+    with serving("--workers", "1", env=env(), cwd=copy_site(tmp_path, CRASH)) as server:
+        assert server.get("/child/").text == "it is gone"
+        server.wait_for("Fatal Python error: Segmentation fault")
+        server.wait_for("in crash_of_a_child")
+
+
+def test_a_refused_generation_is_said_in_json(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    settings = site / "shop" / "settings.py"
+    with serving_json(env=env(AUTO), cwd=site) as server:
+        settings.write_text(settings.read_text() + "\nraise RuntimeError('the settings broke')\n")
+        assert run("-m", "django_prodserve", "reload", env=env(), cwd=site).returncode == 1
+        assert server.stop() == 0
+        said = objects(server.output)
+        server.lines = []
+    messages = [line["message"] for line in said if line["level"] == "error"]
+    assert any("Traceback" in each and "the settings broke" in each for each in messages)
+    (failed,) = [each for each in messages if each.startswith("Reload failed; generation 1 keeps serving: ")]
+    assert "RuntimeError: the settings broke" in failed
 
 
 def test_a_terminal_gets_text(env: Any) -> None:
