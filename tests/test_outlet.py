@@ -60,7 +60,7 @@ def test_a_full_pipe_keeps_whole_lines_up_to_a_bound_and_counts_the_rest(
     assert time.monotonic() - began < 5
     assert outlet.lost
     report = outlet.report(100.0)
-    assert report.startswith("The access log cannot be written: nobody reads it. ")
+    assert report.startswith("The access log is blocked: its reader has stopped. ")
     assert f" {outlet.lost} lines are lost" in report
     outlet.put(numbered(0, 1000))
     assert outlet.report(159.0) == ""

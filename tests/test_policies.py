@@ -31,7 +31,7 @@ def test_a_worker_that_runs_no_python() -> None:
     assert policies.is_unresponsive(seen(silent=29.0), 30) is None
     verdict = policies.is_unresponsive(seen(silent=31.0), 30)
     assert verdict is not None
-    assert "has not run Python for 31 s" in verdict.line
+    assert "unresponsive for 31 s" in verdict.line
     assert policies.is_unresponsive(seen(silent=999.0), 0) is None
     assert policies.is_unresponsive(seen(silent=999.0, serving=False), 30) is None
 
@@ -76,9 +76,9 @@ def crew(*sizes: int, age: float = 600.0) -> list[WorkerState]:
         (crew(300, 500), None, 1000, (1, "more than its share", False)),
         (crew(300, 500), 700, 59, None),  # one at a time, a minute apart
         (crew(300, 500, age=59), 700, 1000, None),  # too young to be worth it
-        (crew(390, 400), 850, 1000, (1, "850 MiB of 1 GiB are used", False)),  # the replacement fits
-        (crew(390, 400), 900, 1000, (1, "900 MiB of 1 GiB are used", True)),
-        (crew(390, 400), 930, 1000, (1, "930 MiB of 1 GiB are used", True)),  # it does not: go first
+        (crew(390, 400), 850, 1000, (1, "850 MiB of 1 GiB used", False)),  # the replacement fits
+        (crew(390, 400), 900, 1000, (1, "900 MiB of 1 GiB used", True)),
+        (crew(390, 400), 930, 1000, (1, "930 MiB of 1 GiB used", True)),  # it does not: go first
         (crew(390, 400, age=3), 930, 1, (1, "930 MiB of 1 GiB", True)),  # the kernel would kill one
         (crew(60, 70, age=3), 930, 1, None),  # others take the memory: nothing would be gained
         ([], 1000, 1000, None),
@@ -141,7 +141,7 @@ def test_failing_workers_are_tried_less_and_less_often() -> None:
             "out of memory",
             "fewer workers (--workers)",
         ),
-        (WorkerExit(code=None, number=signal.SIGKILL), "killed", "not by this server"),
+        (WorkerExit(code=None, number=signal.SIGKILL), "killed", "by another process or user"),
         (WorkerExit(code=None, number=signal.SIGSEGV), "crashed", "SIGSEGV"),
         (WorkerExit(code=None, number=64), "crashed", "SIGRTMAX"),
         (WorkerExit(code=None, number=70), "crashed", "signal 70"),

@@ -152,6 +152,6 @@ def test_what_raises_in_the_monitor_is_logged_once_of_each_kind(caplog: pytest.L
         tick.run_guarded(breaks, error)
     told = [record.message for record in caplog.records]
     assert len(told) == 2
-    assert "breaks OSError; the server goes on" in told[0]
+    assert "step breaks OSError; continuing" in told[0]
     assert "breaks ValueError" in told[1]
     assert [kind for kind, _ in events] == ["failed", "failed"]

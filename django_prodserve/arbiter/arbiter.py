@@ -72,7 +72,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         wanted, self.num_workers = self.num_workers, self.headroom.begin(self.num_workers)
         if self.num_workers < wanted:
             self.log.notice(
-                "Memory holds %d of %d workers beside the old ones: the others start when those are gone.",
+                "Memory has room for %d of %d workers alongside the old ones; others start when those stop.",
                 self.num_workers,
                 wanted,
             )
@@ -87,7 +87,9 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             )
             self.stacks = Stacks(slots, self.board_path)
         except OSError as error:
-            self.log.warning("status will not find this server: %s", error)
+            self.log.warning(
+                "Cannot create the status file: %s. prodserve status and dump will not work.", error
+            )
             self.board_path = None
             self.board = Scoreboard.create(None, slots=slots, rows=rows, now=now, document=document)
             self.stacks = Stacks(slots, None)
@@ -174,7 +176,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             try:
                 self.spawn_worker()
             except OSError as error:  # no process or memory left for one more
-                self.start_failed(f"No worker can be started: {error}")
+                self.start_failed(f"Cannot start a worker: {error}")
                 self._free_slots()
                 return
 
@@ -204,8 +206,8 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         """Have a worker replaced, its replacement first; False if it must wait or is known already."""
         if not self.pool.mark_for_replacement(member.pid, verdict.reason):
             return False
-        self.log.warning("Worker %s %s: it is replaced.", member.pid, verdict.line)
-        self.record_event(verdict.reason, f"Worker {member.pid} {verdict.line}: it is replaced")
+        self.log.warning("Worker %s %s; replacing it.", member.pid, verdict.line)
+        self.record_event(verdict.reason, f"Worker {member.pid} {verdict.line}; replacing it")
         return True
 
     def let_go(self, member: WorkerHandle, reason: str) -> None:
@@ -286,8 +288,9 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         if member.born >= self.last_failure:
             self.start_failed("")
         if policies.gives_up(self.rounds, len(self.pool.serving())):
-            self.log.critical("No worker serves after %d tries: the server stops.", self.rounds)
-            self.record_event("failed", f"No worker serves after {self.rounds} tries: the server stops")
+            text = f"No worker serves after {self.rounds} attempts: stopping the server"
+            self.log.critical("%s.", text)
+            self.record_event("failed", text)
             raise HaltServer("No worker can serve.", self.WORKER_BOOT_ERROR)
 
     def start_failed(self, line: str) -> None:
@@ -296,7 +299,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         self.rounds += 1
         self.next_start = self.last_failure + policies.back_off(self.rounds)
         if line or self.rounds == 3:
-            line = line or "Workers end as soon as they start: trying less and less often."
+            line = line or "Workers exit as soon as they start; retrying with increasing delays."
             self.log.error("%s", line)
             self.record_event("failed", line)
 

@@ -137,7 +137,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def _refuse(self, name: str) -> None:
         supervisor = self.generation.supervisor
         remedy = f"send it to the supervisor, pid {supervisor}" if supervisor else self._how_to_reload()
-        self.log.warning("%s changes nothing here: %s.", name, remedy)
+        self.log.warning("%s has no effect: %s.", name, remedy)
 
     def _how_to_reload(self) -> str:
         why = self.app.plan.supervisor.why

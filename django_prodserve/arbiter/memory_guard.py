@@ -99,7 +99,7 @@ class MemoryGuard:
         self.next_measuring = 0.0
 
     def check(self, now: float) -> None:
-        """Replace the fattest worker before the kernel acts."""
+        """Replace the worker that uses the most memory before the kernel kills one."""
         crew = self.arbiter.pool
         room = self.memory.budget(now)
         self.arbiter.board.count_memory(self.memory.limit or 0, (room and room.used) or self.taken())
@@ -128,8 +128,9 @@ class MemoryGuard:
     def _replace(self, seen: WorkerState, verdict: Verdict, at_once: bool, now: float) -> None:
         member = self.arbiter.pool.members[seen.pid]
         if at_once:
-            self.log.warning("Worker %s %s: it must go at once.", seen.pid, verdict.line)
-            self.arbiter.record_event(verdict.reason, f"Worker {seen.pid} {verdict.line}: it must go at once")
+            text = f"Worker {seen.pid} {verdict.line}; stopping it before the OOM killer does"
+            self.log.warning("%s.", text)
+            self.arbiter.record_event(verdict.reason, text)
             self.arbiter.let_go(member, verdict.reason)
             self.last_replaced = now
         elif self.arbiter.replace(member, verdict):
@@ -168,10 +169,9 @@ class Headroom:
         needed = max(0, plan.master_memory.value - read_memory().size) + self.each
         if room is not None and not policies.fits_beside(room, 1, needed):
             raise ProdserveError(
-                f"Memory holds no second generation: {format_size(room.used or 0)} of "
-                f"{format_size(room.limit)} are used, and the new code takes about {format_size(needed)} "
-                "more before the old one can go.",
-                "Give it more memory, or restart the server: that needs no room for two.",
+                f"Not enough memory to reload: the new release needs about {format_size(needed)} alongside "
+                f"the old one ({format_size(room.used or 0)} of {format_size(room.limit)} used).",
+                "Restart the server instead, or raise its memory limit.",
             )
 
     def begin(self, wanted: int) -> int:

@@ -74,11 +74,11 @@ class WorkerMonitor:
             kind = f"{step.__name__} {type(error).__name__}"
             if kind not in self.raised:
                 self.raised.add(kind)
-                self.log.exception("Looking after the workers failed in %s; the server goes on.", kind)
-                self.arbiter.record_event("failed", f"Looking after the workers failed in {kind}")
+                self.log.exception("Internal error in supervision step %s; continuing.", kind)
+                self.arbiter.record_event("failed", f"Internal error in supervision step {kind}")
 
     def log_lost_lines(self, now: float) -> None:
-        """Write what logs did not take before, and tell what they have lost."""
+        """Write what logs did not take before, and report what they have lost."""
         for line in nonblocking.report_lost(now):
             self.log.error("%s", line)
 
@@ -94,13 +94,13 @@ class WorkerMonitor:
     # Stuck workers.
 
     def stuck(self, now: float) -> None:
-        """Replace workers that hang at boot, stand still or finish nothing while others wait."""
+        """Replace workers that hang at boot, are unresponsive, or finish nothing while requests wait."""
         waiting = self.waiting()
         for member in self.arbiter.pool.active():
             seen = member.update(now, 0)
             if verdict := policies.hangs_at_boot(seen, self.boot):
-                self.log.error("Worker %s %s: it is killed.", seen.pid, verdict.line)
-                self.arbiter.record_event("boot", f"Worker {seen.pid} {verdict.line}: it is killed")
+                self.log.error("Worker %s %s; killing it.", seen.pid, verdict.line)
+                self.arbiter.record_event("boot", f"Worker {seen.pid} {verdict.line}; killing it")
                 self.reports.ask(member, verdict)
                 self.arbiter.pool.mark_leaving(member, "boot", now + 1.0)
                 self.arbiter.start_failed("")
@@ -117,7 +117,7 @@ class WorkerMonitor:
         return policies.unresponsive_limit(self.arbiter.timeout, now - self.last_frozen)
 
     def recycle(self, now: float) -> None:
-        """Replace workers that have asked for it; who must wait is asked again."""
+        """Replace workers that have asked for it; one that must wait for that asks again."""
         for member in self.arbiter.pool.active():
             if number := member.slot.replacement_reason:
                 reason = REASONS[number - 1]
@@ -134,11 +134,11 @@ class WorkerMonitor:
 
     def _log_replaced(self, member: WorkerHandle, reason: str) -> None:
         self.log.notice("Worker %s is replaced: %s.", member.pid, reason)
-        if reason != "stuck":  # the worker has told which request it could not end
+        if reason != "stuck":  # the worker has logged which request it could not end
             self.arbiter.record_event(reason, f"Worker {member.pid} is replaced: {reason}")
 
     def kill_overdue(self, now: float) -> None:
-        """Kill workers that were told to go and have not."""
+        """Kill workers that were asked to stop and have not."""
         for member in self.arbiter.pool.leaving():
             if now <= member.slot.deadline:
                 continue

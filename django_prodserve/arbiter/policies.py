@@ -72,7 +72,7 @@ def is_unresponsive(seen: WorkerState, limit: float) -> Verdict | None:
     """Return why a worker whose event loop does not turn must go; a limit of 0 is none."""
     if not limit or not seen.serving or seen.silent < limit:
         return None
-    return Verdict("stuck", f"has not run Python for {seen.silent:.0f} s: something holds the GIL")
+    return Verdict("stuck", f"unresponsive for {seen.silent:.0f} s (something holds the GIL)")
 
 
 def is_starved(seen: WorkerState, waiting: int, limit: float = STARVED_SECONDS) -> Verdict | None:
@@ -80,7 +80,8 @@ def is_starved(seen: WorkerState, waiting: int, limit: float = STARVED_SECONDS) 
     if not seen.serving or not waiting or seen.busy < seen.threads or seen.idle < limit:
         return None
     return Verdict(
-        "stuck", f"finished no request for {seen.idle:.0f} s, has no free thread, and {waiting} wait"
+        "stuck",
+        f"hung: all threads busy, no request finished for {seen.idle:.0f} s, {waiting} waiting",
     )
 
 
@@ -123,16 +124,15 @@ def largest_to_replace(
     size, used, limit = format_size(fattest.memory), room.used or 0, format_size(room.limit)
     gains = fattest.memory > MIN_GROWTH * fattest.planned
     if gains and used >= room.limit / 2 and room.soon >= KILL_SHARE * room.limit:
-        line = f"takes {size} while {format_size(used)} of {limit} are used"
-        return fattest, Verdict("memory", line), True
+        return fattest, Verdict("memory", f"uses {size} ({format_size(used)} of {limit} used)"), True
     if not gains or fattest.age < MIN_AGE_SECONDS or since_last < MIN_AGE_SECONDS:
         return None
     if used >= REPLACE_SHARE * room.limit:
-        line = f"takes {size} while {format_size(used)} of {limit} are used"
+        line = f"uses {size} ({format_size(used)} of {limit} used)"
         return fattest, Verdict("memory", line), used + fattest.planned > KILL_SHARE * room.limit
     share = room.share(len(crew))
     if fattest.memory > share:
-        line = f"takes {size}, more than its share of {format_size(share)} of {limit}"
+        line = f"uses {size}, more than its share of {format_size(share)} of {limit}"
         return fattest, Verdict("memory", line), False
     return None
 
@@ -202,12 +202,12 @@ def why_it_ended(end: WorkerExit) -> Verdict | None:
     if end.ours or (end.served and end.recycles and end.code == 0):
         return None
     if end.number == signal.SIGKILL:
-        return Verdict("killed", "was killed with SIGKILL, not by this server and not for memory")
+        return Verdict("killed", "was killed (SIGKILL) by another process or user; no OOM event recorded")
     if end.number:
         what = "crashed ({})" if end.number in FATAL_SIGNALS else "was ended by {}"
         return Verdict("crashed", what.format(_name(end.number)))
     if not end.served:
-        return Verdict("boot", f"could not boot (exit code {end.code}); the reason stands above")
+        return Verdict("boot", f"failed to start (exit code {end.code}); see the error above")
     if end.code:
         return Verdict("crashed", f"exited with code {end.code}")
     return Verdict("crashed", "exited by itself")

@@ -100,7 +100,9 @@ class Supervisor:
         elif number == signal.SIGHUP and not self.stop_deadline:
             self.reload_wanted = True
         elif number == signal.SIGUSR2:
-            self.say("SIGUSR2 changes nothing: SIGHUP, or prodserve reload, serves new code.", "WARNING")
+            self.say(
+                "SIGUSR2 has no effect: to serve new code, send SIGHUP or run prodserve reload.", "WARNING"
+            )
         elif number in {signal.SIGTTIN, signal.SIGTTOU}:
             wanted = self.extra_workers + (1 if number == signal.SIGTTIN else -1)
             self.extra_workers = max(wanted, 1 - self.record.get("workers", 1))

@@ -165,8 +165,11 @@ class NonBlockingWriter:
         if not (lost or (self.fault and self._waiting)) or now < self._tell_at:
             return ""
         self._tell_at, self._told = now + REPORT_SECONDS, self.lost
-        reason = self.fault or ("nobody reads it" if self._waiting else "it was not read for a while")
-        return f"{self.name} cannot be written: {reason}. Requests are served; {lost or 'no'} lines are lost."
+        if self.fault:
+            what = f"cannot be written: {self.fault}"
+        else:
+            what = "is blocked: its reader has stopped" if self._waiting else "was blocked for a while"
+        return f"{self.name} {what}. Requests are served; {lost or 'no'} lines are lost."
 
 
 OUTLETS: weakref.WeakSet[NonBlockingWriter] = weakref.WeakSet()

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from ..scoreboard.board import REASONS
 from ..scoreboard.events import Event, innermost, write
 from ..scoreboard.slot import Request, Slot
-from ..scoreboard.stacks import describe
+from ..scoreboard.stacks import format_request
 from ..timeouts import MARK, RequestTimeout
 from ..utils.units import format_duration
 
@@ -65,34 +65,36 @@ class RequestWatchdog:
         if case.interrupted:
             if now - case.interrupted > LEAVES_WITHIN and self.slot.replacement_reason != STUCK:
                 self.slot.replacement_reason = STUCK
-                self.log.error("%s does not end: its worker is replaced.", title(request, case, now))
-                self._record_event("stuck", request, case, now, "does not end: its worker is replaced")
+                text = f"Request does not end, replacing its worker: {title(request, case, now)}"
+                self.log.error("%s.", text)
+                self._record_event("stuck", text)
         elif case.limit and age >= case.limit:
             case.interrupted = now
             limit = format_duration(case.limit)
-            self._log("timeout", request, case, now, f"is past its timeout of {limit}")
+            self._log("timeout", request, case, now, f"Request timed out after {limit}, interrupting it")
             interrupt(self.slot, request)
         elif self.slow and age >= self.slow and not case.told:
             case.told = True
-            self._log("slow", request, case, now, "is slow")
+            self._log("slow", request, case, now, "Slow request")
 
     def _log(self, kind: str, request: Request, case: TrackedRequest, now: float, what: str) -> None:
         stack = stack_of(request.ident)
-        self.log.warning("%s %s. Its thread:\n%s", title(request, case, now), what, stack)
-        self._record_event(kind, request, case, now, what, stack)
+        text = f"{what}: {title(request, case, now)}"
+        self.log.warning("%s. Stack:\n%s", text, stack)
+        self._record_event(kind, text, stack)
 
-    def _record_event(
-        self, kind: str, request: Request, case: TrackedRequest, now: float, what: str, stack: str = ""
-    ) -> None:
-        """Leave it on the board, where it outlives this worker."""
-        event = Event(time.time(), kind, f"{title(request, case, now)} {what}", innermost(stack))
-        write(self.slot.events, event)
+    def _record_event(self, kind: str, text: str, stack: str = "") -> None:
+        """Leave it on the scoreboard, where it outlives this worker."""
+        write(self.slot.events, Event(time.time(), kind, text, innermost(stack)))
 
 
 def title(request: Request, case: TrackedRequest, now: float) -> str:
-    """Return who a request is: method, path, route, id and age."""
-    route = f" (route {case.route!r})" if case.route else ""
-    return f"Request {describe(request, now)}{route}"
+    """Return what a request is: ``GET /report/ running for 10.7 s (id 5f2c, route report/)``."""
+    parts = [f"id {request.id}"] if request.id else []
+    parts += [f"route {case.route}"] if case.route else []
+    name = format_request(request.method, request.path, "")
+    details = f" ({', '.join(parts)})" if parts else ""
+    return f"{name} running for {now - request.start:.1f} s{details}"
 
 
 def find_route(path: str) -> tuple[str, float | None]:

@@ -116,7 +116,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.notify()
         self.slot.heartbeat = now
         if self.ppid != os.getppid():
-            self.log.debug("Parent changed, shutting down: %s", self)
+            self.log.debug("The master process is gone; this worker exits.")
             self.alive = False
         self.reactor.tick(now)
         self.deadlines.tick(now)

@@ -44,9 +44,9 @@ def test_a_stuck_request_and_a_killed_worker_are_told_with_what_they_ran(env: An
         stuck = next(pid for pid in before if f"Worker {pid} " in told(server)["stacks"]["text"])
         until(lambda: stuck not in server.workers(2))
         events = told(server)
-        assert "does not end: its worker is replaced" in events["stuck"]["text"]
+        assert "does not end, replacing its worker" in events["stuck"]["text"]
         for kind in ("slow", "timeout"):
-            assert "Request GET /deadlock/ [" in events[kind]["text"]
+            assert ": GET /deadlock/ running for " in events[kind]["text"]
             assert "with STUCK:" in events[kind]["stack"]
         assert events["start"]["text"] == "Generation 1 serves with 2 workers"
         assert "GET /deadlock/" in events["stacks"]["stack"]
@@ -65,7 +65,7 @@ def test_a_stuck_request_and_a_killed_worker_are_told_with_what_they_ran(env: An
         os.kill(busy[0], signal.SIGKILL)
         until(lambda: "killed" in told(server), lambda: str(told(server)))
         killed = told(server)["killed"]
-        assert killed["text"].startswith(f"Worker {busy[0]} was killed with SIGKILL")
+        assert killed["text"].startswith(f"Worker {busy[0]} was killed (SIGKILL)")
         assert "ended while it ran GET /slow/ [" in killed["stack"]
 
         shown = run("-m", "django_prodserve", "status", "--json", env=env(), cwd=site).stdout

@@ -179,7 +179,7 @@ def drive(server: Server, marks: Marks, *, plain: bool = False) -> None:
         marks.wait("post_worker_init", ready + 2)
     for number in () if plain else (signal.SIGHUP, signal.SIGUSR2):
         os.kill(server.arbiters()[0], number)
-        server.wait_for("changes nothing")
+        server.wait_for("has no effect")
     assert server.get("/").text == "hello"
     marks.wait("post_request", 4)
     if plain:

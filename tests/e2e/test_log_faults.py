@@ -121,7 +121,7 @@ def test_a_reader_that_stops_costs_lines_and_no_request(env: Any, tmp_path: Path
         server.ask(5, "/boom/", 500)
         server.ask(100)
         if not together:
-            until(lambda: "nobody reads it. Requests are served; " in server.errors.read_text())
+            until(lambda: "its reader has stopped. Requests are served; " in server.errors.read_text())
         with ThreadPoolExecutor(1) as reading:
             rest = reading.submit(server.read)
             until(lambda: {worker.pid for worker in server.workers()} == pids)  # nobody was replaced

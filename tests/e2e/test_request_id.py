@@ -98,7 +98,7 @@ def test_a_client_does_not_name_its_request(env: Any) -> None:
 def test_a_running_request_is_shown_with_its_id(env: Any) -> None:
     with serving("--slow-request", "1s", env=env()) as server:
         server.get("/slow/?seconds=2.5", headers={"X-Request-ID": "dawdler"})
-        assert "dawdler" in server.wait_for(" is slow")
+        assert "dawdler" in server.wait_for("Slow request: ")
 
 
 @pytest.mark.parametrize("kind", ["prodserve", "gthread"])

@@ -240,7 +240,7 @@ def test_without_a_supervisor_a_reload_signal_changes_nothing_and_says_what_to_d
     with serving("--no-supervisor", "--workers", "2", env=env()) as server:
         before = set(server.workers(2))
         server.process.send_signal(number)
-        line = server.wait_for("changes nothing")
+        line = server.wait_for("has no effect")
         assert signal.Signals(number).name in line
         assert "restart" in line
         assert set(server.workers(2)) == before
