@@ -102,7 +102,7 @@ class Options:
         2.0,
         DURATION,
         "Reject new requests with 503 while the queue wait stays above this; 0 disables.",
-        why="a longer wait helps nobody: clients have gone by then",
+        why="a longer queue delays every request and serves no more of them",
         exported=True,
         worker=True,
     )
@@ -146,7 +146,7 @@ class Options:
         120.0,
         DURATION,
         "Maximum time of a request: it is interrupted (504), or its worker is replaced; 0 disables.",
-        why="longer than any page that somebody waits for",
+        why="longer than any page should take",
         short="-t",
         exported=True,
         worker=True,
@@ -155,7 +155,7 @@ class Options:
         10.0,
         DURATION,
         "Log a request that runs for this long, once, with the stack of its thread; 0 disables.",
-        why="nobody waits that long willingly",
+        why="a page that takes this long has a problem",
         exported=True,
         worker=True,
     )
@@ -170,7 +170,7 @@ class Options:
         0.0,
         DURATION,
         "Time to keep serving after the stop signal, while load balancers react to it.",
-        why="nobody here sends requests after the signal",
+        why="no platform was detected that sends requests after the signal",
     )
     keep_alive: float = option(
         75.0,
@@ -250,7 +250,7 @@ class Options:
         ("loopback",),
         PROXIES,
         "Peers whose X-Forwarded-* is trusted: loopback, private, unix, none, *, addresses, networks.",
-        why="only a proxy on this machine is believed",
+        why="headers of other machines can be forged",
         gunicorn="forwarded_allow_ips",
         exported=True,
     )
@@ -279,13 +279,13 @@ class Options:
         "auto",
         choice("text", "json", "auto"),
         "Format of all log lines: text, json, or auto (text on a terminal, JSON elsewhere).",
-        why="people read terminals, programs read all else",
+        why="text on a terminal, JSON for log collectors",
     )
     log_redact: tuple[str, ...] | None = option(
         None,
         WORDS,
         "Hide in logs: query (whole query strings), or parameters by name, such as token,password.",
-        why="nothing is hidden that nobody has named",
+        why="off by default: nothing was named",
     )
     access_log_sample: float = option(
         1.0,
@@ -325,13 +325,13 @@ class Options:
         None,
         MANAGEMENT,
         "Address for status, metrics and live page: HOST:PORT, PORT (on loopback), unix:PATH; off for none.",
-        why="nobody has asked for it",
+        why="off by default",
     )
     server_timing: bool = option(
         False,
         SWITCH,
         "Send a Server-Timing header that shows how long a request waited and ran.",
-        why="timing is nobody's business in production",
+        why="timing headers reveal to clients how busy the server is",
         exported=True,
     )
     static: bool = option(
@@ -345,7 +345,7 @@ class Options:
         True,
         SWITCH,
         "Collect static files into a private directory if STATIC_ROOT is unset or empty.",
-        why="nobody has to remember collectstatic",
+        why="collectstatic is not needed as a separate step",
         exported=True,
     )
     media: bool = option(
@@ -356,28 +356,28 @@ class Options:
         exported=True,
     )
     wait_for_db: float = option(
-        0.0, DURATION, "Wait up to this long for every database to answer; 0 disables.", why="not asked for"
+        0.0, DURATION, "Wait up to this long for every database to answer; 0 disables.", why="off by default"
     )
     migrate: bool = option(
         False,
         SWITCH,
         "Apply pending migrations first; servers that start together apply them once.",
-        why="not asked for",
+        why="off by default",
     )
     collectstatic: bool = option(
-        False, SWITCH, "Run collectstatic into STATIC_ROOT first.", why="not asked for"
+        False, SWITCH, "Run collectstatic into STATIC_ROOT first.", why="off by default"
     )
     local: bool = option(
         False,
         SWITCH,
         "Try a project on this machine: loopback only, DEBUG off, localhost allowed, plain HTTP.",
-        why="this is production",
+        why="off by default: --local is for trying a project",
     )
     strict: bool = option(
         False,
         SWITCH,
         "Refuse to serve if there are warnings.",
-        why="warnings are told and do not stop a site",
+        why="warnings are printed and do not stop a site",
     )
     allow_debug: bool = option(
         False, SWITCH, "Serve even if DEBUG is on.", why="DEBUG shows settings and source code to visitors"
@@ -393,7 +393,7 @@ class Options:
         None,
         PATH,
         "Directory to work in; if it is a link, every reload follows the link again.",
-        why="where the command was typed",
+        why="the directory in which the command was started",
         gunicorn="chdir",
     )
     supervisor: bool | None = option(

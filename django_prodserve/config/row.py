@@ -17,7 +17,7 @@ class Row:
     kind: Kind
     help: str
     metavar: str = ""
-    why: str = "not asked for"
+    why: str = "off by default"
     """Defends the default."""
     gunicorn: str = ""
     """The name of the setting in Gunicorn that this option decides."""
