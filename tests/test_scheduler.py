@@ -424,8 +424,10 @@ def test_while_refusing_the_clients_get_their_turn_between_requests() -> None:
     with site(6) as made:
         take_turns(made, refusing=True)
         made.give(*[compute(0.005)] * 20)
+        made.watched.clear()
         made.until(20)
-        assert made.looks >= 10  # each of them; on a machine that gives them no CPU somebody looks beside
+        # Between any two; where another load takes their CPU, a thread is woken that waits for the clients.
+        assert made.looks >= 10 or made.watched.is_set()
 
 
 def test_while_refusing_a_long_request_does_not_keep_the_clients_waiting() -> None:
