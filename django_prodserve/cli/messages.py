@@ -78,7 +78,7 @@ def problem_as_json(problem: Problem, level: str, **fields: Any) -> str:
 
 def more(problem: Problem) -> str:
     """Return the command that explains a problem; empty where nothing does."""
-    for name in (problem.code, problem.topic):
+    for name in (problem.topic, problem.code):
         if name and (manual.has(name) or option_field(name.replace("-", "_")) is not None):
             return f"{NAME} help {name}"
     return ""

@@ -160,10 +160,15 @@ def validated(settings: Mapping[str, SourcedValue], problems: list[Problem], not
             notes.append(f"{source} is not used: {UNUSED.get(name, 'it is off anyway')}.")
         elif complaint := _refusal(config, name, value):
             message, _, fix = complaint.partition(". Did you mean ")
-            problems.append(_wrong(f"{source} {message}{'.' if fix else ''}", fix and f"Did you mean {fix}"))
+            code = "project" if IMPORTS in message else "gunicorn-setting"
+            fix = fix and f"Did you mean {fix}"
+            problems.append(_wrong(f"{source} {message}{'.' if fix else ''}", fix, code))
         else:
             accepted[name] = SourcedValue(value, source)
     return accepted
+
+
+IMPORTS = "which cannot be imported"
 
 
 def _sentence(text: str) -> str:
@@ -179,8 +184,6 @@ def _refusal(config: Any, name: str, value: object) -> str:
         config.set(name, value)
     except Exception as error:  # any validator may raise anything: the operator needs its words
         if line := project_line(error):  # what it names is the project's, and could not be imported
-            return (
-                f"is {value!r}, which cannot be imported: {type(error).__name__}: {reason_of(error)} ({line})"
-            )
+            return f"is {value!r}, {IMPORTS}: {type(error).__name__}: {reason_of(error)} ({line})"
         return f"is {value!r}, which Gunicorn refuses: {error}"
     return ""

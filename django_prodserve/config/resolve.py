@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import Problem, UsageError
+from ..errors import Problem, ProdserveError, UsageError
 from . import parsers
 from .options import Options, SourcedValue, option_fields
 from .renamed import hint, renamed_key, renamed_variable
@@ -131,7 +131,9 @@ def resolve(
         sources[row.name] = stated.source
     found += contradictions(values, sources)
     if found:
-        raise UsageError.of(found)
+        # What an import in the project raised is the project's, also where a setting has asked for it.
+        is_project = all(problem.code == "project" for problem in found)
+        raise (ProdserveError if is_project else UsageError).of(found)
     return Options(**values, sources=sources, gunicorn=gunicorn or {}, notes=tuple(notes))
 
 

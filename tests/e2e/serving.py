@@ -50,6 +50,11 @@ def run(
     return subprocess.run(command, cwd=cwd, env=dict(env), capture_output=True, text=True, timeout=patience)
 
 
+def complaints(ended: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return what a command complained of, without the lines that name an entry of ``prodserve help``."""
+    return [line for line in ended.stderr.splitlines() if not line.startswith("  More: ")]
+
+
 def until(holds: Callable[[], bool], otherwise: Callable[[], str] = str) -> None:
     """Wait for a condition; past the deadline fail with what ``otherwise`` says."""
     deadline = time.monotonic() + PATIENCE

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .serving import copy_site, run
+from .serving import complaints, copy_site, run
 
 MANAGE, BY_NAME = ("manage.py", "prodserve"), ("-m", "django_prodserve")
 STORAGE = "STORAGES = {'staticfiles': {'BACKEND': 'shop.faulty.Mine'}}\n"
@@ -141,7 +141,7 @@ def test_the_project_is_named(env: Any, tmp_path: Any, fault: str) -> None:
         assert each in ended.stderr
     assert "Gunicorn cannot" not in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert len(ended.stderr.splitlines()) <= 2, ended.stderr
+    assert len(complaints(ended)) <= 2, ended.stderr
 
 
 def test_gunicorn_is_named_for_what_it_says(env: Any) -> None:

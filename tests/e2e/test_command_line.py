@@ -12,7 +12,7 @@ import pytest
 
 from django_prodserve.errors import CODES
 
-from .serving import SITE, copy_site, run
+from .serving import SITE, complaints, copy_site, run
 
 # What each option was called before the first release.
 RENAMED = {
@@ -239,7 +239,7 @@ def test_people_read_one_form_from_every_command(env: Any, command: str) -> None
 def test_what_other_actions_complain_of_is_text_off_a_terminal_too(env: Any, command: str) -> None:
     ended = run(*COMMANDS[command], "plan", "check", env=env(AS_JSON))
     assert ended.returncode == 2
-    assert ended.stderr.splitlines() == [
+    assert complaints(ended) == [
         "prodserve: error: Only one action at a time: got plan and check.",
         "  Fix:  For example: prodserve plan",
     ]
@@ -267,7 +267,7 @@ def test_an_old_flag_is_told_with_the_name_of_today(env: Any, old: str) -> None:
     new = "no-" * old.startswith("no-") + RENAMED[old.removeprefix("no-")]
     ended = run(*COMMANDS["-m"], f"--{old}", env=env())
     assert ended.returncode == 2
-    assert ended.stderr.splitlines() == [
+    assert complaints(ended) == [
         f"prodserve: error: Unknown option --{old}.",
         f"  Fix:  It is called --{new} now.",
     ]
@@ -279,7 +279,7 @@ def test_old_variables_and_keys_are_told_with_the_names_of_today(env: Any) -> No
     variables = {f"PRODSERVE_{old}": "off" for old in names}
     ended = run(*COMMANDS["-m"], env=env({**site, **variables}))
     assert ended.returncode == 2
-    lines = ended.stderr.splitlines()
+    lines = complaints(ended)
     told = {(lines[number], lines[number + 1]) for number in range(0, len(lines), 2)}
     assert told == {
         *(
@@ -369,7 +369,7 @@ def test_help_and_version_need_no_project(env: Any, tmp_path: Path) -> None:
     assert "worker class prodserve" in " ".join(told.split())
     ended = run(*COMMANDS["-m"], "plan", env=env(), cwd=tmp_path)
     assert ended.returncode == 2
-    assert ended.stderr.splitlines() == [
+    assert complaints(ended) == [
         f"prodserve: error: No manage.py in {tmp_path}.",
         "  Fix:  Go to the project's directory (cd), or name the settings: --settings mysite.settings",
     ]
@@ -405,7 +405,7 @@ def test_a_broken_project_is_one_message(
     ended = run(*COMMANDS["-m"], "--bind", "127.0.0.1:0", env=env(), cwd=site)
     assert ended.returncode == 1, ended.stderr
     assert "Traceback" not in ended.stderr
-    assert len(ended.stderr.splitlines()) <= 2, ended.stderr
+    assert len(complaints(ended)) <= 2, ended.stderr
     for each in words:
         assert each in ended.stderr
 
@@ -431,7 +431,7 @@ def test_what_settings_do_not_load_is_one_message_under_manage_py_too(
     ended = run(*COMMANDS["manage.py"], action, "--bind", "127.0.0.1:0", env=env(), cwd=site)
     assert ended.returncode == 1, ended.stderr
     assert "Traceback" not in ended.stderr
-    assert len(ended.stderr.splitlines()) <= 2, ended.stderr
+    assert len(complaints(ended)) <= 2, ended.stderr
     for each in words:
         assert each in ended.stderr
 
@@ -440,7 +440,7 @@ def test_a_missing_secret_key_is_one_message(env: Any) -> None:
     ended = run(*COMMANDS["-m"], env=env(SECRET_KEY=""))
     assert ended.returncode == 1
     assert "SECRET_KEY" in ended.stderr
-    assert len(ended.stderr.splitlines()) <= 2, ended.stderr
+    assert len(complaints(ended)) <= 2, ended.stderr
 
 
 def test_the_reference_site_is_sound(env: Any) -> None:

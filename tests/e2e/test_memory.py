@@ -61,8 +61,8 @@ def test_the_plan_shows_the_last_measurement_for_as_long_as_the_code_is_the_same
 
 def test_measure_goes_with_plan_only(env: Any) -> None:
     ended = run("manage.py", "prodserve", "check", "--measure", env=env())
-    assert ended.returncode == 1
-    assert "--measure works with plan, not with serve." in ended.stderr
+    assert ended.returncode == 2
+    assert "--measure works with plan, not with check." in ended.stderr
 
 
 def test_without_a_request_there_is_no_measurement(env: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from .postgres import Postgres, cluster, free_port
-from .serving import PATIENCE, Server, copy_site, run, serving
+from .serving import PATIENCE, Server, complaints, copy_site, run, serving
 
 pytestmark = pytest.mark.slow
 
@@ -182,7 +182,7 @@ def test_a_migration_that_fails_is_one_message(shop: Shop) -> None:
     flags = ["--migrate", "--bind", f"127.0.0.1:{port}"]
     ended = run("manage.py", "prodserve", *flags, env=environ, cwd=shop.directory)
     assert ended.returncode == 1
-    message, line = ended.stderr.strip().splitlines()
+    message, line = complaints(ended)
     wrong = "RuntimeError: the price is wrong, listens: False"
     assert message.endswith(f"Migrating database default failed at stock.0001_initial: {wrong}")
     assert line.strip().startswith("stock/migrations/0001_initial.py, line ")
@@ -264,7 +264,7 @@ def test_a_database_that_never_comes_ends_the_wait(shop: Shop, silent: bool) -> 
     why = "no answer" if silent else "connection refused"
     assert f"Database default at 127.0.0.1:{port} did not answer: {why}" in ended.stderr
     assert "Waited 2 s (--wait-for-db)" in ended.stderr
-    assert len(ended.stderr.strip().splitlines()) == 2
+    assert len(complaints(ended)) == 2
 
 
 def test_collected_files_are_hashed_and_served(shop: Shop, tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_collectstatic_needs_a_root(shop: Shop) -> None:
     ended = run("manage.py", "prodserve", *flags, env=shop.env(), cwd=shop.directory)
     assert ended.returncode == 1
     assert "--collectstatic needs STATIC_ROOT" in ended.stderr
-    assert len(ended.stderr.strip().splitlines()) == 2
+    assert len(complaints(ended)) == 2
 
 
 READER = '''

@@ -90,7 +90,7 @@ def test_chdir_is_followed_from_anywhere(app: App, tmp_path: Path, way: str) -> 
         status = run("-m", "django_prodserve", "status", env=app.env, cwd=app.current)
         assert status.returncode == 0, status.stderr
         ended = run(*command, "plan", "--chdir", "nowhere", env=app.env, cwd=app.root / "releases" / "r2")
-        assert ended.returncode == 1
+        assert ended.returncode == 2
         assert "--chdir nowhere: it is not there" in ended.stderr
 
 

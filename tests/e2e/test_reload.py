@@ -183,7 +183,7 @@ def test_env_file_is_read_before_settings_and_at_every_reload(env: Any, tmp_path
         file.write_text("nonsense\n")
         ended = run(*RELOAD, env=env(), cwd=site)
         assert ended.returncode == 1
-        assert "line 1 is not KEY=VALUE" in ended.stderr
+        assert "line 1: expected KEY=VALUE" in ended.stderr
         assert server.get("/").text == "typed"
 
 
@@ -343,14 +343,14 @@ def test_with_reload_a_burst_of_saves_is_served_once(env: Any, tmp_path: Path) -
 
 def test_reload_on_changes_needs_a_supervisor_and_gunicorns_own_is_refused(env: Any) -> None:
     ended = run("manage.py", "prodserve", "--reload", "--no-supervisor", env=env())
-    assert ended.returncode == 1
-    assert "--reload needs the supervisor, but --supervisor says no" in ended.stderr
+    assert ended.returncode == 2
+    assert "--reload needs the supervisor, but --supervisor turns it off" in ended.stderr
     ended = run("manage.py", "prodserve", env=env(PRODSERVE={"GUNICORN": {"reload": True}}))
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "Gunicorn's reload is refused" in ended.stderr
-    assert "use --reload" in ended.stderr
+    assert "Use --reload" in ended.stderr
     ended = run("manage.py", "prodserve", env=env(PRODSERVE={"ENV_FILE": ".env"}))
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "PRODSERVE['ENV_FILE'] comes too late" in ended.stderr
 
 
@@ -371,5 +371,5 @@ def test_one_port_of_both_families_is_served_over_a_reload(env: Any) -> None:
             ended = run(*RELOAD, "--bind", f"[::]:{port}", env=env())
             assert ended.returncode == 0, ended.stderr
     ended = run("manage.py", "prodserve", "--bind", "0.0.0.0:8765", "--bind", "127.0.0.1:8765", env=env())
-    assert ended.returncode == 1
-    assert "Leave 127.0.0.1:8765 out" in ended.stderr
+    assert ended.returncode == 2
+    assert "Remove 127.0.0.1:8765: it is answered all the same." in ended.stderr

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from .namespaces import mounted
-from .serving import PATIENCE, SITE, copy_site, until
+from .serving import PATIENCE, SITE, complaints, copy_site, until
 
 ENTRIES = {"manage.py": ("manage.py", "prodserve"), "-m": ("-m", "django_prodserve")}
 NUMBERS = {"stdout": 1, "stderr": 2}
@@ -268,4 +268,4 @@ def test_a_plan_that_cannot_be_kept_says_so(env: Any, command: str) -> None:
         )
     assert ended.returncode == 1
     assert ended.stderr.strip().endswith("Standard output cannot be written: No space left on device.")
-    assert len(ended.stderr.splitlines()) == 1
+    assert len(complaints(ended)) == 1

@@ -272,7 +272,7 @@ def test_it_belongs_to_someone_else(env: Any, tmp_path: Any, module: str, action
         assert ended.returncode == 1
         assert "No server is running for the project" in ended.stderr
         assert f"(pid {server.process.pid})" in ended.stderr
-        assert "run this command as that user" in ended.stderr
+        assert "Run this command as that user" in ended.stderr
 
 
 @pytest.mark.parametrize("supervisor", ["--supervisor", "--no-supervisor"])
