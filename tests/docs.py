@@ -71,24 +71,28 @@ def options() -> Iterator[Entry]:
 def checks() -> Iterator[Entry]:
     """Yield an entry for every check of the preflight, from the messages in the code."""
     found: dict[str, Entry] = {}
-    for tree in trees().values():
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.Call):
-                continue
-            words = {each.arg: each.value for each in node.keywords}
-            name = getattr(words.get("id"), "value", None)
-            if not isinstance(name, str) or not name.startswith("prodserve."):
-                continue
+    for node in calls():
+        words = {each.arg: each.value for each in node.keywords}
+        for name in check_ids(words["id"]) if "id" in words else ():
             level = node.func.id.lower() if isinstance(node.func, ast.Name) else "warning"
             lines = [level]
             if node.args and (message := template(node.args[0])) != "...":
                 lines.append(wrap(f"says:     {message}", 10))
             if "hint" in words and (hint := template(words["hint"])) != "...":
                 lines.append(wrap(f"fix:      {hint}", 10))
-            lines.append(f'silence:  SILENCED_SYSTEM_CHECKS = ["{name}"]')
-            name = name.removeprefix("prodserve.")
+            lines.append(f'silence:  SILENCED_SYSTEM_CHECKS = ["prodserve.{name}"]')
             found[name] = Entry(name, "", lines)
     yield from (found[name] for name in sorted(found))
+
+
+def check_ids(node: ast.expr) -> list[str]:
+    """Return the ids that an expression stands for, without ``prodserve.``; some are looked up."""
+    from django_prodserve.startup.checks import PATH_IDS
+
+    text = template(node)
+    if text == "prodserve....":
+        return [*PATH_IDS.values()]
+    return [text.removeprefix("prodserve.")] if text.startswith("prodserve.") else []
 
 
 def metrics() -> Iterator[Entry]:
@@ -115,28 +119,13 @@ def metrics() -> Iterator[Entry]:
 def events() -> Iterator[Entry]:
     """Yield an entry for every kind of event: the reasons for which workers end, then the others."""
     from django_prodserve.scoreboard.board import REASONS
+    from django_prodserve.scoreboard.events import SEVERITY
 
-    for reason in REASONS:
-        yield Entry(reason, "", [f'counted: prodserve_workers_ended_total{{reason="{reason}"}}'])
-    for kind in sorted(event_kinds() - {*REASONS}):
-        yield Entry(kind, "", ["counted: no"])
-
-
-def event_kinds() -> set[str]:
-    """Return the words that the code passes as the kind of an event."""
-    found = set()
-    for tree in trees().values():
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.Call):
-                continue
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            at = {"record_event": 0, "_record_event": 0, "_log": 0, "Event": 1}.get(name)
-            if at is None or len(node.args) <= at:
-                continue
-            for each in ast.walk(node.args[at]):
-                if isinstance(each, ast.Constant) and isinstance(each.value, str):
-                    found.add(each.value)
-    return found
+    for kind in [*REASONS, *sorted({*SEVERITY} - {*REASONS})]:
+        lines = [f"level:   {SEVERITY.get(kind) or 'none'}"]
+        if kind in REASONS:
+            lines.append(f'counted: prodserve_workers_ended_total{{reason="{kind}"}}')
+        yield Entry(kind, "", lines)
 
 
 GENERATED = {"options.md": options, "checks.md": checks, "metrics.md": metrics, "events.md": events}
@@ -146,6 +135,12 @@ GENERATED = {"options.md": options, "checks.md": checks, "metrics.md": metrics, 
 def trees() -> dict[str, ast.Module]:
     """Return the syntax tree of every module."""
     return {str(path): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def calls() -> Iterator[ast.Call]:
+    """Yield every call in the code."""
+    for tree in trees().values():
+        yield from (node for node in ast.walk(tree) if isinstance(node, ast.Call))
 
 
 def template(node: ast.expr) -> str:
