@@ -128,7 +128,30 @@ def events() -> Iterator[Entry]:
         yield Entry(kind, "", lines)
 
 
-GENERATED = {"options.md": options, "checks.md": checks, "metrics.md": metrics, "events.md": events}
+def codes() -> Iterator[Entry]:
+    """Yield an entry for every code of an error."""
+    from django_prodserve.errors import CODES
+
+    for name, sentence in CODES.items():
+        yield Entry(name, sentence, [f'JSON:    "code": "{name}"'])
+
+
+def exit_codes() -> Iterator[Entry]:
+    """Yield an entry for every exit code."""
+    from django_prodserve.errors import EXIT_CODES
+
+    for code, sentence in EXIT_CODES.items():
+        yield Entry(str(int(code)), sentence, [f"exit code: {int(code)}"])
+
+
+GENERATED = {
+    "options.md": options,
+    "checks.md": checks,
+    "metrics.md": metrics,
+    "events.md": events,
+    "codes.md": codes,
+    "exit-codes-and-signals.md": exit_codes,
+}
 
 
 @cache
