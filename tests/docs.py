@@ -129,11 +129,12 @@ def events() -> Iterator[Entry]:
 
 
 def codes() -> Iterator[Entry]:
-    """Yield an entry for every code of an error."""
+    """Yield the list of all codes of errors."""
     from django_prodserve.errors import CODES
 
-    for name, sentence in CODES.items():
-        yield Entry(name, sentence, [f'JSON:    "code": "{name}"'])
+    width = max(map(len, CODES)) + 2
+    lines = [wrap(f"{name:<{width}}{sentence}", width) for name, sentence in CODES.items()]
+    yield Entry("All codes", "", lines)
 
 
 def exit_codes() -> Iterator[Entry]:
