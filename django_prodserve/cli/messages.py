@@ -79,7 +79,9 @@ def problem_as_json(problem: Problem, level: str, **fields: Any) -> str:
 def more(problem: Problem) -> str:
     """Return the command that explains a problem; empty where nothing does."""
     for name in (problem.topic, problem.code):
-        if name and (manual.has(name) or option_field(name.replace("-", "_")) is not None):
+        if name in ("", ProdserveError.default_code):  # "failed" is a kind of event, too
+            continue
+        if manual.has(name) or option_field(name.replace("-", "_")) is not None:
             return f"{NAME} help {name}"
     return ""
 
