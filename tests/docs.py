@@ -129,12 +129,11 @@ def events() -> Iterator[Entry]:
 
 
 def codes() -> Iterator[Entry]:
-    """Yield the list of all codes of errors."""
+    """Yield an entry for every code of an error."""
     from django_prodserve.errors import CODES
 
-    width = max(map(len, CODES)) + 2
-    lines = [wrap(f"{name:<{width}}{sentence}", width) for name, sentence in CODES.items()]
-    yield Entry("All codes", "", lines)
+    for name, sentence in CODES.items():
+        yield Entry(name, sentence, [f'JSON:    "code": "{name}"'])
 
 
 def exit_codes() -> Iterator[Entry]:
