@@ -59,7 +59,7 @@ def test_exit_codes_are_explained() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "meant"), [("wokers", "workers"), ("relaod", "reload"), ("port-in-us", "port-in-use")]
+    ("asked", "meant"), [("wokers", "workers"), ("relaod", "reload"), ("prot-in-use", "port-in-use")]
 )
 def test_what_may_be_meant_is_said(asked: str, meant: str) -> None:
     with pytest.raises(UsageError) as told:

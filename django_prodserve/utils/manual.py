@@ -65,7 +65,7 @@ def find(query: str, directory: Path = DIRECTORY) -> Match:
             text = read(topic, directory)
             return Match((Entry(topic, 1, topics(directory)[topic], text),))
     known = entries(directory)
-    for fits in (_is_named, _is_row, _begins, _is_pattern, _contains):
+    for fits in (_is_titled, _is_named, _is_row, _begins, _is_pattern, _contains):
         if found := [entry for entry in known if fits(entry, wanted)]:
             return Match(tuple(found))
     known_names = {key(name): name for name in names(directory)}
@@ -115,8 +115,12 @@ def _name(entry: Entry) -> str:
     return first if is_name or re.fullmatch(r"[A-Z]\d{3}", first) else ""
 
 
+def _is_titled(entry: Entry, wanted: str) -> bool:
+    return key(entry.title) == wanted
+
+
 def _is_named(entry: Entry, wanted: str) -> bool:
-    return key(entry.title) == wanted or key(_name(entry)) == wanted or wanted in _ids(entry)
+    return key(_name(entry)) == wanted or wanted in _ids(entry)
 
 
 def _ids(entry: Entry) -> list[str]:
