@@ -104,11 +104,11 @@ def test_local_is_the_newcomers_door(env: Any) -> None:
         assert re.search(r"/static/admin/css/base\.[0-9a-f]{12}\.css", login.text)
         assert "has no route" not in server.output
         assert server.stop() == 0
-        lines = server.output.splitlines()
-        assert [re.sub(r"[\d.]+ ms$", "0 ms", line) for line in lines if re.search(r"[\d.]+ ms$", line)] == [
-            "GET / 200 0 ms",
-            "GET /nowhere/ 404 0 ms",
-            "GET /admin/login/ 200 0 ms",
+        timed = [line for line in server.output.splitlines() if re.search(r" [\d.]+ ms$", line)]
+        assert sorted(line.rsplit(" ", 2)[0] for line in timed) == [
+            "GET / 200",
+            "GET /admin/login/ 200",
+            "GET /nowhere/ 404",
         ]
 
 
