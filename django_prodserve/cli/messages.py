@@ -73,7 +73,8 @@ def problem_as_json(problem: Problem, level: str, **fields: Any) -> str:
     """Return a problem for programs."""
     known = {"code": problem.code, "fix": problem.fix, "where": problem.where, "more": more(problem)}
     fields = {name: text for name, text in known.items() if text} | fields
-    return log_lines.as_json(time.time(), level, NAME, problem.message, **fields)
+    message = ID.sub("", problem.message) if problem.code else problem.message  # its id has a field
+    return log_lines.as_json(time.time(), level, NAME, message, **fields)
 
 
 def more(problem: Problem) -> str:
@@ -109,8 +110,6 @@ def said_as_json(line: str) -> str:
     """Return a line of the server for programs."""
     level, problem, fields = parsed(line)
     level = "info" if level == "note" else level
-    if problem.code:
-        problem = problem._replace(message=ID.sub("", problem.message))
     return problem_as_json(problem, level, **fields)
 
 
