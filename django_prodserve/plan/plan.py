@@ -315,7 +315,10 @@ def _manage_warnings(wishes: ResolvedOptions, worker_class: Decision[str]) -> It
             f"and this is {worker_class.value}."
         )
     elif not stated.value.startswith(LOOPBACK):
-        yield f"{stated.value} ({stated.source}) tells whoever can reach it what runs here."
+        yield (
+            f"The management address {stated.value} ({stated.source}) has no password: anybody who reaches it "
+            "sees paths, stack traces and decisions.\n  Use 127.0.0.1 and an SSH tunnel."
+        )
 
 
 def _machine_warnings(machine: Machine, cpus: Decision[float]) -> Iterator[str]:
