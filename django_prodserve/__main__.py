@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from .cli import actions, messages
+from .cli import actions, check_report, messages
 from .cli.arguments import check_together, control_parser
 from .config import env_file
 from .errors import ExitCode, ProdserveError, UsageError
@@ -93,7 +93,8 @@ def _look_after(action: str, flags: Mapping[str, Any]) -> None:
 
     if action in actions.STATUS_ACTIONS:
         wanted = {"as_json": flags.get("json", False), "live": flags.get("watch", False)}
-        status.run(action, flags.get("bind"), print, **wanted)
+        if status.run(action, flags.get("bind"), print, **wanted):
+            sys.exit(ExitCode.FAILED)
     else:
         control.run(action, flags.get("bind"), print)
 
@@ -163,6 +164,9 @@ def _not_loaded(module: str, error: Exception, *, named: str) -> ProdserveError:
 
 
 def _fail(error: ProdserveError, arguments: list[str]) -> NoReturn:
+    if check_report.is_wanted(arguments):
+        print(check_report.of_error(error), flush=True)
+        sys.exit(error.exit_code)
     as_json = actions.serves(arguments) and messages.is_json(
         sys.stderr, messages.typed_format(arguments), os.environ
     )

@@ -26,7 +26,8 @@ class ExitCode(IntEnum):
 
 EXIT_CODES: Mapping[ExitCode, str] = {
     ExitCode.DONE: "The action is done, or the server was stopped as asked.",
-    ExitCode.FAILED: "The project or the machine: an app that cannot be loaded, a port in use, no server.",
+    ExitCode.FAILED: "The project or the machine: an app that cannot be loaded, a port in use, no server; "
+    "with `prodserve status` also a server with a problem.",
     ExitCode.USAGE: "Something was given wrongly: an action, an option, a variable, a settings key.",
     ExitCode.NO_WORKER: "No worker could start, so the server gave up.",
     ExitCode.INTERRUPTED: "Ctrl-C ended the command before the server was ready.",

@@ -132,7 +132,7 @@ def check(plan: Plan, write: Say, preflight: Preflight, check_project: Check) ->
     sys.dont_write_bytecode = True
     say = Announcer(write, terminal())
     _check_files(plan)
-    listeners.try_bind(plan.bind.value, plan.umask.value, plan.management_bind.value)
+    _try_addresses(plan, say)
     with ExitStack() as stack:
         scratch = None
         if plan.static_choice.mode == "collect":
@@ -141,6 +141,23 @@ def check(plan: Plan, write: Say, preflight: Preflight, check_project: Check) ->
         with say.step("checking the project"):
             check_project()
         _load(plan, static, say)
+
+
+def _try_addresses(plan: Plan, say: Say) -> None:
+    """Try the addresses, but for those that the running server of this project holds."""
+    held: set[str] = set()
+    for record in launch.servers_here(plan.settings.value):
+        known = {*record.get("binds", ()), *record.get("addresses", ()), record.get("management", "")}
+        if ours := known & set(plan.addresses):
+            where = ", ".join(each for each in plan.addresses if each in ours)
+            text = (
+                f"This project's server (pid {record['pid']}) serves on {where}; prodserve reload updates it"
+            )
+            say(Notice(f"note: {text}", event="check", running=record["pid"]))
+        held |= ours
+    management = plan.management_bind.value
+    free = [each for each in plan.bind.value if each not in held]
+    listeners.try_bind(free, plan.umask.value, None if management in held else management)
 
 
 def _check_files(plan: Plan) -> None:

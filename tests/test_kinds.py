@@ -76,13 +76,15 @@ def test_every_switch_is_typed_without_a_word() -> None:
         ("access_log_sample", 0.1, "10%"),
         ("worker_memory", 56 << 20, "56 MiB"),
         ("memory", None, "unknown"),
-        ("management_bind", None, "-"),
+        ("management_bind", None, "none"),
+        ("drain_delay", 0.0, "off"),
+        ("max_requests", 0, "off"),
     ],
 )
 def test_a_plan_shows_decisions_by_their_kind(name: str, value: object, shown: str) -> None:
     text = explain(replace(plan(), **{name: Decision(value, "a test")}))
-    line = next(line for line in text.splitlines() if line.startswith(f"{name.replace('_', '-')}  "))
-    assert line.split("  a test  ")[0].split(maxsplit=1)[1].strip() == shown
+    line = next(line for line in text.splitlines() if line.startswith(f"  {name.replace('_', '-')}  "))
+    assert line.split("  a test")[0].split(maxsplit=1)[1].strip() == shown
 
 
 def test_a_conf_carries_what_the_layers_and_workers_decide_by() -> None:

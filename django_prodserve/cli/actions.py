@@ -9,12 +9,12 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from ..config.options import option_fields
+from ..config.options import option_field, option_fields
 from ..errors import Problem, UsageError
 
 ACTIONS = {
     "serve": "serve the project (the default action)",
-    "plan": "print every decision with its reason; starts nothing",
+    "plan": "print every decision with its reason, or the ones named behind it; starts nothing",
     "check": "load the project, send the warm-up request and try the address; serves nothing",
     "reload": "serve new code, settings and environment without losing a request",
     "stop": "let running requests finish, then stop the server",
@@ -29,7 +29,7 @@ STATUS_ACTIONS = ("status", "dump")
 READING_ACTIONS = ("help", "completion")
 """Actions that need no project at all; the words behind them are theirs."""
 FLAGS = {
-    "--json": ("plan", "status"),
+    "--json": ("plan", "check", "status"),
     "--watch": ("status",),
     "--gunicorn-conf": ("plan",),
     "--measure": ("plan",),
@@ -102,6 +102,8 @@ def chosen(words: str | Sequence[str] | None) -> str:
     word = ALIASES.get(words[0], words[0])
     if word in READING_ACTIONS:
         return word
+    if word == "plan" and all(names_a_decision(each) for each in words[1:]):
+        return word
     unknown = [each for each in words if each not in ACTIONS]
     if unknown:
         raise UsageError.of(
@@ -112,6 +114,11 @@ def chosen(words: str | Sequence[str] | None) -> str:
         named = " and ".join(words)
         raise UsageError(f"Only one action at a time: got {named}.", f"For example: prodserve {words[0]}")
     return word
+
+
+def names_a_decision(word: str) -> bool:
+    """Say whether a word behind ``plan`` is a decision, or may be a misspelt one; the plan knows."""
+    return option_field(word.replace("-", "_")) is not None or word not in ACTIONS
 
 
 def _instead(word: str) -> str:

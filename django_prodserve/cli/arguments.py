@@ -35,7 +35,7 @@ prodserve help lists the documents; prodserve help workers explains one option, 
 """
 
 WORDS = {
-    "--json": "With plan and status: print JSON.",
+    "--json": "With plan, check and status: print JSON.",
     "--watch": "With status: refresh it every second.",
     "--gunicorn-conf": "With plan: print a gunicorn.conf.py that serves the same way.",
     "--measure": "With plan: load the project and measure the memory that it uses.",

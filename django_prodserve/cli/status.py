@@ -1,4 +1,4 @@
-"""What the running server does: ``status`` and ``dump``. Lives in a command of its own, not in the server.
+"""What the running server does: ``status``, its verdict first. Lives in a command of its own.
 
 Reads the scoreboard (scoreboard/board.py) that the server shares, and /proc. Needs no settings, no Django and
 no network, so it takes 0.2 s and works while settings are broken. Stops nothing and changes nothing.
@@ -10,41 +10,54 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 from ..errors import ProdserveError, UsageError
-from ..monitoring.snapshot import full_snapshot, measured
+from ..machine import proc
+from ..monitoring.snapshot import failed_reload, full_snapshot, measured
 from ..scoreboard.board import Scoreboard, board_path
-from ..scoreboard.slot import BOUNDS, STATES
-from ..scoreboard.stacks import dump_now, format_request, stacks_path, with_requests
+from ..scoreboard.slot import BOUNDS
+from ..scoreboard.stacks import format_request
+from ..utils import terminal
 from ..utils.units import format_age, format_size
 from . import control
+from .dump import dump
+from .lines import Line, printable, verdict, verdict_lines, wrapped
 
 Say = Callable[[str], object]
+EVENTS = 5
+"""How many of the last events are shown."""
 
 
 def run(
     action: str, binds: Sequence[str] | None, say: Say, *, as_json: bool = False, live: bool = False
-) -> None:
-    """Tell of the server of the project that this command belongs to; ``live`` anew each second."""
+) -> bool:
+    """Show the server of the project that this command belongs to; ``live`` refreshes it each second.
+
+    Return whether something is wrong with it.
+    """
     if live:
         refuse_live(action, as_json=as_json)
         from .watch import watch
 
         watch(binds, sys.stdout)
-        return
+        return False
     server = control.find_here(binds)
     board = open_board(server)
     now = time.monotonic()
     if action == "dump":
         for line in dump(board, now):
             say(line)
-    elif as_json:
-        say(json.dumps(collect(server, board, now), indent=2))
+        return False
+    known = collect(server, board, now)
+    if as_json:
+        say(json.dumps(known, indent=2))
     else:
-        for line in format_text(collect(server, board, now)):
-            say(line)
+        colour, columns = terminal.colours(sys.stdout), terminal.width(sys.stdout)
+        for style, line in format_text(known, time.time()):
+            for part in wrapped(printable(line), columns):
+                say(terminal.styled(part, style, on=colour))
+    return bool(known["verdict"] == "bad")
 
 
 def refuse_live(action: str, *, as_json: bool = False) -> None:
@@ -71,34 +84,46 @@ def open_board(server: control.RunningServer) -> Scoreboard:
 
 
 def collect(server: control.RunningServer, board: Scoreboard, now: float) -> dict[str, Any]:
-    """Return all there is to tell, for JSON."""
+    """Return all that is known of a server, for JSON."""
+    snapshot = full_snapshot(board, now, measured)
     return {
+        "verdict": verdict(snapshot["findings"]),
         "pid": server.pid,
         "project": server.project,
         "bind": list(server.binds),
+        "server_uptime": round(proc.age(server.started), 1) if server.started else None,
         "generation": server.generation,
-        **full_snapshot(board, now, measured),
+        "failed_reload": failed_reload(board) or None,
+        **snapshot,
     }
 
 
-def format_text(known: dict[str, Any]) -> Iterator[str]:
-    """Yield the same for people."""
+def format_text(known: dict[str, Any], wall: float) -> Iterator[Line]:
+    """Yield the same for people: what is wrong first. ``wall`` is the time in seconds since 1970."""
+    yield from verdict_lines(known["findings"])
     who = f"pid {known['pid']} on {', '.join(known['bind'])}"
-    yield f"{'server':<10}{who}, up {format_age(known['uptime'])}, generation {known['generation']}"
-    yield f"{'requests':<10}{_of_requests(known)}"
+    yield "", f"{'server':<10}{who}, up {format_age(known['server_uptime'] or known['uptime'])}"
+    loaded = f"loaded {format_age(known['uptime'])} ago"
+    yield "", f"{'release':<10}generation {known['generation']}, {loaded}"
+    yield "", f"{'requests':<10}{_of_requests(known)}"
     for each in known["workers"]:
-        yield f"{'worker':<10}{_of_worker(each)}"
+        yield "", f"{'worker':<10}{_of_worker(each)}"
     if known["restarts"]:
-        told = ", ".join(f"{reason} {count}" for reason, count in known["restarts"].items())
-        yield f"{'restarts':<10}{told}"
+        counts = ", ".join(f"{reason} {count}" for reason, count in known["restarts"].items())
+        yield "", f"{'restarts':<10}{counts}"
     if known.get("advice"):
-        yield f"{'advice':<10}{known['advice']}"
+        yield "", f"{'advice':<10}{known['advice']}"
+    for number, event in enumerate(reversed(known["events"][-EVENTS:])):
+        moment = time.strftime("%H:%M:%SZ", time.gmtime(event["time"]))  # as in the log
+        ago = format_age(max(0.0, wall - event["time"]))
+        line = f"{'' if number else 'events':<10}{moment}, {ago} ago, {event['kind']}: {event['text']}"
+        yield event.get("level", ""), printable(line)
 
 
 def _of_requests(known: dict[str, Any]) -> str:
-    parts = [f"{known['requests']}"]
-    parts += [f"{count} x {name}" for name, count in known["statuses"].items()]
-    parts += [f"{known[name]} {name}" for name in ("refused", "aborted") if known[name]]
+    parts = [f"{known['requests']:,}"]
+    parts += [f"{count:,} x {name}" for name, count in known["statuses"].items()]
+    parts += [f"{known[name]:,} {name}" for name in ("refused", "aborted") if known[name]]
     if known["requests"]:
         below = known["p99_below"]
         slow = f"99 % below {below * 1000:g} ms" if below else f"1 % above {BOUNDS[-1]:g} s"
@@ -126,17 +151,3 @@ def _of_worker(each: dict[str, Any]) -> str:
         name = format_request(oldest["method"], oldest["path"], oldest["id"])
         parts.append(f"oldest {name} for {oldest['age']:.1f} s")
     return ", ".join(parts)
-
-
-def dump(board: Scoreboard, now: float) -> Iterator[str]:
-    """Yield every thread's stack with its request, worker by worker; nothing is stopped."""
-    assert board.path is not None
-    for slot in board.active_slots():
-        if not slot.pid or not stacks_path(board.path, slot.index).exists():
-            continue
-        text = ""
-        with suppress(OSError):
-            text = dump_now(board.path, slot.index, slot.pid)
-        yield f"worker {slot.pid} ({STATES[slot.state]}), busy {len(slot.running())}/{slot.threads}"
-        yield with_requests(text, slot.running(), now) or "(no answer)"
-        yield ""

@@ -7,29 +7,29 @@ server each second, so that it survives a restart and a reload.
 from __future__ import annotations
 
 import os
+import select
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from io import TextIOWrapper
-from typing import Any, TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO
 
-from ..errors import ProdserveError
+from ..errors import ExitCode, ProdserveError
 from ..monitoring.snapshot import full_snapshot, recent_history
 from ..scoreboard.board import Scoreboard, board_path
 from ..utils import terminal
 from ..utils.units import format_age, format_size
 from . import control
+from .lines import Line, printable, verdict_lines, wrapped
 
 REFRESH_SECONDS = 1.0
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 """To a screen of our own without a cursor, and back."""
 HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
-STYLES = {"bad": "1;31", "warn": "33", "ok": "32", "quiet": "2", "bold": "1"}
 BARS = " ▁▂▃▄▅▆▇█"
-
-Line = tuple[str, str]
-"""A style, or none, and a text."""
 
 
 class ServerView:
@@ -70,30 +70,77 @@ def _open(path: Any, server: control.RunningServer) -> Scoreboard:
 
 
 def watch(binds: Sequence[str] | None, out: TextIO) -> None:
-    """Show the server until Ctrl-C: on a screen of its own, or in blocks of lines where there is none."""
+    """Show the server until q or Ctrl-C: on a screen of its own, or in blocks of lines off a terminal."""
     on_screen = out.isatty()
     if isinstance(out, TextIOWrapper):
         out.reconfigure(errors="replace")  # a terminal may not know our bars
+    signal.signal(signal.SIGTERM, _terminated)  # the terminal gets back its screen and its echo
     try:
-        with _screen(out) if on_screen else nullcontext():
-            _watch(ServerView(binds), out, on_screen)
+        with _screen(out) if on_screen else nullcontext(), _keys(on_screen) as keyboard:
+            _watch(ServerView(binds), out, on_screen, keyboard)
     except KeyboardInterrupt:
         pass
-    except BrokenPipeError:  # whoever read it has seen enough; Python would complain of the rest at its end
+    except BrokenPipeError:  # the reader has gone; Python would complain of the rest at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
-def _watch(sight: ServerView, out: TextIO, on_screen: bool) -> None:
+def _terminated(number: int, frame: object) -> NoReturn:
+    sys.exit(ExitCode.TERMINATED)
+
+
+def _watch(sight: ServerView, out: TextIO, on_screen: bool, keyboard: int | None) -> None:
     colours = terminal.colours(out)
     while True:
         width, height = shutil.get_terminal_size() if on_screen else (10_000, 10_000)
-        text = [_styled(style, line, colours) for style, line in picture(sight, width, height)]
+        text = [terminal.styled(line, style, on=colours) for style, line in picture(sight, width, height)]
         if on_screen:
             out.write(HOME + f"{REST_OF_LINE}\n".join(text) + REST_OF_LINE + REST_OF_SCREEN)
         else:
             out.write("".join(f"{line}\n" for line in [*text, ""]))
         out.flush()
-        time.sleep(REFRESH_SECONDS - time.time() % REFRESH_SECONDS)
+        if _asked_to_leave(keyboard, REFRESH_SECONDS - time.time() % REFRESH_SECONDS):
+            return
+
+
+def _asked_to_leave(keyboard: int | None, seconds: float) -> bool:
+    """Wait, and say whether q was typed meanwhile."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if keyboard is None:
+            time.sleep(left)
+        elif select.select([keyboard], [], [], left)[0]:
+            typed = os.read(keyboard, 64)
+            if not typed or typed.lower().startswith(b"q"):  # nothing: the terminal has gone
+                return True
+    return False
+
+
+@contextmanager
+def _keys(on_screen: bool) -> Iterator[int | None]:
+    """Read single keys without showing them; None where no terminal is typed on, or by somebody else."""
+    number = _keyboard() if on_screen else None
+    if number is None:
+        yield None
+        return
+    import termios
+    import tty
+
+    before = termios.tcgetattr(number)
+    tty.setcbreak(number)
+    try:
+        yield number
+    finally:
+        termios.tcsetattr(number, termios.TCSADRAIN, before)
+
+
+def _keyboard() -> int | None:
+    if sys.stdin is None or not terminal.is_terminal(sys.stdin):
+        return None
+    number = sys.stdin.fileno()
+    with suppress(OSError):  # not the terminal of this session: nobody else reads from it
+        if os.tcgetpgrp(number) != os.getpgrp():
+            return None
+    return number
 
 
 @contextmanager
@@ -106,10 +153,6 @@ def _screen(out: TextIO) -> Iterator[None]:
         out.flush()
 
 
-def _styled(style: str, line: str, colours: bool) -> str:
-    return f"\x1b[{STYLES[style]}m{line}\x1b[0m" if colours and style else line
-
-
 def picture(sight: ServerView, width: int, height: int) -> list[Line]:
     """Return the lines of a screen of this size: a server, or that there is none."""
     moment = time.strftime("%H:%M:%SZ", time.gmtime())  # as in the log
@@ -117,81 +160,128 @@ def picture(sight: ServerView, width: int, height: int) -> list[Line]:
         known, points = sight.tick()
     except ProdserveError as error:
         first = str(error).splitlines()[0]
-        hint = "Looking for it each second; Ctrl-C ends this."
+        hint = "Looking for it each second; q leaves."
         lines = [("bold", f"{moment}  prodserve"), ("", ""), ("bad", f"no server: {first}"), ("quiet", hint)]
+        lines = _fitted(lines, width)
     else:
         lines = render(known, points, moment, min(width, 100), height)
-    return [(style, printable(line)[:width]) for style, line in lines[:height]]
-
-
-def printable(text: str) -> str:
-    """Return a text without what a terminal would obey: a path is what a client has sent."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return [(style, line[:width]) for style, line in lines[:height]]
 
 
 def render(
     known: dict[str, Any], points: Sequence[dict[str, Any]], moment: str, width: int, height: int
 ) -> list[Line]:
     """Return a server as lines: what is wrong first, events in the room that is left."""
-    rates, workers = known["rates"], known["workers"]
     since = f"generation {known['generation']}, up {format_age(known['uptime'])}"
     lines: list[Line] = [
         ("bold", f"{moment}  pid {known['pid']}, {since}, on {', '.join(known['bind'])}"),
-        *(_finding(each) for each in known["findings"]),
+        *verdict_lines(known["findings"]),
+        ("", ""),
+        *_traffic(known, known["rates"], points, width),
+        ("", ""),
+        *_workers(known["workers"], width),
     ]
-    if not known["findings"]:
-        lines.append(("ok", "Serving normally"))
-    lines += [("", ""), *_traffic(known, rates, points, width), ("", ""), *_workers(workers)]
     if known["restarts"]:
-        told = ", ".join(f"{reason} {count}" for reason, count in known["restarts"].items())
-        lines.append(("quiet", f"replaced  {told}"))
+        counts = ", ".join(f"{reason} {count}" for reason, count in known["restarts"].items())
+        lines.append(("quiet", f"replaced  {counts}"))
     if known.get("advice"):
         lines.append(("", f"advice    {known['advice']}"))
-    room = max(1, min(8, height - len(lines) - 2))
-    lines += [("", ""), *(_event(each) for each in reversed(known["events"][-room:]))]
+    lines = [*_fitted(lines, width), ("", "")]
+    room = max(1, min(8, height - len(lines) - 1))
+    lines += [_shortened(_event(each), width) for each in reversed(known["events"][-room:])]
+    if len(lines) < height:
+        lines.append(("quiet", "q leaves"))
     return lines
 
 
-def _finding(finding: dict[str, Any]) -> Line:
-    return finding["level"], f"{'!!' if finding['level'] == 'bad' else '! '} {finding['text']}"
+def _fitted(lines: Sequence[Line], width: int) -> list[Line]:
+    """Return lines that fit, a long one as several."""
+    return [(style, part) for style, line in lines for part in wrapped(printable(line), width)]
+
+
+def _shortened(line: Line, width: int) -> Line:
+    style, text = line[0], printable(line[1])
+    return style, text if len(text) <= width else f"{text[: width - 3].rstrip()}..."
 
 
 def _traffic(
     known: dict[str, Any], rates: dict[str, Any], points: Sequence[dict[str, Any]], width: int
 ) -> Iterator[Line]:
-    room = width - 34
+    room, bar = width - 34, 20 if width >= 60 else 8
     classes = dict(zip(("1xx", "2xx", "3xx", "4xx", "5xx"), rates["classes"], strict=False))
-    told = "  ".join(f"{name} {_number(each)}" for name, each in classes.items() if each)
-    total = f"{_number(rates['requests'])}/s"
-    yield "", f"requests  {total:<12}{told}  refused {_number(rates['refused'])}"
+    parts = "  ".join(f"{name} {_number(each)}" for name, each in classes.items() if each)
+    total = f"{_number(_arrived(rates))}/s"
+    yield "", f"requests  {total:<12}{parts}  refused {_number(rates['refused'])}"
     marks = "  ".join(f"{name} {_time(rates[name])}" for name in ("p50", "p95", "p99"))
     yield "", f"latency   {marks}  queued p95 {_time(rates['queued95'])}"
     threads = sum(each["threads"] for each in known["workers"] if each["state"] == "serving")
-    yield (
-        "",
-        f"threads   {_bar(rates['busy'], threads)} {rates['busy']}/{threads} busy, {rates['waiting']} wait",
-    )
+    busy = f"{rates['busy']}/{threads} busy, {rates['waiting']} wait"
+    yield "", f"threads   {_bar(rates['busy'], threads, bar)} {busy}"
     limit = known["memory_limit"]
     of = f" of {format_size(limit)}" if limit else ""
-    yield "", f"memory    {_bar(rates['memory'], limit)} {format_size(rates['memory'])}{of}"
-    for name, label in (("requests", "req/s"), ("p95", "p95")):
-        values = [point[name] for point in points[-max(10, room) :]]
-        top = max((value for value in values if value is not None), default=None)
-        most = _time(top) if name == "p95" else f"{_number(top)}/s"
-        yield "", f"{label:<10}{sparkline(values)} up to {most}"
+    yield "", f"memory    {_bar(rates['memory'], limit, bar, least=0)} {format_size(rates['memory'])}{of}"
+    seen = points[-max(10, room) :]
+    arrived, p95 = [_arrived(point) for point in seen], [point["p95"] for point in seen]
+    yield "", f"{'req/s':<10}{sparkline(arrived)} up to {_number(_highest(arrived))}/s"
+    yield "", f"{'p95':<10}{sparkline(p95)} up to {_time(_highest(p95))}"
 
 
-def _workers(workers: Sequence[dict[str, Any]]) -> Iterator[Line]:
-    yield "quiet", "worker   state     busy            limit wait   CPU    memory  conns  requests"
+def _arrived(rates: dict[str, Any]) -> float | None:
+    """Return how many requests came each second: those that were answered, and those that were refused."""
+    answered, refused = rates["requests"], rates["refused"]
+    return None if answered is None else answered + (refused or 0.0)
+
+
+def _highest(values: Sequence[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+class Column(NamedTuple):
+    """One of the table of workers; negative widths are left-aligned."""
+
+    name: str
+    width: int
+
+
+COLUMNS = (
+    *(Column("worker", -9), Column("state", -10), Column("busy", -16), Column("limit", 5)),
+    *(Column("wait", 5), Column("CPU", 6), Column("memory", 10), Column("conns", 7), Column("requests", 10)),
+)
+DROPPED = ("requests", "conns", "limit", "memory", "wait", "CPU")
+"""Columns that a narrow terminal does without, the first to go first."""
+
+
+def _columns(width: int) -> list[Column]:
+    columns = list(COLUMNS)
+    for name in DROPPED:
+        if sum(abs(column.width) for column in columns) <= width:
+            break
+        columns = [column for column in columns if column.name != name]
+    return columns
+
+
+def _cells(columns: Sequence[Column], values: dict[str, str]) -> str:
+    return "".join(
+        f"{values[name]:<{-width}}" if width < 0 else f"{values[name]:>{width}}" for name, width in columns
+    ).rstrip()
+
+
+def _workers(workers: Sequence[dict[str, Any]], width: int) -> Iterator[Line]:
+    columns = _columns(width)
+    yield "quiet", _cells(columns, {name: name for name, _ in COLUMNS})
     for each in workers:
-        busy = f"{_bar(each['busy'], each['threads'], 8)} {each['busy']}/{each['threads']}"
-        share = f"{100 * each['share']:.0f} %" if each["share"] is not None else "-"
-        yield (
-            "",
-            f"{each['pid']:<9}{each['state']:<10}{busy:<16}{each['concurrency_limit']:>5}"
-            f"{each['queue']:>5}{share:>6}"
-            f"{format_size(each['memory']):>10}{each['connections']:>7}{each['requests']:>10}",
-        )
+        values = {
+            "worker": str(each["pid"]),
+            "state": each["state"],
+            "busy": f"{_bar(each['busy'], each['threads'], 8)} {each['busy']}/{each['threads']}",
+            "limit": str(each["concurrency_limit"]),
+            "wait": str(each["queue"]),
+            "CPU": f"{100 * each['share']:.0f} %" if each["share"] is not None else "-",
+            "memory": format_size(each["memory"]),
+            "conns": str(each["connections"]),
+            "requests": str(each["requests"]),
+        }
+        yield "", _cells(columns, values)
         if (oldest := each["oldest"]) and oldest["age"] >= 1:
             yield "warn", f"         {oldest['age']:.0f} s: {oldest['method']} {oldest['path']}"
 
@@ -204,7 +294,7 @@ def _event(event: dict[str, Any]) -> Line:
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.0f}" if value >= 9.95 or not value else f"{value:.1f}"
+    return f"{value:,.0f}" if value >= 9.95 or not value else f"{value:.1f}"
 
 
 def _time(seconds: float | None) -> str:
@@ -213,10 +303,10 @@ def _time(seconds: float | None) -> str:
     return f"{seconds:.1f} s" if seconds >= 0.9995 else f"{1000 * seconds:.{0 if seconds >= 0.01 else 1}f} ms"
 
 
-def _bar(value: float, most: float | None, length: int = 20) -> str:
-    """Return how much of something is in use, as a bar."""
+def _bar(value: float, most: float | None, length: int, *, least: int = 1) -> str:
+    """Return how much of something is in use, as a bar; ``least`` cells where it is any."""
     share = min(1.0, value / most) if most else 0.0
-    full = max(round(length * share), 1 if share else 0)
+    full = max(round(length * share), least if share else 0)
     return f"[{'#' * full}{'.' * (length - full)}]"
 
 

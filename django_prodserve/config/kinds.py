@@ -48,7 +48,12 @@ def _octal(value: int) -> str:
 
 
 def _list(value: tuple[str, ...]) -> str:
-    return ", ".join(value) or "-"
+    return ", ".join(value) or "none"
+
+
+def _unless_zero(show: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Return a way to write amounts of which 0 means that there is no such limit."""
+    return lambda value: show(value) if value else "off"
 
 
 def _or(word: str) -> Callable[[tuple[str, ...]], str]:
@@ -56,10 +61,10 @@ def _or(word: str) -> Callable[[tuple[str, ...]], str]:
 
 
 SWITCH = Kind(parsers.boolean, show=_on_or_off, typed=_on_or_off, example="on", is_switch=True)
-DURATION = Kind(parsers.duration, "TIME", format_duration, _number, "30s")
+DURATION = Kind(parsers.duration, "TIME", _unless_zero(format_duration), _number, "30s")
 SIZE = Kind(parsers.size, "SIZE", format_size, example="512m")
 CPUS = Kind(parsers.cpus, "1.5|1500m", format_cpus, _number, "1.5")
-COUNT = Kind(parsers.count, "N", example="100")
+COUNT = Kind(parsers.count, "N", _unless_zero(str), example="100")
 POSITIVE = Kind(parsers.positive, "N", example="4")
 WORKERS = Kind(parsers.worker_count, "N", example="2")
 SHARE = Kind(parsers.share, "SHARE", _percent, _percent, "10%")

@@ -22,7 +22,7 @@ class Row:
     gunicorn: str = ""
     """The name of the setting in Gunicorn that this option decides."""
     short: str = ""
-    none: str = "-"
+    none: str = "none"
     """What people read where the plan decides on no value."""
     computed: str = ""
     """What the plan works it out from, where nobody stated it."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..config.options import option_field
+from ..errors import Problem, UsageError
+from ..utils import terminal
 from ..utils.notice import Notice
 from ..utils.units import format_cpus
 from .gunicorn_settings import gunicorn_settings
@@ -15,31 +20,159 @@ if TYPE_CHECKING:
     from ..utils.decision import Decision
     from .plan import Plan
 
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Machine": ("platform", "cpus", "memory"),
+    "Project": ("settings", "application", "database"),
+    "Address": ("bind", "management_bind", "certfile", "keyfile", "umask", "backlog"),
+    "Processes": (
+        *("workers", "threads", "worker_class", "profile", "concurrency_limit", "worker_connections"),
+        *("db_connections", "master_memory", "worker_memory", "preload", "warmup", "supervisor", "speedups"),
+    ),
+    "Timeouts": (
+        *("timeout", "slow_request", "queue_timeout", "keep_alive", "graceful_timeout", "drain_delay"),
+        *("max_lifetime", "max_requests", "max_requests_jitter"),
+    ),
+    "Requests": (
+        *("max_body", "limit_request_line", "limit_request_fields", "limit_request_field_size"),
+        *("trusted_proxies", "trusted_hops", "client_address_header"),
+    ),
+    "Static files": ("static", "private_static", "brotli", "media"),
+    "Health": ("health_paths", "readiness_checks", "server_timing"),
+    "Logs": (
+        *("access_log", "access_log_sample", "access_log_min_duration"),
+        *("log_format", "log_level", "log_redact"),
+    ),
+    "Start": (
+        *("wait_for_db", "migrate", "collectstatic", "strict", "local", "allow_debug", "reload"),
+        *("chdir", "env_file", "config"),
+    ),
+}
+"""Every decision in the group that ``plan`` shows it in."""
+MAX_VALUE = 20
+"""Columns of a value; the reason of a wider one is on the next line."""
+STATED = "as stated"
+"""The reason of what was set explicitly: then the source says it all."""
 
-def explain(plan: Plan, *, details: bool = False) -> str:
-    """Return every decision on a line: name, value, reason, source; then notes and warnings."""
-    rows = [(name, plan.show(name, each.value), each) for name, each in plan.decisions()]
-    width = max(len(name) for name, _, _ in rows)
-    values = min(28, max(len(value) for _, value, _ in rows))
-    lines = [
-        f"{name.replace('_', '-'):<{width}}  {value:<{values}}  {each.why}  [{each.source}]"
-        for name, value, each in rows
-    ]
-    lines += [
-        f"{'gunicorn':<{width}}  {name} = {each.value!r}  [{each.source}]"
-        for name, each in plan.gunicorn.items()
-    ]
-    lines += [f"note: {note}" for note in (*plan.notes, *(plan.details if details else ()))]
-    lines += [f"warning: {warning}" for warning in plan.warnings]
+
+def explain(
+    plan: Plan, *, names: Sequence[str] = (), details: bool = False, width: int = 80, colour: bool = False
+) -> str:
+    """Return every decision with its reason: what was set explicitly first, the rest in groups.
+
+    Or some decisions alone, by name. ``details`` adds where each value comes from, and what could not be
+    read of the machine. Lines are at most ``width`` columns wide.
+    """
+    shown = {name: decision for name, decision in plan.decisions() if not names or name in names}
+    if names:
+        lines = [line for name in names for line in _single(plan, name, shown[name], width, colour=colour)]
+        return "\n".join(lines)
+    explicit = {name: each for name, each in shown.items() if is_explicit(name, each)}
+    groups = {"Set explicitly": tuple(explicit)}
+    groups |= {
+        title: tuple(name for name in group if name not in explicit) for title, group in GROUPS.items()
+    }
+    lines = textwrap.wrap(_summary(plan), width)
+    for title, group in groups.items():
+        rows = [_row(plan, name, shown[name], details=details) for name in group]
+        if title == "Set explicitly":
+            rows += [
+                (f"gunicorn {name}", repr(each.value), f"set by {each.source}")
+                for name, each in plan.gunicorn.items()
+            ]
+        if rows:
+            lines += ["", terminal.styled(title, "bold", on=colour), *_columns(rows, width)]
+    lines += ["" for _ in (*plan.notes, *plan.warnings)][:1]
+    notes = [f"note: {note}" for note in plan.notes]
+    if details:
+        notes += [f"note: {note}" for note in plan.details or ("Every limit of this machine could be read.",)]
+    for line in (*notes, *(f"warning: {warning}" for warning in plan.warnings)):
+        lines += _wrapped(line, width, "  ")
     return "\n".join(lines)
 
 
-def as_json(plan: Plan) -> str:
-    """Return the same as JSON: decisions, Gunicorn's settings, notes and warnings."""
+def check_names(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of decisions that were typed; raise UsageError with what may have been meant."""
+    known = [name for group in GROUPS.values() for name in group]
+    names = tuple(word.lstrip("-").replace("-", "_").lower() for word in words)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError.of(
+            Problem(f"The plan has no decision {_typed(name)!r}.", _near(name, known)) for name in unknown
+        )
+    return names
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {_typed(close[0])}?" if close else "prodserve plan lists them."
+
+
+def is_explicit(name: str, decision: Decision[Any]) -> bool:
+    """Say whether somebody or the platform set an option; what was found of the project is none."""
+    return option_field(name) is not None and decision.source not in ("computed", "default")
+
+
+def _summary(plan: Plan) -> str:
+    size = f"{plan.workers.value} workers x {plan.threads.value} threads"
+    if plan.workers.value == 1:
+        size = size.replace("workers", "worker", 1)
+    machine = f"{format_cpus(plan.cpus.value)}, memory {plan.show('memory', plan.memory.value)}"
+    return f"{plan.settings.value}: {size} on {', '.join(plan.bind.value)}; {machine}"
+
+
+def _row(plan: Plan, name: str, decision: Decision[Any], *, details: bool) -> tuple[str, str, str]:
+    """Return name, value and reason of a decision."""
+    reason = decision.why
+    if is_explicit(name, decision):
+        reason = f"set by {decision.source}" if reason == STATED else f"{reason} [{decision.source}]"
+    elif details or decision.source not in ("computed", "default"):
+        reason = f"{reason} [{decision.source}]"
+    return _typed(name), plan.show(name, decision.value), reason
+
+
+def _columns(rows: Sequence[tuple[str, str, str]], width: int) -> Iterator[str]:
+    """Yield rows as columns; a value that is wider than its column has the reason below it."""
+    names = max(len(name) for name, _, _ in rows)
+    values = min(MAX_VALUE, max(len(value) for _, value, _ in rows))
+    indent = " " * (2 + names + 2 + values + 2)
+    for name, value, reason in rows:
+        head = f"  {name:<{names}}  {value:<{values}}"
+        if len(value) <= values:
+            yield from _wrapped(f"{head}  {reason}", width, indent)
+        else:
+            yield from _wrapped(head, width, " " * (2 + names + 2))
+            yield from _wrapped(f"{indent}{reason}", width, indent)
+
+
+def _single(plan: Plan, name: str, decision: Decision[Any], width: int, *, colour: bool) -> Iterator[str]:
+    """Yield all about one decision."""
+    head = f"{_typed(name)}: {plan.show(name, decision.value)}"
+    yield from _wrapped(head if not colour else terminal.styled(head, "bold", on=True), width, "  ")
+    source = "" if decision.source in decision.why else f" [{decision.source}]"
+    yield from _wrapped(f"  {decision.why}{source}", width, "  ")
+    if (row := option_field(name)) is not None:
+        ways = f'{row.flag}, the variable {row.variable}, or PRODSERVE = {{"{row.key}": ...}} in the settings'
+        yield from _wrapped(f"  Set it with {ways}.", width, "  ")
+
+
+def _wrapped(text: str, width: int, indent: str) -> list[str]:
+    """Return a text in lines of this width; a word that is longer, such as a path, stays whole."""
+    return textwrap.wrap(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _typed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def as_json(plan: Plan, names: Sequence[str] = ()) -> str:
+    """Return the same as JSON: decisions, all or some, Gunicorn's settings, notes and warnings."""
     document = {
         "decisions": {
             name: {"value": each.value, "why": each.why, "source": each.source}
             for name, each in plan.decisions()
+            if not names or name in names
         },
         "gunicorn": gunicorn_settings(plan),
         "notes": plan.notes,

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import UsageError
@@ -113,6 +113,15 @@ def predecessor_drain_seconds(plan: Plan) -> float:
         ),
         default=0.0,
     )
+
+
+def servers_here(settings_module: str) -> Iterator[ServerRecord]:
+    """Yield the record of each server that runs this project with these settings now."""
+    place = working_directory.here()
+    for _, record in run_directory.running():
+        is_here = {place.name, place.real} & {record.get("project"), record.get("real")}
+        if is_here and record.get("settings") == settings_module:
+            yield record
 
 
 def threads_are_running() -> bool:

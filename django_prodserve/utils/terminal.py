@@ -10,7 +10,10 @@ import os
 import shutil
 from typing import Any
 
-STYLES = {"error": "1;31", "warning": "33", "ok": "32", "quiet": "2", "bold": "1", "note": "1"}
+STYLES = {
+    **{"error": "1;31", "warning": "33", "ok": "32", "quiet": "2", "bold": "1", "note": "1"},
+    **{"bad": "1;31", "warn": "33"},
+}
 
 
 class _Wanted:

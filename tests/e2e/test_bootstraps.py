@@ -107,7 +107,7 @@ def test_methods_of_commands_that_others_have_wrapped(env: Any, tmp_path: Path) 
     ended = run(*MANAGE, "plan", "--extra", "this", "--cpus", "3", env=env(), cwd=site)
     assert ended.returncode == 0, ended.stderr
     assert "before with this\n" in ended.stdout
-    assert "\nworkers                   3 " in ended.stdout
+    assert "\n  cpus        3 CPUs  set by --cpus\n" in ended.stdout
     ended = run(*MANAGE, "--cpu", "3", env=env(), cwd=site)  # nothing is abbreviated
     assert "error: Unknown option --cpu.\n  Fix:  Did you mean --cpus?" in ended.stderr
     assert run(*MANAGE, "--help", env=env(), cwd=site).stdout.startswith("helped\n")

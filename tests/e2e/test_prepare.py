@@ -173,7 +173,7 @@ def test_only_serving_prepares(shop: Shop, tmp_path: Path, action: str) -> None:
     assert shop.runs == 0
     assert not (tmp_path / "static-root").exists()
     if action == "plan":
-        assert "[PRODSERVE['PREPARE']]" in ended.stdout
+        assert "set by PRODSERVE['PREPARE']" in ended.stdout
 
 
 def test_a_migration_that_fails_is_one_message(shop: Shop) -> None:

@@ -70,7 +70,7 @@ def test_what_stands_above_whitenoise_sees_every_file(env: Any, site: Path, flag
         "MEDIA_ROOT": str(site / "media"),
     }
     plan = run("manage.py", "prodserve", "plan", env=env(**settings), cwd=site).stdout
-    assert f"({FRAMES}, shop.gates.Gate): each file takes a thread and their time." in plan
+    assert f"({FRAMES}, shop.gates.Gate): each file takes a thread and their time." in " ".join(plan.split())
     with serving("--media", *flags, env=env(**settings), cwd=site) as server:
         assert f"through {FRAMES}, shop.gates.Gate" in server.output
         (site / "root").mkdir()

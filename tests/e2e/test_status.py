@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import time
 from pathlib import Path
@@ -44,6 +45,8 @@ def test_status_tells_what_every_worker_does(env: Any, tmp_path: Path) -> None:
         assert known["arbiter"] in {known["pid"], *(child.pid for child in children)}
         assert known["generation"] == 1
         assert 0 <= known["uptime"] < 60
+        assert known["uptime"] - 1 < known["server_uptime"] < 120
+        assert (known["verdict"], known["failed_reload"]) == ("ok", None)
         assert known["profile"] == "io"
         assert {each["pid"] for each in known["workers"]} == {*pids}
         for each in known["workers"]:
@@ -51,7 +54,10 @@ def test_status_tells_what_every_worker_does(env: Any, tmp_path: Path) -> None:
             assert each["memory"] > 2**20
             assert each["cpu"] >= 0
         people = run(*STATUS, env=env(), cwd=site).stdout
-        assert people.splitlines()[0].startswith(f"server    pid {known['pid']} on 127.0.0.1:")
+        assert people.splitlines()[0] == "Serving normally"
+        assert people.splitlines()[1].startswith(f"server    pid {known['pid']} on 127.0.0.1:")
+        assert re.fullmatch(r"release   generation 1, loaded \d+ s ago", people.splitlines()[2])
+        assert "start: Generation 1 serves with 2 workers" in people
         assert f"worker    pid {pids[0]} serving, age " in people
 
 

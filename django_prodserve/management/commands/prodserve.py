@@ -6,15 +6,15 @@ import os
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser, SystemCheckError
 
 from ... import __version__
-from ...cli import actions, arguments, control, messages, status
-from ...errors import Interrupted, Problem, ProdserveError, UsageError
+from ...cli import actions, arguments, check_report, control, messages, status
+from ...errors import ExitCode, Interrupted, Problem, ProdserveError, UsageError
 from ...project import static_root
 from ...supervisor import reexec
 from ...utils import early_signals, standard_streams, terminal, working_directory
@@ -81,6 +81,9 @@ class Command(BaseCommand):
 
     def refuse(self, error: ProdserveError, words: Any, flags: Mapping[str, Any] | None = None) -> NoReturn:
         """Write what is wrong, and exit."""
+        if check_report.is_wanted(words, flags):
+            self.stdout.write(check_report.of_error(error))
+            sys.exit(error.exit_code)
         layers = messages.typed_format(words) if flags is None else flags
         as_json = actions.serves(words) and messages.is_json(sys.stderr, layers, os.environ, settings_block())
         messages.write_error(error, self.stderr._out, as_json=as_json)
@@ -108,6 +111,7 @@ class Command(BaseCommand):
 
                 reading.run(words, self.stdout)
             else:
+                flags["names"] = words[1:]
                 self.act(action, flags, began or started, kept, prepared=bool(began))
         except Exception as error:
             told = explained(error)
@@ -131,17 +135,19 @@ class Command(BaseCommand):
             return
         if action in actions.STATUS_ACTIONS:
             wanted = {"as_json": bool(flags.get("json")), "live": bool(flags.get("watch"))}
-            status.run(action, flags.get("bind"), self.say, **wanted)
+            if status.run(action, flags.get("bind"), self.say, **wanted):
+                sys.exit(ExitCode.FAILED)
             return
         static_root.record_static_root()
         reexec.with_env_file(flags.get("env_file"), os.environ)
         # Late: the plan reads settings, and importing Gunicorn parses the environment.
         from ...cli.export_conf import render_conf, search_path
-        from ...plan.explain import as_json, explain
+        from ...plan.explain import as_json, check_names, explain
         from ...plan.pipeline import inspect_now
         from ...staticfiles.script_name import settle
         from ...utils.tracebacks import during
 
+        names = check_names(flags["names"]) if action == "plan" else ()
         with during("The project's settings cannot be used"):
             settle()
             plan, project = inspect_now(flags)
@@ -152,9 +158,10 @@ class Command(BaseCommand):
         if flags.get("gunicorn_conf"):
             self.stdout.write(render_conf(plan, working_directory.here().name, search_path()), ending="")
         elif action == "plan":
-            self.stdout.write(
-                as_json(plan) if flags.get("json") else explain(plan, details=flags["verbosity"] > 1)
-            )
+            out = self.stdout._out
+            width, details = terminal.width(out) or 80, flags["verbosity"] > 1
+            text = explain(plan, names=names, details=details, width=width, colour=terminal.colours(out))
+            self.stdout.write(as_json(plan, names) if flags.get("json") else text)
         else:
             self.start(action, plan, project, flags, started, kept, prepared=prepared)
 
@@ -182,18 +189,20 @@ class Command(BaseCommand):
         def preflight() -> list[str]:
             return [] if skipped else checks.preflight(plan, project)
 
+        report = check_report.CheckReport(self.say, as_json=bool(flags.get("json")))
+
         def check_project() -> None:
             if not skipped:
-                self.check_project()
+                self.check_project(report.say if action == "check" else self.say)
 
         if action == "check":
-            server.check(plan, self.say, preflight, check_project)
-            self.say("ready to serve")
+            server.check(plan, report.say, preflight, check_project)
+            self.stdout.write(report.summary())
         else:
             self.as_json = messages.is_json(self.stdout, {"log_format": plan.log_format.value})
             server.serve(plan, self.say, preflight, check_project, started, kept, prepared=prepared)
 
-    def check_project(self) -> None:
+    def check_project(self, say: Callable[[str], object]) -> None:
         """Run Django's system checks; raise one error that lists all that they find, say the warnings."""
         from django.core import checks
         from django.core.checks.registry import Tags, registry
@@ -203,7 +212,7 @@ class Command(BaseCommand):
 
         silent = silent_caches()
         for line in silent:
-            self.say(f"warning: {line}")
+            say(f"warning: {line}")
         tags = sorted(registry.tags_available() - {Tags.caches}) if silent else None
         try:
             settings.SECRET_KEY  # noqa: B018, reading it raises where it is empty: every session would
@@ -215,7 +224,7 @@ class Command(BaseCommand):
         if errors := [each for each in found if each.is_serious()]:
             raise ProdserveError.of(map(system_check, errors))
         for each in found:
-            self.say(notice(each))
+            say(notice(each))
 
     def say(self, line: str) -> None:
         """Write one line at once; containers buffer standard output otherwise."""

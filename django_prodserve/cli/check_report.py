@@ -1,0 +1,69 @@
+"""What ``prodserve check`` has found: lines and a summary for people, one document for CI.
+
+Lives in the command's process. Needs neither Django nor settings: also a project that cannot be loaded is
+reported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..errors import Problem, ProdserveError
+from . import messages
+
+
+class CheckReport:
+    """Counts warnings while they are said; with ``as_json`` nothing is said before the end."""
+
+    def __init__(self, say: Callable[[str], object], *, as_json: bool) -> None:
+        self._say, self._as_json = say, as_json
+        self.warnings: list[Problem] = []
+        self.notes: list[str] = []
+
+    def say(self, line: str) -> None:
+        """Take a line of the checks."""
+        level, problem, _ = messages.parsed(line)
+        if level == "warning":
+            self.warnings.append(problem)
+        elif level == "note":
+            self.notes.append(problem.message)
+        if not self._as_json:
+            self._say(line)
+
+    def summary(self) -> str:
+        """Return the last line where nothing stops the server."""
+        if self._as_json:
+            return document(warnings=self.warnings, notes=self.notes)
+        count = len(self.warnings)
+        return f"{count or 'no'} warning{'' if count == 1 else 's'}, ready to serve"
+
+
+def document(
+    *, errors: Sequence[Problem] = (), warnings: Sequence[Problem] = (), notes: Sequence[str] = ()
+) -> str:
+    """Return all that a check has found as JSON; ``ready`` says whether the server would start."""
+    found = {
+        "ready": not errors,
+        "errors": [_fields(problem) for problem in errors],
+        "warnings": [_fields(problem) for problem in warnings],
+        "notes": list(notes),
+    }
+    return json.dumps(found, indent=2)
+
+
+def is_wanted(words: Sequence[str], flags: Mapping[str, Any] | None = None) -> bool:
+    """Say whether a command line asks for the document: ``check --json``."""
+    return "check" in words and ("--json" in words or bool(flags and flags.get("json")))
+
+
+def of_error(error: ProdserveError) -> str:
+    """Return the document of a check that an error has ended."""
+    return document(errors=error.problems)
+
+
+def _fields(problem: Problem) -> dict[str, str]:
+    message = messages.ID.sub("", problem.message) if problem.code else problem.message
+    known = {"code": problem.code, "message": message, "fix": problem.fix, "where": problem.where}
+    return {name: text for name, text in (known | {"more": messages.more(problem)}).items() if text}

@@ -1,0 +1,76 @@
+"""``dump``: the stacks of a running server, threads with a request first. Lives in a command of its own.
+
+faulthandler writes them (scoreboard/stacks.py); nothing is stopped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from ..scoreboard.board import Scoreboard
+from ..scoreboard.slot import STATES, Request
+from ..scoreboard.stacks import describe, dump_now, stacks_path
+
+THREAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)", re.MULTILINE)
+FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
+WAITING = ("/threading.py", "/selectors.py", "/queue.py", "/concurrent/futures/thread.py")
+"""Where Python's own library waits for whoever called it."""
+FRAMEWORK = ("/django_prodserve/", "/gunicorn/")
+
+
+def dump(board: Scoreboard, now: float) -> Iterator[str]:
+    """Yield every worker with its threads: with requests first, and idle ones of the server on a line."""
+    assert board.path is not None
+    for slot in board.active_slots():
+        if not slot.pid or not stacks_path(board.path, slot.index).exists():
+            continue
+        text = ""
+        with suppress(OSError):
+            text = dump_now(board.path, slot.index, slot.pid)
+        running = slot.running()
+        yield f"worker {slot.pid} ({STATES[slot.state]}), busy {len(running)}/{slot.threads}"
+        yield from arranged(text, running, now) or ["(no answer)"]
+        yield ""
+
+
+def arranged(text: str, running: Sequence[Request], now: float) -> list[str]:
+    """Return the threads of a worker: those with a request, the project's own, then the idle ones."""
+    requests = {request.ident: request for request in running}
+    with_request: list[tuple[float, str]] = []
+    others: list[str] = []
+    idle: Counter[str] = Counter()
+    for ident, stack in threads(text):
+        if request := requests.get(ident):
+            with_request.append((request.start, f"{describe(request, now)}\n{stack}\n"))
+        elif place := idle_place(stack):
+            idle[place] += 1
+        else:
+            others.append(f"{stack}\n")
+    lines = [stack for _, stack in sorted(with_request)] + others
+    if idle:
+        count = idle.total()
+        places = ", ".join(
+            f"{place} ({times})" if times > 1 else place for place, times in idle.most_common()
+        )
+        lines.append(f"{count} idle thread{'' if count == 1 else 's'} of the server: {places}")
+    return lines
+
+
+def threads(text: str) -> Iterator[tuple[int, str]]:
+    """Yield each thread of a dump, by its ident; what stands before the first is left out."""
+    starts = [*THREAD.finditer(text)]
+    ends = [*(match.start() for match in starts[1:]), len(text)]
+    for match, end in zip(starts, ends, strict=False):
+        yield int(match[1], 16), text[match.start() : end].strip()
+
+
+def idle_place(stack: str) -> str:
+    """Return where a thread of the server waits for work; empty for one that runs code of the project."""
+    frames = [(file, f"{file.rpartition('/')[2]}:{line} {name}") for file, line, name in FRAME.findall(stack)]
+    ours = next(((file, place) for file, place in frames if not file.endswith(WAITING)), None)
+    if ours is None:
+        return frames[0][1] if frames else ""
+    return ours[1] if any(part in ours[0] for part in FRAMEWORK) else ""

@@ -1,0 +1,41 @@
+"""Lines for people: the verdict, a text that fits a terminal and does not command it. Pure.
+
+Used by ``status`` and ``status --watch``.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+Line = tuple[str, str]
+"""A style, or none, and a text."""
+
+
+def verdict(findings: Sequence[dict[str, Any]]) -> str:
+    """Return ``bad``, ``warn`` or ``ok``: the worst that was found."""
+    levels = {finding["level"] for finding in findings}
+    return next((level for level in ("bad", "warn") if level in levels), "ok")
+
+
+def verdict_lines(findings: Sequence[dict[str, Any]]) -> list[Line]:
+    """Return what is wrong, the worst first; or that nothing is."""
+    found = [
+        (finding["level"], f"{'!!' if finding['level'] == 'bad' else '! '} {finding['text']}")
+        for finding in findings
+    ]
+    return found or [("ok", "Serving normally")]
+
+
+def wrapped(line: str, columns: int) -> list[str]:
+    """Return a line in parts that fit, each but the first below the text; a word stays whole if it can."""
+    if not columns or len(line) <= columns:
+        return [line]
+    indent = " " * (3 if line.startswith("!") else 10)
+    return textwrap.wrap(line, columns, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def printable(text: str) -> str:
+    """Return a text without what a terminal would obey: a path is what a client has sent."""
+    return "".join(each if each.isprintable() else "?" for each in text)

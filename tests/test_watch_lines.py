@@ -1,0 +1,96 @@
+"""What ``status`` and ``status --watch`` make of a snapshot, at several widths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from django_prodserve.cli.lines import verdict, wrapped
+from django_prodserve.cli.status import format_text
+from django_prodserve.cli.watch import render
+
+LONG = "A request has run for 12 s: GET /reports/yearly/ which is a sentence that no narrow terminal holds"
+WORKER = {
+    **{"pid": 4711, "state": "serving", "age": 60.0, "threads": 16, "concurrency_limit": 16, "busy": 1},
+    **{"queue": 0, "connections": 2, "requests": 9876, "memory": 64 << 20, "cpu": 1.0, "share": 0.5},
+    "oldest": None,
+}
+RATES = {
+    **{"requests": 57.0, "classes": (0.0, 57.0, 0.0, 0.0, 0.0), "refused": 2500.0, "p50": 0.01, "p95": 0.02},
+    **{"p99": 0.03, "queued95": 2.0, "busy": 16, "waiting": 4, "memory": 64 << 20},
+}
+
+
+def known(**facts: Any) -> dict[str, Any]:
+    return {
+        **{"pid": 4700, "bind": ["127.0.0.1:8000"], "generation": 7, "uptime": 23.0, "workers": [WORKER]},
+        **{"server_uptime": 4 * 86400.0, "rates": RATES, "findings": [], "restarts": {}, "events": []},
+        **{"requests": 0, "statuses": {}, "refused": 0, "aborted": 0, "memory_limit": None, "advice": ""},
+        **facts,
+    }
+
+
+def screen(width: int, **facts: Any) -> list[str]:
+    points = [RATES, {**RATES, "refused": 0.0}]
+    return [line for _, line in render(known(**facts), points, "12:00:00Z", width, 40)]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_findings_and_advice_are_wrapped_never_cut(width: int) -> None:
+    lines = screen(width, findings=[{"level": "bad", "text": LONG}], advice=LONG)
+    assert max(map(len, lines)) <= width
+    whole = " ".join(" ".join(lines).split())
+    assert f"!! {LONG}" in whole
+    assert f"advice {LONG}" in whole
+
+
+def test_a_narrow_terminal_has_fewer_columns_of_whole_words() -> None:
+    tables = {width: next(line for line in screen(width) if line.startswith("worker ")) for width in (80, 60)}
+    assert tables[80].split() == [
+        "worker",
+        "state",
+        "busy",
+        "limit",
+        "wait",
+        "CPU",
+        "memory",
+        "conns",
+        "requests",
+    ]
+    assert tables[60].split() == ["worker", "state", "busy", "wait", "CPU", "memory"]
+    assert any(line.startswith("4711 ") for line in screen(60))
+
+
+def test_refused_requests_are_in_the_rate() -> None:
+    lines = screen(80)
+    assert any(line.startswith("requests  2,557/s ") and "refused 2,500" in line for line in lines)
+    assert any(line.startswith("req/s ") and line.endswith("up to 2,557/s") for line in lines)
+
+
+def test_little_memory_is_an_empty_bar() -> None:
+    (memory,) = [line for line in screen(80, memory_limit=24 << 30) if line.startswith("memory ")]
+    assert "[....................] 64 MiB of 24 GiB" in memory
+
+
+def test_status_begins_with_the_verdict_and_names_both_ages() -> None:
+    findings = [{"level": "bad", "text": "No worker serves"}, {"level": "warn", "text": "Memory is low"}]
+    lines = [*format_text(known(findings=findings), 0.0)]
+    assert lines[:2] == [("bad", "!! No worker serves"), ("warn", "!  Memory is low")]
+    assert lines[2][1] == "server    pid 4700 on 127.0.0.1:8000, up 4 days"
+    assert lines[3][1] == "release   generation 7, loaded 23 s ago"
+    assert next(format_text(known(), 0.0)) == ("ok", "Serving normally")
+    assert [verdict(findings), verdict(findings[1:]), verdict([])] == ["bad", "warn", "ok"]
+
+
+def test_status_shows_the_last_five_events_and_nothing_that_a_terminal_obeys() -> None:
+    events = [{"time": 60.0 * each, "kind": "slow", "text": f"GET /{each}\x1b[2J"} for each in range(9)]
+    lines = [line for _, line in format_text(known(events=events), 600.0)]
+    assert lines[-5] == "events    00:08:00Z, 2 min ago, slow: GET /8?[2J"
+    assert lines[-1] == "          00:04:00Z, 6 min ago, slow: GET /4?[2J"
+
+
+def test_lines_are_wrapped_on_a_terminal_alone() -> None:
+    assert wrapped("worker    " + "word " * 40, 0) == ["worker    " + "word " * 40]
+    parts = wrapped("worker    " + "word " * 40, 60)
+    assert all(part.startswith(" " * 10 + "word") for part in parts[1:])
