@@ -110,7 +110,7 @@ def _asked_to_leave(keyboard: int | None, seconds: float) -> bool:
             time.sleep(left)
         elif select.select([keyboard], [], [], left)[0]:
             typed = os.read(keyboard, 64)
-            if not typed or typed.lower().startswith(b"q"):  # nothing: the terminal has gone
+            if not typed or b"q" in typed.lower():  # nothing: the terminal has gone
                 return True
     return False
 

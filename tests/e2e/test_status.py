@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import psutil
 
 from django_prodserve.supervisor import run_directory
 
-from .serving import copy_site, run, serving
+from .serving import copy_site, run, serving, until
 
 STATUS = ("-m", "django_prodserve", "status")
 
@@ -89,3 +92,64 @@ def test_status_through_manage_py(env: Any, tmp_path: Path) -> None:
         pids = server.workers(2)
         told = run("manage.py", "prodserve", "status", env=env(), cwd=site)
         assert f"pid {pids[0]} " in told.stdout, told.stderr
+
+
+def test_status_fails_while_something_is_wrong(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    with serving("--workers", "1", env=env(), cwd=site) as server:
+        (pid,) = server.workers(1)
+        urls = site / "shop" / "urls.py"
+        urls.write_text(urls.read_text() + "\nthis is broken\n")
+        assert run("-m", "django_prodserve", "reload", env=env(), cwd=site).returncode == 1
+        warned = run(*STATUS, env=env(), cwd=site)
+        assert warned.returncode == 0, warned.stderr
+        assert re.match(r"!  .*reload failed.*NameError", warned.stdout), warned.stdout
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: server.workers(1) != [pid])
+        failed = run(*STATUS, env=env(), cwd=site)
+        assert failed.returncode == 1, failed.stdout
+        assert failed.stdout.startswith("!! ")
+        known = json.loads(run("manage.py", "prodserve", "status", "--json", env=env(), cwd=site).stdout)
+        assert known["verdict"] == "bad"
+        assert "NameError" in known["failed_reload"]
+
+
+def test_check_beside_the_server_names_it_and_tries_no_address_of_it(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    with serving(env=env(), cwd=site) as server:
+        address = f"127.0.0.1:{server.port}"
+        for command in (("manage.py", "prodserve"), ("-m", "django_prodserve")):
+            ended = run(*command, "check", "--bind", address, "--json", env=env(), cwd=site)
+            assert ended.returncode == 0, ended.stderr
+            found = json.loads(ended.stdout)
+            assert (found["ready"], found["errors"]) == (True, [])
+            assert f"(pid {server.process.pid}) serves on {address}" in found["notes"][0]
+            assert all({"code", "message"} <= each.keys() for each in found["warnings"])
+        # Another project's server is in the way.
+        elsewhere = copy_site(tmp_path / "elsewhere")
+        ended = run("-m", "django_prodserve", "check", "--bind", address, "--json", env=env(), cwd=elsewhere)
+        assert ended.returncode == 1
+        found = json.loads(ended.stdout)
+        assert (found["ready"], found["errors"][0]["code"]) == (False, "port-in-use")
+
+
+def test_dump_shows_requests_and_one_line_for_idle_threads(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    with serving("--workers", "1", "--threads", "4", env=env(), cwd=site) as server:
+        pids = server.workers(1)
+        dumped = run("-m", "django_prodserve", "dump", env=env(), cwd=site).stdout
+        assert dumped.startswith(f"worker {pids[0]} (serving), busy 0/4\n")
+        assert re.search(r"^\d idle threads of the server: .*poller", dumped, re.MULTILINE)
+        assert "most recent call first" not in dumped
+
+
+def test_reports_end_quietly_with_their_reader(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    with serving("--workers", "1", env=env(), cwd=site):
+        for words in (("status",), ("status", "--json"), ("dump",)):
+            reader, number = os.pipe()
+            os.close(reader)
+            command = [sys.executable, "-m", "django_prodserve", *words]
+            with os.fdopen(number, "wb") as out:
+                ended = subprocess.run(command, cwd=site, env=env(), stdout=out, stderr=subprocess.PIPE)
+            assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")

@@ -153,3 +153,14 @@ def test_watch_goes_with_status_alone(env: Any) -> None:
         assert "--watch" in told.stderr
         assert "Traceback" not in told.stderr
         assert run("-m", "django_prodserve", *words, env=env()).stderr.count("\n") == 2
+
+
+def test_q_leaves_and_the_terminal_is_as_it_was(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    with watching(env(), site) as terminal:
+        before = termios.tcgetattr(terminal.master)
+        terminal.wait_for(lambda text: "no server: " in text and "q leaves" in text)
+        assert not termios.tcgetattr(terminal.master)[3] & termios.ECHO
+        os.write(terminal.master, b"xq")
+        assert terminal.process.wait(PATIENCE) == 0
+        assert termios.tcgetattr(terminal.master) == before
