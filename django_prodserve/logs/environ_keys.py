@@ -5,5 +5,8 @@ from __future__ import annotations
 ID, QUEUE = "prodserve.request_id", "prodserve.queue"
 """Keys of the environ: the id, and the seconds that the request waited."""
 
+EXCEPTION = "prodserve.exception"
+"""Key of the environ: the class of the exception that ended the request."""
+
 ROUTE, UNLOGGED = "prodserve.route", "prodserve.unlogged"
 """Keys of the environ: the view's name, and whether its requests stay out of the log."""

@@ -1,24 +1,28 @@
-"""Note in the environ which route a request took: Django keeps that on an object that the server never sees.
+"""Note in the environ which route a request took, and what it raised: Django keeps that to itself.
 
-Lives in every worker, on the thread that runs the request. Costs 0.2 us.
+Lives in every worker, on the thread that runs the request. A route costs 0.2 us, an exception nothing until
+there is one.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 from typing import Any
 
 from django.core.handlers.base import BaseHandler
+from django.core.signals import got_request_exception
 
 from ..logs import MARK
-from ..logs.environ_keys import ROUTE, UNLOGGED
+from ..logs.environ_keys import EXCEPTION, ROUTE, UNLOGGED
 
 NOTES = "_prodserve_notes"
 """What marks our method: beside it, a library that traces requests may have wrapped Django's."""
 
 
 def record_route_names() -> None:
-    """Have Django's handler note each route."""
+    """Have Django's handler note each route, and each exception that a view did not handle."""
+    got_request_exception.connect(record_exception, dispatch_uid=NOTES)
     original = BaseHandler.resolve_request
     if hasattr(original, NOTES):
         return
@@ -34,3 +38,15 @@ def record_route_names() -> None:
 
     setattr(resolve_request, NOTES, True)
     BaseHandler.resolve_request = resolve_request  # type: ignore[method-assign]
+
+
+def record_exception(request: Any = None, **kwargs: Any) -> None:
+    """Note the class of the exception that Django answers with a 500."""
+    kind = sys.exc_info()[0]
+    if request is not None and kind is not None:
+        request.META[EXCEPTION] = name_of(kind)
+
+
+def name_of(kind: type[BaseException]) -> str:
+    """Return a class of exceptions as a traceback names it."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -20,7 +20,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Any
 
-from . import events, history
+from . import errors, events, history
 from .memory import SharedMemory
 from .ring import Ring
 from .slot import (
@@ -38,7 +38,7 @@ from .slot import (
     counters,
 )
 
-MAGIC = int.from_bytes(b"prodsrv\3", "little")
+MAGIC = int.from_bytes(b"prodsrv\4", "little")
 """The last byte is the version of this layout."""
 
 REASONS = (
@@ -48,7 +48,8 @@ REASONS = (
 """Why workers ended; each is counted."""
 
 # The header's cells of eight bytes; then the arbiter's note, the totals of workers that are gone, the load
-# table, the slots, the rings of events (the arbiter's, then one for each slot) and of samples, the document.
+# table, the slots, the rings of events and of errors (each the arbiter's, then one for each slot), the
+# ring of samples, the document.
 _MAGIC, _SLOTS, _ROWS, _STARTED, _PID, _NOTE_SEQUENCE, _NOTE_LENGTH = range(7)
 _RESTARTS = 7
 _MEMORY_LIMIT, _MEMORY_USED, _ACCEPTABLE, _DOCUMENT = range(28, 32)
@@ -62,6 +63,8 @@ _LOADS = _GONE_CUT + 1
 
 _EVENTS = Ring.cells(events.ENTRIES, events.SIZE)
 _WORKER_EVENTS = Ring.cells(events.WORKER_ENTRIES, events.SIZE)
+_ERRORS = Ring.cells(errors.ENTRIES, errors.SIZE)
+_WORKER_ERRORS = Ring.cells(errors.WORKER_ENTRIES, errors.SIZE)
 _HISTORY = Ring.cells(history.ENTRIES, history.SIZE)
 
 
@@ -71,7 +74,8 @@ def _rings(slots: int, rows: int) -> int:
 
 
 def _document(slots: int, rows: int) -> int:
-    return _rings(slots, rows) + _EVENTS + slots * _WORKER_EVENTS + _HISTORY
+    rings = _EVENTS + slots * _WORKER_EVENTS + _ERRORS + slots * _WORKER_ERRORS + _HISTORY
+    return _rings(slots, rows) + rings
 
 
 def _cells(slots: int, rows: int, document: int) -> int:
@@ -89,6 +93,10 @@ class Scoreboard:
         self.events = Ring(self.memory, at=rings, entries=events.ENTRIES, size=events.SIZE)
         """The arbiter's own."""
         rings += _EVENTS
+        failed = rings + slots * _WORKER_EVENTS
+        self.errors = Ring(self.memory, at=failed, entries=errors.ENTRIES, size=errors.SIZE)
+        """Of workers that are gone."""
+        failed += _ERRORS
         self.slots = tuple(
             Slot(
                 self.memory,
@@ -103,10 +111,16 @@ class Scoreboard:
                     entries=events.WORKER_ENTRIES,
                     size=events.SIZE,
                 ),
+                errors=Ring(
+                    self.memory,
+                    at=failed + index * _WORKER_ERRORS,
+                    entries=errors.WORKER_ENTRIES,
+                    size=errors.SIZE,
+                ),
             )
             for index in range(slots)
         )
-        rings += slots * _WORKER_EVENTS
+        rings = failed + slots * _WORKER_ERRORS
         self.history = Ring(self.memory, at=rings, entries=history.ENTRIES, size=history.SIZE)
         self._load_table = partial(Struct(f"={3 * slots}Q").unpack_from, shared, _LOADS * 8)
 
@@ -166,6 +180,7 @@ class Scoreboard:
     def release(self, slot: Slot) -> None:
         """Take a slot back from a worker that is gone, and keep what it has counted and told."""
         events.move(slot.events, to=self.events)
+        errors.move(slot.errors, to=self.errors)
         whole, seconds = slot.sums()
         refused, cut = slot.refused, slot.aborted
         self.whole[_RELEASES] += 1
@@ -196,6 +211,14 @@ class Scoreboard:
     def record_event(self, event: events.Event) -> None:
         """Leave an event: the arbiter's alone, a worker has its slot's ring."""
         events.write(self.events, event)
+
+    def take_over(self, before: Scoreboard) -> None:
+        """Take over what the generation before has recorded: events, errors and samples."""
+        for event in before.read_events():
+            self.record_event(event)
+        for error in before.read_errors():
+            errors.write(self.errors, error)
+        history.go_on(self.history, after=before.history)
 
     def count_memory(self, limit: int, used: int) -> None:
         """Say what the server may take and what is in use; 0 where that is not known."""
@@ -235,6 +258,10 @@ class Scoreboard:
     def read_events(self) -> list[events.Event]:
         """Return what the arbiter and the workers have told, the oldest first."""
         return events.read([self.events, *(slot.events for slot in self.slots)])
+
+    def read_errors(self) -> list[errors.RequestError]:
+        """Return the last requests that failed, the oldest first."""
+        return errors.read([self.errors, *(slot.errors for slot in self.slots)])
 
     @property
     def pid(self) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from . import errors
 from .memory import SharedMemory
 
 if TYPE_CHECKING:
@@ -147,7 +148,10 @@ that serve, 0 for others."""
 class Slot:
     """A view of one slot, for its writers and for readers."""
 
-    __slots__ = ("_lock", "at", "bytes", "events", "index", "load", "rows", "seconds", "stride", "whole")
+    __slots__ = (
+        *("_lock", "at", "bytes", "errors", "events", "index"),
+        *("load", "rows", "seconds", "stride", "whole"),
+    )
 
     pid = _Whole(_PID)
     generation = _Whole(_GENERATION)
@@ -180,10 +184,19 @@ class Slot:
     queue = _Load(QUEUE)
 
     def __init__(
-        self, memory: SharedMemory, index: int, *, at: int, rows: int, load: int, stride: int, events: Ring
+        self,
+        memory: SharedMemory,
+        index: int,
+        *,
+        at: int,
+        rows: int,
+        load: int,
+        stride: int,
+        events: Ring,
+        errors: Ring,
     ) -> None:
         self.index, self.at, self.load, self.stride = index, at, load, stride
-        self.events = events
+        self.events, self.errors = events, errors
         self.bytes, self.whole, self.seconds = memory.bytes, memory.whole, memory.seconds
         self._lock = threading.Lock()
         self.rows = tuple(at + HEAD + row * ROW for row in range(rows))
@@ -225,6 +238,7 @@ class Slot:
         end = self.rows[-1] + ROW
         self.bytes[self.at * 8 : end * 8] = bytes((end - self.at) * 8)
         self.events.clear()
+        self.errors.clear()
 
     # A request, in its thread. Each row is written by one thread alone.
 
@@ -274,6 +288,11 @@ class Slot:
         """A request was refused because too many wait."""
         with self._lock:
             self.refused += 1
+
+    def record_error(self, error: errors.RequestError) -> None:
+        """A request has failed: 6 us, and nothing for one that succeeds."""
+        with self._lock:
+            errors.write(self.errors, error)
 
     def sample(self, row: int, cpu: float, wait: float, delay: float) -> None:
         """Add the seconds of a request that ran alone: computing, waiting, runnable without a CPU."""

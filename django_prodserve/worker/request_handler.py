@@ -16,9 +16,11 @@ from ..http.exceptions import ClientGoneError, FileShrankError
 from ..http.parser import RequestHead
 from ..http.response import Response, body_size
 from ..logs import request_id
-from ..logs.environ_keys import QUEUE
+from ..logs.environ_keys import EXCEPTION, ID, QUEUE, ROUTE
 from ..middleware.application import Application
 from ..middleware.request_id import RequestIDs, timing
+from ..middleware.route_names import name_of
+from ..scoreboard.errors import RequestError
 from ..scoreboard.slot import Slot
 from ..timeouts import RequestTimeout
 from ..utils import fork_guard
@@ -153,22 +155,35 @@ class RequestHandler:
                 worker.log.error("%s", error)
             raise
         except BaseException as error:  # what the application raises costs this request, not the thread
-            return self._failed(connection, answer, error)
+            if environ:
+                environ[EXCEPTION] = name_of(type(error))
+            return self._failed(connection, answer, error, environ)
         finally:
             if process.is_copy:
                 _end_copy(answer, sys.exc_info()[1], worker)
             now = time.monotonic()
             if sampled:
                 self.sampler.end(row, sampled, now)
-            slot.request_finished(
-                row, now, min(answer.status_code or 500, 599), started, queued, request.method
-            )
+            status = min(answer.status_code or 500, 599)
+            slot.request_finished(row, now, status, started, queued, request.method)
+            if status >= 500:
+                self._record_error(request, status, environ)
             worker.access.note(answer, environ, now - started)
             if self._after:
                 self._guarded(environ, answer)
             request_id.set("")
 
-    def _failed(self, connection: Connection, answer: Response, error: BaseException) -> bool:
+    def _record_error(self, request: RequestHead, status: int, environ: dict[str, Any]) -> None:
+        """Leave what failed on the scoreboard, for the live page and ``status``."""
+        get = environ.get
+        route, exception, name = get(ROUTE) or "", get(EXCEPTION, ""), get(ID, "")
+        self._slot.record_error(
+            RequestError(time.time(), status, request.method, request.path, route, exception, name)
+        )
+
+    def _failed(
+        self, connection: Connection, answer: Response, error: BaseException, environ: dict[str, Any]
+    ) -> bool:
         from .error_responses import error_response, reply, with_request_id
 
         if fork_guard.PROCESS.is_copy:
@@ -180,6 +195,8 @@ class RequestHandler:
             raise ClientGoneError("the response took too long") from error
         if answer.headers_sent:
             self._worker.log.exception("Error handling request %s", answer.request.uri)
+            if (answer.status_code or 0) < 500:
+                self._record_error(answer.request, answer.status_code or 0, environ)
             raise ClientGoneError("the response broke off") from error
         answer.status_code = 504 if interrupted else 500
         told = (
