@@ -155,8 +155,9 @@ class WorkerMonitor:
         self.next_survey = now + self.survey_every
         if advice := self.survey.tick(now):
             self.arbiter.log_line(advice=advice.line, advice_kind=advice.kind)
-            self.log.notice("advice    %s", advice.line)
-            self.arbiter.record_event("advice", advice.line)
+            if advice.line:
+                self.log.notice("advice    %s", advice.line)
+                self.arbiter.record_event("advice", advice.line)
         if self.survey.throttling != self.throttling:
             self.throttling = self.survey.throttling
             self._log_throttling(time.time())

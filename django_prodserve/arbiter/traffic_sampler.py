@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from ..machine.cgroups import Cgroups, FileRoot
 from ..machine.proc import cpu_seconds
 from ..machine.quota import throttling
-from ..monitoring.advice import MIN_SAMPLES, THROTTLED_SHARE, Advice, TrafficProfile, advise
+from ..monitoring.advice import MIN_SAMPLES, THROTTLED_SHARE, Advice, SteadyAdvice, TrafficProfile, advise
+from ..scoreboard import history
 from ..scoreboard.slot import Counters
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_SURVEY_SECONDS = 600.0
 """Seconds of a stretch: a rush must not be lost in hours of quiet."""
+HOLD_SECONDS = 180.0
+"""Seconds for which each stretch must say the same before it is advice: twelve looks, and longer than caches
+stay cold after a deployment, or most crawlers and cron jobs take. Nobody restarts a server for less."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,16 @@ class TrafficSampler:
         self.board, self.crew, self.plan = board, crew, plan
         self.cgroups = Cgroups.find(FileRoot(root))
         self.before: CounterSnapshot | None = None
-        self.told: Advice | None = None
+        self.steady, self.hold = SteadyAdvice(), HOLD_SECONDS
         self.quota = self._quota()
         self.throttling = 0.0
         """Share of the quota's periods that were cut short since the last look, where that is felt."""
 
     def tick(self, now: float) -> Advice | None:
-        """Return advice if it is new; a stretch lasts until enough was sampled."""
+        """Return advice if it changes, one without a line to take it back.
+
+        A stretch lasts until enough was sampled.
+        """
         mark = self.mark(now)
         self._check_quota(mark)
         if self.before is None:
@@ -60,10 +67,7 @@ class TrafficSampler:
         if advice is None and mix.samples < MIN_SAMPLES and now - self.before.when < MAX_SURVEY_SECONDS:
             return None
         self.before = mark
-        if advice is None or (self.told and self.told.kind == advice.kind):
-            return None
-        self.told = advice
-        return advice
+        return None if advice is None else self.steady.update(now, advice, self.hold)
 
     def mark(self, now: float) -> CounterSnapshot:
         """Return the counters as they are."""
@@ -80,12 +84,15 @@ class TrafficSampler:
         queued = after.tally.queued_sum - before.tally.queued_sum
         latency = after.tally.latency_sum - before.tally.latency_sum
         periods = after.periods - before.periods
+        running = self._mean_running(seconds)
         return TrafficProfile(
             samples=after.tally.samples - before.tally.samples,
             requests=after.tally.requests - before.tally.requests,
             cpu=after.tally.cpu_sum - before.tally.cpu_sum,
             wait=after.tally.wait_sum - before.tally.wait_sum,
-            busy=min(1.0, sum(used) * seconds / latency) if latency else 0.0,
+            busy=min(1.0, sum(used) * seconds / latency, sum(used) / running if running else 1.0)
+            if latency
+            else 0.0,
             queued=queued / (queued + latency) if queued + latency else 0.0,
             used=sum(used),
             busiest=max(used, default=0.0),
@@ -95,6 +102,11 @@ class TrafficSampler:
             threads=plan.threads.value,
             db_budget=plan.database_caps_threads,
         )
+
+    def _mean_running(self, seconds: float) -> float:
+        """Return how many requests ran on average, those that have not ended included."""
+        busy = [sample.busy for sample in history.read(self.board.history, max(1, round(seconds)))]
+        return sum(busy) / len(busy) if busy else 0.0
 
     def _check_quota(self, mark: CounterSnapshot) -> None:
         periods, throttled = mark.periods - self.quota[0], mark.throttled - self.quota[1]

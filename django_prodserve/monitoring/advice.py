@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..utils.units import format_share
+
 MIN_SAMPLES = 100
 """Samples before anything is said of what requests do: of those that ran alone in their worker. Where they
 are so many that none does, as many requests show what they wait for."""
@@ -21,8 +23,18 @@ WAIT_SHARE = 0.1
 """Waiting for a thread is told from this share of a request's time on."""
 CPU_FULL_SHARE = 0.85
 """CPU in use from this share on is all there is."""
+MIN_BUSY_SHARE = 0.3
+"""Share of their time that all requests must compute before fewer threads are advised. Threads that sleep in
+a view lower it at once, even while the samples of quieter minutes say that requests only compute. Two
+requests at a time that only compute have 0.5."""
 THROTTLED_SHARE = 0.05
 """Share of the quota's periods that were cut short from which on the quota is what requests wait for."""
+
+
+FITS = "fits"
+"""The kind that asks for nothing: the plan suits the traffic."""
+AGREES_WITH_WAITING = {"threads", "more threads", "profile io", "cpu", "gil", "quota", "db"}
+"""Kinds that say how requests would wait less."""
 
 
 class Advice(NamedTuple):
@@ -30,6 +42,29 @@ class Advice(NamedTuple):
 
     kind: str
     line: str
+    """What to consider, and why; empty where nothing is to be done."""
+
+
+class SteadyAdvice:
+    """Advice that has held for a while; what no longer holds is taken back at the first look."""
+
+    def __init__(self) -> None:
+        self.told = self.candidate = Advice("", "")
+        self.since = 0.0
+
+    def update(self, now: float, advice: Advice, hold: float) -> Advice | None:
+        """Take note of what a stretch of traffic says; return what to show from now on, if that changes."""
+        if advice.kind != self.candidate.kind:
+            self.candidate, self.since = advice, now
+        if advice.kind == self.told.kind:
+            return None
+        if now - self.since >= hold:
+            self.told = advice
+        elif self.told.kind:
+            self.told = Advice("", "")
+        else:
+            return None
+        return self.told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +78,8 @@ class TrafficProfile:
     wait: float
     """For databases, services, locks, sleep."""
     busy: float
-    """Share of all requests' time that they computed: too little where threads wait for the GIL."""
+    """Share of all requests' time that they computed, unfinished ones included: too little where threads wait
+    for the GIL."""
     queued: float
     """Share of all requests' time that they waited for a thread."""
     used: float
@@ -83,49 +119,54 @@ class TrafficProfile:
 
 
 def advise(mix: TrafficProfile) -> Advice | None:
-    """Return what to tell; None as long as too little was seen."""
+    """Return what to tell; None as long as too little was seen.
+
+    Advice without a kind takes back what was told before.
+    """
+    waits = waiting_for(mix)
     if mix.samples < MIN_SAMPLES:
-        return advise_on_waiting(mix) if mix.requests >= MIN_SAMPLES else None
-    profile = "cpu" if mix.computing > CPU_BOUND_SHARE else "io"
-    seen = f"requests compute {mix.computing:.0%} of their time"
-    waits = waiting_for(mix)
+        return waits if mix.requests >= MIN_SAMPLES else None
     if waits:
-        kind, remedy = waits
-        return Advice(kind, f"{seen} and wait {mix.queued:.0%} of it for {remedy}")
+        return waits
+    seen = f"requests compute {format_share(mix.computing)} of their time"
+    profile = "cpu" if mix.computing > CPU_BOUND_SHARE else "io"
+    if profile == "cpu" and mix.busy < MIN_BUSY_SHARE:
+        return Advice("", "")  # few are sampled, and the others sleep
     if profile != mix.profile:
-        return Advice(
-            f"profile {profile}", f"{seen}: --profile {profile} fits, {mix.worth} threads are enough"
-        )
+        enough = f"{mix.worth} threads in each worker are enough"
+        return Advice(f"profile {profile}", f"Consider --profile {profile}: {seen}, so {enough}")
     if profile == "io" and mix.worth > 2 * mix.threads:
-        return Advice("more threads", f"{seen}: up to {mix.worth} threads a worker would pay (--threads)")
-    return Advice("fits", f"{seen}: profile {mix.profile} with {mix.threads} threads fits")
+        return Advice(
+            "more threads", f"Consider --threads {mix.worth}: {seen}, so a worker can run more of them"
+        )
+    return Advice(FITS, "")
 
 
-def advise_on_waiting(mix: TrafficProfile) -> Advice | None:
-    """Return what to tell where no request runs alone: what they wait for, in the queue or beside others."""
-    waits = waiting_for(mix)
-    if waits is None:
-        return None
-    kind, remedy = waits
-    queued = f"{mix.queued:.0%} of their time " if mix.queued >= WAIT_SHARE else ""
-    return Advice(kind, f"requests wait {queued}for {remedy}")
+def waiting_for(mix: TrafficProfile) -> Advice | None:
+    """Return what would help against the queue; None where requests hardly wait.
 
-
-def waiting_for(mix: TrafficProfile) -> tuple[str, str] | None:
-    """Return what the queue waits for and what would help; None where requests hardly wait."""
+    Where no request runs alone, what uses up the CPUs is told even if the queue is short.
+    """
     if mix.queued < WAIT_SHARE and not (mix.samples < MIN_SAMPLES and mix.saturated):
         return None
+    waits = f"requests wait {format_share(mix.queued)} of their time for a thread"
+    if mix.queued < WAIT_SHARE:
+        waits = "requests slow each other down"
     if mix.throttled >= THROTTLED_SHARE:
-        return "quota", f"the CPU quota, which cut short {mix.throttled:.0%} of its periods: raise the limit"
-    if mix.used >= CPU_FULL_SHARE * mix.cpus:
-        return "cpu", f"CPUs: {mix.used:.1f} of {mix.cpus:g} are in use. More CPUs or faster views help"
-    if mix.busiest >= CPU_FULL_SHARE:
-        return (
-            "gil",
-            f"the GIL: a worker uses {mix.busiest:.1f} CPUs and others are idle. More --workers help",
+        share = format_share(mix.throttled)
+        return Advice(
+            "quota", f"Consider a higher CPU limit: it throttles {share} of its periods, and {waits}"
         )
+    if mix.used >= CPU_FULL_SHARE * mix.cpus:
+        used = f"{mix.used:.1f} of {mix.cpus:g} CPUs are in use"
+        return Advice("cpu", f"Consider more CPUs or faster views: {used}, and {waits}")
+    if mix.busiest >= CPU_FULL_SHARE:
+        used = f"one uses {mix.busiest:.1f} CPUs, the most that its GIL allows, while CPUs are idle"
+        return Advice("gil", f"Consider more --workers: {used}, and {waits}")
     if mix.db_budget:
-        return "db", "threads, which --db-connections keeps few: raise it if the database allows"
+        return Advice("db", f"Consider a higher --db-connections: it limits the threads, and {waits}")
     if mix.profile == "cpu" and mix.computing <= CPU_BOUND_SHARE:
-        return "profile io", f"threads: --profile io fits, up to {mix.worth} a worker would pay"
-    return "threads", f"threads: up to {max(mix.worth, 2 * mix.threads)} a worker would pay (--threads)"
+        return Advice(
+            "profile io", f"Consider --profile io, up to {mix.worth} threads in each worker: {waits}"
+        )
+    return Advice("threads", f"Consider --threads {max(mix.worth, 2 * mix.threads)}: {waits}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -60,6 +61,21 @@ def format_age(seconds: float) -> str:
         if seconds >= unit:
             return f"{seconds / (86400 if name == 'days' else unit):.0f} {name}"
     return f"{seconds:.0f} s"
+
+
+def format_count(value: float) -> str:
+    """Write a number, or a rate, for people: ``27,800``, ``57``, ``3.4``, ``0.02``."""
+    return f"{value:,.0f}" if value >= 9.95 or not value else f"{max(value, 0.01):.2g}"
+
+
+def format_share(share: float) -> str:
+    """Write a share from 0 to 1 for people: ``5 %``, ``0.3 %``."""
+    return f"{format_count(100 * share)} %"
+
+
+def format_clock(seconds: float) -> str:
+    """Write a time of day, from seconds since 1970: ``14:03:22 UTC``."""
+    return time.strftime("%H:%M:%S UTC", time.gmtime(seconds))
 
 
 def format_cpus(cpus: float) -> str:

@@ -41,8 +41,9 @@ urlpatterns.append(path("spend/", spend))
 HOOK = '''
 
 def curious(server):
-    """As ``on_starting``: look at the traffic more often than every 15 s."""
+    """As ``on_starting``: look at the traffic every second, and wait less for it to be steady."""
     server.monitor.survey_every = 1.0
+    server.monitor.survey.hold = 2.0
 '''
 
 
@@ -99,7 +100,7 @@ def advice(workload: Workload, directory: Path, seconds: float) -> dict[str, Any
         known: dict[str, Any] = {}
         with load(server, workload.path, workload.clients):
             deadline = time.monotonic() + seconds
-            while "advice" not in known and time.monotonic() < deadline:
+            while not known.get("advice_kind") and time.monotonic() < deadline:
                 time.sleep(0.5)
                 told = run("-m", "django_prodserve", "status", "--json", env=env, cwd=site)
                 known = json.loads(told.stdout)
