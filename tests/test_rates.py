@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 
 from django_prodserve.cli.watch import printable, render, sparkline
-from django_prodserve.monitoring.findings import BAD, WARN, evaluate
-from django_prodserve.monitoring.rates import Point, latest, percentile, points
-from django_prodserve.scoreboard.events import Event
+from django_prodserve.monitoring.rates import Point, latest, percentile, points, steadily_waiting
 from django_prodserve.scoreboard.history import Sample
 from django_prodserve.scoreboard.slot import BOUNDS, BUCKETS
 
@@ -60,6 +58,19 @@ def test_one_sample_tells_no_rate() -> None:
     assert (last.requests, last.p50, last.refused, last.busy) == (None, None, None, 2)
 
 
+def test_a_longer_window_sees_what_a_short_one_has_forgotten() -> None:
+    samples = [sample(float(second), 100, refused=60 if second >= 30 else 0) for second in range(70)]
+    assert latest(samples).refused == 0
+    minute = latest(samples, 60.0)
+    assert (minute.refused, minute.seconds) == (1, 60)
+
+
+def test_who_waits_for_a_moment_does_not_wait_steadily() -> None:
+    waiting = [sample(float(second), 0, waiting=number) for second, number in enumerate((9, 0, 5, 3, 4))]
+    assert steadily_waiting(waiting) == 3
+    assert steadily_waiting(waiting[:-1]) == 0
+
+
 @pytest.mark.parametrize(
     ("buckets", "share", "expected"),
     [
@@ -78,81 +89,11 @@ def test_percentiles_lie_within_their_bucket(
 
 
 WORKER: dict[str, Any] = {
-    **{
-        "pid": 12,
-        "state": "serving",
-        "threads": 4,
-        "concurrency_limit": 2,
-        "busy": 0,
-        "queue": 0,
-        "oldest": None,
-    },
+    **{"pid": 12, "state": "serving", "threads": 4, "concurrency_limit": 2, "busy": 0, "queue": 0},
     **{"connections": 3, "requests": 70, "memory": 2**20, "share": None, "cpu": 1.0, "age": 3.0},
+    "oldest": None,
 }
 QUIET = Point(time=1000.0, requests=10.0, classes=(0.0, 10.0, 0.0, 0.0, 0.0), refused=0.0)
-EVIL = "/\x1b[2J<script>"
-
-
-@pytest.mark.parametrize(
-    ("workers", "point", "events", "used", "expected"),
-    [
-        ([WORKER], QUIET, [], 50, []),
-        ([], QUIET, [], 0, [(BAD, "No worker serves")]),
-        ([{**WORKER, "state": "retiring"}], QUIET, [], 0, [(BAD, "No worker serves")]),
-        ([WORKER], replace(QUIET, refused=3.0), [], 0, [(BAD, "3 requests are refused")]),
-        (
-            [{**WORKER, "busy": 4}],
-            replace(QUIET, waiting=2),
-            [],
-            85,
-            [(WARN, "All 4 threads are busy, and 2 wait"), (WARN, "85 B of 100 B")],
-        ),
-        ([WORKER], replace(QUIET, queued95=0.5), [], 95, [(BAD, "95 B of 100 B"), (WARN, "waits 0.5 s or")]),
-        ([WORKER], replace(QUIET, classes=(0, 9, 0, 0, 1.0)), [], 0, [(BAD, "10 % of all responses")]),
-        ([WORKER], replace(QUIET, classes=(0, 9.9, 0, 0, 0.1)), [], 0, [(WARN, "1 % of all responses")]),
-        (
-            [WORKER],
-            QUIET,
-            [
-                Event(900.0, "killed", "old"),
-                Event(990.0, "stuck", "Worker 3 hangs"),
-                Event(998.0, "slow", "x"),
-            ],
-            0,
-            [(BAD, "10 s ago: Worker 3 hangs")],
-        ),
-        (
-            [WORKER],
-            QUIET,
-            [Event(1.0, "throttled", "The CPU quota cuts short 9 %")],
-            0,
-            [(WARN, "quota cuts")],
-        ),
-        (
-            [{**WORKER, "oldest": {"method": "GET", "path": EVIL, "age": 44.2}}],
-            QUIET,
-            [],
-            0,
-            [(WARN, "A request has run for 44 s: GET /\\x1b[2J<script>")],
-        ),
-    ],
-)
-def test_what_is_wrong_is_said_the_worst_first(
-    workers: list[dict[str, Any]],
-    point: Point,
-    events: list[Event],
-    used: int,
-    expected: list[tuple[str, str]],
-) -> None:
-    found = evaluate(workers, point, events, 1000.0, used, 100)
-    assert [finding.level for finding in found] == [level for level, _ in expected]
-    for finding, (_, text) in zip(found, expected, strict=True):
-        assert text in finding.text
-
-
-def test_a_reload_that_failed_is_told() -> None:
-    (finding,) = evaluate([WORKER], QUIET, [], 1000.0, 0, 0, "No module\nnamed x")
-    assert finding == (WARN, "The last reload failed, and the code before it serves: No module")
 
 
 def test_a_path_gives_no_orders_to_a_terminal() -> None:

@@ -18,7 +18,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from ..machine.proc import raise_own_oom_score
-from ..scoreboard import history
+from ..monitoring.server_facts import server_facts
 from ..scoreboard.board import Scoreboard, board_path, last_board
 from ..scoreboard.events import Event
 from ..scoreboard.slot import GO_STUCK, SERVING
@@ -80,7 +80,8 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
     def make_board(self) -> None:
         """Make the scoreboard; where its file cannot be written only this server can read it."""
         slots, rows = 2 * self.num_workers + 8, self.cfg.threads + 1
-        now, document = time.monotonic(), {"plan": self.app.explained()}
+        now = time.monotonic()
+        document = {"plan": self.app.explained(), "server": server_facts(self.plan)}
         try:
             self.board = Scoreboard.create(
                 self.board_path, slots=slots, rows=rows, now=now, document=document
@@ -113,11 +114,8 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         """Go on with what the generation before has seen, and say that this one serves."""
         before = last_board(self.board_path.parent, self.number) if self.board_path else None
         if before is not None:
-            events = before.read_events()
-            for event in events:
-                self.board.record_event(event)
-            self.monitor.resume(events)
-            history.go_on(self.board.history, after=before.history)
+            self.board.take_over(before)
+            self.monitor.resume(before.read_events())
         text = f"Generation {self.number} serves with {self.num_workers} workers"
         self.record_event("reload" if self.number > 1 else "start", text)
 

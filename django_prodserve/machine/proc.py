@@ -64,3 +64,10 @@ def start_time(pid: int) -> int | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time() * 100)
     except psutil.Error:
         return None
+
+
+def age_of(started: int) -> float:
+    """Return for how many seconds a process has run that started then, as ``start_time`` says it."""
+    if sys.platform == "linux":  # in ticks since the machine booted
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+    return time.time() - started / 100

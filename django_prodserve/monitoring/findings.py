@@ -1,104 +1,191 @@
-"""What is wrong with a server now, the worst first, in words for 3 a.m. Pure."""
+"""What is wrong with a server now, the worst first, in words for 3 a.m., and what to do about it. Pure.
+
+What goes on is said in the present tense, over the last minute. What is over is said with its time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..plan.sizing import KILL_SHARE, REPLACE_SHARE
 from ..scoreboard.events import Event
-from ..utils.units import format_duration, format_size
+from ..utils.units import format_clock, format_count, format_duration, format_share, format_size
 from .rates import Point
 
 BAD, WARN = "bad", "warn"
 LONG_REQUEST_SECONDS = 10.0
-"""Seconds after which a request is told of."""
+"""Seconds after which a request is named."""
 MAX_QUEUE_SECONDS = 0.1
 """Seconds that one request in 20 may wait for a thread."""
 ERROR_SHARE = 0.05
-"""Share of responses with 5xx from which on it is bad."""
+"""Share of responses with 5xx from which on it is bad..."""
+BAD_ERRORS = 3
+"""...if they are so many: one error of two requests is no outage."""
 RECENT_SECONDS = 60.0
-"""Seconds that a worker's sudden end is told of."""
+"""Seconds for which something that is over is named."""
 CRASH_KINDS = ("crashed", "killed", "out of memory", "stuck", "boot", "failed")
 
 
+class Remedy(NamedTuple):
+    """What to do about a kind of finding, and what ``prodserve help`` says more about it."""
+
+    action: str
+    help: str
+
+
+REMEDIES = {
+    "no worker": Remedy("Read the last errors in the log: they say why no worker starts.", "supervision"),
+    "overload": Remedy(
+        "Find the slow requests with prodserve dump; then add --threads for views that wait, or CPUs.",
+        "overload",
+    ),
+    "waiting": Remedy("Add --threads if views wait for something, or CPUs if they compute.", "sizing"),
+    "slow": Remedy("prodserve dump prints where it is; give the call that it waits for a timeout.", "slow"),
+    "errors": Remedy("Look up the request ids of the recent errors in the log: it has the stacks.", "logs"),
+    "memory": Remedy("Lower --workers or --threads, or raise the memory limit.", "memory"),
+    "reload failed": Remedy("Correct the error, then run prodserve reload again.", "reload failed"),
+    "throttled": Remedy("Raise the CPU limit, or lower what a request computes.", "throttled"),
+    "crashed": Remedy("Read the stack of the event: it ends where the worker crashed.", "crashed"),
+    "killed": Remedy("Find out which process or user sent SIGKILL to the worker.", "killed"),
+    "out of memory": Remedy("Raise the memory limit, or lower --workers.", "out of memory"),
+    "stuck": Remedy("Read the stack of the event, and give the call that hangs a timeout.", "stuck"),
+    "boot": Remedy("Find out what waits while a worker starts, and give it a timeout.", "boot"),
+    "failed": Remedy("Read the errors before it in the log.", "failed"),
+}
+"""By kind; the events among them have the same names."""
+
+
 class Finding(NamedTuple):
-    """``level`` is BAD or WARN."""
+    """``level`` is BAD or WARN, ``kind`` a key of REMEDIES."""
 
     level: str
     text: str
+    kind: str = ""
+    action: str = ""
+    help: str = ""
 
 
-def evaluate(
-    workers: Sequence[dict[str, Any]],
-    point: Point,
-    events: Sequence[Event],
-    wall: float,
-    used: int,
-    limit: int,
-    failed_reload: str = "",
-) -> list[Finding]:
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What was seen of a server."""
+
+    wall: float
+    """Now, in seconds since 1970."""
+    workers: Sequence[dict[str, Any]]
+    now: Point
+    """The last 5 seconds..."""
+    minute: Point
+    """...and the last 60."""
+    waiting: int = 0
+    """Requests that waited at each of the last few looks."""
+    events: Sequence[Event] = ()
+    memory_used: int = 0
+    memory_limit: int = 0
+    failed_reload: str = ""
+    """Why the last reload failed; empty where it did not."""
+
+
+def evaluate(seen: Observed) -> list[Finding]:
     """Return what an operator must know, the worst first; nothing where all is well."""
     found = [
-        *_of_workers(workers, point),
-        *_of_answers(point),
-        *_of_memory(used, limit),
-        *_of_events(events, wall),
-        *_of_reload(failed_reload),
+        *_of_workers(seen),
+        *_of_overload(seen),
+        *_of_responses(seen.minute),
+        *_of_memory(seen.memory_used, seen.memory_limit),
+        *_of_events(seen.events, seen.wall),
+        *_of_reload(seen.failed_reload, seen.events),
     ]
     return sorted(found, key=lambda finding: finding.level != BAD)
 
 
-def _of_workers(workers: Sequence[dict[str, Any]], point: Point) -> Iterator[Finding]:
-    serving = [each for each in workers if each["state"] == "serving"]
-    if not serving:
-        yield Finding(BAD, "No worker serves")
-        return
-    busy, threads = (sum(each[name] for each in serving) for name in ("busy", "threads"))
-    if point.refused:
-        yield Finding(BAD, f"{point.refused:.3g} requests are refused each second: no thread is free in time")
-    elif point.waiting and busy >= threads:
-        wait = f"{point.waiting} wait" if point.waiting > 1 else "1 waits"
-        yield Finding(WARN, f"All {threads} threads are busy, and {wait}")
-    elif point.queued95 and point.queued95 >= MAX_QUEUE_SECONDS:
-        yield Finding(
-            WARN, f"One request in 20 waits {format_duration(point.queued95)} or longer for a thread"
-        )
+def finding(level: str, kind: str, text: str) -> Finding:
+    """Return a finding with its remedy."""
+    return Finding(level, text, kind, *REMEDIES[kind])
+
+
+def _of_workers(seen: Observed) -> Iterator[Finding]:
+    if not any(worker["state"] == "serving" for worker in seen.workers):
+        yield finding(BAD, "no worker", "No worker serves requests")
     long = [
-        each["oldest"] for each in workers if each["oldest"] and each["oldest"]["age"] >= LONG_REQUEST_SECONDS
+        worker["oldest"]
+        for worker in seen.workers
+        if worker["oldest"] and worker["oldest"]["age"] >= LONG_REQUEST_SECONDS
     ]
     if long:
         oldest = max(long, key=lambda request: float(request["age"]))
         name = f"{oldest['method']} {oldest['path']}".encode("unicode_escape").decode("ascii")[:120]
-        yield Finding(WARN, f"A request has run for {format_duration(round(oldest['age']))}: {name}")
+        yield finding(
+            WARN, "slow", f"A request has been running for {format_duration(round(oldest['age']))}: {name}"
+        )
 
 
-def _of_answers(point: Point) -> Iterator[Finding]:
-    errors = point.classes[4] if point.classes else 0.0
-    if point.requests and errors:
-        share = errors / point.requests
-        level = BAD if share >= ERROR_SHARE else WARN
-        yield Finding(level, f"{100 * share:.2g} % of all responses are errors (5xx)")
+def _of_overload(seen: Observed) -> Iterator[Finding]:
+    """Say that requests are rejected; where they only wait, that they do."""
+    last = _last(seen.events, "overload", "overload over")
+    began = last if last and last.kind == "overload" else None
+    serving = [worker for worker in seen.workers if worker["state"] == "serving"]
+    busy, threads = (sum(worker[name] for worker in serving) for name in ("busy", "threads"))
+    if began or seen.now.refused:
+        since = f" since {format_clock(began.time)}" if began else ""
+        rate = f"{format_count(seen.now.refused or 0)} requests/s are rejected with 503"
+        yield finding(BAD, "overload", f"Overloaded{since}: {rate}, {busy} of {threads} threads are busy")
+    elif last and seen.wall - last.time < RECENT_SECONDS:
+        yield finding(WARN, "overload", f"{format_clock(last.time)}: {last.text}")
+    elif seen.minute.refused:
+        number = round(seen.minute.refused * seen.minute.seconds)
+        yield finding(WARN, "overload", f"{_count(number, 'request')} rejected with 503 in the last minute")
+    elif threads and seen.waiting and busy >= threads:
+        waits = "requests wait" if seen.waiting > 1 else "request waits"
+        yield finding(WARN, "waiting", f"All {threads} threads are busy, and {seen.waiting} {waits}")
+    elif seen.minute.queued95 and seen.minute.queued95 >= MAX_QUEUE_SECONDS:
+        wait = format_duration(seen.minute.queued95)
+        text = f"In the last minute, 1 request in 20 waited {wait} or longer for a thread"
+        yield finding(WARN, "waiting", text)
+
+
+def _of_responses(minute: Point) -> Iterator[Finding]:
+    errors = minute.classes[4] if minute.classes else 0.0
+    if minute.requests and errors:
+        share, number = errors / minute.requests, round(errors * minute.seconds)
+        level = BAD if share >= ERROR_SHARE and number >= BAD_ERRORS else WARN
+        of = f"{number:,} of {round(minute.requests * minute.seconds):,}"
+        text = f"{format_share(share)} of responses in the last minute are errors (5xx): {of}"
+        yield finding(level, "errors", text)
 
 
 def _of_memory(used: int, limit: int) -> Iterator[Finding]:
     if limit and used >= REPLACE_SHARE * limit:
         level = BAD if used >= KILL_SHARE * limit else WARN
-        yield Finding(level, f"{format_size(used)} of {format_size(limit)} memory are used")
+        yield finding(level, "memory", f"{format_size(used)} of {format_size(limit)} memory are in use")
 
 
-def _of_reload(reason: str) -> Iterator[Finding]:
+def _of_reload(reason: str, events: Sequence[Event]) -> Iterator[Finding]:
     if reason:
         line = reason.strip().partition("\n")[0][:200]
-        yield Finding(WARN, f"The last reload failed, and the code before it serves: {line}")
+        failed = _last(events, "reload failed")
+        when = f" ({format_clock(failed.time)})" if failed else ""
+        text = f"The last reload failed{when}, and the release before it keeps serving: {line}"
+        yield finding(WARN, "reload failed", text)
 
 
 def _of_events(events: Sequence[Event], wall: float) -> Iterator[Finding]:
-    ended = [each for each in events if each.kind in CRASH_KINDS and wall - each.time < RECENT_SECONDS]
+    ended = [event for event in events if event.kind in CRASH_KINDS and wall - event.time < RECENT_SECONDS]
     if ended:
         last = ended[-1]
-        more = f", and {len(ended) - 1} more in the last minute" if len(ended) > 1 else ""
-        yield Finding(BAD, f"{wall - last.time:.0f} s ago: {last.text}{more}")
-    quota = next((each for each in reversed(events) if each.kind in {"throttled", "throttling over"}), None)
+        more = f" (and {len(ended) - 1} more in the last minute)" if len(ended) > 1 else ""
+        yield finding(BAD, last.kind, f"{format_clock(last.time)}: {last.text}{more}")
+    quota = _last(events, "throttled", "throttling over")
     if quota and quota.kind == "throttled":
-        yield Finding(WARN, quota.text)
+        yield finding(WARN, "throttled", f"{quota.text} since {format_clock(quota.time)}")
+    elif quota and wall - quota.time < RECENT_SECONDS:
+        yield finding(WARN, "throttled", f"{format_clock(quota.time)}: {quota.text}")
+
+
+def _last(events: Sequence[Event], *kinds: str) -> Event | None:
+    return next((event for event in reversed(events) if event.kind in kinds), None)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -14,7 +14,12 @@ from ..scoreboard.history import Sample
 from ..scoreboard.slot import BOUNDS
 
 WINDOW_SECONDS = 5.0
-"""Seconds that are looked at together."""
+"""Seconds that are looked at together where a chart shows each second."""
+VERDICT_SECONDS = 60.0
+"""Seconds that are looked at together where something is said in words: one error now and then must not
+switch the verdict back and forth."""
+STEADY_SAMPLES = 3
+"""Samples, one each second, in each of which requests wait where the threads are too few."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +28,8 @@ class Point:
 
     time: float
     """Seconds since 1970."""
+    seconds: float = 0.0
+    """For how long was looked; 0.0 where no rate can be told."""
     requests: float | None = None
     """Answered each second; those by class and those refused too."""
     classes: tuple[float, ...] = ()
@@ -48,15 +55,20 @@ def points(samples: Sequence[Sample]) -> list[Point]:
     ]
 
 
-def latest(samples: Sequence[Sample]) -> Point:
-    """Return the point of the last sample."""
-    return point([each for each in samples if each.clock >= samples[-1].clock - WINDOW_SECONDS - 0.5])
+def latest(samples: Sequence[Sample], window: float = WINDOW_SECONDS) -> Point:
+    """Return the point of the last sample, over a window of so many seconds."""
+    return point([sample for sample in samples if sample.clock >= samples[-1].clock - window - 0.5])
+
+
+def steadily_waiting(samples: Sequence[Sample]) -> int:
+    """Return how many requests waited at least, at each of the last few looks."""
+    return min(sample.waiting for sample in samples[-STEADY_SAMPLES:])
 
 
 def point(window: Sequence[Sample]) -> Point:
     """Return what happened between the first sample of a window and its last, within one generation."""
     after = window[-1]
-    before = next(each for each in window if each.board == after.board)
+    before = next(sample for sample in window if sample.board == after.board)
     seconds = after.clock - before.clock
     if seconds < 0.5:
         return Point(time=after.time, busy=after.busy, waiting=after.waiting, memory=after.memory)
@@ -64,6 +76,7 @@ def point(window: Sequence[Sample]) -> Point:
     classes = _difference(before.classes, after.classes)
     return Point(
         time=after.time,
+        seconds=seconds,
         requests=sum(classes) / seconds,
         classes=tuple(count / seconds for count in classes),
         refused=max(0, after.refused - before.refused) / seconds,

@@ -6,7 +6,7 @@ Lives in a command, and in a worker on the thread that waits for events. Reads t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -17,9 +17,10 @@ from ..machine.proc_memory import read_memory
 from ..scoreboard import history
 from ..scoreboard.board import Scoreboard
 from ..scoreboard.slot import BOUNDS, STATES, Counters, Request, Slot
-from ..supervisor import run_directory
-from .findings import evaluate
-from .rates import latest, points
+from .advice import AGREES_WITH_WAITING
+from .findings import BAD, Finding, Observed, evaluate
+from .rates import VERDICT_SECONDS, latest, points, steadily_waiting
+from .server_facts import failed_reload, known_server, read_record, server_uptime
 
 
 def full_snapshot(
@@ -29,6 +30,7 @@ def full_snapshot(
     return {
         **live_snapshot(board, now, memory),
         "events": [event.as_dict() for event in board.read_events()],
+        "server": known_server(board),
         "plan": board.static_info.get("plan", {}),
     }
 
@@ -37,16 +39,30 @@ def live_snapshot(
     board: Scoreboard, now: float, memory: Callable[[Slot], int] | None = None
 ) -> dict[str, Any]:
     """Return what changes from second to second; cheap, unless each worker's memory is measured anew."""
-    told, tally = board.read_events(), board.totals()
+    events, tally, record = board.read_events(), board.totals(), read_record(board)
     sample = board.sample(time.time(), now, tally)
     workers = [worker(slot, now, memory) for slot in board.active_slots()]
-    point = latest([*history.read(board.history, last=8), sample])
+    samples = [*history.read(board.history, last=round(VERDICT_SECONDS) + 4), sample]
+    point = latest(samples)
     findings = evaluate(
-        workers, point, told, sample.time, board.memory_used, board.memory_limit, failed_reload(board)
+        Observed(
+            wall=sample.time,
+            workers=workers,
+            now=point,
+            minute=latest(samples, VERDICT_SECONDS),
+            waiting=steadily_waiting(samples),
+            events=events,
+            memory_used=board.memory_used,
+            memory_limit=board.memory_limit,
+            failed_reload=failed_reload(record),
+        )
     )
+    summary = board.summary()
+    findings, summary["advice"] = with_advice(findings, summary)
     return {
         "arbiter": board.pid,
         "uptime": round(now - board.started, 1),
+        "server_uptime": server_uptime(board, record, now),
         **counts(tally),
         "workers": workers,
         "restarts": board.restarts(),
@@ -55,16 +71,25 @@ def live_snapshot(
         "accept_queue": board.accept_queue_length,
         "rates": asdict(point),
         "findings": [finding._asdict() for finding in findings],
-        "told": [len(told), told[-1].time if told else 0.0],
-        **board.summary(),
+        "recent_errors": [error.as_dict() for error in board.read_errors()],
+        "told": [len(events), events[-1].time if events else 0.0],
+        **summary,
     }
 
 
-def failed_reload(board: Scoreboard) -> str:
-    """Return why the last reload failed; empty where it did not, or where nobody has written it down."""
-    record = run_directory.read(board.path.parent) if board.path else None
-    outcome = record.get("outcome") if record else None
-    return outcome["reason"] if outcome else ""
+def with_advice(findings: list[Finding], summary: Mapping[str, Any]) -> tuple[list[Finding], str]:
+    """Return findings and advice that do not contradict each other.
+
+    While something is bad, or requests wait for a thread, there is no advice beside the findings. What says
+    how to have requests wait less becomes the action of the finding that they wait.
+    """
+    advice, kind = summary.get("advice", ""), summary.get("advice_kind", "")
+    waiting = {"overload", "waiting"}
+    if advice and kind in AGREES_WITH_WAITING:
+        findings = [each._replace(action=advice) if each.kind in waiting else each for each in findings]
+    if any(each.level == BAD or each.kind in waiting for each in findings):
+        advice = ""
+    return findings, advice
 
 
 def recent_history(board: Scoreboard) -> list[dict[str, Any]]:

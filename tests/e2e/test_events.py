@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
+import re
 import signal
+import socket
 import threading
 from pathlib import Path
 from typing import Any
+
+import django
 
 from .management import MANAGEMENT, ask
 from .serving import Server, copy_site, run, serving, until
@@ -106,9 +111,10 @@ def test_a_reload_that_failed_is_told_until_one_succeeds(env: Any, tmp_path: Pat
         assert failures(server) == []
         settings.write_text(good + "\nROOT_URLCONF = 'nowhere'\n")
         assert run("-m", "django_prodserve", "reload", env=env(), cwd=site).returncode == 1
-        (text,) = failures(server)
-        assert text.startswith("The last reload failed, and the code before it serves: ")
         until(lambda: "reload failed" in told(server))
+        (text,) = failures(server)
+        when = r"\(\d\d:\d\d:\d\d UTC\)"
+        assert re.match(rf"The last reload failed {when}, and the release before it keeps serving: ", text)
         failed = told(server)["reload failed"]
         assert failed["level"] == "bad"
         assert failed["text"].startswith("Generation 2 could not start, generation 1 keeps serving: ")
@@ -116,3 +122,71 @@ def test_a_reload_that_failed_is_told_until_one_succeeds(env: Any, tmp_path: Pat
         settings.write_text(good)
         assert run("-m", "django_prodserve", "reload", env=env(), cwd=site).returncode == 0
         assert failures(server) == []
+
+
+BROKEN = """
+
+def teapot(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("short and stout", status=503)
+
+
+def breaks_off(request: HttpRequest) -> StreamingHttpResponse:
+    def pieces() -> Iterator[str]:
+        yield "begun"
+        raise LookupError("the view broke")
+
+    return StreamingHttpResponse(pieces())
+
+
+urlpatterns += [path("teapot/", teapot, name="teapot"), path("breaks-off/", breaks_off)]
+"""
+
+
+def test_requests_that_failed_are_told_with_route_exception_and_id(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path, BROKEN)
+
+    def failed(server: Server) -> list[list[Any]]:
+        keys = ("status", "method", "path", "route", "exception", "id")
+        errors = ask(server, "/live.json").json()["recent_errors"]
+        return [[error[key] for key in keys] for error in errors]
+
+    with serving(*MANAGEMENT, "--workers", "1", env=env(), cwd=site) as server:
+        for path in ("/", "/nowhere/"):
+            server.get(path)
+        boom = server.get("/boom/?token=hush-hush").headers["x-request-id"]
+        teapot = server.get("/teapot/").headers["x-request-id"]
+        with contextlib.suppress(http.client.HTTPException):
+            server.get("/breaks-off/")
+        until(lambda: len(failed(server)) == 3, lambda: str(failed(server)))
+        seen = failed(server)
+        assert seen[:2] == [
+            [500, "GET", "/boom/", "shop.urls.boom", "RuntimeError", boom],
+            [503, "GET", "/teapot/", "teapot", "", teapot],
+        ]
+        assert seen[2][:5] == [200, "GET", "/breaks-off/", "shop.urls.breaks_off", "LookupError"]
+        (worker,) = server.workers(1)
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: server.workers(1) != [worker] and server.answers())
+        until(lambda: failed(server) == seen)  # they outlive their worker...
+        assert run("-m", "django_prodserve", "reload", env=env(), cwd=site).returncode == 0
+        assert failed(server) == seen  # ...and their generation
+        shown = run("-m", "django_prodserve", "status", "--json", env=env(), cwd=site).stdout
+        assert [error["id"] for error in json.loads(shown)["recent_errors"]] == [each[5] for each in seen]
+        assert "hush-hush" not in shown
+
+
+def test_what_a_server_is_is_told(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    with serving(*MANAGEMENT, "--workers", "1", "--memory", "1g", env=env(), cwd=site) as server:
+        known = ask(server, "/status.json").json()
+        assert known["server"]["host"] == socket.gethostname()
+        assert os.path.samefile(known["server"]["project"], site)
+        assert known["server"]["bind"] == [f"127.0.0.1:{server.port}"]
+        assert known["server"]["versions"]["django"] == django.get_version()
+        assert known["server"]["memory_limited"] is True
+        before = known["server_uptime"]
+        assert 0 < known["uptime"] <= before < 60
+        assert run("-m", "django_prodserve", "reload", env=env(), cwd=site).returncode == 0
+        known = ask(server, "/status.json").json()
+        assert known["uptime"] < known["server_uptime"]
+        assert known["server_uptime"] >= before

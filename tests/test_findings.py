@@ -1,0 +1,191 @@
+"""What the verdict says, in which words and tense, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from django_prodserve.monitoring.findings import (
+    BAD,
+    CRASH_KINDS,
+    REMEDIES,
+    WARN,
+    Finding,
+    Observed,
+    evaluate,
+    finding,
+)
+from django_prodserve.monitoring.rates import Point, latest
+from django_prodserve.monitoring.snapshot import with_advice
+from django_prodserve.scoreboard.events import SEVERITY, Event
+from django_prodserve.scoreboard.history import Sample
+from django_prodserve.scoreboard.slot import BUCKETS
+
+WORKER: dict[str, Any] = {"pid": 12, "state": "serving", "threads": 4, "busy": 0, "oldest": None}
+BUSY = {**WORKER, "busy": 4}
+NOW = Point(time=1000.0, seconds=5.0, requests=10.0, classes=(0.0, 10.0, 0.0, 0.0, 0.0), refused=0.0)
+MINUTE = replace(NOW, seconds=60.0)
+EVIL = "/\x1b[2J<script>"
+CLOCK = 50_602.0
+"""14:03:22 UTC."""
+
+
+def errors(share: float) -> Point:
+    """Return a minute of 1,200 responses, of which these are errors."""
+    return replace(MINUTE, requests=20.0, classes=(0, 20 * (1 - share), 0, 0, 20 * share))
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({}, []),
+        ({"workers": []}, [(BAD, "No worker serves requests")]),
+        ({"workers": [{**WORKER, "state": "retiring"}]}, [(BAD, "No worker serves requests")]),
+        (
+            {"workers": [BUSY], "now": replace(NOW, refused=2712.3)},
+            [(BAD, "Overloaded: 2,712 requests/s are rejected with 503, 4 of 4 threads are busy")],
+        ),
+        (
+            {"workers": [BUSY], "events": [Event(CLOCK, "overload", "x")], "wall": CLOCK + 300},
+            [(BAD, "Overloaded since 14:03:22 UTC: 0 requests/s")],
+        ),
+        (
+            {
+                "events": [
+                    Event(1.0, "overload", "x"),
+                    Event(CLOCK, "overload over", "Overload over after 9 s"),
+                ],
+                "wall": CLOCK + 59,
+            },
+            [(WARN, "14:03:22 UTC: Overload over after 9 s")],
+        ),
+        ({"events": [Event(CLOCK, "overload over", "x")], "wall": CLOCK + 60}, []),
+        (
+            {"minute": replace(MINUTE, refused=0.5)},
+            [(WARN, "30 requests rejected with 503 in the last minute")],
+        ),
+        (
+            {"workers": [BUSY], "waiting": 2, "memory_used": 85},
+            [
+                (WARN, "All 4 threads are busy, and 2 requests wait"),
+                (WARN, "85 B of 100 B memory are in use"),
+            ],
+        ),
+        ({"workers": [BUSY], "waiting": 1}, [(WARN, "All 4 threads are busy, and 1 request waits")]),
+        (
+            {"minute": replace(MINUTE, queued95=0.5), "memory_used": 95},
+            [(BAD, "95 B of 100 B"), (WARN, "In the last minute, 1 request in 20 waited 0.5 s or longer")],
+        ),
+        (
+            {"minute": errors(0.1)},
+            [(BAD, "10 % of responses in the last minute are errors (5xx): 120 of 1,200")],
+        ),
+        (
+            {"minute": errors(0.01)},
+            [(WARN, "1 % of responses in the last minute are errors (5xx): 12 of 1,200")],
+        ),
+        ({"minute": errors(1 / 1200)}, [(WARN, "0.083 % of responses")]),
+        ({"minute": replace(MINUTE, requests=2 / 60, classes=(0, 0, 0, 0, 2 / 60))}, [(WARN, "100 % of")]),
+        (
+            {
+                "events": [
+                    Event(CLOCK - 100, "killed", "old"),
+                    Event(CLOCK - 30, "boot", "first"),
+                    Event(CLOCK, "stuck", "Worker 3 hung"),
+                    Event(CLOCK + 1, "slow", "x"),
+                ],
+                "wall": CLOCK + 20,
+            },
+            [(BAD, "14:03:22 UTC: Worker 3 hung (and 1 more in the last minute)")],
+        ),
+        (
+            {"events": [Event(CLOCK, "throttled", "The CPU quota throttles")], "wall": CLOCK + 9000},
+            [(WARN, "The CPU quota throttles since 14:03:22 UTC")],
+        ),
+        (
+            {"events": [Event(CLOCK, "throttling over", "Enough again")], "wall": CLOCK + 9},
+            [(WARN, "14:03:22 UTC: Enough again")],
+        ),
+        ({"events": [Event(CLOCK, "throttling over", "Enough again")], "wall": CLOCK + 90}, []),
+        (
+            {"workers": [{**WORKER, "oldest": {"method": "GET", "path": EVIL, "age": 44.2}}]},
+            [(WARN, "A request has been running for 44 s: GET /\\x1b[2J<script>")],
+        ),
+        (
+            {"failed_reload": "No module\nnamed x", "events": [Event(CLOCK, "reload failed", "")]},
+            [
+                (
+                    WARN,
+                    "The last reload failed (14:03:22 UTC), and the release before it keeps serving: ",
+                )
+            ],
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_the_worst_first(
+    facts: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
+    usual = {"wall": 1000.0, "workers": [WORKER], "now": NOW, "minute": MINUTE, "memory_limit": 100}
+    found = evaluate(Observed(**{**usual, **facts}))
+    assert [each.level for each in found] == [level for level, _ in expected]
+    for each, (_, text) in zip(found, expected, strict=True):
+        assert text in each.text
+        assert (each.action, each.help) == REMEDIES[each.kind]
+
+
+def test_one_error_in_five_seconds_does_not_switch_the_verdict() -> None:
+    """Five requests a second all night, of which one fails every five seconds."""
+
+    def sample(second: int) -> Sample:
+        return Sample(
+            **{"time": 1000.0 + second, "clock": float(second), "board": 1, "refused": 0, "aborted": 0},
+            **{"busy": 0, "waiting": 0, "memory": 0, "latency": (0,) * BUCKETS, "queued": (0,) * BUCKETS},
+            classes=(0, 5 * second - second // 5, 0, 0, second // 5),
+        )
+
+    samples = [sample(second) for second in range(200)]
+    verdicts = []
+    for second in range(70, 200):
+        minute = latest(samples[second - 64 : second + 1], 60.0)
+        seen = Observed(wall=1000.0 + second, workers=[WORKER], now=NOW, minute=minute)
+        verdicts.append([(each.level, each.kind) for each in evaluate(seen)])
+    assert verdicts == [[(WARN, "errors")]] * 130
+
+
+def test_every_crash_has_a_remedy_and_every_remedy_is_one_sentence() -> None:
+    assert {*CRASH_KINDS} <= REMEDIES.keys() & SEVERITY.keys()
+    for remedy in REMEDIES.values():
+        assert remedy.action.endswith(".")
+        assert remedy.action.count(". ") == 0
+        assert len(remedy.action.split()) <= 25
+        assert remedy.help == remedy.help.strip() != ""
+
+
+ADVICE = {"advice": "Consider --threads 32: requests wait", "advice_kind": "threads"}
+
+
+@pytest.mark.parametrize(
+    ("findings", "summary", "shown", "action"),
+    [
+        ([], ADVICE, ADVICE["advice"], ""),
+        ([finding(WARN, "memory", "x")], ADVICE, ADVICE["advice"], REMEDIES["memory"].action),
+        ([finding(BAD, "errors", "x")], ADVICE, "", REMEDIES["errors"].action),
+        ([finding(WARN, "waiting", "x")], ADVICE, "", ADVICE["advice"]),
+        ([finding(BAD, "overload", "x")], ADVICE, "", ADVICE["advice"]),
+        (
+            [finding(BAD, "overload", "x")],
+            {"advice": "Consider --profile cpu: 2 threads are enough", "advice_kind": "profile cpu"},
+            "",
+            REMEDIES["overload"].action,
+        ),
+        ([finding(WARN, "waiting", "x")], {}, "", REMEDIES["waiting"].action),
+    ],
+)
+def test_advice_never_contradicts_what_is_wrong(
+    findings: list[Finding], summary: dict[str, str], shown: str, action: str
+) -> None:
+    found, advice = with_advice(findings, summary)
+    assert advice == shown
+    assert [each.action for each in found] == [action] * len(findings)
