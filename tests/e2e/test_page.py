@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import os
+import re
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import django
+
 from .browsing import DESKTOP, Browser, browsing
 from .management import MANAGEMENT, address, ask
-from .serving import Server, at_work, copy_site, run, serving, until
+from .serving import SITE, Server, at_work, copy_site, run, serving, until
 
 SMALL = {"width": 375, "height": 812, "deviceScaleFactor": 2, "mobile": True}
 HOSTILE = "/named/<img/src=x/onerror=document.title='owned'><script>document.title='owned'</script>?seconds=5"
@@ -55,12 +61,12 @@ return [...document.body.querySelectorAll("*")].filter(seen).map((each) => {
 
 
 @contextlib.contextmanager
-def load(server: Server) -> Iterator[None]:
+def load(server: Server, *more: str) -> Iterator[None]:
     """Ask for pages, good and bad ones, until the block ends."""
 
     def work(over: threading.Event) -> None:
         while not over.is_set():
-            for path in ("/", "/slow/?seconds=0.05", "/nowhere/"):
+            for path in ("/", "/slow/?seconds=0.05", "/nowhere/", *more):
                 with contextlib.suppress(OSError):  # a worker is killed meanwhile
                     server.get(path)
 
@@ -85,12 +91,94 @@ def assert_readable(browser: Browser, name: str) -> None:
     assert least >= 4.5, where
 
 
+def assert_says_what_to_do(browser: Browser) -> None:
+    """Each finding has its time or its minute, an action, and where there is more."""
+    (killed,) = [each for each in findings(browser) if "was killed" in each]
+    assert re.match(r"\d\d:\d\d:\d\d UTC: Worker \d+ was killed", killed)
+    assert "Find out which process or user sent SIGKILL" in killed
+    assert killed.endswith(" More: prodserve help killed")
+    (errors,) = [each for each in findings(browser) if "(5xx)" in each]
+    assert re.match(r"[\d.]+ % of responses in the last minute are errors \(5xx\): [\d,]+ of [\d,]+", errors)
+    assert errors.endswith(" More: prodserve help logs")
+
+
+def findings(browser: Browser) -> list[str]:
+    found = browser.script("return [...document.querySelectorAll('#verdict p')].map((e) => e.textContent)")
+    return [str(each) for each in found]
+
+
+def assert_says_who_it_is(browser: Browser, server: Server) -> None:
+    header = text(browser, "header")
+    assert all(word in header for word in (socket.gethostname(), f"127.0.0.1:{server.port}", str(SITE)))
+    assert all(word in header for word in (f"Django {django.get_version()}", "prodserve ", "times in UTC"))
+    assert re.search(r" · up \d+ s · generation 1 loaded \d+ s ago", header)
+
+
+def test_overload_is_said_at_once_with_what_to_do_and_read_out_once(env: Any, tmp_path: Path) -> None:
+    """In a time zone that is not UTC, with all times in UTC."""
+    flags = (*MANAGEMENT, "--workers", "1", "--threads", "2", "--queue-timeout", "0.1")
+
+    def hurry(over: threading.Event) -> None:
+        while not over.is_set():
+            if server.get("/slow/?seconds=0.2").status == 503:
+                over.wait(0.01)
+
+    with (
+        serving(*flags, env=env()) as server,
+        browsing(f"http://{address(server)}", tmp_path) as browser,
+    ):
+        browser.driver.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "Asia/Tokyo"})
+        browser.open("/")
+        browser.wait(lambda: "Serving normally" in text(browser, "#spoken"), "the first verdict")
+        browser.script(LISTEN)
+        with at_work(hurry, 30):
+            overloaded = r"Overloaded since (\d\d:\d\d):\d\d UTC: [\d,]+ requests/s are rejected with 503, "
+            browser.wait(lambda: re.match(overloaded, text(browser, "#verdict .bad")), "the verdict")
+            match = re.match(overloaded, text(browser, "#verdict .bad"))
+            assert match is not None
+            assert abs(time.time() - seconds_of(match[1])) % 86400 < 180
+            assert "More: prodserve help overload" in text(browser, "#verdict .bad")
+            browser.wait(lambda: "Rejected/s" in text(browser, "#tiles > div:first-child"), "the tile")
+            browser.wait(lambda: "overload" in text(browser, "#events .kind.bad"), "the event")
+            shown = text(browser, "#verdict .bad")
+            browser.wait(lambda: text(browser, "#verdict .bad") != shown, "another rate")
+            assert text(browser, "#advice") == ""
+            browser.picture("overload")
+        over = r"\d\d:\d\d:\d\d UTC: Overload over after .* requests rejected"
+        browser.wait(lambda: re.match(over, text(browser, "#verdict .warn")), "its end")
+        assert "overload over" in text(browser, "#events")
+        spoken = browser.script("return window.heard")
+        assert 1 <= len(spoken) <= 6, spoken  # one for each kind, and none for each second
+        kinds = browser.script("return window.kinds")
+        assert len(spoken) == len(kinds)
+        assert browser.script("return document.querySelectorAll('[role=status], [aria-live]').length") == 1
+        assert browser.problems() == []
+
+
+def seconds_of(moment: str) -> int:
+    """Return the time of a minute of today, in UTC, in seconds since 1970."""
+    day = time.strftime("%Y-%m-%d ", time.gmtime())
+    return calendar.timegm(time.strptime(day + moment, "%Y-%m-%d %H:%M"))
+
+
+# Every text that a screen reader is given, and the kinds of findings of that moment.
+LISTEN = """
+window.heard = [];
+window.kinds = [];
+const spoken = document.getElementById("spoken");
+new MutationObserver(() => {
+  window.heard.push(spoken.textContent);
+  if (window.kinds.at(-1) !== spoken.dataset.kinds) window.kinds.push(spoken.dataset.kinds);
+}).observe(spoken, { childList: true });
+"""
+
+
 def test_the_page_during_load_and_a_replacement(env: Any, tmp_path: Path) -> None:
     flags = (*MANAGEMENT, "--workers", "2", "--threads", "4", "--slow-request", "1s")
     with (
         serving(*flags, env=env()) as server,
         browsing(f"http://{address(server)}", tmp_path) as browser,
-        load(server),
+        load(server, "/boom/"),
     ):
         browser.open("/")
         victim = server.workers(2)[0]
@@ -101,7 +189,7 @@ def test_the_page_during_load_and_a_replacement(env: Any, tmp_path: Path) -> Non
         browser.wait(lambda: "in named" in text(browser, "#events"), "the slow request's stack")
         hostile.join()
         os.kill(victim, signal.SIGKILL)
-        browser.wait(lambda: f"Worker {victim} was killed" in text(browser, "#verdict .bad"), "the verdict")
+        browser.wait(lambda: f"Worker {victim} was killed" in text(browser, "#verdict"), "the verdict")
         browser.wait(lambda: f"Worker {victim} was killed" in text(browser, "#events"), "the event")
         until(lambda: len(server.workers(2)) == 2)
         browser.wait(lambda: text(browser, "#workers tbody").count("serving") == 2, "the new worker")
@@ -109,13 +197,17 @@ def test_the_page_during_load_and_a_replacement(env: Any, tmp_path: Path) -> Non
         charts = browser.script(PAINTED)
         assert [chart["title"] for chart in charts] == [
             "Requests each second",
-            "Latency",
+            "Latency (log scale)",
             "Threads and queue",
             "Memory",
         ]
-        for chart in charts:
+        for chart in charts[:3]:
             assert all(count > 3 for count in chart["values"]), chart
+        for chart in charts:
             assert chart["painted"] > 1000, chart
+        _, _, limited, machine = charts[3]["values"]
+        assert min(limited, machine) == 0 < max(limited, machine)
+        assert ("(machine)" in text(browser, "#tiles")) == (machine > 0)
         assert float(text(browser, "#tiles .value").replace(",", "")) > 0
         assert "Requests/s" in text(browser, "#tiles")
         assert "Limit" in text(browser, "#workers thead")
@@ -126,9 +218,15 @@ def test_the_page_during_load_and_a_replacement(env: Any, tmp_path: Path) -> Non
         assert len(browser.script(limits)) == 2
         assert text(browser, "#main-decisions").count("as stated") >= 2
 
+        assert_says_what_to_do(browser)
+        assert_says_who_it_is(browser, server)
+        failed = text(browser, "#errors tbody tr")
+        assert all(word in failed for word in ("500", "GET /boom/", "shop.urls.boom", "RuntimeError"))
+        assert browser.script("return document.querySelector('#plan').open") is False
+
         assert "owned" not in browser.driver.title
         assert browser.script("return document.querySelectorAll('main img, main script').length") == 0
-        event = "Request GET " + HOSTILE.partition("?")[0]
+        event = "Slow request: GET " + HOSTILE.partition("?")[0]
         assert event in text(browser, "#events")
 
         assert "in named, shop/urls.py line " in text(browser, "#events")

@@ -5,10 +5,10 @@
 // Paths and stacks are what strangers sent: they become text nodes and nothing else.
 "use strict";
 
-const EVERY = 1000; // milliseconds between two questions
-const PATIENCE = 4000; // milliseconds for an answer
-const SPAN = 300; // seconds that the charts show
-const GAP = 3; // seconds without a point from which on a line is broken
+const POLL_MS = 1000; // between two questions
+const ANSWER_TIMEOUT_MS = 4000;
+const CHART_SECONDS = 300;
+const GAP_SECONDS = 3; // without a point, from which on a line is broken
 
 const $ = (id) => document.getElementById(id);
 
@@ -40,6 +40,11 @@ function duration(seconds) {
   return seconds < 99.5 ? `${+seconds.toPrecision(2)} s` : age(seconds);
 }
 
+/** A percentile lies somewhere in its bucket of the histogram. */
+function about(seconds) {
+  return known(seconds) ? `~${duration(seconds)}` : "–";
+}
+
 function age(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
@@ -54,7 +59,8 @@ function size(bytes) {
   return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${name}`;
 }
 
-const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
+// One time zone for the page, the log and the terminal.
+const clock = (seconds) => new Date(seconds * 1000).toISOString().slice(11, 19);
 
 // ---- What is known ----
 
@@ -64,7 +70,9 @@ let told = ""; // which events are shown
 let lastAnswer = 0;
 let cpuBefore = new Map();
 let limit = null; // bytes of memory
+let isLimited = true; // or the limit is what the machine has
 let threads = 0;
+let server = {}; // what does not change: see monitoring/server_facts.py
 
 // Each line: its label, its colour, what it shows of a point; then how it looks.
 const area = { area: true };
@@ -80,15 +88,15 @@ const CHARTS = [
       line("all", "--blue", (point) => point.requests, area),
       line("4xx", "--amber", (point) => point.classes[3]),
       line("5xx", "--red", (point) => point.classes[4]),
-      line("refused", "--violet", (point) => point.refused),
+      line("rejected", "--violet", (point) => point.refused),
     ],
   },
   {
-    title: "Latency",
-    write: duration,
+    title: "Latency (log scale)",
+    write: about,
     // Logarithmic: what half of the requests see, and what the slowest one of a hundred sees.
     scale: { distr: 3, range: (plot, low, high) => [Math.min(0.001, low || 1), Math.max(0.1, high * 1.5)] },
-    ticks: (low, high) => [0.0001, 0.001, 0.01, 0.1, 1, 10, 100].filter((each) => each >= low && each <= high),
+    ticks: (low, high) => [0.0001, 0.001, 0.01, 0.1, 1, 10, 100].filter((tick) => tick >= low && tick <= high),
     lines: [
       line("p99", "--red", (point) => point.p99),
       line("p95", "--amber", (point) => point.p95),
@@ -111,13 +119,16 @@ const CHARTS = [
     write: size,
     // Up to the limit where it is near; else the use would be a line on the ground.
     scale: { range: () => [0, Math.max(2 ** 26, most() > 0.3 * limit ? Math.max(limit, most()) * 1.08 : most() * 1.5)] },
-    steps: [...Array(16).keys()].flatMap((power) => [2 ** (22 + power), 1.5 * 2 ** (22 + power)]).filter((each) => each % 2 ** 22 === 0),
+    steps: [...Array(16).keys()].flatMap((power) => [2 ** (22 + power), 1.5 * 2 ** (22 + power)]).filter((step) => step % 2 ** 22 === 0),
     lines: [
       line("used", "--blue", (point) => point.memory || null, area),
-      line("limit", "--red", () => limit, bound),
+      line("limit", "--red", () => (isLimited ? limit : null), bound),
+      line("machine", "--quiet", () => (isLimited ? null : limit), bound),
     ],
   },
 ];
+
+const [LIMIT, MACHINE] = CHARTS[3].lines.slice(-2);
 
 const most = () => Math.max(0, ...points.map((point) => point.memory || 0));
 
@@ -134,6 +145,7 @@ function draw(chart) {
     width: chart.place.clientWidth,
     height: chart.place.clientHeight,
     legend: { show: false },
+    tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
     cursor: { sync: { key: "prodserve" }, y: false, drag: { x: false, y: false } },
     scales: {
       x: { range: () => span() },
@@ -147,17 +159,17 @@ function draw(chart) {
         space: 30,
         ...(chart.steps ? { incrs: chart.steps } : {}),
         ...(chart.ticks ? { splits: (plot, index, low, high) => chart.ticks(low, high), filter: (plot, splits) => splits } : {}),
-        values: (plot, splits) => splits.map((each) => (each ? chart.write(each) : "0")),
+        values: (plot, splits) => splits.map((split) => (split ? chart.write(split).replace("~", "") : "0")),
       },
     ],
     series: [
       {},
-      ...chart.lines.map((each) => ({
-        label: each.label,
-        stroke: color(each.color),
-        fill: each.area ? `${color(each.color)}22` : undefined,
-        width: each.width ?? 1.75,
-        dash: each.dash,
+      ...chart.lines.map((line) => ({
+        label: line.label,
+        stroke: color(line.color),
+        fill: line.area ? `${color(line.color)}22` : undefined,
+        width: line.width ?? 1.75,
+        dash: line.dash,
         points: { show: false },
       })),
     ],
@@ -188,34 +200,35 @@ function markEvents(plot) {
 function span() {
   if (!points.length) return [Date.now() / 1000 - 60, Date.now() / 1000];
   const end = points[points.length - 1].time;
-  return [Math.max(end - SPAN, Math.min(points[0].time, end - 60)), end];
+  return [Math.max(end - CHART_SECONDS, Math.min(points[0].time, end - 60)), end];
 }
 
 function columns(chart) {
-  const read = (each) => points.map((point) => (point.gap ? null : (each.read(point) ?? null)));
+  const read = (line) => points.map((point) => (point.gap ? null : (line.read(point) ?? null)));
   return [points.map((point) => point.time), ...chart.lines.map(read)];
 }
 
 /** Say the values under the cursor, or the last ones. */
 function caption(chart, index) {
   const point = points[index ?? points.length - 1];
-  chart.lines.forEach((each, nth) => {
-    const value = point && !point.gap ? each.read(point) : null;
-    chart.values[nth].textContent = `${each.label} ${chart.write(value)}`;
+  chart.lines.forEach((line, nth) => {
+    const value = point && !point.gap ? line.read(point) : null;
+    chart.values[nth].textContent = `${line.label} ${chart.write(value)}`;
+    chart.labels[nth].hidden = line === MACHINE ? isLimited : line === LIMIT && !isLimited;
   });
 }
 
 function setUpCharts() {
   for (const chart of CHARTS) {
     chart.place = make("div", { class: "plot", "aria-hidden": "true" });
-    chart.values = chart.lines.map((each) => document.createTextNode(each.label));
-    const labels = chart.lines.map((each, nth) => {
+    chart.values = chart.lines.map((line) => document.createTextNode(line.label));
+    chart.labels = chart.lines.map((line, nth) => {
       const mark = make("i", {});
-      mark.style.background = `var(${each.color})`;
+      mark.style.background = `var(${line.color})`;
       return make("span", {}, mark, chart.values[nth]);
     });
     const title = make("h3", {}, chart.title);
-    $("charts").append(make("figure", {}, make("figcaption", {}, title, ...labels), chart.place));
+    $("charts").append(make("figure", {}, make("figcaption", {}, title, ...chart.labels), chart.place));
     draw(chart);
     new ResizeObserver(() => {
       chart.plot.setSize({ width: chart.place.clientWidth, height: chart.place.clientHeight });
@@ -235,51 +248,75 @@ function showCharts() {
 function remember(point) {
   const last = points[points.length - 1];
   if (last && point.time <= last.time) return;
-  if (last && point.time - last.time > GAP) points.push({ time: last.time + 1, gap: true });
+  if (last && point.time - last.time > GAP_SECONDS) points.push({ time: last.time + 1, gap: true });
   points.push(point);
-  const first = point.time - SPAN - GAP;
-  points = points.slice(points.findIndex((each) => each.time >= first));
+  const first = point.time - CHART_SECONDS - GAP_SECONDS;
+  points = points.slice(points.findIndex((known) => known.time >= first));
 }
 
 // ---- Parts of the page ----
 
 function showServer(live) {
-  const parts = [live.settings, `generation ${live.generation}`, `up ${age(live.uptime)}`];
+  const release = `generation ${live.generation} loaded ${age(live.uptime)} ago`;
+  const parts = [server.host, ...(server.bind ?? []), `up ${age(live.server_uptime)}`, release];
   $("server").textContent = parts.filter(Boolean).join(" · ");
+}
+
+/** Say what does not change: where the project is, and the versions. */
+function showAbout() {
+  const { prodserve, django, gunicorn, python } = server.versions ?? {};
+  const versions = prodserve && `prodserve ${prodserve}, Django ${django}, Gunicorn ${gunicorn}, Python ${python}`;
+  $("about").textContent = [server.project, server.settings, versions, "times in UTC"].filter(Boolean).join(" · ");
 }
 
 function showVerdict(live) {
   const rates = live.rates;
   const busy = rates.requests ? `${number(rates.requests)} requests/s, 95 % below ${duration(rates.p95)}` : "no requests now";
-  const well = [{ level: "ok", text: `Serving normally: ${busy}` }];
+  const well = [{ level: "ok", kind: "ok", text: `Serving normally: ${busy}`, spoken: "Serving normally" }];
   const found = live.findings.length ? live.findings : well;
   say(found);
+  $("advice").textContent = live.advice ? `Advice: ${live.advice}` : "";
   document.title = live.findings.length ? `⚠ ${found[0].text}` : `${number(rates.requests)}/s · prodserve`;
 }
 
-/** Write the verdict, if it is another one: a screen reader reads out what changes. */
+/** Write the verdict with what to do; a screen reader reads it out when there is another kind of finding. */
 function say(found) {
-  const text = found.map((each) => `${each.level} ${each.text}`).join("\n");
+  const kinds = found.map((finding) => `${finding.level} ${finding.kind}`).sort().join("\n");
+  if ($("spoken").dataset.kinds !== kinds) {
+    $("spoken").dataset.kinds = kinds;
+    $("spoken").textContent = found.map((finding) => finding.spoken ?? finding.text).join(". ");
+  }
+  const text = found.map((finding) => `${finding.level} ${finding.text} ${finding.action}`).join("\n");
   if ($("verdict").dataset.said === text) return;
   $("verdict").dataset.said = text;
-  $("verdict").replaceChildren(...found.map((each) => make("p", { class: each.level }, each.text)));
+  $("verdict").replaceChildren(...found.map((finding) => make("p", { class: finding.level }, finding.text, ...remedy(finding))));
+}
+
+/** What to do about a finding, and where there is more about it. */
+function remedy({ action, help }) {
+  if (!action) return [];
+  const more = help ? [" More: ", make("code", {}, `prodserve help ${help}`)] : [];
+  return [make("small", {}, action, ...more)];
 }
 
 function showTiles(live) {
   const rates = live.rates;
   const classes = rates.classes.length ? rates.classes : [0, 0, 0, 0, 0];
   const failed = classes[4] + (rates.refused || 0);
-  const serving = live.workers.filter((each) => each.state === "serving");
-  threads = serving.reduce((sum, each) => sum + each.threads, 0);
+  const serving = live.workers.filter((worker) => worker.state === "serving");
+  threads = serving.reduce((sum, worker) => sum + worker.threads, 0);
   limit = live.memory_limit;
+  isLimited = server.memory_limited ?? true;
   const share = limit ? rates.memory / limit : 0;
   const tiles = [
-    ["Requests/s", number(rates.requests), `${live.requests.toLocaleString("en")} since the start`, ""],
-    ["5xx and refused/s", number(failed), `${number(classes[3])} 4xx/s`, failed ? (failed > 0.05 * rates.requests ? "bad" : "warn") : ""],
-    ["Latency p95", duration(rates.p95), `p50 ${duration(rates.p50)}, p99 ${duration(rates.p99)}`, ""],
-    ["Waiting", number(rates.waiting), `p95 waited ${duration(rates.queued95)}`, rates.queued95 >= 1 ? "bad" : rates.queued95 >= 0.1 ? "warn" : ""],
+    rates.refused
+      ? ["Rejected/s", number(rates.refused), `${number(rates.requests)} answered/s`, "bad"]
+      : ["Requests/s", number(rates.requests), `${live.requests.toLocaleString("en")} since the start`, ""],
+    ["5xx and rejected/s", number(failed), `${number(classes[3])} 4xx/s`, failed ? (failed > 0.05 * rates.requests ? "bad" : "warn") : ""],
+    ["Latency p95", about(rates.p95), `p50 ${about(rates.p50)}, p99 ${about(rates.p99)}`, ""],
+    ["Waiting", number(rates.waiting), `p95 waited ${about(rates.queued95)}`, rates.queued95 >= 1 ? "bad" : rates.queued95 >= 0.1 ? "warn" : ""],
     ["Busy threads", `${rates.busy}/${threads}`, `${serving.length} workers serve`, threads && rates.busy >= threads ? "warn" : ""],
-    ["Memory", size(rates.memory), limit ? `${number(100 * share)} % of ${size(limit)}` : "no limit known", share >= 0.9 ? "bad" : share >= 0.8 ? "warn" : ""],
+    ["Memory", size(rates.memory), limit ? `${number(100 * share)} % of ${size(limit)}${isLimited ? "" : " (machine)"}` : "no limit known", share >= 0.9 ? "bad" : share >= 0.8 ? "warn" : ""],
   ];
   $("tiles").replaceChildren(...tiles.map(([title, value, more, level]) =>
     make("div", { class: level },
@@ -291,29 +328,45 @@ function showTiles(live) {
 function showWorkers(live) {
   const now = performance.now() / 1000;
   const before = cpuBefore;
-  cpuBefore = new Map(live.workers.map((each) => [each.pid, [each.cpu, now]]));
-  const cells = (each) => {
-    const [cpu, when] = before.get(each.pid) ?? [0, 0];
-    const share = when && now - when > 0.5 ? `${Math.max(0, Math.round((100 * (each.cpu - cpu)) / (now - when)))} %` : "–";
-    const meter = make("meter", { min: 0, max: each.threads || 1, high: Math.max(each.threads - 0.5, 0), "aria-label": "busy threads" });
-    meter.value = each.busy;
+  cpuBefore = new Map(live.workers.map((worker) => [worker.pid, [worker.cpu, now]]));
+  const cells = (worker) => {
+    const [cpu, when] = before.get(worker.pid) ?? [0, 0];
+    const share = when && now - when > 0.5 ? `${Math.max(0, Math.round((100 * (worker.cpu - cpu)) / (now - when)))} %` : "–";
+    const meter = make("meter", { min: 0, max: worker.threads || 1, high: Math.max(worker.threads - 0.5, 0), "aria-label": "busy threads" });
+    meter.value = worker.busy;
     return [
-      ["State", each.state], ["Busy threads", meter, `${each.busy}/${each.threads}`],
-      ["Limit", number(each.concurrency_limit)], ["Waiting", number(each.queue)],
-      ["CPU", share], ["Memory", size(each.memory)], ["Connections", number(each.connections)],
-      ["Requests", number(each.requests)], ["Age", age(each.age)],
+      ["State", worker.state], ["Busy threads", meter, `${worker.busy}/${worker.threads}`],
+      ["Limit", number(worker.concurrency_limit)], ["Waiting", number(worker.queue)],
+      ["CPU", share], ["Memory", size(worker.memory)], ["Connections", number(worker.connections)],
+      ["Requests", number(worker.requests)], ["Age", age(worker.age)],
     ];
   };
-  $("workers").tBodies[0].replaceChildren(...live.workers.flatMap((each) => {
-    const row = make("tr", {}, make("th", { scope: "row" }, `pid ${each.pid}`),
-      ...cells(each).map(([label, ...content]) =>
-        make("td", { "data-label": label, class: label === "State" ? `state-${each.state}` : "" }, make("span", {}, ...content))));
-    if (!each.oldest || each.oldest.age < 1) return [row];
-    const oldest = `${each.oldest.method} ${each.oldest.path} for ${duration(each.oldest.age)}`;
-    return [row, make("tr", {}, make("td", { colspan: 10, class: "oldest" }, make("span", { class: "long" }, `oldest request of ${each.pid}: ${oldest}`)))];
+  $("workers").tBodies[0].replaceChildren(...live.workers.flatMap((worker) => {
+    const row = make("tr", {}, make("th", { scope: "row" }, `pid ${worker.pid}`),
+      ...cells(worker).map(([label, ...content]) =>
+        make("td", { "data-label": label, class: label === "State" ? `state-${worker.state}` : "" }, make("span", {}, ...content))));
+    if (!worker.oldest || worker.oldest.age < 1) return [row];
+    const oldest = `${worker.oldest.method} ${worker.oldest.path} for ${duration(worker.oldest.age)}`;
+    return [row, make("tr", {}, make("td", { colspan: 10, class: "oldest" }, make("span", { class: "long" }, `oldest request of ${worker.pid}: ${oldest}`)))];
   }));
   const ended = Object.entries(live.restarts).map(([reason, count]) => `${reason} ${count}`).join(", ");
   $("restarts").textContent = ended && `Replaced since the start: ${ended}`;
+}
+
+/** Show the last requests that failed, if any has. */
+function showErrors(errors) {
+  const key = JSON.stringify(errors);
+  if ($("errors").dataset.shown === key) return;
+  $("errors").dataset.shown = key;
+  $("failed").hidden = !errors.length;
+  const row = (error) =>
+    make("tr", {}, make("th", { scope: "row" }, clock(error.time)),
+      ...[
+        ["Status", error.status < 500 ? `${error.status}, broke off` : String(error.status)],
+        ["Request", `${error.method} ${error.path}`], ["Route", error.route || "–"],
+        ["Exception", error.exception || "–"], ["Request id", error.id || "–"],
+      ].map(([label, text]) => make("td", { "data-label": label }, make("span", {}, text))));
+  $("errors").tBodies[0].replaceChildren(...[...errors].reverse().map(row));
 }
 
 /** Return where a stack ends: its innermost call, which Python prints last. */
@@ -331,8 +384,8 @@ function showEnd(details, stack) {
 }
 
 function showEvents(events) {
-  marks = events.filter((each) => !["slow", "timeout", "stacks", "advice"].includes(each.kind));
-  const open = new Set([...$("events").querySelectorAll("details[open]")].map((each) => each.dataset.key));
+  marks = events.filter((event) => !["slow", "timeout", "stacks", "advice"].includes(event.kind));
+  const open = new Set([...$("events").querySelectorAll("details[open]")].map((details) => details.dataset.key));
   $("events").replaceChildren(...[...events].reverse().map((event) => {
     const body = make("div", {}, event.text);
     if (event.stack) {
@@ -350,13 +403,12 @@ function showEvents(events) {
 
 function showPlan(status) {
   const { decisions = {}, notes = [], warnings = [] } = status.plan;
-  $("advice").textContent = status.advice ? `Advice: ${status.advice}` : "";
   $("notes").replaceChildren(
     ...warnings.map((text) => make("li", { class: "warn" }, `Warning: ${text}`)),
     ...notes.map((text) => make("li", {}, text)));
-  const row = ([name, each]) =>
+  const row = ([name, decision]) =>
     make("tr", {}, make("th", { scope: "row" }, name.replaceAll("_", "-")),
-      ...[["Value", each.value], ["Why", each.why], ["Source", each.source]].map(([label, text]) =>
+      ...[["Value", decision.value], ["Why", decision.why], ["Source", decision.source]].map(([label, text]) =>
         make("td", { "data-label": label }, make("span", {}, text))));
   const all = Object.entries(decisions);
   $("main-decisions").tBodies[0].replaceChildren(...all.filter(([name]) => MAIN.has(name)).map(row));
@@ -366,7 +418,7 @@ function showPlan(status) {
 // ---- Asking ----
 
 async function ask(name) {
-  const answer = await fetch(name, { signal: AbortSignal.timeout(PATIENCE), cache: "no-store" });
+  const answer = await fetch(name, { signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS), cache: "no-store" });
   if (!answer.ok) throw new Error(`${name}: ${answer.status}`);
   return answer.json();
 }
@@ -375,13 +427,15 @@ async function ask(name) {
 async function learn(live, anew) {
   if (anew) points = await ask("history.json");
   const status = await ask("status.json");
+  server = status.server;
+  showAbout();
   showEvents(status.events);
   showPlan(status);
   told = String([live.generation, ...live.told]);
 }
 
 async function look() {
-  const anew = !lastAnswer || Date.now() - lastAnswer > GAP * EVERY;
+  const anew = !lastAnswer || Date.now() - lastAnswer > GAP_SECONDS * POLL_MS;
   const live = await ask("live.json");
   if (anew || told !== String([live.generation, ...live.told])) await learn(live, anew);
   lastAnswer = Date.now();
@@ -390,8 +444,9 @@ async function look() {
   showVerdict(live);
   showTiles(live);
   showWorkers(live);
+  showErrors(live.recent_errors);
   showCharts();
-  pulse("live", `live, ${clock(live.rates.time)}`);
+  pulse("live", `live, ${clock(live.rates.time)} UTC`);
 }
 
 function pulse(state, text) {
@@ -401,8 +456,9 @@ function pulse(state, text) {
 }
 
 function gone() {
-  const since = lastAnswer ? ` since ${clock(lastAnswer / 1000)}` : "";
-  say([{ level: "bad", text: `No server answers here${since}. Asking again each second.` }]);
+  const since = lastAnswer ? ` since ${clock(lastAnswer / 1000)} UTC` : "";
+  say([{ level: "bad", kind: "gone", text: `No server answers here${since}. Asking again each second.` }]);
+  $("advice").textContent = "";
   document.title = "⚠ no server · prodserve";
   pulse("gone", "no answer");
 }
@@ -421,7 +477,7 @@ async function run() {
       if (error instanceof ReferenceError) throw error;
       gone();
     }
-    const rest = EVERY - (performance.now() - began);
+    const rest = POLL_MS - (performance.now() - began);
     await new Promise((go) => setTimeout(go, Math.max(200, rest)));
   }
 }
