@@ -31,12 +31,13 @@ def test_only_the_last_are_kept(board: Scoreboard) -> None:
     for number in range(3 * ENTRIES):
         slot.record_error(error(number))
     assert board.read_errors() == [error(number) for number in range(3 * ENTRIES)][-WORKER_ENTRIES:]
-    for _ in range(5):
+    for worker in range(1, 6):
         board.release(slot)
         slot = board.claim()
         for number in range(WORKER_ENTRIES):
-            slot.record_error(error(1000 + number))
+            slot.record_error(error(1000 * worker + number))
     assert len(board.read_errors()) == SHOWN
+    assert board.read_errors()[-1] == error(5000 + WORKER_ENTRIES - 1)
 
 
 def test_the_errors_of_a_worker_outlive_it_and_its_generation(board: Scoreboard) -> None:
