@@ -86,7 +86,7 @@ def errors(share: float) -> Point:
             {"minute": errors(0.01)},
             [(WARN, "1 % of responses in the last minute are errors (5xx): 12 of 1,200")],
         ),
-        ({"minute": errors(1 / 1200)}, [(WARN, "0.083 % of responses")]),
+        ({"minute": errors(1 / 1200)}, [(WARN, "0.08 % of responses")]),
         ({"minute": replace(MINUTE, requests=2 / 60, classes=(0, 0, 0, 0, 2 / 60))}, [(WARN, "100 % of")]),
         (
             {

@@ -65,7 +65,9 @@ def format_age(seconds: float) -> str:
 
 def format_count(value: float) -> str:
     """Write a number, or a rate, for people: ``27,800``, ``57``, ``3.4``, ``0.02``."""
-    return f"{value:,.0f}" if value >= 9.95 or not value else f"{max(value, 0.01):.2g}"
+    if value >= 9.95 or not value:
+        return f"{value:,.0f}"
+    return f"{value:.2g}" if value >= 0.095 else f"{max(value, 0.01):.1g}"
 
 
 def format_share(share: float) -> str:
