@@ -14,7 +14,8 @@ from typing import Any
 
 from ..errors import ProdserveError, UsageError
 from ..machine import proc
-from ..monitoring.snapshot import failed_reload, full_snapshot, measured
+from ..monitoring.server_facts import failed_reload, read_record
+from ..monitoring.snapshot import full_snapshot, measured
 from ..scoreboard.board import Scoreboard, board_path
 from ..scoreboard.slot import BOUNDS
 from ..scoreboard.stacks import format_request
@@ -93,7 +94,7 @@ def collect(server: control.RunningServer, board: Scoreboard, now: float) -> dic
         "bind": list(server.binds),
         "server_uptime": round(proc.age(server.started), 1) if server.started else None,
         "generation": server.generation,
-        "failed_reload": failed_reload(board) or None,
+        "failed_reload": failed_reload(read_record(board)) or None,
         **snapshot,
     }
 

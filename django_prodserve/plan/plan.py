@@ -316,8 +316,8 @@ def _manage_warnings(wishes: ResolvedOptions, worker_class: Decision[str]) -> It
         )
     elif not stated.value.startswith(LOOPBACK):
         yield (
-            f"The management address {stated.value} ({stated.source}) has no password: anybody who reaches it "
-            "sees paths, stack traces and decisions.\n  Use 127.0.0.1 and an SSH tunnel."
+            f"The management address {stated.value} ({stated.source}) has no password: anybody who reaches "
+            "it sees paths, stack traces and decisions.\n  Use 127.0.0.1 and an SSH tunnel."
         )
 
 
