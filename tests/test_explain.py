@@ -79,7 +79,7 @@ def test_one_decision_alone_says_how_to_set_it() -> None:
 
 
 def test_a_name_that_is_no_decision_is_refused() -> None:
-    with pytest.raises(UsageError, match="The plan has no decision 'wokers'") as raised:
+    with pytest.raises(UsageError, match="There is no decision 'wokers' in the plan") as raised:
         check_names(["wokers"])
     assert raised.value.hint == "Did you mean workers?"
     assert check_names(["KEEP_ALIVE", "--threads"]) == ("keep_alive", "threads")

@@ -60,7 +60,7 @@ def arranged(text: str, running: Sequence[Request], now: float) -> list[str]:
 
 
 def threads(text: str) -> Iterator[tuple[int, str]]:
-    """Yield each thread of a dump, by its ident; what stands before the first is left out."""
+    """Yield each thread of a dump, by its ident; text before the first is left out."""
     starts = [*THREAD.finditer(text)]
     ends = [*(match.start() for match in starts[1:]), len(text)]
     for match, end in zip(starts, ends, strict=False):

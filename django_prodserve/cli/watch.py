@@ -103,21 +103,21 @@ def _watch(sight: ServerView, out: TextIO, on_screen: bool, keyboard: int | None
 
 
 def _asked_to_leave(keyboard: int | None, seconds: float) -> bool:
-    """Wait, and say whether q was typed meanwhile."""
+    """Wait, and return whether the operator pressed q meanwhile."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         if keyboard is None:
             time.sleep(left)
         elif select.select([keyboard], [], [], left)[0]:
-            typed = os.read(keyboard, 64)
-            if not typed or b"q" in typed.lower():  # nothing: the terminal has gone
+            keys = os.read(keyboard, 64)
+            if not keys or b"q" in keys.lower():  # no keys: the terminal has gone
                 return True
     return False
 
 
 @contextmanager
 def _keys(on_screen: bool) -> Iterator[int | None]:
-    """Read single keys without showing them; None where no terminal is typed on, or by somebody else."""
+    """Read single keys without showing them; None without a terminal, or in the background."""
     number = _keyboard() if on_screen else None
     if number is None:
         yield None
@@ -137,7 +137,7 @@ def _keyboard() -> int | None:
     if sys.stdin is None or not terminal.is_terminal(sys.stdin):
         return None
     number = sys.stdin.fileno()
-    with suppress(OSError):  # not the terminal of this session: nobody else reads from it
+    with suppress(OSError):  # the terminal of another session: no shell reads from it
         if os.tcgetpgrp(number) != os.getpgrp():
             return None
     return number

@@ -50,8 +50,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 """Every decision in the group that ``plan`` shows it in."""
 MAX_VALUE = 20
 """Columns of a value; the reason of a wider one is on the next line."""
-STATED = "as stated"
-"""The reason of what was set explicitly: then the source says it all."""
+EXPLICIT = "as stated"
+"""The reason of what was set explicitly: then the source alone is printed."""
 
 
 def explain(
@@ -91,13 +91,14 @@ def explain(
 
 
 def check_names(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of decisions that were typed; raise UsageError with what may have been meant."""
+    """Return the names of the requested decisions; raise UsageError with what may have been meant."""
     known = [name for group in GROUPS.values() for name in group]
     names = tuple(word.lstrip("-").replace("-", "_").lower() for word in words)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UsageError.of(
-            Problem(f"The plan has no decision {_typed(name)!r}.", _near(name, known)) for name in unknown
+            Problem(f"There is no decision {_typed(name)!r} in the plan.", _near(name, known))
+            for name in unknown
         )
     return names
 
@@ -108,7 +109,7 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 
 def is_explicit(name: str, decision: Decision[Any]) -> bool:
-    """Say whether somebody or the platform set an option; what was found of the project is none."""
+    """Say whether a person or the platform set this option; facts of the project are no options."""
     return option_field(name) is not None and decision.source not in ("computed", "default")
 
 
@@ -124,7 +125,7 @@ def _row(plan: Plan, name: str, decision: Decision[Any], *, details: bool) -> tu
     """Return name, value and reason of a decision."""
     reason = decision.why
     if is_explicit(name, decision):
-        reason = f"set by {decision.source}" if reason == STATED else f"{reason} [{decision.source}]"
+        reason = f"set by {decision.source}" if reason == EXPLICIT else f"{reason} [{decision.source}]"
     elif details or decision.source not in ("computed", "default"):
         reason = f"{reason} [{decision.source}]"
     return _typed(name), plan.show(name, decision.value), reason
