@@ -182,7 +182,10 @@ def test_what_can_only_be_known_by_loading_is_left_alone(settings: Any, tmp_path
     (package / "__init__.py").write_text("__path__ = __import__('pkgutil').extend_path(__path__, __name__)")
     (package / "star.py").write_text("from somewhere import *")
     (package / "made.py").write_text("def __getattr__(name): ...")
-    settings.MIDDLEWARE = ["lazy_names.star.A", "lazy_names.made.B", "lazy_names.elsewhere.C"]
+    (package / "raises.py").write_text("raise RuntimeError")
+    (package / "broken.py").write_text("here = 1\ndef broken(:")
+    names = ("star.A", "made.B", "elsewhere.C", "raises.D", "broken.E")
+    settings.MIDDLEWARE = [f"lazy_names.{name}" for name in names]
     sys.path.insert(0, str(tmp_path))
     try:
         assert [*broken_paths()] == []

@@ -6,6 +6,7 @@ loading the project tells it.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib.util
 import pkgutil
@@ -68,6 +69,8 @@ def _missing_object(path: str) -> tuple[str, str] | None:
         if text is None or re.search(rf"\b{re.escape(name)}\b|{_DYNAMIC}", text):
             return None
         names = [first or second for first, second in _DEFINED.findall(text)]
+        if not names or not _is_python(text):  # loading it tells what is wrong with it
+            return None
     return f"the module {module} has no {name}", _guess(module, name, names)
 
 
@@ -111,6 +114,13 @@ def _source(spec: ModuleSpec | None) -> str | None:
         if spec is not None and spec.origin and spec.origin.endswith(".py"):
             return Path(spec.origin).read_text(encoding="utf-8")
     return None
+
+
+def _is_python(text: str) -> bool:
+    with suppress(SyntaxError, ValueError):
+        ast.parse(text)
+        return True
+    return False
 
 
 def _guess(parent: str, name: str, names: list[str]) -> str:

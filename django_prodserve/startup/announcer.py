@@ -119,7 +119,9 @@ class Announcer:
         """Leave the lines for the next generation."""
         with suppress(OSError):
             if place is not None:
-                (place / SAID).write_text(json.dumps(self.lines))
+                descriptor = os.open(place / SAID, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                with open(descriptor, "w") as file:
+                    json.dump(self.lines, file)
 
 
 def announcer(write: Callable[[str], object], *, text: bool, place: Path | None, number: int) -> Announcer:

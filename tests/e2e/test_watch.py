@@ -107,18 +107,18 @@ def test_it_shows_a_server_through_reload_and_restart(env: Any, tmp_path: Path) 
                     screen = terminal.wait_for(lambda text, busy=f"{number}/4 busy": busy in text)
                 assert all(each.result().status == 200 for each in slow)
             assert f"pid {server.process.pid}, generation 1, up " in screen[0]
-            screen = terminal.wait_for(lambda text: "Request GET /slow/" in text)
+            screen = terminal.wait_for(lambda text: "Slow request: GET /slow/" in text)
             text = "\n".join(screen)
             assert all(len(line) <= COLUMNS for line in screen)
             assert len(screen) <= ROWS
             row = r"^{} +serving +\[[#.]+\] \d/2 +2 "  # busy threads, then the concurrency limit
             assert all(re.search(row.format(pid), text, re.MULTILINE) for pid in server.workers(2))
-            assert re.search(r"^\d\d:\d\d:\d\dZ  slow +Request GET /slow/ ", text, re.MULTILINE)
+            assert re.search(r"^\d\d:\d\d:\d\dZ  slow +Slow request: GET /slow/ ", text, re.MULTILINE)
             served = re.compile(r"^latency +p50 \d", re.MULTILINE)
             terminal.wait_for(lambda text: server.get("/").status == 200 and served.search(text))
             assert run("-m", "django_prodserve", "reload", env=env(), cwd=site).returncode == 0
             screen = terminal.wait_for(lambda text: "generation 2," in text and "Generation 2 serves" in text)
-            assert "Request GET /slow/" in "\n".join(screen)  # what the generation before has seen
+            assert "Slow request: GET /slow/" in "\n".join(screen)  # what the generation before has seen
         terminal.wait_for(lambda text: "no server" in text)
         with serving("--workers", "2", env=env(), cwd=site) as server:
             terminal.wait_for(lambda text: f"pid {server.process.pid}, generation 1" in text)
