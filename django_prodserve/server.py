@@ -149,14 +149,14 @@ def _try_addresses(plan: Plan, say: Say) -> None:
     for record in launch.servers_here(plan.settings.value):
         known = {*record.get("binds", ()), *record.get("addresses", ()), record.get("management", "")}
         if ours := known & set(plan.addresses):
-            where = ", ".join(each for each in plan.addresses if each in ours)
+            where = ", ".join(address for address in plan.addresses if address in ours)
             text = (
                 f"This project's server (pid {record['pid']}) serves on {where}; prodserve reload updates it"
             )
             say(Notice(f"note: {text}", event="check", running=record["pid"]))
         held |= ours
     management = plan.management_bind.value
-    free = [each for each in plan.bind.value if each not in held]
+    free = [address for address in plan.bind.value if address not in held]
     listeners.try_bind(free, plan.umask.value, None if management in held else management)
 
 
@@ -339,7 +339,8 @@ def check_certificate(certfile: str | None, keyfile: str | None) -> None:
     except OSError as error:
         named = (("--certfile", certfile), ("--keyfile", keyfile))
         flag, file = next(
-            (each for each in named if each[1] and not os.access(each[1], os.R_OK)), ("--certfile", certfile)
+            (candidate for candidate in named if candidate[1] and not os.access(candidate[1], os.R_OK)),
+            ("--certfile", certfile),
         )
         raise UsageError(
             f"{flag} {file} cannot be read: {error.strerror}.",
@@ -392,7 +393,7 @@ class Server(BaseApplication):  # type: ignore[misc]
                 code="file",
             )
         # Gunicorn closes the number it is given: a copy leaves ours to be cleaned up by us.
-        copies = [f"fd://{os.dup(each.fileno())}" for each in self.sockets]
+        copies = [f"fd://{os.dup(socket.fileno())}" for socket in self.sockets]
         ours = {"bind": copies, "worker_tmp_dir": heartbeats, **hooks.all_hooks(users_hooks)}
         for name, value in ours.items():
             self.cfg.set(name, value)
@@ -459,7 +460,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         seconds = time.monotonic() - self.started
         tls = bool(self.cfg.is_ssl)
         if not self.generation.during_reload:  # else the supervisor says that it serves
-            addresses = [listeners.url(each, tls=tls) for each in self.sockets]
+            addresses = [listeners.url(socket, tls=tls) for socket in self.sockets]
             how_to_stop = "  Ctrl-C stops it" if os.isatty(1) and self.generation.number == 1 else ""
             line = f"{'  '.join(addresses)}  ready in {seconds:.1f} s{how_to_stop}"
             self.say(Notice(line, event="ready", addresses=addresses, seconds=round(seconds, 2)))

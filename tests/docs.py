@@ -72,7 +72,7 @@ def checks() -> Iterator[Entry]:
     """Yield an entry for every check of the preflight, from the messages in the code."""
     found: dict[str, Entry] = {}
     for node in calls():
-        words = {each.arg: each.value for each in node.keywords}
+        words = {keyword.arg: keyword.value for keyword in node.keywords}
         for name in check_ids(words["id"]) if "id" in words else ():
             level = node.func.id.lower() if isinstance(node.func, ast.Name) else "warning"
             lines = [level]
@@ -192,7 +192,10 @@ def render(text: str, entries: Sequence[Entry]) -> str:
     names = sorted((entry.name for entry in entries), key=len, reverse=True)
     before, after, prose = "", "", {}
     for title, body in sections(text):
-        name = next((each for each in names if title == each or title.startswith(f"{each} ")), None)
+        name = next(
+            (candidate for candidate in names if title == candidate or title.startswith(f"{candidate} ")),
+            None,
+        )
         if name is not None:
             _, opened, rest = body.partition("\n```\n")  # the generated part ends with its block
             prose[name] = (title, rest.partition("\n```\n")[2] if opened else body)

@@ -158,7 +158,7 @@ class Queue:
     def enter(self, now: float, waited: float = 0.0) -> list[float]:
         """Let a request in; return when those arrived that are refused for it."""
         request: Any = SimpleNamespace(arrived=now, waited=waited)
-        return [each.arrived for each in self.scheduler.submit(request, now)]
+        return [refused.arrived for refused in self.scheduler.submit(request, now)]
 
     def unaccepted(self) -> float:
         return self.waiting
@@ -268,4 +268,4 @@ def test_the_newest_are_told_first_and_when_it_is_known_how(queue: Queue) -> Non
     assert refused[0] == 11.1
     assert refused[1:] == sorted(refused[1:], reverse=True)
     assert len(refused) + len(queue.pool.queue) == 261
-    assert [each.arrived for each in queue.pool.queue][-1] == pytest.approx(10.259)
+    assert [queued.arrived for queued in queue.pool.queue][-1] == pytest.approx(10.259)

@@ -55,7 +55,7 @@ def python() -> Python:
     """Return a function that runs the program and then this, and returns what it prints."""
 
     def run(code: str, *path: Path) -> str:
-        insert = f"import sys; sys.path[:0] = {[str(each) for each in path]}\n"
+        insert = f"import sys; sys.path[:0] = {[str(entry) for entry in path]}\n"
         command = [sys.executable, "-c", insert + PROGRAM + code]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
@@ -70,7 +70,7 @@ needs_tested_asgiref = pytest.mark.skipif(bool(asgiref_locals.why_not()), reason
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="its own tests have not run there")
 def test_the_newest_asgiref_is_as_tested() -> None:
     """A release with another source costs speed until its tests have passed: python -m tests.owners."""
-    newest = max(tuple(map(int, each.split("."))) for each in asgiref_locals.TESTED.values())
+    newest = max(tuple(map(int, version.split("."))) for version in asgiref_locals.TESTED.values())
     if tuple(map(int, asgiref.__version__.split(".")[:2])) >= newest[:2]:
         assert asgiref_locals.why_not() == ""
 

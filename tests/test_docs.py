@@ -71,7 +71,7 @@ def test_what_is_generated_is_up_to_date(page: str) -> None:
 def test_every_option_and_decision_has_an_entry() -> None:
     wanted = [row.flag[2:] for row in option_fields()]
     found = titles("options.md")
-    assert [each for each in found if each in wanted] == wanted
+    assert [entry for entry in found if entry in wanted] == wanted
     decisions = {
         name.replace("_", "-")
         for name, row in Plan.__dataclass_fields__.items()
@@ -162,7 +162,7 @@ def test_sentences_are_short(page: str) -> None:
     text = re.sub(r"^\s*([-*]|\d+\.) ", ". ", prose(PAGES.get(page, README)), flags=re.MULTILINE)
     text = re.sub(r"\n\s*\n", ". ", text)
     found = re.split(r"[.:;!?](?=[\s)*]|$)", " ".join(text.split()))
-    assert [each for each in found if len(each.split()) > WORDS] == []
+    assert [entry for entry in found if len(entry.split()) > WORDS] == []
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))

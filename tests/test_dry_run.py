@@ -92,8 +92,8 @@ def test_what_no_copy_can_stand_for_is_refused(tmp_path: Path, scratch: Path) ->
         lambda: os.symlink(kept, tmp_path / "link"),
         lambda: os.rmdir(scratch.parent / "scratch" / ".." / "scratch2"),
     ]
-    said = dry(lambda: [raised(each) for each in changes], scratch)
-    assert all(each.startswith("django-prodserve's warm-up does not change /") for each in said), said
+    said = dry(lambda: [raised(change) for change in changes], scratch)
+    assert all(line.startswith("django-prodserve's warm-up does not change /") for line in said), said
     assert sorted(os.listdir(tmp_path)) == ["kept", "scratch"]
     assert kept.read_text() == "one\n"
     assert kept.stat().st_mode & 0o777
@@ -133,10 +133,10 @@ def test_no_service_is_reached_and_the_line_that_asked_is_known(scratch: Path) -
         assert what == f"connect to 127.0.0.1:{listener.getsockname()[1]}"
         assert "test_dry_run.py, line " in where
         assert f"connect to 127.0.0.1:{datagrams.getsockname()[1]}" in said
-        for each in (listener, datagrams):
-            each.setblocking(False)
+        for one in (listener, datagrams):
+            one.setblocking(False)
             with pytest.raises(BlockingIOError):
-                each.recv(1) if each is datagrams else each.accept()
+                one.recv(1) if one is datagrams else one.accept()
 
 
 @override_settings(SESSION_ENGINE="django.contrib.sessions.backends.file")

@@ -129,10 +129,10 @@ def test_what_is_wrong_is_said_the_worst_first(
 ) -> None:
     usual = {"wall": 1000.0, "workers": [WORKER], "now": NOW, "minute": MINUTE, "memory_limit": 100}
     found = evaluate(Observed(**{**usual, **facts}))
-    assert [each.level for each in found] == [level for level, _ in expected]
-    for each, (_, text) in zip(found, expected, strict=True):
-        assert text in each.text
-        assert (each.action, each.help) == REMEDIES[each.kind]
+    assert [one.level for one in found] == [level for level, _ in expected]
+    for one, (_, text) in zip(found, expected, strict=True):
+        assert text in one.text
+        assert (one.action, one.help) == REMEDIES[one.kind]
 
 
 def test_one_error_in_five_seconds_does_not_switch_the_verdict() -> None:
@@ -150,7 +150,7 @@ def test_one_error_in_five_seconds_does_not_switch_the_verdict() -> None:
     for second in range(70, 200):
         minute = latest(samples[second - 64 : second + 1], 60.0)
         seen = Observed(wall=1000.0 + second, workers=[WORKER], now=NOW, minute=minute)
-        verdicts.append([(each.level, each.kind) for each in evaluate(seen)])
+        verdicts.append([(finding.level, finding.kind) for finding in evaluate(seen)])
     assert verdicts == [[(WARN, "errors")]] * 130
 
 
@@ -188,4 +188,4 @@ def test_advice_never_contradicts_what_is_wrong(
 ) -> None:
     found, advice = with_advice(findings, summary)
     assert advice == shown
-    assert [each.action for each in found] == [action] * len(findings)
+    assert [one.action for one in found] == [action] * len(findings)

@@ -131,7 +131,7 @@ def test_a_second_plan_differs_by_the_measurement_alone() -> None:
     assert first.workers.value != second.workers.value
     assert dataclasses.replace(second.inputs, footprint=None) == first.inputs
     sized = {"workers", "threads", "master_memory", "worker_memory", "database"}
-    assert {name for name, each in second.decisions() if each != getattr(first, name)} <= sized
+    assert {name for name, decision in second.decisions() if decision != getattr(first, name)} <= sized
     assert second.replan(found(98, 38)) == second
 
 

@@ -218,8 +218,8 @@ def test_what_we_take_gunicorn_takes_and_reads_alike(parser: str) -> None:
         cuts = sorted(chance.sample(range(len(sent) + 1), min(4, len(sent))))
         pieces = [sent[a:b] for a, b in zip([0, *cuts], [*cuts, len(sent)], strict=True) if a < b]
         again = worker.hear(pieces)
-        assert [each for each in again if isinstance(each, Taken)] == [
-            each for each in heard if isinstance(each, Taken)
+        assert [event for event in again if isinstance(event, Taken)] == [
+            event for event in heard if isinstance(event, Taken)
         ]
         assert isinstance(again[-1], Refused) == isinstance(heard[-1], Refused)
 

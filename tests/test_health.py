@@ -120,7 +120,9 @@ def passes() -> None:
 
 
 def test_a_check_fails_where_it_raises_or_returns_false_and_nothing_of_it_is_told() -> None:
-    readiness = Readiness([Check(each.__name__, each) for each in (raises, passes, returns_false)])
+    readiness = Readiness(
+        [Check(function.__name__, function) for function in (raises, passes, returns_false)]
+    )
     layer = HealthMiddleware(site, Paths(STATED), readiness)
     ready = Asked(layer, "/readyz")
     assert (ready.status, ready.body) == (503, "raises\nreturns_false\n")

@@ -70,9 +70,9 @@ def imports(name: str, *, types: bool = True) -> set[str]:
     tree = ast.parse(modules()[name].read_text())
     for_types = {
         id(node)
-        for each in ast.walk(tree)
-        if isinstance(each, ast.If) and "TYPE_CHECKING" in ast.dump(each.test)
-        for node in ast.walk(each)
+        for statement in ast.walk(tree)
+        if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.dump(statement.test)
+        for node in ast.walk(statement)
     }
     found: set[str] = set()
     for node in ast.walk(tree):
@@ -114,13 +114,19 @@ def test_every_folder_has_its_floor() -> None:
 def test_no_module_imports_upwards(name: str) -> None:
     if name == "__init__":  # what must come before everything else is imported here
         return
-    above = {each for each in imports(name) if not each.startswith(":") and _floor(each) < _floor(name)}
+    above = {
+        imported
+        for imported in imports(name)
+        if not imported.startswith(":") and _floor(imported) < _floor(name)
+    }
     assert not above, f"{name} imports {above}"
 
 
 def test_no_circle_of_modules() -> None:
     """Also not inside a folder, and also not for types."""
-    edges = {name: {each for each in imports(name) if not each.startswith(":")} for name in modules()}
+    edges = {
+        name: {imported for imported in imports(name) if not imported.startswith(":")} for name in modules()
+    }
     while ends := [name for name, found in edges.items() if not found & edges.keys()]:
         for name in ends:
             del edges[name]
@@ -129,14 +135,18 @@ def test_no_circle_of_modules() -> None:
 
 @pytest.mark.parametrize("name", PURE)
 def test_the_middle_is_pure(name: str) -> None:
-    others = {each[1:] for each in imports(name, types=False) if each.startswith(":")}
+    others = {imported[1:] for imported in imports(name, types=False) if imported.startswith(":")}
     assert others <= STANDARD, f"{name} imports {others - STANDARD}"
 
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_policies_are_pure(name: str) -> None:
     found = imports(name, types=False)
-    assert {each[1:] for each in found if each.startswith(":")} <= STANDARD - {"time", "os", "logging"}
+    assert {imported[1:] for imported in found if imported.startswith(":")} <= STANDARD - {
+        "time",
+        "os",
+        "logging",
+    }
 
 
 def test_only_the_far_edge_imports_gunicorn() -> None:

@@ -37,8 +37,8 @@ def bound(addresses: Sequence[str], manage: str | None = None) -> Iterator[list[
     try:
         yield sockets
     finally:
-        for each in sockets:
-            each.close()
+        for listener in sockets:
+            listener.close()
 
 
 @six
@@ -48,8 +48,8 @@ def bound(addresses: Sequence[str], manage: str | None = None) -> Iterator[list[
 def test_both_families_listen_on_one_port(one: str, other: str) -> None:
     port = free_port()
     with bound([f"{one}:{port}", f"{other}:{port}"]) as sockets:
-        for each in sockets:
-            each.listen(1)  # without IPV6_V6ONLY the second says that the address is in use
+        for listener in sockets:
+            listener.listen(1)  # without IPV6_V6ONLY the second says that the address is in use
         for host in ("127.0.0.1", "::1"):
             socket.create_connection((host, port), timeout=5).close()
 

@@ -155,8 +155,8 @@ def test_everything_else_is_djangos(root: Path, app: Any, path: str) -> None:
     os.mkfifo(root / "pipe.png")
     before = open_files()
     absolute = "/media/" + str(root / "books" / "cover.png")
-    for each in (path, absolute):
-        assert ask(app, each).body == b"django"
+    for written in (path, absolute):
+        assert ask(app, written).body == b"django"
     assert open_files() == before
 
 
@@ -287,7 +287,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def filled(value: Any, root: Path) -> Any:
     """Return a setting with the directory put in, at any depth."""
     if isinstance(value, dict):
-        return {key: filled(each, root) for key, each in value.items()}
+        return {key: filled(part, root) for key, part in value.items()}
     return value.replace("{root}", str(root)) if isinstance(value, str) else value
 
 

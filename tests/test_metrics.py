@@ -117,8 +117,8 @@ def test_the_accept_queue_and_its_limit(board: Scoreboard, listener: socket.sock
     found = read(board, [listener])
     assert found[f"prodserve_accept_queue_connections {name}"] == 3
     assert found[f"prodserve_accept_queue_limit_connections {name}"] == 7
-    for each in waiting:
-        each.close()
+    for future in waiting:
+        future.close()
     with socket.socket(socket.AF_UNIX) as other:
         assert accept_queue(other) is None
 

@@ -198,8 +198,8 @@ def test_under_gunicorns_workers_every_request_of_a_connection_hears_of_it() -> 
         second: dict[str, Any] = {"gunicorn.socket": ours, "REMOTE_ADDR": "127.0.0.1"}
         held.hold(second)
         assert second == {"gunicorn.socket": ours, **said}
-        for each in ({"gunicorn.socket": other}, {}):
-            strange: dict[str, Any] = {**each, "REMOTE_ADDR": "127.0.0.1", "wsgi.input": io.BytesIO()}
+        for environ in ({"gunicorn.socket": other}, {}):
+            strange: dict[str, Any] = {**environ, "REMOTE_ADDR": "127.0.0.1", "wsgi.input": io.BytesIO()}
             before = dict(strange)
             held.hold(strange)
             assert strange == before

@@ -127,7 +127,7 @@ def test_every_problem_is_told_at_once() -> None:
             },
         )
     found = caught.value.problems
-    lines = [f"{each.message} {each.fix}" for each in found]
+    lines = [f"{problem.message} {problem.fix}" for problem in found]
     for words in (
         "--workers is 'two', but must be a whole number from 1",
         "--bind: 'nowhere' lacks a port. Write nowhere:8000",
@@ -141,7 +141,7 @@ def test_every_problem_is_told_at_once() -> None:
     ):
         assert any(words in line for line in lines), (words, lines)
     assert len(lines) == 9, lines
-    assert {each.code for each in found} <= CODES.keys()
+    assert {problem.code for problem in found} <= CODES.keys()
     assert caught.value.exit_code == ExitCode.USAGE
 
 

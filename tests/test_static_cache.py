@@ -382,5 +382,5 @@ def test_parents_that_are_made_are_for_this_user_alone(tmp_path: Path, mode: int
         private_directory.make_project(base, base / "key", mode=mode)
     finally:
         os.umask(before)
-    modes = [oct(each.stat().st_mode & 0o777) for each in (base.parent, base, base / "key")]
+    modes = [oct(place.stat().st_mode & 0o777) for place in (base.parent, base, base / "key")]
     assert modes == [oct(0o700), oct(mode), oct(mode)]

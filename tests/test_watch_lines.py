@@ -84,7 +84,7 @@ def test_status_begins_with_the_verdict_and_names_both_ages() -> None:
 
 
 def test_status_shows_the_last_five_events_and_nothing_that_a_terminal_obeys() -> None:
-    events = [{"time": 60.0 * each, "kind": "slow", "text": f"GET /{each}\x1b[2J"} for each in range(9)]
+    events = [{"time": 60.0 * number, "kind": "slow", "text": f"GET /{number}\x1b[2J"} for number in range(9)]
     lines = [line for _, line in format_text(known(events=events), 600.0)]
     assert lines[-5] == "events    00:08:00Z, 2 min ago, slow: GET /8?[2J"
     assert lines[-1] == "          00:04:00Z, 6 min ago, slow: GET /4?[2J"

@@ -134,8 +134,8 @@ class Ours:
 
 
 def _close(*socks: socket.socket) -> None:
-    for each in socks:
-        each.close()
+    for sock in socks:
+        sock.close()
 
 
 def _ours(connection: Connection) -> Taken:

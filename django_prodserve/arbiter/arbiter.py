@@ -249,7 +249,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         if verdict is not None:
             self.log.error("Worker %s %s.%s", pid, verdict.line, crash and f" Stack:\n{crash}")
             ran = self.monitor.reports.log_requests(member)
-            stack = "\n".join(each for each in (ran, crash) if each)
+            stack = "\n".join(part for part in (ran, crash) if part)
             self.record_event(verdict.reason, f"Worker {pid} {verdict.line}", stack)
             self.board.count_restart(verdict.reason)
         elif member.leaving and not self.stopping:

@@ -144,7 +144,7 @@ def post_worker_init(worker: Any) -> None:
 def refuse_patched(worker: Any) -> None:
     """End a worker that a hook, its loading or a receiver has patched; it has accepted nothing yet."""
     # Gunicorn's own gevent worker must be patched: it may use the configuration that ``plan`` writes.
-    is_green = any(each.__module__.startswith("gunicorn.workers.ggevent") for each in type(worker).__mro__)
+    is_green = any(cls.__module__.startswith("gunicorn.workers.ggevent") for cls in type(worker).__mro__)
     if not is_green and (what := monkey_patching.found()):
         worker.log.critical("%s: %s %s", what, monkey_patching.CONSEQUENCE, monkey_patching.remedy())
         drain()
@@ -214,8 +214,8 @@ def hook(name: str, users: Any = None) -> Hook:
 
     @functools.wraps(ours)
     def both(*args: Any) -> None:
-        for each in pair:
-            each(*args)
+        for hook in pair:
+            hook(*args)
 
     return both
 

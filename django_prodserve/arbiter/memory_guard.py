@@ -30,7 +30,7 @@ class MemoryMonitor:
 
     def __init__(self, limit: int | None, root: Path = Path("/")) -> None:
         self.cgroups = Cgroups.find(FileRoot(root))
-        found = min(self.cgroups.memory_limits(), key=lambda each: each.size, default=None)
+        found = min(self.cgroups.memory_limits(), key=lambda limit: limit.size, default=None)
         tightest = min((size for size in (limit, found and found.size) if size), default=None)
         self.limit = tightest
         # The group accounts for this server only if it is the group that limits it.

@@ -89,7 +89,7 @@ class WorkerMonitor:
 
     def waiting(self) -> int:
         """Return how many connections wait to be accepted."""
-        return sum(max(0, each.get_backlog() or 0) for each in self.arbiter.LISTENERS)
+        return sum(max(0, listener.get_backlog() or 0) for listener in self.arbiter.LISTENERS)
 
     # Stuck workers.
 
@@ -209,5 +209,5 @@ class WorkerMonitor:
 
 def last_open(events: Sequence[Event], begin: str, end: str) -> Event | None:
     """Return the last event of a kind that has not been followed by the kind that ends it."""
-    last = next((each for each in reversed(events) if each.kind in {begin, end}), None)
+    last = next((event for event in reversed(events) if event.kind in {begin, end}), None)
     return last if last is not None and last.kind == begin else None

@@ -59,7 +59,7 @@ class StackReports:
     def log_requests(self, member: WorkerHandle) -> str:
         """Log the requests that a worker ran when it ended, and return the lines."""
         now = time.monotonic()
-        running = [f"ended while it ran {describe(each, now)}" for each in member.slot.running()]
+        running = [f"ended while it ran {describe(request, now)}" for request in member.slot.running()]
         for line in running:
             self.log.error("Worker %s %s", member.pid, line)
         return "\n".join(running)

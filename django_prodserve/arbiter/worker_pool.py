@@ -80,15 +80,15 @@ class WorkerPool:
 
     def active(self) -> list[WorkerHandle]:
         """Return those that were not told to go, the oldest first."""
-        return sorted((each for each in self if not each.leaving), key=lambda each: each.worker.age)
+        return sorted((worker for worker in self if not worker.leaving), key=lambda worker: worker.worker.age)
 
     def serving(self) -> list[WorkerHandle]:
         """Return those that answer requests."""
-        return [each for each in self.active() if each.serving]
+        return [worker for worker in self.active() if worker.serving]
 
     def leaving(self) -> list[WorkerHandle]:
         """Return those that were told to go and have not ended yet."""
-        return [each for each in self if each.leaving]
+        return [worker for worker in self if worker.leaving]
 
     def mark_for_replacement(self, pid: int, reason: str) -> bool:
         """Have a worker replaced; False if it is marked already, or must wait until another one is gone."""
@@ -116,7 +116,7 @@ class WorkerPool:
         """Return who may go because fewer workers are wanted: the marked ones first, then the oldest."""
         staying = self.active()
         count = len(staying) - wanted - len(self.pending_replacement)
-        ranked = sorted(staying, key=lambda each: each.pid not in self.pending_replacement)
+        ranked = sorted(staying, key=lambda worker: worker.pid not in self.pending_replacement)
         return ranked[: max(0, count)]
 
     def mark_leaving(self, member: WorkerHandle, reason: str, deadline: float) -> None:

@@ -82,7 +82,7 @@ def split(words: str | Sequence[str] | None) -> tuple[list[str], list[str]]:
         return words, []
     addresses = [word for word in words if ADDRESS.fullmatch(word)]
     return [word for word in words if word not in addresses], [
-        re.sub("^0:", "0.0.0.0:", each) for each in addresses
+        re.sub("^0:", "0.0.0.0:", address) for address in addresses
     ]
 
 
@@ -102,13 +102,13 @@ def chosen(words: str | Sequence[str] | None) -> str:
     word = ALIASES.get(words[0], words[0])
     if word in READING_ACTIONS:
         return word
-    if word == "plan" and all(names_a_decision(each) for each in words[1:]):
+    if word == "plan" and all(names_a_decision(name) for name in words[1:]):
         return word
-    unknown = [each for each in words if each not in ACTIONS]
+    unknown = [other for other in words if other not in ACTIONS]
     if unknown:
         raise UsageError.of(
-            Problem(f"There is no action {each!r}.", _instead(each), code="unknown-action")
-            for each in unknown
+            Problem(f"There is no action {name!r}.", _instead(name), code="unknown-action")
+            for name in unknown
         )
     if len(words) > 1:
         named = " and ".join(words)

@@ -68,8 +68,8 @@ def find(directory: str | os.PathLike[str], binds: Sequence[str] | None = None) 
     ``binds`` are addresses as typed behind --bind; the server must have all of them.
     """
     everyone = [_running(place, record) for place, record in run_directory.running()]
-    here = [each for each in everyone if _matches_project(each, directory)]
-    found = [each for each in here if _has(each, binds or ())]
+    here = [server for server in everyone if _matches_project(server, directory)]
+    found = [server for server in here if _has(server, binds or ())]
     if len(found) == 1:
         return found[0]
     if found:
@@ -100,12 +100,12 @@ def _matches_project(server: RunningServer, directory: str | os.PathLike[str]) -
     """Say whether a server's project is the one in a directory, by the name typed then or the place now."""
     wanted = {os.fspath(directory), os.path.realpath(directory)}
     known = {server.project, server.record.get("home", ""), server.record.get("real", "")}
-    return bool(wanted & (known | {os.path.realpath(each) for each in known if each}))
+    return bool(wanted & (known | {os.path.realpath(listening) for listening in known if listening}))
 
 
 def _has(server: RunningServer, binds: Sequence[str]) -> bool:
-    known = {_canonical(each) for each in (*server.binds, *server.record.get("addresses", ()))}
-    return all(_canonical(each) in known or _any_port(each, known) for each in binds)
+    known = {_canonical(bind) for bind in (*server.binds, *server.record.get("addresses", ()))}
+    return all(_canonical(bind) in known or _any_port(bind, known) for bind in binds)
 
 
 def _canonical(address: str) -> str:
@@ -118,7 +118,7 @@ def _canonical(address: str) -> str:
 def _any_port(address: str, known: set[str]) -> bool:
     """A port alone means whatever host it is served on."""
     port = address.lstrip(":")
-    return port.isdecimal() and any(each.endswith(f":{port}") for each in known)
+    return port.isdecimal() and any(listening.endswith(f":{port}") for listening in known)
 
 
 def _elsewhere(everyone: Sequence[RunningServer]) -> tuple[str, str]:

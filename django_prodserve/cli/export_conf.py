@@ -115,10 +115,10 @@ def _file(name: str, source: str) -> str:
 
 def _origins(plan: Plan, directory: str, code: set[str]) -> Iterator[str]:
     """Yield lines that load what can only be found where it was written, such as a function in a file."""
-    if any(each.startswith("settings.") for each in code):
+    if any(line.startswith("settings.") for line in code):
         yield from _line("from django.conf import settings", "for what has no import path")
-    if any(each.startswith("configured[") for each in code):
-        path = next(filter(None, (_file(name, each.source) for name, each in plan.gunicorn.items())))
+    if any(line.startswith("configured[") for line in code):
+        path = next(filter(None, (_file(name, setting.source) for name, setting in plan.gunicorn.items())))
         yield from _line("import runpy", "for the --config file that the plan was made with")
         yield from _line(
             f'configured = runpy.run_path({os.path.join(directory, path)!r}, run_name="__config__")',

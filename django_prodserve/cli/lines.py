@@ -38,4 +38,4 @@ def wrapped(line: str, columns: int) -> list[str]:
 
 def printable(text: str) -> str:
     """Return a text without what a terminal would obey: a path is what a client has sent."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return "".join(character if character.isprintable() else "?" for character in text)

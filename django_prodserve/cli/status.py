@@ -107,8 +107,8 @@ def format_text(known: dict[str, Any], wall: float) -> Iterator[Line]:
     loaded = f"loaded {format_age(known['uptime'])} ago"
     yield "", f"{'release':<10}generation {known['generation']}, {loaded}"
     yield "", f"{'requests':<10}{_of_requests(known)}"
-    for each in known["workers"]:
-        yield "", f"{'worker':<10}{_of_worker(each)}"
+    for worker in known["workers"]:
+        yield "", f"{'worker':<10}{_of_worker(worker)}"
     if known["restarts"]:
         counts = ", ".join(f"{reason} {count}" for reason, count in known["restarts"].items())
         yield "", f"{'restarts':<10}{counts}"
@@ -135,20 +135,20 @@ def _of_requests(known: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _of_worker(each: dict[str, Any]) -> str:
-    share = f" ({100 * each['cpu'] / each['age']:.0f} %)" if each["age"] >= 1 else ""
+def _of_worker(worker: dict[str, Any]) -> str:
+    share = f" ({100 * worker['cpu'] / worker['age']:.0f} %)" if worker["age"] >= 1 else ""
     parts = [
-        f"pid {each['pid']} {each['state']}",
-        f"age {format_age(each['age'])}",
-        f"busy {each['busy']}/{each['threads']}",
-        f"limit {each['concurrency_limit']}",
-        *([f"{each['queue']} wait"] if each["queue"] else []),
-        f"{each['connections']} connections",
-        f"{each['requests']} requests",
-        format_size(each["memory"]),
-        f"CPU {each['cpu']:.1f} s{share}",
+        f"pid {worker['pid']} {worker['state']}",
+        f"age {format_age(worker['age'])}",
+        f"busy {worker['busy']}/{worker['threads']}",
+        f"limit {worker['concurrency_limit']}",
+        *([f"{worker['queue']} wait"] if worker["queue"] else []),
+        f"{worker['connections']} connections",
+        f"{worker['requests']} requests",
+        format_size(worker["memory"]),
+        f"CPU {worker['cpu']:.1f} s{share}",
     ]
-    if oldest := each["oldest"]:
+    if oldest := worker["oldest"]:
         name = format_request(oldest["method"], oldest["path"], oldest["id"])
         parts.append(f"oldest {name} for {oldest['age']:.1f} s")
     return ", ".join(parts)

@@ -188,7 +188,7 @@ def render(
         lines.append(("", f"advice    {known['advice']}"))
     lines = [*_fitted(lines, width), ("", "")]
     room = max(1, min(8, height - len(lines) - 1))
-    lines += [_shortened(_event(each), width) for each in reversed(known["events"][-room:])]
+    lines += [_shortened(_event(event), width) for event in reversed(known["events"][-room:])]
     if len(lines) < height:
         lines.append(("quiet", "q leaves"))
     return lines
@@ -209,12 +209,12 @@ def _traffic(
 ) -> Iterator[Line]:
     room, bar = width - 34, 20 if width >= 60 else 8
     classes = dict(zip(("1xx", "2xx", "3xx", "4xx", "5xx"), rates["classes"], strict=False))
-    parts = "  ".join(f"{name} {_number(each)}" for name, each in classes.items() if each)
+    parts = "  ".join(f"{name} {_number(count)}" for name, count in classes.items() if count)
     total = f"{_number(_arrived(rates))}/s"
     yield "", f"requests  {total:<12}{parts}  refused {_number(rates['refused'])}"
     marks = "  ".join(f"{name} {_time(rates[name])}" for name in ("p50", "p95", "p99"))
     yield "", f"latency   {marks}  queued p95 {_time(rates['queued95'])}"
-    threads = sum(each["threads"] for each in known["workers"] if each["state"] == "serving")
+    threads = sum(worker["threads"] for worker in known["workers"] if worker["state"] == "serving")
     busy = f"{rates['busy']}/{threads} busy, {rates['waiting']} wait"
     yield "", f"threads   {_bar(rates['busy'], threads, bar)} {busy}"
     limit = known["memory_limit"]
@@ -269,20 +269,20 @@ def _cells(columns: Sequence[Column], values: dict[str, str]) -> str:
 def _workers(workers: Sequence[dict[str, Any]], width: int) -> Iterator[Line]:
     columns = _columns(width)
     yield "quiet", _cells(columns, {name: name for name, _ in COLUMNS})
-    for each in workers:
+    for worker in workers:
         values = {
-            "worker": str(each["pid"]),
-            "state": each["state"],
-            "busy": f"{_bar(each['busy'], each['threads'], 8)} {each['busy']}/{each['threads']}",
-            "limit": str(each["concurrency_limit"]),
-            "wait": str(each["queue"]),
-            "CPU": f"{100 * each['share']:.0f} %" if each["share"] is not None else "-",
-            "memory": format_size(each["memory"]),
-            "conns": str(each["connections"]),
-            "requests": str(each["requests"]),
+            "worker": str(worker["pid"]),
+            "state": worker["state"],
+            "busy": f"{_bar(worker['busy'], worker['threads'], 8)} {worker['busy']}/{worker['threads']}",
+            "limit": str(worker["concurrency_limit"]),
+            "wait": str(worker["queue"]),
+            "CPU": f"{100 * worker['share']:.0f} %" if worker["share"] is not None else "-",
+            "memory": format_size(worker["memory"]),
+            "conns": str(worker["connections"]),
+            "requests": str(worker["requests"]),
         }
         yield "", _cells(columns, values)
-        if (oldest := each["oldest"]) and oldest["age"] >= 1:
+        if (oldest := worker["oldest"]) and oldest["age"] >= 1:
             yield "warn", f"         {oldest['age']:.0f} s: {oldest['method']} {oldest['path']}"
 
 

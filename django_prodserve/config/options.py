@@ -436,9 +436,9 @@ class SourcedValue(NamedTuple):
 def option_fields() -> tuple[Row, ...]:
     """Every option's declaration, in the order of the reference."""
     return tuple(
-        Row(name=each.name, default=each.default, **each.metadata["row"])
-        for each in fields(Options)
-        if "row" in each.metadata
+        Row(name=field.name, default=field.default, **field.metadata["row"])
+        for field in fields(Options)
+        if "row" in field.metadata
     )
 
 

@@ -181,7 +181,7 @@ def probes(raw: Any) -> tuple[str, ...]:
     if raw is False or (isinstance(raw, str) and raw.strip().lower() == "off"):
         return ()
     paths = words(raw)
-    if len({*paths}) != 2 or not all(re.fullmatch(r"(/[\w.~-]+)+/?", each, re.ASCII) for each in paths):
+    if len({*paths}) != 2 or not all(re.fullmatch(r"(/[\w.~-]+)+/?", path, re.ASCII) for path in paths):
         raise ValueError(raw)
     return paths
 

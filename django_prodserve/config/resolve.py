@@ -175,8 +175,8 @@ def _complaints(row: Row, stated: SourcedValue, error: Exception) -> Iterator[Pr
         said = "is out of range (0-65535)" if is_number else f"is {shown!r}, but must be a number"
         yield Problem(f"PORT {f'{shown} ' if is_number else ''}{said}.", fix, "", "bad-value", topic)
     elif isinstance(error, parsers.ParseErrors):
-        for each in error.errors:
-            yield from _complaints(row, stated, each)
+        for one in error.errors:
+            yield from _complaints(row, stated, one)
     elif isinstance(error, parsers.ParseError):
         yield Problem(f"{source}: {error}", error.fix, "", error.code, topic)
     else:

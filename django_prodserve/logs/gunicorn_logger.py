@@ -89,7 +89,9 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         self.is_plain = cfg.access_log_format == AccessLogFormat.default
         """Whether the lines of the access log are ours, not of a format of the user's."""
         super().setup(cfg)
-        self.ours = {each: [*filter(_is_ours, each.handlers)] for each in (self.error_log, self.access_log)}
+        self.ours = {
+            logger: [*filter(_is_ours, logger.handlers)] for logger in (self.error_log, self.access_log)
+        }
         for handler in self.ours[self.error_log]:
             if isinstance(handler, logging.StreamHandler):  # ours; syslog writes the time by itself
                 handler.setFormatter(
@@ -118,7 +120,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
 
     def access_lines(self) -> TextLines | ShortLines | JSONLines:
         """Return what makes lines for who writes the access log now; a project's handler gets text."""
-        return self._lines[any(getattr(each, "is_json", False) for each in self.access_log.handlers)]
+        return self._lines[any(getattr(handler, "is_json", False) for handler in self.access_log.handlers)]
 
     def info(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Log Gunicorn's own infos at debug: they tell what it does. A hook's infos are the user's."""
@@ -273,7 +275,7 @@ def _show_errors() -> None:
             logger.setLevel(logging.ERROR)
         top = name == "django" or not logger.propagate
         muted = name.startswith("django.security") and any(map(_is_null, logger.handlers))
-        if top and not muted and not any(isinstance(each, ErrorHandler) for each in logger.handlers):
+        if top and not muted and not any(isinstance(handler, ErrorHandler) for handler in logger.handlers):
             logger.addHandler(ErrorHandler())
 
 
@@ -294,5 +296,5 @@ def _shows_errors(handler: logging.Handler) -> bool:
 
     hidden = isinstance(handler, (ErrorHandler, AdminEmailHandler, logging.NullHandler))
     against = RequireDebugFalse if settings.DEBUG else RequireDebugTrue
-    filtered = any(isinstance(each, against) for each in handler.filters)
+    filtered = any(isinstance(one_filter, against) for one_filter in handler.filters)
     return not hidden and not filtered and handler.level <= logging.ERROR

@@ -183,13 +183,13 @@ def _quiet() -> Iterator[None]:
 
     loggers = [logging.getLogger(f"django.security.{name}") for name in _suspicions(SuspiciousOperation)]
     loggers.append(logging.getLogger("django.request"))
-    for each in loggers:
-        each.addFilter(is_theirs)
+    for logger in loggers:
+        logger.addFilter(is_theirs)
     try:
         yield
     finally:
-        for each in loggers:
-            each.removeFilter(is_theirs)
+        for logger in loggers:
+            logger.removeFilter(is_theirs)
 
 
 def _suspicions(kind: type) -> set[str]:

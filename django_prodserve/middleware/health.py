@@ -62,7 +62,7 @@ def is_owned(path: str) -> bool:
     With APPEND_SLASH the route may end with the slash that the path lacks.
     """
     tried = [path] if path.endswith("/") or not settings.APPEND_SLASH else [path, f"{path}/"]
-    return any(_names(each) for each in tried)
+    return any(_names(error) for error in tried)
 
 
 def _names(path: str) -> bool:
@@ -86,7 +86,7 @@ def _random_sibling_path(path: str) -> str:
     slash = "/" if path.endswith("/") else ""
     parent, _, name = path.rstrip("/").rpartition("/")
     while (other := "".join(map(_another, name))) == name:
-        if not any(each.isalnum() for each in name):
+        if not any(character.isalnum() for character in name):
             return f"{parent}/{name}x{slash}"
     return f"{parent}/{other}{slash}"
 

@@ -54,8 +54,8 @@ class Metrics:
 
     def waiting(self) -> Iterator[str]:
         """Yield the kernel's queues of connections that nobody has taken yet."""
-        queues = [(each, accept_queue(each)) for each in self.listeners]
-        found = [({"address": _name(each)}, queue) for each, queue in queues if queue]
+        queues = [(listener, accept_queue(listener)) for listener in self.listeners]
+        found = [({"address": _name(listener)}, queue) for listener, queue in queues if queue]
         yield from gauge(
             "accept_queue_connections",
             "Connections that wait in the kernel to be accepted.",

@@ -87,8 +87,10 @@ def with_advice(findings: list[Finding], summary: Mapping[str, Any]) -> tuple[li
     advice, kind = summary.get("advice", ""), summary.get("advice_kind", "")
     waiting = {"overload", "waiting"}
     if advice and kind in AGREES_WITH_WAITING:
-        findings = [each._replace(action=advice) if each.kind in waiting else each for each in findings]
-    if any(each.level == BAD or each.kind in waiting for each in findings):
+        findings = [
+            finding._replace(action=advice) if finding.kind in waiting else finding for finding in findings
+        ]
+    if any(finding.level == BAD or finding.kind in waiting for finding in findings):
         advice = ""
     return findings, advice
 

@@ -66,7 +66,7 @@ def explain(
     if names:
         lines = [line for name in names for line in _single(plan, name, shown[name], width, colour=colour)]
         return "\n".join(lines)
-    explicit = {name: each for name, each in shown.items() if is_explicit(name, each)}
+    explicit = {name: found for name, found in shown.items() if is_explicit(name, found)}
     groups = {"Set explicitly": tuple(explicit)}
     groups |= {
         title: tuple(name for name in group if name not in explicit) for title, group in GROUPS.items()
@@ -76,8 +76,8 @@ def explain(
         rows = [_row(plan, name, shown[name], details=details) for name in group]
         if title == "Set explicitly":
             rows += [
-                (f"gunicorn {name}", repr(each.value), f"set by {each.source}")
-                for name, each in plan.gunicorn.items()
+                (f"gunicorn {name}", repr(setting.value), f"set by {setting.source}")
+                for name, setting in plan.gunicorn.items()
             ]
         if rows:
             lines += ["", terminal.styled(title, "bold", on=colour), *_columns(rows, width)]
@@ -171,8 +171,8 @@ def as_json(plan: Plan, names: Sequence[str] = ()) -> str:
     """Return the same as JSON: decisions, all or some, Gunicorn's settings, notes and warnings."""
     document = {
         "decisions": {
-            name: {"value": each.value, "why": each.why, "source": each.source}
-            for name, each in plan.decisions()
+            name: {"value": decision.value, "why": decision.why, "source": decision.source}
+            for name, decision in plan.decisions()
             if not names or name in names
         },
         "gunicorn": gunicorn_settings(plan),
@@ -186,8 +186,8 @@ def to_dict(plan: Plan) -> dict[str, Any]:
     """Return what an operator may see of a running server's plan: decisions as people read them."""
     return {
         "decisions": {
-            name: {"value": plan.show(name, each.value), "why": each.why, "source": each.source}
-            for name, each in plan.decisions()
+            name: {"value": plan.show(name, decision.value), "why": decision.why, "source": decision.source}
+            for name, decision in plan.decisions()
         },
         "notes": list(plan.notes),
         "warnings": list(plan.warnings),
@@ -227,7 +227,7 @@ def workers_line(plan: Plan) -> Notice:
 
 def measuring_line(before: Plan, plan: Plan) -> Iterator[str]:
     """Yield what a measurement changes about the words at start."""
-    sizes = [(each.workers.value, each.threads.value) for each in (before, plan)]
+    sizes = [(one.workers.value, one.threads.value) for one in (before, plan)]
     if sizes[0] != sizes[1]:
         yield workers_line(plan)
     for warning in plan.warnings:
@@ -239,9 +239,9 @@ def _taken(plan: Plan) -> str:
     """What the platform decided, directly or through its variables."""
     said = {plan.platform.value, "PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "GUNICORN_CMD_ARGS"}
     taken = [
-        f"{name.replace('_', '-')} {plan.show(name, each.value)}"
-        for name, each in plan.decisions()
-        if each.source in said and each.value is not None
+        f"{name.replace('_', '-')} {plan.show(name, decision.value)}"
+        for name, decision in plan.decisions()
+        if decision.source in said and decision.value is not None
     ]
     return ", ".join(taken) or "nothing was taken from it"
 

@@ -163,5 +163,5 @@ def _is_same(one: str, other: str) -> bool:
     if one.startswith("unix:") and other.startswith("unix:"):
         return os.path.abspath(one.removeprefix("unix:")) == os.path.abspath(other.removeprefix("unix:"))
     (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
-    hosts = {each.replace("localhost", "127.0.0.1") for each in (host, other_host)}
+    hosts = {name.replace("localhost", "127.0.0.1") for name in (host, other_host)}
     return port == other_port != "0" and (len(hosts) == 1 or bool(hosts & {"0.0.0.0", "[::]"}))

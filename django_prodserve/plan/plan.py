@@ -289,7 +289,7 @@ def choose_bind(machine: Machine, wishes: ResolvedOptions) -> Decision[tuple[str
     stated = wishes.stated("bind")
     if stated is not None:
         why = "the platform sends requests there" if stated.source == "PORT" else stated.why
-        full = tuple(f"{host}{each}" if each.startswith(":") else each for each in stated.value)
+        full = tuple(f"{host}{address}" if address.startswith(":") else address for address in stated.value)
         return Decision(full, why, stated.source)
     if local:
         return Decision((f"{host}:8000",), "--local: this machine only")
@@ -442,8 +442,8 @@ def _database(project: Project, slots: int) -> Decision[str]:
     used = [database for database in project.databases if database.vendor != "dummy"]
     if not used:
         return Decision("none", "DATABASES is empty", "settings")
-    text = ", ".join(f"{each.alias}: {each.vendor} {each.where}".rstrip() for each in used)
-    servers = sum(each.counts for each in used)
+    text = ", ".join(f"{found.alias}: {found.vendor} {found.where}".rstrip() for found in used)
+    servers = sum(found.counts for found in used)
     if not servers:
         return Decision(text, "a file, no connections to count", "settings")
     return Decision(text, f"up to {slots * servers} connections (workers x threads x databases)", "settings")

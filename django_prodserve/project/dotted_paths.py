@@ -83,7 +83,7 @@ def _missing_module(path: str) -> tuple[str, str] | None:
             continue
         if parent and parent not in sys.modules and "__path__" in (_source(_find(parent)) or ""):
             return None  # it looks for its modules in a way of its own
-        names = [each.name for each in pkgutil.iter_modules(_places(parent))] if parent else []
+        names = [module.name for module in pkgutil.iter_modules(_places(parent))] if parent else []
         guess = _guess(parent, parts[end - 1], names)
         rest = "".join(f".{part}" for part in parts[end:])
         return f"there is no module {name}", f"{guess}{rest}" if guess else ""
@@ -125,6 +125,6 @@ def _is_python(text: str) -> bool:
 
 def _guess(parent: str, name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1) or [
-        each for each in names if each.startswith(name) or name.startswith(each)
+        known for known in names if known.startswith(name) or name.startswith(known)
     ]
     return f"{parent}.{close[0]}" if close else ""

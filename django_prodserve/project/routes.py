@@ -12,7 +12,7 @@ from django.urls.resolvers import LocalePrefixPattern, RoutePattern
 def lacks_front_page() -> bool:
     """Say whether ``/`` has no route; with languages in the addresses it may lead to one."""
     patterns = get_resolver().url_patterns
-    if any(isinstance(each.pattern, LocalePrefixPattern) for each in patterns):
+    if any(isinstance(pattern.pattern, LocalePrefixPattern) for pattern in patterns):
         return False
     try:
         resolve("/")
@@ -27,13 +27,13 @@ def first_page() -> str:
 
 
 def _paths(patterns: Any, before: str = "") -> Iterator[str]:
-    for each in patterns:
-        if not isinstance(each.pattern, RoutePattern):
+    for pattern in patterns:
+        if not isinstance(pattern.pattern, RoutePattern):
             continue  # a regular expression, or a language
-        path = before + str(each.pattern)
+        path = before + str(pattern.pattern)
         if "<" in path:
             continue
-        if isinstance(each, URLPattern):
+        if isinstance(pattern, URLPattern):
             yield path
-        elif isinstance(each, URLResolver):
-            yield from _paths(each.url_patterns, path)
+        elif isinstance(pattern, URLResolver):
+            yield from _paths(pattern.url_patterns, path)

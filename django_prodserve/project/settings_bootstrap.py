@@ -23,9 +23,9 @@ def default_of_manage_py(variable: str) -> str:
     for node in ast.walk(_manage_py()):
         words: list[Any] = []
         if isinstance(node, ast.Call):
-            words = [each.value for each in node.args if isinstance(each, ast.Constant)]
+            words = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
-            words = [getattr(each, "value", None) for each in (node.targets[0].slice, node.value)]
+            words = [getattr(part, "value", None) for part in (node.targets[0].slice, node.value)]
         if len(words) == 2 and words[0] == variable and isinstance(words[1], str):
             return words[1]
     return ""

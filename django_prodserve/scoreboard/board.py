@@ -356,9 +356,9 @@ def board_path(place: Path, generation: int) -> Path:
 
 def last_board(place: Path, generation: int) -> Scoreboard | None:
     """Return the board of the generation that served before this one; None where none can be read."""
-    names = [each.name.removeprefix("board-") for each in place.glob("board-*")]
+    names = [path.name.removeprefix("board-") for path in place.glob("board-*")]
     numbers = sorted({int(name) for name in names if name.isdecimal()}, reverse=True)
-    for number in (each for each in numbers if each < generation):
+    for number in (other for other in numbers if other < generation):
         with suppress(OSError, ValueError):  # it has ended, or its file is cut short
             return Scoreboard.open(board_path(place, number))
     return None

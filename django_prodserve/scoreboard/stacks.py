@@ -62,7 +62,7 @@ class Stacks:
         if start < 0:
             return ""
         first, *threads = text[start:].strip().split("\n\n")
-        return "\n\n".join([first, *sorted(threads, key=lambda each: not each.startswith("Current"))])
+        return "\n\n".join([first, *sorted(threads, key=lambda stack: not stack.startswith("Current"))])
 
     def remove(self, path: Path | None) -> None:
         """Remove the files that have a name."""
@@ -141,9 +141,9 @@ def only_busy_threads(text: str, calls: int = 12) -> str:
 
     All of them where none runs one: then something else holds the process up.
     """
-    threads = [each.splitlines() for each in text.split("\n\n")]
-    labelled = [each for each in threads if each and not _THREAD.match(each[0])]
-    return "\n\n".join("\n".join(each[: calls + 2]) for each in labelled or threads)
+    threads = [block.splitlines() for block in text.split("\n\n")]
+    labelled = [thread for thread in threads if thread and not _THREAD.match(thread[0])]
+    return "\n\n".join("\n".join(stack[: calls + 2]) for stack in labelled or threads)
 
 
 def describe(request: Request, now: float) -> str:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 def browser_notes(plan: Plan, sockets: Sequence[socket.socket], *, tls: bool, loaded: bool) -> Iterator[str]:
     """Yield why an address of these would show an error; ``loaded`` says that the URLconf is."""
-    addresses = [url(each, tls=tls).partition(" ")[0] for each in sockets if each.family != socket.AF_UNIX]
+    addresses = [
+        url(listener, tls=tls).partition(" ")[0] for listener in sockets if listener.family != socket.AF_UNIX
+    ]
     for address in () if is_proxied(plan) else addresses:
         host = address.partition("://")[2]
         if not is_allowed(host):

@@ -124,12 +124,14 @@ PATH_IDS = {"ROOT_URLCONF": "E005", "WSGI_APPLICATION": "E006", "MIDDLEWARE": "E
 
 
 def _dotted_paths(seen: CheckContext) -> Iterator[CheckMessage]:
-    for each in seen.broken_paths:
-        holds = "holds" if each.setting == "MIDDLEWARE" else "is"
+    for broken_path in seen.broken_paths:
+        holds = "holds" if broken_path.setting == "MIDDLEWARE" else "is"
         yield Error(
-            f"{each.setting} {holds} {each.path!r}, but {each.problem}.",
-            hint=f"Did you mean {each.guess!r}?" if each.guess else f"Correct {each.setting} in the settings",
-            id=f"prodserve.{PATH_IDS[each.setting]}",
+            f"{broken_path.setting} {holds} {broken_path.path!r}, but {broken_path.problem}.",
+            hint=f"Did you mean {broken_path.guess!r}?"
+            if broken_path.guess
+            else f"Correct {broken_path.setting} in the settings",
+            id=f"prodserve.{PATH_IDS[broken_path.setting]}",
         )
 
 

@@ -61,13 +61,13 @@ class ForkSafetyCheck:
 
 def kinds_of_threads() -> Iterator[str]:
     """Yield what tells each thread of this process but the main one from others, also in a fork."""
-    yield from (kind(each) for each in threading.enumerate() if each is not threading.main_thread())
+    yield from (kind(thread) for thread in threading.enumerate() if thread is not threading.main_thread())
     yield from (f"{name} of a C library" for name in foreign_threads())
 
 
 def kind(thread: threading.Thread) -> str:
     """Return a thread's name without the number that it may have, its class and what it runs."""
-    runs = next((f"{each.co_filename}:{each.co_firstlineno}" for each in _functions(thread)), "")
+    runs = next((f"{function.co_filename}:{function.co_firstlineno}" for function in _functions(thread)), "")
     return f"{re.sub(NUMBER, '#', thread.name)} {type(thread).__qualname__} {runs}"
 
 
@@ -89,7 +89,7 @@ def started_by(thread: threading.Thread) -> str:
     """
     started = CALL_SITES.of_thread(thread)
     codes = [*_functions(thread), *_frames(thread)]
-    found = next((each for each in codes if is_own(each.co_filename)), codes[0] if codes else None)
+    found = next((code for code in codes if is_own(code.co_filename)), codes[0] if codes else None)
     if started:
         return f" (started in {started}{f', to run {found.co_name}' if found else ''})"
     if found is None:

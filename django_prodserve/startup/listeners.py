@@ -26,13 +26,15 @@ def bind(addresses: Sequence[str], umask: int, manage: str | None = None) -> lis
     That of the management address comes last.
     """
     asked = [(address, PUBLIC) for address in addresses] + ([(manage, MANAGE)] if manage else [])
-    targets = [_resolve(*each) for each in asked]
+    targets = [_resolve(*parts) for parts in asked]
     refuse_overlapping([(address, target) for (address, _), target in zip(asked, targets, strict=True)])
     sockets: list[socket.socket] = []
     try:
         for (address, option), target in zip(asked, targets, strict=True):
             if target is not None:
-                sockets.append(_tcp(address, option, target, [each for each in targets if each]))
+                sockets.append(
+                    _tcp(address, option, target, [candidate for candidate in targets if candidate])
+                )
             elif address.startswith("fd://"):
                 sockets.append(_inherited(address))
             else:
@@ -84,7 +86,7 @@ def refuse_overlapping(asked: Sequence[tuple[str, Target | None]]) -> None:
 def _has_ipv4_beside(target: Target, all_of_them: Sequence[Target]) -> bool:
     """Say whether IPv4 is asked for by itself on this port: ``[::]`` would take it too."""
     return target.host == "::" and any(
-        each.family == socket.AF_INET and each.port == target.port != 0 for each in all_of_them
+        other.family == socket.AF_INET and other.port == target.port != 0 for other in all_of_them
     )
 
 
@@ -292,7 +294,9 @@ def _in_use(address: str, port: int, another: str) -> ProdserveError:
 def taken_meanwhile(sockets: Sequence[socket.socket]) -> ProdserveError:
     """Return what to say where another process listened first: two may bind an address, one may listen."""
     held = [(bound.getsockname(), _port_owner(bound.getsockname()[1])) for bound in sockets if _is_tcp(bound)]
-    name, by = next((each for each in held if each[1]), (held[0] if held else (("the address", ""), None)))
+    name, by = next(
+        (holder for holder in held if holder[1]), (held[0] if held else (("the address", ""), None))
+    )
     host = f"[{name[0]}]" if ":" in str(name[0]) else name[0]
     return ProdserveError(
         f"{host}:{name[1]} came into use{by or ''} while this server was loading.",

@@ -47,7 +47,7 @@ def found() -> str:
     names = {name for name in WATCHED if _admitted(name)} | {name for name in WATCHED if _is_replaced(name)}
     if not names:
         return ""
-    library = next((each for each in LIBRARIES if each in sys.modules), "a library")
+    library = next((candidate for candidate in LIBRARIES if candidate in sys.modules), "a library")
     return f"{library} has patched {', '.join(name for name in WATCHED if name in names)}"
 
 

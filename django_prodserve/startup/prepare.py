@@ -113,31 +113,33 @@ def wait_for_databases(patience: float, say: Say) -> bool:
         DatabaseWaiter(alias, given_up) for alias in connections if connections[alias].vendor != "unknown"
     ]
     started = time.monotonic()
-    for each in asked:
-        each.start()
+    for question in asked:
+        question.start()
     try:
         _watch(asked, started, patience, say)
     finally:
         given_up.set()
-    for each in asked:
-        if each.hopeless is not None:
-            raise ProdserveError(f"Database {each.title}: {each.hopeless}", "Correct DATABASES.")
-    return any(each.failed for each in asked)
+    for question in asked:
+        if question.hopeless is not None:
+            raise ProdserveError(f"Database {question.title}: {question.hopeless}", "Correct DATABASES.")
+    return any(question.failed for question in asked)
 
 
 def _watch(asked: list[DatabaseWaiter], started: float, patience: float, say: Say) -> None:
     next_line = FIRST_LINE
-    while missing := [each for each in asked if each.is_alive()]:
+    while missing := [question for question in asked if question.is_alive()]:
         passed = time.monotonic() - started
         if passed >= patience:
-            named = "\n".join(f"Database {each.title} did not answer: {each.reason}" for each in missing)
+            named = "\n".join(
+                f"Database {question.title} did not answer: {question.reason}" for question in missing
+            )
             hint = f"Waited {format_duration(patience)} (--wait-for-db). Start it, or correct DATABASES."
             raise ProdserveError(named, hint)
         if passed >= next_line:
             next_line = passed + NEXT_LINE
-            for each in missing:
+            for question in missing:
                 of = f"{passed:.0f} s of {format_duration(patience)}"
-                say(f"waiting for database {each.title}: {each.reason} ({of})")
+                say(f"waiting for database {question.title}: {question.reason} ({of})")
         missing[0].join(min(0.1, patience - passed))
 
 
@@ -201,9 +203,11 @@ def is_migrated(alias: str) -> bool:
 
 def _routers_say(alias: str) -> Iterator[bool]:
     """Yield what the first router with an opinion says about each app, and about each model."""
-    allows = [each.allow_migrate for each in router.routers if hasattr(each, "allow_migrate")]
+    allows = [
+        one_router.allow_migrate for one_router in router.routers if hasattr(one_router, "allow_migrate")
+    ]
     for app in apps.get_app_configs():
-        models: list[dict[str, Any]] = [{"model_name": each._meta.model_name} for each in app.get_models()]
+        models: list[dict[str, Any]] = [{"model_name": model._meta.model_name} for model in app.get_models()]
         for hints in ({}, *models):
             said = (allow(alias, app.label, **hints) for allow in allows)
             yield bool(next((opinion for opinion in said if opinion is not None), False))

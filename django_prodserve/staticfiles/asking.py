@@ -238,10 +238,10 @@ def engines_are_known() -> bool:
 
 
 def _loaders(loaders: Iterable[Any]) -> Iterable[str]:
-    for each in loaders:
-        if isinstance(each, str):
-            yield each
+    for loader in loaders:
+        if isinstance(loader, str):
+            yield loader
         else:  # a loader with its arguments, which may be loaders
-            yield each[0]
-            if each[0].endswith("cached.Loader"):
-                yield from _loaders(each[1])
+            yield loader[0]
+            if loader[0].endswith("cached.Loader"):
+                yield from _loaders(loader[1])

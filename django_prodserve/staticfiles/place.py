@@ -77,7 +77,7 @@ def serves_files(found: Any) -> bool:
 
     if not isinstance(found, type):
         return False
-    fork = any(each.__module__.partition(".")[0] == "servestatic" for each in found.__mro__)
+    fork = any(cls.__module__.partition(".")[0] == "servestatic" for cls in found.__mro__)
     return fork or issubclass(found, WhiteNoiseMiddleware)
 
 

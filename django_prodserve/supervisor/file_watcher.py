@@ -25,7 +25,7 @@ class Watcher:
     def __init__(self, env_file: str | None, process: int) -> None:
         """``process`` began to load what is served: a save since then may have come too late."""
         self.born = time.time_ns() - age(process)
-        self.env_files = [os.path.abspath(each) for each in (".env", env_file) if each]
+        self.env_files = [os.path.abspath(file) for file in (".env", env_file) if file]
         self.known: dict[str, int] | None = None
         self.changed = ""
         self.looked = 0.0

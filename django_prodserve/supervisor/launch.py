@@ -34,7 +34,7 @@ MIGRATING = 660.0  # as long as servers wait for each other's migrations, and a 
 def standalone(plan: Plan, sockets: Sequence[socket.socket]) -> Standalone:
     """Make the place of a server without a supervisor."""
     record = _record(plan, sockets, kept=False)
-    paths = [_path_to_remove(*each) for each in zip(plan.addresses, sockets, strict=True)]
+    paths = [_path_to_remove(*pair) for pair in zip(plan.addresses, sockets, strict=True)]
     return Standalone(_place(record), record, sd_notify.take(os.environ), paths)
 
 
@@ -79,8 +79,8 @@ def supervised(plan: Plan, sockets: Sequence[socket.socket]) -> Supervised:
     os.setpgid(0, 0)  # Ctrl-C is for the supervisor, who decides what it means
     _without_terminal()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
-    for each, data in unsent:  # the supervisor will not write it
-        each.put(data)
+    for target, data in unsent:  # the supervisor will not write it
+        target.put(data)
     return Supervised(
         {
             "number": 1,

@@ -33,7 +33,7 @@ def bases(uid: int) -> list[Path]:
     named = os.environ.get("XDG_RUNTIME_DIR", "") if uid == os.geteuid() else ""
     temporary = os.environ.get("TMPDIR", "")
     places = (named, f"/run/user/{uid}", "/dev/shm", "/run", temporary, "/tmp")
-    return [Path(each) for each in dict.fromkeys(places) if each.startswith("/")]
+    return [Path(place) for place in dict.fromkeys(places) if place.startswith("/")]
 
 
 def create(directory: str, program: str) -> Path:

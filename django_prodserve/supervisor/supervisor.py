@@ -206,7 +206,7 @@ class Supervisor:
                 return
             if not pid:
                 return
-            child = next((each for each in self._children() if each.pid == pid), None)
+            child = next((candidate for candidate in self._children() if candidate.pid == pid), None)
             if child is not None:
                 for message in child.messages():
                     self._on_message(child, message)
@@ -215,7 +215,7 @@ class Supervisor:
     def _ended(self, child: GenerationProcess, status: int) -> None:
         was_booting, was_serving = child is self.booting, child is self.serving
         self.booting, self.serving, self.retiring = (
-            None if each is child else each for each in (self.booting, self.serving, self.retiring)
+            None if other is child else other for other in (self.booting, self.serving, self.retiring)
         )
         if (was_booting or was_serving) and not self.stop_deadline:
             self.orphans.adopt(child)

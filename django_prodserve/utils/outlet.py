@@ -133,7 +133,7 @@ class NonBlockingWriter:
             except OSError as error:
                 self.fault = error.strerror or str(error)
                 if isinstance(error, BrokenPipeError):  # nobody will ever read these
-                    self.lost += sum(each.count(b"\n") for each in waiting)
+                    self.lost += sum(block.count(b"\n") for block in waiting)
                     waiting.clear()
                     self._size = 0
             return not waiting

@@ -37,7 +37,7 @@ def _mapping(value: Any) -> bool:
 
 
 def _mappings(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(each, dict) for each in value.values())
+    return isinstance(value, dict) and all(isinstance(item, dict) for item in value.values())
 
 
 def _sequence(value: Any) -> bool:
@@ -45,7 +45,7 @@ def _sequence(value: Any) -> bool:
 
 
 def _texts(value: Any) -> bool:
-    return _sequence(value) and all(isinstance(each, (str, Promise)) for each in value)
+    return _sequence(value) and all(isinstance(item, (str, Promise)) for item in value)
 
 
 def _pair(value: Any) -> bool:
@@ -105,10 +105,10 @@ def blamed(error: BaseException, short: Callable[[str], str]) -> str:
 def _misfit(name: str, value: Any) -> str:
     """Return what a setting is, or the part of it that is odd."""
     if _sequence(value) and KINDS[name][0] is _texts:
-        odd = next(each for each in value if not isinstance(each, (str, Promise)))
+        odd = next(item for item in value if not isinstance(item, (str, Promise)))
         return f"{name} holds {_shown(odd)}"
     if isinstance(value, dict):
-        key = next(key for key, each in value.items() if not isinstance(each, dict))
+        key = next(key for key, item in value.items() if not isinstance(item, dict))
         return f"{name}[{key!r}] is {_shown(value[key])}"
     return f"{name} is {_shown(value)}"
 
@@ -177,4 +177,4 @@ def _names(node: ast.AST) -> set[str]:
         return {alias.asname or alias.name for alias in node.names}
     else:
         return set()
-    return {each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)}
+    return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}

@@ -79,7 +79,7 @@ def place(error: BaseException) -> str:
 def _innermost(error: BaseException) -> traceback.FrameSummary | None:
     """Return the innermost frame that is not of Python's own library."""
     frames = traceback.extract_tb(error.__traceback__)
-    return next((each for each in reversed(frames) if _package(each.filename)), None)
+    return next((frame for frame in reversed(frames) if _package(frame.filename)), None)
 
 
 def _package(filename: str) -> str:
@@ -97,7 +97,7 @@ def project_line(error: BaseException) -> str:
     while behind is not None:
         if isinstance(behind, SyntaxError) and behind.filename:
             return f"{short(behind.filename)}, line {behind.lineno}: {(behind.text or '').strip()}"
-        own = [each for each in traceback.extract_tb(behind.__traceback__) if is_own(each.filename)]
+        own = [frame for frame in traceback.extract_tb(behind.__traceback__) if is_own(frame.filename)]
         if own:
             last = own[-1]
             return f"{short(last.filename)}, line {last.lineno}: {last.line or ''}".rstrip(": ")

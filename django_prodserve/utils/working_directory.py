@@ -99,10 +99,14 @@ def find_place() -> Place:
     """Find the name of the working directory: as somebody typed it, or by a link beside it."""
     real = current()
     typed = [Path(word) for word in sys.orig_argv[:8] if os.path.isabs(word)]
-    for each in (os.environ.get("PWD", ""), *(str(parent) for path in typed for parent in path.parents)):
+    for directory in (os.environ.get("PWD", ""), *(str(parent) for path in typed for parent in path.parents)):
         with suppress(OSError):
-            if os.path.isabs(each) and os.path.normpath(each) != real and os.path.samefile(each, "."):
-                return Place(each, real, {each: real})
+            if (
+                os.path.isabs(directory)
+                and os.path.normpath(directory) != real
+                and os.path.samefile(directory, ".")
+            ):
+                return Place(directory, real, {directory: real})
     links = links_to(real)
     best = next((link for link in links if len(links) == 1 or _is_preferred(link, real)), "")
     if best:

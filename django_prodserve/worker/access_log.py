@@ -90,8 +90,8 @@ class AccessLog:
                 for handler in logger.handlers:
                     handler.put(data)
             else:
-                for each in lines:
-                    logger.info("%s", each)
+                for one in lines:
+                    logger.info("%s", one)
 
 
 def _joins(handler: logging.Handler) -> bool:

@@ -52,7 +52,10 @@ class Probes:
             for path in self._layer.paths.enabled
             for below in ("", os.environ.get("SCRIPT_NAME", ""))
         }
-        return {each.fileno(): EnvironBuilder(config, each.getsockname(), ours.get) for each in listeners}
+        return {
+            listener.fileno(): EnvironBuilder(config, listener.getsockname(), ours.get)
+            for listener in listeners
+        }
 
     def tick(self, now: float) -> None:
         """Once a second: say whether this worker is saturated, and note since when all are."""

@@ -117,8 +117,12 @@ class Reactor:
 
     def make_room(self, now: float) -> None:
         """Close connections that have been idle for longest, so that others are not kept out."""
-        idle = [each for each in list(self.connections.values()) if each.state == IDLE and each.number]
-        for connection in heapq.nsmallest(CLOSED_AT_ONCE, idle, key=lambda each: each.deadline):
+        idle = [
+            candidate
+            for candidate in list(self.connections.values())
+            if candidate.state == IDLE and candidate.number
+        ]
+        for connection in heapq.nsmallest(CLOSED_AT_ONCE, idle, key=lambda connection: connection.deadline):
             self.close_idle(connection, now)
 
     def close_idle(self, connection: Connection, now: float) -> None:

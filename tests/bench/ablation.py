@@ -182,11 +182,11 @@ def measured(constant: Constant, workload: str, wanted: argparse.Namespace, work
 
 
 def chosen(names: str) -> Iterator[Constant]:
-    wanted = {each.strip() for each in names.split(",")} - {""}
-    unknown = wanted - {name for each in CONSTANTS for name in (each.name, each.module)}
+    wanted = {word.strip() for word in names.split(",")} - {""}
+    unknown = wanted - {name for constant in CONSTANTS for name in (constant.name, constant.module)}
     if unknown:
         sys.exit(f"no such constant or module: {', '.join(sorted(unknown))}")
-    return (each for each in CONSTANTS if not wanted or wanted & {each.name, each.module})
+    return (constant for constant in CONSTANTS if not wanted or wanted & {constant.name, constant.module})
 
 
 def main() -> int:

@@ -86,10 +86,10 @@ def once(server: Server, scenario: Scenario, scale: float, work: Path) -> Figure
 
 def middle(seen: list[Figures]) -> Figures:
     """Return the median of each figure; words are shown as they came."""
-    names = dict.fromkeys(name for each in seen for name in each)
+    names = dict.fromkeys(name for figures_of_run in seen for name in figures_of_run)
     found: Figures = {}
     for name in names:
-        values = [each[name] for each in seen if name in each]
+        values = [figures_of_run[name] for figures_of_run in seen if name in figures_of_run]
         numbers = [value for value in values if not isinstance(value, str)]
         found[name] = median(numbers) if len(numbers) == len(values) else " ".join(map(str, values))
     return found
@@ -106,10 +106,10 @@ def shown(value: float | str | None) -> str:
 def show(name: str, by_server: dict[str, Figures]) -> None:
     """Print a scenario: figures down, servers across."""
     print(f"\n## {name}: {SCENARIOS[name]}\n")
-    figures = dict.fromkeys(figure for each in by_server.values() for figure in each)
+    figures = dict.fromkeys(figure for of_server in by_server.values() for figure in of_server)
     rows = [["", *by_server]]
     for figure in figures:
-        rows.append([figure, *(shown(each.get(figure)) for each in by_server.values())])
+        rows.append([figure, *(shown(of_server.get(figure)) for of_server in by_server.values())])
     print(table(rows), flush=True)
 
 
@@ -123,12 +123,14 @@ def main() -> int:
             seen: dict[str, list[Figures]] = {}
             for server, figures in rounds(name, wanted, work):
                 seen.setdefault(server, []).append(figures)
-            everything[name] = {server: middle(each) for server, each in seen.items()}
+            everything[name] = {server: middle(runs) for server, runs in seen.items()}
             if not wanted.json:
                 show(name, everything[name])
     if wanted.json:
         print(json.dumps(everything, indent=1))
-    return int(any("problem" in each for by_server in everything.values() for each in by_server.values()))
+    return int(
+        any("problem" in of_server for by_server in everything.values() for of_server in by_server.values())
+    )
 
 
 if __name__ == "__main__":

@@ -167,8 +167,8 @@ def measure(server: Server, view: View, round_: int, wanted: argparse.Namespace,
 
 def stop_once(number: int, frame: object) -> None:
     """Unwind, which stops what was started; whoever is impatient does not disturb that."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+    for stopping in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stopping, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

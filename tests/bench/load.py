@@ -96,12 +96,12 @@ class Client(threading.Thread):
 def threads(view: View, path: str, port: int, connections: int, seconds: float) -> Load:
     began = time.perf_counter()
     clients = [Client(view, path, port, began + seconds) for _ in range(connections)]
-    for each in clients:
-        each.start()
-    for each in clients:
-        each.join()
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
     took = time.perf_counter() - began
-    times = sorted(1000 * seconds for each in clients for seconds in each.times)
+    times = sorted(1000 * seconds for client in clients for seconds in client.times)
     last = len(times) - 1
-    errors = sum(each.errors for each in clients)
+    errors = sum(client.errors for client in clients)
     return Load(len(times), took, errors, times[last // 2], times[last * 99 // 100], times[last])

@@ -44,17 +44,17 @@ class Running:
     def cpu(self) -> float:
         """Return the CPU seconds of all processes, those that died and were waited for included."""
         seconds = 0.0
-        for each in self.family():
+        for process in self.family():
             with contextlib.suppress(psutil.NoSuchProcess):
-                seconds += sum(each.cpu_times()[:4])  # user, system, and both of the children that ended
+                seconds += sum(process.cpu_times()[:4])  # user, system, and both of the children that ended
         return seconds
 
     def pss(self) -> float:
         """Return the memory of all processes in MiB, shared pages divided among those who share them."""
         kib = 0
-        for each in self.family():
+        for process in self.family():
             with contextlib.suppress(OSError):
-                rollup = Path(f"/proc/{each.pid}/smaps_rollup").read_text()
+                rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
                 kib += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
         return kib / 1024
 
@@ -75,9 +75,9 @@ class Running:
         with contextlib.suppress(psutil.NoSuchProcess):
             self.process.terminate()
         _, left = psutil.wait_procs(family, timeout=PATIENCE / 2)
-        for each in left:
+        for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
+                process.kill()
         psutil.wait_procs(left, timeout=5)
 
 

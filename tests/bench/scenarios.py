@@ -203,8 +203,8 @@ def idle_connections(port: int, count: int) -> Iterator[list[socket.socket]]:
                 data += more
         yield found
     finally:
-        for each in found:
-            each.close()
+        for one in found:
+            one.close()
 
 
 def is_open(connection: socket.socket) -> bool:
@@ -288,7 +288,9 @@ def kill(server: Running, scale: Scale) -> Figures:
 def workers(server: Running) -> list[int]:
     """Return the worker processes: those without children of their own."""
     return sorted(
-        each.pid for each in server.family() if each.pid != server.process.pid and not each.children()
+        process.pid
+        for process in server.family()
+        if process.pid != server.process.pid and not process.children()
     )
 
 
@@ -310,10 +312,10 @@ def soak(server: Running, scale: Scale) -> Figures:
 
 def holdings(server: Running) -> dict[str, float]:
     found: Counter[str] = Counter()
-    for each in server.family():
+    for process in server.family():
         with contextlib.suppress(psutil.Error):
-            found["descriptors"] += each.num_fds()
-            found["threads"] += each.num_threads()
+            found["descriptors"] += process.num_fds()
+            found["threads"] += process.num_threads()
     return {"PSS MiB": server.pss(), **{name: float(count) for name, count in found.items()}}
 
 

@@ -52,14 +52,14 @@ class Seen:
     opened: dict[str, int]  # the bodies that each connection was answered with first, counted
 
     def times(self, status: int = 200) -> list[float]:
-        return sorted(seconds for _, seconds, each in self.rows if each == status)
+        return sorted(seconds for _, seconds, row in self.rows if row == status)
 
     def count(self, *statuses: int) -> int:
-        return sum(each in statuses for _, _, each in self.rows)
+        return sum(row in statuses for _, _, row in self.rows)
 
     @property
     def failures(self) -> int:
-        return sum(each < 200 or 500 <= each != 503 for _, _, each in self.rows)
+        return sum(row < 200 or 500 <= row != 503 for _, _, row in self.rows)
 
 
 def percentile(times: Sequence[float], share: float) -> float:
@@ -74,7 +74,7 @@ def send(port: int, *streams: Stream) -> list[Seen]:
     done = subprocess.run(
         [sys.executable, __file__], input=asked, capture_output=True, text=True, timeout=ends + 30, check=True
     )
-    return [Seen(**each) for each in json.loads(done.stdout)]
+    return [Seen(**load) for load in json.loads(done.stdout)]
 
 
 @dataclass
@@ -172,8 +172,7 @@ class Traffic:
             for _ in range(running.stream.connections or 1):
                 heapq.heappush(self.due, (self.began + running.stream.start, next(self.order), running))
         end = max(
-            self.began + each.stream.start + each.stream.seconds + each.stream.patience
-            for each in self.running
+            self.began + one.stream.start + one.stream.seconds + one.stream.patience for one in self.running
         )
         while (self.due or self.waiting) and time.monotonic() < end:
             now = time.monotonic()
@@ -280,10 +279,10 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     asked: dict[str, Any] = json.load(sys.stdin)
-    traffic = Traffic(asked["port"], [Stream(**each) for each in asked["streams"]])
+    traffic = Traffic(asked["port"], [Stream(**stream) for stream in asked["streams"]])
     found = [
-        {"rows": each.rows, "bodies": dict(each.bodies.most_common(50)), "opened": dict(each.opened)}
-        for each in traffic.run()
+        {"rows": one.rows, "bodies": dict(one.bodies.most_common(50)), "opened": dict(one.opened)}
+        for one in traffic.run()
     ]
     json.dump(found, sys.stdout)
 

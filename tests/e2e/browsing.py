@@ -130,14 +130,14 @@ class Browser:
 
         Other sites are out of reach here, and only some projects have the icon that every browser looks for.
         """
-        here = [each for each in self.requests() if each["url"].startswith(f"{self.address}/")]
-        lines = [f"{each['url']}: {each['status']}" for each in here if each["status"] != 200]
+        here = [request for request in self.requests() if request["url"].startswith(f"{self.address}/")]
+        lines = [f"{resource['url']}: {resource['status']}" for resource in here if resource["status"] != 200]
         complaints = [
             entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"
         ]
         lines += [text for text in complaints if not ELSEWHERE.search(text)]
         lines = [text for text in lines if not text.startswith(f"{self.address}/favicon.ico")]
-        return lines + [f"broken: {each}" for each in self.script(BROKEN, self.address)]
+        return lines + [f"broken: {url}" for url in self.script(BROKEN, self.address)]
 
 
 @contextlib.contextmanager

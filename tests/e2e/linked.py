@@ -141,7 +141,9 @@ class Visitor:
                 answer = self.get(url)
                 files[url] = by, answer
                 if answer.status == 200 and kind_of(url) in TEXT:
-                    waiting += [(each, url) for each in self.own(url, file_references(url, answer.text))]
+                    waiting += [
+                        (reference, url) for reference in self.own(url, file_references(url, answer.text))
+                    ]
         return files
 
     def own(self, base: str, references: Sequence[str]) -> Iterator[str]:

@@ -245,7 +245,7 @@ def read_answers(talk: Talk, case: Case, outcome: Outcome) -> None:
         if answer is None:
             outcome.kept = False
             if not (isinstance(wanted, frozenset) and NOTHING in wanted):
-                outcome.problem = f"ended after {[each.status for each in outcome.answers]}"
+                outcome.problem = f"ended after {[one.status for one in outcome.answers]}"
             return
         outcome.answers.append(answer)
 

@@ -137,8 +137,8 @@ def test_what_a_site_can_serve_without_is_named_and_left_out(env: Any, tmp_path:
 def test_the_project_is_named(env: Any, tmp_path: Any, fault: str) -> None:
     ended, words = run_faulty(FAULTS[fault], env, tmp_path)
     assert ended.returncode == 1, ended.stdout
-    for each in words:
-        assert each in ended.stderr
+    for word in words:
+        assert word in ended.stderr
     assert "Gunicorn cannot" not in ended.stderr
     assert "Traceback" not in ended.stderr
     assert len(complaints(ended)) <= 2, ended.stderr

@@ -53,19 +53,27 @@ def assert_whole(browser: Browser) -> None:
     """Nothing of this page failed, and its stylesheets and scripts came compressed."""
     problems = browser.problems()
     assert not problems, "\n".join([browser.driver.current_url, *problems])
-    texts = [each for each in static_requests(browser) if each["url"].endswith((".css", ".js"))]
+    texts = [
+        static_request
+        for static_request in static_requests(browser)
+        if static_request["url"].endswith((".css", ".js"))
+    ]
     assert texts
-    assert [each for each in texts if each["decoded"] > 1000 and each["encoded"] >= each["decoded"]] == []
+    assert [text for text in texts if text["decoded"] > 1000 and text["encoded"] >= text["decoded"]] == []
 
 
 def static_requests(browser: Browser) -> list[dict[str, Any]]:
-    return [each for each in browser.requests() if each["url"].startswith(f"{browser.address}/static/")]
+    return [
+        request for request in browser.requests() if request["url"].startswith(f"{browser.address}/static/")
+    ]
 
 
 def assert_nothing_is_asked_for_twice(browser: Browser) -> None:
     """A page seen before finds its files in the browser's cache, without a question to the server."""
     assert static_requests(browser)
-    assert [each["url"] for each in static_requests(browser) if each["transferred"]] == []
+    assert [
+        static_request["url"] for static_request in static_requests(browser) if static_request["transferred"]
+    ] == []
 
 
 @pytest.fixture(scope="module")

@@ -410,8 +410,8 @@ def test_a_broken_project_is_one_message(
     assert ended.returncode == 1, ended.stderr
     assert "Traceback" not in ended.stderr
     assert len(complaints(ended)) <= 2, ended.stderr
-    for each in words:
-        assert each in ended.stderr
+    for word in words:
+        assert word in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -436,8 +436,8 @@ def test_what_settings_do_not_load_is_one_message_under_manage_py_too(
     assert ended.returncode == 1, ended.stderr
     assert "Traceback" not in ended.stderr
     assert len(complaints(ended)) <= 2, ended.stderr
-    for each in words:
-        assert each in ended.stderr
+    for word in words:
+        assert word in ended.stderr
 
 
 def test_a_missing_secret_key_is_one_message(env: Any) -> None:

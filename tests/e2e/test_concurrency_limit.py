@@ -69,7 +69,7 @@ def computing(server: Server) -> Iterator[Load]:
 def measured(server: Server, name: str) -> int:
     """Return what /metrics says of the one worker."""
     families = text_string_to_metric_families(ask(server, "/metrics").text)
-    found = [each for family in families for each in family.samples if each.name == f"prodserve_{name}"]
+    found = [one for family in families for one in family.samples if one.name == f"prodserve_{name}"]
     (sample,) = found
     assert sample.labels == {"worker": "0"}
     return int(sample.value)

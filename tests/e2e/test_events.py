@@ -62,8 +62,8 @@ def test_a_stuck_request_and_a_killed_worker_are_told_with_what_they_ran(env: An
 
         def runs() -> bool:
             workers = ask(server, "/live.json").json()["workers"]
-            running = [each for each in workers if (each["oldest"] or {}).get("path") == "/slow/"]
-            busy[:] = [each["pid"] for each in running]
+            running = [worker for worker in workers if (worker["oldest"] or {}).get("path") == "/slow/"]
+            busy[:] = [request["pid"] for request in running]
             return bool(busy)
 
         until(runs)
@@ -105,7 +105,7 @@ def test_a_reload_that_failed_is_told_until_one_succeeds(env: Any, tmp_path: Pat
 
     def failures(server: Server) -> list[str]:
         found = ask(server, "/live.json").json()["findings"]
-        return [each["text"] for each in found if "reload failed" in each["text"]]
+        return [event["text"] for event in found if "reload failed" in event["text"]]
 
     with serving(*MANAGEMENT, "--workers", "1", env=env(), cwd=site) as server:
         assert failures(server) == []
@@ -171,7 +171,7 @@ def test_requests_that_failed_are_told_with_route_exception_and_id(env: Any, tmp
         assert run("-m", "django_prodserve", "reload", env=env(), cwd=site).returncode == 0
         assert failed(server) == seen  # ...and their generation
         shown = run("-m", "django_prodserve", "status", "--json", env=env(), cwd=site).stdout
-        assert [error["id"] for error in json.loads(shown)["recent_errors"]] == [each[5] for each in seen]
+        assert [error["id"] for error in json.loads(shown)["recent_errors"]] == [row[5] for row in seen]
         assert "hush-hush" not in shown
 
 

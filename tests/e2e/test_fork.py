@@ -118,12 +118,12 @@ def test_no_answer_belongs_to_another_request(
 
         with ThreadPoolExecutor(16) as clients:
             answers = list(clients.map(ask, range(120)))
-        assert [each for each in answers if each["token"] != each["asked"]] == []
+        assert [answer for answer in answers if answer["token"] != answer["asked"]] == []
         users: dict[int, set[int]] = {}
-        for each in answers:
-            users.setdefault(each["backend"], set()).add(each["worker"])
+        for answer in answers:
+            users.setdefault(answer["backend"], set()).add(answer["worker"])
         assert all(len(workers) == 1 for workers in users.values()), users
-        assert {each["worker"] for each in answers} == set(server.workers(2))
+        assert {answer["worker"] for answer in answers} == set(server.workers(2))
         assert "workers would share" not in server.output
 
 

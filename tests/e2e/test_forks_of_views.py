@@ -111,7 +111,7 @@ def serves_alone(server: Server, workers: list[int]) -> None:
     for pid in workers:
         assert psutil.Process(pid).children() == []
     with ThreadPoolExecutor(4) as clients:
-        pids = {each.json()["pid"] for each in clients.map(lambda _: server.get("/whoami/"), range(24))}
+        pids = {answer.json()["pid"] for answer in clients.map(lambda _: server.get("/whoami/"), range(24))}
     assert pids <= {*workers}
 
 
@@ -163,7 +163,11 @@ def test_a_helper_of_a_view_holds_no_socket_and_hears_sigterm(env: Any, site: Pa
             helper = psutil.Process(int(server.get("/start-helper/").text))
 
             def inherited() -> list[Any]:
-                return [each for each in helper.net_connections() if each.family == socket.AF_INET]
+                return [
+                    net_connection
+                    for net_connection in helper.net_connections()
+                    if net_connection.family == socket.AF_INET
+                ]
 
             until(lambda: not inherited(), lambda: str(inherited()))
         assert server.get("/end-helper/").text == str(-signal.SIGTERM)

@@ -151,7 +151,7 @@ def test_gunicorn_reports_what_the_plan_said(env: Any, tmp_path: Path, flags: li
 
 def comments(text: str) -> dict[int, str]:
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    return {each.start[0]: each.string for each in tokens if each.type == tokenize.COMMENT}
+    return {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
 
 
 def assert_every_line_has_its_reason(text: str) -> None:

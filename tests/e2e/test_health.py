@@ -80,7 +80,7 @@ def test_probes_are_answered_when_every_thread_hangs(env: Any) -> None:
             assert probe(server, path).status == 200
             seconds.append(time.monotonic() - started)
         assert statistics.median(seconds) < 0.1
-        assert not all(each.done() for each in asked)
+        assert not all(future.done() for future in asked)
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -131,7 +131,7 @@ class Marks:
     def pids(self, name: str) -> list[int]:
         """Return the processes that ran this hook, in order."""
         words = self.path.read_text().split() if self.path.exists() else []
-        return [int(pid) for each, pid in zip(words[::2], words[1::2], strict=True) if each == name]
+        return [int(pid) for word, pid in zip(words[::2], words[1::2], strict=True) if word == name]
 
     def count(self) -> Counter[str]:
         return Counter(self.path.read_text().split()[::2])

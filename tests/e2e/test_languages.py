@@ -107,13 +107,13 @@ application = get_wsgi_application()
 WAYS: list[dict[str, str]] = [
     {},
     {"Cookie": "django_language=fr"},
-    *({"Accept-Language": f"{each},en;q=0.3"} for each in LANGUAGES),
+    *({"Accept-Language": f"{code},en;q=0.3"} for code in LANGUAGES),
 ]
 ASKED = [
     *product(("/", "/async/", "/in/"), WAYS),
     *(
         (path, {})
-        for path in ("/missing/", "/broken/", "/de/Montag", *(f"/{each}/in/" for each in LANGUAGES))
+        for path in ("/missing/", "/broken/", "/de/Montag", *(f"/{code}/in/" for code in LANGUAGES))
     ),
 ]
 """Pages, and the ways to ask for a language."""

@@ -65,7 +65,9 @@ class Piped:
 
     def workers(self) -> list[psutil.Process]:
         return [
-            each for each in psutil.Process(self.process.pid).children(recursive=True) if not each.children()
+            child
+            for child in psutil.Process(self.process.pid).children(recursive=True)
+            if not child.children()
         ]
 
 

@@ -145,12 +145,12 @@ def test_a_crash_is_one_line_with_its_stack_and_an_event(env: Any, tmp_path: Pat
         status = json.loads(run("-m", "django_prodserve", "status", "--json", env=env(), cwd=site).stdout)
         assert server.stop() == 0
     said = [line.get("message", "") for line in objects(server.output)]
-    (line,) = [each for each in said if "SIGSEGV" in each]
+    (line,) = [line_of_log for line_of_log in said if "SIGSEGV" in line_of_log]
     assert line.startswith(
         f"Worker {worker} crashed (SIGSEGV). Stack:\nFatal Python error: Segmentation fault\n"
     )
     assert "in crash\n" in line
-    (event,) = [each for each in status["events"] if each["kind"] == "crashed"]
+    (event,) = [seen for seen in status["events"] if seen["kind"] == "crashed"]
     assert event["text"] == f"Worker {worker} crashed (SIGSEGV)"
     assert event["stack"].startswith("ended while it ran GET /crash/ [")
     assert "in crash\n" in event["stack"]
@@ -173,8 +173,10 @@ def test_a_refused_generation_is_said_in_json(env: Any, tmp_path: Path) -> None:
         said = objects(server.output)
         server.lines = []
     messages = [line["message"] for line in said if line["level"] == "error"]
-    assert any("Traceback" in each and "the settings broke" in each for each in messages)
-    (failed,) = [each for each in messages if each.startswith("Reload failed; generation 1 keeps serving: ")]
+    assert any("Traceback" in message and "the settings broke" in message for message in messages)
+    (failed,) = [
+        message for message in messages if message.startswith("Reload failed; generation 1 keeps serving: ")
+    ]
     assert "RuntimeError: the settings broke" in failed
 
 

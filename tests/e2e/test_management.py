@@ -20,7 +20,7 @@ STUCK = ("--workers", "1", "--threads", "2", "--graceful-timeout", "1s")
 
 
 def states(server: Server) -> list[str]:
-    return [each["state"] for each in ask(server, "/status.json").json()["workers"]]
+    return [worker["state"] for worker in ask(server, "/status.json").json()["workers"]]
 
 
 def test_the_management_address_tells_and_the_public_one_does_not(env: Any) -> None:
@@ -28,12 +28,13 @@ def test_the_management_address_tells_and_the_public_one_does_not(env: Any) -> N
         pids = server.workers(2)
         until(
             lambda: (
-                [each["state"] for each in ask(server, "/status.json").json()["workers"]] == ["serving"] * 2
+                [worker["state"] for worker in ask(server, "/status.json").json()["workers"]]
+                == ["serving"] * 2
             )
         )
         answer = ask(server, "/status.json")
         known = answer.json()
-        assert {each["pid"] for each in known["workers"]} == {*pids}
+        assert {worker["pid"] for worker in known["workers"]} == {*pids}
         assert known["generation"] == 1
         assert known["arbiter"] in server.arbiters()
         assert answer.headers["content-type"] == "application/json"
@@ -69,7 +70,7 @@ def test_the_management_address_answers_when_every_thread_is_stuck(env: Any) -> 
         until(lambda: ask(server, "/status.json").json()["workers"][0]["busy"] == 2)
         (worker,) = ask(server, "/status.json").json()["workers"]
         assert worker["oldest"]["path"] == "/slow/"
-        assert not any(each.done() for each in stuck)
+        assert not any(future.done() for future in stuck)
 
 
 def test_a_connection_to_the_management_address_may_be_kept(env: Any) -> None:

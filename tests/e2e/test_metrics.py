@@ -38,7 +38,9 @@ def scrape(server: Server) -> Samples:
 
 
 def total(samples: Samples, name: str, **labels: str) -> float:
-    return sum(value for (each, has), value in samples.items() if each == name and labels.items() <= {*has})
+    return sum(
+        value for (sample, has), value in samples.items() if sample == name and labels.items() <= {*has}
+    )
 
 
 class Load:
@@ -67,14 +69,14 @@ def test_the_sums_are_what_the_clients_counted_across_replacements(env: Any) -> 
         before, seen = scrape(server), 0
         with ThreadPoolExecutor(4) as clients:
             running = [clients.submit(load, 240) for load in loads]
-            while not all(each.done() for each in running):
+            while not all(future.done() for future in running):
                 samples = scrape(server)
                 for key, value in samples.items():
                     if key[0].endswith(RISING) and "worker" not in dict(key[1]):
                         assert value >= before.get(key, 0), key
                 before, seen = samples, seen + 1
-            for each in running:
-                each.result()
+            for future in running:
+                future.result()
         counted = sum((load.counted for load in loads), Counter())
         assert seen > 3
         until(lambda: total(scrape(server), "prodserve_workers_ended_total", reason="max-requests") >= 1)
@@ -119,7 +121,7 @@ def test_what_waits_and_runs_is_told_while_it_does(env: Any) -> None:
         samples = scrape(server)
         assert total(samples, "prodserve_threads_busy") == 2
         assert total(samples, "prodserve_requests_queued") == 3
-        assert {each.result().status for each in asked} == {200}
+        assert {future.result().status for future in asked} == {200}
         until(lambda: total(scrape(server), "prodserve_requests_in_flight") == 0)
         assert total(scrape(server), "prodserve_request_queue_seconds_sum") > 2
 

@@ -111,7 +111,7 @@ def get(
 def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
+        return [listener.getsockname()[1] for listener in sockets]
 
 
 @pytest.fixture(scope="session")
@@ -230,7 +230,7 @@ def test_connections_to_us_are_kept(front: Any) -> None:
             with proxy.connection() as connection:
                 seen += [get(connection, "/whoami/").json() for _ in range(5)]
         # One connection stays with one worker, and nginx used one after the other.
-        assert len({each["pid"] for each in seen}) == 1
+        assert len({answer["pid"] for answer in seen}) == 1
         if server.address.startswith("http:"):
             assert established(server) == 1
 
@@ -238,8 +238,8 @@ def test_connections_to_us_are_kept(front: Any) -> None:
 def established(server: Server) -> int:
     """Return how many TCP connections the server holds open."""
     processes = [psutil.Process(pid) for pid in (*server.arbiters(), *server.workers())]
-    found = [each for process in processes for each in process.net_connections("tcp")]
-    return len([each for each in found if each.status == psutil.CONN_ESTABLISHED])
+    found = [net_connection for process in processes for net_connection in process.net_connections("tcp")]
+    return len([connection for connection in found if connection.status == psutil.CONN_ESTABLISHED])
 
 
 def test_stopping_us_is_a_502_and_starting_again_heals_it(

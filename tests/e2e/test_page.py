@@ -93,18 +93,18 @@ def assert_readable(browser: Browser, name: str) -> None:
 
 def assert_says_what_to_do(browser: Browser) -> None:
     """Each finding has its time or its minute, an action, and where there is more."""
-    (killed,) = [each for each in findings(browser) if "was killed" in each]
+    (killed,) = [finding for finding in findings(browser) if "was killed" in finding]
     assert re.match(r"\d\d:\d\d:\d\d UTC: Worker \d+ was killed", killed)
     assert "Find out which process or user sent SIGKILL" in killed
     assert killed.endswith(" More: prodserve help killed")
-    (errors,) = [each for each in findings(browser) if "(5xx)" in each]
+    (errors,) = [finding for finding in findings(browser) if "(5xx)" in finding]
     assert re.match(r"[\d.]+ % of responses in the last minute are errors \(5xx\): [\d,]+ of [\d,]+", errors)
     assert errors.endswith(" More: prodserve help logs")
 
 
 def findings(browser: Browser) -> list[str]:
     found = browser.script("return [...document.querySelectorAll('#verdict p')].map((e) => e.textContent)")
-    return [str(each) for each in found]
+    return [str(mark) for mark in found]
 
 
 def assert_says_who_it_is(browser: Browser, server: Server) -> None:
@@ -246,7 +246,7 @@ def test_the_page_during_load_and_a_replacement(env: Any, tmp_path: Path) -> Non
             colours.add(browser.style("body", "backgroundColor"))
         assert len(colours) == 2
         assert browser.problems() == []
-        assert all(each["url"].startswith(browser.address) for each in browser.requests())
+        assert all(request["url"].startswith(browser.address) for request in browser.requests())
 
 
 def test_the_page_survives_reload_and_restart_and_rests_when_hidden(env: Any, tmp_path: Path) -> None:

@@ -113,12 +113,12 @@ def test_every_request_of_the_connection_has_the_same_client(
     with Talk(getattr(both, over)) as talk:
         if way == "in one packet":
             talk.send(line + b"".join(requests))
-        for number, each in enumerate(requests):
+        for number, path in enumerate(requests):
             if way == "one after the other":
-                talk.send((line if number == 0 else b"") + each)
+                talk.send((line if number == 0 else b"") + path)
             elif way == "in pieces":
                 pieces = [line[:1], line[1:5], line[5:14], line[14:-1], line[-1:]] if number == 0 else []
-                for piece in [*pieces, *boundaries(each)]:
+                for piece in [*pieces, *boundaries(path)]:
                     talk.send(piece)
             assert_is(seen(talk), address, port)
         assert talk.answer() is None

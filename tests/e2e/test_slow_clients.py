@@ -120,7 +120,12 @@ def test_a_reader_that_has_stopped_is_cut_off(impatient: Server) -> None:
         talk.send(b"GET /echo/?size=%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % size)
         assert arrives(talk, PATIENCE)
         client = talk.socket.getsockname()
-        until(lambda: all(each.raddr != client for each in psutil.Process(worker).net_connections("tcp4")))
+        until(
+            lambda: all(
+                net_connection.raddr != client
+                for net_connection in psutil.Process(worker).net_connections("tcp4")
+            )
+        )
         with pytest.raises((Broken, ConnectionResetError)):
             talk.answer()
 
@@ -133,4 +138,9 @@ def test_a_client_that_never_closes_is_left_after_a_while(impatient: Server) -> 
         assert answer is not None
         assert answer.status == 400
         client = talk.socket.getsockname()
-        until(lambda: all(each.raddr != client for each in psutil.Process(worker).net_connections("tcp4")))
+        until(
+            lambda: all(
+                net_connection.raddr != client
+                for net_connection in psutil.Process(worker).net_connections("tcp4")
+            )
+        )

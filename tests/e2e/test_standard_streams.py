@@ -136,7 +136,7 @@ class Started:
         """Return the processes that have no child: with a supervisor there is one between it and a worker."""
         family = psutil.Process(self.process.pid).children(recursive=True)
         with contextlib.suppress(psutil.NoSuchProcess):
-            return {each.pid for each in family if not each.children()}
+            return {process.pid for process in family if not process.children()}
         return set()
 
     def reload(self) -> None:
@@ -151,9 +151,9 @@ class Started:
             family = psutil.Process(self.process.pid).children(recursive=True)
             self.process.kill()
         self.process.wait(PATIENCE)
-        for each in family:
+        for process in family:
             with contextlib.suppress(psutil.Error):
-                each.kill()
+                process.kill()
         self.listener.close()
 
 

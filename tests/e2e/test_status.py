@@ -51,11 +51,11 @@ def test_status_tells_what_every_worker_does(env: Any, tmp_path: Path) -> None:
         assert known["uptime"] - 1 < known["server_uptime"] < 120
         assert (known["verdict"], known["failed_reload"]) == ("ok", None)
         assert known["profile"] == "io"
-        assert {each["pid"] for each in known["workers"]} == {*pids}
-        for each in known["workers"]:
-            assert each["threads"] == 3
-            assert each["memory"] > 2**20
-            assert each["cpu"] >= 0
+        assert {worker["pid"] for worker in known["workers"]} == {*pids}
+        for worker in known["workers"]:
+            assert worker["threads"] == 3
+            assert worker["memory"] > 2**20
+            assert worker["cpu"] >= 0
         people = run(*STATUS, env=env(), cwd=site).stdout
         assert people.splitlines()[0] == "Serving normally"
         assert people.splitlines()[1].startswith(f"server    pid {known['pid']} on 127.0.0.1:")
@@ -124,7 +124,7 @@ def test_check_beside_the_server_names_it_and_tries_no_address_of_it(env: Any, t
             found = json.loads(ended.stdout)
             assert (found["ready"], found["errors"]) == (True, [])
             assert f"(pid {server.process.pid}) serves on {address}" in found["notes"][0]
-            assert all({"code", "message"} <= each.keys() for each in found["warnings"])
+            assert all({"code", "message"} <= warning.keys() for warning in found["warnings"])
         # Another project's server is in the way.
         elsewhere = copy_site(tmp_path / "elsewhere")
         ended = run("-m", "django_prodserve", "check", "--bind", address, "--json", env=env(), cwd=elsewhere)

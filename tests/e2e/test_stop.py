@@ -50,7 +50,7 @@ def established(server: Server) -> int:
     found = 0
     for pid in server.workers():
         connections = psutil.Process(pid).net_connections("tcp")
-        found += sum(each.status == psutil.CONN_ESTABLISHED for each in connections)
+        found += sum(connection.status == psutil.CONN_ESTABLISHED for connection in connections)
     return found
 
 

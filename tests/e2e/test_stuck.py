@@ -40,9 +40,9 @@ def asking(server: Server, path: str, count: int) -> Iterator[list[Future[Respon
     with ThreadPoolExecutor(count) as clients:
         asked = [clients.submit(server.get, path) for _ in range(count)]
         yield asked
-        for each in asked:
+        for future in asked:
             with contextlib.suppress(*GONE):
-                each.result()
+                future.result()
 
 
 def test_a_request_that_computes_for_ever_is_answered_504_and_its_worker_stays(env: Any) -> None:

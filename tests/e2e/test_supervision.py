@@ -160,8 +160,8 @@ def test_workers_that_hold_the_gil_are_replaced_and_say_where(env: Any) -> None:
             held = [stuck.submit(server.get, "/hold-gil/") for _ in range(8)]
             until(lambda: any("unresponsive for" in line for line in server.output.splitlines()))
             until(lambda: len(server.workers()) == 2 and not {*before} & {*server.workers()})
-            for each in held:
+            for future in held:
                 with contextlib.suppress(OSError, http.client.HTTPException):
-                    each.result(timeout=30)
+                    future.result(timeout=30)
         assert server.get("/").status == 200
         assert "in hold_gil" in server.output

@@ -117,7 +117,7 @@ def assert_nothing_arrives(both: Both, over: str) -> None:
     plain = both.ask(over=over)
     assert not plain["secure"]
     assert plain["meta"]["REMOTE_ADDR"] == ("" if over == "unix" else "127.0.0.1")
-    everything = [(each, value) for name, value in FORGERIES.items() for each in spellings(name)]
+    everything = [(spelling, value) for name, value in FORGERIES.items() for spelling in spellings(name)]
     assert both.ask(*everything, over=over, mark=f"forged-{over}") == plain
     assert both.logged(f"forged-{over}") == ("-" if over == "unix" else "127.0.0.1")
     for header in everything:
@@ -126,10 +126,10 @@ def assert_nothing_arrives(both: Both, over: str) -> None:
 
 def assert_only_the_proxy_is_believed(both: Both, over: str, hops: int) -> None:
     forged = [
-        (each, value)
+        (spelling, value)
         for name, value in FORGERIES.items()
-        for each in spellings(name)
-        if "_" in each or name not in BY_AGREEMENT | SET_BY_PROXY
+        for spelling in spellings(name)
+        if "_" in spelling or name not in BY_AGREEMENT | SET_BY_PROXY
     ]
     believed = [CLIENT, *PROXIES][:hops]
     proxy = [
@@ -191,7 +191,7 @@ KINDS = [
 def test_only_a_trusted_proxy_speaks_for_the_client(
     tmp_path: Path, trust: list[str], extra: dict[str, str], believed: set[str], hops: int, worker: str
 ) -> None:
-    flags = [f"--trusted-proxies={each}" for each in trust]
+    flags = [f"--trusted-proxies={network}" for network in trust]
     with a_server(tmp_path, *flags, extra=extra, worker=worker) as both:
         for over in ("tcp", "unix"):
             if over in believed:

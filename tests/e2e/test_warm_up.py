@@ -356,7 +356,7 @@ def test_a_service_is_not_asked_and_what_lies_behind_it_is_said_to_be_untried(
         '        socket.create_connection(("127.0.0.1", int(os.environ["SERVICE"]))).close()'
     )
     said = world.run("prodserve", "check", "--bind", "127.0.0.1:0")
-    note = next(each for each in said.splitlines() if each.startswith("warm-up "))
+    note = next(text for text in said.splitlines() if text.startswith("warm-up "))
     assert f"connect to 127.0.0.1:{world.environ['SERVICE']} by shop/effects.py, line {line}," in note
     assert "raised" not in said
     with serving("--workers", "1", env=world.environ, cwd=site) as server:

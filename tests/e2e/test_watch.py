@@ -49,7 +49,7 @@ class Terminal:
     def screen(self) -> list[str]:
         """Return the lines of the last screen, without styles."""
         whole = self.raw.decode().split("\x1b[H")
-        screens = [each for each in whole if "\x1b[J" in each]
+        screens = [screen for screen in whole if "\x1b[J" in screen]
         if not screens:
             return []
         return re.sub(r"\x1b\[[\d;]*m|\x1b\[[KJ]", "", screens[-1]).split("\r\n")
@@ -105,7 +105,7 @@ def test_it_shows_a_server_through_reload_and_restart(env: Any, tmp_path: Path) 
                 for number in range(1, 5):  # one after the other: each finds a free thread on any machine
                     slow.append(clients.submit(server.get, "/slow/?seconds=12"))
                     screen = terminal.wait_for(lambda text, busy=f"{number}/4 busy": busy in text)
-                assert all(each.result().status == 200 for each in slow)
+                assert all(future.result().status == 200 for future in slow)
             assert f"pid {server.process.pid}, generation 1, up " in screen[0]
             screen = terminal.wait_for(lambda text: "Slow request: GET /slow/" in text)
             text = "\n".join(screen)

@@ -155,7 +155,7 @@ def test_every_request_has_its_access_line(server: Server) -> None:
         server.get(path, headers={"User-Agent": 'a "quoted" agent', "Referer": "http://x/\\"})
     for path in marks:
         until(lambda path=path: path in server.output, lambda: server.output)  # type: ignore[misc]
-        (line,) = [each for each in server.output.splitlines() if path in each]
+        (line,) = [text for text in server.output.splitlines() if path in text]
         assert re.fullmatch(
             r'127\.0\.0\.1 - - \[[^]]+ \+0000\] "GET \S+ HTTP/1.1" 200 \d+ '
             r'"http://x/\\x5c" "a \\x22quoted\\x22 agent" '
@@ -230,7 +230,7 @@ def test_requests_that_only_compute_take_turns(env: Env, tmp_path: Any) -> None:
             until(lambda: max(beside) <= 2, lambda: str(beside))
         finally:
             enough.set()
-        assert [each.result() for each in asking] == [None] * 8
+        assert [future.result() for future in asking] == [None] * 8
 
 
 def test_kept_connections_find_their_way_to_a_worker_that_is_idle(env: Env) -> None:
@@ -260,7 +260,7 @@ def test_kept_connections_find_their_way_to_a_worker_that_is_idle(env: Env) -> N
             until(lambda: sorted(Counter(latest.values()).values()) in ([3, 5], [4, 4]), lambda: str(latest))
         finally:
             enough.set()
-        assert all(each.result() for each in asking)
+        assert all(future.result() for future in asking)
 
 
 def test_an_overload_is_refused_at_once_and_is_over_at_once(env: Env) -> None:
@@ -393,8 +393,8 @@ def test_a_crowd_of_idle_connections_costs_nothing(env: Env) -> None:
             assert server.get("/").status == 200
             assert worker.num_threads() <= 5
         finally:
-            for each in idle:
-                each.close()
+            for connection in idle:
+                connection.close()
         until(lambda: worker.num_fds() < 100)
 
 
@@ -403,8 +403,8 @@ def test_where_descriptors_run_out_the_server_serves_on(env: Env) -> None:
     command = ["-c", start, "prodserve"]
     with serving("--workers", "1", "--threads", "2", env=env(), command=command) as server:
         crowd = [raw(server) for _ in range(80)]
-        for each in crowd:
-            each.close()
+        for connection in crowd:
+            connection.close()
         until(server.answers)
         assert "Traceback" not in server.output
 

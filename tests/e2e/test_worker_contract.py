@@ -388,7 +388,7 @@ def test_a_worker_is_alive_until_told_and_its_heartbeat_is_a_time(worker: Worker
 
 
 def test_signals_of_a_worker() -> None:
-    assert {each.name for each in Worker.SIGNALS} == {
+    assert {signal.name for signal in Worker.SIGNALS} == {
         *("SIGABRT", "SIGHUP", "SIGQUIT", "SIGINT", "SIGTERM"),
         *("SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCHLD"),
     }

@@ -216,15 +216,15 @@ class Command(BaseCommand):
         tags = sorted(registry.tags_available() - {Tags.caches}) if silent else None
         try:
             settings.SECRET_KEY  # noqa: B018, reading it raises where it is empty: every session would
-            found = [each for each in checks.run_checks(tags=tags) if not each.is_silenced()]
+            found = [issue for issue in checks.run_checks(tags=tags) if not issue.is_silenced()]
         except CommandError:
             raise
         except Exception as error:  # checks import the URLconf and whatever it imports
             raise project_error("The project cannot be checked", error) from error
-        if errors := [each for each in found if each.is_serious()]:
+        if errors := [issue for issue in found if issue.is_serious()]:
             raise ProdserveError.of(map(system_check, errors))
-        for each in found:
-            say(notice(each))
+        for issue in found:
+            say(notice(issue))
 
     def say(self, line: str) -> None:
         """Write one line at once; containers buffer standard output otherwise."""

@@ -58,7 +58,7 @@ def _tolerant(operation: Callable[..., Any], if_new: Callable[..., Any] | None =
 
     def call(*args: Any, **kwargs: Any) -> Any:
         chosen = if_new if if_new and kwargs.get("nx") else operation
-        if not any(each.kind is Parameter.VAR_KEYWORD for each in known.values()):
+        if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known.values()):
             kwargs = {name: value for name, value in kwargs.items() if name in known}
         return chosen(*args, **kwargs)
 

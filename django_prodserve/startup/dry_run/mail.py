@@ -20,8 +20,8 @@ def hold_back() -> None:
 
 def _backends(kind: Any) -> Iterator[Any]:
     yield kind
-    for each in kind.__subclasses__():
-        yield from _backends(each)
+    for subclass in kind.__subclasses__():
+        yield from _backends(subclass)
 
 
 def _silence(backend: Any, /, **kwargs: Any) -> None:

@@ -38,14 +38,14 @@ def claims(name: str) -> list[Case]:
     value = b"https" if name.endswith("Proto") else b"/evil"
     return [
         ok(
-            f"{each}: {value.decode()}",
-            get(each.encode() + b": " + value),
+            f"{spelling}: {value.decode()}",
+            get(spelling.encode() + b": " + value),
             path="/echo/",
             script="",
             scheme="http",
             never=["evil", name.upper().replace("-", "_")],
         )
-        for each in sorted(spellings)
+        for spelling in sorted(spellings)
     ]
 
 
