@@ -174,7 +174,8 @@ def check_together(action: str, flags: Any) -> None:
     """Raise UsageError where a flag of a single action was given with another one."""
     for flag, goes_with in actions.FLAGS.items():
         if flags.get(flag.lstrip("-").replace("-", "_")) and action not in goes_with:
-            written = " and ".join(goes_with)
+            *others, last = goes_with
+            written = f"{', '.join(others)} and {last}" if others else last
             fix = f"prodserve {goes_with[0]} {flag}"
             raise UsageError(f"{flag} works with {written}, not with {action}.", fix)
     if flags.get("watch") and flags.get("json"):

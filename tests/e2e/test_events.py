@@ -185,7 +185,7 @@ def test_what_a_server_is_is_told(env: Any, tmp_path: Path) -> None:
         assert known["server"]["versions"]["django"] == django.get_version()
         assert known["server"]["memory_limited"] is True
         before = known["server_uptime"]
-        assert 0 < known["uptime"] <= before < 60
+        assert 0 <= known["uptime"] <= before < 60
         assert run("-m", "django_prodserve", "reload", env=env(), cwd=site).returncode == 0
         known = ask(server, "/status.json").json()
         assert known["uptime"] < known["server_uptime"]

@@ -164,9 +164,10 @@ def test_a_reload_says_what_is_new_and_nothing_else(env: Any, tmp_path: Path) ->
         assert said(2) == said(3) == []
         hosts = 'ALLOWED_HOSTS = ["http://shop.example", '
         edit(site / "shop" / "settings.py", "ALLOWED_HOSTS = [", hosts)
-        (warning, hint) = said(4)
+        (warning, fix, more) = said(4)
         assert "prodserve.W022" in warning
-        assert "shop.example" in hint
+        assert "shop.example" in fix
+        assert more.endswith("prodserve help W022")
 
 
 SHOWS = 'HttpResponse(os.environ.get("SHOWN", "nothing"))'
