@@ -192,5 +192,5 @@ def test_an_address_that_another_one_listens_on_first_is_named(env: Any, tmp_pat
             other.listen()
             gate.write_text("")
             server.process.wait(PATIENCE)
-            server.wait_for(f"{address} was taken by ")
-            assert "while this server was loaded" in server.output
+            server.wait_for(f"{address} came into use by ")
+            assert "while this server was loading" in server.output

@@ -185,7 +185,7 @@ def test_a_migration_that_fails_is_one_message(shop: Shop) -> None:
     message, line = complaints(ended)
     wrong = "RuntimeError: the price is wrong, listens: False"
     assert message.endswith(f"Migrating database default failed at stock.0001_initial: {wrong}")
-    assert line.strip().startswith("stock/migrations/0001_initial.py, line ")
+    assert line.strip().startswith("See:  stock/migrations/0001_initial.py, line ")
 
 
 def test_a_migration_that_is_stopped_leaves_the_lock(shop: Shop) -> None:

@@ -152,7 +152,7 @@ def test_watch_goes_with_status_alone(env: Any) -> None:
         assert told.returncode == 2
         assert "--watch" in told.stderr
         assert "Traceback" not in told.stderr
-        assert run("-m", "django_prodserve", *words, env=env()).stderr.count("\n") == 2
+        assert run("-m", "django_prodserve", *words, env=env()).stderr.count("\n") <= 3
 
 
 def test_q_leaves_and_the_terminal_is_as_it_was(env: Any, tmp_path: Path) -> None:
