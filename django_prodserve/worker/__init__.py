@@ -1,13 +1,12 @@
-"""The worker: sockets wait on an event loop, threads only ever run Django. Start at ``ProdserveWorker``.
-
-    acceptor                 decides whether this worker takes a connection
+"""The worker: an event loop holds the sockets, and threads only run Django. Start at ``ProdserveWorker``.
+    acceptor                 decides whether this worker accepts a connection
     receiver                 collects the whole request
-    static_cache             answers small static files at once
+    static_cache             answers requests for small static files immediately
     scheduler                gives the request a thread, queues it, or refuses it
     request_handler          calls Django
-    streaming, write_buffer  keep what the client takes later
+    streaming, write_buffer  keep the bytes that the client accepts later
 
-``reactor`` is where they meet. Every module says in which thread it lives.
+``reactor`` connects these modules. Every module names the thread in which it runs.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ __all__ = ["ProdserveWorker"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import Gunicorn only when the worker is asked for: that parses the environment."""
+    """Import Gunicorn only if the worker class is requested: Gunicorn parses the environment when
+    imported."""
     if name == "ProdserveWorker":
         from .worker import ProdserveWorker
 

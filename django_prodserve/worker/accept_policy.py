@@ -2,12 +2,13 @@
 
 The kernel wakes every worker for a new connection. A worker accepts if it has a free thread and no more
 connections than the least loaded worker with a free thread; otherwise it defers. A connection that still
-waits after 3 ms goes to the worker with the fewest connections, and after another 3 ms to any worker, few at
-first. So a worker without CPU finds its share later, and a worker that never answers holds up nothing.
-A worker without a free thread defers for up to 50 ms to workers that have one.
+waits after 3 ms goes to the worker with the fewest connections. After another 3 ms any worker accepts it, at
+first only a few at a time. So a worker without CPU gets its share later, and a hung worker delays no
+connection. A worker without a free thread defers for up to 50 ms to workers that have one.
 
-A kept connection cannot move to another worker. If requests queue here and another worker has fewer of both,
-requests and connections, this worker closes the connection after its response, and the client reconnects.
+A keep-alive connection cannot move to another worker. If requests queue here and another worker has fewer
+requests and fewer connections, this worker closes the connection after its response. The client then
+reconnects.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ MAX_DEFERRAL_SECONDS = 0.05
 MAX_BATCH = 16
 """Connections that a worker accepts before it serves those that it has."""
 MIN_DIFFERENCE = 2
-"""Requests, and connections, that another worker must have fewer of until a kept connection should move."""
+"""How many fewer requests, and connections, another worker must have before a keep-alive connection should
+move."""
 
 Peers = Callable[[], Sequence[tuple[int, int]]]
-"""Return (connections, load) of every other worker. A decision reads it only if it depends on the peers: to
-read it costs 4 % of a request on a new connection."""
+"""Return (connections, load) of every other worker. A decision reads it only if it depends on the peers,
+because reading costs 4 % of a request on a new connection."""
 
 
 class Deferral(NamedTuple):
@@ -67,6 +69,6 @@ class AcceptPolicy:
         return load >= self._threads and any(busy < self._threads for _, busy in peers())
 
     def should_rebalance(self, mine: int, peers: Peers, load: int) -> bool:
-        """Say whether a kept connection is better off with another worker."""
+        """Say whether another worker would serve this keep-alive connection sooner."""
         mine, load = mine - MIN_DIFFERENCE, load - MIN_DIFFERENCE
         return any(theirs <= mine and busy <= load for theirs, busy in peers())

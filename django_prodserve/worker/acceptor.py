@@ -1,7 +1,7 @@
-"""Accept connections from the listening sockets, when accept_policy.py says that it is this worker's turn.
+"""Accept connections from the listening sockets when accept_policy.py says that this worker should.
 
-Lives in a worker, in the thread that waits for events. A connection that was accepted before its request had
-arrived counts as load for a moment: it will need a thread, too.
+Lives in a worker, in the thread that waits for events. A connection that was accepted before its request
+arrived counts as load for a moment, because it will need a thread.
 """
 
 from __future__ import annotations
@@ -24,32 +24,33 @@ from .accept_policy import AcceptPolicy, Deferral
 from .poller import Epoll, Poll
 
 LISTENER_DEFER_SECONDS = 0.003
-"""Seconds that a connection is left to a less loaded worker: it is awake already."""
+"""Seconds for which this worker leaves a connection to a less loaded worker, which the kernel has woken,
+too."""
 REQUEST_EXPECTED_SECONDS = 0.01
-"""Seconds in which a request is expected on a connection that was taken without one. Local ones come sooner;
-what a silent client might need is not kept free for longer."""
+"""Seconds in which the worker expects a request on a connection that it accepted without one. Local requests
+arrive sooner. The worker reserves no thread for a silent client beyond this."""
 REBALANCE_SECONDS = 0.05
-"""Seconds from one look whether a kept connection should go to another worker to the next."""
+"""Interval between two decisions that move a keep-alive connection to another worker."""
 AT_A_TIME_REFUSING = 48
-"""Connections that an overloaded worker accepts at once: few enough not to delay a running request beyond
-concurrency_limit.STALL_SECONDS."""
+"""Connections that an overloaded worker accepts in one batch. The batch is small enough not to delay a
+running request beyond concurrency_limit.STALL_SECONDS."""
 RESERVED_DESCRIPTORS = 128
-"""Descriptors that connections leave to the application."""
+"""File descriptors that connections leave free for the application."""
 MAX_BACKLOG = 100_000
-"""More than a kernel queues."""
+"""Upper bound for the length of a kernel's accept queue."""
 RETRY_SECONDS = 0.5
-"""Seconds until the next try where descriptors are used up."""
+"""Seconds until the next attempt if the process has no file descriptor left."""
 OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 GONE_ERRORS = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR, errno.EPERM}
 
 NOT_DEFERRED = Deferral()
 
 Arrived = Callable[[SocketType, Any, int, float, float], bool]
-"""Told of a connection; says whether its request has come already."""
+"""Called for each new connection; returns whether its request has already arrived."""
 
 
 class Acceptor:
-    """Takes connections from the listeners, when it is this worker's turn."""
+    """Accepts connections from the listeners when the accept policy allows it."""
 
     def __init__(
         self,
@@ -63,18 +64,18 @@ class Acceptor:
     ) -> None:
         self.listeners = {listener.fileno(): listener for listener in listeners}
         self.retry_at = math.inf
-        """When connections that were left to others are taken all the same."""
+        """When this worker accepts connections that it left to other workers."""
         self._poller, self._board, self._slot, self._most = poller, board, slot, most
         self._make_room, self._policy = make_room, policy
         self.is_watching = False
         self._move_at = 0.0
         self.awaiting_request: dict[int, float] = {}
-        """Connections whose first request is still to come, by descriptor: when they were taken."""
+        """Connections whose first request has not arrived, by descriptor: when the worker accepted them."""
         self._deferred = NOT_DEFERRED
-        self._lock = threading.Lock()  # what was accepted is known when drain returns
+        self._lock = threading.Lock()  # drain returns only when accepted connections are registered
 
     def start(self) -> None:
-        """Begin to take connections."""
+        """Begin to accept connections."""
         for listener in self.listeners.values():
             listener.setblocking(False)
         self._watch()
@@ -85,7 +86,7 @@ class Acceptor:
             self._poller.watch(descriptor)
 
     def _leave(self, until: float) -> None:
-        """Hear nothing of the listeners until then."""
+        """Ignore the listeners until then."""
         self.retry_at = until
         if self.is_watching:
             self.is_watching = False
@@ -93,10 +94,11 @@ class Acceptor:
                 self._poller.forget(descriptor)
 
     def accept(self, now: float, load: int, arrived: Arrived, *, overloaded: bool = False) -> None:
-        """Take what is this worker's to take. Called when a listener is ready, or ``retry_at`` has come.
+        """Accept this worker's share. Called when a listener is ready, or when ``retry_at`` has passed.
 
-        ``load`` is how many requests run or wait here. While ``overloaded``, connections are taken many at a
-        time with a pause: who takes each as it comes to refuse it keeps the interpreter from what is served.
+        ``load`` counts the requests that run or wait here. While ``overloaded``, the worker accepts
+        connections in batches with pauses. Accepting connections one by one, only to refuse them, would
+        starve running requests of the GIL.
         """
         with self._lock:
             if now < self.retry_at < math.inf:
@@ -145,11 +147,12 @@ class Acceptor:
         return self._board.peers(self._slot)
 
     def peer_has_capacity(self, load: int) -> bool:
-        """Say whether a request would wait here and not in another worker."""
+        """Say whether a request would queue in this worker and not in another one."""
         return self._policy.peer_has_capacity(load, self._peers)
 
     def _take(self, descriptor: int, most: int, now: float, arrived: Arrived, *, late: bool = True) -> bool:
-        """Take up to so many; say whether some may be left. ``late``: they may have waited for long."""
+        """Accept up to this many; return whether some may be left. ``late``: they may have waited for
+        long."""
         listener, shares = self.listeners[descriptor], self._deferred.times == 1
         for _ in range(most):
             if shares and not self._policy.has_fewest(self._slot.connections, self._peers):
@@ -167,9 +170,9 @@ class Acceptor:
         return True
 
     def should_rebalance(self, now: float, load: int) -> bool:
-        """Say whether a kept connection is better off with another worker; ``load``: requests that are here.
+        """Say whether another worker would serve this keep-alive connection sooner. ``load``: requests here.
 
-        One after the other, so that they do not all go and come back.
+        Connections move one at a time, so that they do not all leave and come back.
         """
         if now < self._move_at:
             return False
@@ -177,12 +180,13 @@ class Acceptor:
         return self._policy.should_rebalance(self._slot.connections, self._peers, load)
 
     def unaccepted(self) -> float:
-        """Return how many connections wait to be accepted, as this worker's share of them."""
+        """Return how many connections wait in the accept queue, as this worker's share of them."""
         queues = map(tcp_info.accept_queue, self.listeners.values())
         return sum(queue[0] for queue in queues if queue) / (1 + len(self._peers()))
 
     def drain(self, arrived: Arrived, now: float) -> None:
-        """Take all that the kernel has accepted, unless others serve on, and close: nobody may be reset."""
+        """Accept all connections in the accept queue, unless other workers keep serving, and close the
+        listeners. The kernel would reset connections left in the queue."""
         is_last = stop_flags.closing() or not self._peers()
         with self._lock:
             self._deferred = NOT_DEFERRED
@@ -197,12 +201,12 @@ class Acceptor:
 
 
 def descriptors_for(connections: int) -> int:
-    """Let this process open as many files as so many connections need; return how many it can have."""
+    """Let this process open as many files as this many connections need; return how many it can have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + RESERVED_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with suppress(OSError, ValueError):  # macOS has another limit beside this one
+        with suppress(OSError, ValueError):  # macOS has another limit in addition to this one
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if soft == resource.RLIM_INFINITY:

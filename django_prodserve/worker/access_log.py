@@ -1,7 +1,7 @@
-"""The access log: a cheap line for each request, written many at a time.
+"""The access log: a cheap line for each request, written in batches.
 
-Lives in a worker: ``note`` in the thread that ran the request, ``flush`` there or in the main thread, once a
-second. A format of the user's own, a logger class of theirs or StatsD get every request as Gunicorn does it.
+Lives in a worker: ``note`` in the thread that ran the request, ``flush`` in that thread or, once a second, in
+the main thread. With a custom format, a custom logger class or StatsD, Gunicorn's logger writes each request.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class AccessLog:
         self.is_gunicorns = (self.is_on and not plain) or config.statsd_host is not None
         """Whether Gunicorn's logger writes each line."""
         self._entries: deque[AccessRecord] = deque()
-        self._lock = threading.RLock()  # a signal may come while the main thread writes
+        self._lock = threading.RLock()  # a signal may arrive while the main thread writes
         if plain:
             self.configure()
 
     def configure(self) -> None:
-        """Look who writes the lines, now that LOGGING has been applied in this process."""
+        """Find out which logger writes the lines, now that LOGGING has been applied in this process."""
         if type(self._log) is Logger:
             self._line, self._choice = self._log.access_lines(), self._log.choice
 
@@ -54,7 +54,8 @@ class AccessLog:
     def note_refused(
         self, head: RequestHead | None, environ: dict[str, Any], reply: bytes, seconds: float
     ) -> None:
-        """Note a request that the server answered by itself; ``head`` is None where none could be read."""
+        """Note a request that the server itself answered; ``head`` is None if the worker could not parse
+        one."""
         if not self.is_on:
             return
         status, size = reply[9 : reply.index(b"\r\n")].decode(), body_size(reply)
@@ -66,7 +67,7 @@ class AccessLog:
             self._log.access(answer, head, environ, timedelta(seconds=seconds))
 
     def add(self, environ: dict[str, Any], status: int, sent: int, seconds: float) -> None:
-        """Note one request as a line of ours, if it is to be logged."""
+        """Note one request as a line in our format, if it is to be logged."""
         choice = self._choice
         if choice.is_all or choice.keeps(status, seconds):
             self._entries.append(entry(environ, status, sent, seconds))
@@ -74,7 +75,7 @@ class AccessLog:
                 self.flush()
 
     def flush(self) -> None:
-        """Write what was noted."""
+        """Write the requests noted so far."""
         if not self._entries:
             return
         with self._lock:
@@ -95,7 +96,7 @@ class AccessLog:
 
 
 def _joins(handler: logging.Handler) -> bool:
-    """Say whether a handler writes several lines as if they had come one by one."""
+    """Say whether a handler writes several lines in one call as it would write them one by one."""
     format_of = getattr(handler.formatter, "_fmt", None)
     ours = isinstance(handler, (ConsoleHandler, FileHandler))
     return ours and format_of == "%(message)s" and not handler.filters and handler.level <= logging.INFO

@@ -1,13 +1,14 @@
-"""Judge whether requests are refused because too many wait for a thread. Pure; scheduler.py asks.
+"""Decide whether to refuse requests because too many wait for a thread. Pure; called by scheduler.py.
 
-As in CoDel (RFC 8289), a delay above the timeout is no overload until it has stood there for an interval.
-After a burst it does that, too. So the backlog must also have grown at every check of the interval, or not
-have become shorter in STANDING_SECONDS. A backlog that grows faster than in a burst of four times the
-capacity, or a delay of MAX_DELAY_TIMEOUTS, is an overload at once. While overloaded, the worker keeps the
-queue so short that it serves an admitted request at once; it recovers as soon as the load falls.
+As in CoDel (RFC 8289), a delay above the timeout is an overload only if it lasts for an interval. It lasts
+that long after a burst, too. So the backlog must also have grown at every check of the interval, or not have
+become shorter in STANDING_SECONDS. The worker detects an overload immediately if the backlog grows faster
+than in a burst of four times the capacity, or if the delay reaches MAX_DELAY_TIMEOUTS. While overloaded, the
+worker keeps the queue so short that an admitted request starts immediately. It recovers as soon as the load
+falls.
 
-CoDel's rule alone, with a cap of 4 timeouts, was tried: at ten times the load, 95 % of refusals took up to
-1.4 to 3.3 s, here 0.1 s. A cap for 0.2 s is below 3.3 timeouts, which a burst exceeds if it computes.
+We measured CoDel's rule alone with a cap of 4 timeouts. At ten times the load, 95 % of refusals took up to
+1.4 to 3.3 s, here 0.1 s. A cap for 0.2 s is below 3.3 timeouts, which a burst of CPU-bound requests exceeds.
 """
 
 from __future__ import annotations
@@ -19,44 +20,45 @@ INTERVAL = 2.0
 """Seconds for which the backlog must grow beyond the timeout."""
 STANDING_SECONDS = 10.0
 """Seconds in which a backlog beyond the timeout must become shorter. After a burst of 6 s, a load of 90 %
-leaves 5 s of it; clients that each wait for an answer before they ask again leave all of it."""
+leaves 5 s of it. Clients that each wait for a response before their next request leave all of it."""
 STANDING_SHARE = 0.9
 """A backlog of this share of what it was has not become shorter."""
 CHECK_SECONDS = 0.25
-"""Seconds between two looks at whether it grows."""
+"""Interval between two checks whether the backlog grows."""
 MAX_GROWTH = 7.5
-"""Seconds of backlog that arrive in a second beyond which overload is detected at one look. Four times the
-capacity are 3, and seem 5.7 while accepting leaves 0.6 of the capacity to requests that compute."""
+"""Seconds of backlog that arrive in a second beyond which one check detects an overload. Four times the
+capacity gives 3. It seems to give 5.7 while accepting leaves 0.6 of the capacity to CPU-bound requests."""
 MAX_DELAY_TIMEOUTS = 6.0
-"""A delay of this many timeouts is an overload at once: the same burst builds 3, or seems to build 5.7."""
+"""Delay, in timeouts, that counts as an overload immediately: the same burst builds 3, or seems to build
+5.7."""
 LENGTH_COUNTS_SHARE = 0.25
 """The queue's length counts once its oldest request has waited this share of the timeout."""
 TARGET_SHARE = 0.1
-"""The wait that is left to the queue while overloaded, as a share of the timeout."""
+"""The queue wait that an overloaded worker allows, as a share of the timeout."""
 
 
 class OverloadDetector:
-    """Detect overload by how long a queue makes requests wait. ``timeout`` in seconds; 0 never refuses."""
+    """Detect overload by how long requests wait in a queue. ``timeout`` in seconds; 0 never refuses."""
 
     __slots__ = ("_began", "_calm", "_growths", "_long_mark", "_mark", "is_on", "target_delay", "timeout")
 
     def __init__(self, timeout: float) -> None:
         self.timeout, self.target_delay = timeout, timeout * TARGET_SHARE
         self.is_on = False
-        self._mark = (math.inf, 0.0)  # when the length was last checked, and what it was then
+        self._mark = (math.inf, 0.0)  # when the length was last checked, and its value then
         self._began = 0.0  # when the delay exceeded the timeout
-        self._long_mark = self._mark  # the same, when it was longest, since STANDING_SECONDS began
-        self._growths = 0  # looks in a row at which it had grown
-        self._calm = 0.0  # when something was last refused
+        self._long_mark = self._mark  # the same for the longest backlog since STANDING_SECONDS began
+        self._growths = 0  # checks in a row at which the backlog had grown
+        self._calm = 0.0  # when the worker last refused a request
 
     def update(
         self, delay: float, length: float, rate: float, now: float, *, others_do: bool = False
     ) -> bool:
-        """Say whether a request is refused that arrives now and would wait for ``delay`` seconds.
+        """Say whether to refuse a request that arrives now and would wait for ``delay`` seconds.
 
-        ``length``: requests that wait, of which the worker serves ``rate`` a second; growth is told by the
-        length alone, since the rate is an estimate. ``others_do``: other workers refuse already, so a delay
-        beyond the timeout here belongs to no burst.
+        ``length``: requests that wait, of which the worker serves ``rate`` a second. Growth is judged by the
+        length alone, since the rate is an estimate. ``others_do``: other workers already refuse requests, so
+        no burst explains a delay beyond the timeout here.
         """
         if self.is_on:
             return self._goes_on(delay, now)
@@ -99,7 +101,7 @@ class OverloadDetector:
 
 
 class QueueState(NamedTuple):
-    """The queue of a worker, as a request finds it."""
+    """The queue of a worker when a request arrives."""
 
     length: int
     oldest: float
@@ -116,31 +118,32 @@ class QueueState(NamedTuple):
 
     @property
     def backlog(self) -> float:
-        """Seconds that this worker needs for what waits."""
+        """Seconds that this worker needs for all waiting requests."""
         return self.total / self.rate
 
 
 class AdmissionControl:
-    """Judges one worker's queue."""
+    """Applies the overload rules to one worker's queue."""
 
     def __init__(self, timeout: float) -> None:
         self.overload = OverloadDetector(timeout)
 
     def counts_unaccepted(self, oldest: float) -> bool:
-        """Say whether the length of the queue counts, and with it the connections that the kernel holds.
+        """Say whether the length of the queue, including the connections in the accept queue, counts.
 
-        While the oldest request has waited little, its wait says more than the length: the mean time of a
-        request may be that of other views.
+        While the oldest request has waited only briefly, its wait is the better measure. The mean time of a
+        request may come from other views.
         """
         return not self.overload.is_on and oldest >= LENGTH_COUNTS_SHARE * self.overload.timeout
 
     def delay(self, queue: QueueState) -> float:
-        """Return how long a request waits that arrives now: as its elders do, or as their number says."""
+        """Return how long a request that arrives now waits, by the wait of the oldest or by the queue's
+        length."""
         if self.overload.is_on or self.counts_unaccepted(queue.oldest):
             return max(queue.oldest, queue.backlog)
         return queue.oldest
 
     def excess(self, queue: QueueState, threads: int) -> int:
-        """Return how many of a queue are too many: none unless it is far too long."""
+        """Return how many requests of a queue to refuse: none unless the queue is far too long."""
         fits = int(self.overload.target_delay * queue.rate)
         return queue.length - fits if queue.length > 2 * fits + threads else 0

@@ -1,10 +1,9 @@
 """How many requests run at a time: fewer than there are threads if they would only wait for the GIL.
 
-Lives in a worker, on its main thread; pure. Threads serve requests that wait. Requests that compute end no
-sooner if they run concurrently: each keeps the GIL from all others, short requests and the event loop
-included, and each hand-over costs CPU. The limit follows measurements, as in Envoy's adaptive concurrency
-filter: a probe lets a few requests run alone, and compares the CPU time of each with the time it was
-blocked.
+Lives in a worker, on its main thread; pure. Threads help requests that wait for I/O. CPU-bound requests end
+no sooner if they run concurrently. Each keeps the GIL from all others, including short requests and the event
+loop, and each hand-over costs CPU. The limit follows measurements, as in Envoy's adaptive concurrency filter:
+a probe lets a few requests run alone, and compares the CPU time of each with the time it was blocked.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from typing import NamedTuple
 from .sampling import UncontendedSamples
 
 MIN_CONCURRENCY = 2
-"""Lowest limit, also for requests that hardly wait: one computes in moments in which another waits."""
+"""Lowest limit, even for requests that hardly wait: one request computes in the moments in which another
+waits."""
 MIN_EVENTS_PER_SECOND = 20
 """Events a second below which there is no limit, unless many requests run."""
 STALL_CHECK_SECONDS = 0.01
@@ -26,7 +26,7 @@ IDLE_CPU_SECONDS = 0.03
 STALL_SECONDS = 0.05
 """Seconds in which no request ended, after which one more may run: it may be a short one."""
 CPU_BOUND_SHARE = 0.5
-"""CPU time of the process as a share of elapsed time, from which on its requests count as computing."""
+"""CPU time of the process as a share of elapsed time from which its requests count as CPU-bound."""
 DISABLED_SECONDS = 5.0
 """Seconds without a limit after the limit left the CPU idle, or with a raised one after a stall."""
 FORGET_SECONDS = 10.0
@@ -34,13 +34,13 @@ FORGET_SECONDS = 10.0
 BURST_SECONDS = 0.05
 """How long an unprofiled burst runs unrestricted before a probe starts."""
 QUEUED_SECONDS = 0.25
-"""Seconds with queued requests that are enough to say whether the limit left the CPU idle."""
+"""Seconds with queued requests that suffice to decide whether the limit left the CPU idle."""
 PROBE_REQUESTS = 8
 """Requests that a probe measures."""
 PROBE_AGAIN_SECONDS, PROBE_CPU_BOUND_SECONDS, PROBE_IO_BOUND_SECONDS = 0.9, 5.0, 60.0
 """Seconds between probes: 0.9 after an inconclusive one, 5 for CPU-bound load, 60 for I/O-bound load."""
 PROBE_MAX_SECONDS = 0.15
-"""Longest probe of requests that wait: 8 requests of 40 ms would delay others for a third of a second."""
+"""Longest probe of I/O-bound requests: 8 requests of 40 ms would delay others for a third of a second."""
 MIN_SAMPLES = 3
 """Samples that a profile needs."""
 SAMPLE_DECAY = 0.5
@@ -48,11 +48,11 @@ SAMPLE_DECAY = 0.5
 
 
 class WorkerUsage(NamedTuple):
-    """What a worker has done until now."""
+    """Counters of a worker since its start."""
 
     running: int
     ended: int
-    """Requests, since it began."""
+    """Requests that have ended."""
     cpu: float
     """CPU seconds of the process."""
     now: float
@@ -61,9 +61,9 @@ class WorkerUsage(NamedTuple):
 
 
 class AdaptiveConcurrencyLimit:
-    """The limit of one worker with ``max_threads`` threads, which has ``cpus`` CPUs for itself.
+    """The limit of one worker with ``max_threads`` threads and a share of ``cpus`` CPUs.
 
-    C code that releases the GIL computes on all CPUs: the lowest limit is their number and one more. With
+    C code that releases the GIL computes on all CPUs, so the lowest limit is their number plus one. With
     ``adaptive`` off, all threads may run requests at any time, and no request is measured.
     """
 
@@ -95,9 +95,9 @@ class AdaptiveConcurrencyLimit:
         """``limit``: how many may run now; ``steady_limit``: how many may run outside of a probe."""
         self._min_limit = max(MIN_CONCURRENCY, math.ceil(cpus) + 1)
         self._profile = UncontendedSamples(0.0, 0.0, 0.0)
-        self._disabled_until = self._raised_until = self._forget_at = 0.0  # until when
+        self._disabled_until = self._raised_until = self._forget_at = 0.0  # monotonic times
         self._sampled = -math.inf  # when requests were last measured, or a probe began
-        self._more = 0  # the limit that a stall needed: streams, for one
+        self._more = 0  # the limit that a stall needed, for example because of streams
         self._queued = (
             0.0,
             0.0,
@@ -107,7 +107,7 @@ class AdaptiveConcurrencyLimit:
         self._burst_start: WorkerUsage | None = None  # when an unprofiled burst was first seen
         self._judged = self._mark = self._looked = WorkerUsage(0, 0, 0.0, 0.0)
         """At the last evaluation; when a request last ended; when a request last waited."""
-        self._stalled_since: WorkerUsage | None = None  # since when the requests that run seem to wait
+        self._stalled_since: WorkerUsage | None = None  # since when the running requests seem to be blocked
 
     @property
     def is_limiting(self) -> bool:
@@ -135,9 +135,9 @@ class AdaptiveConcurrencyLimit:
     ) -> None:
         """Evaluate the limit, once a second or when ``needs_recompute`` says so.
 
-        ``samples`` are of requests that ran alone; if none did although the CPU is busy, a probe begins.
-        While ``refusing``, one request fewer runs: the worker answers 503 in moments in which a request
-        waits.
+        ``samples`` come from requests that ran alone. If none ran alone although the CPU is busy, a probe
+        begins. While ``refusing``, one request fewer runs, because the worker answers 503 in moments in which
+        a request waits.
         """
         if not self._adaptive:
             return
@@ -161,7 +161,8 @@ class AdaptiveConcurrencyLimit:
             return
         if self._is_known:
             _, computed, waited = self._profile
-            # While one computes, waited / computed others can wait: twice as many, since none does so evenly.
+            # While one computes, waited / computed others can wait: double it, since no request alternates
+            # evenly.
             limit = self._min_limit - refusing + int(2 * waited / computed)
             more = self._more if seen.now < self._raised_until else 0
             self.limit = self.steady_limit = min(self.max_threads, max(limit, more))
@@ -170,7 +171,7 @@ class AdaptiveConcurrencyLimit:
             self._probe_until, self.limit = seen.ended + seen.running + PROBE_REQUESTS, 1
 
     def is_crowded(self, running: int) -> bool:
-        """Say whether a burst without a profile, or the first after a pause, needs an evaluation soon."""
+        """Say whether an unprofiled burst, or the first burst after a pause, needs an evaluation soon."""
         is_new = self._begins and running > self._min_limit and not (self._is_known and self.is_limiting)
         return is_new and self._adaptive
 
@@ -190,9 +191,10 @@ class AdaptiveConcurrencyLimit:
         return seen.now - self._burst_start.now >= BURST_SECONDS
 
     def raise_if_stalled(self, seen: WorkerUsage, run_delay: Callable[[], float]) -> bool:
-        """Raise the limit if the requests that run have stalled while others wait; say whether it was raised.
+        """Raise the limit if the running requests stall while others wait; return whether it was raised.
 
-        ``run_delay`` is called, at two checks, if they seem to be blocked: they may wait for a CPU instead.
+        ``run_delay`` is called at two checks if the requests seem to be blocked, because they may wait for a
+        CPU.
         """
         before, looked, self._looked = self._mark, self._looked, seen
         passed, since = seen.now - before.now, seen.now - looked.now
@@ -217,12 +219,13 @@ class AdaptiveConcurrencyLimit:
         return True
 
     def _are_blocked(self, seen: WorkerUsage, run_delay: float) -> bool:
-        """Say whether the requests are blocked since the last check, and do not wait for a CPU."""
+        """Say whether the requests have been blocked since the last check without waiting for a CPU."""
         before, self._stalled_since = self._stalled_since, seen._replace(run_delay=run_delay)
         return before is not None and not _computes(before, self._stalled_since)
 
 
 def _computes(before: WorkerUsage, seen: WorkerUsage) -> bool:
-    """Say whether the process computed in the meantime, or would have if it had got a CPU."""
+    """Say whether the process computed since then, or would have computed if the kernel had given it a
+    CPU."""
     spent = seen.cpu - before.cpu + seen.run_delay - before.run_delay
     return spent >= CPU_BOUND_SHARE * (seen.now - before.now)

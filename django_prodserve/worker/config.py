@@ -1,8 +1,8 @@
-"""What a worker takes of the plan.
+"""The part of the plan that workers use.
 
-Made by the server when it applies a plan, before the fork; under plain Gunicorn in a worker, when that has
-loaded the application. Each field is an option of the same name, whose row says
-that workers take it (config/options.py).
+The server builds it when it applies a plan, before the fork. Under plain Gunicorn a worker builds it after
+loading the application. Each field is an option of the same name, whose row says that workers use it
+(config/options.py).
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerConfig:
-    """The decisions that workers act on; without a plan those that Gunicorn's own workers would make."""
+    """The decisions that workers act on; without a plan, the defaults of Gunicorn's own workers."""
 
     queue_timeout: float = 2.0
     """Seconds that a request may wait for a thread."""
     concurrency_limit: str = "auto"
-    """Whether a worker limits how many requests run at a time by what it measures: auto or off."""
+    """Whether a worker limits concurrent requests by measurement: auto or off."""
     max_body: int | None = None
-    """Bytes."""
+    """Maximum size of a request body in bytes."""
     timeout: float = 0.0
-    """Seconds that a request may run; 0 for any time."""
+    """Seconds that a request may run; 0 for no limit."""
     slow_request: float = 0.0
-    """Seconds after which the stack of a request is logged; 0 for never."""
+    """Seconds after which the worker logs the stack of a running request; 0 disables it."""
     cpus: float = 1.0
     """CPUs for all workers together."""
 
     @classmethod
     def from_plan(cls, plan: Plan | None) -> WorkerConfig:
-        """Return what this plan has decided."""
+        """Return the decisions of this plan."""
         if plan is None:
             return cls()
         taken: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""One client's connection and how far it is. Lives in a worker; at any time one thread owns it.
+"""One client's connection and its state. Lives in a worker; at any time one thread owns it.
 
-Whoever gets its event from the poller, or finds its deadline past, must ``acquire`` it first; who arms it
-releases it. Between the two nobody else reads or writes its attributes.
+A thread that gets the connection's event from the poller, or finds its deadline past, must first ``acquire``
+it. The thread that arms it releases it. Between the two no other thread reads or writes its attributes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from .write_buffer import WriteBuffer
 
 IDLE, HEAD, BODY, OWNED, WRITE, STREAM, LINGER = range(7)
-"""Between requests; a head or a body arrives; a thread has it; a complete response leaves; a stream leaves
-while its thread makes more; closed by us, until the client closes too."""
+"""Between requests; request line and headers, or a body, arrive; a thread owns it; a complete response is
+being sent; a stream is being sent while its thread produces more; closed by us, until the client closes,
+too."""
 
 
 class Connection:
@@ -52,24 +53,24 @@ class Connection:
         self.sock, self.peer, self.environs = sock, peer, environs
         self.fd = sock.fileno()
         self.introduced: Mapping[str, str] | None = None
-        """What the PROXY protocol has said of the client, whose address ``peer`` is from then on; None until
-        it is known whether it says anything."""
+        """Client data from the PROXY protocol, from which ``peer`` then has its address. None until the
+        worker knows whether the connection starts with such a header."""
         self.state = IDLE
         self.buffer = b""
-        """Bytes of a head that is not complete, or of requests behind the one that runs."""
-        self.number = 0  # requests so far
+        """Bytes of an incomplete request line and headers, or of requests behind the one that runs."""
+        self.number = 0  # requests received so far
         self.request: RequestHead | None = None
         self.arriving: FixedLengthReceiver | ChunkedReceiver | None = None
         self.body: tuple[IO[bytes], int] | None = None
         self.arrived = 0.0  # when the request was complete
-        self.waited = 0.0  # seconds of its first request in the kernel's accept queue, where that was long
-        self.deadline = math.inf  # when somebody must look what became of it
-        self.bytes_since_check = 0  # bytes since the last look
+        self.waited = 0.0  # seconds that its first request waited in the accept queue, if that was long
+        self.deadline = math.inf  # when a thread must check its progress
+        self.bytes_since_check = 0  # bytes transferred since the last check
         self.write_buffer: WriteBuffer | None = None
-        self.keep = False  # whether another request may follow, once what is left has left
-        self.client_closes = False  # as it has said
-        self.is_registered = False  # to the poller
-        self.armed = False  # for what a stream has left
+        self.keep = False  # whether another request may follow once the response is sent
+        self.client_closes = False  # as its request asked
+        self.is_registered = False  # with the poller
+        self.armed = False  # to send the rest of a stream
         self._free: list[None] = []
 
     def environ(self, request: RequestHead, body: tuple[IO[bytes], int] | None) -> dict[str, Any]:
@@ -77,7 +78,7 @@ class Connection:
         return self.environs.build(request, self.peer, body, self.introduced)
 
     def acquire(self) -> bool:
-        """Become its owner; False where somebody else is."""
+        """Become its owner; return False if another thread owns it."""
         try:
             self._free.pop()
         except IndexError:
@@ -89,7 +90,7 @@ class Connection:
         self._free.append(None)
 
     def send_nowait(self, data: bytes | memoryview) -> int:
-        """Send what the kernel takes at once."""
+        """Send as much as the kernel accepts without waiting."""
         try:
             return self.sock.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -98,7 +99,8 @@ class Connection:
             raise ClientGoneError(*error.args) from error
 
     def receive(self) -> bytes:
-        """Return what is here, nothing where the client has closed; BlockingIOError where nothing is here."""
+        """Return the bytes received, or none if the client has closed; raise BlockingIOError if none
+        arrived."""
         try:
             return self.sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -107,12 +109,13 @@ class Connection:
             raise ClientGoneError(*error.args) from error
 
     def holds_unread(self) -> bool:
-        """Say whether bytes are here that nobody has read: to close would cut off our answer."""
+        """Say whether unread bytes have arrived: closing now would truncate our response."""
         count = fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4))
         return bool(self.buffer) or count != bytes(4)
 
     def is_gone(self) -> bool:
-        """Say whether the client has hung up. One that has only stopped sending looks the same."""
+        """Say whether the client has closed the connection. A client that only stopped sending looks the
+        same."""
         try:
             return not self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -121,7 +124,7 @@ class Connection:
             return True
 
     def forget_request(self) -> None:
-        """Let go of what belonged to the request that is over; what it said of the connection is kept."""
+        """Discard the state of the request that is over; what belongs to the connection stays."""
         if self.request is not None:
             self.client_closes = self.request.should_close() and not self.request.must_close
         if self.body is not None:

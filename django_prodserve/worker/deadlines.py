@@ -1,7 +1,7 @@
-"""What becomes of connections on which nothing happens: too late, idle for long, or in the way of the end.
+"""Handle connections without events: past their deadline, idle for long, or open while the worker stops.
 
-Lives in a worker, in the main thread. It takes a connection as whoever gets its event does, and so never one
-that somebody else works on.
+Lives in a worker, in the main thread. The main thread acquires a connection as any thread that gets its event
+does. So it never touches one that another thread works on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Deadlines:
         self._reactor = reactor
 
     def tick(self, now: float) -> None:
-        """Once a second: end what has taken too long."""
+        """Once a second: end connections whose deadline has passed."""
         reactor = self._reactor
         for connection in list(reactor.connections.values()):
             if connection.deadline > now:
@@ -35,7 +35,7 @@ class Deadlines:
                 self._expire(connection, now)
 
     def _expire(self, connection: Connection, now: float) -> None:
-        """Do what is due on a connection that is ours for it."""
+        """Handle the passed deadline of a connection that this thread has acquired."""
         reactor, state = self._reactor, connection.state
         try:
             if connection.deadline > now:
@@ -58,7 +58,7 @@ class Deadlines:
             reactor.drop(connection)
 
     def turn_away(self, now: float) -> None:
-        """Refuse what waits for threads that are stuck: another worker has taken over."""
+        """Refuse requests that wait for hung threads: another worker has taken over."""
         reactor = self._reactor
         while (connection := reactor.scheduler.pop_queued()) is not None:
             reactor.slot.count_refused()

@@ -1,4 +1,4 @@
-"""Answers that need neither a thread nor Django: refusals, with an id and a line in the access log.
+"""Responses that need neither a thread nor Django: refusals, with a request id and an access log line.
 
 Lives in a worker, in the thread that owns the connection.
 """
@@ -29,12 +29,12 @@ def reply(status: str, *headers: str, keep: bool = False) -> bytes:
 
 
 def service_unavailable(*, keep: bool) -> bytes:
-    """Return what a server says that is overloaded."""
+    """Return the response of an overloaded server."""
     return reply("503 Service Unavailable", "Retry-After: 1", "Cache-Control: no-store", keep=keep)
 
 
 def request_timeout() -> bytes:
-    """Return what is said to a client that has sent half a request and no more."""
+    """Return the response for a client that has sent part of a request and then stopped."""
     return reply("408 Request Timeout")
 
 
@@ -44,7 +44,7 @@ def with_request_id(data: bytes, name: str) -> bytes:
 
 
 class ErrorResponder:
-    """Gives answers of the server's own what every answer has."""
+    """Adds to the server's own responses what every response has."""
 
     def __init__(self, worker: Any) -> None:
         application: Application = worker.application
@@ -55,7 +55,7 @@ class ErrorResponder:
         self._access = worker.access
 
     def respond(self, connection: Connection, make: Callable[[], bytes]) -> bytes:
-        """Return the answer that ``make`` makes, with an id; the lines that it logs have it too."""
+        """Return the response that ``make`` builds, with an id; lines logged meanwhile have the same id."""
         environ = self.environ(connection)
         name = str(environ[ID])
         request_id.set(name)
@@ -67,13 +67,14 @@ class ErrorResponder:
         return with_request_id(data, name if self._tells else "")
 
     def environ(self, connection: Connection) -> dict[str, Any]:
-        """Return what the log says of a request that Django never sees, as far as there is one."""
+        """Return the environ that the log uses for a request that Django never gets, as far as it was
+        parsed."""
         request, peer = connection.request, connection.peer
         environ: dict[str, Any] = {"REMOTE_ADDR": peer[0] if isinstance(peer, tuple) else ""}
         if request is not None:
             try:
                 environ = connection.environ(request, None)
-            except ConfigurationProblem:  # which is why it is refused
+            except ConfigurationProblem:  # the reason for the refusal
                 environ |= {
                     "REQUEST_METHOD": request.method,
                     "RAW_URI": request.uri,
@@ -86,7 +87,7 @@ class ErrorResponder:
 
 
 def error_response(worker: Any, connection: Connection, error: BaseException) -> bytes:
-    """Return the answer to a request that was refused, or that raised, and log it."""
+    """Return and log the response to a request that was refused, or that raised."""
     if isinstance(error, BodyTooLargeError):
         return reply("413 Content Too Large")
     if isinstance(error, DiskShortError):

@@ -1,7 +1,7 @@
-"""Wait for many sockets at once.
+"""Wait for events on many sockets.
 
 Lives in a worker. Any thread may arm a descriptor; one thread at a time waits. An armed descriptor gives one
-event and is then silent until it is armed again, so that whoever got the event owns what belongs to it.
+event and is then silent until it is armed again. So the thread that got the event owns the connection.
 """
 
 from __future__ import annotations
@@ -35,28 +35,29 @@ class Epoll:
         self._modify(descriptor, events | self._once)
 
     def watch(self, descriptor: int) -> None:
-        """Report a descriptor as often as it is readable, until it is forgotten."""
+        """Report a descriptor every time it is readable, until it is removed."""
         self._register(descriptor, READ)
 
     def forget(self, descriptor: int) -> None:
-        """Forget a descriptor that stays open; the kernel forgets one that is closed."""
+        """Remove a descriptor that stays open; the kernel removes one that is closed."""
         with suppress(OSError):
             self._epoll.unregister(descriptor)
 
     def closed(self, descriptor: int) -> None:
-        """Take note that a descriptor was closed: the kernel has."""
+        """Do nothing about a closed descriptor: the kernel has removed it."""
 
     def close(self) -> None:
-        """Give back the descriptor."""
+        """Close the poller's descriptor."""
         self._epoll.close()
 
     def wait(self, timeout: float | None) -> list[Event]:
-        """Return what happened, after ``timeout`` seconds at the latest."""
+        """Return the events, after ``timeout`` seconds at the latest."""
         return self._epoll.poll(timeout, MAX_EVENTS)
 
 
 class Poll:
-    """Everywhere else: slower with many sockets, and a pipe wakes who waits when something is armed."""
+    """Every other system: slower with many sockets, and a pipe wakes the waiting thread when a thread arms
+    one."""
 
     def __init__(self) -> None:
         self._armed: dict[int, int] = {}
@@ -76,13 +77,13 @@ class Poll:
     arm = add
 
     def watch(self, descriptor: int) -> None:
-        """Report a descriptor as often as it is readable."""
+        """Report a descriptor every time it is readable."""
         with self._lock:
             self._watched.add(descriptor)
         self.add(descriptor, READ)
 
     def forget(self, descriptor: int) -> None:
-        """Forget a descriptor."""
+        """Remove a descriptor."""
         with self._lock:
             self._armed.pop(descriptor, None)
             self._watched.discard(descriptor)
@@ -90,12 +91,12 @@ class Poll:
     closed = forget
 
     def close(self) -> None:
-        """Give back the descriptors."""
+        """Close the poller's descriptors."""
         os.close(self._reader)
         os.close(self._writer)
 
     def wait(self, timeout: float | None) -> list[Event]:
-        """Return what happened, after ``timeout`` seconds at the latest."""
+        """Return the events, after ``timeout`` seconds at the latest."""
         poll = select.poll()
         poll.register(self._reader, READ)
         with self._lock:
@@ -117,5 +118,5 @@ class Poll:
 
 
 def make_poller() -> Epoll | Poll:
-    """Return the best that this system has."""
+    """Return the best poller that this system has."""
     return Epoll() if hasattr(select, "epoll") else Poll()

@@ -1,7 +1,8 @@
-"""Whether this server lives and is ready, answered without a thread.
+"""Liveness and readiness probes, answered without a thread.
 
 Lives in a worker: the answers in the thread that waits for events, ``tick`` in the main thread. No probe ever
-waits: middleware/readiness.py runs slow checks before, and the scoreboard holds what other workers do.
+waits: middleware/readiness.py runs slow checks beforehand, and the scoreboard holds the state of other
+workers.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from .scheduler import Scheduler
 
 SATURATED_SECONDS = 10.0
-"""Seconds for which all workers must be saturated until the server is not ready for more."""
+"""Seconds for which all workers must be saturated until the readiness probe fails."""
 SATURATED_WAIT = 1.0
-"""Seconds for which requests must wait in a worker that is saturated. Full threads alone are none: a server
-that is well used has them all the time."""
+"""Seconds for which requests must wait in a saturated worker. Busy threads alone do not mean saturation: a
+well-used server has them all the time."""
 
 
 class Probes:
@@ -43,9 +44,9 @@ class Probes:
         """Both probes, for the management address."""
 
     def environs(self, config: Any, listeners: Sequence[Any]) -> dict[int, EnvironBuilder]:
-        """Return what makes requests of the site's, where the probes are answered, by listener.
+        """Return the builders of environs for the site's listeners, where the probes are answered.
 
-        Below a script name they are where Gunicorn's own workers have them, too.
+        Below a script name the probes have the same paths as under Gunicorn's own workers.
         """
         ours: dict[str, Responder] = {
             below + path: partial(respond, self.pages[path])
@@ -58,7 +59,7 @@ class Probes:
         }
 
     def tick(self, now: float) -> None:
-        """Once a second: say whether this worker is saturated, and note since when all are."""
+        """Once a second: publish whether this worker is saturated, and note since when all workers are."""
         state = self._scheduler.state()
         self._slot.queue_wait = state.overload_delay if state.is_overloaded else state.delay
         self._slot.saturated = (
@@ -71,16 +72,17 @@ class Probes:
             self._saturated_since = math.inf
 
     def live(self, request: RequestHead) -> Reply:
-        """This worker turns its event loop: it lives."""
+        """Answer the liveness probe: this worker runs its event loop."""
         return text("200 OK", "ok")
 
     def ready(self, request: RequestHead) -> Reply:
-        """Say whether requests are welcome, or in a word each why not."""
+        """Answer the readiness probe; if not ready, give each reason in a word."""
         reasons = self.reasons(time.monotonic())
         return text("503 Service Unavailable", *reasons) if reasons else text("200 OK", "ok")
 
     def reasons(self, now: float) -> list[str]:
-        """Return why requests should go elsewhere. A worker that is replaced is no such reason."""
+        """Return why a load balancer should send requests elsewhere. A worker's replacement is no such
+        reason."""
         reasons = []
         alone = not stop_flags.installed() and not self._worker.alive
         if stop_flags.draining() or stop_flags.closing() or alone:

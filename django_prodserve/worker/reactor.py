@@ -1,7 +1,8 @@
-"""What happens on connections, one event after the other. What is due on them without any: deadlines.py.
+"""Handle events on connections, one after the other. deadlines.py handles connections without events.
 
-Lives in a worker: ``wait_for_events`` in the one pool thread that does, ``serve`` in those that run Django,
-``tick`` and ``retire`` in the main thread. It owns every socket that waits; threads are lent to Django alone.
+Lives in a worker: ``wait_for_events`` in the pool thread that currently waits, ``serve`` in those that run
+Django, ``tick`` and ``retire`` in the main thread. The reactor owns every socket that waits; threads only run
+Django.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ from .streaming import StreamFlowControl
 from .write_buffer import WriteBuffer
 
 CLOSED_AT_ONCE = 32
-"""Idle connections that make room for new ones."""
+"""Idle connections that the worker closes in one batch to make room for new ones."""
 CLIENT_GONE_SECONDS = 1.0
-"""Seconds in the queue after which it is worth a look whether the client is still there."""
+"""Seconds in the queue after which the worker checks whether the client is still connected."""
 
 
 class Reactor:
@@ -51,7 +52,7 @@ class Reactor:
         self.worker, self.slot = worker, slot
         self.connections: dict[int, Connection] = {}
         self.poller = make_poller()
-        stated = config.settings["sendfile"].get()  # where it is True, Gunicorn's own look says False
+        stated = config.settings["sendfile"].get()  # if True, Gunicorn's own property returns False
         sends_files = bool(config.sendfile if stated is None else stated)
         self.streams = StreamFlowControl(self.poller, slot, config.threads, sends_files=sends_files)
         self.handler = RequestHandler(worker, self.streams, slot)
@@ -80,10 +81,10 @@ class Reactor:
             *(self.ignore, self.flush, self.ignore, self.drain),  # OWNED, WRITE, STREAM, LINGER
         )
 
-    # The thread that waits for events.
+    # In the thread that waits for events.
 
     def wait_for_events(self, block: bool) -> None:
-        """Wait for events, or take those that are here; do all that they need but running Django."""
+        """Wait for events, or handle those that have arrived; do all their work except running Django."""
         acceptor = self.acceptor
         retry = acceptor.retry_at
         timeout = None if retry == math.inf else max(0.0, retry - time.monotonic())
@@ -104,8 +105,8 @@ class Reactor:
         scheduler.after_events(len(acceptor.awaiting_request))
 
     def on_accept(self, sock: SocketType, peer: Any, listener: int, now: float, waited: float) -> bool:
-        """Take a new connection. What it sends first is most often here already; say whether it was."""
-        if getdefaulttimeout() is not None:  # the project's: recv would wait so long, whatever its flag
+        """Register a new connection; return whether its first bytes have already arrived (mostly they have)."""
+        if getdefaulttimeout() is not None:  # set by the project: recv would wait this long, flags or not
             sock.settimeout(None)
         connection = Connection(sock, peer, self.environs[listener])
         connection.waited, connection.deadline = waited, now + limits.HEAD_SECONDS
@@ -116,7 +117,7 @@ class Reactor:
         return connection.bytes_since_check > 0
 
     def make_room(self, now: float) -> None:
-        """Close connections that have been idle for longest, so that others are not kept out."""
+        """Close the connections that have been idle longest, to make room for new ones."""
         idle = [
             candidate
             for candidate in list(self.connections.values())
@@ -126,7 +127,7 @@ class Reactor:
             self.close_idle(connection, now)
 
     def close_idle(self, connection: Connection, now: float) -> None:
-        """Close a connection that looked idle, unless its next request is here by now."""
+        """Close a connection that looked idle, unless its next request has arrived meanwhile."""
         if connection.acquire():
             if connection.state == IDLE and not connection.holds_unread():
                 self.close(connection, now, politely=True)
@@ -134,14 +135,14 @@ class Reactor:
                 self.arm(connection, READ)
 
     def on_event(self, connection: Connection, now: float) -> None:
-        """Go on with a connection on which something has happened."""
+        """Handle an event of a connection."""
         if connection.state == STREAM and self.streams.flush(connection):
             return
         if connection.acquire():
             self.run_state_handler(connection, now)
 
     def run_state_handler(self, connection: Connection, now: float) -> None:
-        """Do what the connection's state asks for; a fault costs one connection, not the worker."""
+        """Run the handler of the connection's state; an error costs one connection, not the worker."""
         try:
             self.steps[connection.state](connection, now)
         except ClientGoneError as error:
@@ -153,7 +154,7 @@ class Reactor:
             self.drop(connection)
 
     def receive(self, connection: Connection, now: float) -> None:
-        """Take what has arrived of a request."""
+        """Read the bytes of a request that have arrived."""
         try:
             data = connection.receive()
         except BlockingIOError:
@@ -168,14 +169,14 @@ class Reactor:
             self.drop(connection)
 
     def parse_requests(self, connection: Connection, data: bytes, now: float) -> None:
-        """Make requests of these bytes, one after the other while they can be answered at once."""
+        """Parse requests from these bytes, one after the other while each is answered immediately."""
         more: bytes | None = data
         while more is not None:
             try:
                 complete = self.receiver.feed(connection, more, now)
             except ClientGoneError:
                 raise
-            except Exception as error:  # whatever the parser raises is an answer to the client
+            except Exception as error:  # every parser error becomes a response to the client
                 self.refuse(connection, error, now)
                 return
             if not complete:
@@ -184,7 +185,7 @@ class Reactor:
             more = self.dispatch(connection, now)
 
     def dispatch(self, connection: Connection, now: float) -> bytes | None:
-        """Answer a complete request or queue it; return the bytes behind it where it is answered already."""
+        """Answer a complete request or queue it; if it was answered, return the bytes behind it."""
         connection.state, connection.deadline, connection.arrived = OWNED, math.inf, now
         request = connection.request
         assert request is not None
@@ -215,10 +216,10 @@ class Reactor:
         return behind
 
     def ignore(self, connection: Connection, now: float) -> None:
-        """Nothing is to be done: an event that is older than the state."""
+        """Do nothing: the event is older than the state."""
 
     def flush(self, connection: Connection, now: float) -> None:
-        """Send what is left of a complete response."""
+        """Send the rest of a complete response."""
         out = connection.write_buffer
         assert out is not None
         connection.bytes_since_check += out.flush(connection.sock)
@@ -229,7 +230,7 @@ class Reactor:
         self.next_pipelined(connection, self.after_response(connection, now, keep=connection.keep), now)
 
     def drain(self, connection: Connection, now: float) -> None:
-        """Throw away what a client still sends after our last word, until it closes."""
+        """Discard bytes that a client sends after our response, until it closes."""
         with suppress(BlockingIOError):
             while data := connection.receive():
                 connection.bytes_since_check += len(data)
@@ -239,10 +240,10 @@ class Reactor:
             return
         self.arm(connection, READ)
 
-    # Whoever owns the connection.
+    # In the thread that owns the connection.
 
     def reply(self, connection: Connection, data: bytes, now: float, *, keep: bool) -> bytes | None:
-        """Send a complete response; return what is behind its request where it has left and that is kept."""
+        """Send a complete response; return the bytes behind its request, as ``finish_response`` does."""
         sent = connection.send_nowait(data)
         if sent < len(data):
             connection.write_buffer = WriteBuffer()
@@ -252,11 +253,11 @@ class Reactor:
     def send_error(
         self, connection: Connection, make: Callable[[], bytes], now: float, *, keep: bool
     ) -> bytes | None:
-        """Send an answer of the server's own."""
+        """Send one of the server's own responses."""
         return self.reply(connection, self.errors.respond(connection, make), now, keep=keep)
 
     def finish_response(self, connection: Connection, now: float, *, keep: bool) -> bytes | None:
-        """Let a complete response leave; return what is behind its request, as ``after_response`` does."""
+        """Send a complete response; return the bytes behind its request, as ``after_response`` does."""
         connection.forget_request()
         if connection.write_buffer is not None:
             connection.keep = keep
@@ -266,7 +267,7 @@ class Reactor:
         return self.after_response(connection, now, keep=keep)
 
     def after_response(self, connection: Connection, now: float, *, keep: bool) -> bytes | None:
-        """A response has left. Return what is behind its request already; else wait for more, or close."""
+        """Continue after a response: return bytes behind its request, or else wait for more, or close."""
         if not keep:
             self.close(connection, now, politely=not connection.client_closes or connection.holds_unread())
             return None
@@ -278,12 +279,12 @@ class Reactor:
         return None
 
     def next_pipelined(self, connection: Connection, behind: bytes | None, now: float) -> None:
-        """Take the next request where it is here already."""
+        """Handle the next request if its bytes have already arrived."""
         if behind is not None:
             self.parse_requests(connection, behind, now)
 
     def refuse(self, connection: Connection, error: Exception, now: float) -> None:
-        """Answer a request that nobody can take, and close."""
+        """Answer a request that the worker cannot accept, and close."""
         self.send_error(
             connection,
             lambda: error_responses.error_response(self.worker, connection, error),
@@ -292,7 +293,7 @@ class Reactor:
         )
 
     def arm(self, connection: Connection, events: int) -> None:
-        """Give the connection back to whoever gets its next event."""
+        """Hand the connection to the thread that gets its next event."""
         connection.release()
         if connection.is_registered:
             self.poller.arm(connection.fd, events)
@@ -301,7 +302,8 @@ class Reactor:
             self.poller.add(connection.fd, events)
 
     def close(self, connection: Connection, now: float, *, politely: bool) -> None:
-        """Say that nothing follows; politely: close when the client has, lest a reset cuts off our last."""
+        """Shut down writing. With ``politely``, wait for the client to close: a reset would truncate the
+        response."""
         if politely:
             with suppress(OSError):
                 connection.sock.shutdown(SHUT_WR)
@@ -316,7 +318,7 @@ class Reactor:
         self.drop(connection)
 
     def drop(self, connection: Connection) -> None:
-        """Close a connection. Only its owner may; it is nobody's afterwards."""
+        """Close a connection. Only its owner may call this; afterwards no thread owns it."""
         connection.forget_request()
         if connection.write_buffer is not None:
             connection.write_buffer.close()
@@ -327,30 +329,30 @@ class Reactor:
         connection.sock.close()
 
     def disown(self) -> None:
-        """In a copy of this process: close what is the worker's. It would keep clients waiting for an end."""
+        """In a copy of this process, close the worker's sockets: clients would wait for the end."""
         self.scheduler.disown()
         self.poller.close()
         for connection in self.connections.values():
             connection.sock.close()
-            connection.write_buffer = None  # its lock may be held by a thread that is not here
+            connection.write_buffer = None  # a thread that does not exist in this copy may hold its lock
         if self.management.listener is not None:
             self.management.listener.close()
 
     def report_failure(self) -> None:
-        """Log a fault of the server's."""
+        """Log an internal error of the server."""
         if fork_guard.PROCESS.is_copy:
             fork_guard.end("The worker", sys.exc_info()[1], self.worker.log)
         self.worker.log.exception("The worker goes on after an error of its own.")
 
-    # The threads that run Django.
+    # In the threads that run Django.
 
     def thread_started(self, row: int) -> None:
-        """Say on the board whose row this is: its stack may be asked for."""
+        """Record on the scoreboard which thread has this row, because its stack may be requested."""
         self.handler.sampler.open()
         self.slot.thread(row, threading.get_ident(), threading.get_native_id())
 
     def serve(self, connection: Connection, row: int) -> None:
-        """Run Django for a complete request, and let its response leave."""
+        """Run Django for a complete request, and send its response."""
         started = time.monotonic()
         scheduler = self.scheduler
         running = scheduler.started()
@@ -373,22 +375,22 @@ class Reactor:
             scheduler.finished(time.monotonic() - started)
 
     def should_move(self, connection: Connection, now: float, running: int) -> bool:
-        """Say whether this connection had better be made anew, with another worker."""
+        """Say whether this client had better reconnect, to another worker."""
         waiting = self.scheduler.queued
         if not waiting or not self.acceptor.should_rebalance(now, running + waiting):
             return False
-        return not connection.holds_unread()  # what is behind this request would be lost
+        return not connection.holds_unread()  # closing would lose bytes behind this request
 
-    # The main thread.
+    # In the main thread.
 
     def tick(self, now: float) -> None:
-        """Once a second: publish how many requests wait, and what the probes answer."""
+        """Once a second: publish how many requests wait, and the state for the probes."""
         self.slot.queue = self.scheduler.queued
         self.probes.tick(now)
         self.management.watch()
 
     def retire(self, now: float) -> None:
-        """Take what the kernel has accepted for us, and no more; what is answered from now on is the last."""
+        """Accept those in the accept queue, and no more; each response now closes its connection."""
         self.retiring = self.static_cache.retiring = True
         self.management.retire()
         self.acceptor.drain(self.on_accept, now)

@@ -1,4 +1,4 @@
-"""Collect requests: their heads and bodies, whole, before any thread is lent to them.
+"""Collect complete requests, with headers and body, before a thread runs them.
 
 Lives in a worker, in the thread that owns the connection, most often the one that waits for events.
 """
@@ -17,7 +17,7 @@ from .connection import BODY, HEAD, IDLE, Connection
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 STRANGER = ("", 0)
-"""An address that Gunicorn trusts in no list."""
+"""An address that is in none of Gunicorn's lists of trusted peers."""
 
 
 OPTIONS = {
@@ -28,13 +28,13 @@ OPTIONS = {
 
 
 def naming(error: LimitRequestLine | LimitRequestHeaders, settings: ParserSettings) -> Exception:
-    """Return this refusal with the option that raises the limit; each parser has words of its own for it."""
+    """Return this error with the option that raises the limit; the two parsers word it differently."""
     said = str(error).lower()
     if isinstance(error, LimitRequestLine):
         names = ["line"]
     elif "number of" in said or said.endswith("fields"):
         names = ["fields"]
-    elif "section" in said or "buffer" in said:  # of all fields together
+    elif "section" in said or "buffer" in said:  # the limit for all fields together
         names = ["fields", "size"]
     else:
         names = ["size"]
@@ -45,14 +45,14 @@ def naming(error: LimitRequestLine | LimitRequestHeaders, settings: ParserSettin
 
 
 class RequestReceiver:
-    """Takes bytes as they come, and says when a request is complete."""
+    """Collects bytes as they arrive, and reports when a request is complete."""
 
     def __init__(self, settings: ParserSettings, *, max_body: int) -> None:
         self._settings, self._reader, self._max_body = settings, RequestParser(settings), max_body
         self._preface = Preface(settings) if settings.proxy_protocol != "off" else None
 
     def feed(self, connection: Connection, data: bytes, now: float) -> bool:
-        """Say whether a request is complete with these bytes. Raises what the parser does, and ours."""
+        """Say whether these bytes complete a request. Raises the parser's errors, and ours."""
         try:
             return self._feed(connection, data, now)
         except (LimitRequestLine, LimitRequestHeaders) as error:
@@ -79,7 +79,7 @@ class RequestReceiver:
         return True
 
     def _head(self, connection: Connection, data: bytes, now: float) -> bytes | None:
-        """Take bytes of a head; return those behind it, or None while it is not complete."""
+        """Add bytes of the request line and headers; return the bytes behind them, or None if incomplete."""
         seen = len(connection.buffer)
         if seen:
             data = connection.buffer + data

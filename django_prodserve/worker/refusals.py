@@ -1,8 +1,8 @@
-"""What a worker says to a request that it refuses, or that raised: the same bytes on every Python.
+"""What a worker answers to a request that it refuses, or that raised: the same bytes on every Python.
 
 Lives in workers of every class, in the thread that has the request. Statuses, texts and log lines are
-Gunicorn's. The bytes are ours: Gunicorn 27 makes its page with ``textwrap.dedent``, and Python 3.14's takes
-the CR out of the empty line behind the head, so the head never ends.
+Gunicorn's. The bytes are ours: Gunicorn 27 builds its page with ``textwrap.dedent``. In Python 3.14 that
+removes the CR from the empty line after the headers, so the headers never end.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ..logs.gunicorn_logger import Logger
 BAD_REQUEST = 400, "Bad Request"
 FAULT = 500, "Internal Server Error"
 OURS = errors.InvalidResponseHeader, errors.InvalidResponseHeaderName
-"""Errors of the application's, although their classes say that they are the client's."""
+"""Errors of the application, although their base classes describe client errors."""
 STATUSES: dict[type[BaseException], tuple[int, str]] = {
-    errors.ParseException: BAD_REQUEST,  # what has no row of its own, and what a later Gunicorn adds
+    errors.ParseException: BAD_REQUEST,  # for errors without a row, and for those that a later Gunicorn adds
     SSLError: (403, "Forbidden"),
     errors.ForbiddenProxyRequest: (403, "Forbidden"),
     errors.LimitRequestLine: (414, "URI Too Long"),
@@ -40,7 +40,7 @@ TEXTS: dict[type[BaseException], str] = {
     errors.InvalidProxyLine: "'%s'",
     SSLError: "'%s'",
 }
-"""What the page says, with the error in it; of others the error alone."""
+"""The page's text, with the error in it; for other errors the text is the error alone."""
 PAGE = (
     "<html>\n  <head>\n    <title>{reason}</title>\n  </head>\n  <body>\n"
     "    <h1><p>{reason}</p></h1>\n    {text}\n  </body>\n</html>\n"
@@ -48,9 +48,9 @@ PAGE = (
 
 
 def classify(error: BaseException) -> tuple[int, str, str]:
-    """Return the status, its reason and the text of the page for what a request has met."""
+    """Return the status, its reason and the page's text for the error of a request."""
     if not isinstance(error, OURS):
-        for kind in type(error).__mro__:  # the nearest row counts
+        for kind in type(error).__mro__:  # the most specific class wins
             if kind in STATUSES:
                 status, reason = STATUSES[kind]
                 text = "Request forbidden" if kind is errors.ForbiddenProxyRequest else _text(error)
@@ -64,7 +64,7 @@ def _text(error: BaseException) -> str:
 
 
 def page(status: int, reason: str, text: str) -> bytes:
-    """Return the whole response."""
+    """Return the complete response."""
     body = PAGE.format(reason=reason, text=html.escape(text)).encode("latin-1", "backslashreplace")
     head = (
         f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: text/html\r\n"
@@ -74,16 +74,16 @@ def page(status: int, reason: str, text: str) -> bytes:
 
 
 def refuse(worker: Any, request: Any, client: Any, peer: Any, error: BaseException) -> None:
-    """Log what a request has met, and answer it: Gunicorn's ``handle_error``."""
+    """Log the error of a request and answer it, like Gunicorn's ``handle_error``."""
     status, reason, text = classify(error)
-    peer = peer if isinstance(peer, tuple) else ("", -1)  # a unix socket's
+    peer = peer if isinstance(peer, tuple) else ("", -1)  # a unix socket has no address
     if (status, reason) != FAULT:
         worker.log.warning(f"Invalid request from ip={peer[0]}: {error}")
     elif hasattr(request, "uri"):
         worker.log.exception("Error handling request %s %s", request.method, request.uri)
     else:
         worker.log.exception("Error handling request (no URI read)")
-    if request is not None and not isinstance(worker.log, Logger):  # ours gets a line of the worker's
+    if request is not None and not isinstance(worker.log, Logger):  # for our logger the worker writes it
         environ = default_environ(request, client, worker.cfg)
         environ |= {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])}
         response = Response(request, client, worker.cfg)
@@ -96,7 +96,7 @@ def refuse(worker: Any, request: Any, client: Any, peer: Any, error: BaseExcepti
 
 
 class Sheet:
-    """Stands in for a socket where an answer is written, and keeps it."""
+    """Replaces a socket to which a response is written, and stores it."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -109,7 +109,7 @@ class Sheet:
 
 
 def mend_gunicorns() -> None:
-    """Have Gunicorn's own worker classes write whole heads, too, where theirs would have no end."""
+    """Make Gunicorn's own worker classes write complete headers, too, if theirs would have no end."""
     sheet = Sheet()
     util.write_error(sheet, *BAD_REQUEST, "")
     if sheet.data != page(*BAD_REQUEST, ""):

@@ -31,12 +31,12 @@ from .streaming import StreamFlowControl
 from .write_buffer import FileRange, WriteBuffer
 
 CLIENT_GONE_SECONDS = 1.0
-"""Seconds in which a stream sends nothing, after which it is worth a look whether the client is there."""
+"""Seconds without bytes in a stream after which the worker checks whether the client is still connected."""
 NEVER = -1, 0.0
 
 
 class ConnectionResponse(Response):
-    """An answer that leaves through a connection."""
+    """A response that is sent through a connection."""
 
     __slots__ = ("_idle", "_row", "_slot", "_streams", "connection")
 
@@ -55,7 +55,7 @@ class ConnectionResponse(Response):
         self._idle = NEVER
 
     def send(self, data: bytes, last: bool) -> None:
-        """Send what the client takes now. The rest of a complete response leaves without this thread."""
+        """Send as much as the client accepts now. The event loop sends the rest of a complete response."""
         connection = self.connection
         if not last or connection.write_buffer is not None:
             self._streams.push(connection, data)
@@ -68,11 +68,11 @@ class ConnectionResponse(Response):
 
     @property
     def sends_files(self) -> bool:
-        """Say what Gunicorn's ``sendfile`` says."""
+        """Return Gunicorn's setting ``sendfile``."""
         return self._streams.sends_files
 
     def idle(self) -> None:
-        """End a stream that has nothing to say, to a client that is not there to hear it."""
+        """End a stream that has nothing to send if its client has disconnected."""
         now, (sent, since) = time.monotonic(), self._idle
         if sent != self.sent:
             self._idle = self.sent, now
@@ -82,10 +82,11 @@ class ConnectionResponse(Response):
                 raise ClientGoneError("the client is gone")
 
     def send_file(self, head: bytes, descriptor: int, offset: int, count: int, after: bytes) -> None:
-        """Let the kernel send as much as the client takes now; the rest leaves through a copy of the file."""
+        """Let the kernel send as much as the client accepts now; a duplicate of the file serves for the
+        rest."""
         connection = self.connection
         out = connection.write_buffer or WriteBuffer()
-        connection.sock.setblocking(False)  # sendfile has no flag of its own for that
+        connection.sock.setblocking(False)  # sendfile has no flag that avoids waiting
         if head:
             out.add(head)
         part = FileRange(descriptor, offset, count, title=f"{self.request.method} {self.request.path}")
@@ -109,7 +110,7 @@ class RequestHandler:
         self._worker, self._wsgi = worker, application.inner
         self._streams, self._slot, self.sampler = streams, slot, Sampler(slot)
         self._identify, self._tells, self._times = RequestIDs(lambda environ: False), False, False
-        if application.request_ids is not None:  # what the layer does costs half as much here
+        if application.request_ids is not None:  # the middleware's work costs half as much here
             self._identify, self._tells = application.request_ids.identity, True
             self._times = application.request_ids.timing
         self._before, self._after = _hook(worker, "pre_request"), _hook(worker, "post_request")
@@ -117,7 +118,7 @@ class RequestHandler:
     def handle(
         self, connection: Connection, row: int, started: float, running: int, *, must_close: bool
     ) -> bool:
-        """Return whether the connection can be kept; raise ClientGoneError where it is lost."""
+        """Return whether the connection stays open; raise ClientGoneError if it is lost."""
         request = connection.request
         assert request is not None
         slot, worker, process = self._slot, self._worker, fork_guard.PROCESS
@@ -154,7 +155,7 @@ class RequestHandler:
             if isinstance(error, FileShrankError):
                 worker.log.error("%s", error)
             raise
-        except BaseException as error:  # what the application raises costs this request, not the thread
+        except BaseException as error:  # an exception of the application costs this request, not the thread
             if environ:
                 environ[EXCEPTION] = name_of(type(error))
             return self._failed(connection, answer, error, environ)
@@ -174,7 +175,7 @@ class RequestHandler:
             request_id.set("")
 
     def _record_error(self, request: RequestHead, status: int, environ: dict[str, Any]) -> None:
-        """Leave what failed on the scoreboard, for the live page and ``status``."""
+        """Record the failed request on the scoreboard, for the live page and ``status``."""
         get = environ.get
         route, exception, name = get(ROUTE) or "", get(EXCEPTION, ""), get(ID, "")
         self._slot.record_error(
@@ -226,8 +227,8 @@ class RequestHandler:
 
 
 def _end_copy(answer: Response, error: BaseException | None, worker: Any) -> NoReturn:
-    """What the request has forked has come back: it answers nobody."""
-    error = None if isinstance(error, ClientGoneError) else error  # its copies of the sockets are closed
+    """End a process that the request has forked and that returned here: it must not answer the client."""
+    error = None if isinstance(error, ClientGoneError) else error  # a fork's copies of the sockets are closed
     fork_guard.end(f"Request {answer.request.method} {answer.request.path}", error, worker.log)
 
 
@@ -236,6 +237,6 @@ def _timing(environ: dict[str, Any], started: float) -> str:
 
 
 def _hook(worker: Any, name: str) -> Any:
-    """Return the user's hook; Gunicorn's own does nothing that anybody would miss."""
+    """Return the user's hook, or None for Gunicorn's default, which does nothing useful."""
     setting = worker.cfg.settings[name]
     return None if setting.get() is type(setting).default else setting.get()

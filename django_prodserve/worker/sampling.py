@@ -1,9 +1,9 @@
-"""Measure what requests spend their time on: of one in 5 ms, if it ran alone in its worker.
+"""Measure how requests spend their time: one sample in 5 ms, of a request that ran alone in its worker.
 
-Lives in a worker, in the threads that run Django. CPU time over wall time of requests that share the GIL says
-nothing (10 to 43 % for a view that only computes); of one that ran alone, without the time that its thread
-was runnable and had no CPU, it is right. About 5 us for a sampled request: one of many of the quickest, and
-each of those that take long. Linux alone tells the delay.
+Lives in a worker, in the threads that run Django. If requests share the GIL, CPU time over wall time is
+misleading: 10 to 43 % for a view that only computes. If a request ran alone, the ratio is right once the time
+is subtracted in which its thread was runnable without a CPU. A sample costs about 5 us. The worker samples
+few of the quickest requests and every long one. Only Linux reports the delay.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import NamedTuple
 from ..scoreboard.slot import Slot
 
 MIN_INTERVAL = 0.005
-"""Seconds between two that are measured, at least."""
+"""Minimum number of seconds between two samples."""
 
 Token = tuple[int, float, int, float]
 
 
 class UncontendedSamples(NamedTuple):
-    """Requests that ran alone: how many, and the seconds that they computed and waited."""
+    """Requests that ran alone: their number, and the seconds that they computed and waited."""
 
     number: float
     cpu: float
@@ -41,7 +41,7 @@ class Sampler:
         self._before = UncontendedSamples(0.0, 0.0, 0.0)
 
     def begin(self, running: int, now: float) -> Token | None:
-        """A request starts; ``running`` counts it. Return a token for ``end``, if it is to be measured."""
+        """Begin a request; ``running`` counts it. Return a token for ``end`` if it is to be measured."""
         self.begun = begun = self.begun + 1
         if running > 1 or now - self.last < MIN_INTERVAL:
             return None
@@ -50,7 +50,7 @@ class Sampler:
         return None if delay is None else (begun, time.thread_time(), delay, now)
 
     def end(self, row: int, token: Token, now: float) -> None:
-        """It is over: count it if nothing else has begun meanwhile."""
+        """End a request: count it if no other request has begun meanwhile."""
         begun, cpu, delay, started = token
         if begun != self.begun or (late := self._delay()) is None:
             return
@@ -58,18 +58,19 @@ class Sampler:
         self.slot.sample(row, computed, max(0.0, now - started - computed - delayed), delayed)
 
     def since(self) -> UncontendedSamples:
-        """Return what was measured since this was last asked."""
+        """Return the samples since the last call."""
         tally = self.slot.counters()
         now, before = UncontendedSamples(tally.samples, tally.cpu_sum, tally.wait_sum), self._before
         self._before = now
         return UncontendedSamples(*(mine - theirs for mine, theirs in zip(now, before, strict=True)))
 
     def run_delay(self) -> float:
-        """Return the seconds that threads of this worker were kept from a CPU, all in all. 1 us for each."""
+        """Return the total seconds that this worker's threads waited for a CPU. Costs 1 us for each
+        thread."""
         return sum(_read(descriptor) or 0 for descriptor in self._descriptors) / 1e9
 
     def _delay(self) -> int | None:
-        """Return the nanoseconds that this thread was kept from a CPU."""
+        """Return the nanoseconds that this thread has waited for a CPU."""
         try:
             descriptor: int = self._local.descriptor
         except AttributeError:
@@ -77,7 +78,7 @@ class Sampler:
         return None if descriptor < 0 else _read(descriptor)
 
     def open(self) -> int:
-        """Open this thread's schedstat for good: in each that runs requests; -1 where there is none."""
+        """Open this thread's schedstat, once and permanently; return -1 if the system has none."""
         descriptor = -1
         with suppress(OSError):
             descriptor = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
@@ -87,9 +88,8 @@ class Sampler:
 
 
 def _read(descriptor: int) -> int | None:
-    """Return a thread's delay. Its CPU time stands beside it, as of the scheduler's last tick: a clock tells
-    that exactly.
-    """
+    """Return a thread's delay. The same file has its CPU time, but only as of the scheduler's last tick; a
+    clock gives the exact value."""
     with suppress(OSError, ValueError):
         return int(os.pread(descriptor, 64, 0).split()[1])
     return None

@@ -2,7 +2,7 @@
 
 Lives in a worker. It owns the thread pool (thread_pool.py), how many of its threads run
 (concurrency_limit.py), admission (admission.py) and the rules for accepting (accept_policy.py). The reactor
-and the worker process talk to the scheduler alone. Pool threads call ``submit``, ``after_events``,
+and the worker process use only the scheduler, none of these. Pool threads call ``submit``, ``after_events``,
 ``started`` and ``finished`` for each request; the main thread calls ``tick``.
 """
 
@@ -24,44 +24,44 @@ from .sampling import UncontendedSamples
 from .thread_pool import BUSY_EVENTS_PER_SECOND, LeaderFollowerPool, PoolTasks, Promotion
 
 SHORT_SECONDS = 0.001
-"""Time that a request waits while it would not pay to have another thread do something."""
+"""Wait of a request below which it does not help to wake another thread."""
 MEAN_WEIGHT = 0.05
-"""Weight of one request in the mean."""
+"""Weight of one request in the moving mean."""
 MAX_COUNTED_SECONDS = 5.0
-"""What one request counts in the mean at most."""
+"""Maximum time that one request adds to the mean."""
 RATE_SECONDS = 5
 """Seconds over which the rate is measured while there is a queue."""
 MIN_SERVED, MIN_RATE_SECONDS = 5, 0.25
-"""Requests that must have ended for that, in so many seconds."""
+"""How many requests must have ended, and in how many seconds, before the worker uses the measured rate."""
 NO_QUEUE = (math.inf, 0)
 SWITCH_SECONDS, SWITCH_SECONDS_OVERLOADED = 0.005, 0.001
-"""How long a thread may keep the GIL while another wants it. Each system call releases the GIL, and a thread
-that refuses requests would wait for it behind every thread that computes."""
+"""How long a thread may keep the GIL while another wants it. Each system call releases the GIL. A thread that
+refuses requests would then wait behind every thread that computes."""
 
 NOBODY: Sequence[Connection] = ()
 
 
 class SchedulerHost(PoolTasks[Connection], Protocol):
-    """What the scheduler asks of the reactor."""
+    """What the scheduler needs from the reactor."""
 
     def wake_main_thread(self) -> None:
-        """Have the main thread call ``tick`` soon."""
+        """Make the main thread call ``tick`` soon."""
 
     def unaccepted(self) -> float:
-        """Return how many connections wait in the kernel, as this worker's share of them."""
+        """Return how many connections wait in the accept queue, as this worker's share of them."""
 
     def peers_overloaded(self) -> bool:
         """Say whether another worker refuses requests."""
 
 
 class UsageSampler(Protocol):
-    """What the scheduler asks of sampling.py."""
+    """What the scheduler needs from sampling.py."""
 
     def since(self) -> UncontendedSamples:
-        """Return what was measured since this was last asked."""
+        """Return the samples since the last call."""
 
     def run_delay(self) -> float:
-        """Return the seconds that threads of this worker were kept from a CPU."""
+        """Return the seconds that threads of this worker waited for a CPU."""
 
 
 class LoadDisplay(Protocol):
@@ -71,27 +71,27 @@ class LoadDisplay(Protocol):
     """How many requests the worker runs at a time."""
 
     def publish_load(self, busy: int, work: int, queue: int) -> None:
-        """Publish the threads that run Django, those that are spoken for, and the requests that wait."""
+        """Publish the threads that run Django, those that are reserved, and the requests that wait."""
 
 
 class SchedulerState(NamedTuple):
-    """What a scheduler does at the moment."""
+    """The current state of a scheduler."""
 
     running: int
     queued: int
     load: int
-    """Threads that are spoken for."""
+    """Threads that are reserved."""
     limit: int
     """Threads that may run Django."""
     is_overloaded: bool
     delay: float
-    """Seconds that a request waits that arrives now."""
+    """Seconds that a request which arrives now waits."""
     overload_delay: float
-    """The same when overload was last detected; the queue is kept short from then on."""
+    """The same when overload was last detected; from then on the worker keeps the queue short."""
 
 
 class Scheduler:
-    """Schedules the requests of one worker with ``threads`` threads, which has ``cpus`` for itself.
+    """Schedules the requests of one worker with ``threads`` threads and a share of ``cpus`` CPUs.
 
     ``queue_timeout`` in seconds; 0 never refuses. Without ``adaptive`` all threads may run at any time.
     """
@@ -113,22 +113,22 @@ class Scheduler:
         self.admission = AdmissionControl(queue_timeout)
         self.accept_policy = AcceptPolicy(threads)
         self.events = 0
-        """Of the clients, in this second."""
+        """Events of clients in this second."""
         self.mean_seconds = 0.0
-        """How long a request takes, the last ones counting most."""
+        """How long a request takes: a moving mean, in which the last requests count most."""
         self.needs_evaluation = False
         """Whether the main thread must evaluate the limit before the second is over: overload has begun."""
         self._host, self._sampler, self._display, self._show = host, sampler, display, display.publish_load
         self._ready, self._overload = self.pool.queue, self.admission.overload
-        self._blocked_seconds = math.inf  # of a request that ran alone
+        self._blocked_seconds = math.inf  # waits of a request that ran alone
         self._refusing = False
         self._overload_delay = 0.0
         self._next_second = 0.0
         self._queued_marks: deque[tuple[float, int]] = deque(maxlen=RATE_SECONDS)
         """Times and ended requests of the last ticks at which there was a queue."""
         self._queued_since = NO_QUEUE
-        """The oldest of them."""
-        # Else the project has chosen its own interval, which is kept.
+        """The oldest of these marks."""
+        # Otherwise the project has set its own interval, which stays.
         self._may_switch = math.isclose(sys.getswitchinterval(), SWITCH_SECONDS)
         display.concurrency_limit = self.limiter.limit
 
@@ -137,11 +137,11 @@ class Scheduler:
         self.pool.start()
 
     def disown(self) -> None:
-        """In a copy of this process: no thread but the one that forked is left, and none is to come."""
+        """Disable it in a copy of this process, which has only the thread that forked and must start none."""
         self.pool.stop()
 
     def state(self) -> SchedulerState:
-        """Return what this scheduler does at the moment."""
+        """Return the current state of this scheduler."""
         pool, now = self.pool, time.monotonic()
         counts = pool.running, len(self._ready), pool.occupancy, pool.limit
         delay = self.admission.delay(self._queue(now))
@@ -149,7 +149,7 @@ class Scheduler:
 
     @property
     def load(self) -> int:
-        """Return how many threads are spoken for."""
+        """Return how many threads are reserved."""
         return self.pool.occupancy
 
     @property
@@ -162,12 +162,13 @@ class Scheduler:
         """Say whether requests are refused."""
         return self._overload.is_on
 
-    # The thread that waits for events.
+    # In the thread that waits for events.
 
     def submit(self, connection: Connection, now: float) -> Sequence[Connection]:
-        """Queue a complete request; return the connections whose requests are refused, itself perhaps."""
+        """Queue a complete request; return the connections of refused requests, perhaps including this
+        one."""
         ready = self._ready
-        if len(ready) < self.threads and not self._overload.is_on:  # the usual case: no wait to speak of
+        if len(ready) < self.threads and not self._overload.is_on:  # the usual case: no noticeable wait
             ready.append(connection)
             return NOBODY
         queue = self._queue(now)
@@ -196,29 +197,29 @@ class Scheduler:
         return True
 
     def _queue(self, now: float) -> QueueState:
-        """Return the queue, as a request finds it that arrives now."""
+        """Return the queue for a request that arrives now."""
         ready = self._ready
         rate = self._rate(now)
         try:
             oldest = now - ready[0].arrived + ready[0].waited
-        except IndexError:  # a thread has taken it meanwhile
+        except IndexError:  # a thread has removed it meanwhile
             return QueueState(0, 0.0, rate)
         unaccepted = self._host.unaccepted() if self.admission.counts_unaccepted(oldest) else 0.0
         return QueueState(len(ready), oldest, rate, unaccepted)
 
     def _rate(self, now: float) -> float:
-        """Return the requests a second that this worker serves, as measured since there is a queue.
+        """Return the requests a second that this worker serves, measured since there is a queue.
 
-        Until enough have ended, the limit and the mean time say it: both change with the load.
+        Until enough requests have ended, this uses the limit and the mean time: both change with the load.
         """
-        since, ended = self._queued_since  # one read: the main thread replaces it
+        since, ended = self._queued_since  # one read, because the main thread replaces it
         served = self.pool.ended - ended
         if served >= MIN_SERVED and now - since >= MIN_RATE_SECONDS:
             return served / (now - since)
         return self.limiter.steady_limit / max(self.mean_seconds, 1e-6)
 
     def _refuses(self, queue: QueueState, now: float, waited: float = 0.0) -> bool:
-        """Say whether a request is refused that arrives now, after it has ``waited`` in the kernel."""
+        """Say whether to refuse a request that arrives now, after it has ``waited`` in the kernel."""
         overload, delay = self._overload, max(self.admission.delay(queue), waited)
         was_on = overload.is_on
         others_do = not was_on and delay > overload.timeout and self._host.peers_overloaded()
@@ -230,31 +231,32 @@ class Scheduler:
         return refuses
 
     def _shed(self, queue: QueueState) -> list[Connection]:
-        """Take the oldest out of a queue that is far too long.
+        """Remove the oldest requests from a queue that is far too long.
 
-        The newest is answered first: clients of old requests have most likely given up.
+        The worker answers the newest first: clients of old requests have most likely given up.
         """
         if self.needs_evaluation:
             return []
         taken = [self.pop_queued() for _ in range(self.admission.excess(queue, self.threads))]
-        return [oldest for oldest in reversed(taken) if oldest is not None]  # None: a thread has taken it
+        return [oldest for oldest in reversed(taken) if oldest is not None]  # None: a thread has removed it
 
-    # The threads that run Django.
+    # In the threads that run Django.
 
     def started(self) -> int:
-        """Publish the load as a request starts; return how many run, this one included."""
+        """Publish the load as a request starts; return how many run, including this one."""
         pool = self.pool
         running, queued = pool.running, len(self._ready)
         self._show(running, pool.occupancy, queued)
         return running
 
     def finished(self, seconds: float) -> None:
-        """Take note of how long a request took, and publish the load; one stream says little about others."""
+        """Record how long a request took, and publish the load; one stream says little about other
+        requests."""
         self.mean_seconds += (min(seconds, MAX_COUNTED_SECONDS) - self.mean_seconds) * MEAN_WEIGHT
         running, queued = self.pool.running - 1, len(self._ready)
         self._show(running, running + queued, queued)
 
-    # The main thread.
+    # In the main thread.
 
     def tick_in(self, now: float) -> float:
         """Return the seconds until the next ``tick`` is due."""
@@ -281,14 +283,14 @@ class Scheduler:
             self._evaluate(self.events)
 
     def pop_queued(self) -> Connection | None:
-        """Take the oldest request out of the queue; None if the queue is empty."""
+        """Remove the oldest request from the queue; return None if the queue is empty."""
         try:
             return self._ready.popleft()
         except IndexError:
             return None
 
     def _tick_second(self, now: float) -> None:
-        """Evaluate the limit, how to promote, and whether an overload is over, also without any request."""
+        """Evaluate the limit, the promotion and the end of an overload, even if no request arrives."""
         events, self.events, self._refusing = self.events, 0, self._overload.is_on
         self._evaluate(events)
         self.pool.choose_promotion(events, short=self._is_short())
@@ -308,9 +310,9 @@ class Scheduler:
             sys.setswitchinterval(seconds)
 
     def _evaluate(self, events: int) -> None:
-        """Decide how many run at a time, by the requests that ran alone.
+        """Decide how many requests run at a time, by samples of those that ran alone.
 
-        The whole time of a request does not tell its waits: on a busy machine its thread may get no CPU.
+        The total time of a request does not show its waits: on a busy machine its thread may get no CPU.
         """
         self.needs_evaluation = False
         samples = self._sampler.since()
@@ -335,5 +337,5 @@ class Scheduler:
         return WorkerUsage(pool.running, pool.ended, time.process_time(), time.monotonic(), run_delay)
 
     def _is_short(self) -> bool:
-        """Say whether requests hardly wait; until one was measured, their whole time says that."""
+        """Say whether requests hardly wait; until one is measured, their total time decides."""
         return min(self.mean_seconds, self._blocked_seconds) < SHORT_SECONDS

@@ -1,7 +1,7 @@
-"""Static files without a thread and without WSGI: from the parsed request to bytes that are ready.
+"""Answer static files without a thread and without WSGI, from the parsed request to the final bytes.
 
-Lives in a worker, in the thread that waits for events. Small files are kept in memory with their heads. All
-that is not a plain GET of one (ranges, conditions, redirects, large files) goes the long way, through the
+Lives in a worker, in the thread that waits for events. Small files are in memory with their headers. Any
+other request (ranges, conditions, redirects, large files) goes through the WSGI middleware, which uses the
 same table of files.
 """
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 SLOW_PATH_HEADERS = {
     *("RANGE", "IF-RANGE", "IF-NONE-MATCH", "IF-MODIFIED-SINCE", "IF-MATCH", "IF-UNMODIFIED-SINCE"),
-    "SCRIPT_NAME",  # only where the operator has Gunicorn believe it: the path is another then
+    "SCRIPT_NAME",  # only if the operator lets Gunicorn trust it: then the path differs
 }
 OK = b"HTTP/1.1 200 OK"
 MOST_KNOWN, LONGEST_KNOWN = 2048, 100
-"""What clients accept, by file, whose answer is remembered."""
+"""How many Accept-Encoding values have a cached answer, by file, and how long each may be."""
 
 
 class Below(Mapping[str, Any]):
-    """Files by their whole path, below the script name of every request."""
+    """Files by their full path, below the script name of every request."""
 
     def __init__(self, script: str, files: Mapping[str, Any]) -> None:
         self._script, self._files = script, files
@@ -54,14 +54,14 @@ class StaticFileCache:
         self._desk = desk
         static: StaticLayer | None = worker.application.static
         self.files: Mapping[str, Any] = {}
-        """Every file that may go the short way, by its path."""
+        """Every file that may be answered here, by its path."""
         if (
             static is not None
             and static.files is not None
             and worker.sees_no_requests
             and not worker.access.is_gunicorns
         ):
-            script = os.environ.get("SCRIPT_NAME", "")  # what EnvironBuilder takes off
+            script = os.environ.get("SCRIPT_NAME", "")  # EnvironBuilder removes it
             self.files = Below(script, static.files) if script else static.files
         self._static, self._access = static, worker.access
         self._asks_secure = static is not None and bool(static.hsts or static.redirect)
@@ -71,17 +71,18 @@ class StaticFileCache:
         self.retiring = False
 
     def find(self, connection: Connection, hit: Any) -> tuple[bytes, bool] | None:
-        """Return a complete response and whether the connection may be kept; None for the long way."""
+        """Return a complete response and whether the connection may stay open; None means the WSGI
+        middleware."""
         request = connection.request
         assert request is not None
         if request.method != "GET" or request.version != (1, 1) or connection.body is not None:
             return None
-        if "%" in request.path:  # files are named as they are, this path is encoded: it means another one
+        if "%" in request.path:  # files have decoded names: an encoded path means another file
             return None
         accepted = ""
         for name, value in request.headers:
             if name == "ACCEPT-ENCODING":
-                if accepted:  # two fields are one list
+                if accepted:  # two fields form one list
                     return None
                 accepted = value
             elif name in SLOW_PATH_HEADERS:
@@ -101,21 +102,21 @@ class StaticFileCache:
         return b"".join((OK, DATES.tail(), b"keep-alive\r\n" if keep else b"close\r\n", told, *found)), keep
 
     def _note(self, connection: Connection, size: int) -> bytes:
-        """Log a hit; return the line with its id, which without a log would name nothing."""
+        """Log a hit; return the header line with its id, which without a log would refer to nothing."""
         environ = self._desk.environ(connection)
         self._access.add(environ, 200, size, 0.0)
         return b"X-Request-ID: %b\r\n" % environ[ID].encode()
 
     def _is_secure(self, connection: Connection) -> bool | None:
-        """Say whether the client came by https; None where Django redirects."""
+        """Say whether the client used https; None if Django redirects."""
         static = self._static
         assert static is not None
         secure = static.security.is_secure(self._desk.environ(connection))
         return None if static.redirect and not secure else secure
 
     def _response(self, hit: Any, accepted: str, secure: bool) -> tuple[bytes, bytes] | None:
-        """Return the rest of the head, and the body; None for what is no small file."""
-        choose = getattr(hit, "choose", None)  # redirects have none
+        """Return the rest of the headers, and the body; None for anything but a small file."""
+        choose = getattr(hit, "choose", None)  # redirects have no such method
         if choose is None:
             return None
         path, headers = choose(accepted)
@@ -132,7 +133,7 @@ class StaticFileCache:
         except OSError:
             return None
         if len(content) != size:
-            return None  # it has changed since the start
+            return None  # the file has changed since the start
         assert self._static is not None
         lines = [*headers, *self._static.hsts] if secure else headers
         head = "".join(f"{name}: {value}\r\n" for name, value in lines) + "\r\n"

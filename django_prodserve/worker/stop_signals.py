@@ -1,8 +1,8 @@
-"""A worker obeys its arbiter, and nobody else; and it does not outlive it.
+"""Stop a worker when its arbiter says so or dies; ignore every other sender.
 
-Lives in the worker, main thread, right before its loop; one thread of its own waits for the arbiter's death.
-A worker class of ours closes its listeners itself. If ``stop_flags.closing`` is true, the worker first
-accepts whoever waits, then calls ``stop_flags.mark_stopped_accepting``. This module does that for
+Lives in the worker, in the main thread, right before its loop; one additional thread waits for the arbiter's
+death. Our worker class closes its listeners itself. If ``stop_flags.closing`` is true, the worker first
+accepts the connections that wait, then calls ``stop_flags.mark_stopped_accepting``. This module does that for
 Gunicorn's own classes.
 """
 
@@ -27,7 +27,7 @@ def install() -> None:
 
 
 def install_handlers(worker: Any) -> None:
-    """Make a worker stop when its arbiter says so, or is no more; plain Gunicorn's are left as they are."""
+    """Make a worker stop when its arbiter says so or is gone. Plain Gunicorn's handlers stay unchanged."""
     if _parent_death_pipe is None:
         return
     read, write = _parent_death_pipe
@@ -40,7 +40,7 @@ def install_handlers(worker: Any) -> None:
 
 
 def _wait_for_the_end(worker: Any, lifeline: int) -> None:
-    """Stop as if told to when the arbiter is gone; a request that never ends is not waited for."""
+    """Stop as if the arbiter had said so when it is gone, without waiting for a request that never ends."""
     os.read(lifeline, 1)
     stop_flags.request_stop(worker.age)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -56,7 +56,7 @@ def _handle_signals(worker: Any) -> None:
             worker.handle_exit(number, frame)
 
     def ignore(number: int, frame: object) -> None:
-        """A closed terminal, or a SIGHUP to every process, is the arbiter's affair."""
+        """Ignore a closed terminal, or a SIGHUP to every process: the arbiter handles it."""
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, stop)
@@ -64,7 +64,8 @@ def _handle_signals(worker: Any) -> None:
 
 
 def _answer_the_rest(worker: Any) -> None:
-    """When the listeners close for good, accept first what waits in their queues: it would be reset."""
+    """Accept the connections that wait before the listeners close permanently: the kernel would reset
+    them."""
     if hasattr(worker, "set_accept_enabled"):
         switch = worker.set_accept_enabled
 
@@ -97,10 +98,10 @@ def _accept_all(worker: Any) -> None:
 
 
 def _accept_one(worker: Any, listener: Any) -> bool:
-    """Let the worker accept a connection its own way; say whether there was one."""
+    """Let the worker accept a connection in its own way; return whether there was one."""
     before = getattr(worker, "nr_conns", None)
     try:
         worker.accept(listener)
-    except OSError:  # BlockingIOError: nobody waits
+    except OSError:  # BlockingIOError: no client waits
         return False
     return before is None or bool(worker.nr_conns > before)

@@ -1,9 +1,9 @@
-"""Responses that leave while their thread still makes them, and readers that are slower than that.
+"""Send responses while their thread still produces them, and wait for slower clients.
 
 Lives in a worker: ``push`` and ``end`` in the thread that runs the request, ``flush`` in the one that waits
-for events, ``expire`` in the main thread. They share the write buffer, under its lock. A thread runs ahead
-of its reader; where it is far ahead it waits: half of the threads may, for as long as their readers keep the
-minimum rate, the others for a short time only.
+for events, ``expire`` in the main thread. They share the write buffer, under its lock. A thread runs ahead of
+its client; if it is far ahead, it waits. Half of the threads may wait as long as their clients keep the
+minimum rate, the others only briefly.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ class StreamFlowControl:
     def __init__(self, poller: Epoll | Poll, slot: Slot, slots: int, *, sends_files: bool = True) -> None:
         self._poller, self._slot = poller, slot
         self.sends_files = sends_files
-        """Whether the kernel may send the project's files: Gunicorn's ``sendfile``."""
+        """Whether the kernel may send files from your project: Gunicorn's ``sendfile``."""
         self._generous = max(1, slots // 2)
         self._holding = 0
 
     def push(self, connection: Connection, data: bytes) -> None:
-        """Send, or keep until the client takes it; ClientGoneError where nobody will."""
+        """Send the data, or keep it until the client accepts it; raise ClientGoneError if the client is
+        gone."""
         out = connection.write_buffer
         if out is None:
             sent = connection.send_nowait(data)
@@ -52,11 +53,11 @@ class StreamFlowControl:
                 self._wait_for_reader(out)
 
     def _arm_writer(self, connection: Connection) -> None:
-        """Let the thread that waits for events send what is left."""
+        """Let the thread that waits for events send the rest."""
         if connection.state != STREAM:
             connection.state, connection.bytes_since_check = STREAM, 0
             connection.deadline = time.monotonic() + limits.STALL_SECONDS
-            connection.sock.setblocking(False)  # sendfile has no flag of its own for that
+            connection.sock.setblocking(False)  # sendfile has no flag that avoids waiting
         if not connection.armed:
             connection.armed = True
             if connection.is_registered:
@@ -66,7 +67,7 @@ class StreamFlowControl:
                 self._poller.add(connection.fd, WRITABLE)
 
     def _wait_for_reader(self, out: WriteBuffer) -> None:
-        """Wait until the reader has caught up, for as long as this stream may hold its thread."""
+        """Wait until the client has caught up, for as long as this stream may occupy its thread."""
         self._holding += 1
         patience = limits.STREAM_HOLD_SECONDS if self._holding > self._generous else float("inf")
         until = time.monotonic() + patience
@@ -85,7 +86,8 @@ class StreamFlowControl:
         out.room.notify_all()
 
     def flush(self, connection: Connection) -> bool:
-        """Send what there is room for; False where the thread has ended meanwhile, and nothing was done."""
+        """Send as much as the socket accepts; return False if the thread has ended meanwhile: then nothing
+        was done."""
         out = connection.write_buffer
         if out is None:
             return True
@@ -103,7 +105,7 @@ class StreamFlowControl:
         return True
 
     def end(self, connection: Connection, now: float) -> bool:
-        """All has been made; say whether some of it is left, to be sent with no thread."""
+        """Finish a stream; return whether some of it is left, which the event loop sends without a thread."""
         out = connection.write_buffer
         assert out is not None
         with out.lock:
@@ -122,7 +124,7 @@ class StreamFlowControl:
             return True
 
     def expire(self, connection: Connection, now: float) -> None:
-        """Cut a stream whose reader has not kept the minimum rate."""
+        """Terminate a stream whose client has not kept the minimum rate."""
         out = connection.write_buffer
         if out is None:
             return

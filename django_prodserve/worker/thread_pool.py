@@ -31,10 +31,10 @@ Task = TypeVar("Task", contravariant=True)
 STALL_CHECK_SECONDS = 0.005
 """Interval of the main thread's stall check while the pool promotes on stall; every check takes the GIL."""
 STALL_CHECK_SECONDS_CALM, CALM_CHECKS = 0.02, 20
-"""Interval after so many checks in a row without a stall: a check every 5 ms cost the quickest view 3 %. Also
-the interval while threads poll between requests, when a long request must not delay the clients."""
+"""Interval after this many checks in a row without a stall: a check every 5 ms cost the quickest view 3 %.
+Also the interval while threads poll between requests, when a long request must not delay the clients."""
 BUSY_EVENTS_PER_SECOND = 500
-"""Events a second above which a wake-up for each request costs more than it gives."""
+"""Events a second above which a wake-up for each request costs more CPU than it saves."""
 MAX_STALLS_PER_SECOND = 25
 """Stalls a second above which requests wait rather than compute: the pool then promotes on dispatch."""
 RETRY_SECONDS = 5
@@ -42,7 +42,7 @@ RETRY_SECONDS = 5
 
 
 class Promotion(enum.Enum):
-    """When a follower becomes the leader: see the head of this module."""
+    """When a follower becomes the leader: see the docstring of this module."""
 
     ON_DISPATCH = enum.auto()
     ON_STALL = enum.auto()
@@ -53,19 +53,19 @@ ON_DISPATCH, ON_STALL, POLL_BETWEEN_REQUESTS = Promotion
 
 
 class PoolTasks(Protocol[Task]):
-    """What the threads of a pool do."""
+    """The work of the threads of a pool."""
 
     def wait_for_events(self, block: bool) -> None:
-        """Wait for events, or take those that are here; handle them."""
+        """Wait for events, or fetch those that have arrived; handle them."""
 
     def serve(self, work: Task, row: int) -> None:
         """Run one complete request in the thread of this row."""
 
     def report_failure(self) -> None:
-        """Log the exception that left one of the other methods."""
+        """Log the exception that another of these methods raised."""
 
     def thread_started(self, row: int) -> None:
-        """Prepare the thread of this row; it calls this first."""
+        """Prepare the thread of this row; the thread calls this first."""
 
 
 class LeaderFollowerPool(Generic[Work]):
@@ -80,7 +80,7 @@ class LeaderFollowerPool(Generic[Work]):
         """Threads that run Django."""
         self.promotion = ON_DISPATCH
         self.moved = 0
-        """Turns of the event loop, and requests that ended."""
+        """Iterations of the event loop, and requests that ended."""
         self.ended = 0
         """Requests that ended."""
         self._tasks = tasks
@@ -172,7 +172,8 @@ class LeaderFollowerPool(Generic[Work]):
         return STALL_CHECK_SECONDS_CALM if is_calm or polls else STALL_CHECK_SECONDS
 
     def promote_if_stalled(self) -> bool:
-        """Wake a thread if nothing has moved; say whether that happens often. Called by the main thread."""
+        """Wake a thread if nothing has moved; return whether that happens often. Called by the main
+        thread."""
         moved = self.moved
         self._calm += 1
         if moved == self._seen and not self._has_leader:
@@ -189,7 +190,7 @@ class LeaderFollowerPool(Generic[Work]):
 
     @property
     def occupancy(self) -> int:
-        """Return how many threads are taken: all while the pool promotes on stall and one runs Django."""
+        """Return how many threads are busy: all while the pool promotes on stall and one runs Django."""
         all_taken = self.promotion is ON_STALL and self.running
         return self.max_threads if all_taken else self.running + len(self.queue)
 

@@ -1,7 +1,8 @@
-"""A worker's eye on its own requests: which are slow, and which have had their time.
+"""Watch a worker's own requests: report slow ones, and interrupt those that exceed their time limit.
 
-Lives in a worker, in the thread that looks around once a second; it runs no user code but the URLconf's
-patterns. A thread that holds the GIL stops this one too: the arbiter sees that its heartbeat stands still.
+Lives in a worker, in the thread that ticks once a second; it runs no code from your project but the patterns
+of the URLconf. A thread that holds the GIL stops this one, too: then the arbiter sees that the heartbeat has
+stopped.
 """
 
 from __future__ import annotations
@@ -24,30 +25,30 @@ from ..utils.units import format_duration
 
 STUCK = REASONS.index("stuck") + 1
 LOOKED_UP = 1.0
-"""Seconds after which a request's route is looked up; nearly all have ended by then."""
+"""Seconds after which the watchdog looks up a request's route; nearly all requests have ended by then."""
 
 
 @dataclass
 class TrackedRequest:
-    """What is known of a request that runs for long."""
+    """State of a request that runs for long."""
 
     start: float
     route: str
     limit: float
     told: bool = False
     interrupted: float = 0.0
-    """When it was asked to end; 0.0 if it was not."""
+    """When it was interrupted; 0.0 if it was not."""
 
 
 class RequestWatchdog:
-    """Looks at the requests of one worker."""
+    """Watches the requests of one worker."""
 
     def __init__(self, slot: Slot, *, timeout: float, slow: float, log: Any) -> None:
         self.slot, self.timeout, self.slow, self.log = slot, timeout, slow, log
         self.cases: dict[int, TrackedRequest] = {}
 
     def tick(self, now: float) -> None:
-        """Look at every request that runs; about once a second."""
+        """Check every request that runs; about once a second."""
         for request in self.slot.running():
             if now - request.start >= LOOKED_UP:
                 self._check(request, self._case(request), now)
@@ -61,7 +62,7 @@ class RequestWatchdog:
         return case
 
     def _check(self, request: Request, case: TrackedRequest, now: float) -> None:
-        age = now - request.progress  # a stream that moves is young
+        age = now - request.progress  # a stream that makes progress counts as young
         if case.interrupted:
             if now - case.interrupted > LEAVES_WITHIN and self.slot.replacement_reason != STUCK:
                 self.slot.replacement_reason = STUCK
@@ -84,12 +85,12 @@ class RequestWatchdog:
         self._record_event(kind, text, stack)
 
     def _record_event(self, kind: str, text: str, stack: str = "") -> None:
-        """Leave it on the scoreboard, where it outlives this worker."""
+        """Record an event on the scoreboard, where it outlives this worker."""
         write(self.slot.events, Event(time.time(), kind, text, innermost(stack)))
 
 
 def title(request: Request, case: TrackedRequest, now: float) -> str:
-    """Return what a request is: ``GET /report/ running for 10.7 s (id 5f2c, route report/)``."""
+    """Describe a request: ``GET /report/ running for 10.7 s (id 5f2c, route report/)``."""
     parts = [f"id {request.id}"] if request.id else []
     parts += [f"route {case.route}"] if case.route else []
     name = format_request(request.method, request.path, "")
@@ -98,10 +99,10 @@ def title(request: Request, case: TrackedRequest, now: float) -> str:
 
 
 def find_route(path: str) -> tuple[str, float | None]:
-    """Return the route of a path and how long its view may run; empty and None where nobody says."""
+    """Return the route of a path and how long its view may run; empty and None if the view sets no limit."""
     from django.urls import resolve
 
-    with suppress(Exception):  # no such route, or a converter that raises: then it has none
+    with suppress(Exception):  # no route matches, or a converter raises
         match = resolve(unquote(path))
         return match.route, getattr(match.func, MARK, None)
     return "", None
@@ -122,24 +123,24 @@ def interrupt(slot: Slot, request: Request) -> None:
     ident = ctypes.c_ulong(request.ident)
     if _runs(slot, request):
         send(ident, ctypes.py_object(RequestTimeout))
-        if not _runs(slot, request):  # it has just ended: the next one in this thread is not meant
+        if not _runs(slot, request):  # it has just ended: the thread's next one must not get the exception
             send(ident, None)
 
 
 SPINS = sys.version_info[:2] == (3, 11)
-"""Python 3.11 tells all threads to look for an exception until it has arrived, and one that is traced or
-profiled looks again and again: with a request that waits in C none of them would go on."""
+"""Python 3.11 makes all threads check for an exception until it has arrived, and a traced or profiled thread
+checks repeatedly. While a request waits in C, none of them would continue."""
 
 
 class _SettledError(BaseException):
-    """Raised in a thread that has nothing else to do."""
+    """Raised in a thread that has no other work."""
 
 
 def _send_and_settle(ident: Any, error: Any) -> None:
-    """Raise in a thread, then have the others look no more: that it has arrived in one is what ends it.
+    """Raise in a thread, then end the other threads' checks: an exception that arrives anywhere does that.
 
-    Who is meant looks once more when it takes the GIL. A thread of its own, because what is raised in the
-    main thread could cut short a signal's handler.
+    The interrupted thread checks once more when it takes the GIL. This uses an additional thread, because an
+    exception in the main thread could abort a signal handler.
     """
     import ctypes
 
@@ -149,7 +150,7 @@ def _send_and_settle(ident: Any, error: Any) -> None:
 
     def send() -> None:
         own = ctypes.c_ulong(_thread.get_ident())
-        try:  # no function of Python's may be called from the first to the second
+        try:  # between the two calls, no Python function may be called
             raise_in(ident, error)
             raise_in(own, settled)
             while True:
@@ -172,7 +173,7 @@ def clean_up() -> None:
     from django.db import connections
 
     for connection in connections.all(initialized_only=True):
-        with suppress(Exception):  # whatever a driver says that was interrupted
+        with suppress(Exception):  # a driver may raise anything after an interruption
             connection.close()
 
 

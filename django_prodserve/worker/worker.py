@@ -1,8 +1,8 @@
-"""The worker process as Gunicorn knows it: how it starts, keeps time, and ends.
+"""The worker process as Gunicorn sees it: its start, its heartbeat, and its end.
 
-Lives in a worker, on its main thread, which runs neither requests nor Django: it keeps the heartbeat, looks
-once a second at what is due, takes signals, and ends the process when it must. ``__init__`` runs in the
-arbiter.
+Lives in a worker, on its main thread, which runs neither requests nor Django. It sends the heartbeat, runs
+the tasks that are due once a second, handles signals, and ends the process when it must. ``__init__`` runs in
+the arbiter.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     board: Scoreboard
     """Shared with the arbiter; under plain Gunicorn with the other workers."""
     application: Application
-    """The same as ``wsgi``, with its layers by name: the event loop does the work of some."""
+    """The same as ``wsgi``, with its layers by name: the event loop does the work of some of them."""
     config: WorkerConfig
     is_supervised = False
-    """Whether an arbiter of ours replaces this worker where it asks for that."""
+    """Whether our arbiter replaces this worker on request."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -52,9 +52,9 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self._reopens = False
 
     def _claim(self) -> Slot:
-        """Take a free slot on the board, in the arbiter, before the fork.
+        """Take a free slot on the scoreboard, in the arbiter, before the fork.
 
-        Gunicorn gives every worker the same application object: that carries the board.
+        Gunicorn gives every worker the same application object, so that object carries the scoreboard.
         """
         board: Scoreboard | None = getattr(self.app, "board", None)
         if board is None:
@@ -70,17 +70,17 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     def init_process(self) -> None:
         """Take the slot, then let Gunicorn set up the process, load the application and call ``run``."""
         self.slot.start(os.getpid(), self.slot.generation, self.cfg.threads, time.monotonic())
-        self.access = AccessLog(self.log, self.cfg)  # before there are signals that want it written
+        self.access = AccessLog(self.log, self.cfg)  # before a signal handler can write it
         super().init_process()
 
     @property
     def sees_no_requests(self) -> bool:
-        """Say whether no hook of the user's wants to see every request."""
+        """Say whether no user hook needs to see every request."""
         names = ("pre_request", "post_request")
         return all(self.cfg.settings[name].get() is self.cfg.settings[name].default for name in names)
 
     def run(self) -> None:
-        """Serve until told to stop, or until ``max_requests`` were served."""
+        """Serve until the arbiter stops this worker, or until ``max_requests`` were served."""
         self.application = Application.of(self.wsgi)
         config: WorkerConfig | None = getattr(
             self.app, "worker_config", None
@@ -108,7 +108,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             self._sleep(min(scheduler.tick_in(now), next_look - now))
             if self._reopens:
                 self._write_logs(now)
-        if fork_guard.PROCESS.is_copy:  # a handler of a signal, or another of the main thread's, has forked
+        if fork_guard.PROCESS.is_copy:  # a signal handler or other code in the main thread has forked
             fork_guard.end("The main thread", None, self.log)
         self._drain()
 
@@ -123,7 +123,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.watch.tick(now)
         if not self.slot.replacement_reason and (
             what := monkey_patching.found()
-        ):  # by a request: its threads are greenlets now
+        ):  # a request has patched it: its threads are greenlets now
             self.log.error(
                 "%s in a worker: it is replaced. %s %s",
                 what,
@@ -136,7 +136,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self._write_logs(now)
 
     def _write_logs(self, now: float) -> None:
-        """Write what was noted, and tell what could not be written."""
+        """Write the noted lines, and report lines that could not be written."""
         if self._reopens:
             self._reopens = False
             self.log.reopen_files()
@@ -145,22 +145,23 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             self.log.error("%s", line)
 
     def _request_replacement(self) -> None:
-        """Have another worker take over; where nobody listens, Gunicorn starts one when this one is gone."""
+        """Request a replacement for this worker; without our arbiter, Gunicorn starts one after this one
+        ends."""
         self.slot.replacement_reason = REASONS.index("max-requests") + 1
         self.alive = self.is_supervised and self.alive
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep until then, or until a signal."""
+        """Sleep for this time, or until a signal."""
         if self._wakeup.poll(max(0.0, seconds) * 1000):
             os.read(self.PIPE[0], 4096)
 
     def wake(self) -> None:
-        """End the main thread's sleep. Any thread may."""
+        """End the main thread's sleep. Any thread may call this."""
         with suppress(BlockingIOError):  # it is about to wake already
             os.write(self.PIPE[1], b".")
 
     def _drain(self) -> None:
-        """Take no more connections, answer what is here, and end: by the deadline at the latest."""
+        """Accept no more connections, answer those that are open, and end: by the deadline at the latest."""
         began = now = time.monotonic()
         deadline = began + self.cfg.graceful_timeout
         self.slot.state = RETIRING
@@ -182,7 +183,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         nonblocking.drain()
 
     def disown(self) -> None:
-        """In a copy of this process: let go of the clients, and have no thread serve them."""
+        """In a copy of this process, close the copied client sockets, and let no thread serve them."""
         if hasattr(self, "reactor"):
             self.reactor.disown()
         for descriptor in self.PIPE:
@@ -193,11 +194,11 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         refusals.refuse(self, req, client, addr, exc)
 
     def handle_usr1(self, sig: int, frame: Any) -> None:
-        """Have the main loop reopen the logs: it may be writing to one just now."""
+        """Make the main loop reopen the logs: it may be writing to one at this moment."""
         self._reopens = True
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """End at once; what is noted of requests is written first."""
+        """End immediately, but write the noted requests first."""
         self.access.flush()
         super().handle_quit(sig, frame)
 

@@ -1,7 +1,7 @@
-"""What a client has not taken yet: pieces of memory and parts of files, sent when the socket has room.
+"""Bytes that a client has not accepted yet, in memory and in files, sent when the socket has room.
 
-Lives in a worker, in the thread that owns the connection; a stream's is shared with the thread that polls, so
-whoever touches that one holds its lock.
+Lives in a worker, in the thread that owns the connection. A stream's buffer is shared with the thread that
+polls, so a thread that uses it holds its lock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..http.exceptions import ClientGoneError, FileShrankError
 from ..http.spool import check_room, open_file
 
 LARGEST = 2**30
-"""Bytes that one sendfile is asked for; some systems fail beyond 2 GiB."""
+"""Maximum bytes for one sendfile call; some systems fail beyond 2 GiB."""
 
 
 MORE = getattr(socket, "MSG_MORE", 0)
@@ -31,7 +31,7 @@ class FileRange:
         self, descriptor: int, offset: int, left: int, *, is_ours: bool = False, title: str = ""
     ) -> None:
         self.descriptor, self.offset, self.left, self.title = descriptor, offset, left, title
-        self.is_ours = is_ours  # to close
+        self.is_ours = is_ours  # if we must close it
 
     def close(self) -> None:
         if self.is_ours:
@@ -40,7 +40,7 @@ class FileRange:
 
 
 class WriteBuffer:
-    """Pieces in the order in which they leave."""
+    """Pieces in sending order."""
 
     __slots__ = ("broken", "in_memory", "lock", "pieces", "room", "size", "spool")
 
@@ -54,17 +54,17 @@ class WriteBuffer:
         self.room = threading.Condition(self.lock)
 
     def add(self, data: bytes | memoryview) -> None:
-        """Append bytes: to a file where much waits already, in memory where there is no room for one."""
+        """Append bytes: to a file if much waits already, in memory if the disk has no room."""
         size = len(data)
         self.size += size
         if self.in_memory + size > limits.MAX_OUTPUT_IN_MEMORY and self._spooled(data):
             return
-        self.spool = None  # what follows must not overtake these
+        self.spool = None  # later bytes must not overtake these
         self.in_memory += size
         self.pieces.append(memoryview(data))
 
     def _spooled(self, data: bytes | memoryview) -> bool:
-        """Append to a file; False where there is no room for it on the disk."""
+        """Append to a file; return False if the disk has no room for it."""
         try:
             if self.spool is None:
                 with open_file() as file:
@@ -88,7 +88,7 @@ class WriteBuffer:
         self.pieces.append(part)
 
     def flush(self, sock: socket.SocketType) -> int:
-        """Send what the socket takes now; return how many bytes that were."""
+        """Send as much as the socket accepts now; return the number of bytes."""
         moved = 0
         try:
             while self.pieces:
@@ -106,7 +106,7 @@ class WriteBuffer:
         return moved
 
     def _send_memory(self, sock: socket.SocketType, piece: memoryview) -> int:
-        # A file goes into the same packet as the head before it.
+        # A file shares a packet with the headers before it.
         more = MORE if len(self.pieces) > 1 else 0
         sent = sock.send(piece, socket.MSG_DONTWAIT | more)
         self.in_memory -= sent
@@ -133,7 +133,7 @@ class WriteBuffer:
         return sent
 
     def close(self) -> None:
-        """Drop everything."""
+        """Discard everything."""
         for piece in self.pieces:
             if isinstance(piece, FileRange):
                 piece.close()

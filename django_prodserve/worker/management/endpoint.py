@@ -1,7 +1,7 @@
-"""The management address: what runs here, for who looks after it. Nothing of the site is behind it.
+"""The management address: status, metrics and live page for operators. The site is not reachable through it.
 
-Lives in a worker, in the thread that waits for events: it answers when every other thread is stuck. Any
-worker may take a connection, for what is asked is on the board that all of them share.
+Lives in a worker, in the thread that waits for events: it answers even if every other thread is hung. Any
+worker may accept a connection, because all workers read the same scoreboard.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from ...http.parser import RequestHead
 
 CONNECTIONS_AT_A_TIME = 16
-"""Connections taken before the public's get their turn."""
+"""Connections accepted before those of the public listeners get a chance."""
 
 
 class ManagementEndpoint:
-    """The management address as one worker serves it; where there is none it is silent."""
+    """The management address as one worker serves it; without such an address it does nothing."""
 
     def __init__(self, worker: Any, board: Scoreboard, poller: Epoll | Poll, probes: Probes) -> None:
         self.worker, self.board, self._poller = worker, board, poller
@@ -54,28 +54,28 @@ class ManagementEndpoint:
     # Connections.
 
     def watch(self) -> None:
-        """Begin to take connections, or begin again."""
+        """Begin to accept connections, or begin again."""
         if self.listener is not None and not self._watching:
             self._watching = True
             self.listener.setblocking(False)
             self._poller.watch(self.descriptor)
 
     def accept(self, now: float, arrived: Callable[[socket, Any, int, float, float], object]) -> None:
-        """Take the connections that no other worker has taken."""
+        """Accept the connections that no other worker has accepted."""
         for _ in range(CONNECTIONS_AT_A_TIME):
             if self.listener is None:
                 return
             try:
                 sock, peer = self.listener.accept()
             except OSError as error:
-                if error.errno not in GONE_ERRORS:  # no descriptor is left: the next look tries again
+                if error.errno not in GONE_ERRORS:  # no file descriptor is left: the next tick tries again
                     self._watching = False
                     self._poller.forget(self.descriptor)
                 return
             arrived(sock, peer, self.descriptor, now, 0.0)
 
     def retire(self) -> None:
-        """Leave new connections to the other workers, unless all of them go: then answer to the end."""
+        """Leave new connections to the other workers. If all workers stop, answer until the end."""
         if self.listener is not None and not stop_flags.closing():
             self._poller.forget(self.descriptor)
             self.listener.close()
@@ -84,11 +84,11 @@ class ManagementEndpoint:
     # Requests.
 
     def environs(self, config: Any) -> dict[int, EnvironBuilder]:
-        """Return what makes requests of this address, by listener."""
+        """Return the builders of environs for requests to this address, by listener."""
         return {} if self.listener is None else {self.descriptor: EnvironBuilder(config, "", self.responder)}
 
     def responder(self, path: str) -> Callable[[RequestHead, bool], bytes]:
-        """Return who answers on this address, whatever the path is."""
+        """Return the function that answers on this address, for every path."""
         return self.respond
 
     def respond(self, request: RequestHead, keep: bool) -> bytes:
@@ -105,10 +105,10 @@ class ManagementEndpoint:
             return encode(text("500 Internal Server Error"), keep=keep)
 
     def _is_meant(self, request: RequestHead) -> bool:
-        """Say whether the Host header names us: no page elsewhere may point a name of its own at us.
+        """Say whether the Host header names this server, so that no foreign page can use its own name for it.
 
-        A browser would let such a page read what is answered here (DNS rebinding). A name without a dot
-        belongs to nobody outside, and no browser reaches a unix socket.
+        A browser would let such a page read these responses (DNS rebinding). A name without a dot cannot
+        belong to a public site, and no browser reaches a unix socket.
         """
         if not self._host:
             return True
@@ -119,24 +119,24 @@ class ManagementEndpoint:
     # Pages.
 
     def metrics(self, request: RequestHead) -> Reply:
-        """Return what Prometheus asks for."""
+        """Return the metrics for Prometheus."""
         if self._metrics is None:
             self._metrics = Metrics(self.board, self.worker.sockets, self.worker.slot.generation)
         ready = not self._probes.reasons(time.monotonic())
         return Reply("200 OK", CONTENT_TYPE, self._metrics.text(ready=ready))
 
     def status(self, request: RequestHead) -> Reply:
-        """Return what ``prodserve status --json`` tells."""
+        """Return the document of ``prodserve status --json``."""
         facts = full_snapshot(self.board, time.monotonic())
         return document({"generation": self.worker.slot.generation, **facts})
 
     def live(self, request: RequestHead) -> Reply:
-        """Return what the live page asks for each second."""
+        """Return the data that the live page requests each second."""
         facts = live_snapshot(self.board, time.monotonic())
         return document({"generation": self.worker.slot.generation, **facts})
 
     def history(self, request: RequestHead) -> Reply:
-        """Return how traffic was in the last minutes, second by second."""
+        """Return the traffic of the last minutes, second by second."""
         return document(recent_history(self.board))
 
 

@@ -1,4 +1,4 @@
-"""Answers that the server gives by itself: without Django, without a thread, without a line in the log.
+"""Responses that the server itself gives: without Django, without a thread, without an access log line.
 
 Lives in a worker, in the thread that waits for events.
 """
@@ -25,12 +25,12 @@ STRICT = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""Header lines of every page, unless it has its own of that name."""
+"""Headers of every page, unless the page sets a header of that name."""
 METHODS = ("GET", "HEAD")
 
 
 class Reply(NamedTuple):
-    """What a page answers; ``status`` as in a status line, ``type`` its content type."""
+    """The reply of a page; ``status`` as in a status line, ``type`` is its content type."""
 
     status: str
     type: str
@@ -42,7 +42,7 @@ Page = Callable[["RequestHead"], Reply]
 
 
 def text(status: str, *lines: str) -> Reply:
-    """Return a reply of these lines; its status says all where there are none."""
+    """Return a plain text reply of these lines; without lines its text is the status."""
     return Reply(status, TEXT, "".join(f"{line}\n" for line in lines or (status[4:],)).encode())
 
 
@@ -52,7 +52,7 @@ def document(content: Any) -> Reply:
 
 
 def respond(page: Page, request: RequestHead, keep: bool) -> bytes:
-    """Return the complete response of a page that can only be looked at."""
+    """Return the complete response of a read-only page."""
     if request.method in METHODS:
         return encode(page(request), without_body=request.method == "HEAD", keep=keep)
     refusal = text("405 Method Not Allowed")._replace(headers={"Allow": ", ".join(METHODS)})
@@ -60,7 +60,7 @@ def respond(page: Page, request: RequestHead, keep: bool) -> bytes:
 
 
 def encode(reply: Reply, *, without_body: bool = False, keep: bool) -> bytes:
-    """Return a reply as it leaves."""
+    """Return the bytes of a reply."""
     lines = {
         "Content-Type": reply.type,
         "Content-Length": str(len(reply.body)),

@@ -1,7 +1,7 @@
 """The live page of the management address: one page, its script and styles, all of them in this directory.
 
 Lives in a worker, in the thread that waits for events. uPlot 1.6.32 (MIT, https://github.com/leeoniya/uPlot)
-is here as it was released: uPlot.iife.min.js, uPlot.min.css, uPlot.LICENSE.
+is included as released: uPlot.iife.min.js, uPlot.min.css, uPlot.LICENSE.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FILES = {
 
 
 def pages() -> dict[str, Page]:
-    """Return the files of the page by their paths; each is read when it is first asked for."""
+    """Return the files of the page by their paths; the worker reads each at its first request."""
     return {path: partial(_reply, name, kind) for path, (name, kind) in FILES.items()}
 
 
