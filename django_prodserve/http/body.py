@@ -1,4 +1,4 @@
-"""Bodies of requests, while they arrive. No thread is lent to a request before its body is whole.
+"""Receive request bodies. No thread runs a request before its body is complete.
 
 Lives in a worker, in the thread that owns the connection.
 """
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from .parser import RequestHead
 
 SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;|\r\n)")
-"""The size of a chunk; one of 16 digits is of no body."""
+"""The size of a chunk; no real chunk has a size of 16 digits."""
 
 
 class FixedLengthReceiver:
-    """A body of known length, while it arrives."""
+    """Receives a body of known length."""
 
     __slots__ = ("left", "spool")
 
@@ -33,7 +33,7 @@ class FixedLengthReceiver:
         self.spool = Spool(limits.MAX_BODY_IN_MEMORY)
 
     def feed(self, data: bytes) -> bytes | None:
-        """Take the next bytes; return what comes behind the body, or None while it is not complete."""
+        """Add the next bytes; return the bytes behind the body, or None if it is incomplete."""
         if len(data) > self.left:
             data, rest = data[: self.left], data[self.left :]
         else:
@@ -44,7 +44,7 @@ class FixedLengthReceiver:
 
     @property
     def size(self) -> int:
-        """Return the bytes of the body that are here."""
+        """Return the number of bytes received."""
         return self.spool.size
 
     def content(self) -> tuple[IO[bytes], int]:
@@ -53,9 +53,9 @@ class FixedLengthReceiver:
 
 
 class ChunkedReceiver:
-    """A body in chunks, while it arrives. A small scanner finds its end; Gunicorn's own reader decodes it.
+    """Receives a chunked body. A small scanner finds its end; Gunicorn's own reader decodes it.
 
-    Where the framing is wrong the scanner sees the end too, and the reader refuses what it gets.
+    If the framing is wrong, the scanner finds an end, too, and the reader rejects the body.
     """
 
     __slots__ = ("_in_data", "_line", "_trailers", "head", "size", "spool")
@@ -63,14 +63,14 @@ class ChunkedReceiver:
     def __init__(self, head: RequestHead) -> None:
         self.head = head
         self.spool = Spool(limits.MAX_BODY_IN_MEMORY)
-        self._in_data = 0  # bytes of this chunk that are still to come, its CRLF included
-        self._line = b""  # what is here of a line
+        self._in_data = 0  # bytes missing of this chunk, including its CRLF
+        self._line = b""  # the received part of a line
         self._trailers = False
         self.size = 0
-        """Bytes of the body that are announced so far, without their framing."""
+        """Bytes of the body announced so far, without their framing."""
 
     def feed(self, data: bytes) -> bytes | None:
-        """Take the next bytes; return what comes behind the body, or None while it is not complete."""
+        """Add the next bytes; return the bytes behind the body, or None if it is incomplete."""
         at = 0
         while at < len(data):
             if self._in_data:
@@ -96,7 +96,7 @@ class ChunkedReceiver:
         return data[at:]
 
     def _is_last(self, line: bytes) -> bool:
-        """Take a line of the framing; say whether nothing of this body follows it."""
+        """Parse a line of the framing; return whether it ends the body."""
         if not line.endswith(b"\r\n"):
             return True
         if self._trailers:
@@ -111,7 +111,7 @@ class ChunkedReceiver:
         return False
 
     def content(self) -> tuple[IO[bytes], int]:
-        """Return the body, decoded, and its length; raise what Gunicorn's reader raises."""
+        """Return the decoded body and its length; raise the errors of Gunicorn's reader."""
         decoded = Spool(limits.MAX_BODY_IN_MEMORY)
         reader = body.ChunkedReader(self.head, _FileSource(self.spool.rewound()))
         try:
@@ -124,7 +124,7 @@ class ChunkedReceiver:
 
 
 class _FileSource(Unreader):  # type: ignore[misc]  # Gunicorn has no types
-    """Gunicorn's source of bytes over a complete body."""
+    """Lets Gunicorn's reader read a complete body."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Make the WSGI environ of a request: what Gunicorn's ``create`` makes, from a base that is made once.
+"""Build the WSGI environ of a request as Gunicorn's ``create`` does, from a base that is built once.
 
 Lives in a worker, in the thread that runs the request.
 """
@@ -26,20 +26,20 @@ NOTHING: dict[str, Responder] = {}
 
 
 class EnvironBuilder:
-    """Makes environs for requests that come through one listener."""
+    """Builds environs for requests that arrive at one listener."""
 
     def __init__(
         self, config: Any, server: Any, page: Callable[[str], Responder | None] = NOTHING.get
     ) -> None:
         self.page = page
-        """Finds who answers a path here without Django, if anybody does."""
+        """Returns the function that answers a path here without Django, or None."""
         self.base: dict[str, Any] = {
             **wsgi.base_environ(config),
             "wsgi.multithread": True,
             "wsgi.url_scheme": "https" if config.is_ssl else "http",
             "SCRIPT_NAME": os.environ.get("SCRIPT_NAME", ""),
         }
-        self.path = server if isinstance(server, str) else None  # of a unix socket
+        self.path = server if isinstance(server, str) else None  # set for a unix socket
         if self.path is None:
             self.base |= {"SERVER_NAME": server[0], "SERVER_PORT": str(server[1])}
         self._keys: dict[str, str] = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
@@ -53,8 +53,8 @@ class EnvironBuilder:
     ) -> dict[str, Any]:
         """Return the environ; ``body`` is a complete body and its length.
 
-        ``client``, the client's address, and ``introduced``, what the PROXY protocol said of it, are the
-        connection's: they are the same for every request of it.
+        ``client``, the client's address, and ``introduced``, the data of the PROXY protocol, belong to the
+        connection: they are the same for all its requests.
         """
         environ = self.base.copy()
         version = request.version
@@ -66,7 +66,7 @@ class EnvironBuilder:
         for name, value in request.headers:
             key = keys.get(name) or self._learn(name)
             if key in environ:
-                # RFC 9113 8.2.3: cookies are joined as one field has them; with a comma Django loses some.
+                # RFC 9113 8.2.3: cookies are joined as in a single field; with a comma Django loses some.
                 value = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{value}"
             environ[key] = value
         if request.scheme != environ["wsgi.url_scheme"]:
@@ -79,7 +79,7 @@ class EnvironBuilder:
             _name_server(environ, self.path)
         path = request.path
         script = self.base["SCRIPT_NAME"]
-        if "HTTP_SCRIPT_NAME" in environ:  # Script-Name is another header, and nobody's
+        if "HTTP_SCRIPT_NAME" in environ:  # from "Script-Name", a header that no proxy sends
             script = next((value for name, value in request.headers if name == "SCRIPT_NAME"), script)
         if script:
             if not path.startswith(script):
@@ -88,7 +88,7 @@ class EnvironBuilder:
                 )
             path = path[len(script) :]
             environ["SCRIPT_NAME"] = script
-        # Only ASCII comes through the parser, so there is nothing to do without a %.
+        # The parser accepts only ASCII, so a path without % needs no decoding.
         environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
         self._set_body(environ, body)
         if introduced:
@@ -111,7 +111,7 @@ class EnvironBuilder:
 
 
 def _name_server(environ: dict[str, Any], path: str) -> None:
-    """Say what Gunicorn says of a unix socket: the Host header's name and port, else its path."""
+    """Name the server of a unix socket as Gunicorn does: by the Host header, or else by its path."""
     name, colon, port = environ.get("HTTP_HOST", "").partition(":")
     default = "443" if environ["wsgi.url_scheme"] == "https" else "80"
     environ["SERVER_NAME"] = name or path
@@ -119,4 +119,4 @@ def _name_server(environ: dict[str, Any], path: str) -> None:
 
 
 Responder = Callable[["RequestHead", bool], bytes]
-"""Makes a complete response to a request; the flag says whether another request may follow."""
+"""Builds a complete response to a request; the flag says whether another request may follow."""

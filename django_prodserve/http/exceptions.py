@@ -1,18 +1,18 @@
-"""What may happen to a request or a response on its way."""
+"""Exceptions of requests and responses in transit."""
 
 from __future__ import annotations
 
 
 class ClientGoneError(OSError):
-    """The client has hung up, or was cut off."""
+    """The client has closed the connection, or the server has terminated it."""
 
 
 class FileShrankError(ClientGoneError):
-    """A file has become shorter while it was sent: the rest of a response does not exist."""
+    """A file became shorter while it was sent, so the rest of the response does not exist."""
 
 
 class DiskShortError(OSError):
-    """The disk has no room for what a client sends or does not fetch."""
+    """The disk has no room for bytes that a client sends, or has not fetched yet."""
 
 
 class BodyTooLargeError(Exception):

@@ -1,8 +1,8 @@
-"""Request lines and header lines that Gunicorn's parser has judged before.
+"""Cache request lines and header lines that Gunicorn's parser has already validated.
 
-Lives in a worker, in the thread that owns the connection. What the parser says of a line depends on its bytes
-and on settings that never change, and clients send the same lines again and again: of a browser's head, which
-takes Gunicorn 24 us, all but the request line is known with its second request.
+Lives in a worker, in the thread that owns the connection. The parser's result for a line depends only on its
+bytes and on settings that never change, and clients repeat the same lines. Gunicorn takes 24 us for the
+headers of a browser. From its second request on, every line but the request line is cached.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ Value = TypeVar("Value")
 MAX_CACHED_LINES = 512
 """Entries of each half."""
 MAX_LINE_BYTES = 1024
-"""Bytes of a line that is worth remembering: with both halves full of such lines, 2 MiB a worker."""
+"""Maximum length of a cached line in bytes: with both halves full of such lines, 2 MiB a worker."""
 
 
 class LineCache(Generic[Key, Value]):
-    """What was used of late: two halves, of which the older is forgotten when the younger is full.
+    """Recently used entries in two halves; when the younger half is full, it replaces the older.
 
-    Any thread may use it. Two that write at once lose an entry at most.
+    Any thread may use the cache. Two concurrent writers lose at most one entry.
     """
 
     __slots__ = ("_old", "_young")
@@ -32,7 +32,7 @@ class LineCache(Generic[Key, Value]):
         self._old: dict[Key, Value] = {}
 
     def get(self, key: Key) -> Value | None:
-        """Return what is known, or None."""
+        """Return the cached value, or None."""
         found = self._young.get(key)
         if found is None:
             found = self._old.get(key)
@@ -41,7 +41,7 @@ class LineCache(Generic[Key, Value]):
         return found
 
     def put(self, key: Key, value: Value) -> None:
-        """Remember."""
+        """Store a value."""
         if len(self._young) >= MAX_CACHED_LINES:
             self._old, self._young = self._young, {}
         self._young[key] = value

@@ -1,7 +1,7 @@
-"""Turn the bytes of a client into a request, with Gunicorn's own parser and without ever waiting.
+"""Parse the bytes of a client into a request, with Gunicorn's own parser and without ever waiting.
 
-Lives in a worker, in the thread that owns the connection. The parser gets only bytes that are here; where it
-asks for more, ``NeedMoreError`` says so, and everything is kept for the next time.
+Lives in a worker, in the thread that owns the connection. The parser gets only bytes that have arrived. If it
+needs more, it raises ``NeedMoreError``, and the worker keeps all bytes for the next attempt.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ from .line_cache import LineCache
 
 HEAD_END = b"\r\n\r\n"
 ONCE = ("HOST", "CONTENT-TYPE")
-"""Headers that may come once."""
+"""Headers that may occur only once."""
 SECRET = {"AUTHORIZATION", "COOKIE", "PROXY-AUTHORIZATION"}
-"""Headers that are not remembered: others must not find them in memory."""
+"""Headers that are not cached: they must not stay in memory."""
 FRAMING = {"CONTENT-LENGTH", "TRANSFER-ENCODING"}
 FRAMES = (b"content-length", b"transfer-encoding")
 MAX_LENGTH_DIGITS = 19
-"""Digits of a Content-Length: more bytes than these can count have been sent by no client."""
+"""Maximum digits of a Content-Length: no client has ever sent more bytes than these can count."""
 
 
 MAX_FIELDS_OF_C = 256
 UNLIMITED_LINE = 2**20
-"""Bytes of a request line where Gunicorn's limit is 0."""
+"""Maximum bytes of a request line if Gunicorn's limit is 0."""
 
 
 class ParserSettings:
-    """What Gunicorn's parser reads of its Config, as plain attributes: Config takes 0.3 us for each."""
+    """The settings that Gunicorn's parser reads from its Config, as plain attributes: Config takes 0.3 us for
+    each."""
 
     proxy_protocol: str
     limit_request_line: int
@@ -64,43 +65,43 @@ class ParserSettings:
         fields = fields if 0 < fields <= message.MAX_HEADERS else message.MAX_HEADERS
         size = config.limit_request_field_size or message.DEFAULT_MAX_HEADERFIELD_SIZE
         line = config.limit_request_line or UNLIMITED_LINE
-        self.longest_line = line + 4  # an empty line may come before it
+        self.longest_line = line + 4  # an empty line may precede it
         self.longest_head = line + fields * (size + 2) + 8
-        # With more fields the C parser says no more than "Invalid HTTP request", whatever the limit is.
+        # With more fields the C parser reports only "Invalid HTTP request", whatever the limit is.
         self.uses_c = message._check_fast_parser(config) and fields <= MAX_FIELDS_OF_C
-        self.http_parser = "python"  # the question costs 0.5 us a request, and is answered
+        self.http_parser = "python"  # the lookup costs 0.5 us a request, and its answer is known
 
 
 class Buffered(Unreader):  # type: ignore[misc]  # Gunicorn has no types
-    """Gunicorn's source of bytes, holding only those that are here."""
+    """Gunicorn's source of bytes, limited to those that have arrived."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
 
     def read(self, size: int | None = None, read_ahead: int | None = None) -> bytes:
-        """Return all there is; what comes after it is not here."""
+        """Return all bytes; later ones have not arrived."""
         data, self.data = self.data, b""
         if not data:
             raise NeedMoreError
         return data
 
     def unread(self, data: bytes) -> None:
-        """Take back what was not used."""
+        """Put back unused bytes."""
         self.data = data + self.data
 
 
 class RequestHead(message.Request):  # type: ignore[misc]  # Gunicorn has no types
-    """A request whose head is complete. ``length``: of the body, None where it comes in chunks."""
+    """A request with complete headers. ``length`` is that of the body, None if the body is chunked."""
 
     cfg: ParserSettings
     headers: list[tuple[str, str]]
     version: tuple[int, int]
     length: int | None = 0
     rest = b""
-    """What came behind the head."""
+    """Bytes behind the headers."""
     _closes: bool | None = None
     is_noted = True
-    """The worker writes the access line of what is refused, whatever Gunicorn's ``handle_error`` logs."""
+    """The worker writes the access line of a refused request, whatever Gunicorn's ``handle_error`` logs."""
 
     def __init__(self, settings: ParserSettings, data: bytes, peer: Any, number: int) -> None:
         source = Buffered(data)
@@ -108,16 +109,16 @@ class RequestHead(message.Request):  # type: ignore[misc]  # Gunicorn has no typ
         self.rest = source.data
 
     def parse(self, unreader: Buffered) -> bytes:
-        """Parse as Gunicorn's ``Request`` does, with the parser that was chosen at the start.
+        """Parse as Gunicorn's ``Request`` does, with the parser chosen at the start.
 
-        A line of the PROXY protocol belongs to the connection, and was read before (proxy_protocol.py).
+        The PROXY protocol's header belongs to the connection, and was read before (proxy_protocol.py).
         """
         parse = self._parse_fast if self.cfg.uses_c else self._parse_python
         rest: bytes = parse(unreader, bytearray(unreader.read()))
         return rest
 
     def set_body_reader(self) -> None:
-        """Let Gunicorn judge the framing where there is any, and ask for a Host."""
+        """Let Gunicorn validate the framing if there is any, and require a Host."""
         names = dict(self.headers)
         if not names.keys().isdisjoint(FRAMING):
             super().set_body_reader()
@@ -128,11 +129,12 @@ class RequestHead(message.Request):  # type: ignore[misc]  # Gunicorn has no typ
             raise InvalidHeader("HTTP/1.1 needs a Host header", req=self)
 
     def _check_framing(self, names: dict[str, str]) -> None:
-        """Refuse what Gunicorn takes, and neither we nor Django can do anything with."""
+        """Refuse framing that Gunicorn accepts, although neither we nor Django can handle it."""
         if len(names.get("CONTENT-LENGTH", "")) > MAX_LENGTH_DIGITS or (self.length or 0) >= 2**63:
             raise InvalidHeader("CONTENT-LENGTH", req=self)
         for name, value in self.headers:
-            # Gunicorn takes gzip before chunked, and the application would get it undecoded without a sign.
+            # Gunicorn accepts gzip before chunked: the application would get the body compressed,
+            # unannounced.
             if name == "TRANSFER-ENCODING" and value.lower() != "chunked":
                 raise UnsupportedTransferCoding(value)
 
@@ -143,21 +145,22 @@ class RequestHead(message.Request):  # type: ignore[misc]  # Gunicorn has no typ
         return self._closes or self.must_close
 
     def _peer_trusted_for_forwarded(self) -> Any:
-        """Our layers decide whom to trust; Gunicorn would parse the peer's address at each request."""
+        """Leave it to our middleware which peers to trust; Gunicorn would parse the peer's address at each
+        request."""
         return ({}, []) if self.cfg.names_nothing else super()._peer_trusted_for_forwarded()
 
 
 class RequestParser:
-    """Reads the heads of one worker's requests. Lines that were judged before are not judged again.
+    """Parses the headers of one worker's requests. Lines that were validated before are cached.
 
-    Whatever the worker has seen, a head means the same: each line is judged by the parser that judges whole
-    heads, and what depends on several lines is judged anew.
+    The cache never changes the meaning of a request. Each line is validated by the parser for complete
+    requests. Rules that involve several lines are checked again for each request.
     """
 
     def __init__(self, settings: ParserSettings) -> None:
         self.settings = settings
         self._lines: LineCache[bytes, dict[str, Any]] = LineCache()
-        """Request lines, and the attributes of a request that begins with one."""
+        """Request lines, and the attributes of a request that begins with each."""
         self._headers: LineCache[bytes, tuple[str, str]] = LineCache()
         self._remembers = settings.names_nothing
         if self._remembers:
@@ -166,9 +169,9 @@ class RequestParser:
             self._judge = self._parse_line_by_c if settings.uses_c else one.parse_headers
 
     def read(self, data: bytes, seen: int, peer: Any, number: int) -> RequestHead:
-        """Read ``data``, of which ``seen`` bytes were here before; NeedMoreError while more must come.
+        """Parse ``data``, of which ``seen`` bytes were known before; raise NeedMoreError if incomplete.
 
-        What Gunicorn refuses raises its exception, as soon as that is certain.
+        If Gunicorn refuses the request, its exception is raised as soon as the refusal is certain.
         """
         settings = self.settings
         end = data.find(HEAD_END, max(0, seen - 3))
@@ -185,7 +188,7 @@ class RequestParser:
         return request
 
     def _known(self, data: bytes, end: int, peer: Any, number: int) -> RequestHead | None:
-        """Return the request where all of its lines mean what they have meant before; else None."""
+        """Return the request if all of its lines are cached; else None."""
         line_end = data.find(b"\r\n")
         line = self._lines.get(data[:line_end])
         headers = self._known_headers(data[line_end + 2 : end]) if line is not None else None
@@ -208,7 +211,7 @@ class RequestParser:
             self._lines.put(line, self._usual | {name: getattr(request, name) for name in names})
 
     def _known_headers(self, block: bytes) -> list[tuple[str, str]] | None:
-        """Return the headers of these lines; None where Gunicorn must judge them together."""
+        """Return the headers of these lines; None if Gunicorn must validate them together."""
         get, headers = self._headers.get, []
         lines = block.split(b"\r\n")
         if len(lines) > self._usual["limit_request_fields"]:
@@ -227,12 +230,12 @@ class RequestParser:
         return headers
 
     def _parse_single_line(self, line: bytes) -> tuple[str, str] | None:
-        """Return the header of a line that means the same wherever it stands; None for any other."""
+        """Return the header of a line whose meaning is independent of other lines; None for any other."""
         if self.settings.uses_c and line[:17].lower().startswith(FRAMES):
-            return None  # that parser judges the framing of a whole head
+            return None  # that parser checks the framing of complete headers
         try:
             found: list[tuple[str, str]] = self._judge(line)
-        except Exception:  # the whole head raises it again, as it must be told
+        except Exception:  # the complete parse raises it again, in its proper form
             return None
         if not found or found[0][0] == "EXPECT":
             return None
@@ -241,7 +244,7 @@ class RequestParser:
         return found[0]
 
     def _parse_line_by_c(self, line: bytes) -> list[tuple[str, str]]:
-        """Return what the C parser, and all that goes with it, makes of one header line."""
+        """Return how the C parser, and the checks that follow it, read one header line."""
         head = b"GET / HTTP/1.1\r\n" + line + HEAD_END
         _check_for_c(head)
         alone = RequestHead.__new__(RequestHead)
@@ -251,7 +254,7 @@ class RequestParser:
 
 
 def _check_for_c(head: bytes) -> None:
-    """Refuse what Gunicorn's own parser refuses and its C parser takes (gunicorn_h1c 0.6.9)."""
+    """Refuse what Gunicorn's Python parser refuses and its C parser accepts (gunicorn_h1c 0.6.9)."""
     if b"\n" in head.replace(b"\r\n", b""):
         raise InvalidHeader("bare LF as line terminator")
     if b"\n " in head or b"\n\t" in head:
@@ -262,11 +265,11 @@ def _check_for_c(head: bytes) -> None:
 
 
 def _measure(settings: ParserSettings, data: bytes, end: int) -> None:
-    """Refuse what is too long, whether its end is here or not; raise NeedMoreError for a good beginning."""
+    """Refuse headers that are too long, complete or not; raise NeedMoreError for a valid beginning."""
     if len(data) > settings.longest_line and b"\r\n" not in data[2 : settings.longest_line]:
         raise LimitRequestLine(len(data), settings.limit_request_line)
     if (end if end >= 0 else len(data)) > settings.longest_head:
         raise LimitRequestHeaders("max buffer headers")
     if end < 0 and data.count(b"\n") == data.count(b"\r\n"):
         raise NeedMoreError
-    # A bare LF: the parser says what it thinks of it.
+    # A bare LF: the parser decides.

@@ -1,7 +1,7 @@
-"""Which files the kernel may send: those whose ``read()`` is proved to yield what their descriptor holds.
+"""Find the files that the kernel may send: those whose ``read()`` provably returns their descriptor's bytes.
 
-Lives in a worker, in the thread that runs the request. Objects that decrypt, decompress or cut what they read
-have a ``fileno()``, too: their own file's. So what counts is the type, and that nobody has replaced a method.
+Lives in a worker, in the thread that runs the request. Objects that decrypt, decompress or truncate have a
+``fileno()``, too, that of the file they read. So the type counts, and that no method has been replaced.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from django.core.files.utils import FileProxyMixin
 from whitenoise.responders import SlicedFile
 
 DEEPEST = 5
-"""Files inside files: an upload's field, Django's file, a temporary one, and Python's."""
+"""Maximum nesting of files: an upload's field, Django's file, a temporary one, and Python's."""
 READS = {"read", "readall", "readinto", "seek", "tell", "fileno"}
-"""Methods that somebody may have replaced in a single object."""
+"""Methods that code may have replaced in a single object."""
 BUFFERED = io.BufferedReader, io.BufferedRandom
 
 
 def find(file: Any) -> tuple[int, int, int] | None:
-    """Return the descriptor, where ``read()`` goes on, and how many bytes there are; None where it must."""
+    """Return the descriptor, the position of ``read()``, and how many bytes follow; None if Python must
+    read."""
     most = sys.maxsize
     for _ in range(DEEPEST):
         kind: Any = type(file)
@@ -41,7 +42,8 @@ def find(file: Any) -> tuple[int, int, int] | None:
 
 
 def _measured(file: Any, kind: Any, most: int) -> tuple[int, int, int] | None:
-    """Ask the types themselves: what a caller has set on the object says nothing of the descriptor."""
+    """Call the types' own methods: attributes that a caller set on the object prove nothing about the
+    descriptor."""
     try:
         raw = file if kind is io.FileIO else file.raw
         if type(raw) is not io.FileIO or not raw.readable() or READS & {*vars(raw), *vars(file)}:
@@ -51,22 +53,22 @@ def _measured(file: Any, kind: Any, most: int) -> tuple[int, int, int] | None:
         if not stat.S_ISREG(status.st_mode):
             return None
         if kind is io.BufferedRandom:
-            file.flush()  # what was written is read, too
+            file.flush()  # the reader must get the written bytes, too
             status = os.fstat(descriptor)
-        offset = kind.tell(file)  # where the reader is, not how far its buffer has read ahead
+        offset = kind.tell(file)  # the reader's position, not that of its read-ahead buffer
         return descriptor, offset, min(most, status.st_size - offset)
-    except (OSError, ValueError):  # closed, or a disk that is full
+    except (OSError, ValueError):  # closed, or on a full disk
         return None
 
 
 def _delegates(kind: Any) -> bool:
-    """Say whether ``read`` of this type is that of its ``file``: Django's files, and classes made of them."""
+    """Say whether ``read`` of this type is that of its ``file``: Django's files, and their subclasses."""
     found = next((vars(base)["read"] for base in kind.__mro__ if "read" in vars(base)), None)
     return found is vars(FileProxyMixin)["read"] and kind.__getattribute__ is object.__getattribute__
 
 
 def _is_as_made(wrapper: Any) -> bool:
-    """Say whether a temporary file reads by itself; it keeps each method that was asked for in the object."""
+    """Say whether a temporary file has its own ``read``; it stores each method used so far in the object."""
     kept = vars(wrapper).get("read")
     if kept is None:
         return True
@@ -75,7 +77,7 @@ def _is_as_made(wrapper: Any) -> bool:
 
 
 class Slice(SlicedFile):  # type: ignore[misc]  # WhiteNoise has no types
-    """A part of a file that the kernel can send: its descriptor stands at the part's first byte.
+    """A part of a file that the kernel can send: its descriptor's position is the first byte of the part.
 
     Gunicorn sends from there as many bytes as Content-Length says; ``socket.sendfile`` seeks afterwards.
     """

@@ -1,11 +1,12 @@
-"""The PROXY protocol: what a load balancer says of a client before the client's first byte.
+"""Parse the PROXY protocol: a load balancer's description of the client, before the client's first byte.
 
-Lives in a worker, in the thread that owns the connection. It is read once, before any HTTP parser sees a
-byte, and holds for the connection: every request of it has the same client. Gunicorn's parser keeps it with
-the first request only, and refuses as malformed what the protocol asks to accept (UNKNOWN, UNSPEC).
+Lives in a worker, in the thread that owns the connection. The worker reads the header once, before any HTTP
+parser sees a byte. It holds for the whole connection: every request has the same client. Gunicorn's parser
+keeps it with the first request only. It also refuses as malformed two forms that the protocol says to accept
+(UNKNOWN, UNSPEC).
 
-The specification is HAProxy's proxy-protocol.txt. A connection of a permitted peer may also come without
-such a line, as with Gunicorn: then its peer speaks for itself.
+The specification is HAProxy's proxy-protocol.txt. As with Gunicorn, a permitted peer may also connect without
+such a header: then the peer itself is the client.
 """
 
 from __future__ import annotations
@@ -25,39 +26,39 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NOT_INTRODUCED: Mapping[str, str] = MappingProxyType({})
-"""What the PROXY protocol says of a connection without its line."""
+"""The environ entries of a connection without a PROXY protocol header."""
 V1 = b"PROXY "
 LONGEST_V1 = 107
-"""Bytes of a line of version 1, its CRLF included."""
+"""Maximum bytes of a version 1 line, including its CRLF."""
 PORT = re.compile(r"0|[1-9][0-9]{0,4}", re.ASCII)
 FAMILIES = {"TCP4": socket.AF_INET, "TCP6": socket.AF_INET6}
 STREAMS = {0x11: ("TCP4", 4), 0x21: ("TCP6", 16)}
-"""Families of version 2 that name a client: how version 1 calls each, and the bytes of an address."""
+"""Families of version 2 that name a client: their names in version 1, and the bytes of an address."""
 UNNAMED = {0x00, 0x31}
-"""Families that name none: not specified, and unix sockets."""
+"""Families that name no client: unspecified, and unix sockets."""
 LOCAL, PROXIED = 0x20, 0x21
 
 
 class Introduction(NamedTuple):
-    """What a load balancer has said of a connection."""
+    """A load balancer's description of a connection."""
 
     client: tuple[str, int] | None
-    """The client's address and port; None: the peer's own are all that is known."""
+    """The client's address and port; None: only the peer's own are known."""
     environ: Mapping[str, str]
-    """What Gunicorn adds to the environ of the first request."""
+    """Entries that Gunicorn adds to the environ of the first request."""
 
 
 class IncompleteError(Exception):
-    """More bytes must come before it is certain what this is."""
+    """More bytes must arrive before the worker can decide."""
 
 
 def local(name: str) -> Introduction:
-    """Return what is known of a connection whose client was not named."""
+    """Return the description of a connection whose client was not named."""
     return Introduction(None, MappingProxyType({"PROXY_PROTOCOL": name}))
 
 
 class Preface:
-    """Reads the introduction of a connection; ``mode`` is Gunicorn's ``proxy_protocol``."""
+    """Reads the PROXY header of a connection; ``mode`` is Gunicorn's ``proxy_protocol``."""
 
     def __init__(self, config: Any) -> None:
         self._allowed, self._networks = config.proxy_allow_ips, config.proxy_allow_networks()
@@ -68,10 +69,10 @@ class Preface:
             self._readers.append((PP_V2_SIGNATURE, read_v2))
 
     def take(self, data: bytes, peer: Any) -> tuple[Introduction, bytes]:
-        """Return what is said at the start of ``data``, and the bytes behind it.
+        """Return the header at the start of ``data``, and the bytes behind it.
 
-        IncompleteError while that is not certain; what is wrong, or not for this peer to say, raises
-        Gunicorn's exceptions.
+        Raises IncompleteError if more bytes are needed. Raises Gunicorn's exceptions if the header is
+        malformed, or if this peer may not send one.
         """
         for start, read in self._readers:
             if data.startswith(start):
@@ -83,7 +84,8 @@ class Preface:
         return NOBODY, data
 
     def _may_introduce(self, peer: Any) -> bool:
-        """Say whether Gunicorn's ``proxy_allow_ips`` names this peer; unix sockets need no name."""
+        """Say whether Gunicorn's ``proxy_allow_ips`` includes this peer; a unix socket is always
+        permitted."""
         if not isinstance(peer, tuple) or "*" in self._allowed:
             return True
         address = ipaddress.ip_address(peer[0].partition("%")[0])
@@ -93,7 +95,7 @@ class Preface:
 
 
 NOBODY = Introduction(None, NOT_INTRODUCED)
-"""Of a connection without such a line."""
+"""The description of a connection without such a header."""
 
 
 def read_v1(data: bytes) -> tuple[Introduction, bytes]:
@@ -105,7 +107,7 @@ def read_v1(data: bytes) -> tuple[Introduction, bytes]:
         raise IncompleteError
     line, rest = data[:end].decode("latin-1"), data[end + 2 :]
     _, family, *words = line.split(" ")
-    if family == "UNKNOWN":  # what follows it must be ignored
+    if family == "UNKNOWN":  # the protocol says to ignore the rest
         return local(family), rest
     if family not in FAMILIES or len(words) != 4:
         raise InvalidProxyLine(line)
@@ -128,7 +130,7 @@ def read_v2(data: bytes) -> tuple[Introduction, bytes]:
     if len(data) < 16 + length:
         raise IncompleteError
     body, rest = data[16 : 16 + length], data[16 + length :]
-    if command == LOCAL:  # the load balancer itself, for its health checks; the rest must be ignored
+    if command == LOCAL:  # health checks of the load balancer itself; the protocol says to ignore the rest
         return local("LOCAL"), rest
     if family in UNNAMED:
         return local("UNSPEC"), rest

@@ -1,6 +1,6 @@
-"""The response to one request: Gunicorn's rules for heads and framing, made cheap.
+"""The response to one request: Gunicorn's rules for headers and framing, at lower cost.
 
-Lives in a worker, in the thread that runs the request. What belongs together leaves in one send.
+Lives in a worker, in the thread that runs the request. One send call carries as much as possible.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ NAMES_REMEMBERED, VALUES_REMEMBERED, LONGEST_REMEMBERED = 256, 16, 200
 
 
 class HeaderCache:
-    """Header lines that were checked before; two regular expressions each are most of a response's cost."""
+    """Cache of validated header lines; two regular expressions each are most of a response's cost."""
 
     def __init__(self) -> None:
         self._known: dict[Header, bytes] = {}
         self._kinds: dict[str, int] = {}
-        """What a name means to the server, and how many of its values are known."""
+        """The meaning of a name for the server, and how many of its values are cached."""
         self.known = self._known.get
 
     def of(self, headers: Headers) -> list[Any]:
-        """Return the line of each header that is known, None for the others."""
+        """Return the line of each cached header, None for the others."""
         try:
             return [*map(self.known, headers)]
-        except TypeError:  # a list instead of a tuple: WSGI forbids it, and it is easily forgiven
+        except TypeError:  # a list instead of a tuple: WSGI forbids it, but it is harmless
             return [None] * len(headers)
 
     def check(self, name: str, value: str) -> bytes | int:
-        """Return the line as it leaves, or LENGTH, HOP or ID where its name means something to the server."""
+        """Return the line as sent, or LENGTH, HOP or ID if its name has a meaning for the server."""
         if not isinstance(name, str):
             raise TypeError(f"{name!r} is not a string")
         kind = self._kinds.get(name)
@@ -73,7 +73,7 @@ class HeaderCache:
 
 
 class DateHeader:
-    """The lines that every response starts with, made once a second."""
+    """The first lines of every response, built once a second."""
 
     def __init__(self) -> None:
         self._second = 0
@@ -94,7 +94,7 @@ _STATUS_LINES: dict[tuple[Any, str], tuple[bytes, int]] = {}
 
 
 def status_line(version: tuple[int, int], status: str) -> tuple[bytes, int]:
-    """Return the status line and its code; raise as Gunicorn does where the status is none."""
+    """Return the status line and its code; raise as Gunicorn does if the status is invalid."""
     found = _STATUS_LINES.get((version, status))
     if found is not None:
         return found
@@ -109,19 +109,19 @@ def status_line(version: tuple[int, int], status: str) -> tuple[bytes, int]:
 
 
 def complete(status: str, lines: Iterable[str], body: bytes, *, keep: bool) -> bytes:
-    """Return a whole response of the server's own; ``lines`` are its headers, its length among them."""
+    """Return a complete response of the server itself; ``lines`` are its headers, including its length."""
     head = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
     connection = b"keep-alive\r\n" if keep else b"close\r\n"
     return b"".join((b"HTTP/1.1 ", status.encode(), DATES.tail(), connection, head, b"\r\n", body))
 
 
 def body_size(data: bytes) -> int:
-    """Return the size of a whole response's body."""
+    """Return the body size of a complete response."""
     return len(data) - data.index(b"\r\n\r\n") - 4
 
 
 class Response:
-    """One response. Who uses it says in ``send`` and ``send_file`` how bytes leave."""
+    """One response. Subclasses define in ``send`` and ``send_file`` how its bytes are sent."""
 
     __slots__ = (
         *(
@@ -144,26 +144,26 @@ class Response:
         self.status_code = 0
         self._headers: Headers = []
         self.request_id = ""
-        """The id that the client is told; nothing where it is told none, or the project's own."""
+        """The id sent to the client; empty if none is sent, or if the project sends its own."""
         self.timing: Callable[[], str] | None = None
-        """Says where the time went, where the client is told."""
+        """Returns where the time went, if the client is to get it."""
         self.headers_sent = False
         self.response_length: int | None = None
         self.sent = 0
         self.missing = 0
-        """Bytes of the body that were promised and did not come."""
+        """Bytes of the body that the application announced but did not provide."""
         self.chunked = False
 
     def send(self, data: bytes, last: bool) -> None:
-        """Let these bytes leave; with ``last`` no more follow."""
+        """Send these bytes; with ``last`` no more follow."""
         raise NotImplementedError
 
     def send_file(self, head: bytes, descriptor: int, offset: int, count: int, after: bytes) -> None:
-        """Let the head leave, then a part of a file, then ``after``; no more follows."""
+        """Send the headers, then a part of a file, then ``after``; nothing follows."""
         raise NotImplementedError
 
     def idle(self) -> None:
-        """Look after a stream that has a piece for nobody; raise where it had better end."""
+        """Check the client of a stream that yielded no bytes; raise if the stream should end."""
 
     @property
     def sends_files(self) -> bool:
@@ -171,7 +171,7 @@ class Response:
         return True
 
     def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], None]:
-        """Take status and headers, as WSGI wants it."""
+        """Store status and headers, as WSGI requires."""
         if exc_info:
             try:
                 if self.headers_sent:
@@ -208,7 +208,7 @@ class Response:
 
     @property
     def headers(self) -> Headers:
-        """The headers with what was added to them, for hooks and formats of the user's."""
+        """The headers, including added ones, for the user's hooks and log formats."""
         return [*self._headers, ("X-Request-ID", self.request_id)] if self.request_id else self._headers
 
     @property
@@ -219,7 +219,7 @@ class Response:
         return self.response_length is None and not self.chunked and not self._omits_body
 
     def head(self) -> bytes:
-        """Return the head as it leaves; nothing where it has left."""
+        """Return the headers as sent; empty if they have been sent."""
         if self.headers_sent:
             return b""
         if not self.status:
@@ -230,7 +230,7 @@ class Response:
         return b"".join((self._head, DATES.tail(), connection, framing, *self._lines, b"\r\n"))
 
     def write(self, data: bytes, last: bool = False) -> None:
-        """Send a piece of the body, with the head before the first."""
+        """Send a piece of the body, the first one with the headers."""
         if not isinstance(data, bytes):
             raise TypeError(f"{data!r} is not a byte")
         if data and not self._omits_body:
@@ -250,7 +250,7 @@ class Response:
 
     @property
     def is_complete(self) -> bool:
-        """Say whether every byte of a body of known length has been given."""
+        """Say whether the application has provided every byte of a body of known length."""
         return self.response_length is not None and (self._omits_body or self.sent >= self.response_length)
 
     def respond(self, result: Any) -> None:
@@ -258,18 +258,18 @@ class Response:
         if type(result) is wsgi.FileWrapper and self._respond_with_file(result.filelike):
             return
         if getattr(result, "streaming", True) is False or type(result) is list:
-            # Django has it all: one send, also where it comes without a length.
+            # Django has the whole body: one send, even without a length.
             self.write(b"".join(result), last=True)
         else:
             for item in result:
                 self.write(item)
             self.write(b"", last=True)
         if self.response_length is not None and self.sent < self.response_length and not self._omits_body:
-            self.must_close = True  # fewer bytes than were promised: the client must not wait for them
+            self.must_close = True  # fewer bytes than announced: the client must not wait for them
             self.missing = self.response_length - self.sent
 
     def _respond_with_file(self, file: Any) -> bool:
-        """Let the kernel send the file; False where its bytes must be read."""
+        """Let the kernel send the file; return False if Python must read it."""
         found = plain_files.find(file) if self.sends_files and self.status else None
         if found is None:
             return False
@@ -278,7 +278,7 @@ class Response:
         if self._omits_body or count == 0 < there:
             self.write(b"", last=True)
             return True
-        if not 0 < count <= there:  # the kernel's own files say that they are empty; a short one is told
+        if not 0 < count <= there:  # files in /proc report size 0; a file that is too short is logged
             return False
         before, after = (b"%X\r\n" % count, b"\r\n0\r\n\r\n") if self.chunked else (b"", b"")
         self.sent = count

@@ -1,6 +1,6 @@
-"""Bytes that wait: in memory while they are few, in an unnamed file beyond.
+"""Store bytes in memory while they are few, and in an unnamed file beyond that.
 
-Lives in a worker, in whichever thread owns the connection. The file is in the temporary directory (TMPDIR).
+Lives in a worker, in the thread that owns the connection. The file is in the temporary directory (TMPDIR).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Spool:
         self._checked = 0
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append; raise DiskShortError rather than fill the disk."""
+        """Append; raise DiskShortError instead of filling the disk."""
         self.size += len(data)
         if self.size > self.in_memory and isinstance(self.file, io.BytesIO):
             before, self.file = self.file.getvalue(), open_file()
@@ -43,7 +43,8 @@ class Spool:
 
 
 def open_file() -> IO[bytes]:
-    """Return an empty file without a name; raise DiskShortError where there is no room or no place."""
+    """Return an empty file without a name; raise DiskShortError if the disk has no room or no usable
+    directory."""
     try:
         file: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115, the connection closes it
     except OSError as error:
@@ -57,7 +58,7 @@ def open_file() -> IO[bytes]:
 
 
 def check_room(descriptor: int) -> None:
-    """Raise DiskShortError where the disk of an open file is nearly full."""
+    """Raise DiskShortError if the disk of an open file is nearly full."""
     disk = os.fstatvfs(descriptor)
     if disk.f_bavail * disk.f_frsize < limits.DISK_RESERVE:
         raise DiskShortError("the disk of the temporary directory is nearly full")

@@ -1,6 +1,6 @@
-"""What a project may use of the server's log: the id of the request, its JSON, and leaving a view out.
+"""The log functions for projects: the id of the request, the JSON format, and views without log lines.
 
-Used by projects. Under another server there is no id, and nothing is left out.
+Your project imports these. Under another server the id is empty, and no view is left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
 class RequestIDFilter(logging.Filter):
-    """Gives every record a ``request_id``, for formats of the project's own: ``-`` outside of a request."""
+    """Gives every record a ``request_id``, for log formats in your project: ``-`` outside of a request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = request_id.get() or "-"
@@ -33,9 +33,9 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 class JSONFormatter(logging.Formatter):
-    """Makes each record one line of JSON: the server's own format, for handlers of the project's.
+    """Formats each record as one line of JSON: the server's own format, for handlers in your project.
 
-    What was passed as ``extra`` is in it, as far as it is text, a number, a boolean or None.
+    It includes values passed as ``extra`` if they are text, a number, a boolean or None.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -56,9 +56,9 @@ class JSONFormatter(logging.Formatter):
 
 
 def unlogged(view: View) -> View:
-    """Leave this view's requests out of the access log.
+    """Exclude this view's requests from the access log.
 
-    Works on functions, on what ``as_view()`` returns, and through ``method_decorator(name="dispatch")``.
+    Works on functions, on the result of ``as_view()``, and through ``method_decorator(name="dispatch")``.
     """
     setattr(view, MARK, True)
     return view

@@ -1,7 +1,7 @@
-"""What the access log says of one request, as text or as JSON, and of which ones it says anything.
+"""Format the access log's line of a request, as text or JSON, and choose the requests to log.
 
-Lives in every worker: ``entry`` in the thread that ran the request, as little as can be; the line itself is
-made with many others, which costs a third of what it costs among other work.
+Lives in every worker. ``entry`` runs in the thread that ran the request and does as little as possible. The
+lines are formatted in batches, which costs a third of formatting each among other work.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
 
 
 class AccessRecord(NamedTuple):
-    """What the line of one request is made of. Texts are WSGI's: each character is a byte of the client's."""
+    """The data for one request's line. Texts are WSGI's: each character is a byte that the client sent."""
 
     time: float
-    """When it ended; seconds since 1970."""
+    """When the request ended; seconds since 1970."""
     status: int
     sent: int
     """Bytes of the body."""
     seconds: float
     queued: float
-    """Seconds that it waited for a thread."""
+    """Seconds that the request waited for a thread."""
     request_id: str | None
     route: str | None
     client: str | None
     method: str | None
-    """None where no request could be read."""
+    """None if no request could be parsed."""
     target: str
     protocol: str | None
     referer: str | None
@@ -49,7 +49,7 @@ class AccessRecord(NamedTuple):
 
 
 def entry(environ: dict[str, Any], status: int, sent: int, seconds: float) -> AccessRecord:
-    """Take what the line of this request needs; without a method it was none."""
+    """Collect the data for this request's line; a missing method means that no request was parsed."""
     get = environ.get
     return AccessRecord(
         time.time(),
@@ -70,7 +70,7 @@ def entry(environ: dict[str, Any], status: int, sent: int, seconds: float) -> Ac
 
 
 class AccessFilter:
-    """Which requests are logged: those that failed, those that were slow, and a share of the others."""
+    """Chooses the requests to log: failed ones, slow ones, and a share of the others."""
 
     def __init__(self, share: float, slow: float) -> None:
         self.slow = slow or float("inf")
@@ -83,7 +83,7 @@ class AccessFilter:
 
 
 class Clock:
-    """The time as lines tell it, made once a second."""
+    """The time as log lines show it, formatted once a second."""
 
     def __init__(self, form: Callable[[int], str]) -> None:
         self._form, self._second, self._text = form, 0, ""
@@ -100,7 +100,7 @@ def _common(second: int) -> str:
 
 
 class EscapedText(dict[Any, str]):
-    """Texts that come again and again, as lines have them; None is a text too."""
+    """Cache of texts that recur in lines, already escaped; None is a text, too."""
 
     def __init__(self, write: Callable[[str], str], absent: str) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class EscapedText(dict[Any, str]):
 
 
 class TextLines:
-    """Lines in Gunicorn's default format, with more behind it."""
+    """Lines in Gunicorn's default format, with additional fields at the end."""
 
     def __init__(self, redaction: Redaction) -> None:
         self._redaction, self._clock = redaction, Clock(_common)
@@ -138,7 +138,7 @@ class TextLines:
 
 
 class ShortLines:
-    """Method, target, status and time: for a developer who sees the page at the same time."""
+    """Method, target, status and time: for a developer who has the page open at the same time."""
 
     def __init__(self, redaction: Redaction) -> None:
         self._redaction = redaction
@@ -151,7 +151,7 @@ class ShortLines:
 
 
 class JSONLines:
-    """Lines that are one object each, in ASCII: no byte of a client's can end a field or a line."""
+    """One JSON object per line, in ASCII: no byte of a client can end a field or a line."""
 
     def __init__(self, redaction: Redaction) -> None:
         self._redaction = redaction
@@ -159,7 +159,7 @@ class JSONLines:
         self._known = EscapedText(as_text, "null")
 
     def __call__(self, record: AccessRecord) -> str:
-        """Return the line of one request; absent is null."""
+        """Return the line of one request; missing values are null."""
         known, now, referer = self._known, record.time, record.referer
         route, name = record.route, record.request_id
         path, _, query = record.target.partition("?")
@@ -178,7 +178,7 @@ class JSONLines:
 
 
 def as_text(text: str) -> str:
-    """Write a string of WSGI's, whose characters are bytes, as JSON."""
+    """Encode a string of WSGI, whose characters are bytes, as JSON."""
     if not text.isascii():
         text = text.encode("latin-1", "backslashreplace").decode("utf-8", "backslashreplace")
     return quoted(text)

@@ -1,4 +1,4 @@
-"""How log lines look and what they say, for those who write them. Pure; standard library alone."""
+"""The format and contents of log lines, for the modules that write them. Pure; standard library alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class LogConfig:
     """``format`` is text, json or auto; ``sample`` a share, ``slow`` seconds or 0.
 
-    ``short`` lines of requests are for a developer at the terminal.
+    ``short`` request lines are for a developer at the terminal.
     """
 
     format: str = "auto"
@@ -24,7 +24,7 @@ class LogConfig:
 
     @classmethod
     def of(cls, plan: Plan) -> LogConfig:
-        """Return what a plan says of logs."""
+        """Return the log settings of a plan."""
         return cls(
             plan.log_format.value,
             plan.log_redact.value or (),

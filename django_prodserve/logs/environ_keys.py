@@ -1,4 +1,4 @@
-"""Keys of the WSGI environ under which the layers leave what log lines tell."""
+"""Keys of the WSGI environ under which the middleware stores data for log lines."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ EXCEPTION = "prodserve.exception"
 """Key of the environ: the class of the exception that ended the request."""
 
 ROUTE, UNLOGGED = "prodserve.route", "prodserve.unlogged"
-"""Keys of the environ: the view's name, and whether its requests stay out of the log."""
+"""Keys of the environ: the view's name, and whether its requests are excluded from the log."""

@@ -1,8 +1,8 @@
-"""The server's own lines: few, in UTC, and visible whatever the project's LOGGING says.
+"""The server's own log lines: few, in UTC, and visible whatever the project's LOGGING contains.
 
 Lives in the arbiter and in every worker. ``restore_handlers`` is called at start and after the application
-was loaded, because ``django.setup()`` in a wsgi.py applies LOGGING once more: that disables loggers it
-does not name, and removes handlers that were added before.
+was loaded. ``django.setup()`` in a wsgi.py applies LOGGING once more: that disables loggers it does not name,
+and removes handlers that were added before.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ UTC_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class UTCFormatter(logging.Formatter):
-    """Times in UTC: ``django.setup()`` sets the process's time zone to TIME_ZONE in the middle of a log."""
+    """Times in UTC: ``django.setup()`` sets the process's time zone to TIME_ZONE while the log is in use."""
 
     converter = staticmethod(time.gmtime)
 
@@ -45,7 +45,7 @@ class UTCFormatter(logging.Formatter):
 
 
 class _OneLineForHosts(logging.Formatter):
-    """For the project's errors. A refused Host is one line: scanners send thousands of them."""
+    """For errors from your project. A refused Host is one line, because scanners cause thousands of them."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802, the name is logging's
         return "" if issubclass(ei[0], DisallowedHost) else super().formatException(ei)
@@ -63,22 +63,23 @@ _FORM = LogConfig()
 
 
 def configure(form: LogConfig) -> None:
-    """Set what Gunicorn has no settings for, before its logger is made."""
+    """Set the options for which Gunicorn has no settings, before Gunicorn creates its logger."""
     global _FORM
     _FORM = form
 
 
 def _is_json(handler: logging.Handler) -> bool:
-    """Say whether what this handler writes is JSON; syslog has lines of its own."""
+    """Say whether this handler writes JSON; syslog has its own format."""
     stream = getattr(handler, "stream", None)
     try:
         return stream is not None and wants_json(_FORM.format, stream.fileno())
-    except (OSError, ValueError):  # a stream that is no file
+    except (OSError, ValueError):  # a stream without a file
         return _FORM.format == "json"
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
-    """Gunicorn's logger with its chatter at debug; what operators need is logged with ``notice``."""
+    """Gunicorn's logger with its routine messages at debug; lines for operators are logged with
+    ``notice``."""
 
     def setup(self, cfg: Any) -> None:
         self.redaction = Redaction(_FORM.redact)
@@ -87,19 +88,19 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         text = ShortLines if _FORM.short else TextLines
         self._lines = text(self.redaction), JSONLines(self.redaction)
         self.is_plain = cfg.access_log_format == AccessLogFormat.default
-        """Whether the lines of the access log are ours, not of a format of the user's."""
+        """Whether the access log has our format, not one set by the user."""
         super().setup(cfg)
         self.ours = {
             logger: [*filter(_is_ours, logger.handlers)] for logger in (self.error_log, self.access_log)
         }
         for handler in self.ours[self.error_log]:
-            if isinstance(handler, logging.StreamHandler):  # ours; syslog writes the time by itself
+            if isinstance(handler, logging.StreamHandler):  # our handler; syslog adds the time itself
                 handler.setFormatter(
                     JSONFormatter() if getattr(handler, "is_json", False) else UTCFormatter()
                 )
 
     def _set_handler(self, log: Any, output: Any, fmt: Any, stream: Any = None) -> None:
-        """Let Gunicorn make a handler, and put one in its place that waits for nobody."""
+        """Let Gunicorn create a handler, and replace it by one that never blocks."""
         super()._set_handler(log, output, fmt, stream)
         made = self._get_gunicorn_handler(log)
         if made is None or output is None:
@@ -119,21 +120,21 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         log.addHandler(handler)
 
     def access_lines(self) -> TextLines | ShortLines | JSONLines:
-        """Return what makes lines for who writes the access log now; a project's handler gets text."""
+        """Return the formatter for the current access log; a handler from your project gets text."""
         return self._lines[any(getattr(handler, "is_json", False) for handler in self.access_log.handlers)]
 
     def info(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Log Gunicorn's own infos at debug: they tell what it does. A hook's infos are the user's."""
+        """Log Gunicorn's own infos at debug: they describe its internals. A hook's infos stay at info."""
         caller = str(sys._getframe(1).f_globals.get("__name__", ""))
         level = logging.DEBUG if caller.partition(".")[0] == "gunicorn" else logging.INFO
         self.error_log.log(level, msg, *args, **kwargs)
 
     def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Log at warning; Gunicorn names what a client sent."""
+        """Log at warning, redacted: Gunicorn's texts may contain bytes from a client."""
         super().warning(msg if args else self._redact(msg), *map(self._redact, args), **kwargs)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Log with the traceback; Gunicorn names the target of the request."""
+        """Log with the traceback, redacted: Gunicorn's text contains the target of the request."""
         super().exception(msg, *map(self._redact, args), **kwargs)
 
     def _redact(self, value: Any) -> Any:
@@ -144,9 +145,9 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         self.error_log.info(msg, *args)
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
-        """Log a request if it is to be; nothing is said for its id afterwards."""
+        """Log a request if the filter keeps it, then reset its id: no further line belongs to it."""
         if isinstance(resp, Response) and getattr(req, "is_noted", False):
-            return  # refused, and the worker has a line for it
+            return  # refused, and the worker logs it
         seconds, status = request_time.total_seconds(), int(str(resp.status).split()[0])
         if UNLOGGED not in environ and self.choice.keeps(status, seconds):
             if self.is_plain and self.access_log_enabled:
@@ -159,7 +160,8 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         request_id.set("")
 
     def _log_lost_lines(self) -> None:
-        """Do what our worker's main thread does: Gunicorn's own have nobody who looks once a second."""
+        """Log lost lines as our worker's main thread does: Gunicorn's own workers have no tick once a
+        second."""
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + 1.0
@@ -167,7 +169,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
                 self.error("%s", line)
 
     def atoms(self, *args: Any) -> Any:
-        """Return what access lines are made of; on a unix socket the peer has no address."""
+        """Return the atoms of access lines; on a unix socket the peer has no address."""
         atoms = super().atoms(*args)
         atoms["h"] = atoms["h"] or "-"
         if self.redaction.is_on:
@@ -183,7 +185,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
 
 
 class _Counts(Statsd):  # type: ignore[misc]
-    """What Statsd counts of a request, without its line."""
+    """Statsd's metrics of a request, without its log line."""
 
     access_log_enabled = False
 
@@ -192,18 +194,18 @@ class _Counts(Statsd):  # type: ignore[misc]
 
 
 class StatsdLogger(Logger, Statsd):  # type: ignore[misc]
-    """The same where ``statsd_host`` is set: Gunicorn switches to Statsd only from its own logger class."""
+    """The same with ``statsd_host``: Gunicorn switches to Statsd only from its own logger class."""
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
-        """Log a request as all do, and count it also where it is not logged."""
+        """Log a request as the base class does, and count it even if it is not logged."""
         super().access(resp, req, environ, request_time)
         _Counts(self).access(resp, req, environ, request_time)
 
 
 def restore_handlers(log: Any, logging_setting: Any) -> None:
-    """Undo what LOGGING did to the server's loggers, and show errors of Django's that nobody else shows.
+    """Undo LOGGING's changes to the server's loggers, and show errors of Django that no other handler shows.
 
-    Changes nothing when called again. A ``logger_class`` of the user's own is left alone.
+    Calling it again changes nothing. A custom ``logger_class`` is left alone.
     """
     named = (logging_setting.get("loggers") if isinstance(logging_setting, dict) else None) or {}
     if isinstance(log, Logger):
@@ -215,17 +217,17 @@ def restore_handlers(log: Any, logging_setting: Any) -> None:
 
 
 def _keep(logger: logging.Logger, ours: list[logging.Handler], named: dict[str, Any]) -> None:
-    """Enable a logger again, with our handlers unless LOGGING leads its lines to others."""
+    """Enable a logger again, with our handlers unless LOGGING sends its lines to others."""
     logger.disabled = False
     own = [handler for handler in logger.handlers if not _is_ours(handler)]
     stated = logger.name in named or "gunicorn" in named
     if stated and not own and named.get(logger.name, {}).get("propagate", True):
-        logger.propagate = any(_handlers(logger.parent))  # False since Gunicorn made its logger
+        logger.propagate = any(_handlers(logger.parent))  # False since Gunicorn created its logger
     elif not stated:
         logger.propagate = False
     elsewhere = stated and (own or logger.propagate)
     for handler in ours:
-        # A file or syslog was asked for by name; on the console every line would stand twice.
+        # The user named a file or syslog explicitly; the console would show every line twice.
         if elsewhere and _is_console(handler):
             logger.removeHandler(handler)
         else:
@@ -241,7 +243,7 @@ def _is_console(handler: logging.Handler) -> bool:
 
 
 class FallbackHandler(nonblocking.ConsoleHandler):
-    """Writes what no handler takes to standard error, as Python's own does, in our format."""
+    """Writes records without a handler to standard error, as Python's own fallback does, in our format."""
 
     def __init__(self, level: int = logging.WARNING) -> None:
         super().__init__(sys.stderr, "Standard error")
@@ -250,7 +252,7 @@ class FallbackHandler(nonblocking.ConsoleHandler):
 
 
 class ErrorHandler(FallbackHandler):
-    """Writes an error of Django's to standard error if no handler of the project's shows it."""
+    """Writes an error of Django to standard error if no handler from your project shows it."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -267,10 +269,10 @@ DJANGO_LOGGERS = (
 
 
 def _show_errors() -> None:
-    """Give 500s and refused hosts a place to be seen, where LOGGING has none or forgot Django's loggers."""
+    """Make 500s and refused hosts visible if LOGGING has no handler for them, or omits Django's loggers."""
     for name in DJANGO_LOGGERS:
         logger = logging.getLogger(name)
-        if logger.disabled:  # by disable_existing_loggers, which is LOGGING's default
+        if logger.disabled:  # by disable_existing_loggers, the default of LOGGING
             logger.disabled = False
             logger.setLevel(logging.ERROR)
         top = name == "django" or not logger.propagate
@@ -291,7 +293,7 @@ def _handlers(logger: logging.Logger | None) -> Iterator[logging.Handler]:
 
 
 def _shows_errors(handler: logging.Handler) -> bool:
-    """Whether an error shows up somewhere through this handler of the project's; mail may go nowhere."""
+    """Say whether this handler from your project shows errors; mail may reach nobody."""
     from django.utils.log import AdminEmailHandler, RequireDebugFalse, RequireDebugTrue
 
     hidden = isinstance(handler, (ErrorHandler, AdminEmailHandler, logging.NullHandler))

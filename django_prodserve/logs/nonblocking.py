@@ -1,6 +1,6 @@
-"""Handlers of logging's that write through outlets: no thread that logs waits for a reader.
+"""Logging handlers that write through outlets: no thread that logs waits for a reader.
 
-Lives in the arbiter and in every worker. What an outlet is stands in ``utils/outlet.py``.
+Lives in the arbiter and in every worker. See ``utils/outlet.py`` for outlets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["ConsoleHandler", "FileHandler", "drain", "report_lost"]
 
 
 class _NonBlockingHandler:
-    """A handler of logging's that writes through an outlet."""
+    """A logging handler that writes through an outlet."""
 
     outlet: NonBlockingWriter | None = None
     is_json = False
@@ -25,22 +25,22 @@ class _NonBlockingHandler:
         """Write one record."""
         try:
             line = self.format(record)  # type: ignore[attr-defined]  # a handler's
-        except Exception:  # arguments that do not fit their message
+        except Exception:  # arguments do not match their message
             self.handleError(record)  # type: ignore[attr-defined]
             return
         self.put(f"{line}\n".encode("utf-8", "backslashreplace"))
 
     def put(self, data: bytes) -> None:
-        """Write whole lines."""
+        """Write complete lines."""
         outlet = self.outlet
         if outlet is not None:
             outlet.put(data)
         else:
-            with suppress(OSError, ValueError):  # a stream that is no file: somebody captures it
+            with suppress(OSError, ValueError):  # a stream without a file, because code captures it
                 self.stream.write(data.decode())
 
     def flush(self) -> None:
-        """Try again what is left."""
+        """Try again to write the rest."""
         if self.outlet is not None:
             self.outlet.push()
 
@@ -55,7 +55,7 @@ class ConsoleHandler(_NonBlockingHandler, logging.StreamHandler):  # type: ignor
 
 
 class FileHandler(_NonBlockingHandler, logging.FileHandler):
-    """Writes to a file; Gunicorn opens another at SIGUSR1."""
+    """Writes to a file; at SIGUSR1 Gunicorn reopens it."""
 
     def __init__(self, path: str, name: str) -> None:
         super().__init__(path)
@@ -69,7 +69,7 @@ class FileHandler(_NonBlockingHandler, logging.FileHandler):
         return stream
 
     def put(self, data: bytes) -> None:
-        """Write whole lines; ``dictConfig`` has closed the file if somebody configured logging since."""
+        """Write complete lines; ``dictConfig`` closes the file if code configures logging again."""
         if self.stream is None:
             with self.lock:  # type: ignore[union-attr]  # a handler has one
                 self.stream = self.stream or self._open()

@@ -1,4 +1,4 @@
-"""What a log must not say: query strings, or parameters by name. Pure; standard library alone."""
+"""Redact query strings, or parameters by name, from logs. Pure; standard library alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import unquote_plus
 
 HIDDEN = "[redacted]"
 WHOLE = "query"
-"""The word for the whole query string."""
+"""The word that means the whole query string."""
 QUERY = re.compile(r"\?[^\s'\"]*")
 
 
@@ -23,12 +23,12 @@ class Redaction:
         self._hint = re.compile("|".join([*map(re.escape, self.names), "%", r"\+"]), re.IGNORECASE)
 
     def query(self, text: str) -> str:
-        """Return a query string without what is to be hidden."""
+        """Return a query string without the redacted parts."""
         if not text or not self.is_on:
             return text
         if self.whole:
             return HIDDEN
-        if not self._hint.search(text):  # mostly
+        if not self._hint.search(text):  # the usual case
             return text
         return "".join(map(self._parameter, re.split("([&;])", text)))
 
@@ -38,7 +38,8 @@ class Redaction:
         return f"{name}={HIDDEN}" if equals and plain.strip().lower() in self.names else text
 
     def url(self, text: str) -> str:
-        """Return a URL, or the target of a request, the same way; a fragment counts as a query."""
+        """Return a URL, or the target of a request, redacted in the same way; a fragment counts as a
+        query."""
         if not self.is_on:
             return text
         path, mark, fragment = text.partition("#")
@@ -46,5 +47,5 @@ class Redaction:
         return f"{path}{question}{self.query(query)}{mark}{self.query(fragment)}"
 
     def prose(self, text: str) -> str:
-        """Return a sentence in which there may be a URL."""
+        """Redact URLs in a sentence."""
         return QUERY.sub(lambda found: self.url(found[0]), text) if self.is_on else text

@@ -1,11 +1,11 @@
-"""Who does what: memory that the arbiter, its workers and other processes such as ``status`` share.
+"""The scoreboard: memory shared by the arbiter, its workers and other processes such as ``status``.
 
-The arbiter makes the scoreboard before it forks, and gives each worker a slot (slot.py). What a worker has
-written survives its death, for the arbiter to read and to add to the totals. The file is private to its user.
-If nobody can write the file, the memory is anonymous, and only the server itself can read it.
+The arbiter creates the scoreboard before it forks, and gives each worker a slot (slot.py). A worker's data
+survives its death, so that the arbiter can read it and add it to the totals. The file is private to its user.
+If the arbiter cannot create the file, the memory is anonymous, and only the server itself can read it.
 
-What a worker writes costs 2.7 us of CPU for each request (Python 3.13), under 2 % of the 140 us that the
-quickest view takes.
+A worker's writes cost 2.7 us of CPU for each request (Python 3.13), under 2 % of the 140 us that the quickest
+view takes.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ REASONS = (
     *("crashed", "killed", "out of memory", "stuck", "boot", "memory"),
     *("max-requests", "max-lifetime", "reload", "fewer wanted", "asked"),
 )
-"""Why workers ended; each is counted."""
+"""Why workers ended; the arbiter counts each reason."""
 
 # The header's cells of eight bytes; then the arbiter's note, the totals of workers that are gone, the load
-# table, the slots, the rings of events and of errors (each the arbiter's, then one for each slot), the
-# ring of samples, the document.
+# table, the slots, the rings of events and of errors (each the arbiter's, then one for each slot), the ring
+# of samples, the document.
 _MAGIC, _SLOTS, _ROWS, _STARTED, _PID, _NOTE_SEQUENCE, _NOTE_LENGTH = range(7)
 _RESTARTS = 7
 _MEMORY_LIMIT, _MEMORY_USED, _ACCEPTABLE, _DOCUMENT = range(28, 32)
@@ -83,7 +83,7 @@ def _cells(slots: int, rows: int, document: int) -> int:
 
 
 class Scoreboard:
-    """The whole scoreboard: made with ``create`` by the arbiter, or opened read-only with ``open``."""
+    """The whole scoreboard: created with ``create`` by the arbiter, or opened read-only with ``open``."""
 
     def __init__(self, shared: mmap.mmap, path: Path | None, slots: int, rows: int) -> None:
         self.path = path
@@ -91,11 +91,11 @@ class Scoreboard:
         self.whole, self.seconds = self.memory.whole, self.memory.seconds
         first, rings = _LOADS + COLUMNS * slots, _rings(slots, rows)
         self.events = Ring(self.memory, at=rings, entries=events.ENTRIES, size=events.SIZE)
-        """The arbiter's own."""
+        """The arbiter's own events."""
         rings += _EVENTS
         failed = rings + slots * _WORKER_EVENTS
         self.errors = Ring(self.memory, at=failed, entries=errors.ENTRIES, size=errors.SIZE)
-        """Of workers that are gone."""
+        """Failed requests of workers that are gone."""
         failed += _ERRORS
         self.slots = tuple(
             Slot(
@@ -134,7 +134,7 @@ class Scoreboard:
         now: float,
         document: Mapping[str, Any] | None = None,
     ) -> Scoreboard:
-        """Make an empty board; raises OSError where the file cannot be made or the disk is full.
+        """Create an empty scoreboard; raises OSError if the file cannot be created or the disk is full.
 
         The document holds facts that do not change, such as the plan.
         """
@@ -152,7 +152,8 @@ class Scoreboard:
 
     @classmethod
     def open(cls, path: Path) -> Scoreboard:
-        """Read the board of another process; raises OSError, or ValueError if it is none of ours."""
+        """Open the scoreboard of another process; raises OSError, or ValueError if the file is not a
+        scoreboard."""
         with path.open("rb") as file:
             shared = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         size = len(shared) // 8
@@ -162,14 +163,14 @@ class Scoreboard:
         return cls(shared, path, head[_SLOTS], head[_ROWS])
 
     def remove(self) -> None:
-        """Remove the file; those who have it open can go on."""
+        """Remove the file; processes that have it open can continue to read it."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
-    # The arbiter's.
+    # For the arbiter.
 
     def claim(self, index: int | None = None) -> Slot:
-        """Give away a slot, the first free one if none is named; raises IndexError where all are taken."""
+        """Assign a slot, by default the first free one; raises IndexError if all are in use."""
         if index is None:
             index = next((slot.index for slot in self.slots if slot.state == FREE), len(self.slots))
         slot = self.slots[index]
@@ -178,7 +179,7 @@ class Scoreboard:
         return slot
 
     def release(self, slot: Slot) -> None:
-        """Take a slot back from a worker that is gone, and keep what it has counted and told."""
+        """Free the slot of a worker that is gone, and keep its counters, events and errors."""
         events.move(slot.events, to=self.events)
         errors.move(slot.errors, to=self.errors)
         whole, seconds = slot.sums()
@@ -198,7 +199,7 @@ class Scoreboard:
         self.whole[_RESTARTS + REASONS.index(reason)] += 1
 
     def write_summary(self, facts: Mapping[str, Any]) -> None:
-        """Leave facts for readers: what was decided, what to advise. The sequence is odd while it changes."""
+        """Write facts for readers: decisions and advice. The sequence number is odd during the write."""
         text = json.dumps(facts, separators=(",", ":")).encode()
         if len(text) > _NOTE_BYTES:
             raise ValueError(f"the board's note holds {_NOTE_BYTES} bytes, not {len(text)}")
@@ -209,11 +210,11 @@ class Scoreboard:
         self.whole[_NOTE_SEQUENCE] += 1
 
     def record_event(self, event: events.Event) -> None:
-        """Leave an event: the arbiter's alone, a worker has its slot's ring."""
+        """Record an event of the arbiter; a worker uses its slot's ring."""
         events.write(self.events, event)
 
     def take_over(self, before: Scoreboard) -> None:
-        """Take over what the generation before has recorded: events, errors and samples."""
+        """Copy the records of the previous generation: events, errors and samples."""
         for event in before.read_events():
             self.record_event(event)
         for error in before.read_errors():
@@ -221,14 +222,14 @@ class Scoreboard:
         history.go_on(self.history, after=before.history)
 
     def count_memory(self, limit: int, used: int) -> None:
-        """Say what the server may take and what is in use; 0 where that is not known."""
+        """Publish the memory limit and the memory in use; 0 if unknown."""
         self.whole[_MEMORY_LIMIT], self.whole[_MEMORY_USED] = limit, used
 
     def count_waiting(self, connections: int) -> None:
-        """Say how many connections wait to be accepted."""
+        """Publish how many connections wait in the accept queue."""
         self.whole[_ACCEPTABLE] = connections
 
-    # Readers.
+    # For readers.
 
     @property
     def memory_limit(self) -> int:
@@ -240,7 +241,7 @@ class Scoreboard:
 
     @property
     def accept_queue_length(self) -> int:
-        """Return how many connections waited to be accepted when the arbiter last looked."""
+        """Return how many connections waited in the accept queue at the arbiter's last tick."""
         return self.whole[_ACCEPTABLE]
 
     @property
@@ -250,17 +251,17 @@ class Scoreboard:
 
     @property
     def static_info(self) -> dict[str, Any]:
-        """Return the facts that do not change; empty where there are none."""
+        """Return the facts that do not change; empty if there are none."""
         first, length = _document(len(self.slots), self.whole[_ROWS]) * 8, self.whole[_DOCUMENT]
         found: dict[str, Any] = json.loads(bytes(self.memory.bytes[first : first + length]) or b"{}")
         return found
 
     def read_events(self) -> list[events.Event]:
-        """Return what the arbiter and the workers have told, the oldest first."""
+        """Return the events of the arbiter and the workers, the oldest first."""
         return events.read([self.events, *(slot.events for slot in self.slots)])
 
     def read_errors(self) -> list[errors.RequestError]:
-        """Return the last requests that failed, the oldest first."""
+        """Return the last failed requests, the oldest first."""
         return errors.read([self.errors, *(slot.errors for slot in self.slots)])
 
     @property
@@ -273,11 +274,11 @@ class Scoreboard:
         return self.seconds[_STARTED]
 
     def active_slots(self) -> list[Slot]:
-        """Return the slots that a worker has."""
+        """Return the slots that workers use."""
         return [slot for slot in self.slots if slot.state != FREE]
 
     def summary(self) -> dict[str, Any]:
-        """Return what the arbiter has left; empty where it has left nothing, or died while it wrote."""
+        """Return the arbiter's facts; empty if it has written none, or died during the write."""
         for _ in range(1000):
             sequence = self.whole[_NOTE_SEQUENCE]
             text = bytes(self.memory.bytes[_NOTE * 8 : _NOTE * 8 + self.whole[_NOTE_LENGTH]])
@@ -290,12 +291,12 @@ class Scoreboard:
         return {}
 
     def restarts(self) -> dict[str, int]:
-        """Return how many workers ended, by reason, where any did."""
+        """Return how many workers ended, by reason, if any did."""
         counts = self.whole[_RESTARTS : _RESTARTS + len(REASONS)].tolist()
         return {reason: count for reason, count in zip(REASONS, counts, strict=True) if count}
 
     def totals(self) -> Counters:
-        """Return what all workers have counted, those that are gone included; it never becomes less."""
+        """Return the counters of all workers, including those that are gone; they never decrease."""
         for _ in range(100):
             before = self.whole[_RELEASES]
             found = self._totals()
@@ -315,7 +316,7 @@ class Scoreboard:
         return counters(whole, seconds, refused, cut)
 
     def sample(self, wall: float, now: float, tally: Counters) -> history.Sample:
-        """Return the counters, which are those of ``totals``, and what is in use now."""
+        """Return a sample of the counters, as returned by ``totals``, and of the current use."""
         taken = self.active_slots()
         return history.Sample(
             time=wall,
@@ -350,22 +351,24 @@ class Scoreboard:
 
 
 def board_path(place: Path, generation: int) -> Path:
-    """Return where a generation's board lies; two of them exist while one takes over."""
+    """Return the path of a generation's scoreboard; two of them exist while one generation replaces
+    another."""
     return place / f"board-{generation}"
 
 
 def last_board(place: Path, generation: int) -> Scoreboard | None:
-    """Return the board of the generation that served before this one; None where none can be read."""
+    """Return the scoreboard of the generation that served before this one; None if none can be read."""
     names = [path.name.removeprefix("board-") for path in place.glob("board-*")]
     numbers = sorted({int(name) for name in names if name.isdecimal()}, reverse=True)
     for number in (other for other in numbers if other < generation):
-        with suppress(OSError, ValueError):  # it has ended, or its file is cut short
+        with suppress(OSError, ValueError):  # the generation has ended, or its file is truncated
             return Scoreboard.open(board_path(place, number))
     return None
 
 
 def _make(path: Path, size: int) -> mmap.mmap:
-    """Make a file that only this user can read, with its space taken: a full disk would kill a writer."""
+    """Create a file that only this user can read, and allocate its space: on a full disk a write would kill
+    us."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         if hasattr(os, "posix_fallocate"):

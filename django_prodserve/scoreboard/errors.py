@@ -1,7 +1,7 @@
-"""The last requests that were answered with an error of the server's (5xx), or broke off: what and where.
+"""The last requests that ended with a server error (5xx) or were aborted: what failed and where.
 
-A worker writes a small ring in the thread that ran the request, under its slot's lock; the arbiter takes it
-over when the worker is gone (board.py). A request that succeeds costs nothing here. Pure but for the shared
+A worker writes a small ring in the thread that ran the request, under its slot's lock. The arbiter copies it
+when the worker is gone (board.py). A request that succeeds costs nothing here. Pure but for the shared
 memory.
 """
 
@@ -14,15 +14,15 @@ from .ring import Entry, Ring
 
 ENTRIES, WORKER_ENTRIES = 32, 8
 SIZE = 512
-"""Bytes of an error: every part below has its share."""
+"""Bytes of an error: every field below has its share."""
 SHOWN = 20
 
 
 class RequestError(NamedTuple):
-    """A request that failed; texts are empty where nothing is known."""
+    """A request that failed; a text is empty if unknown."""
 
     time: float
-    """Seconds since 1970; when it ended."""
+    """Seconds since 1970; when the request ended."""
     status: int
     method: str
     path: str
@@ -30,7 +30,7 @@ class RequestError(NamedTuple):
     route: str
     """The name of the view, as in the access log."""
     exception: str
-    """The class of what was raised."""
+    """The class of the exception."""
     id: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class RequestError(NamedTuple):
 
 
 def write(ring: Ring, error: RequestError) -> None:
-    """Leave an error for readers; texts that are too long are cut."""
+    """Record an error for readers; texts that are too long are truncated."""
     parts = (
         str(error.status),
         error.method[:16],
@@ -52,13 +52,13 @@ def write(ring: Ring, error: RequestError) -> None:
 
 
 def read(rings: Iterable[Ring], last: int = SHOWN) -> list[RequestError]:
-    """Return the last few errors of all these rings, the oldest first; one that just moves is here once."""
+    """Return the last few errors of all these rings, the oldest first; an error in two rings appears once."""
     found = {_error(entry): None for ring in rings for entry in ring.read()}
     return sorted(found, key=lambda error: error.time)[-last:]
 
 
 def move(source: Ring, to: Ring) -> None:
-    """Take over the errors of a writer that is gone."""
+    """Copy the errors of a writer that is gone."""
     for entry in source.read():
         to.add(*entry)
 

@@ -1,7 +1,7 @@
-"""What has happened to a server, for people: replacements, reloads, slow and stuck requests, crashes.
+"""Events of a server, for operators: replacements, reloads, slow and stuck requests, crashes.
 
-The arbiter writes a ring of events on its main loop, and each worker a small one on its main thread, which
-the arbiter takes over when the worker is gone (board.py). Pure but for the shared memory.
+The arbiter writes a ring of events on its main loop, and each worker a small one on its main thread. The
+arbiter copies a worker's ring when the worker is gone (board.py). Pure but for the shared memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SEVERITY = {
     **dict.fromkeys(("start", "reload", "overload over", "throttling over"), GOOD),
     **dict.fromkeys(("max-requests", "max-lifetime", "fewer wanted", "asked", "advice"), PLAIN),
 }
-"""Every kind of event, and how bad it is: the page, ``status`` and its JSON take that from here."""
+"""Every kind of event and its severity: the live page, ``status`` and its JSON use this table."""
 
 
 class Event(NamedTuple):
@@ -41,19 +41,19 @@ class Event(NamedTuple):
 
 
 def write(ring: Ring, event: Event) -> None:
-    """Leave an event for readers; a line and a stack that are too long are cut."""
+    """Record an event for readers; a line and a stack that are too long are truncated."""
     line = event.text.replace("\0", " ")[:_LINE]
     ring.add(event.time, f"{event.kind}\0{line}\0{event.stack}".encode("utf-8", "replace"))
 
 
 def read(rings: Iterable[Ring]) -> list[Event]:
-    """Return the events of all these rings, the oldest first; one that just moves is here once."""
+    """Return the events of all these rings, the oldest first; an event in two rings appears once."""
     found = {_event(entry): None for ring in rings for entry in ring.read()}
     return sorted(found, key=lambda event: event.time)
 
 
 def move(source: Ring, to: Ring) -> None:
-    """Take over the events of a writer that is gone."""
+    """Copy the events of a writer that is gone."""
     for entry in source.read():
         to.add(*entry)
 
@@ -64,7 +64,7 @@ def _event(entry: Entry) -> Event:
 
 
 def innermost(stack: str, size: int = SIZE - 700) -> str:
-    """Return the end of a stack as Python prints it, the innermost calls, in whole lines."""
+    """Return the end of a stack as Python prints it, the innermost calls, in complete lines."""
     if len(stack.encode("utf-8", "replace")) <= size:
         return stack
     end = stack.encode("utf-8", "replace")[-size:].decode("utf-8", "ignore")

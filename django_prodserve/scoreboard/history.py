@@ -1,7 +1,7 @@
-"""What a server's counters were in each of the last seconds, so that who looks now sees how it came to this.
+"""A server's counters in each of the last seconds, so that operators see how the present state developed.
 
-The arbiter writes a sample with each look, on its main loop; readers take the difference of two. Pure but for
-the shared memory.
+The arbiter writes a sample at each tick, on its main loop; readers subtract one sample from another. Pure but
+for the shared memory.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ SIZE = _SAMPLE.size
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The server at one moment: counters since its generation began, and what is in use now."""
+    """The server at one moment: counters since its generation began, and current use."""
 
     time: float
     """Seconds since 1970."""
     clock: float
-    """Monotonic."""
+    """Monotonic time."""
     board: int
-    """When this generation began, in whole milliseconds; counters of two generations have no difference."""
+    """When this generation began, in whole milliseconds; counters of two generations cannot be subtracted."""
     refused: int
     aborted: int
     busy: int
@@ -37,14 +37,14 @@ class Sample:
     waiting: int
     """Requests, and connections, that have no thread yet."""
     memory: int
-    """Bytes."""
+    """Bytes of memory in use."""
     classes: tuple[int, ...]
     latency: tuple[int, ...]
     queued: tuple[int, ...]
 
 
 def write(ring: Ring, sample: Sample) -> None:
-    """Leave a sample for readers."""
+    """Write a sample for readers."""
     gauges = (sample.board, sample.refused, sample.aborted, sample.busy, sample.waiting, sample.memory)
     counts = (*sample.classes, *sample.latency, *sample.queued)
     ring.add(sample.time, _SAMPLE.pack(sample.clock, *gauges, *counts))

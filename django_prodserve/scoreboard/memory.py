@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class SharedMemory:
-    """Shared bytes, seen as whole numbers, as seconds and as text."""
+    """Shared bytes, readable as whole numbers, as seconds and as text."""
 
     def __init__(self, shared: memoryview) -> None:
         self.bytes: memoryview[int] = shared

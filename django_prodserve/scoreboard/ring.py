@@ -1,7 +1,7 @@
-"""The last few texts that one writer has left in shared memory: a ring of entries, each of the same size.
+"""A ring in shared memory: the last few texts of one writer, in entries of the same size.
 
-One thread of one process writes. Readers, in any process, take no lock: an entry's number is 0 while it
-changes, and an entry that changed while it was read is left out, as is one whose writer died within it.
+One thread of one process writes. Readers, in any process, take no lock. An entry's number is 0 during a
+write. Readers skip an entry that changed while they read it, and one whose writer died during the write.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .memory import SharedMemory
 
 _COUNT = 0
 _HEAD = 1
-# An entry: its number, counted from 1, the wall clock's time, the length of its text; then the text.
+# An entry: its number, counted from 1, the wall clock time, the length of its text; then the text.
 _NUMBER, _TIME, _LENGTH = range(3)
 _ENTRY_HEAD = 3
 
@@ -25,7 +25,7 @@ class Entry(NamedTuple):
 
 
 class Ring:
-    """A view of one ring: ``entries`` of ``size`` bytes each, which begin at a cell of eight bytes."""
+    """A view of one ring: ``entries`` of ``size`` bytes each, starting at a cell of eight bytes."""
 
     __slots__ = ("at", "bytes", "entries", "seconds", "size", "whole")
 
@@ -35,11 +35,11 @@ class Ring:
 
     @staticmethod
     def cells(entries: int, size: int) -> int:
-        """Return how many cells of eight bytes a ring takes; the size is a multiple of eight."""
+        """Return how many cells of eight bytes a ring needs; the size is a multiple of eight."""
         return _HEAD + entries * (_ENTRY_HEAD + size // 8)
 
     def add(self, time: float, text: bytes) -> None:
-        """Write an entry over the oldest one; what is too long is cut."""
+        """Write an entry over the oldest one; a text that is too long is truncated."""
         text = text[: self.size]
         number = self.whole[self.at + _COUNT] + 1
         at = self._entry(number)
@@ -52,13 +52,13 @@ class Ring:
         self.whole[self.at + _COUNT] = number
 
     def read(self, last: int | None = None) -> list[Entry]:
-        """Return what is here, or the last few, the oldest first."""
+        """Return the entries, or the last few, the oldest first."""
         count = self.whole[self.at + _COUNT]
         numbers = range(max(1, count - min(last or self.entries, self.entries) + 1), count + 1)
         return [entry for number in numbers if (entry := self._read(number)) is not None]
 
     def clear(self) -> None:
-        """Forget all of it: the writer's, or the arbiter's when the writer is gone."""
+        """Remove all entries. Called by the writer, or by the arbiter when the writer is gone."""
         end = self.at + self.cells(self.entries, self.size)
         self.bytes[self.at * 8 : end * 8] = bytes((end - self.at) * 8)
 

@@ -1,7 +1,7 @@
-"""One worker's slot on the scoreboard: its state, what its threads run, what they have counted.
+"""One worker's slot on the scoreboard: its state, the requests of its threads, its counters.
 
 Lives in memory that processes share (board.py). Each cell has one writer: the worker, under its own lock, or
-one thread of it (a row), or the arbiter where a cell says so. Readers, in any process, take no lock.
+one thread of it (a row), or the arbiter if a cell's docstring says so. Readers, in any process, take no lock.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ GO_STUCK = 1
 WAITS, REFUSES = 1, 2
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds of the histograms in seconds; one more bucket holds what took longer."""
+"""Upper bounds of the histograms in seconds; one more bucket counts longer times."""
 BUCKETS = len(BOUNDS) + 1
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
-"""Methods that are counted apart; a client may send any other, and must not make us keep what it sends."""
+"""Methods with their own counters. A client may send any other method, and must not make us store it."""
 CLASSES = 5
-"""Classes of statuses: 1xx to 5xx."""
+"""Status classes: 1xx to 5xx."""
 _OTHER = (len(METHODS) - 1) * CLASSES
 _FIRST = {method: number * CLASSES for number, method in enumerate(METHODS)}
 
-# Everything is a cell of eight bytes: first the head of a slot...
+# All data is in cells of eight bytes: first the header of a slot...
 _PID, _GENERATION, _STATE, _THREADS, _STARTED, _HEARTBEAT = range(6)
 _REPLACEMENT_REASON, _EXIT_MODE, _DEADLINE, _MEMORY, _CPU = range(6, 11)
 _REFUSED, _ABORTED, _SATURATED, _LIMIT, _QUEUE_WAIT = range(11, 16)
 HEAD = 16
-# ...then a row for each thread: what it runs, what it has counted, and the request's text.
+# ...then a row for each thread: its current request, its counters, and the request's text.
 _START, _PROGRESS, _LAST_END, _IDENT, _NATIVE_ID, _LENGTH = range(6)
 _TALLY = 6
 _LATENCY = len(METHODS) * CLASSES  # before it: a cell for each method and class
 _QUEUED = _LATENCY + BUCKETS
 _SAMPLES = _QUEUED + BUCKETS
-_STATIC = _SAMPLES + 1  # of the first row alone: it is counted under a lock
+_STATIC = _SAMPLES + 1  # only in the first row: it is counted under a lock
 WHOLE, TALLY_CELLS = _STATIC + 1, _STATIC + 6
 _LATENCY_SUM, _QUEUED_SUM, _CPU_SUM, _WAIT_SUM, _DELAY_SUM = range(WHOLE, TALLY_CELLS)
-"""The whole numbers of the counters come first, then their seconds."""
+"""The whole-number counters come first, then those in seconds."""
 _TEXT = _TALLY + TALLY_CELLS
 _TEXT_BYTES = 512
 ROW = _TEXT + _TEXT_BYTES // 8
@@ -71,10 +71,10 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Counters:
-    """What was counted, by a worker or by all that ever ran; sums are in seconds."""
+    """Counters of a worker, or of all workers that ever ran; sums are in seconds."""
 
     answers: tuple[int, ...]
-    """Requests answered with 1xx, 2xx ... 5xx, by method, as METHODS has them."""
+    """Requests answered with 1xx, 2xx ... 5xx, by method, in the order of METHODS."""
     latency: tuple[int, ...]
     latency_sum: float
     queued: tuple[int, ...]
@@ -85,7 +85,7 @@ class Counters:
     wait_sum: float
     delay_sum: float
     static: int = 0
-    """Static files that were answered from memory; they are no requests here."""
+    """Static files answered from memory; the other counters exclude them."""
     refused: int = 0
     aborted: int = 0
     """Responses that ended before they were complete."""
@@ -101,7 +101,7 @@ class Counters:
 
 
 class _Whole:
-    """A whole number in a slot's head."""
+    """A whole number in a slot's header."""
 
     def __init__(self, cell: int) -> None:
         self.cell = cell
@@ -114,7 +114,7 @@ class _Whole:
 
 
 class _Seconds:
-    """A number of seconds in a slot's head."""
+    """A number of seconds in a slot's header."""
 
     def __init__(self, cell: int) -> None:
         self.cell = cell
@@ -127,7 +127,7 @@ class _Seconds:
 
 
 class _Load:
-    """A whole number in the load table, where workers look at each other."""
+    """A whole number in the load table, in which workers read each other's load."""
 
     def __init__(self, column: int) -> None:
         self.column = column
@@ -141,7 +141,7 @@ class _Load:
 
 CONNECTIONS, LOAD, BUSY, QUEUE = range(1, 5)
 COLUMNS = 5
-"""Columns of the load table, each as long as there are slots. The first holds the generation + 1 of workers
+"""Columns of the load table, with one row for each slot. The first column holds the generation + 1 of workers
 that serve, 0 for others."""
 
 
@@ -158,28 +158,29 @@ class Slot:
     threads = _Whole(_THREADS)
     started = _Seconds(_STARTED)
     heartbeat = _Seconds(_HEARTBEAT)
-    """When the worker's event loop last turned."""
+    """When the worker's event loop last completed an iteration."""
     replacement_reason = _Whole(_REPLACEMENT_REASON)
     """Why the worker wants to be replaced: an index into REASONS + 1; 0 if it does not."""
     exit_mode = _Whole(_EXIT_MODE)
-    """The arbiter's, before it tells the worker to go: GO_STUCK if its threads end no request."""
+    """Written by the arbiter before it stops the worker: GO_STUCK if its threads end no request."""
     deadline = _Seconds(_DEADLINE)
-    """The arbiter's: when it will kill this worker; 0.0 if it will not."""
+    """Written by the arbiter: when it will kill this worker; 0.0 if it will not."""
     memory = _Whole(_MEMORY)
-    """The arbiter's: bytes of this worker's proportional share."""
+    """Written by the arbiter: bytes of this worker's proportional share."""
     cpu = _Seconds(_CPU)
-    """The arbiter's: CPU seconds of the worker's process."""
+    """Written by the arbiter: CPU seconds of the worker's process."""
     refused = _Whole(_REFUSED)
     aborted = _Whole(_ABORTED)
     saturated = _Whole(_SATURATED)
-    """Whether a request that comes to the worker waits long, 1, or is refused, 2, as of this second."""
+    """Whether a new request in this worker waits long, 1, or is refused, 2, as of this second."""
     concurrency_limit = _Whole(_LIMIT)
-    """How many requests the worker runs at a time at most, as of now: its threads, or fewer."""
+    """Maximum number of requests that the worker runs at a time now: its threads, or fewer."""
     queue_wait = _Seconds(_QUEUE_WAIT)
-    """How long requests wait for a thread, as of this second; during an overload, when it was detected."""
+    """How long requests wait for a thread, as of this second; during an overload, the wait at its
+    detection."""
     connections = _Load(CONNECTIONS)
     work = _Load(LOAD)
-    """How many of its threads are spoken for; all of them where a request would have to wait."""
+    """How many of its threads are reserved; all of them if a new request would have to wait."""
     busy = _Load(BUSY)
     queue = _Load(QUEUE)
 
@@ -201,10 +202,10 @@ class Slot:
         self._lock = threading.Lock()
         self.rows = tuple(at + HEAD + row * ROW for row in range(rows))
 
-    # The worker's life.
+    # The worker's life cycle.
 
     def start(self, pid: int, generation: int, threads: int, now: float) -> None:
-        """Say who has this slot: first thing in a worker."""
+        """Record the owner of this slot: the first step of a worker."""
         self.pid, self.generation = pid, generation
         self.threads = self.concurrency_limit = threads
         self.started = self.heartbeat = now
@@ -212,7 +213,7 @@ class Slot:
 
     @property
     def state(self) -> int:
-        """One of the states above; the worker's, and the arbiter's before and after it."""
+        """One of the states above; written by the worker, and before and after its life by the arbiter."""
         return self.whole[self.at + _STATE]
 
     @state.setter
@@ -221,7 +222,7 @@ class Slot:
         self.whole[self.load] = self.generation + 1 if state == SERVING else 0
 
     def publish_load(self, busy: int, work: int, queue: int) -> None:
-        """Say how many threads run Django, how many are spoken for, and how many requests wait."""
+        """Publish how many threads run Django, how many are reserved, and how many requests wait."""
         whole, load, stride = self.whole, self.load, self.stride
         whole[load + LOAD * stride] = work
         whole[load + BUSY * stride] = busy
@@ -232,7 +233,7 @@ class Slot:
         return self.state == FREE
 
     def clear(self) -> None:
-        """Empty the slot: the arbiter's, when it has reaped the worker."""
+        """Empty the slot. Called by the arbiter when it has reaped the worker."""
         self.state = FREE
         self.connections = self.work = self.busy = self.queue = 0
         end = self.rows[-1] + ROW
@@ -240,15 +241,15 @@ class Slot:
         self.events.clear()
         self.errors.clear()
 
-    # A request, in its thread. Each row is written by one thread alone.
+    # A request, in its thread. Each row has one thread as its only writer.
 
     def thread(self, row: int, ident: int, native_id: int = 0) -> None:
-        """Say which thread writes this row."""
+        """Record which thread writes this row."""
         at = self.rows[row]
         self.whole[at + _IDENT], self.whole[at + _NATIVE_ID] = ident, native_id
 
     def request_started(self, row: int, now: float, method: str, path: str, request_id: str) -> None:
-        """A request starts to run Django. The time goes last: a row without one is idle."""
+        """Record that a request starts to run Django. The time is written last: a row without one is idle."""
         at = self.rows[row]
         text = f"{method[:32]}\0{request_id[:64]}\0{path}".encode("utf-8", "replace")[:_TEXT_BYTES]
         length = len(text)
@@ -258,13 +259,13 @@ class Slot:
         self.seconds[at] = now
 
     def progress(self, row: int, now: float) -> None:
-        """A stream has moved: it is not stuck."""
+        """Record the progress of a stream: it is not stuck."""
         self.seconds[self.rows[row] + _PROGRESS] = now
 
     def request_finished(
         self, row: int, now: float, status: int, started: float, queued_seconds: float, method: str = "GET"
     ) -> None:
-        """A request is over: clear the row and count."""
+        """Record that a request is over: clear the row and count it."""
         at = self.rows[row]
         whole, seconds = self.whole, self.seconds
         seconds[at] = 0.0
@@ -277,20 +278,20 @@ class Slot:
         seconds[at + _LATENCY_SUM] += took
         seconds[at + _QUEUED_SUM] += queued_seconds
 
-    # What any thread of the worker counts, and so under a lock: 0.1 us.
+    # Counters that any thread of the worker may write, and so under a lock: 0.1 us.
 
     def count_static(self) -> None:
-        """A static file was answered from memory."""
+        """Count a static file answered from memory."""
         with self._lock:
             self.whole[self.rows[0] + _TALLY + _STATIC] += 1
 
     def count_refused(self) -> None:
-        """A request was refused because too many wait."""
+        """Count a request that was refused because too many wait."""
         with self._lock:
             self.refused += 1
 
     def record_error(self, error: errors.RequestError) -> None:
-        """A request has failed: 6 us, and nothing for one that succeeds."""
+        """Record a request that failed: 6 us, and nothing for one that succeeds."""
         with self._lock:
             errors.write(self.errors, error)
 
@@ -302,18 +303,18 @@ class Slot:
         self.seconds[at + _WAIT_SUM] += wait
         self.seconds[at + _DELAY_SUM] += delay
 
-    # Readers.
+    # For readers.
 
     def running(self) -> list[Request]:
-        """Return what runs Django now."""
+        """Return the requests that run Django now."""
         return [found for row in range(len(self.rows)) if (found := self.request(row)) is not None]
 
     def waiting(self) -> int:
-        """Return how many requests have no thread; one that a free thread is about to take has."""
+        """Return how many requests have no thread. A request that a free thread is about to run has one."""
         return max(0, self.queue - max(0, self.threads - self.count_running()))
 
     def request(self, row: int) -> Request | None:
-        """Return what this row runs; read again while it changes. The start serves as sequence number."""
+        """Return the request of this row; reads again if it changes. The start serves as sequence number."""
         at = self.rows[row]
         whole, seconds = self.whole, self.seconds
         first = (at + _TEXT) * 8
@@ -330,15 +331,15 @@ class Slot:
         return sum(1 for at in self.rows if self.seconds[at])
 
     def last_end(self) -> float:
-        """Return when a request of this worker last ended; 0.0 if none did."""
+        """Return when a request of this worker last ended; 0.0 if none has ended."""
         return max(self.seconds[at + _LAST_END] for at in self.rows)
 
     def counters(self) -> Counters:
-        """Return what this worker has counted."""
+        """Return the counters of this worker."""
         return counters(*self.sums(), self.refused, self.aborted)
 
     def sums(self) -> tuple[list[int], list[float]]:
-        """Return the counters of all rows, added up: whole numbers and seconds."""
+        """Return the sums of the counters over all rows: whole numbers and seconds."""
         starts = [at + _TALLY for at in self.rows]
         whole = [self.whole[at : at + WHOLE].tolist() for at in starts]
         seconds = [self.seconds[at + WHOLE : at + TALLY_CELLS].tolist() for at in starts]

@@ -1,8 +1,8 @@
-"""The stacks of every thread of a process, asked for from outside with a signal.
+"""The stacks of all threads of a process, requested from another process by a signal.
 
-faulthandler's handler is C: it answers while a thread holds the GIL or all threads are stuck. The arbiter
-opens a file for each slot before it forks; a worker registers first thing after the fork. Whoever asks sends
-the signal and reads the file: the arbiter in its tick, ``dump`` in a process of its own.
+faulthandler's handler is C: it answers while a thread holds the GIL or all threads are hung. The arbiter
+opens a file for each slot before it forks; a worker registers the handler first after the fork. Another
+process sends the signal and reads the file: the arbiter in its tick, ``dump`` in its own process.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from typing import IO
 from .slot import Request
 
 DUMP: int = signal.SIGRTMIN + 1 if hasattr(signal, "SIGRTMIN") else getattr(signal, "SIGINFO", signal.SIGUSR2)
-"""A signal that Gunicorn resets in no worker and that nobody else is likely to use."""
+"""A signal that Gunicorn resets in no worker and that other code is unlikely to use."""
 
 
 FATAL = "Fatal Python error: "
 
 
 class Stacks:
-    """The file of each slot; without a path files that have no name, for the server alone."""
+    """The file of each slot; without a path, unnamed files that only the server can read."""
 
     def __init__(self, count: int, path: Path | None) -> None:
         self.files: list[IO[bytes]] = [_open(path and stacks_path(path, index)) for index in range(count)]
 
     def register(self, index: int) -> None:
-        """Answer the signal in this process, with the stacks of all threads into the slot's file.
+        """Handle the signal in this process: write the stacks of all threads to the slot's file.
 
-        Fatal errors such as segmentation faults write theirs there, too, for the arbiter to log. Those of a
-        process that this one forks go to standard error: no arbiter waits for it.
+        Fatal errors such as segmentation faults write their stacks there, too, for the arbiter to log.
+        Processes that this one forks write them to standard error, because no arbiter waits for them.
         """
         file = self.files[index]
         file.truncate(0)
@@ -45,18 +45,18 @@ class Stacks:
         os.register_at_fork(after_in_child=_crash_on_standard_error)
 
     def request_dump(self, index: int, pid: int) -> None:
-        """Have a worker write its stacks; they can be read a moment later."""
+        """Make a worker write its stacks; they can be read a moment later."""
         self.files[index].truncate(0)
         with suppress(ProcessLookupError):
             os.kill(pid, DUMP)
 
     def read(self, index: int) -> str:
-        """Return what a worker has written since it was asked."""
+        """Return the stacks that a worker has written since the request."""
         size = os.fstat(self.files[index].fileno()).st_size
         return os.pread(self.files[index].fileno(), size, 0).decode("utf-8", "replace")
 
     def crash(self, index: int) -> str:
-        """Return what a worker wrote when a fatal error ended it, its own thread first; else nothing."""
+        """Return the stacks that a worker wrote at a fatal error, its own thread first; empty if none."""
         text = self.read(index)
         start = text.rfind(FATAL)
         if start < 0:
@@ -72,12 +72,12 @@ class Stacks:
 
 
 def _crash_on_standard_error() -> None:
-    with suppress(OSError, ValueError, AttributeError):  # standard error may be closed, or no file
+    with suppress(OSError, ValueError, AttributeError):  # standard error may be closed, or have no file
         faulthandler.enable(sys.stderr.fileno(), all_threads=True)
 
 
 def stacks_path(board: Path, index: int) -> Path:
-    """Return where the worker of this slot writes its stacks, beside the board."""
+    """Return the path for the stacks of this slot's worker, next to the scoreboard."""
     return board.with_name(f"{board.name}-stacks-{index}")
 
 
@@ -98,7 +98,7 @@ def _open(path: Path | None) -> IO[bytes]:
 
 
 def dump_now(board: Path, index: int, pid: int, patience: float = 2.0) -> str:
-    """Ask from another process and wait for the answer; what came within ``patience`` seconds."""
+    """Request stacks from another process; return those that arrive within ``patience`` seconds."""
     path = stacks_path(board, index)
     os.truncate(path, 0)
     os.kill(pid, DUMP)
@@ -116,7 +116,7 @@ _THREAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)", re.MULTILINE)
 
 
 def with_requests(text: str, running: list[Request], now: float) -> str:
-    """Put above each thread's stack the request that it runs."""
+    """Add to each thread's stack the request that the thread runs, above the stack."""
     by_ident = {request.ident: request for request in running}
 
     def label(match: re.Match[str]) -> str:
@@ -127,7 +127,7 @@ def with_requests(text: str, running: list[Request], now: float) -> str:
 
 
 def stack_of(text: str, ident: int) -> str:
-    """Return one thread's stack from those of a process; empty where it is not among them."""
+    """Return one thread's stack from those of a process; empty if there is none."""
     starts = [*_THREAD.finditer(text)]
     ends = [*(match.start() for match in starts[1:]), len(text)]
     for match, end in zip(starts, ends, strict=False):
@@ -139,7 +139,7 @@ def stack_of(text: str, ident: int) -> str:
 def only_busy_threads(text: str, calls: int = 12) -> str:
     """Return the threads of a dump that run a request, each with its innermost calls, which come first.
 
-    All of them where none runs one: then something else holds the process up.
+    Return all threads if none runs a request: then something else blocks the process.
     """
     threads = [block.splitlines() for block in text.split("\n\n")]
     labelled = [thread for thread in threads if thread and not _THREAD.match(thread[0])]
@@ -152,6 +152,6 @@ def describe(request: Request, now: float) -> str:
 
 
 def format_request(method: str, path: str, request_id: str) -> str:
-    """Return a request on one line that nobody can forge: the path is what a client sent."""
+    """Return a request on one line that a client cannot forge with the path that it sends."""
     name = f"{method} {path}".encode("unicode_escape").decode("ascii")
     return f"{name} [{request_id}]" if request_id else name

@@ -105,7 +105,7 @@ class Reactor:
         scheduler.after_events(len(acceptor.awaiting_request))
 
     def on_accept(self, sock: SocketType, peer: Any, listener: int, now: float, waited: float) -> bool:
-        """Register a new connection; return whether its first bytes have already arrived (mostly they have)."""
+        """Register a new connection; return whether its first bytes are here (they mostly are)."""
         if getdefaulttimeout() is not None:  # set by the project: recv would wait this long, flags or not
             sock.settimeout(None)
         connection = Connection(sock, peer, self.environs[listener])
@@ -257,7 +257,7 @@ class Reactor:
         return self.reply(connection, self.errors.respond(connection, make), now, keep=keep)
 
     def finish_response(self, connection: Connection, now: float, *, keep: bool) -> bytes | None:
-        """Send a complete response; return the bytes behind its request, as ``after_response`` does."""
+        """Finish a response; return the bytes behind its request, as ``after_response`` does."""
         connection.forget_request()
         if connection.write_buffer is not None:
             connection.keep = keep
