@@ -1,7 +1,7 @@
-"""The layers around Django: probes, a request's id, proxy trust, static files, media. Outermost first.
+"""The WSGI middleware around Django: probes, request ids, proxy trust, static files, media. Outermost first.
 
-Built once, before the fork (in the worker with --no-preload). A layer does O(1) work, reads no settings
-and takes no lock.
+Built once, before the fork (in the worker with --no-preload). Each middleware does O(1) work, reads no
+settings and takes no lock.
 """
 
 from __future__ import annotations
@@ -45,41 +45,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Application:
-    """The project behind its layers, each by its name. A call goes through all of them, outermost first.
+    """The project behind its middleware, each by its name. A call goes through all of them, outermost first.
 
-    A worker of ours calls ``inner``, and does the work of the layers around it where it costs less.
+    Our worker calls ``inner``, and does the work of the middleware around it itself, at lower cost.
     """
 
     health: HealthMiddleware
-    """The probes, and all that is behind them."""
+    """The probes, and the application behind them."""
     request_ids: RequestIDMiddleware | None = None
-    """The ids of requests; None around an application that is not built here."""
+    """The middleware for request ids; None around an application that was not built here."""
     proxy: ProxyHeadersMiddleware | None = None
-    """What a proxy may say about the client."""
+    """The middleware that decides which client data of a proxy counts."""
     static: StaticLayer | None = None
-    """The static files, where they are answered in front of Django."""
+    """The static files, if they are answered in front of Django."""
     plan: Plan | None = None
-    """The plan that it was built for."""
+    """The plan for which it was built."""
 
     @classmethod
     def of(cls, wsgi: WSGI) -> Application:
-        """Return an application of any kind as one of these; others have no layer but probes that are off."""
+        """Wrap any WSGI application; one that was not built here gets no middleware except disabled
+        probes."""
         return wsgi if isinstance(wsgi, cls) else cls(health=HealthMiddleware(wsgi))
 
     @property
     def inner(self) -> WSGI:
-        """What is behind the probes and the ids."""
+        """The application behind the probes and the ids."""
         return self.proxy or self.health.application
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         return self.health(environ, start_response)
 
 
-WARM_UP = "django-prodserve warm-up"  # what the request calls itself
+WARM_UP = "django-prodserve warm-up"  # the name in the request's User-Agent
 
 
 def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -> Application:
-    """Load the project and wrap it; raise ProdserveError with the project's own line where that fails."""
+    """Load the project and wrap it; raise ProdserveError with the line from your project if that fails."""
     trust = parse_trust(plan.trusted_proxies.value, plan.trusted_hops.value)
     uploads = find_uploads(wanted=plan.media.value)
     record_route_names()
@@ -99,30 +100,30 @@ def load_django() -> WSGI:
     path = getattr(settings, "WSGI_APPLICATION", None)
     try:
         application: WSGI = import_string(path) if path else get_wsgi_application()
-    except Exception as error:  # anything may happen in an import
+    except Exception as error:  # an import may raise anything
         raise project_error(f"{path or 'The WSGI application'} cannot be loaded", error) from error
     try:
         get_resolver().reverse_dict  # noqa: B018, the attribute loads every URLconf
-    except Exception as error:  # anything may happen in an import
+    except Exception as error:  # an import may raise anything
         name = getattr(settings, "ROOT_URLCONF", "ROOT_URLCONF")
         raise project_error(f"The URLconf {name} cannot be loaded", error) from error
     return application
 
 
 class WarmUp(NamedTuple):
-    """What came of a warm-up request; nothing where it was answered."""
+    """The result of a warm-up request; empty if the request succeeded."""
 
     warning: str = ""
-    """Why it ended in a 5xx."""
+    """Why the request ended with a 5xx."""
     note: str = ""
-    """Where a dry run held it back, so that nothing behind that was tried."""
+    """What the dry run blocked, so that no code behind it was tested."""
 
 
 def warm_up(application: Application, path: str) -> WarmUp:
-    """Send one request through everything, and say what came of it.
+    """Send one request through the whole application, and return the result.
 
-    The first allowed host and https are used, so that middleware neither refuses nor redirects it. A probe
-    that has this path is passed by: it would warm nothing.
+    It uses the first allowed host and https, so that middleware neither refuses nor redirects it. If a probe
+    has this path, the request bypasses the probe, which would warm up nothing.
     """
     behind_probes: Any = application.health.application
     statuses: list[str] = []
@@ -141,7 +142,7 @@ def warm_up(application: Application, path: str) -> WarmUp:
             for _ in response:
                 pass
             getattr(response, "close", lambda: None)()
-    except (Exception, SystemExit) as error:  # a broken application must be told, whatever it raises
+    except (Exception, SystemExit) as error:  # report a broken application, whatever it raises
         return _raised(path, error)
     finally:
         got_request_exception.disconnect(note)
@@ -172,9 +173,9 @@ def _held_back(path: str, refused: Refused) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep this one request out of the project's log: no client has sent it.
+    """Keep this one request out of the project's log, because no client has sent it.
 
-    Middleware may have changed its path by then. What Django refuses as suspicious is logged by its class.
+    Middleware may have changed its path by then. Django logs suspicious requests by exception class.
     """
 
     def is_theirs(record: logging.LogRecord) -> bool:
@@ -193,7 +194,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _suspicions(kind: type) -> set[str]:
-    """Return the names of a class and of those below it."""
+    """Return the names of a class and of its subclasses."""
     return {kind.__name__}.union(*map(_suspicions, kind.__subclasses__()))
 
 

@@ -1,7 +1,7 @@
-"""``/livez`` and ``/readyz``: answered before Django, so neither hosts, redirects nor middleware matter.
+"""``/livez`` and ``/readyz``: answered before Django, so hosts, redirects and middleware do not matter.
 
-The layer is the outermost of all. It answers in Gunicorn's own workers; ours takes it off, and answers on its
-event loop (worker/probes.py).
+This is the outermost middleware. It answers in Gunicorn's own workers. Our worker removes it, and answers on
+its event loop (worker/probes.py).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 @dataclass(frozen=True)
 class Paths:
-    """Where the probes are: of life and of readiness; nowhere in public where there are none."""
+    """The paths of the liveness and readiness probes; empty if there are no public probes."""
 
     configured: tuple[str, ...] = ()
     overridden: tuple[str, ...] = ()
-    """Those that are routes of the project's, which answers them."""
+    """Paths that are routes of the project, which answers them."""
 
     @classmethod
     def beside_routes(cls, stated: tuple[str, ...]) -> Paths:
-        """Look which of the paths the loaded URLconf has."""
+        """Find out which of the paths the loaded URLconf has."""
         return cls(stated, tuple(path for path in stated if is_owned(path)))
 
     @property
@@ -57,7 +57,7 @@ class Paths:
 
 
 def is_owned(path: str) -> bool:
-    """Say whether the project has a route for this very path; one that takes any path is none.
+    """Say whether the project has a route for exactly this path; one that accepts any path does not count.
 
     With APPEND_SLASH the route may end with the slash that the path lacks.
     """
@@ -71,18 +71,18 @@ def _names(path: str) -> bool:
 
 
 def _route(path: str) -> Any:
-    """Return what identifies the pattern that takes a path; None where none does."""
+    """Return an identifier of the pattern that matches a path; None if there is none."""
     try:
         match = get_resolver().resolve(path)
     except Resolver404:
         return None
-    except Exception:  # a converter of the project's: it would answer no probe either
+    except Exception:  # a converter in your project: it would answer no probe either
         return None
     return match.route, match.view_name
 
 
 def _random_sibling_path(path: str) -> str:
-    """Return a path of the same shape that nobody has thought of: letters stay letters, digits digits."""
+    """Return a random path of the same shape: letters stay letters, digits digits."""
     slash = "/" if path.endswith("/") else ""
     parent, _, name = path.rstrip("/").rpartition("/")
     while (other := "".join(map(_another, name))) == name:
@@ -99,7 +99,7 @@ def _another(character: str) -> str:
 
 
 class HealthMiddleware:
-    """Answers the probes; everything else goes on to the application."""
+    """Answers the probes; passes everything else on to the application."""
 
     def __init__(
         self, application: WSGIApplication, paths: Paths | None = None, readiness: Readiness | None = None

@@ -1,37 +1,30 @@
-"""What a peer may say about the client, and what is dropped.
-
-Lives in every worker, on the thread that runs the request, as a layer around the application. O(1)
-work for each request, no lock; the trust was computed before the fork. What it leaves in
-REMOTE_ADDR is also what the access log shows.
-
-Every header that speaks for the client (its address, scheme, host, name) is taken out. From a peer
-that is not trusted nothing comes back. From a trusted one:
-
-* X-Forwarded-For is the only witness for the address. REMOTE_ADDR becomes the client's, and the
-  header keeps only the entries from the client's on, rightwards: what stood to its left was sent by
-  the client, and packages that read the left-most entry would believe it.
-* ``--client-address-header`` names another witness, such as X-Real-IP or CF-Connecting-IP. Then that
-  header alone gives the address, as one address; X-Forwarded-For is restated from it, so nothing
-  remains of what the client wrote there. Without a valid value the peer's own address stays.
+"""Decide which client data in a peer's headers counts, and drop the rest.
+Lives in every worker, on the thread that runs the request, as a middleware around the application. O(1)
+work for each request, no lock; the trust was computed before the fork. The access log, too, shows the
+resulting REMOTE_ADDR.
+Every header that describes the client (its address, scheme, host, name) is removed. None is restored for
+an untrusted peer. For a trusted one:
+* X-Forwarded-For is the only source of the address. REMOTE_ADDR becomes the client's. The header keeps
+  only the entries from the client's on, rightwards. The client itself sent the entries to its left, and
+  packages that read the left-most entry would trust them.
+* ``--client-address-header`` names another source, such as X-Real-IP or CF-Connecting-IP. Then only that
+  header gives the address, as one address. X-Forwarded-For is rebuilt from it, so that no entry of the
+  client remains. Without a valid value the peer's own address stays.
 * X-Forwarded-Proto, -Host and -Port keep the one entry of the hop that faces the client. The first
-  also sets ``wsgi.url_scheme`` and SERVER_PORT; what is neither http nor https is dropped.
-* Other headers that carry a client's address (X-Real-IP, those of CDNs) say the same as
-  REMOTE_ADDR: a proxy that does not set them passes the client's own on, and nobody here can tell
-  one from the other.
-* Headers that mean something only to a project that names them in its settings (X-Forwarded-Ssl,
-  X-Forwarded-Prefix, Remote-User) pass as they are: the proxy must set them.
-* Proxy, Forwarded, Script-Name and Path-Info never pass. Forwarded (RFC 7239) because proxies that
-  write X-Forwarded-For hand a client's Forwarded on untouched, and Django does not read it.
-
-Relied on in Gunicorn: ``forwarder_headers=""``, ``forwarded_allow_ips=""`` and
-``secure_scheme_headers={}``, so that no header sets SCRIPT_NAME or the scheme before this layer
-(Gunicorn always trusts unix sockets); ``header_map="drop"`` or ``"refuse"``, so that
-X_Forwarded_For does not join X-Forwarded-For. A SCRIPT_NAME from the server's own environment is
-left alone.
-
+  also sets ``wsgi.url_scheme`` and SERVER_PORT; a scheme that is neither http nor https is dropped.
+* Other headers that carry a client's address (X-Real-IP, those of CDNs) get the value of REMOTE_ADDR. A
+  proxy that does not set them passes the client's own on, and this server cannot distinguish the two.
+* Headers that matter only to a project that names them in its settings (X-Forwarded-Ssl,
+  X-Forwarded-Prefix, Remote-User) pass unchanged: the proxy must set them.
+* Proxy, Forwarded, Script-Name and Path-Info never pass. Forwarded (RFC 7239) is dropped because proxies
+  that write X-Forwarded-For pass a client's Forwarded on unchanged, and Django does not read it.
+This relies on Gunicorn's ``forwarder_headers=""``, ``forwarded_allow_ips=""`` and
+``secure_scheme_headers={}``, so that no header sets SCRIPT_NAME or the scheme before this middleware
+(Gunicorn always trusts unix sockets). It also relies on ``header_map="drop"`` or ``"refuse"``, so that
+X_Forwarded_For does not join X-Forwarded-For. A SCRIPT_NAME from the server's own environment is kept.
 Under the PROXY protocol the load balancer passes the client's own headers on, and REMOTE_ADDR is the
-client: claims are judged by that address, for every request of the connection (proxy_protocol.py). Where
-the load balancer knows no address (UNKNOWN, UNSPEC) nothing is believed. Do not combine it with ``*``.
+client: trust depends on that address, for every request of the connection (proxy_protocol.py). If the
+load balancer knows no address (UNKNOWN, UNSPEC), no header is trusted. Do not combine it with ``*``.
 """
 
 from __future__ import annotations
@@ -61,9 +54,9 @@ if TYPE_CHECKING:
 
 
 NAMELESS = frozenset({"UNKNOWN", "UNSPEC"})
-"""What a PROXY line says of a client without naming it: REMOTE_ADDR is then the load balancer's."""
-MAX_ENTRY_LENGTH = 64  # a bracketed IPv6 address with its port has 53 characters at most
-REMEMBERED = 4096  # addresses; parsing one costs 1.8 us, finding it again 0.1 us
+"""Families of a PROXY header that names no client: REMOTE_ADDR is then the load balancer's."""
+MAX_ENTRY_LENGTH = 64  # a bracketed IPv6 address with its port has at most 53 characters
+REMEMBERED = 4096  # addresses; parsing one costs 1.8 us, a cache hit 0.1 us
 
 
 _CHAIN = "HTTP_X_FORWARDED_FOR"
@@ -72,14 +65,14 @@ _PORTED = re.compile(r"\[([^\]]*)\](?::\d{1,5})?|([^:]*):\d{1,5}", re.ASCII)
 
 
 class ProxyHeadersMiddleware:
-    """Take out what the peer says about the client; put back what a trusted one may say."""
+    """Removes the client data of a peer's headers; restores what a trusted peer may set."""
 
     def __init__(self, application: WSGIApplication, trust: Trust, witness: str = WITNESS) -> None:
         self.application = application
         self.witness = parse_witness(witness)
         self.claims = CLIENT_HEADERS | {self.witness}
         self.missed = Missed(witness)
-        # With everyone trusted there is no first stranger from the right: never take the left-most.
+        # If every peer is trusted, no entry is the first untrusted one: never use the left-most.
         self.hops = trust.hops or (1 if trust.everyone else None)
         self.trusts = lru_cache(maxsize=REMEMBERED)(trust.trusts)
 
@@ -88,7 +81,7 @@ class ProxyHeadersMiddleware:
         return self.application(environ, start_response)
 
     def sanitize(self, environ: WSGIEnvironment) -> None:
-        """Leave in the environ only what the peer may say."""
+        """Remove all client data from the environ except what the peer may set."""
         # 1.3 us for a usual request; a loop over the 36 names takes 1.6 (3.13) to 3.3 us (3.10).
         if "FORWARDED" in "\n".join(environ) or not self.claims.isdisjoint(environ):
             claims = self.take_client_headers(environ)
@@ -96,13 +89,13 @@ class ProxyHeadersMiddleware:
                 self.believe(environ, claims)
 
     def believes(self, environ: WSGIEnvironment) -> bool:
-        """Say whether what the headers of this request claim is said by a proxy of ours."""
+        """Say whether a trusted proxy vouches for the client data of this request."""
         if environ.get("PROXY_PROTOCOL") in NAMELESS:
             return False
         return self.trusts(environ.get("REMOTE_ADDR"))
 
     def believe(self, environ: WSGIEnvironment, claims: dict[str, str]) -> None:
-        """Put back what a trusted peer said, as far as it can be true."""
+        """Restore the client data from a trusted peer, as far as it is valid."""
         forwarded_for = claims.pop(_CHAIN, "")
         chain = self.chain(forwarded_for) if self.witness == _CHAIN else self.named(claims)
         if not chain:
@@ -110,7 +103,7 @@ class ProxyHeadersMiddleware:
         else:
             environ["HTTP_X_FORWARDED_FOR"] = ", ".join(chain)
             environ["REMOTE_ADDR"] = chain[0]
-            environ.pop("REMOTE_PORT", None)  # the proxy's
+            environ.pop("REMOTE_PORT", None)  # belongs to the proxy
         place = self.hops or len(chain) or 1
         client = environ.get("REMOTE_ADDR") or ""
         for name, value in claims.items():
@@ -125,12 +118,12 @@ class ProxyHeadersMiddleware:
         return {name: environ.pop(name) for name in names}
 
     def named(self, claims: Mapping[str, str]) -> list[str]:
-        """Return the one address in the header that the operator has named; none where there is none."""
+        """Return the one address in the header that the operator has named; empty if it has none."""
         address = _read_entry(claims.get(self.witness, ""))
         return [address] if address else []
 
     def chain(self, forwarded_for: str) -> list[str]:
-        """Return the believable addresses, the client's first; none where no entry is one."""
+        """Return the valid addresses, the client's first; empty if no entry is an address."""
         if self.hops:
             entries = _from_right(forwarded_for, self.hops)
             return [address for entry in entries if (address := _read_entry(entry))]
@@ -146,9 +139,10 @@ class ProxyHeadersMiddleware:
 
 
 class Missed:
-    """Says once for all workers that a proxy names its client where nobody looks for it.
+    """Warns once for all workers that a proxy names its client in a header that is not configured.
 
-    Only a trusted peer's request without the witness comes here. The byte was shared before the fork.
+    Only a trusted peer's request without the configured header comes here. The byte was shared before the
+    fork.
     """
 
     def __init__(self, witness: str) -> None:
@@ -170,7 +164,7 @@ class Missed:
 
 
 def _restate(name: str, value: str, place: int, client: str) -> str:
-    """Return what the application may read under this name; nothing drops it."""
+    """Return the value that the application may read under this name; an empty text drops the header."""
     if name in NEVER_PASSED:
         return ""
     if name in ADDRESSES:
@@ -184,7 +178,7 @@ def _from_right(value: str, count: int) -> list[str]:
 
 
 def _read_entry(entry: str) -> str | None:
-    # Cut short, so that what is remembered stays small; no address is that long.
+    # Truncated, so that the cache stays small; no address is that long.
     return _read_address(entry.strip(" \t")[:MAX_ENTRY_LENGTH])
 
 
@@ -193,7 +187,7 @@ def _read_address(text: str) -> str | None:
     """Return the address in ``1.2.3.4:5678`` or ``[::1]:1234``, plain; None for anything else."""
     match = _PORTED.fullmatch(text)
     bare = (match[1] or match[2] or "") if match else text
-    address = _parse(bare) if "%" not in bare else None  # a zone may hold any text
+    address = _parse(bare) if "%" not in bare else None  # a zone may contain any text
     return None if address is None else str(address)
 
 

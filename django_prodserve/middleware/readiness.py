@@ -1,7 +1,7 @@
-"""Whether the checks that the project names pass: looked at again and again, so that an answer is at hand.
+"""Run the project's readiness checks repeatedly, so that the result is always available.
 
-Lives in every process that serves requests: the looks on a daemon thread that starts after the fork, the
-answer on any thread. Nobody who asks waits for a check, and none that hangs keeps a request from its answer.
+Lives in every process that serves requests. The checks run on a daemon thread that starts after the fork; any
+thread may read the result. A probe never waits for a check, and a check that hangs blocks no request.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from ..project.databases import limit_connect_timeout, require_sqlite_file
 from ..utils.tracebacks import project_error
 
 CHECK_EVERY_SECONDS = 5.0
-"""Seconds from one look to the next."""
+"""Interval between two rounds of checks."""
 CHECK_TIMEOUT = 1.0
 """Seconds that a check may take."""
 LOG = logging.getLogger("gunicorn.error")
 
 
 class Check(NamedTuple):
-    """One check: it fails where it raises, returns False, or takes too long."""
+    """One check: it fails if it raises, returns False, or takes too long."""
 
     name: str
     run: Callable[[], object]
 
 
 def load_checks(names: Sequence[str]) -> tuple[Check, ...]:
-    """Return the checks of these names; raise ProdserveError where there is none of a name."""
+    """Return the checks of these names; raise ProdserveError if a name has none."""
     return tuple(Check(name.rpartition(".")[2], _callable(name)) for name in names)
 
 
@@ -45,7 +45,7 @@ def _callable(name: str) -> Callable[[], object]:
         return database
     try:
         found: Any = import_string(name)
-    except Exception as error:  # anything may happen in an import
+    except Exception as error:  # an import may raise anything
         raise project_error(f"The check {name} (--readiness-checks) cannot be imported", error) from error
     if not callable(found):
         raise ProdserveError(
@@ -59,7 +59,7 @@ def database() -> None:
     """Connect to every database, outside of any pool, over a copy of the connection."""
     for alias in connections:
         connection = connections[alias].copy()
-        if connection.vendor == "unknown":  # the dummy of a project without databases
+        if connection.vendor == "unknown":  # the dummy backend of a project without databases
             continue
         require_sqlite_file(connection)
         limit_connect_timeout(connection, CHECK_TIMEOUT)
@@ -68,7 +68,7 @@ def database() -> None:
 
 
 class Readiness:
-    """What the last look at each check has shown."""
+    """The results of the last round of checks."""
 
     def __init__(self, checks: Sequence[Check] = ()) -> None:
         self.checks = checks
@@ -79,7 +79,8 @@ class Readiness:
         self._first = threading.Event()
 
     def start(self) -> None:
-        """Start to look, once in each process, and wait for the first look as long as a check may take."""
+        """Start the checks, once in each process, and wait for the first round as long as a check may
+        take."""
         with self._lock:
             if not self.checks or self._pid == os.getpid():
                 return
@@ -90,7 +91,7 @@ class Readiness:
         self._first.wait(CHECK_TIMEOUT)
 
     def failing(self) -> list[str]:
-        """Return the names of the checks that do not pass now."""
+        """Return the names of the checks that fail now."""
         running, failing = self._running, set(self._failing)
         if running is not None and time.monotonic() - running[1] > CHECK_TIMEOUT:
             failing.add(running[0])
@@ -113,7 +114,7 @@ class Readiness:
             time.sleep(CHECK_EVERY_SECONDS)
 
     def _run_check(self, check: Check) -> str:
-        """Make one check; return what is wrong."""
+        """Run one check; return its error."""
         started = time.monotonic()
         self._running = check.name, started
         complaint = _complaint(check)
@@ -128,8 +129,8 @@ class Readiness:
 def _complaint(check: Check) -> str:
     try:
         return "returned False" if check.run() is False else ""
-    except BaseException as error:  # whatever a check raises: it has not passed
+    except BaseException as error:  # any exception means that the check has failed
         line = str(error).strip().partition("\n")[0]
         return f"raised {type(error).__name__}{f': {line}' if line else ''}"
     finally:
-        connections.close_all()  # those of this thread
+        connections.close_all()  # only the connections of this thread

@@ -1,8 +1,8 @@
-"""Who a request is: an id that the client, the log and the project's lines agree on, and how long it waited.
+"""Identify each request by an id for the client, the log and the project, and measure how long it waited.
 
-Lives in every worker, on the thread that runs the request, as the outermost layer: it looks at what the peer
-said before proxy_headers.py takes that out. O(1), no lock. The worker of ours does without the layer, and
-writes the header lines with all the others (worker/request_handler.py).
+Lives in every worker, on the thread that runs the request, as the outermost middleware: it reads the peer's
+headers before proxy_headers.py removes them. O(1), no lock. Our worker does without the middleware, and
+writes the headers with all others (worker/request_handler.py).
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ VALID_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=+/@-]{0,63}", re.ASCII)
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 NUMBER = re.compile(r"(?:t=)?(\d{1,20}(?:\.\d{1,9})?)", re.ASCII)
 MAX_WAIT_SECONDS = 3600.0
-"""Seconds; where more seem to have passed, the proxy's clock or its unit is not what we think."""
+"""Maximum wait in seconds; if more seem to have passed, the proxy's clock or unit differs from ours."""
 
 
 class _Made:
-    """Ids of this process: a random beginning, and a number."""
+    """Ids of this process: a random prefix, and a number."""
 
     def __init__(self) -> None:
         self.renew()
 
     def renew(self) -> None:
-        """Begin anew: a fork must not repeat its parent's."""
+        """Choose a new prefix: a fork must not repeat its parent's."""
         self.prefix, self.numbers = os.urandom(6).hex(), itertools.count(1)
 
     def next(self) -> str:
@@ -49,13 +49,13 @@ os.register_at_fork(after_in_child=ID_GENERATOR.renew)
 
 
 class RequestIDs:
-    """Gives a request its id, and its waiting time where a proxy of ours tells when it came."""
+    """Gives a request its id, and its waiting time if a trusted proxy reports when the request arrived."""
 
     def __init__(self, believes: Callable[[WSGIEnvironment], bool]) -> None:
         self.believes = believes
 
     def __call__(self, environ: WSGIEnvironment) -> str:
-        """Note both in the environ, which holds what the peer has sent; return the id."""
+        """Store both in the environ, which has the peer's headers; return the id."""
         found = environ.get(ID)
         if found is None:
             found = self._told(environ) or ID_GENERATOR.next()
@@ -63,7 +63,7 @@ class RequestIDs:
         return str(found)
 
     def _told(self, environ: WSGIEnvironment) -> str:
-        """Return the id that a trusted peer names; nothing where there is none."""
+        """Return the id from a trusted peer; empty if there is none."""
         get = environ.get
         named, trace, started = get("HTTP_X_REQUEST_ID"), get("HTTP_TRACEPARENT"), get("HTTP_X_REQUEST_START")
         if not (named or trace or started) or not self.believes(environ):
@@ -77,7 +77,8 @@ class RequestIDs:
 
 
 def seconds_since(text: str, now: float) -> float | None:
-    """Read X-Request-Start: ``t=`` or not; seconds, milli-, micro- or nanoseconds. None for no time."""
+    """Parse X-Request-Start: ``t=`` or not; seconds, milli-, micro- or nanoseconds. None if it is not a
+    time."""
     match = NUMBER.fullmatch(text.rpartition(",")[2].strip())
     if not match:
         return None
@@ -89,7 +90,7 @@ def seconds_since(text: str, now: float) -> float | None:
 
 
 class RequestIDMiddleware:
-    """Tell the application, the log and the client the request's id; with ``timing`` where the time went."""
+    """Give application, log and client the request's id; with ``timing``, report where the time went."""
 
     def __init__(self, application: WSGIApplication, identity: RequestIDs, *, timing: bool) -> None:
         self.application, self.identity, self.timing = application, identity, timing
@@ -111,12 +112,12 @@ class RequestIDMiddleware:
 
 
 def _names_one(headers: list[tuple[str, str]]) -> bool:
-    """Say whether the project gives its responses an id of its own."""
+    """Say whether the project adds its own id to the response."""
     return any(len(name) == 12 and name.lower() == "x-request-id" for name, _ in headers)
 
 
 def timing(environ: WSGIEnvironment, seconds: float) -> str:
-    """Return what the browser's network panel shows, in milliseconds."""
+    """Return the entries for the browser's network panel, in milliseconds."""
     waited = environ.get(QUEUE)
     queue = "" if waited is None else f"queue;dur={waited * 1000:.1f}, "
     return f"{queue}app;dur={seconds * 1000:.1f}"

@@ -1,7 +1,7 @@
-"""Note in the environ which route a request took, and what it raised: Django keeps that to itself.
+"""Store in the environ which route a request took, and its exception: Django publishes neither.
 
-Lives in every worker, on the thread that runs the request. A route costs 0.2 us, an exception nothing until
-there is one.
+Lives in every worker, on the thread that runs the request. A route costs 0.2 us; an exception costs only when
+it occurs.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ..logs import MARK
 from ..logs.environ_keys import EXCEPTION, ROUTE, UNLOGGED
 
 NOTES = "_prodserve_notes"
-"""What marks our method: beside it, a library that traces requests may have wrapped Django's."""
+"""Marks our method: a library that traces requests may also have wrapped Django's."""
 
 
 def record_route_names() -> None:
-    """Have Django's handler note each route, and each exception that a view did not handle."""
+    """Make Django's handler note each route, and each exception that a view did not handle."""
     got_request_exception.connect(record_exception, dispatch_uid=NOTES)
     original = BaseHandler.resolve_request
     if hasattr(original, NOTES):
@@ -48,5 +48,5 @@ def record_exception(request: Any = None, **kwargs: Any) -> None:
 
 
 def name_of(kind: type[BaseException]) -> str:
-    """Return a class of exceptions as a traceback names it."""
+    """Return the name of an exception class as a traceback shows it."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

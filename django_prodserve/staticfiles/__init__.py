@@ -1,8 +1,8 @@
-"""Serve a project's static files: collect where needed, read them in, stand in front of Django. Start here.
+"""Serve a project's static files: collect them if needed, index them, answer in front of Django. Start here.
 
 ``choose_static`` decides, for ``plan``; ``prepare_static`` acts, in the command's process, main thread,
-before the fork; ``StaticFiles.layer`` then wraps Django. Importing this module imports neither WhiteNoise
-nor staticfiles: a project may have the latter not installed.
+before the fork; ``StaticFiles.layer`` then wraps Django. Importing this module imports neither WhiteNoise nor
+staticfiles: the project may not have installed the latter.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ MANIFEST = "staticfiles.json"
 
 
 def _keep() -> None:
-    """Undo nothing: the settings are as they were."""
+    """Undo nothing: the settings are unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StaticFiles:
-    """Static files, ready to serve; ``undo`` gives the project's settings back (tests need it)."""
+    """Static files, ready to serve; ``undo`` restores the project's settings (tests need it)."""
 
     choice: StaticChoice
     count: int = 0
@@ -65,7 +65,7 @@ class StaticFiles:
 
     @property
     def finders(self) -> tuple[Find, ...]:
-        """Return what finds a file, for a middleware."""
+        """Return the functions that find a file, for a middleware."""
         return (self.site.look_up,) if self.site is not None else ()
 
     def layer(self, application: WSGIApplication) -> WSGIApplication:
@@ -73,7 +73,8 @@ class StaticFiles:
         return self.in_front_of(application) or application
 
     def in_front_of(self, application: WSGIApplication) -> StaticLayer | None:
-        """Return the layer that answers for the files in front of ``application``; None without files."""
+        """Return the WSGI middleware that answers for the files in front of ``application``; None without
+        files."""
         if self.site is None:
             return None
         from .layer import StaticLayer
@@ -89,10 +90,10 @@ def prepare_static(
     scratch: Path | None = None,
     count: FileCount | None = None,
 ) -> StaticFiles:
-    """Collect where needed, point the settings at the files, and read them all in.
+    """Collect the files if needed, point the settings at them, and index them all.
 
-    ``served_by`` is the user id of the workers, where it is not ours. With ``scratch`` nothing is written
-    anywhere else. ``count`` says meanwhile how far it is.
+    ``served_by`` is the user id of the workers, if it is not ours. With ``scratch`` no other directory is
+    written to. ``count`` receives the progress.
     """
     if choice.mode in ("off", "project"):
         return StaticFiles(choice=choice)
@@ -148,7 +149,7 @@ def _from_collected(
 
 
 def _downgraded(choice: StaticChoice, storage: Storage, reason: str, fix: str) -> StaticFiles:
-    """Serve the finders' files after all; the reason is shown once, as a warning."""
+    """Serve the finders' files instead; the reason is shown once, as a warning."""
     from .asking import SILENT
 
     SILENT.add(storage.entry["BACKEND"])
@@ -158,7 +159,7 @@ def _downgraded(choice: StaticChoice, storage: Storage, reason: str, fix: str) -
 
 
 def _in_place(choice: StaticChoice, storage: Storage, lines: tuple[str, ...]) -> StaticFiles:
-    """Serve the finders' files; hashed names exist nowhere then, so pages must not ask for them."""
+    """Serve the finders' files; hashed names do not exist then, so pages must not refer to them."""
     from .storage import use_storage
 
     undo = _keep
@@ -194,8 +195,8 @@ def _from_root(choice: StaticChoice, storage: Storage) -> StaticFiles:
 def _stale_manifest(root: str) -> str:
     """Return why the manifest in root must not be used, or an empty text.
 
-    One left by another storage still names the files of its time: a later collectstatic changed only the
-    plain ones.
+    A manifest left by another storage still names the files of its time: a later collectstatic changed only
+    the plain ones.
     """
     from django.core.files.storage import storages
 
@@ -214,7 +215,7 @@ def _stale_manifest(root: str) -> str:
 
 
 def _open_site(choice: StaticChoice) -> tuple[StaticFileIndex, list[str]]:
-    """Let WhiteNoise read the files in; its own warnings become lines of ours."""
+    """Let WhiteNoise index the files; its own warnings become lines of ours."""
     from .layer import StaticFileIndex
     from .security import SecurityHeaders
 
@@ -237,7 +238,7 @@ def _open_site(choice: StaticChoice) -> tuple[StaticFileIndex, list[str]]:
 def _read(
     choice: StaticChoice, lines: tuple[str, ...], *, undo: Callable[[], None], collected: bool = False
 ) -> StaticFiles:
-    """Read the files in and count them: a hashed name is a second name of the same file."""
+    """Index and count the files: a hashed name is a second name of the same file."""
     from .layer import StaticFileEntry
 
     site, more_lines = _open_site(choice)
@@ -268,7 +269,7 @@ def missing_names(*, third_party: bool = False) -> list[str]:
 
 
 def describe(files: StaticFiles) -> str:
-    """Say in one line what is served: ``412 files, 1.9 MiB, br + gzip, cached for a year``."""
+    """Describe the served files in one line: ``412 files, 1.9 MiB, br + gzip, cached for a year``."""
     if files.site is None:
         return files.choice.why
     through = f", through {files.choice.through} (MIDDLEWARE)" if files.choice.through else ""

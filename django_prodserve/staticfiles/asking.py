@@ -1,8 +1,8 @@
-"""Ask objects of the project's what a start must know, in a process that can be ended.
+"""Query objects from your project that the start depends on, in a process with a time limit.
 
-Lives in the command's process, main thread, before the fork. A storage, a finder or a template engine may ask
-the network when it is made, and would keep the address from listening. Those of Django and WhiteNoise read
-files alone and are asked here; so is what adds no code to them.
+Lives in the command's process, main thread, before the fork. A storage, a finder or a template engine may
+connect to the network in its constructor, and would delay the start. Those of Django and WhiteNoise read only
+files and are queried in this process; so are subclasses that add no code.
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ KNOWN = {"django", "whitenoise", "django_prodserve", "builtins", "abc", "typing"
 
 PLAIN = {str, bytes, bool, int, float, tuple, list, dict, set, frozenset, re.Pattern}
 SILENT: set[str] = set()
-"""Storages that could not collect, and are not asked again."""
+"""Storages that could not collect, and are not queried again."""
 OF_PYTHON = {"__dict__", "__weakref__", "__annotate__", "__annotate_func__"}
 
 
 class SilentError(Exception):
-    """The object did not answer, or raised; the message says which one, and what that costs."""
+    """The object did not answer, or raised; the message names it and the consequence."""
 
     is_silent = False
 
 
 class BrokenError(Exception):
-    """Code of the project has raised; the message is its reason, with the line of the project."""
+    """Code from your project has raised; the message is the reason, with the line in your project."""
 
 
 def told(work: Callable[[], T]) -> T:
-    """Return what ``work`` returns; BrokenError where the project raises.
+    """Return the result of ``work``; raise BrokenError if code from your project raises.
 
-    A child hands no traceback on, so this runs there.
+    A child process returns no traceback, so this runs there.
     """
     try:
         return work()
     except ImproperlyConfigured:
         raise
-    except Exception as error:  # anything may happen in a project
+    except Exception as error:  # code in a project may raise anything
         if (
             type(error).__module__.partition(".")[0] == "django_prodserve"
-        ):  # one of ours has its words already
+        ):  # one of ours already has its message
             raise
         line = project_line(error)
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -66,7 +66,7 @@ def told(work: Callable[[], T]) -> T:
 
 
 def ask(what: str, work: Callable[[], T], otherwise: str) -> T:
-    """Return what ``work`` returns in a process of its own; SilentError where nothing comes in time."""
+    """Return the result of ``work`` from a child process; raise SilentError if none arrives in time."""
     try:
         if sys.platform == "darwin":  # its frameworks may crash in a fork of a loaded process
             return told(work)
@@ -80,7 +80,7 @@ def ask(what: str, work: Callable[[], T], otherwise: str) -> T:
 
 
 def is_known(kind: Any) -> bool:
-    """Say whether a class is Django's or WhiteNoise's, or adds nothing but plain attributes to one."""
+    """Say whether a class is Django's or WhiteNoise's, or only adds plain attributes to one."""
     return isinstance(kind, type) and all(map(_adds_no_code, kind.__mro__))
 
 
@@ -93,20 +93,20 @@ def _adds_no_code(kind: type) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What ``STORAGES["staticfiles"]`` says of itself; nothing where it keeps files elsewhere."""
+    """The state of ``STORAGES["staticfiles"]``; empty if that storage keeps files elsewhere."""
 
     location: str = ""
     names: frozenset[str] = frozenset()
-    """The names that its manifest has."""
+    """The names in its manifest."""
     lacks_manifest: bool = False
-    """Whether each page with a ``{% static %}`` will be an error."""
+    """Whether each page with a ``{% static %}`` will raise an error."""
     addresses: Mapping[str, str | None] | None = field(default_factory=dict)
-    """The addresses of names that may have a hashed twin; None where the storage itself may be asked."""
+    """The addresses of names that may have a hashed twin; None if the storage itself may be queried."""
     problem: str = ""
 
 
 def ask_storage() -> Told:
-    """Return what the storage in the settings says; one that may ask the network is asked once."""
+    """Return the state of the configured storage; one that may connect to the network is queried once."""
     storage = Storage.from_settings()
     if not storage.is_local:
         return Told()
@@ -118,10 +118,10 @@ def ask_storage() -> Told:
 
 
 def make_apart(storage: Storage) -> None:
-    """Make a storage of the project's in a process of its own; SilentError where that takes too long."""
+    """Create a storage from your project in a child process; raise SilentError if that takes too long."""
 
     def make() -> None:
-        with suppress(Exception):  # what it raises is told where it collects
+        with suppress(Exception):  # reported when the storage collects
             import_string(storage.entry["BACKEND"])(**storage.options)
 
     backend = storage.entry["BACKEND"]
@@ -130,7 +130,7 @@ def make_apart(storage: Storage) -> None:
 
 
 def is_known_storage(storage: Storage) -> bool:
-    """Say whether to make this storage asks nothing but the disk."""
+    """Say whether creating this storage accesses only the disk."""
     return is_known(storage.kind) and "manifest_storage" not in storage.options
 
 
@@ -144,7 +144,8 @@ def _told(backend: str, options: str, root: str) -> Told:
 
 
 def tell(*, asks: bool) -> Told:
-    """Make the storage and look at it; with ``asks`` note its addresses, for a process that will not."""
+    """Create the storage and inspect it; with ``asks`` store its addresses, for a process that will not
+    ask."""
     from django.contrib.staticfiles.storage import StaticFilesStorage, staticfiles_storage
 
     hashed = getattr(staticfiles_storage, "hashed_files", None)
@@ -158,7 +159,7 @@ def tell(*, asks: bool) -> Told:
 
 
 def _addresses(storage: Any, root: str) -> Iterable[tuple[str, str | None]]:
-    """Yield what WhiteNoise would ask for: the addresses of names whose twin may have a hash."""
+    """Yield what WhiteNoise would query: the addresses of names whose twin may have a hash."""
     from whitenoise.middleware import WhiteNoiseMiddleware
 
     from .choice import walk
@@ -197,7 +198,7 @@ def _is_known_finder(dotted: str) -> bool:
     try:
         return all(is_known(import_string(name)) for name in asked)
     except ImportError:
-        return True  # Django says so when it is made
+        return True  # Django reports it when it creates the finder
 
 
 def _list(dotted: str) -> int:
@@ -207,7 +208,7 @@ def _list(dotted: str) -> int:
 
 
 def silent_caches() -> list[str]:
-    """Return a line for each of CACHES that cannot be made in time: Django's system checks make all."""
+    """Return a line for each of CACHES that cannot be created in time: Django's system checks create all."""
     found = []
     for alias, entry in settings.CACHES.items():
         backend = str(entry.get("BACKEND", ""))
@@ -227,7 +228,7 @@ def _make_cache(alias: str) -> None:
 
 
 def engines_are_known() -> bool:
-    """Say whether the engines in TEMPLATES are made of Django's parts alone."""
+    """Say whether the engines in TEMPLATES consist only of Django's classes."""
     return all(
         entry.get("BACKEND") == "django.template.backends.django.DjangoTemplates"
         and all(
@@ -241,7 +242,7 @@ def _loaders(loaders: Iterable[Any]) -> Iterable[str]:
     for loader in loaders:
         if isinstance(loader, str):
             yield loader
-        else:  # a loader with its arguments, which may be loaders
+        else:  # a loader with arguments, which may be loaders
             yield loader[0]
             if loader[0].endswith("cached.Loader"):
                 yield from _loaders(loader[1])

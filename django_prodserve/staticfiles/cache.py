@@ -1,8 +1,9 @@
-"""The private directories that collected files live in: safe to share, safe to interrupt, never half done.
+"""The private directories for collected files: safe to share, safe to interrupt, never incomplete.
 
 Used by the command's process, main thread, before the fork. The layout is
-``<base>/<project>/<fingerprint>/files`` beside ``complete.json``; a fingerprint appears complete, by one
-rename. A server holds a lock on the one that it serves for as long as it or a fork of it lives.
+``<base>/<project>/<fingerprint>/files`` next to ``complete.json``. A fingerprint's directory appears
+complete, by one rename. A server holds a lock on the directory that it serves for as long as it or a fork of
+it runs.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from pathlib import Path
 
 from ..utils.private_directory import PRIVATE, SHARED, is_ours, make_project
 
-STALE_BUILD = 3600.0  # a build takes seconds: what is older was interrupted
-STALE_PROJECT = 30 * 86400.0  # each release directory of a project is another project here
+STALE_BUILD = 3600.0  # a build takes seconds: an older one was interrupted
+STALE_PROJECT = 30 * 86400.0  # each release directory of a project counts as a separate project here
 
 
 def take(base: Path, directory: Path, *, mark: bool = True) -> list[str] | None:
-    """Hold a complete directory for as long as this server lives; return its lines, or None.
+    """Hold a complete directory for as long as this server runs; return its lines, or None.
 
     ``mark`` it as used, so that it is pruned later than others.
     """
@@ -33,29 +34,29 @@ def take(base: Path, directory: Path, *, mark: bool = True) -> list[str] | None:
         if not is_ours(base) or lock(directory, exclusive=False) is None:
             return None
         note = json.loads((directory / "complete.json").read_text())
-        # A cleaner of /tmp, or a crash of the machine, may have taken single files away.
+        # A cleaner of /tmp, or a crash of the machine, may have removed single files.
         if [note["files"], note["bytes"]] != measure(directory / "files"):
             return None
         lines = [str(line) for line in note["warnings"]]
     except (OSError, ValueError, KeyError):
         return None
     if mark:
-        with contextlib.suppress(OSError):  # a read-only image: nothing is pruned there either
+        with contextlib.suppress(OSError):  # a read-only image: no server prunes it either
             os.utime(directory)
             os.utime(directory.parent)
     return lines
 
 
 def lock(directory: Path, *, exclusive: bool) -> int | None:
-    """Lock a directory until the descriptor closes; None when another server's lock is in the way.
+    """Lock a directory until the descriptor closes; return None if another server's lock prevents it.
 
-    Nobody closes a shared one: it ends with this process and its forks; a new program does not inherit it.
-    Cleaners of /tmp leave locked directories alone (systemd-tmpfiles).
+    No code closes a shared lock: it ends with this process and its forks, and a new program does not inherit
+    it. Cleaners of /tmp leave locked directories alone (systemd-tmpfiles).
     """
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except OSError as error:  # a network disk may have no locks: then nothing is ever removed
+    except OSError as error:  # a network disk may have no locks: then no directory is ever removed
         if exclusive or error.errno == errno.EWOULDBLOCK:
             os.close(handle)
             return None
@@ -63,7 +64,7 @@ def lock(directory: Path, *, exclusive: bool) -> int | None:
 
 
 def measure(directory: Path) -> list[int]:
-    """Return how many files a tree holds, and their bytes."""
+    """Return the number of files in a tree, and their bytes."""
     sizes = [entry.stat().st_size for entry in _walk(directory)]
     return [len(sizes), sum(sizes)]
 
@@ -80,7 +81,7 @@ def _walk(directory: Path) -> Iterator[os.DirEntry[str]]:
 def build(
     base: Path, directory: Path, fill: Callable[[Path], list[str]], *, mode: int = PRIVATE
 ) -> list[str]:
-    """Let ``fill`` write its files beside ``directory``, move them into place; return its lines."""
+    """Let ``fill`` write files next to ``directory``, move them into place; return its lines."""
     project = make_project(base, directory.parent, mode=mode)
     temporary = Path(tempfile.mkdtemp(prefix="building-", dir=project))
     try:
@@ -99,13 +100,13 @@ def build(
 
 
 def put(temporary: Path, base: Path, directory: Path) -> None:
-    """Move a finished directory into place; the one of a server that was quicker is as good."""
+    """Move a finished directory into place; if another server was quicker, its directory is equivalent."""
     try:
         temporary.rename(directory)
     except OSError:
         if take(base, directory) is not None:
             return
-        # It lost files. Servers that read it find the same files again in the new one.
+        # It lost files. Servers that use it find the same files in the new one.
         spoiled = Path(tempfile.mkdtemp(prefix="building-", dir=directory.parent))
         directory.rename(spoiled / "spoiled")
         temporary.rename(directory)
@@ -113,7 +114,7 @@ def put(temporary: Path, base: Path, directory: Path) -> None:
 
 
 def open_to_all(directory: Path) -> None:
-    """Let every user read a tree: workers may run as another one."""
+    """Let every user read a tree: workers may run as another user."""
     directory.chmod(SHARED)
     for parent, names, files in os.walk(directory):
         for name in names:
@@ -126,7 +127,7 @@ def prune(base: Path, current: Path) -> None:
     """Keep the current directory and the one before it; remove older ones that no server holds."""
     now = time.time()
     for project in base.iterdir():
-        with contextlib.suppress(OSError):  # another server prunes at the same moment
+        with contextlib.suppress(OSError):  # another server may prune at the same moment
             if project == current.parent:
                 _remove(_superseded(project, current, now))
             elif now - project.stat().st_mtime > STALE_PROJECT:
@@ -135,7 +136,7 @@ def prune(base: Path, current: Path) -> None:
 
 
 def _superseded(project: Path, current: Path, now: float) -> list[Path]:
-    """Return what a project no longer needs: all but the last two, and interrupted builds."""
+    """Return the directories that a project no longer needs: all but the last two, and interrupted builds."""
     seen = {path: path.stat().st_mtime for path in project.iterdir() if path != current}
     builds = {path for path in seen if path.name.startswith("building-")}
     done = sorted(seen.keys() - builds, key=lambda path: -seen[path])

@@ -1,7 +1,7 @@
-"""Decide how a project's static files are served, from its settings and a look at STATIC_ROOT.
+"""Decide how to serve a project's static files, from its settings and the contents of STATIC_ROOT.
 
-Lives in the command's process; changes nothing and writes nothing, so ``plan`` may ask. Importing this module
-imports neither WhiteNoise nor staticfiles: a project may have the latter not installed.
+Lives in the command's process; changes nothing and writes nothing, so ``plan`` may call it. Importing this
+module imports neither WhiteNoise nor staticfiles: the project may not have installed the latter.
 """
 
 from __future__ import annotations
@@ -42,30 +42,32 @@ class StaticChoice:
     compressed: bool = False
     warning: str = ""
     elsewhere: str = ""
-    """The other host that pages ask for files, though nothing lies in STATIC_ROOT that could be there."""
+    """The other host from which pages request files, although STATIC_ROOT has no files that it could
+    serve."""
     written: str = ""
     """Where files may appear while the site runs: STATIC_ROOT."""
     through: str = ""
-    """The middleware that the files go through, as words; nothing where they are answered before Django."""
+    """The middleware that the files pass, as text; empty if they are answered before Django."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """The project's ``STORAGES["staticfiles"]``, read without making one: that may ask a remote server."""
+    """The project's ``STORAGES["staticfiles"]``, read without creating it, which may contact a remote
+    server."""
 
     entry: dict[str, Any]
     kind: type
 
     @classmethod
     def from_settings(cls) -> Storage:
-        """Read the setting; no entry counts as Django's default."""
+        """Read the setting; a missing entry counts as Django's default."""
         entry = settings.STORAGES.get(STATICFILES_STORAGE_ALIAS) or {"BACKEND": DJANGO_DEFAULT}
         try:
             return cls(entry=entry, kind=import_string(entry["BACKEND"]))
         except ImportError as error:
             message = f'STORAGES["staticfiles"] cannot be imported: {error}.'
             raise ProdserveError(message, f"Correct {entry['BACKEND']!r}, or install it.") from error
-        except Exception as error:  # the module is the project's, or the entry is no such dictionary
+        except Exception as error:  # the module is the project's, or the entry is not such a dictionary
             raise project_error('STORAGES["staticfiles"] cannot be imported', error) from error
 
     @property
@@ -88,13 +90,13 @@ class Storage:
 
     @property
     def root(self) -> str:
-        """Return where collectstatic would write."""
+        """Return the directory to which collectstatic would write."""
         place = (self.options.get("location") if self.is_local else None) or settings.STATIC_ROOT
         return str(place or "")
 
     @property
     def url(self) -> str:
-        """Return the path that files are asked for at, as WhiteNoise derives it."""
+        """Return the path at which clients request files, as WhiteNoise derives it."""
         explicit: str | None = getattr(settings, "WHITENOISE_STATIC_PREFIX", None)
         path = urlsplit(self.options.get("base_url") or settings.STATIC_URL or "").path
         path = (explicit or without_known(path)).strip("/")
@@ -102,18 +104,18 @@ class Storage:
 
     @property
     def other_host(self) -> str:
-        """Return the host in STATIC_URL where that is none of the site's own, or an empty text."""
+        """Return the host in STATIC_URL if it is not one of the site's hosts, or an empty text."""
         host = urlsplit(self.options.get("base_url") or settings.STATIC_URL or "").hostname or ""
         own = [name for name in settings.ALLOWED_HOSTS if name != "*"]
         return "" if validate_host(host, own) else host
 
     def ours(self) -> dict[str, Any]:
-        """Return the entry that serves hashed and compressed files, with the project's options."""
+        """Return the entry for hashed and compressed files, with the project's options."""
         return {"BACKEND": OURS, "OPTIONS": self.options}
 
 
 def choose_static(*, wanted: bool = True, collect: bool = True) -> StaticChoice:
-    """Decide from the settings and a look at STATIC_ROOT; change nothing, write nothing."""
+    """Decide from the settings and the contents of STATIC_ROOT; change nothing, write nothing."""
     reason = nothing_to_serve(wanted)
     if reason:
         return StaticChoice(mode="off", why=reason)
@@ -145,19 +147,19 @@ def _choose_mode(storage: Storage, url: str, collect: bool) -> StaticChoice:
 
 
 def nothing_to_serve(wanted: bool) -> str:
-    """Return why there is nothing to serve, or an empty text."""
+    """Return why there are no files to serve, or an empty text."""
     if not wanted:
         return "left to the project, as --no-static asks"
     if not apps.is_installed("django.contrib.staticfiles"):
         return "django.contrib.staticfiles is not in INSTALLED_APPS"
-    # Read below the lazy settings: they turn an empty one into "/".
+    # Bypass the lazy settings: they turn an empty value into "/".
     if not getattr(settings._wrapped, "STATIC_URL", None):
         return "STATIC_URL is not set"
     return ""
 
 
 def is_filled(root: str) -> bool:
-    """Say whether a directory holds anything but what keeps an empty one in a repository."""
+    """Say whether a directory has any files besides those that keep an empty one in a repository."""
     try:
         return any(not name.startswith(".") for name in os.listdir(root)) if root else False
     except OSError:
@@ -193,7 +195,7 @@ def _choose_source(storage: Storage, url: str, collect: bool) -> StaticChoice:
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """Yield the files below root, in a stable order; nothing where there is no directory."""
+    """Yield the files below root, in a stable order; none if the directory does not exist."""
     for parent, names, files in os.walk(root, followlinks=True):
         names.sort()
         yield from (Path(parent, name) for name in sorted(files))

@@ -27,11 +27,11 @@ from .progress import COLLECT, HASH, FileCount
 
 READING = 60.0  # seconds for files that a finder has elsewhere
 COLLECTING = 900.0  # seconds; 10,000 files with brotli take 60 on half a CPU
-READ_BELOW = 2**20  # larger files are known by size and date; reading the 130 of admin takes 3 ms
+READ_BELOW = 2**20  # larger files are identified by size and date; reading the 130 of admin takes 3 ms
 
 
 class CannotCollectError(Exception):
-    """Nothing was collected; the message says why, for the operator."""
+    """Collecting failed; the message gives the operator the reason."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Source:
     path: str
 
     def local_path(self) -> str | None:
-        """Return where the file lies, or None where the finder's storage is no directory."""
+        """Return the path of the file, or None if the finder's storage is not a directory."""
         is_directory = isinstance(self.storage, FileSystemStorage)
         return str(self.storage.path(self.path)) if is_directory else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """A complete directory of static files, and the lines that its making gave rise to."""
+    """A complete directory of static files, and the lines that collecting them produced."""
 
     directory: Path
     fresh: bool
@@ -57,7 +57,7 @@ class Collected:
 
 
 def list_sources() -> tuple[dict[str, Source], list[str]]:
-    """Return what collectstatic would take, by name, and a line for each file that cannot be read."""
+    """Return the files that collectstatic would use, by name, and a line for each unreadable file."""
     from django.contrib.staticfiles import finders
 
     found: dict[str, Source] = {}
@@ -81,9 +81,10 @@ def list_sources() -> tuple[dict[str, Source], list[str]]:
 
 
 def fingerprint(sources: dict[str, Source], entry: dict[str, Any]) -> str:
-    """Return a name that changes with everything that the collected files depend on.
+    """Return a name that depends on everything that affects the collected files.
 
-    Contents, not paths and dates: what was collected while an image was built then fits in its containers.
+    It depends on contents, not on paths and dates: files that were collected during an image build then match
+    in its containers.
     """
     tools = [_version(name) for name in ("django", "whitenoise", "brotli", "django-prodserve")]
     wishes = [
@@ -99,7 +100,7 @@ def fingerprint(sources: dict[str, Source], entry: dict[str, Any]) -> str:
 
 
 def content_mark(source: Source) -> bytes:
-    """Return what stands for a file's content: its hash, or size and date of a large local file."""
+    """Return an identifier of a file's content: its hash, or size and date of a large local file."""
     local = source.local_path()
     if local is None:
         with source.storage.open(source.path) as file:
@@ -119,7 +120,7 @@ def _version(name: str) -> str:
 
 
 def storage_code(backend: str) -> list[str]:
-    """Return a mark of each module that a storage's class is written in: a project may edit its own."""
+    """Return an identifier of each module that defines a storage's class: a project may edit its own."""
     from django.utils.module_loading import import_string
 
     modules = sorted({cls.__module__ for cls in import_string(backend).__mro__})
@@ -132,7 +133,7 @@ def storage_code(backend: str) -> list[str]:
 
 
 def _stable(value: object) -> str:
-    """Write an option that JSON does not know without the address that its repr may hold."""
+    """Encode an option unknown to JSON without the memory address that its repr may contain."""
     return str(value) if isinstance(value, os.PathLike) else type(value).__qualname__
 
 
@@ -145,9 +146,9 @@ def collect(
 ) -> Collected:
     """Return a complete directory for the storage ``entry``: one from an earlier start, or a new one.
 
-    A new one is made in ``scratch``, where that is given, and one from an earlier start is left as it is.
-    ``count`` says meanwhile how far it is.
-    Raises CannotCollectError where nothing can be written, and what the project's own storage raises.
+    A new one is created in ``scratch``, if given, and one from an earlier start stays unchanged. ``count``
+    receives the progress. Raises CannotCollectError if no directory is writable, and exceptions of the
+    project's own storage.
     """
     sources, unreadable = list_sources()
     shared = served_by not in (None, os.geteuid())
@@ -176,7 +177,7 @@ def collect(
 
 
 def _fingerprint_apart(sources: dict[str, Source], entry: dict[str, Any]) -> str:
-    """Return the fingerprint; what lies in no directory is read in a process that can be ended."""
+    """Return the fingerprint; files outside of directories are read in a process with a time limit."""
     if sys.platform == "darwin" or all(source.local_path() is not None for source in sources.values()):
         return fingerprint(sources, entry)
     try:
@@ -192,7 +193,7 @@ def _collected(directory: Path, fresh: bool, lines: list[str]) -> Collected:
 def _fill_apart(
     directory: Path, sources: dict[str, Source], entry: dict[str, Any], count: FileCount
 ) -> list[str]:
-    """Fill in a process of its own: compressing leaves 35 to 110 MiB of free memory that never returns."""
+    """Fill in a child process: compressing leaves 35 to 110 MiB of free memory that is never returned."""
     if sys.platform == "darwin":  # its frameworks may crash in a fork of a loaded process
         return fill(directory, sources, entry, count)
     try:
@@ -202,7 +203,8 @@ def _fill_apart(
 
 
 def fill(directory: Path, sources: dict[str, Source], entry: dict[str, Any], count: FileCount) -> list[str]:
-    """Do collectstatic's work into ``directory`` with the storage ``entry``; return a line per problem."""
+    """Collect into ``directory`` with the storage ``entry``, as collectstatic does; return a line per
+    problem."""
     from django.core.files.storage import storages
 
     from .storage import COMPRESSING, LenientStorage, compress_beside, use_storage
@@ -237,7 +239,7 @@ def _nothing(found: dict[str, Any], *, dry_run: bool) -> Iterator[tuple[str, str
 
 
 def entry_at(entry: dict[str, Any], directory: Path) -> dict[str, Any]:
-    """Return the storage's entry with its place moved to ``directory``; others find it in STATIC_ROOT."""
+    """Return the storage's entry with its location set to ``directory``; others find it in STATIC_ROOT."""
     options = dict(entry.get("OPTIONS", {}))
     if "location" in options:
         options["location"] = str(directory)
@@ -245,7 +247,7 @@ def entry_at(entry: dict[str, Any], directory: Path) -> dict[str, Any]:
 
 
 def check_place(storage: Any, directory: Path) -> None:
-    """Refuse a storage of the project that would write anywhere else."""
+    """Refuse a storage from your project that would write to any other directory."""
     parts = {"files": storage, "manifest": getattr(storage, "manifest_storage", storage)}
     for name, part in parts.items():
         try:

@@ -1,7 +1,7 @@
-"""Find files that have appeared since the start: compressors and image libraries write below STATIC_ROOT.
+"""Find files created after the start: compressors and image libraries write below STATIC_ROOT.
 
-Called in every worker, on a request's thread, for a path below STATIC_URL that no known file has. It costs a
-file that is known nothing, and a 404 one open() for each directory.
+Called in every worker, on a request's thread, for a path below STATIC_URL that belongs to no known file. It
+costs nothing for a known file, and a 404 costs one open() for each directory.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from whitenoise.responders import NotARegularFileError
 from .safe_open import open_inside
 
 Make = Callable[[str, str], Any]
-"""Makes what answers for the file at a path on disk, asked for at an address."""
+"""Creates the entry for a file, given its path on disk and its address."""
 
 
 MAX_KNOWN = 512
-"""Files that are remembered: to make one takes 0.3 ms, to look whether it is the same 0.02."""
+"""Maximum cached files: creating an entry takes 0.3 ms, checking that the file is unchanged 0.02."""
 
 
 class Late:
-    """The directories that files may appear in, and the address that they are asked for at."""
+    """The directories in which files may appear, and their common address."""
 
     def __init__(self, prefix: str, roots: Iterable[str], make: Make) -> None:
         self.prefix, self.make = prefix, make
         self.roots = [*dict.fromkeys(os.path.realpath(root) for root in roots if root)]
         self.closed: set[str] = set()
-        """Names that are not served, though they lie there."""
+        """Names of existing files that are not served."""
         self._known: dict[str, tuple[list[Any], Any]] = {}
 
     def find(self, path: str) -> Any:
-        """Return what answers at this path; None for anything but a visible file in one of them.
+        """Return the entry for this path; None for anything but a visible file in one of the directories.
 
-        It is looked up at each request: what one request writes another may write again or take away.
+        It is looked up at each request: a request may overwrite or remove the file that another wrote.
         """
         if not path.startswith(self.prefix):
             return None
@@ -49,15 +49,15 @@ class Late:
             os.close(opened[0])
             place = f"{root}/{name}"
             if name.endswith((".gz", ".br")) and os.path.isfile(place[:-3]):
-                continue  # the same file, compressed: WhiteNoise sends it under its plain name alone
+                continue  # the same file, compressed: WhiteNoise sends it only under its plain name
             try:
                 return self._made(place, path)
             except (NotARegularFileError, FileNotFoundError, PermissionError):
-                continue  # gone again
+                continue  # removed again
         return None
 
     def _made(self, place: str, path: str) -> Any:
-        """Return what answers for a file, made once for each state that it and its variants are in."""
+        """Return the entry of a file, created once for each state of the file and its variants."""
         state = [_state(place), _state(f"{place}.gz"), _state(f"{place}.br")]
         known = self._known.get(place)
         if known is not None and known[0] == state:
@@ -69,7 +69,8 @@ class Late:
         return made
 
     def problems(self, *, is_filled: bool) -> list[str]:
-        """Return a line for what will be written where it is not found, as far as settings show that."""
+        """Return a line for files that will be written where they are not found, as far as settings show
+        it."""
         if not apps.is_installed("compressor") or not getattr(settings, "COMPRESS_ENABLED", True):
             return []
         if getattr(settings, "COMPRESS_OFFLINE", False):
@@ -91,7 +92,7 @@ class Late:
 
 
 def _state(place: str) -> tuple[int, int, int] | None:
-    """Return what changes when a file is written; None where there is none."""
+    """Return an identifier that changes when a file is written; None if there is no file."""
     try:
         facts = os.stat(place)
     except OSError:

@@ -1,4 +1,4 @@
-"""Answer requests for static files: WhiteNoise with what it leaves open settled, wrapped around Django.
+"""Answer requests for static files: WhiteNoise, with the cases that it leaves open, wrapped around Django.
 
 Built in the command's process before the fork; called in every worker, on a request's thread, once a request.
 A hit is one dict lookup and one open(); it reads no settings and takes no lock.
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     Headers = list[tuple[str, str]]
 
 STATUS_LINES = {status: f"{status.value} {status.phrase}" for status in HTTPStatus}
-STATUS_LINES[HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE] = "416 Range Not Satisfiable"  # so since Python 3.13
-# One range, as long as a number can be; anything else is answered with the whole file, as RFC 9110 allows.
+STATUS_LINES[HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE] = "416 Range Not Satisfiable"  # as since Python 3.13
+# One range of any valid size; others get the complete file, as RFC 9110 allows.
 ONE_RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})", re.ASCII)
 EMPTY = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", "0")]
-# What WhiteNoise's own table lacks: it would be sent as application/octet-stream.
+# Missing in WhiteNoise's own table: these would be sent as application/octet-stream.
 MORE_TYPES = {
     ".map": "application/json",
     ".otf": "font/otf",
@@ -48,7 +48,7 @@ REFUSED = re.compile(r";\s*q=0(\.0*)?\s*$")
 
 
 class ChangedError(FileNotFoundError):
-    """The file that was read in is not there any more; another one of that name may be."""
+    """The indexed file does not exist any more; another one may have its name."""
 
 
 def length_in(headers: Headers) -> int:
@@ -57,7 +57,7 @@ def length_in(headers: Headers) -> int:
 
 
 class StaticFileEntry:
-    """One file, ready to answer. Takes over WhiteNoise's headers, paths and order of encodings."""
+    """One file, ready to serve. Reuses WhiteNoise's headers, paths and order of encodings."""
 
     __slots__ = ("date", "etag", "last_modified", "more", "renew", "unchanged", "url", "variants")
 
@@ -69,7 +69,7 @@ class StaticFileEntry:
         self.etag: str | None = file.etag
         self.date: str | None = named.get("Last-Modified")
         self.last_modified = file.last_modified  # the same, parsed; WhiteNoise compares it
-        # A header that WHITENOISE_ADD_HEADERS_FUNCTION has set stays as it is.
+        # Keep a header that WHITENOISE_ADD_HEADERS_FUNCTION has set.
         self.more = [header for header in security if header[0] not in named]
         self.unchanged = Response(
             HTTPStatus.NOT_MODIFIED, [*file.not_modified_response.headers, *self.more], None
@@ -80,23 +80,23 @@ class StaticFileEntry:
 
     @property
     def size(self) -> int:
-        """Return the bytes of the file as it is, before any encoding."""
+        """Return the size of the file without any encoding."""
         return max(int(dict(headers)["Content-Length"]) for _, _, headers in self.variants)
 
     @property
     def is_immutable(self) -> bool:
-        """Say whether a browser may keep the file for as long as it likes."""
+        """Say whether a browser may cache the file without limit."""
         return any("immutable" in dict(headers).get("Cache-Control", "") for _, _, headers in self.variants)
 
     @property
     def encodings(self) -> set[str]:
-        """Return the encodings that the file can be sent in."""
+        """Return the available encodings of the file."""
         return {dict(headers).get("Content-Encoding", "") for _, _, headers in self.variants} - {""}
 
     def get_response(self, method: str, environ: WSGIEnvironment) -> Any:
-        """Answer as RFC 9110 says, with an open file for GET; OSError when the file is gone.
+        """Answer as RFC 9110 says, with an open file for GET; raise OSError if the file is gone.
 
-        One that was written again since the start is read in anew.
+        A file that was overwritten since the start is indexed again.
         """
         try:
             return self.respond(method, environ)
@@ -107,7 +107,7 @@ class StaticFileEntry:
             return fresh.get_response(method, environ)
 
     def respond(self, method: str, environ: WSGIEnvironment) -> Any:
-        """Answer with what was read in; ChangedError where the file has another length now."""
+        """Answer with the indexed file; raise ChangedError if its length has changed."""
         if method not in ("GET", "HEAD"):
             headers = [*NOT_ALLOWED_RESPONSE.headers, *EMPTY, *self.more]
             return Response(HTTPStatus.METHOD_NOT_ALLOWED, headers, None)
@@ -124,7 +124,7 @@ class StaticFileEntry:
         return Response(HTTPStatus.OK, headers, self.opened(path, headers))
 
     def opened(self, path: str, headers: Headers) -> Any:
-        """Open a file whose length is still the one that was read in; ChangedError where it is another."""
+        """Open a file whose length is still the indexed one; raise ChangedError if it has changed."""
         file = open(path, "rb")  # noqa: SIM115
         if os.fstat(file.fileno()).st_size == length_in(headers):
             return file
@@ -135,12 +135,12 @@ class StaticFileEntry:
         """Say whether the client has this version; a proxy that compresses makes tags weak."""
         known = environ.get("HTTP_IF_NONE_MATCH")
         if known is None:
-            # WhiteNoise compares the dates; nothing here differs for it.
+            # WhiteNoise compares the dates, for which both are equal.
             return "HTTP_IF_MODIFIED_SINCE" in environ and bool(StaticFile.is_not_modified(self, environ))
         return self.etag is not None and (self.etag in known or known.strip() == "*")
 
     def choose(self, accepted: str) -> tuple[str, Headers]:
-        """Return path and headers of the smallest variant that the client takes."""
+        """Return path and headers of the smallest variant that the client accepts."""
         if "q=0" in accepted:
             accepted = ",".join(part for part in accepted.split(",") if not REFUSED.search(part))
         for encoding, path, headers in self.variants:
@@ -149,7 +149,7 @@ class StaticFileEntry:
         raise AssertionError("WhiteNoise always has the file itself")
 
     def part(self, path: str, headers: Headers, first: str, last: str) -> Any:
-        """Answer with one range of the file: WhiteNoise refuses the first byte and takes -0 for all of it."""
+        """Answer with one range of the file: WhiteNoise refuses the first byte, and reads -0 as all of it."""
         size = length_in(headers)
         if first:
             start, end = int(first), min(int(last or size), size - 1)
@@ -170,9 +170,9 @@ class StaticFileEntry:
 
 
 class StaticFileIndex(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no types
-    """The project's static files, as its WHITENOISE_* settings want them."""
+    """The project's static files, as its WHITENOISE_* settings require."""
 
-    FOREVER = 365 * 24 * 60 * 60  # RFC 9111 and RFC 8246 know nothing longer than a year
+    FOREVER = 365 * 24 * 60 * 60  # a year is the longest time in RFC 9111 and RFC 8246
 
     def __init__(
         self, *, url: str, root: str | None, finders: bool, security: Headers, appear: Iterable[str] = ()
@@ -184,34 +184,34 @@ class StaticFileIndex(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise
         super().__init__(settings=_as_served(url=url, root=root, finders=finders))
 
     def get_static_url(self, name: str) -> str | None:
-        """Return the address that pages have for a file, which WhiteNoise compares with a hashed twin's."""
+        """Return the address that pages use for a file; WhiteNoise compares it with a hashed twin's."""
         addresses = self.told.addresses
         url: str | None = super().get_static_url(name) if addresses is None else addresses.get(name)
         return url
 
     def get_static_file(self, path: str, url: str, stat_cache: Any = None) -> StaticFileEntry:
-        """Return the file, ready to answer."""
+        """Return the file, ready to serve."""
         found = super().get_static_file(path, url, stat_cache=stat_cache)
         return StaticFileEntry(found, self.security, self.late.find if stat_cache is not None else None, url)
 
     def look_up(self, path: str, script: str = "") -> Any:
-        """Return what answers at a path below the script name; None where that is no file."""
+        """Return the entry for a path below the script name; None if that is not a file."""
         find: Callable[[str], Any] = self.find_file if self.autorefresh else self.files.get
         found = find(path)
         if found is None and script and not path.startswith(self.static_prefix):
-            # An absolute STATIC_URL holds the script name that a proxy tells with each request.
+            # An absolute STATIC_URL contains the script name that a proxy sends with each request.
             path = script.rstrip("/") + path
             found = find(path)
         return self.late.find(path) if found is None and not self.autorefresh else found
 
     def redirect(self, from_url: str, to_url: str) -> Any:
-        """Return WhiteNoise's redirect to or from an index file, complete as a response."""
+        """Return WhiteNoise's redirect to or from an index file, as a complete response."""
         moved = super().redirect(from_url, to_url)
         moved.response.headers += [*EMPTY, *self.security]
         return moved
 
     def update_files_dictionary(self, root: str, prefix: str) -> None:
-        """Take every file below root; a broken link is skipped with a line, not fatal."""
+        """Index every file below root; a broken link is skipped with a line, not fatal."""
         found = dict(self._scan(root))
         for path in found:
             url = prefix + path[len(root) :].replace("\\", "/")
@@ -234,7 +234,7 @@ class StaticFileIndex(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise
             self.skipped.append(f"{root}: left out, {error.strerror}")
 
     def add_files_from_finders(self) -> None:
-        """Take the finders' files where they lie, but none that collectstatic would ignore."""
+        """Index the finders' files in place, but none that collectstatic would ignore."""
         sources, unreadable = list_sources()
         self.skipped += unreadable
         paths = {self.static_prefix + name: source.local_path() for name, source in sources.items()}
@@ -245,7 +245,7 @@ class StaticFileIndex(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise
 
 
 def _as_served(*, url: str, root: StrPath | None, finders: bool) -> UserSettingsHolder:
-    """Return the project's settings without what DEBUG would change: only what is written counts."""
+    """Return the project's settings without the effect of DEBUG: only configured values count."""
     view = UserSettingsHolder(settings)
     served = {
         "WHITENOISE_STATIC_PREFIX": url,
@@ -261,7 +261,7 @@ def _as_served(*, url: str, root: StrPath | None, finders: bool) -> UserSettings
 
 
 class StaticLayer:
-    """The WSGI application around Django that answers for files and hands on everything else."""
+    """The WSGI middleware around Django that answers for files and passes everything else on."""
 
     __slots__ = ("application", "files", "hsts", "look_up", "redirect", "security")
 
@@ -270,13 +270,13 @@ class StaticLayer:
     ) -> None:
         self.look_up: Callable[[str, str], Any] = site.look_up
         self.files: dict[str, Any] | None = None if site.autorefresh else site.files
-        """Every file by its path; None where they are looked up at each request."""
+        """Every file by its path; None if files are looked up at each request."""
         self.application = application
         self.security = security
         self.hsts, self.redirect = list(security.hsts), security.redirect
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-        """Answer a request for a file; anything else, or a file that is gone, is Django's."""
+        """Answer a request for a file; Django handles all others, including those for a file that is gone."""
         path = environ.get("PATH_INFO", "")
         if not path.isascii():
             path = decode_path_info(path)

@@ -1,7 +1,7 @@
-"""Serve uploads on request (``--media``): what visitors made, so none of it may act as a page of this site.
+"""Serve uploads on request (``--media``): visitors made them, so none may act as a page of this site.
 
 Built in the command's process before the fork; called in every worker, on a request's thread. A file costs an
-open, a stat and a readlink; whatever is no such file is Django's.
+open, a stat and a readlink; Django handles every other path.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from .security import SecurityHeaders
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-# Shown where the address is opened; anything else is a download there. None of these can hold script.
+# Displayed if a browser opens the address; all other types are downloads. None of these can contain script.
 SHOWN = {
     *(f"image/{name}" for name in ("avif", "bmp", "gif", "jpeg", "png", "webp", "x-ms-bmp")),
     *(f"audio/{name}" for name in ("flac", "midi", "mpeg", "ogg", "wav", "x-m4a")),
     *(f"video/{name}" for name in ("mp4", "mpeg", "ogg", "webm", "quicktime", "x-m4v")),
 }
-# Kept, so that a page can embed them. An SVG in <img> runs no script; styles and scripts lose their type.
+# Types that pages can embed. An SVG in <img> runs no script; styles and scripts lose their type.
 EMBEDDED = re.compile(r"(image|audio|video|font)/|application/pdf")
 TYPES = MediaTypes(
     extra_types={
@@ -51,13 +51,14 @@ TYPES = MediaTypes(
     }
 )
 HEADERS = [
-    # Uploads may be personal, and may be replaced or taken back: no proxy keeps them, a browser for a minute.
+    # Uploads may be personal, and may be replaced or deleted: no proxy may cache them, a browser for a
+    # minute.
     ("Cache-Control", "private, max-age=60"),
     ("X-Content-Type-Options", "nosniff"),
 ]
 POLICY = "Content-Security-Policy"
-# A browser wraps a single image or film into a page of its own, with styles; Chromium plays the film in there
-# only where the page keeps its origin. Neither may run scripts.
+# A browser wraps a single image or video into its own page, with styles. Chromium plays the video there only
+# if the page keeps its origin. Neither may run scripts.
 AS_SHOWN = [
     (
         POLICY,
@@ -69,7 +70,7 @@ AS_DOWNLOAD = [(POLICY, "default-src 'none'; sandbox"), ("Content-Disposition", 
 
 
 class Upload(StaticFileEntry):
-    """One opened file, ready to answer; the answer takes the file over, or ``close`` closes it."""
+    """One open file, ready to serve; the response takes ownership of the file, or ``close`` closes it."""
 
     __slots__ = ("handle",)
 
@@ -92,14 +93,14 @@ class Upload(StaticFileEntry):
         self.variants = [(EVERY_ENCODING, handle, [*described, *marks, *security])]
 
     def get_response(self, method: str, environ: WSGIEnvironment) -> Any:
-        """Answer as for any file; one that is sent belongs to the answer."""
+        """Answer as for any file; a file that is sent belongs to the response."""
         response = super().get_response(method, environ)
         if response.file is not None:
             self.handle = -1
         return response
 
     def opened(self, path: Any, headers: list[tuple[str, str]]) -> Any:
-        """Return the file, whose facts are of this moment."""
+        """Return the file, whose size and date are current."""
         return open(path, "rb")
 
     def close(self) -> None:
@@ -114,14 +115,14 @@ EVERY_ENCODING = re.compile("")
 
 @dataclass(frozen=True, kw_only=True)
 class MediaRoot:
-    """Where uploads lie, really, and the path that they are asked for at."""
+    """The real directory of uploads, and the path of their addresses."""
 
     url: str
     root: str
 
     @classmethod
     def from_settings(cls) -> MediaRoot:
-        """Read the default storage; raise ProdserveError where its files cannot be served, or must not."""
+        """Read the default storage; raise ProdserveError if its files cannot or must not be served."""
         entry = settings.STORAGES.get("default") or {}
         kind = import_string(entry.get("BACKEND") or "django.core.files.storage.FileSystemStorage")
         if not issubclass(kind, FileSystemStorage):
@@ -135,7 +136,7 @@ class MediaRoot:
             raise ProdserveError(
                 "--media needs MEDIA_ROOT, the directory of the uploads.", 'MEDIA_ROOT = BASE_DIR / "media"'
             )
-        # Read below the lazy settings: they turn an empty one into "/".
+        # Bypass the lazy settings: they turn an empty value into "/".
         url = options.get("base_url") or getattr(settings._wrapped, "MEDIA_URL", "") or ""
         found = cls(url=_path_of(str(url)), root=os.path.realpath(root))
         for problem in _exposed(found.root):
@@ -146,7 +147,8 @@ class MediaRoot:
         return f"{self.url} from {os.path.relpath(self.root)}, to everybody who knows a name"
 
     def open(self, path: str, security: list[tuple[str, str]]) -> Upload | None:
-        """Return the file that PATH_INFO names, open; None for anything but a visible file in here."""
+        """Return the file for this PATH_INFO, open; None for anything but a visible file in this
+        directory."""
         name = path[len(self.url) :].encode("latin-1", "replace")
         found = open_inside(self.root, name)
         return None if found is None else Upload(*found, os.fsdecode(name), security)
@@ -156,7 +158,7 @@ OWN_DIRECTORY = "Give uploads a directory of their own, with nothing else in it.
 
 
 def _path_of(url: str) -> str:
-    """Return MEDIA_URL as the beginning of a PATH_INFO, whose text holds bytes."""
+    """Return MEDIA_URL as the beginning of a PATH_INFO, whose text contains bytes."""
     parts = urlsplit(url)
     if parts.netloc or parts.scheme:
         raise ProdserveError(
@@ -172,7 +174,7 @@ def _path_of(url: str) -> str:
 
 
 def _exposed(root: str) -> Iterator[str]:
-    """Yield what must not lie in a directory that is open to everybody."""
+    """Yield the names that must not be in a public directory."""
     for what, path in _private():
         if _holds(root, os.path.realpath(path)):
             yield f"it holds {what}, {path}"
@@ -200,7 +202,7 @@ def _holds(directory: str, path: str) -> bool:
 
 
 class Uploads:
-    """Finds uploads, for the layer in front of Django or for the middleware at WhiteNoise's place."""
+    """Finds uploads, for the middleware in front of Django or for the one in WhiteNoise's place."""
 
     __slots__ = ("library", "more", "security")
 
@@ -210,11 +212,11 @@ class Uploads:
         self.more = [header for header in security.headers if header[0] not in named]
 
     def find(self, path: str) -> Upload | None:
-        """Return the upload that PATH_INFO names, open; None for anything else."""
+        """Return the upload for this PATH_INFO, open; None for anything else."""
         return self.library.open(path, self.more) if path.startswith(self.library.url) else None
 
     def look_up(self, path: str, script: str) -> Upload | None:
-        """Find an upload by what Django makes of PATH_INFO."""
+        """Find an upload by Django's version of PATH_INFO."""
         return self.find(path.encode("utf-8", "surrogateescape").decode("latin-1"))
 
     def layer(self, application: WSGIApplication) -> MediaLayer:
@@ -223,7 +225,7 @@ class Uploads:
 
 
 class MediaLayer(StaticLayer):
-    """The WSGI application around Django that answers for uploads and hands on everything else."""
+    """The WSGI middleware around Django that answers for uploads and passes everything else on."""
 
     __slots__ = ("uploads",)
 
@@ -232,7 +234,7 @@ class MediaLayer(StaticLayer):
         self.hsts, self.redirect = list(self.security.hsts), self.security.redirect
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-        """Answer a request for an upload; anything else is Django's."""
+        """Answer a request for an upload; Django handles all others."""
         path = environ.get("PATH_INFO", "")
         upload = self.uploads.find(path)
         if upload is None:
@@ -244,5 +246,5 @@ class MediaLayer(StaticLayer):
 
 
 def find_uploads(*, wanted: bool) -> Uploads | None:
-    """Return the uploads where they are to be served; raise ProdserveError where they cannot be."""
+    """Return the uploads if they are to be served; raise ProdserveError if they cannot be."""
     return Uploads(MediaRoot.from_settings(), SecurityHeaders.from_settings()) if wanted else None

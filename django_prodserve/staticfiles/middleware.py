@@ -1,7 +1,7 @@
-"""Answer for static files, and for uploads where they are served, at WhiteNoise's place among the middleware.
+"""Answer for static files, and for uploads if they are served, in WhiteNoise's place in MIDDLEWARE.
 
 Built in the command's process before the fork, or in the worker with --no-preload; called in every worker, on
-a request's thread, once a request that comes as far. The look-up is the same as the layer's (layer.py).
+a request's thread, once for each request that gets this far. The look-up is the same as in layer.py.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from .place import Place
 
 Find = Callable[[str, str], Any]
-"""Finds what answers at a path, below a script name; None where nothing does. It may have to be closed."""
+"""Finds the entry for a path, below a script name; None if there is none. The caller may have to close it."""
 
 
 class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no types
-    """Stands in for WhiteNoise's: reads no files in, for they are known already."""
+    """Replaces WhiteNoise's middleware: indexes no files, because they are indexed already."""
 
     finders: ClassVar[tuple[Find, ...]] = ()
     is_made: ClassVar[bool] = False
@@ -34,7 +34,8 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # Whit
         type(self).is_made = True
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Answer for a file; anything else, or a file that is gone, is for what stands below."""
+        """Answer for a file; the middleware below handles all other requests, including those for a removed
+        file."""
         for find in self.finders:
             file = find(request.path_info, request.META.get("SCRIPT_NAME", ""))
             if file is None:
@@ -57,7 +58,7 @@ STANDS_IN = f"{StaticFilesMiddleware.__module__}.{StaticFilesMiddleware.__qualna
 
 
 def stand_in(place: Place, finders: tuple[Find, ...], *, replaces: bool) -> Callable[[], None]:
-    """Put our middleware at WhiteNoise's place, or in front of one that stays; return how to undo it."""
+    """Put our middleware in WhiteNoise's place, or in front of one that stays; return how to undo it."""
     before, found_before = settings.MIDDLEWARE, StaticFilesMiddleware.finders
     assert place.index is not None
     changed = list(before)
@@ -74,7 +75,7 @@ def stand_in(place: Place, finders: tuple[Find, ...], *, replaces: bool) -> Call
 
 
 def ensure_made(handler: Any) -> None:
-    """Have Django make its middleware anew where that was made before ours was in its place.
+    """Make Django create its middleware again if it was created before ours was in place.
 
     A project may import its wsgi.py while its apps are loaded.
     """

@@ -1,8 +1,8 @@
 """Check that every file named in a ``{% static %}`` tag exists, before the port listens.
 
-Lives in the command's process, main thread; reads templates, changes nothing. Only literal names in the
-templates that the project's engines would load first are checked; each finding is a line, never an error.
-Builds the template engines: DEBUG must have its final value before.
+Lives in the command's process, main thread; reads templates, changes nothing. It checks only literal names in
+the templates that the project's engines would load first; each finding is a line, never an error. Builds the
+template engines: DEBUG must have its final value before.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .collect import list_sources
 
 LITERAL = re.compile(r""""[^"]*"|'[^']*'""")
 JINJA_CALL = re.compile(r"""\bstatic\(\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)')\s*\)""")
-ENDS_A_NAME = frozenset("\"' \t\r\n)>;,")  # what may follow a tag whose output is a whole URL
+ENDS_A_NAME = frozenset("\"' \t\r\n)>;,")  # what may follow a tag whose output is a complete URL
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Use:
 
 @dataclass(frozen=True)
 class KnownNames:
-    """What exists: the served names, and those that are only in the sources."""
+    """The existing names: served ones, and those that are only in the sources."""
 
     served: frozenset[str]
     sources: frozenset[str]
 
     def problem(self, name: str) -> str:
-        """Return what is wrong with a name, or an empty text."""
+        """Return the problem of a name, or an empty text."""
         wanted = urlsplit(unquote(name)).path.strip().lstrip("/")
         if not wanted or wanted.endswith("/") or name.startswith(("http:", "https:", "//")):
             return ""
@@ -90,7 +90,7 @@ def known_names() -> KnownNames:
     """Return every name that a template may use."""
     sources = frozenset(list_sources()[0])
     served = set(sources)
-    # Only a local storage is asked: a remote one answers over the network, and need not hold what we see.
+    # Query only a local storage: a remote one needs the network, and may have other files.
     told = ask_storage()
     if told.location:
         root = Path(told.location)
@@ -112,7 +112,7 @@ def all_uses() -> Iterator[Use]:
 
 
 def loader_directories(loaders: Iterable[Any]) -> Iterator[str]:
-    """Yield where Django's loaders look; a cached loader asks those that it holds."""
+    """Yield the directories of Django's loaders; a cached loader returns those of the loaders in it."""
     for loader in loaders:
         yield from loader_directories(getattr(loader, "loaders", ()))
         if hasattr(loader, "get_dirs"):
@@ -152,12 +152,12 @@ def django_uses(path: str, text: str) -> Iterator[Use]:
 
 
 def whole_name(token: Token, following: Token | None) -> str | None:
-    """Return the tag's literal, or None where it is a variable or only the start of a name."""
+    """Return the tag's literal, or None if it is a variable or only the start of a name."""
     _, *bits = token.split_contents()
     if not bits or not LITERAL.fullmatch(bits[0]):
         return None
     name = unescape_string_literal(bits[0])
-    # <img src="{% static 'flags/f-' %}{{ country }}.svg"> names no file yet.
+    # <img src="{% static 'flags/f-' %}{{ country }}.svg"> does not name a file yet.
     return name if len(bits) > 1 or following is None or _ends_a_name(following) else None
 
 
@@ -180,6 +180,6 @@ def is_third_party(path: str) -> bool:
 
 
 def shorten(path: str) -> str:
-    """Return a path as seen from the project."""
+    """Return a path relative to the project."""
     base = str(getattr(settings, "BASE_DIR", None) or Path.cwd())
     return path.removeprefix(f"{base}{os.sep}")

@@ -1,6 +1,6 @@
-"""Where a project has its static files answered: WhiteNoise's place in MIDDLEWARE, and what stands above it.
+"""Where a project answers for static files: WhiteNoise's place in MIDDLEWARE, and the middleware above it.
 
-Lives in the command's process; reads settings and imports the classes that MIDDLEWARE names, as Django will.
+Lives in the command's process; reads settings and imports the classes in MIDDLEWARE, as Django will.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ MOVE_IT = "WhiteNoise's directly below SecurityMiddleware has them answered from
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """WhiteNoise's place. ``index`` in MIDDLEWARE, None where the project has not stated one."""
+    """WhiteNoise's place. ``index`` in MIDDLEWARE, None if the project has not set one."""
 
     index: int | None = None
     dotted: str = ""
     is_own: bool = False
-    """Whether the middleware there is the project's own version: a subclass, or another package's."""
+    """Whether the middleware there is a custom version: a subclass, or another package's."""
     above: tuple[str, ...] = ()
-    """What stands above it, but for Django's own SecurityMiddleware, whose work on files we know."""
+    """The middleware above it, except Django's own SecurityMiddleware, whose effect on files we know."""
     secured: bool = False
-    """Whether a SecurityMiddleware sees the files: above that place, or anywhere where none is stated."""
+    """Whether a SecurityMiddleware handles the files: one above that place, or any one if no place is set."""
 
     @classmethod
     def from_settings(cls) -> Place:
-        """Read MIDDLEWARE; what cannot be imported is Django's to report, and stands above all the same."""
+        """Read MIDDLEWARE; Django reports an entry that cannot be imported, and it counts as above all the
+        same."""
         from django.middleware.security import SecurityMiddleware
 
         above: list[str] = []
@@ -46,12 +47,12 @@ class Place:
 
     @property
     def names(self) -> str:
-        """Name what stands above: the first two, and how many more."""
+        """Name the middleware above: the first two, and how many more."""
         more = len(self.above) - 2
         return ", ".join(self.above[:2]) + (f" and {more} more" if more > 0 else "")
 
     def words(self) -> str:
-        """Say in the plan which way the files go, and what it costs."""
+        """Describe for the plan which way the files go, and the cost."""
         if self.index is None:
             return "answered before MIDDLEWARE, which names no WhiteNoise" if settings.MIDDLEWARE else ""
         if not self.above:
@@ -63,11 +64,11 @@ class Place:
 
 
 def _middleware() -> Iterator[tuple[str, Any]]:
-    """Yield each entry of MIDDLEWARE, and what it names: a class or a function; None for what is missing."""
+    """Yield each entry of MIDDLEWARE and its class or function; None for an entry that is missing."""
     for dotted in settings.MIDDLEWARE:
         try:
             yield dotted, import_string(dotted)
-        except Exception:  # whatever the import raises is told where Django loads it
+        except Exception:  # Django reports the error when it loads the entry
             yield dotted, None
 
 

@@ -1,6 +1,6 @@
-"""Put static files and uploads where the project wants them: in front of Django, or among its middleware.
+"""Put static files and uploads in their configured place: in front of Django, or among its middleware.
 
-Called once, where the application is built: before the fork, or in the worker with --no-preload.
+Called once, when the application is built: before the fork, or in the worker with --no-preload.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 def with_files(
     load: Callable[[], WSGI], static: StaticFiles, uploads: Uploads | None, say: Callable[[str], object]
 ) -> tuple[WSGI, StaticLayer | None]:
-    """Load Django and return it with its files, and the layer of static files if that is the outermost.
+    """Load Django and return it with its files, and the static middleware if that is the outermost.
 
-    Where the project states a place by WhiteNoise's middleware, files pass all that it has put above: other
-    middleware, and what its wsgi.py wraps around Django. In front of both they cost no thread.
+    If the project sets a place by WhiteNoise's middleware, files pass the code that it has put above: other
+    middleware, and wrappers around Django in its wsgi.py. In front of both they cost no thread.
     """
     finders = (*static.finders, *([uploads.look_up] if uploads is not None else []))
     place = Place.from_settings() if finders else Place()
@@ -55,8 +55,8 @@ def _in_front(django: WSGI, static: StaticFiles, uploads: Uploads | None) -> tup
 
 
 def _wrapper(application: Any) -> str:
-    """Return the name of what stands around Django's handler, or an empty text."""
-    if isinstance(application, WhiteNoise):  # serves files alone, and comes after ours
+    """Return the name of the wrapper around Django's handler, or an empty text."""
+    if isinstance(application, WhiteNoise):  # serves only files, and comes after ours
         application = application.application
     if isinstance(application, WSGIHandler):
         return ""

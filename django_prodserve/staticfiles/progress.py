@@ -1,6 +1,6 @@
-"""How far the static files are, in memory that the process which collects them shares with its parent.
+"""The progress of collecting static files, in memory shared by the collecting process and its parent.
 
-The child counts, and the command's process shows it. Standard library alone.
+The child process counts, and the command's process shows the count. Standard library alone.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ _PHASE, _DONE, _TOTAL = range(3)
 
 
 class FileCount:
-    """The files of a phase: those that are done, and all of them."""
+    """The files of a phase: how many are finished, and how many there are."""
 
     def __init__(self) -> None:
         self._cells = memoryview(mmap.mmap(-1, 24)).cast("q")
 
     def begin(self, phase: int, total: int) -> None:
-        """Begin a phase with so many files."""
+        """Begin a phase with this many files."""
         self._cells[_DONE], self._cells[_TOTAL], self._cells[_PHASE] = 0, total, phase
 
     def advance(self, phase: int) -> None:
-        """One more file is done, if this is the phase."""
+        """Count one more finished file, if this is the phase."""
         if self._cells[_PHASE] == phase:
             self._cells[_DONE] += 1
 

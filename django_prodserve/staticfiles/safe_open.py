@@ -1,4 +1,4 @@
-"""Open a file that a visitor named, without leaving its directory: no hidden part, no link that leads out.
+"""Open a file that a client named, inside its directory: no hidden part, no link that leads out.
 
 Called in every worker, on a request's thread: an open, a stat and a readlink.
 """
@@ -14,7 +14,7 @@ import sys
 
 # No empty or hidden part (so no "." and ".."), no backslash, no control character.
 NAME = re.compile(rb"(?!\.)[^/\\\x00-\x1f\x7f]+(?:/(?!\.)[^/\\\x00-\x1f\x7f]+)*")
-# A pipe must not be waited for, a terminal not become ours.
+# Opening must not wait for a pipe, or make a terminal ours.
 FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 NO_FILE = {
     errno.EACCES,
@@ -29,9 +29,9 @@ NO_FILE = {
 
 
 def open_inside(root: str, name: bytes) -> tuple[int, os.stat_result] | None:
-    """Return the visible regular file of that name, open, and its facts; None for anything else.
+    """Return the visible regular file of that name, open, and its stat; None for anything else.
 
-    ``root`` has no link left in its path.
+    ``root`` must be a path without links.
     """
     if not NAME.fullmatch(name):
         return None
@@ -44,7 +44,7 @@ def open_inside(root: str, name: bytes) -> tuple[int, os.stat_result] | None:
             return None
         raise
     facts = os.fstat(handle)
-    # What was opened counts, not what lay there a moment before: a link may lead anywhere.
+    # Check the opened file, not the path before opening it: a link may lead anywhere.
     inside = real_path(handle, asked).removeprefix(within + b"/")
     if stat.S_ISREG(facts.st_mode) and NAME.fullmatch(inside):
         return handle, facts
@@ -53,10 +53,10 @@ def open_inside(root: str, name: bytes) -> tuple[int, os.stat_result] | None:
 
 
 def real_path(handle: int, asked: bytes) -> bytes:
-    """Return where an open file lies, with no link left in its path."""
+    """Return the path of an open file, without links."""
     try:
         if sys.platform == "darwin":
             return fcntl.fcntl(handle, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")
         return os.readlink(b"/proc/self/fd/%d" % handle)
-    except OSError:  # no /proc here
+    except OSError:  # no /proc on this system
         return os.path.realpath(asked)

@@ -1,7 +1,7 @@
-"""The path that a site is mounted below: known at the start, or told with each request.
+"""The path below which a site is mounted: known at the start, or sent with each request.
 
-Lives in the command's process, before anything reads STATIC_URL or MEDIA_URL: Django puts the prefix of the
-moment before a relative one, at the first look, and storages keep what they read.
+Lives in the command's process, before any code reads STATIC_URL or MEDIA_URL. Django prepends the current
+prefix to a relative one at the first access, and storages keep the value that they read.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ def known() -> str:
 
 
 def without_known(path: str) -> str:
-    """Return the path of an address as PATH_INFO has it."""
+    """Return the path of an address in the form of PATH_INFO."""
     return path.removeprefix(known().rstrip("/"))
 
 
 def relative(name: str) -> str:
-    """Return a setting that gets the prefix of the moment, as written; an empty text where it is absolute.
+    """Return a setting that gets the current prefix, as configured; an empty text if it is absolute.
 
-    Read below the lazy settings, which keep what they return.
+    Bypasses the lazy settings, which cache the value that they return.
     """
     value = str(getattr(settings._wrapped, name, None) or "")
     return "" if value.startswith(("http://", "https://", "/")) else value
 
 
 def settle() -> None:
-    """Have links below the known script name, whatever an app has looked at while it was loaded."""
+    """Put links below the known script name, whatever an app has read while it was loaded."""
     if known():
         set_script_prefix(known())
         forget()
@@ -47,13 +47,13 @@ def settle() -> None:
 
 
 def forget() -> None:
-    """Forget what settings and storages have kept of the prefix: the next look decides."""
+    """Clear the cached prefix of settings and storages: the next access decides."""
     names = [name for name in ADDRESSES if relative(name)]
     for name in names:
         setattr(settings, name, getattr(settings._wrapped, name))
     made = storages._storages  # type: ignore[attr-defined]  # not in the stubs
     static = made.get(STATICFILES_STORAGE_ALIAS)
-    if "STATIC_URL" in names and not hasattr(static, "relative_url"):  # ours looks each time
+    if "STATIC_URL" in names and not hasattr(static, "relative_url"):  # ours reads it at each access
         made.pop(STATICFILES_STORAGE_ALIAS, None)
         module = sys.modules.get("django.contrib.staticfiles.storage")
         if module is not None:
@@ -64,7 +64,7 @@ def forget() -> None:
 
 
 def forget_if_told(believed: object) -> None:
-    """Let the first request decide, where the operator has proxies tell the script name.
+    """Let the first request decide, if the operator lets proxies send the script name.
 
     ``believed`` is Gunicorn's setting ``forwarder_headers``.
     """
@@ -73,4 +73,4 @@ def forget_if_told(believed: object) -> None:
 
 
 def _nothing(*, setting: str) -> None:
-    """Forget nothing: another kind of storage."""
+    """Clear nothing: another kind of storage."""

@@ -1,6 +1,6 @@
-"""What SecurityMiddleware does to the files that never reach it, worked out beforehand.
+"""The effect of SecurityMiddleware on files that bypass it, computed in advance.
 
-Built in the command's process before the fork; asked in every worker.
+Built in the command's process before the fork; used in every worker.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SecurityHeaders:
-    """What SecurityMiddleware would do to these responses, worked out beforehand."""
+    """The effect that SecurityMiddleware would have on these responses, computed in advance."""
 
     headers: tuple[Header, ...] = (("X-Content-Type-Options", "nosniff"),)
     hsts: tuple[Header, ...] = ()
@@ -33,14 +33,14 @@ class SecurityHeaders:
 
     @classmethod
     def from_settings(cls) -> SecurityHeaders:
-        """Read the settings that the project's SecurityMiddleware obeys; without one, only nosniff.
+        """Read the settings of the project's SecurityMiddleware; without one, only nosniff applies.
 
-        One that stands below WhiteNoise's place sees no file under other servers either.
+        A SecurityMiddleware below WhiteNoise's place handles no file under other servers either.
         """
         place = Place.from_settings()
         if not place.secured:
             return cls()
-        if place.above:  # it adds its headers itself, after what stands between has had its say
+        if place.above:  # it adds its headers itself, after the middleware in between
             return cls(headers=())
         policy = settings.SECURE_REFERRER_POLICY or ()
         policies = policy.split(",") if isinstance(policy, str) else policy
@@ -59,7 +59,7 @@ class SecurityHeaders:
         )
 
     def is_secure(self, environ: WSGIEnvironment) -> bool:
-        """Say what Django's ``request.is_secure()`` would."""
+        """Return the value of Django's ``request.is_secure()``."""
         if self.proxy_header:
             name, secure = self.proxy_header
             said = environ.get(name)
@@ -68,7 +68,7 @@ class SecurityHeaders:
         return environ.get("wsgi.url_scheme") == "https"
 
     def is_exempt(self, environ: WSGIEnvironment, path: str) -> bool:
-        """Say whether this path may be asked for without TLS."""
+        """Say whether clients may request this path without TLS."""
         script = self.script_name or decode_path_info(environ.get("SCRIPT_NAME", ""))
         full = script.rstrip("/") + path
         return any(pattern.search(full.lstrip("/")) for pattern in self.exempt)

@@ -1,4 +1,4 @@
-"""The storage of projects that left theirs at Django's default, and how settings come to use one.
+"""The storage for projects that kept Django's default, and the functions that put one into the settings.
 
 Built in the command's process before the fork; ``url()`` runs in every worker, for each ``{% static %}``.
 """
@@ -34,12 +34,12 @@ COMPRESSING = (CompressedManifestStaticFilesStorage, CompressedStaticFilesStorag
 
 
 class QuickCompressor(Compressor):  # type: ignore[misc]  # WhiteNoise has no types
-    """WhiteNoise's compressor at a quality that a start can wait for."""
+    """WhiteNoise's compressor at a quality that is quick enough for a start."""
 
     count: FileCount | None = None
 
     def compress(self, path: str) -> list[str]:
-        """Compress one file; return the names of what was written."""
+        """Compress one file; return the names of the written files."""
         written: list[str] = super().compress(path)
         if self.count is not None:
             self.count.advance(COMPRESS)
@@ -54,35 +54,35 @@ class QuickCompressor(Compressor):  # type: ignore[misc]  # WhiteNoise has no ty
 
 
 class LenientStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc]  # WhiteNoise has no types
-    """Hashed names and compressed files that never cost a page: what cannot be hashed keeps its plain name.
+    """Hashed names and compressed files that never break a page: a file that fails to hash keeps its name.
 
-    Django's own lenient mode still opens the file of an unknown name, and fails when there is none.
+    Django's own lenient mode still opens the file of an unknown name, and fails if it does not exist.
     """
 
     manifest_strict = False
     count: FileCount | None = None
-    """Says how far it is; set by those who show it."""
+    """Receives the progress; set by the caller that shows it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.broken: dict[str, dict[str, None]] = {}  # file -> its references to nothing, in order
-        self.as_is: dict[str, str] = {}  # file -> why its references were left alone
+        self.broken: dict[str, dict[str, None]] = {}  # file -> its broken references, in order
+        self.as_is: dict[str, str] = {}  # file -> why its references were left unchanged
         super().__init__(*args, **kwargs)
         self.relative_url = "" if self.is_placed(kwargs) else relative("STATIC_URL")
 
     @staticmethod
     def is_placed(options: dict[str, Any]) -> bool:
-        """Say whether every address of this storage begins the same, whatever a request says."""
+        """Say whether every address of this storage has the same beginning for all requests."""
         return bool(options.get("base_url") or known())
 
     @property
     def base_url(self) -> str:
-        """Return where addresses begin, below the script name of the request."""
+        """Return the beginning of addresses, below the script name of the request."""
         fixed: str = self._base_url
         url = f"{get_script_prefix()}{self.relative_url}" if self.relative_url else fixed
         return url if url.endswith("/") else f"{url}/"
 
     def stored_name(self, name: str) -> str:
-        """Return the hashed name, or the name itself where the manifest has none; never look at the disk."""
+        """Return the hashed name, or the name itself if the manifest has none; never access the disk."""
         path = urlsplit(unquote(name)).path.strip()
         if self.manifest_strict or self.hash_key(path) in self.hashed_files:
             hashed: str = super().stored_name(name)
@@ -90,7 +90,7 @@ class LenientStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc
         return name
 
     def url_converter(self, name: str, *args: Any, **kwargs: Any) -> Callable[[re.Match[str]], str]:
-        """Leave a reference that leads nowhere as it was written, and remember it."""
+        """Leave a broken reference as written, and record it."""
         convert = super().url_converter(name, *args, **kwargs)
 
         def leniently(match: re.Match[str]) -> str:
@@ -106,7 +106,7 @@ class LenientStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc
     def post_process(
         self, paths: dict[str, Any], dry_run: bool = False, **options: Any
     ) -> Iterator[tuple[str, str, bool]]:
-        """Hash and compress; a file that Django cannot rewrite is hashed as it is, in a second attempt."""
+        """Hash and compress; a file that Django cannot rewrite is hashed unchanged, in a second attempt."""
         while True:
             done = []
             for name, hashed, processed in super().post_process(paths, dry_run=dry_run, **options):
@@ -119,7 +119,7 @@ class LenientStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc
                 return
 
     def _leave(self, names: str, paths: dict[str, Any], error: Exception) -> None:
-        """Take these files out of the rewriting; raise when that was no help."""
+        """Exclude these files from the rewriting; raise if that did not help."""
         # Django joins the names of files that refer to each other in a circle.
         named = [names] if names in paths else [n for n in names.split(", ") if n in paths]
         fresh = [name for name in named if name not in self.as_is]
@@ -133,7 +133,7 @@ class LenientStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc
         self, paths: dict[str, Any], adjustable_paths: list[str], hashed_files: dict[str, str]
     ) -> Iterator[tuple[str, str | None, Any, bool]]:
         adjustable = [path for path in adjustable_paths if path not in self.as_is]
-        if self.count is not None:  # of each pass: files that refer to others are hashed more than once
+        if self.count is not None:  # in each pass: files that refer to others are hashed more than once
             self.count.begin(HASH, len(paths))
         for name, hashed, processed, changed in super()._post_process(paths, adjustable, hashed_files):
             if self.count is not None:
@@ -141,7 +141,7 @@ class LenientStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc
             yield name, hashed, processed, changed and name not in self.as_is
 
     def create_compressor(self, **options: Any) -> QuickCompressor:
-        """Return the compressor that WhiteNoise is to use."""
+        """Return the compressor for WhiteNoise."""
         compressor = QuickCompressor(**options)
         compressor.count = self.count
         return compressor
@@ -175,7 +175,7 @@ class LenientStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc
 
 
 def link_or_copy(source: str, target: str) -> None:
-    """Give a file a second name, or copy it where the file system has no hard links."""
+    """Create a hard link to a file, or copy it if the file system has no hard links."""
     Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)
@@ -184,30 +184,30 @@ def link_or_copy(source: str, target: str) -> None:
 
 
 class CompressorBeside(LenientStorage):
-    """Compresses what another storage has collected, and leaves that one's manifest alone."""
+    """Compresses the files that another storage has collected, and leaves that one's manifest unchanged."""
 
     def read_manifest(self) -> None:
-        """Know no names: only the files count."""
+        """Read no names: only the files count."""
 
 
 def compress_beside(directory: Path, count: FileCount | None = None) -> None:
-    """Lay compressed files beside those that the project's storage left without; its names stay."""
+    """Write compressed files next to those that the project's storage left without; its names stay."""
     names = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
     plain = {name for name in names if not {f"{name}.gz", f"{name}.br"} & names}
     storage = CompressorBeside(location=str(directory))
     storage.count = count
     for _ in storage.compress_files(plain):
-        pass  # a generator: the work is done while it is read
+        pass  # a generator: reading it does the work
 
 
 def use_storage(entry: dict[str, Any], *, static_root: str | None) -> Callable[[], None]:
-    """Make ``entry`` the project's ``STORAGES["staticfiles"]``, from this moment; return how to undo it."""
+    """Make ``entry`` the project's ``STORAGES["staticfiles"]``, from now on; return how to undo it."""
     before, root_before = settings.STORAGES, settings.STATIC_ROOT
 
     def switch(value: dict[str, Any], root: Any) -> None:
         settings.STORAGES = value
         settings.STATIC_ROOT = root
-        # Only this alias is forgotten: other storages may hold state, and models hold them.
+        # Clear only this alias: other storages may hold state, and models hold them.
         storages._backends = None  # type: ignore[attr-defined]  # not in the stubs
         storages.__dict__.pop("backends", None)
         storages._storages.pop(STATICFILES_STORAGE_ALIAS, None)  # type: ignore[attr-defined]
