@@ -1,1 +1,1 @@
-"""What lives in the running server: each module says in which process and thread."""
+"""The master process of the running server. Each module names the process and thread in which it runs."""

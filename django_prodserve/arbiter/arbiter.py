@@ -1,8 +1,8 @@
-"""Gunicorn's master process as we want it: our sockets, a scoreboard, and workers replaced before they go.
+"""Gunicorn's master process with our sockets, a scoreboard, and workers that are replaced before they stop.
 
-Lives in the arbiter process, on its main loop; ``install_slot_hooks`` wraps hooks that run in workers too.
-monitor.py holds what it does once a second. It reads the scoreboard and /proc, forks, sends signals, and
-never blocks.
+Lives in the arbiter process, on its main loop; ``install_slot_hooks`` wraps hooks that run in workers, too.
+monitor.py has the tasks that run once a second. The arbiter reads the scoreboard and /proc, forks, sends
+signals, and never blocks.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from ..plan.plan import Plan
 
 BEYOND = 2.0
-"""Seconds a worker has after its graceful timeout before it is killed."""
+"""Seconds after its graceful timeout until the arbiter kills a worker."""
 
 
 class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
-    """Gunicorn's master process, with our sockets and without a reload that would serve old code."""
+    """Gunicorn's master process, with our sockets and without its reload, which would serve old code."""
 
     board: Scoreboard
     stacks: Stacks
@@ -58,7 +58,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         super().__init__(app)
 
     def start(self) -> None:
-        # "systemd" is Gunicorn's word for sockets that are not its own: it does not unlink their paths.
+        # "systemd" is Gunicorn's name for sockets of another owner: it does not unlink their paths.
         self.systemd = True
         self.plan = self.app.plan  # loading has measured the project since
         self.make_board()
@@ -68,7 +68,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             self.begin_small()
 
     def begin_small(self) -> None:
-        """Begin with as many workers as memory holds beside those of the generation before."""
+        """Begin with as many workers as fit into memory alongside those of the previous generation."""
         wanted, self.num_workers = self.num_workers, self.headroom.begin(self.num_workers)
         if self.num_workers < wanted:
             self.log.notice(
@@ -78,7 +78,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             )
 
     def make_board(self) -> None:
-        """Make the scoreboard; where its file cannot be written only this server can read it."""
+        """Create the scoreboard; if its file cannot be written, only this server can read it."""
         slots, rows = 2 * self.num_workers + 8, self.cfg.threads + 1
         now = time.monotonic()
         document = {"plan": self.app.explained(), "server": server_facts(self.plan)}
@@ -111,7 +111,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         self.monitor.run_guarded(self._go_on)
 
     def _go_on(self) -> None:
-        """Go on with what the generation before has seen, and say that this one serves."""
+        """Copy the records of the previous generation, and log that this one serves."""
         before = last_board(self.board_path.parent, self.number) if self.board_path else None
         if before is not None:
             self.board.take_over(before)
@@ -132,10 +132,10 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
     # Starting workers.
 
     def spawn_worker(self) -> int | None:
-        """Fork a worker that cannot miss a signal to stop: it waits until the worker has its handlers.
+        """Fork a worker that cannot miss a stop signal, which waits until the worker has its handlers.
 
         Gunicorn loses a SIGTERM between the fork and ``init_signals``; stopping then takes all of
-        graceful_timeout. The worker's side is in ``hooks.post_worker_init``.
+        graceful_timeout. The worker's part is in ``hooks.post_worker_init``.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, hooks.STOPPING)
         arbiter_pid = os.getpid()
@@ -154,11 +154,11 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, hooks.STOPPING)
 
     def manage_workers(self) -> None:
-        """Keep the worker pool complete; Gunicorn calls this on each turn of its loop."""
+        """Keep the worker pool complete; Gunicorn calls this in each iteration of its loop."""
         self.monitor.run_guarded(self._complete_pool)
 
     def _complete_pool(self) -> None:
-        """Let go workers that others have replaced, and start workers that the pool misses."""
+        """Stop workers that have a replacement, and start workers that the pool lacks."""
         wanted = self.num_workers
         for member in self.pool.surplus(wanted):
             self.let_go(member, "fewer wanted")
@@ -179,14 +179,14 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
                 return
 
     def _free_slots(self) -> None:
-        """Take back slots of workers that never began."""
+        """Free the slots of workers that never began."""
         known = {member.slot.index for member in self.pool}
         for slot in self.board.active_slots():
             if slot.index not in known:
                 slot.clear()
 
     def _send_metrics(self) -> None:
-        """Log what Gunicorn's statsd logger turns into metrics."""
+        """Log the lines that Gunicorn's statsd logger turns into metrics."""
         count = len(self.pool.active())
         if count != self._last_logged_active_worker_count:
             self._last_logged_active_worker_count = count
@@ -198,10 +198,10 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         extra = {"metric": f"gunicorn.{name}", "value": value, "mtype": kind}
         self.log.debug("%s: %d", name, value, extra=extra)
 
-    # Letting workers go.
+    # Stopping workers.
 
     def replace(self, member: WorkerHandle, verdict: Verdict) -> bool:
-        """Have a worker replaced, its replacement first; False if it must wait or is known already."""
+        """Replace a worker, starting its replacement first; False if it must wait or is already marked."""
         if not self.pool.mark_for_replacement(member.pid, verdict.reason):
             return False
         self.log.warning("Worker %s %s; replacing it.", member.pid, verdict.line)
@@ -209,7 +209,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         return True
 
     def let_go(self, member: WorkerHandle, reason: str) -> None:
-        """Tell a worker to finish what it has and go; one that runs no Python goes at once."""
+        """Tell a worker to finish its requests and stop; abort an unresponsive one after a second."""
         silent = reason == "stuck" and self.monitor.is_silent(member)
         patience = 1.0 if silent else self.cfg.graceful_timeout + BEYOND
         member.slot.exit_mode = GO_STUCK if reason == "stuck" else 0
@@ -217,13 +217,13 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         self.kill_worker(member.pid, signal.SIGABRT if silent else signal.SIGTERM)
 
     def murder_workers(self) -> None:
-        """Look at every worker: Gunicorn calls this on each turn of its loop."""
+        """Check every worker: Gunicorn calls this in each iteration of its loop."""
         self.monitor.tick()
 
     # Workers that have ended.
 
     def reap_workers(self) -> None:
-        """Take leave of workers that have ended; Gunicorn's own would stop a serving site for one of them."""
+        """Reap workers that have ended; Gunicorn's own method may stop a serving site because of one."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -237,9 +237,9 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
                 self.monitor.run_guarded(self.ended, pid, status)
 
     def ended(self, pid: int, status: int) -> None:
-        """Say why a worker has ended, unless it was asked to; keep its counts."""
+        """Log why a worker has ended, unless the arbiter stopped it; keep its counts."""
         worker, member = self.WORKERS.pop(pid, None), self.pool.remove(pid)
-        if member is None:  # an orphan, where this is PID 1
+        if member is None:  # an orphan, if this is PID 1
             return
         now = time.monotonic()
         member.served = member.served or member.slot.state == SERVING
@@ -279,7 +279,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         )
 
     def _failed_early(self, member: WorkerHandle, status: int) -> None:
-        """Wait longer and longer before the next try; stop where nobody has ever served, or nobody can."""
+        """Increase the delay before the next attempt; stop if no worker has ever served, or none can."""
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
         if code in (self.WORKER_BOOT_ERROR, self.APP_LOAD_ERROR) and not self.has_served:
             raise HaltServer("No worker could boot.", code)
@@ -292,7 +292,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             raise HaltServer("No worker can serve.", self.WORKER_BOOT_ERROR)
 
     def start_failed(self, line: str) -> None:
-        """Count a failed round and put the next one off."""
+        """Count a failed round and delay the next one."""
         self.last_failure = time.monotonic()
         self.rounds += 1
         self.next_start = self.last_failure + policies.back_off(self.rounds)
@@ -302,7 +302,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             self.record_event("failed", line)
 
     def recovered(self, now: float) -> None:
-        """Forget failed rounds once workers have served for a while."""
+        """Reset the failed rounds once workers have served for a while."""
         serving = self.pool.serving()
         for member in serving:
             member.served = True
@@ -311,7 +311,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             self.rounds = 0
 
     def start_deferred(self, now: float) -> None:
-        """Start workers that had to wait until another generation gave its memory back."""
+        """Start workers that had to wait until another generation released its memory."""
         more = self.headroom.tick(now) if self.all_ready else 0
         if more:  # Gunicorn calls the hook nworkers_changed whenever the number is set
             self.num_workers += more
@@ -331,7 +331,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         return sum(slot.count_running() + slot.waiting() for slot in self.board.active_slots())
 
     def kill_remaining(self) -> None:
-        """Say what the workers that are left had not finished, and kill them."""
+        """Log the unfinished requests of the remaining workers, and kill the workers."""
         for member in self.pool:
             member.killed = True
             self.monitor.run_guarded(self.monitor.reports.log_unfinished, member)
@@ -340,13 +340,13 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
     # Around a fork.
 
     def give_slot(self, worker: Any) -> None:
-        """Give a worker its slot on the scoreboard, before the fork; a worker of ours has one already."""
+        """Give a worker its slot on the scoreboard, before the fork; our own workers already have one."""
         worker.is_supervised = True
         if not hasattr(worker, "slot"):
             worker.slot = self.board.claim()
 
     def take_slot(self, worker: Any) -> None:
-        """In the worker, right after the fork: say who has the slot, and answer who asks for stacks."""
+        """In the worker, right after the fork: register in the slot, and for requests of stacks."""
         raise_own_oom_score()
         self.stacks.register(worker.slot.index)
         worker.slot.start(os.getpid(), self.number, self.cfg.threads, time.monotonic())
@@ -357,7 +357,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
 
 
 def install_slot_hooks(config: Any) -> None:
-    """Have the arbiter's own steps done around those of the hooks in Gunicorn's configuration."""
+    """Combine the arbiter's own steps with the hooks in Gunicorn's configuration."""
     pre_fork, post_fork, post_worker_init = config.pre_fork, config.post_fork, config.post_worker_init
 
     def before(arbiter: ProdserveArbiter, worker: Any) -> None:

@@ -1,7 +1,7 @@
-"""What happens around a fork: our hooks, and the user's beside them.
+"""Code that runs around a fork: our hooks, and the user's in addition.
 
-``on_starting`` and ``pre_fork`` run in the arbiter, ``post_worker_init`` and ``worker_exit`` in the
-worker's main thread. Gunicorn ends the server when a hook raises, so each of the user's is guarded.
+``on_starting`` and ``pre_fork`` run in the arbiter, ``post_worker_init`` and ``worker_exit`` in the worker's
+main thread. Gunicorn ends the server when a hook raises, so each of the user's is guarded.
 """
 
 from __future__ import annotations
@@ -55,21 +55,22 @@ HOOK_NAMES = (
     "dirty_worker_init",
     "dirty_worker_exit",
 )
-"""Gunicorn's hooks whose result nobody reads; ``ssl_context`` returns one and passes through as it is."""
+"""Gunicorn's hooks whose result is unused; ``ssl_context`` returns a used one and passes through
+unchanged."""
 
 
 _wanted = {"immortal": True}
 
 
 def configure(*, immortal: bool) -> None:
-    """Say whether the program is made immortal before the fork: the plan's speedups."""
+    """Set whether the program is made immortal before the fork, from the plan's speedups."""
     _wanted["immortal"] = immortal
 
 
 def on_starting(arbiter: Any) -> None:
-    """Make the arbiter's lines visible, Gunicorn's refusals whole, and close connections.
+    """Make the arbiter's lines visible, complete Gunicorn's refusals, and close connections.
 
-    The last is done here too, because not every fork calls ``pre_fork``.
+    This closes connections, too, because not every fork calls ``pre_fork``.
     """
     from ..worker.refusals import mend_gunicorns
 
@@ -87,17 +88,17 @@ def restore_handlers(log: Any) -> None:
 
 
 def pre_fork(arbiter: Any, worker: Any) -> None:
-    """Give the child nothing that two processes must not share, and memory that stays shared."""
+    """Close resources that two processes must not share, and keep memory shared."""
     close_connections()
     if not arbiter.WORKERS:
         freeze_heap()
 
 
 def freeze_heap() -> None:
-    """Keep collections from touching what is loaded, so that its pages are not copied into every worker.
+    """Keep garbage collections from touching loaded objects, so that workers do not copy their pages.
 
-    4 x 4 threads, total PSS after load: 145 MB without preload, 114 with, 83 frozen, 74 warmed too; what
-    speedups/immortal.py saves comes on top.
+    4 x 4 threads, total PSS after load: 145 MB without preload, 114 with, 83 frozen, 74 if also warmed up.
+    speedups/immortal.py saves memory in addition.
     """
     import_for_workers()
     gc.collect()
@@ -107,28 +108,28 @@ def freeze_heap() -> None:
 
 
 def import_for_workers() -> None:
-    """Import once what each worker would import for itself, for 0.9 MiB in every one of them."""
+    """Import once what each worker would otherwise import itself, which saves 0.9 MiB in each worker."""
     random.Random(b"")  # Gunicorn seeds in the worker; seeding with bytes loads a C module
     if not settings.configured:
         return
-    with suppress(ImportError, ImproperlyConfigured):  # then it is told where it is needed
+    with suppress(ImportError, ImproperlyConfigured):  # the code that needs it then reports the error
         for connection in connections.all():
             connection.ops.compiler("SQLCompiler")
             if connection.settings_dict["OPTIONS"].get("pool"):
                 import_module("psycopg_pool")
 
 
-BOOT_ERROR = 3  # Gunicorn's word for a worker that cannot boot: it stops where none has served
+BOOT_ERROR = 3  # Gunicorn's exit code of a worker that failed to boot: it stops if no worker has served
 STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
-"""Signals that wait while a worker is forked, until it has handlers of its own."""
+"""Signals that wait while the arbiter forks a worker, until the worker has its handlers."""
 
 
 def post_worker_init(worker: Any) -> None:
     """Let waiting signals in, make lines visible that loading has hidden, and send ``worker_started``.
 
-    What the project forks from now on is no second worker.
+    From now on, forks from your project are not workers.
     """
-    refuse_patched(worker)  # before the first thread: it would run in a hub that nothing turns
+    refuse_patched(worker)  # before the first thread: it would run in a hub that no thread runs
     stop_signals.install_handlers(worker)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     restore_handlers(worker.log)
@@ -142,7 +143,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def refuse_patched(worker: Any) -> None:
-    """End a worker that a hook, its loading or a receiver has patched; it has accepted nothing yet."""
+    """End a worker that a hook, its loading or a receiver has patched; it has accepted no connection yet."""
     # Gunicorn's own gevent worker must be patched: it may use the configuration that ``plan`` writes.
     is_green = any(cls.__module__.startswith("gunicorn.workers.ggevent") for cls in type(worker).__mro__)
     if not is_green and (what := monkey_patching.found()):
@@ -152,7 +153,7 @@ def refuse_patched(worker: Any) -> None:
 
 
 def disown(worker: Any) -> None:
-    """In a copy of a worker: let go of the listeners, and of what the worker class says."""
+    """In a copy of a worker, close the listeners, and disable the worker class's handling."""
     for listener in worker.sockets:
         listener.close()
     worker.alive = False
@@ -161,7 +162,7 @@ def disown(worker: Any) -> None:
 
 
 def _no_way_back(application: Any, log: Any) -> Any:
-    """Return an application for Gunicorn's own worker classes out of which no copy of a worker comes."""
+    """Return an application for Gunicorn's own worker classes that ends any copy of a worker."""
 
     def guarded(environ: dict[str, Any], start_response: Any) -> Any:
         error = None
@@ -179,7 +180,8 @@ def _no_way_back(application: Any, log: Any) -> Any:
 
 
 def worker_exit(arbiter: Any, worker: Any) -> None:
-    """Say goodbye to the databases. Gunicorn calls this in the arbiter too, for a worker that had gone."""
+    """Close the database connections. Gunicorn calls this in the arbiter, too, for a worker that has
+    ended."""
     if worker.pid == os.getpid():
         close_connections()
 
@@ -192,12 +194,12 @@ OWN_HOOKS: dict[str, Hook] = {
 }
 
 CLOSING = {"pre_fork", "worker_exit"}
-"""Hooks where ours goes last: a connection that the user's has just opened must not stay open."""
+"""Hooks where ours runs last: a connection that the user's has just opened must not stay open."""
 PER_REQUEST = {"pre_request", "post_request"}
 
 
 def all_hooks(users: dict[str, Any]) -> dict[str, Hook]:
-    """Return every hook of ours and the user's, together."""
+    """Return our hooks and the user's, combined."""
     return {name: hook(name, users.get(name)) for name in HOOK_NAMES if name in OWN_HOOKS or name in users}
 
 
@@ -231,7 +233,7 @@ def _loaded(name: str, users: Any) -> Hook:
 
 
 def _title(users: Any) -> str:
-    """Return what the user calls this hook."""
+    """Return the user's name for this hook."""
     if isinstance(users, str):
         return users
     named = users if hasattr(users, "__qualname__") else type(users)
@@ -239,21 +241,22 @@ def _title(users: Any) -> str:
 
 
 def guard(name: str, users: Hook, title: str) -> Hook:
-    """Return the user's hook such that what it raises is logged by name and ends nothing.
+    """Wrap the user's hook: an exception is logged with the hook's name and does not stop the server.
 
-    ``sys.exit`` is no error: who calls it in a hook wants this process to end. So does what a hook forks.
+    ``sys.exit`` is not an error: a hook that calls it wants this process to end. So does a process that a
+    hook forks.
     """
 
     asks = (
         name not in PER_REQUEST
-    )  # a system call costs as much as the hook may; in a worker the flag says it
+    )  # a system call costs as much as the hook may; in a worker a flag shows that
 
     @functools.wraps(users)
     def guarded(*args: Any) -> None:
         pid = os.getpid() if asks else 0
         try:
             users(*args)
-        except Exception:  # whatever a hook raises: Gunicorn would end the server
+        except Exception:  # for any exception of a hook, Gunicorn would end the server
             args[0].log.exception("The hook %s (%s) raised; the server goes on.", name, title)
         finally:
             if fork_guard.PROCESS.is_copy or (asks and os.getpid() != pid):
@@ -266,19 +269,19 @@ def heartbeat_directory() -> str:
     """Return where workers can touch their heartbeat file without waiting for a disk."""
     for candidate in ("/dev/shm", "/run", None):
         with suppress(OSError):
-            directory = candidate or tempfile.gettempdir()  # which raises where it finds none
+            directory = candidate or tempfile.gettempdir()  # raises if it finds no directory
             with tempfile.TemporaryFile(dir=directory):
                 return directory
     raise OSError("no directory is writable: /dev/shm, /run or the temporary directory is needed")
 
 
 def exit_worker(ending: SystemExit) -> NoReturn:
-    """End a worker as multiprocessing ends its processes: exit handlers run, nothing is taken apart.
+    """End a worker as multiprocessing ends its processes: exit handlers run, but no objects are freed.
 
-    Its tidying writes to every object, and so copies every page that is shared with the arbiter: two workers
-    of Wagtail that stopped took 107 MiB on top of 162, and the OOM killer took the arbiter.
+    Freeing writes to every object, and so copies every page that is shared with the arbiter. Two stopping
+    workers of Wagtail took 107 MiB on top of 162, and the OOM killer killed the arbiter.
     """
-    if fork_guard.PROCESS.is_copy:  # of a worker of Gunicorn's own classes; of ours none comes this far
+    if fork_guard.PROCESS.is_copy:  # a copy of a Gunicorn worker; no copy of our own reaches this
         os._exit(1)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()

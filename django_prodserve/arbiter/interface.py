@@ -1,4 +1,4 @@
-"""What the arbiter's helpers may ask of it, and have it do. Types alone."""
+"""The methods of the arbiter that its helpers may call. Types alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ArbiterActions(Protocol):
-    """The arbiter, as far as its helpers know it."""
+    """The part of the arbiter that its helpers use."""
 
     plan: Plan
     pool: WorkerPool
@@ -21,15 +21,15 @@ class ArbiterActions(Protocol):
     stacks: Stacks
     log: Any
     timeout: int
-    """Seconds without a turn of a worker's event loop; 0 for any number. Gunicorn's setting."""
+    """Maximum seconds per iteration of a worker's event loop; 0 for no limit. Gunicorn's setting."""
     LISTENERS: list[Any]
 
     def replace(self, member: WorkerHandle, verdict: Verdict) -> bool:
-        """Have a worker replaced, its replacement first; False if it must wait or is known already."""
+        """Replace a worker, starting its replacement first; False if it must wait or is already marked."""
         ...
 
     def let_go(self, member: WorkerHandle, reason: str) -> None:
-        """Ask a worker to finish its requests and to end."""
+        """Tell a worker to finish its requests and to end."""
         ...
 
     def kill_worker(self, pid: int, sig: int) -> None:
@@ -49,7 +49,7 @@ class ArbiterActions(Protocol):
         ...
 
     def recovered(self, now: float) -> None:
-        """Forget failed rounds once workers have served for a while."""
+        """Reset the failed rounds once workers have served for a while."""
         ...
 
     def start_deferred(self, now: float) -> None:

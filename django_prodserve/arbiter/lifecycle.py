@@ -1,6 +1,6 @@
-"""From the first worker's answer to the last one's end: the arbiter's part in starting, reloading, stopping.
+"""The arbiter's part in start, reload and stop, from the first worker's answer to the last one's end.
 
-Mixed into our Arbiter; lives in the arbiter, main thread, in its loop. Nothing here waits but for signals.
+Mixed into our Arbiter; lives in the arbiter, main thread, in its loop. This code waits only for signals.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ else:
 
 IMMEDIATE_SIGNALS = {signal.SIGINT, signal.SIGQUIT}
 STOPPING = {signal.SIGTERM, *IMMEDIATE_SIGNALS}
-HURRIED_STOP_SECONDS = 1.0  # seconds that workers have to leave when somebody is in a hurry
-REPORT_SECONDS = 0.25  # seconds before the end in which workers tell what they have not finished
-MAX_DEATHS_AT_START = 3  # so many workers that die before all have answered end the start
+HURRIED_STOP_SECONDS = 1.0  # seconds that workers have to stop if the operator is in a hurry
+REPORT_SECONDS = 0.25  # seconds before the end in which workers report unfinished requests
+MAX_DEATHS_AT_START = 3  # if this many workers die before all have answered, the start fails
 
 
 class Lifecycle(_Arbiter):  # type: ignore[misc]
-    """Says when the workers answer, hears when others take over, and stops without losing a request."""
+    """Reports when the workers answer, hands over to a new generation, and stops without losing a request."""
 
     generation: SupervisorLink
     num_workers: int
@@ -46,9 +46,9 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     """Whether the first full set of workers has answered."""
     stopped = False
     failed = False
-    """Whether it stops for a reason that has been logged."""
+    """Whether the server stops for a reason that has been logged."""
     aborted = 0
-    """Requests that a stop has not waited for."""
+    """Requests that a stop did not wait for."""
     monitor: WorkerMonitor
     watcher: Watcher | None = None
 
@@ -66,7 +66,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
             self.num_workers = max(1, self.num_workers + self.generation.extra_workers)
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
-        """Gunicorn's loop passes here in every turn, so this is where we look around."""
+        """Wait for signals. Gunicorn's loop calls this in every iteration, so our checks run here."""
         if not self.all_ready:
             timeout = 0.02
         elif self.watcher:
@@ -87,7 +87,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def _check_for_answers(self) -> None:
         if len(self.WORKERS) >= self.num_workers and all(map(_has_answered, self.WORKERS.values())):
             self.all_ready = True
-            self.on_all_ready()  # before the generation that serves now is told to go
+            self.on_all_ready()  # before the supervisor stops the serving generation
             if self.generation.during_reload:
                 self._restore_oom_score()
             self.generation.ready(self.app.facts())
@@ -95,17 +95,17 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
             self.generation.number > 1
             and self._stats["workers_spawned"] - self.num_workers >= MAX_DEATHS_AT_START
         ):
-            # A generation that cannot serve must not keep the one that can from being told so.
+            # The supervisor then tells the serving generation that this one cannot serve.
             raise HaltServer(f"{MAX_DEATHS_AT_START} workers ended before they answered", 1)
 
     def on_all_ready(self) -> None:
-        """Go on with what the generation before has seen, which is still there; must not raise."""
+        """Copy the records of the previous generation, which still exists; must not raise."""
 
     def on_reload_failed(self, number: int, reason: str) -> None:
         """Record that the generation with this number could not take over; must not raise."""
 
     def _restore_oom_score(self) -> None:
-        """Tell the OOM killer that this generation is no trial any more: it was the first to be killed."""
+        """Restore the OOM score: until this generation serves, the OOM killer would kill it first."""
         set_oom_score_adj(os.getpid(), 0, than=self.generation.supervisor)
         for pid in self.WORKERS:
             set_oom_score_adj(pid, EXPENDABLE, than=self.generation.supervisor)
@@ -116,19 +116,19 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         return pid
 
     def kill_worker(self, pid: int, sig: int) -> None:
-        """Send a signal to a worker, which obeys it because we say so first."""
+        """Send a signal to a worker, which obeys because the arbiter sets its flag first."""
         if sig in STOPPING and pid in self.WORKERS:
             stop_flags.request_stop(self.WORKERS[pid].age, at_once=sig in IMMEDIATE_SIGNALS)
         super().kill_worker(pid, sig)
 
     def handle_int(self) -> None:
-        """Ctrl-C stops as SIGTERM does; another one stops at once."""
+        """Handle Ctrl-C like SIGTERM; a second one stops immediately."""
         raise StopIteration
 
     handle_quit = handle_int
 
     def handle_hup(self) -> None:
-        """Gunicorn would fork workers from the code that is loaded here, which is the old code."""
+        """Ignore SIGHUP here: Gunicorn would fork workers from the loaded code, which is the old code."""
         self._refuse("SIGHUP")
 
     def handle_usr2(self) -> None:
@@ -150,9 +150,10 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         super().halt(reason, exit_status)
 
     def stop(self, graceful: bool = True) -> None:
-        """Turn readiness red, wait for the drain delay, close the listeners, let workers finish, kill others.
+        """Fail readiness, wait for the drain delay, close the listeners, let workers finish, kill the others.
 
-        Takes the drain delay and the graceful timeout at most. SIGINT or SIGQUIT on the way ends it at once.
+        Takes at most the drain delay plus the graceful timeout. SIGINT or SIGQUIT meanwhile ends it
+        immediately.
         """
         if self.stopped:
             return
@@ -176,9 +177,9 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
             self._log_notice("%s after %.1f s%s.", who, time.monotonic() - began, cut)
 
     def _log_stopping(self, drain: float, patience: float, for_good: bool) -> bool:
-        """Say for how many requests this waits, and how long; say whether there is anything to be told.
+        """Log how many requests a stop waits for, and how long; return whether its end should be logged.
 
-        A start that fails has been explained, and after a reload only requests that still run are news.
+        The log already explains a failed start. After a reload, only requests that still run are news.
         """
         number, is_new = self.unfinished(), self.generation.during_reload and not self.all_ready
         if self.failed or is_new or not (number or for_good):
@@ -195,15 +196,15 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         return True
 
     def _log_notice(self, message: str, *arguments: object) -> None:
-        """Log at info; a logger class of the user's own has no method for that but Gunicorn's."""
+        """Log at info; a custom logger class has only Gunicorn's method for that."""
         getattr(self.log, "notice", self.log.info)(message, *arguments)
 
     def unfinished(self) -> int | None:
-        """Return how many requests run or wait in the workers; None if they do not say."""
+        """Return how many requests run or wait in the workers; None if the workers do not report it."""
         return None
 
     def _drain(self, seconds: float) -> bool:
-        """Serve on while whoever sends requests learns that we go; say whether somebody is in a hurry."""
+        """Keep serving while load balancers learn of the stop; return whether the operator is in a hurry."""
         stop_flags.drain()
         end = time.monotonic() + seconds
         while (remaining := end - time.monotonic()) > 0:
@@ -217,7 +218,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         return False
 
     def _await_workers(self, seconds: float) -> None:
-        """Wait until every worker has ended; kill those that have not in time."""
+        """Wait until every worker has ended; kill those that have not ended in time."""
         end = time.monotonic() + seconds
         left = asked = False
         while self._has_children() and (remaining := end - time.monotonic()) > 0:
@@ -243,9 +244,9 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         self._kill_all(signal.SIGKILL)
 
     def _has_children(self) -> bool:
-        """Say whether a child of ours is left; those that have ended are buried first."""
+        """Say whether a child process is left; those that have ended are reaped first."""
         self.reap_dirty_arbiter()
-        with suppress(HaltServer):  # a worker that could not boot changes nothing now
+        with suppress(HaltServer):  # a worker that failed to boot changes nothing now
             self.reap_workers()
         return bool(self.WORKERS or self.dirty_arbiter_pid)
 
@@ -261,7 +262,7 @@ def _count(requests: int | None) -> str:
 
 
 def _has_answered(worker: Any) -> bool:
-    """Say whether a worker's loop runs: until its first beat, its file has the time of day as its time."""
+    """Say whether a worker's loop runs: before its first beat, its file has the wall clock's time."""
     with suppress(OSError, ValueError):
         return bool(worker.tmp.last_update() <= time.monotonic())
     return False

@@ -1,7 +1,7 @@
-"""Keep the server below its memory limit: what is used of it, who is replaced, whether a reload has room.
+"""Keep the server below its memory limit: measure use, replace workers, and check reloads for room.
 
 Lives in the arbiter, main loop; ``Headroom`` also in a new generation's process, before it loads the project.
-Reads /proc and the control group; what cannot be read is not known.
+Reads /proc and the control group; values that cannot be read are unknown.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .interface import ArbiterActions
 
 MEASURE_SECONDS = 15.0
-"""Seconds between two measurements; reading a worker's PSS takes about 1 ms of its memory lock."""
+"""Seconds between two measurements; reading a worker's PSS holds its memory lock for about 1 ms."""
 
 
 class MemoryMonitor:
@@ -42,7 +42,7 @@ class MemoryMonitor:
         self.before = (0, 0.0)
 
     def budget(self, now: float) -> MemoryBudget | None:
-        """Return the limit and what is used of it now; None where nothing limits."""
+        """Return the limit and the memory in use now; None if there is no limit."""
         if self.limit is None:
             return None
         used = self.used(self.level) if self.level else None
@@ -53,14 +53,14 @@ class MemoryMonitor:
         return room
 
     def firm_budget(self) -> MemoryBudget | None:
-        """Return the limit and what is used of it for good, no file pages; None where nobody says."""
+        """Return the limit and the unreclaimable memory in use, without file pages; None if unknown."""
         used = self.cgroups.memory_used(self.level, firm=True) if self.level else None
         if self.limit is None or used is None:
             return None
         return MemoryBudget(limit=self.limit, used=used, master=self.master)
 
     def used(self, level: Level) -> int | None:
-        """Return the bytes in use; file pages that the kernel may drop are left out where it matters."""
+        """Return the bytes in use, without file pages that the kernel may drop if that matters."""
         used = parse_amount(self.cgroups.tree.read(level.file(self.current)) or "")
         if used is None or self.limit is None or used < self.limit / 2:
             return used
@@ -71,7 +71,7 @@ class MemoryMonitor:
         return max(0.0, (used - before) / (now - then)) if then and now > then else 0.0
 
     def count_kills(self) -> int:
-        """Return how many processes of the group the kernel has killed for memory."""
+        """Return how many processes of the group the OOM killer has killed."""
         group = self.cgroups.group("memory")
         if not group.levels:
             return 0
@@ -80,7 +80,7 @@ class MemoryMonitor:
         return parse_amount(parse_table(text).get("oom_kill", "")) or 0
 
     def was_killer(self) -> bool:
-        """Say whether the kernel has killed one more process for memory than is accounted for."""
+        """Say whether the OOM killer has killed one more process than is accounted for."""
         if self.count_kills() <= self.kills:
             return False
         self.kills += 1
@@ -88,13 +88,13 @@ class MemoryMonitor:
 
 
 class MemoryGuard:
-    """Replaces the worker that takes most memory before the kernel kills one."""
+    """Replaces the worker that uses the most memory before the kernel kills one."""
 
     def __init__(self, arbiter: ArbiterActions) -> None:
         self.arbiter, self.log = arbiter, arbiter.log
         self.memory = MemoryMonitor(arbiter.plan.memory.value)
         self.patience = 0.05
-        """Seconds until memory must be looked at again."""
+        """Seconds until the next memory check."""
         self.last_replaced = -policies.MIN_AGE_SECONDS
         self.next_measuring = 0.0
 
@@ -118,11 +118,11 @@ class MemoryGuard:
             self._replace(*found, now)
 
     def was_killer(self) -> bool:
-        """Say whether the kernel has killed one more process for memory than is accounted for."""
+        """Say whether the OOM killer has killed one more process than is accounted for."""
         return self.memory.was_killer()
 
     def taken(self) -> int:
-        """Return what the workers took when they were last measured, and the arbiter at its start."""
+        """Return the memory of the workers at the last measurement, and of the arbiter at its start."""
         return self.memory.master + sum(member.slot.memory for member in self.arbiter.pool)
 
     def _replace(self, seen: WorkerState, verdict: Verdict, at_once: bool, now: float) -> None:
@@ -137,34 +137,34 @@ class MemoryGuard:
             self.last_replaced = now
 
     def measure(self, *, new_alone: bool = False) -> None:
-        """Read every worker's memory, or that of workers that were not measured yet."""
+        """Read every worker's memory, or only that of workers not yet measured."""
         for member in self.arbiter.pool:
             if new_alone and (member.slot.memory or not member.serving):
                 continue
             try:
                 member.slot.memory = read_memory(Path(f"/proc/{member.pid}")).size
-            except OSError:  # it has ended
+            except OSError:  # the worker has ended
                 continue
 
 
 class Headroom:
     """The memory that a generation may take while another one serves: a reload must not end the old one.
 
-    Where memory holds few of the new workers beside the old ones the generation begins with those, and starts
-    the others when the old ones have given theirs back. Where memory holds none, the reload is refused.
+    If memory holds only some of the new workers alongside the old ones, the generation begins with those. It
+    starts the others when the old workers have released theirs. If memory holds none, the reload is refused.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.memory = MemoryMonitor(plan.memory.value)
         self.each = policies.startup_memory(plan.worker_memory.value, preloaded=plan.preload.value)
         self.missing = 0
-        """Workers that are still to be started."""
+        """Workers that must still be started."""
         self.most = plan.graceful_timeout.value + 3.0
         self.until = 0.0
-        """When the generation before has ended at the latest; monotonic."""
+        """When the previous generation will have ended at the latest; monotonic."""
 
     def check(self, plan: Plan) -> None:
-        """Refuse to load the project where not even one worker of it would fit."""
+        """Refuse to load the project if not even one worker of it would fit."""
         room = self.memory.firm_budget()
         needed = max(0, plan.master_memory.value - read_memory().size) + self.each
         if room is not None and not policies.fits_beside(room, 1, needed):
@@ -175,7 +175,7 @@ class Headroom:
             )
 
     def begin(self, wanted: int) -> int:
-        """Return with how many workers to begin: one at least, which ``check`` has promised."""
+        """Return how many workers to begin with: at least one, which ``check`` has ensured."""
         room = self.memory.firm_budget()
         fits = wanted if room is None else policies.fits_beside(room, wanted, self.each)
         count = min(wanted, max(1, fits))

@@ -1,7 +1,7 @@
-"""The worker monitor: about once a second it checks every worker, asks the policies, and acts.
+"""The worker monitor: about once a second it checks every worker, applies the policies, and acts.
 
 Lives in the arbiter, on Gunicorn's main loop. Reads the scoreboard and /proc, sends signals, logs. Never
-blocks, touches no database and no user code; what it raises is logged once of each kind and ends nothing.
+blocks, uses no database and no user code. Each kind of exception is logged once and does not stop the server.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from .interface import ArbiterActions
 
 SURVEY_SECONDS = 15.0
-"""Seconds between two looks at what traffic was like."""
+"""Interval between two evaluations of the traffic."""
 
 
 class WorkerMonitor:
-    """What the arbiter remembers from one look to the next."""
+    """The arbiter's state from one tick to the next."""
 
     def __init__(self, arbiter: ArbiterActions) -> None:
         self.arbiter, self.log = arbiter, arbiter.log
@@ -47,7 +47,7 @@ class WorkerMonitor:
         self.raised: set[str] = set()
 
     def tick(self) -> None:
-        """Look at all there is to look at, each by itself."""
+        """Run every check, each guarded against the errors of the others."""
         now = time.monotonic()
         if now >= self.next_look:
             self.next_look = now + 0.9
@@ -67,7 +67,7 @@ class WorkerMonitor:
         self.run_guarded(self.memory.check, now)
 
     def run_guarded(self, step: Callable[..., object], *arguments: object) -> None:
-        """Do something that must not end the server whatever it raises; log each kind of that once."""
+        """Run a step that must not end the server, whatever it raises; log each kind of exception once."""
         try:
             step(*arguments)
         except Exception as error:
@@ -78,17 +78,17 @@ class WorkerMonitor:
                 self.arbiter.record_event("failed", f"Internal error in supervision step {kind}")
 
     def log_lost_lines(self, now: float) -> None:
-        """Write what logs did not take before, and report what they have lost."""
+        """Write lines that logs did not accept before, and report lost lines."""
         for line in nonblocking.report_lost(now):
             self.log.error("%s", line)
 
     def is_silent(self, member: WorkerHandle) -> bool:
-        """Say whether a worker's event loop has stood still for too long."""
+        """Say whether a worker's event loop has been blocked for too long."""
         now = time.monotonic()
         return policies.is_unresponsive(member.update(now, 0), self.frozen_for(now)) is not None
 
     def waiting(self) -> int:
-        """Return how many connections wait to be accepted."""
+        """Return how many connections wait in the accept queue."""
         return sum(max(0, listener.get_backlog() or 0) for listener in self.arbiter.LISTENERS)
 
     # Stuck workers.
@@ -113,11 +113,11 @@ class WorkerMonitor:
                 self.last_frozen = now if self.is_silent(member) else self.last_frozen
 
     def frozen_for(self, now: float) -> float:
-        """Return how long a worker may stand still now."""
+        """Return how long a worker's event loop may be blocked at present."""
         return policies.unresponsive_limit(self.arbiter.timeout, now - self.last_frozen)
 
     def recycle(self, now: float) -> None:
-        """Replace workers that have asked for it; one that must wait for that asks again."""
+        """Replace workers that have requested it; one that must wait requests it again."""
         for member in self.arbiter.pool.active():
             if number := member.slot.replacement_reason:
                 reason = REASONS[number - 1]
@@ -138,7 +138,7 @@ class WorkerMonitor:
             self.arbiter.record_event(reason, f"Worker {member.pid} is replaced: {reason}")
 
     def kill_overdue(self, now: float) -> None:
-        """Kill workers that were asked to stop and have not."""
+        """Kill workers that were told to stop and have not."""
         for member in self.arbiter.pool.leaving():
             if now <= member.slot.deadline:
                 continue
@@ -149,7 +149,7 @@ class WorkerMonitor:
                 self.arbiter.kill_worker(member.pid, signal.SIGKILL)
 
     def advise(self, now: float) -> None:
-        """Report what would suit the traffic better, if that is new, and begin and end of throttling."""
+        """Report settings that would suit the traffic better, if new, and begin and end of throttling."""
         if now < self.next_survey:
             return
         self.next_survey = now + self.survey_every
@@ -172,12 +172,12 @@ class WorkerMonitor:
             self._warn("throttling over", f"The CPU quota is enough again; it throttled for {lasted}")
 
     def _warn(self, kind: str, text: str) -> None:
-        """Say something in the log and as an event."""
+        """Log a warning and record it as an event."""
         self.log.warning("%s.", text)
         self.arbiter.record_event(kind, text)
 
     def watch_overload(self, now: float) -> None:
-        """Say when the server begins to refuse requests, and when that is over: once for all workers."""
+        """Report when the server begins and stops refusing requests: once for all workers."""
         load = overloaded([member.slot for member in self.arbiter.pool.active()])
         if self.overload.begin(now, load):
             self._warn("overload", f"Overloaded: {load}")
@@ -185,12 +185,12 @@ class WorkerMonitor:
             self.end_overload(now)
 
     def end_overload(self, now: float, calm: float = CALM_SECONDS) -> None:
-        """Say that an overload is over, after so many calm seconds; after none if this generation ends."""
+        """Report that an overload is over, after so many calm seconds; after none if this generation ends."""
         if text := self.overload.end(now, self.arbiter.board.refused, calm):
             self._warn("overload over", f"Overload {text}")
 
     def resume(self, events: Sequence[Event]) -> None:
-        """Go on where the generation before has said that something begins, and not that it is over."""
+        """Continue conditions whose begin the previous generation has reported, but not their end."""
         if last_open(events, "overload", "overload over"):
             self.arbiter.record_event(
                 "overload over", "The overload ended with a reload, or goes on in the new generation"
@@ -200,7 +200,7 @@ class WorkerMonitor:
             self.throttling = self.survey.throttling = 1.0
 
     def record_history(self, now: float) -> None:
-        """Leave a sample of the counters, and what only the arbiter knows."""
+        """Record a sample of the counters, and values that only the arbiter knows."""
         board = self.arbiter.board
         self.memory.measure(new_alone=True)
         board.count_waiting(self.waiting())
@@ -208,6 +208,6 @@ class WorkerMonitor:
 
 
 def last_open(events: Sequence[Event], begin: str, end: str) -> Event | None:
-    """Return the last event of a kind that has not been followed by the kind that ends it."""
+    """Return the last event of a kind that no event of the ending kind has followed."""
     last = next((event for event in reversed(events) if event.kind in {begin, end}), None)
     return last if last is not None and last.kind == begin else None

@@ -1,7 +1,7 @@
-"""Notice when the server begins to refuse requests because too many wait, and when that is over. Pure.
+"""Detect when the server begins to refuse requests because too many wait, and when that is over. Pure.
 
-The monitor asks about once a second, with what the scoreboard says. Workers detect overload one by one
-(worker/admission.py); here it is one overload of the server, however many workers take part.
+The monitor calls this about once a second, with data from the scoreboard. Workers detect overload one by one
+(worker/admission.py); here it is one overload of the server, however many workers are involved.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from ..scoreboard.slot import REFUSES, Slot
 from ..utils.units import format_duration
 
 CALM_SECONDS = 3.0
-"""Seconds in which no worker refuses until an overload is over; each worker waits for 2 s by itself."""
+"""Seconds without a refusal in any worker that end an overload; each worker itself waits for 2 s."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overloaded:
-    """The workers that serve, in the moment in which an overload begins."""
+    """The workers that serve, at the moment in which an overload begins."""
 
     wait: float
     """Seconds for which requests waited in the queue of a worker that refuses."""
     busy: int
     limit: int
-    """Requests that may run at the same time: fewer than the threads where requests only compute."""
+    """Requests that may run at the same time: fewer than the threads if requests are CPU-bound."""
     threads: int
 
     def __str__(self) -> str:
@@ -48,16 +48,16 @@ def overloaded(slots: Sequence[Slot]) -> Overloaded | None:
 
 
 class OverloadWatch:
-    """Remembers when the overload began, and what was refused before it."""
+    """Stores when the overload began, and how many requests were refused before it."""
 
     def __init__(self) -> None:
         self.began = self.last = 0.0
-        """Monotonic; 0.0 while there is none. The last look at which a worker refused."""
+        """Monotonic, 0.0 without an overload: its start, and the last tick at which a worker refused."""
         self.refused_before = 0
-        """Requests that had been refused at the last look before it began."""
+        """Requests refused until the last tick before it began."""
 
     def begin(self, now: float, load: Overloaded | None) -> bool:
-        """Take note of a look; say whether the overload begins with it."""
+        """Process one tick; return whether the overload begins with it."""
         if load is None:
             return False
         begins = not self.began
@@ -65,7 +65,7 @@ class OverloadWatch:
         return begins
 
     def end(self, now: float, refused: int, calm: float = CALM_SECONDS) -> str:
-        """Return what to say if an overload is over; ``refused`` counts all requests that ever were."""
+        """Return the line to log if an overload is over; ``refused`` counts all refused requests so far."""
         if not self.began:
             self.refused_before = refused
         if not self.began or now - self.last < calm:

@@ -1,6 +1,6 @@
-"""When a worker must be replaced, and why one has ended. Pure: no clock, no files, no log.
+"""Decide when a worker must be replaced, and why one has ended. Pure: no clock, no files, no log.
 
-The verdict is the log line, or None to leave a worker be.
+The verdict contains the log line; None keeps the worker.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from ..plan.sizing import KILL_SHARE, MEMORY_SHARE, REPLACE_SHARE
 from ..utils.units import format_duration, format_size
 
 STARVED_SECONDS = 20.0
-"""Seconds after which a worker without a free thread, that finishes nothing while others wait, is stuck."""
+"""Seconds after which a worker is stuck if it has no free thread and ends no request while others wait."""
 BOOT_SECONDS = 60.0
 """Seconds a worker may take to boot; the slowest of seven real projects took 4."""
 MIN_AGE_SECONDS = 60.0
-"""A worker younger than this is not replaced for its memory: it would be no better soon after."""
+"""A worker younger than this is not replaced for its memory: its replacement would soon be no better."""
 RELOAD_SHARE = 0.95
-"""Of the memory limit: what two generations may take together, for the seconds of a reload."""
+"""Share of the memory limit that two generations may take together, for the seconds of a reload."""
 GROWTH_UNDER_LOAD = 4
-"""A worker takes so many times more under load than at first (project/footprint.py), threads included."""
+"""Memory of a worker under load, as a multiple of its start (project/footprint.py), threads included."""
 MAX_GROWTH_PER_SECOND = 4 << 30
-"""Bytes a second that memory is thought to grow at most."""
+"""Assumed maximum growth of memory in bytes a second."""
 REPLACE_SECONDS = 0.6
-"""Seconds that a worker needs to be told, to finish and to give its memory back."""
+"""Seconds that a worker needs to get the signal, to finish and to release its memory."""
 MIN_GROWTH = 1.5
-"""A worker that takes less than this times what was planned gains nothing by being replaced."""
+"""Replacing a worker that uses less than this multiple of the planned memory gains nothing."""
 FATAL_SIGNALS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
-"""Signals of a process that has failed by itself."""
+"""Signals of a process that crashed by itself."""
 MAX_FAILED_ROUNDS = 6
-"""Failed rounds of starting workers after which a server without any gives up: 8 s and their boots."""
+"""Failed rounds of starts after which a server without workers exits: 8 s plus the boot times."""
 
 
 class Verdict(NamedTuple):
-    """Why a worker must go: the reason that is counted (board.REASONS), and the line for the log."""
+    """Why a worker must stop: the reason that is counted (board.REASONS), and the line for the log."""
 
     reason: str
     line: str
@@ -44,39 +44,39 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerState:
-    """A worker as the monitor sees it; ages and times in seconds, memory in bytes."""
+    """A worker's state as the monitor measures it; ages and times in seconds, memory in bytes."""
 
     pid: int
     age: float
     serving: bool = True
     silent: float = 0.0
-    """Since its event loop last turned."""
+    """Since the last iteration of its event loop."""
     threads: int = 1
     busy: int = 0
     idle: float = 0.0
-    """Since one of its requests ended, or the youngest of those that run has started."""
+    """Since one of its requests ended, or the youngest running one has started."""
     memory: int = 0
     """Its proportional share (PSS)."""
     planned: int = 0
-    """What the plan expects a worker of this project to take under load."""
+    """The memory that the plan expects a worker of this project to use under load."""
 
 
 def hangs_at_boot(seen: WorkerState, limit: float = BOOT_SECONDS) -> Verdict | None:
-    """Gunicorn never notices: a heartbeat that has not begun is no heartbeat that stopped."""
+    """Detect a hang at boot, which Gunicorn never notices: it ignores a heartbeat that has not begun."""
     if seen.serving or seen.age < limit:
         return None
     return Verdict("boot", f"did not finish booting within {format_duration(limit)}")
 
 
 def is_unresponsive(seen: WorkerState, limit: float) -> Verdict | None:
-    """Return why a worker whose event loop does not turn must go; a limit of 0 is none."""
+    """Return why a worker with a blocked event loop must stop; a limit of 0 disables this."""
     if not limit or not seen.serving or seen.silent < limit:
         return None
     return Verdict("stuck", f"unresponsive for {seen.silent:.0f} s (something holds the GIL)")
 
 
 def is_starved(seen: WorkerState, waiting: int, limit: float = STARVED_SECONDS) -> Verdict | None:
-    """Return why a worker must go whose threads are all stuck while others wait."""
+    """Return why a worker must stop whose threads are all stuck while other requests wait."""
     if not seen.serving or not waiting or seen.busy < seen.threads or seen.idle < limit:
         return None
     return Verdict(
@@ -87,36 +87,37 @@ def is_starved(seen: WorkerState, waiting: int, limit: float = STARVED_SECONDS) 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryBudget:
-    """The container's memory, in bytes: limit, what is used of it, and what the arbiter takes."""
+    """The container's memory, in bytes: limit, current use, and the arbiter's part."""
 
     limit: int
     used: int | None
-    """None where nothing accounts for this server alone."""
+    """None if no control group accounts for this server alone."""
     master: int
     growth: float = 0.0
-    """Bytes that more was used each second since the last look."""
+    """Growth of the use in bytes a second since the last check."""
 
     @property
     def soon(self) -> int:
-        """Return what will be used before anything that is done now has an effect."""
+        """Return the expected use at the moment when an action taken now has an effect."""
         return int((self.used or 0) + self.growth * REPLACE_SECONDS)
 
     def without(self, leaving: int) -> MemoryBudget:
-        """Return the same without what those take who are leaving."""
+        """Return the same without the memory of workers that are stopping."""
         return replace(self, used=None if self.used is None else max(0, self.used - leaving))
 
     def share(self, workers: int) -> int:
-        """Return what each worker may take."""
+        """Return the memory that each worker may use."""
         return int((self.limit * MEMORY_SHARE - self.master) / max(1, workers))
 
 
 def largest_to_replace(
     crew: Sequence[WorkerState], room: MemoryBudget, since_last: float
 ) -> tuple[WorkerState, Verdict, bool] | None:
-    """Return the worker to replace for its memory, why, and whether it must go before its replacement.
+    """Return the worker to replace for its memory, why, and whether it must stop before its replacement.
 
-    The kernel kills at the limit. Close to it the fattest worker goes, young or not, if that gains anything;
-    before that one that grew beyond its share, with a pause after the last.
+    The kernel kills at the limit. Close to the limit, the worker using the most memory is stopped, young or
+    not, if that gains anything. Before that, a worker that grew beyond its share is replaced, with a pause
+    after the last one.
     """
     if not crew:
         return None
@@ -138,39 +139,40 @@ def largest_to_replace(
 
 
 def startup_memory(planned: int, *, preloaded: bool) -> int:
-    """Return what a worker takes in its first seconds; one that loads the project itself takes it all."""
+    """Return a worker's memory in its first seconds; a worker that loads the project itself needs it all."""
     return planned // GROWTH_UNDER_LOAD if preloaded else planned
 
 
 def fits_beside(room: MemoryBudget, wanted: int, each: int) -> int:
-    """Return how many of the wanted workers memory holds beside all that is there."""
+    """Return how many of the wanted workers fit into memory in addition to everything already there."""
     if room.used is None:
         return wanted
     return max(0, min(wanted, int((RELOAD_SHARE * room.limit - room.used) // max(1, each))))
 
 
 def until_next_look(room: MemoryBudget | None) -> float:
-    """Return the seconds until memory must be looked at again; views that leak took 1.5 GiB a second."""
+    """Return the seconds until the next memory check; views that leak took 1.5 GiB a second."""
     if room is None or room.used is None:
         return 1.0
     return min(1.0, max(0.05, (room.limit / 2 - room.used) / MAX_GROWTH_PER_SECOND))
 
 
 def unresponsive_limit(limit: float, since_last: float) -> float:
-    """Return how long a worker may stand still: less while others of the kind may wait for the next one.
+    """Return how long an event loop may be blocked: less if similar requests may wait for the next worker.
 
-    What holds the GIL was most often asked for more than once, and the rest is still in the kernel's queue.
+    Clients have most often sent the request that holds the GIL more than once, and the rest is still in the
+    kernel's queue.
     """
     return min(limit, max(2.0, limit / 4)) if since_last < MIN_AGE_SECONDS else limit
 
 
 def back_off(rounds: int) -> float:
-    """Return how long to wait before workers are started again after so many failed rounds."""
+    """Return how long to wait before workers are started again after this many failed rounds."""
     return min(30.0, 0.25 * 2 ** (rounds - 1)) if rounds else 0.0
 
 
 def gives_up(rounds: int, serving: int) -> bool:
-    """Say whether the server must end, so that its service manager sees it: no worker serves, repeatedly."""
+    """Say whether the server must exit, so that its service manager notices: repeatedly no worker serves."""
     return rounds >= MAX_FAILED_ROUNDS and not serving
 
 
@@ -181,18 +183,18 @@ class WorkerExit:
     code: int | None
     """Its exit code; None if a signal ended it."""
     number: int = 0
-    """The signal."""
+    """The signal's number."""
     ours: bool = False
-    """Whether we have asked it to go."""
+    """Whether the arbiter told it to stop."""
     served: bool = True
     recycles: bool = False
     """Whether Gunicorn's own workers end by themselves after max_requests."""
     out_of_memory: bool = False
-    """Whether it was killed by the kernel for memory, which may happen to one that is leaving, too."""
+    """Whether the OOM killer killed it, which may also happen to a worker that is stopping."""
 
 
 def why_it_ended(end: WorkerExit) -> Verdict | None:
-    """Return why a worker has ended that nobody had asked to; None if there is nothing to say."""
+    """Return why a worker has ended that was not told to; None if there is no reason to log."""
     if end.out_of_memory:
         return Verdict(
             "out of memory",

@@ -1,7 +1,7 @@
-"""Ask workers for the stacks of their threads, and log what they answer.
+"""Request the stacks of workers' threads, and log them.
 
-Lives in the arbiter, main loop. A worker writes its stacks into a file that it shares with the arbiter, at a
-signal; the arbiter reads them a second later. Never blocks.
+Lives in the arbiter, main loop. At a signal, a worker writes its stacks into a file that it shares with the
+arbiter; the arbiter reads them a second later. Never blocks.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 class StackReports:
-    """The workers that were asked for their stacks, and why."""
+    """The workers whose stacks were requested, and why."""
 
     def __init__(self, arbiter: ArbiterActions) -> None:
         self.arbiter, self.log = arbiter, arbiter.log
         self.asked: dict[int, str] = {}
-        """Why, by pid."""
+        """The reason by pid."""
 
     def ask(self, member: WorkerHandle, verdict: Verdict) -> None:
-        """Ask a worker for its stacks; ``log_answers`` logs them a second later."""
+        """Request a worker's stacks; ``log_answers`` logs them a second later."""
         self.asked[member.pid] = verdict.line
-        if member.slot.pid == member.pid:  # it has registered: the signal would end one that has not
+        if member.slot.pid == member.pid:  # it has its handler: without one, the signal would end it
             self.arbiter.stacks.request_dump(member.slot.index, member.pid)
 
     def log_answers(self, now: float) -> None:
-        """Log the stacks of the workers that were asked."""
+        """Log the stacks of the workers from which they were requested."""
         for member in self.arbiter.pool:
             if line := self.asked.pop(member.pid, ""):
                 text = with_requests(self.arbiter.stacks.read(member.slot.index), member.slot.running(), now)
@@ -40,12 +40,12 @@ class StackReports:
                 self.arbiter.record_event("stacks", f"Worker {member.pid} {line}", only_busy_threads(text))
 
     def ask_unfinished(self) -> None:
-        """Ask every worker that is left for its stacks, shortly before it is killed."""
+        """Request the stacks of every remaining worker, shortly before it is killed."""
         for member in self.arbiter.pool:
             self.ask(member, Verdict("asked", "did not finish in time and is killed"))
 
     def log_unfinished(self, member: WorkerHandle) -> None:
-        """Log what a worker was cut off in: each request, and its stack where it was asked for."""
+        """Log the unfinished requests of a killed worker, each with its stack if that was requested."""
         line, now = self.asked.pop(member.pid, ""), time.monotonic()
         text = self.arbiter.stacks.read(member.slot.index) if line else ""
         running = member.slot.running()
@@ -53,7 +53,7 @@ class StackReports:
             stack = stack_of(text, request.ident)
             its_thread = f" Its thread:\n{stack}" if stack else ""
             self.log.warning("Request %s did not finish in time.%s", describe(request, now), its_thread)
-        if text and member.killed and not running:  # Gunicorn's own workers do not say what they run
+        if text and member.killed and not running:  # Gunicorn's own workers do not record their requests
             self.log.warning("Worker %s %s. Its threads:\n%s", member.pid, line, text.strip())
 
     def log_requests(self, member: WorkerHandle) -> str:
@@ -65,5 +65,5 @@ class StackReports:
         return "\n".join(running)
 
     def forget(self, pid: int) -> None:
-        """Drop what a worker that has ended was asked."""
+        """Remove the requests for a worker that has ended."""
         self.asked.pop(pid, None)

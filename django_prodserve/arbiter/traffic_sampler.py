@@ -1,4 +1,4 @@
-"""Gather what monitoring/advice.py judges, stretch by stretch, and tell what is new.
+"""Collect the data that monitoring/advice.py evaluates, period by period, and report changes.
 
 Lives in the arbiter, main loop, every 15 s. Reads the scoreboard, /proc and the quota's counters.
 """
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
     from .worker_pool import WorkerPool
 
 MAX_SURVEY_SECONDS = 600.0
-"""Seconds of a stretch: a rush must not be lost in hours of quiet."""
+"""Maximum seconds of a period: a rush must not be lost in hours of quiet."""
 HOLD_SECONDS = 180.0
-"""Seconds for which each stretch must say the same before it is advice: twelve looks, and longer than caches
-stay cold after a deployment, or most crawlers and cron jobs take. Nobody restarts a server for less."""
+"""Seconds for which each period must give the same advice before it is shown: twelve evaluations. This is
+longer than caches stay cold after a deployment, or most crawlers and cron jobs run. Operators restart a
+server only for a lasting condition."""
 
 
 @dataclass(frozen=True)
 class CounterSnapshot:
-    """Counters at the beginning of a stretch."""
+    """Counters at the beginning of a period."""
 
     when: float
     tally: Counters
@@ -41,7 +42,7 @@ class CounterSnapshot:
 
 
 class TrafficSampler:
-    """What traffic was like since the last mark."""
+    """The traffic since the last mark."""
 
     def __init__(self, board: Scoreboard, crew: WorkerPool, plan: Plan, root: Path = Path("/")) -> None:
         self.board, self.crew, self.plan = board, crew, plan
@@ -50,12 +51,12 @@ class TrafficSampler:
         self.steady, self.hold = SteadyAdvice(), HOLD_SECONDS
         self.quota = self._quota()
         self.throttling = 0.0
-        """Share of the quota's periods that were cut short since the last look, where that is felt."""
+        """Share of the quota's periods that were throttled since the last tick, if requests were affected."""
 
     def tick(self, now: float) -> Advice | None:
-        """Return advice if it changes, one without a line to take it back.
+        """Return advice if it changes; advice without a line withdraws the previous one.
 
-        A stretch lasts until enough was sampled.
+        A period lasts until it has enough samples.
         """
         mark = self.mark(now)
         self._check_quota(mark)
@@ -70,7 +71,7 @@ class TrafficSampler:
         return None if advice is None else self.steady.update(now, advice, self.hold)
 
     def mark(self, now: float) -> CounterSnapshot:
-        """Return the counters as they are."""
+        """Return the current counters."""
         cpu = {member.pid: cpu_seconds(member.pid) for member in self.crew}
         for member in self.crew:
             member.slot.cpu = cpu.get(member.pid, 0.0)
@@ -78,7 +79,7 @@ class TrafficSampler:
         return CounterSnapshot(now, self.board.totals(), cpu, periods, throttled)
 
     def mix(self, before: CounterSnapshot, after: CounterSnapshot) -> TrafficProfile:
-        """Return what happened between two marks."""
+        """Return the traffic between two marks."""
         plan, seconds = self.plan, max(after.when - before.when, 1e-3)
         used = [(after.cpu[pid] - before.cpu.get(pid, 0.0)) / seconds for pid in after.cpu]
         queued = after.tally.queued_sum - before.tally.queued_sum
@@ -104,7 +105,7 @@ class TrafficSampler:
         )
 
     def _mean_running(self, seconds: float) -> float:
-        """Return how many requests ran on average, those that have not ended included."""
+        """Return how many requests ran on average, including those that have not ended."""
         busy = [sample.busy for sample in history.read(self.board.history, max(1, round(seconds)))]
         return sum(busy) / len(busy) if busy else 0.0
 
@@ -112,10 +113,10 @@ class TrafficSampler:
         periods, throttled = mark.periods - self.quota[0], mark.throttled - self.quota[1]
         self.quota = mark.periods, mark.throttled
         share = throttled / periods if periods > 0 else 0.0
-        if (share >= THROTTLED_SHARE) != bool(self.throttling):  # it begins or ends
+        if (share >= THROTTLED_SHARE) != bool(self.throttling):  # throttling begins or ends
             self.throttling = share if share >= THROTTLED_SHARE else 0.0
 
     def _quota(self) -> tuple[int, int]:
-        """Return how many periods of the CPU quota there were, and how many were cut short."""
+        """Return how many periods the CPU quota has had, and how many were throttled."""
         told = throttling(self.cgroups)
         return told.periods, told.throttled

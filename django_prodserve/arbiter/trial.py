@@ -1,7 +1,8 @@
-"""A fork that sends the warm-up request, tells what came of it, and is thrown away with all that it did.
+"""Send the warm-up request in a fork, report the result, and discard the fork with all its effects.
 
 Lives in the command's process, main thread, after the project is loaded and before workers are forked. The
-server itself runs no request. It imports what the request had imported, so that workers share that memory.
+server itself runs no request. It imports the modules that the request imported, so that workers share that
+memory.
 """
 
 from __future__ import annotations
@@ -32,31 +33,31 @@ from ..utils.fork import ChildLateError, run_in_fork
 from . import hooks
 
 TRIAL_SECONDS = 30.0
-"""Seconds that a trial may take in all."""
+"""Total seconds that the test process may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What came of a trial."""
+    """The result of the test process."""
 
     warning: str = ""
     """Why pages will fail."""
     note: str = ""
-    """Why it could not try everything."""
+    """Why some code could not be tested."""
     answered: bool = False
-    """Whether the request came to an end."""
+    """Whether the request was completed."""
     modules: tuple[str, ...] = ()
-    """What the request has imported."""
+    """The modules that the request has imported."""
     languages: tuple[str, ...] = ()
-    """The translations that it has loaded."""
+    """The translations that the request has loaded."""
     threads: tuple[str, ...] = ()
     """Kinds of the threads that run in a fork of this process, and after a request."""
     reading: MemoryReading | None = None
-    """The memory of the process after a few more requests, where that was wanted."""
+    """The memory of the process after a few more requests, if requested."""
 
 
 def try_out(application: Application | None, path: str) -> Trial:
-    """Send one request in a fork, and say what came of it; without an application only look at the fork."""
+    """Send one request in a fork, and return the result; without an application only test the fork."""
     close_connections()
     with scratch_directory() as scratch:
         try:
@@ -68,13 +69,13 @@ def try_out(application: Application | None, path: str) -> Trial:
 def rehearse(
     application: Application | None, path: str, scratch: str | None, *, weighs: bool = False
 ) -> Trial:
-    """Do that in this process, which is thrown away; one that ``weighs`` measures itself."""
+    """Do that in this process, which is discarded; one that ``weighs`` measures itself."""
     loaded, before = {*sys.modules}, Counter(kinds_of_threads())
     answer = WarmUp()
     if application is not None:
         try:
             hold_back(scratch)
-        except Exception as error:  # a project that has changed what it reaches into: then nothing is sent
+        except Exception as error:  # the project has changed what the dry run patches: send no request
             return Trial(warning=f"the warm-up request {path} was not sent: {error!r}")
         answer = warm_up(application, path)
     trial = Trial(
@@ -91,14 +92,14 @@ def rehearse(
 
 
 def hold_back(scratch: str | None) -> None:
-    """Begin a dry run that the kernel ends in time, should it hang."""
+    """Begin a dry run that the kernel ends in time if it hangs."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, TRIAL_SECONDS)
     dry_run.hold_back(scratch)
 
 
 def weigh(application: Application, path: str) -> Footprint | None:
-    """Measure this process, loaded, with forks that send a few requests; None where that fails."""
+    """Measure this process, loaded, with forks that send a few requests; return None if that fails."""
 
     def prepare() -> None:
         hold_back(scratch)
@@ -109,7 +110,7 @@ def weigh(application: Application, path: str) -> Footprint | None:
 
     close_connections()
     hooks.freeze_heap()
-    with scratch_directory() as scratch, suppress(Exception):  # its time is up, or it cannot be held back
+    with scratch_directory() as scratch, suppress(Exception):  # its time is over, or the dry run cannot begin
         return measure(lambda: warm_up(application, path), prepare)
     return None
 
@@ -117,17 +118,17 @@ def weigh(application: Application, path: str) -> Footprint | None:
 def load_as(trial: Trial) -> None:
     """Load in this process what the request had loaded, as far as that runs no middleware."""
     for name in trial.modules:
-        with suppress(Exception):  # the request may have handled it, or has set the scene for it
+        with suppress(Exception):  # the request may have handled the error, or prepared the import
             import_module(name)
     for language in trial.languages:
-        with suppress(Exception), translation.override(language):  # catalogs of the project's
+        with suppress(Exception), translation.override(language):  # catalogs from your project
             translation.gettext("")
-    with suppress(Exception):  # settings of template engines; the request told what is wrong with them
+    with suppress(Exception):  # settings of template engines; the request has reported their errors
         engines.all()
 
 
 def _importable(loaded: set[str]) -> Iterator[str]:
-    """Yield what was imported since, by names that import it once more."""
+    """Yield the modules imported since then, by names that import them again."""
     for name, module in [*sys.modules.items()]:
         spec = getattr(module, "__spec__", None)
         if name not in loaded and spec is not None and spec.name == name and spec.origin:
@@ -135,7 +136,7 @@ def _importable(loaded: set[str]) -> Iterator[str]:
 
 
 def ended(path: str, error: Exception) -> str:
-    """Return what to say of a request whose process ended."""
+    """Return the message for a request whose process ended."""
     if isinstance(error, ChildLateError):
         return (
             f"the warm-up request {path} was ended: it may take {TRIAL_SECONDS:g} s in all, and "
@@ -147,7 +148,7 @@ def ended(path: str, error: Exception) -> str:
 
 @contextmanager
 def scratch_directory() -> Iterator[str | None]:
-    """Yield a directory for the block; None where there can be none."""
+    """Yield a directory for the block; None if there is none."""
     directory = None
     with suppress(OSError):
         directory = tempfile.mkdtemp(prefix="prodserve-trial-")

@@ -1,4 +1,4 @@
-"""Who of the workers serves, who must be replaced and who is leaving; what follows for the next step.
+"""Which workers serve, which must be replaced, which are stopping, and the next steps that follow.
 
 Lives in the arbiter, main loop. Decides; the arbiter forks and sends signals.
 """
@@ -14,19 +14,19 @@ from ..scoreboard.slot import RETIRING, SERVING, Slot
 from .policies import WorkerState
 
 PATIENT = {"memory", "max-requests", "max-lifetime"}
-"""Reasons that let a worker wait until the one before it is gone; a stuck one waits for nobody."""
+"""Reasons for which a worker may wait until the previous one is gone; a stuck worker never waits."""
 
 
 @dataclass
 class WorkerHandle:
-    """One worker, as its arbiter knows it; times are monotonic."""
+    """The arbiter's record of one worker; times are monotonic."""
 
     worker: Any
     slot: Slot
     born: float
     served: bool = False
     leaving: str = ""
-    """Why it was told to go; empty while it may stay."""
+    """Why the arbiter stops it; empty while it may stay."""
     killed: bool = False
 
     @property
@@ -36,11 +36,11 @@ class WorkerHandle:
 
     @property
     def serving(self) -> bool:
-        """Whether it answers requests."""
+        """Whether the worker answers requests."""
         return self.slot.state == SERVING and not self.leaving
 
     def update(self, now: float, planned: int) -> WorkerState:
-        """Return the worker as the policies know it; ``planned``: the bytes that the plan expects."""
+        """Return the worker's state for the policies; ``planned``: the bytes that the plan expects."""
         slot = self.slot
         running = slot.running()
         latest = max([slot.last_end(), *(request.progress for request in running)])
@@ -57,7 +57,7 @@ class WorkerHandle:
         )
 
     def heartbeat(self) -> float:
-        """Return when the worker's event loop last turned; a worker that just began has turned now."""
+        """Return when the worker's event loop last iterated; a worker that just began counts as now."""
         last: float = self.slot.heartbeat
         try:
             beat: float = self.worker.tmp.last_update()
@@ -73,25 +73,25 @@ class WorkerPool:
     def __init__(self) -> None:
         self.members: dict[int, WorkerHandle] = {}
         self.pending_replacement: dict[int, str] = {}
-        """Those to be replaced, by pid, and why; the first one goes first."""
+        """Workers to be replaced, by pid, and why; the first one is replaced first."""
 
     def __iter__(self) -> Iterator[WorkerHandle]:
         return iter(list(self.members.values()))
 
     def active(self) -> list[WorkerHandle]:
-        """Return those that were not told to go, the oldest first."""
+        """Return the workers that were not told to stop, the oldest first."""
         return sorted((worker for worker in self if not worker.leaving), key=lambda worker: worker.worker.age)
 
     def serving(self) -> list[WorkerHandle]:
-        """Return those that answer requests."""
+        """Return the workers that answer requests."""
         return [worker for worker in self.active() if worker.serving]
 
     def leaving(self) -> list[WorkerHandle]:
-        """Return those that were told to go and have not ended yet."""
+        """Return the workers that were told to stop and have not ended yet."""
         return [worker for worker in self if worker.leaving]
 
     def mark_for_replacement(self, pid: int, reason: str) -> bool:
-        """Have a worker replaced; False if it is marked already, or must wait until another one is gone."""
+        """Mark a worker for replacement; False if it is already marked, or must wait for another one."""
         member = self.members.get(pid)
         if member is None or member.leaving or pid in self.pending_replacement:
             return False
@@ -101,32 +101,32 @@ class WorkerPool:
         return True
 
     def missing(self, wanted: int) -> int:
-        """Return how many workers to start: who is missing, and one for each that must be replaced."""
+        """Return how many workers to start: the missing ones, and one for each that must be replaced."""
         return max(0, wanted + len(self.pending_replacement) - len(self.active()))
 
     def replaced(self, wanted: int) -> list[tuple[WorkerHandle, str]]:
-        """Return who may go now, and why: as many of the marked as the others can do without."""
+        """Return the workers that may stop now, and why: as many marked ones as the others can replace."""
         spare = len(self.serving()) - wanted
         ready = [(self.members[pid], reason) for pid, reason in self.pending_replacement.items()]
-        # A marked worker that does not serve does no work that would be missed.
+        # A marked worker that does not serve would not be missed.
         idle = [(member, reason) for member, reason in ready if not member.serving]
         return idle + [pair for pair in ready if pair[0].serving][: max(0, spare)]
 
     def surplus(self, wanted: int) -> list[WorkerHandle]:
-        """Return who may go because fewer workers are wanted: the marked ones first, then the oldest."""
+        """Return the workers to stop because fewer are wanted: the marked ones first, then the oldest."""
         staying = self.active()
         count = len(staying) - wanted - len(self.pending_replacement)
         ranked = sorted(staying, key=lambda worker: worker.pid not in self.pending_replacement)
         return ranked[: max(0, count)]
 
     def mark_leaving(self, member: WorkerHandle, reason: str, deadline: float) -> None:
-        """Note that a worker has been told to go."""
+        """Record that a worker has been told to stop."""
         member.leaving = reason
         member.slot.state = RETIRING
         member.slot.deadline = deadline
         self.pending_replacement.pop(member.pid, None)
 
     def remove(self, pid: int) -> WorkerHandle | None:
-        """Forget a worker that has ended."""
+        """Remove a worker that has ended."""
         self.pending_replacement.pop(pid, None)
         return self.members.pop(pid, None)

@@ -145,8 +145,7 @@ class RequestHead(message.Request):  # type: ignore[misc]  # Gunicorn has no typ
         return self._closes or self.must_close
 
     def _peer_trusted_for_forwarded(self) -> Any:
-        """Leave it to our middleware which peers to trust; Gunicorn would parse the peer's address at each
-        request."""
+        """Leave trust to our middleware; Gunicorn would parse the peer's address at each request."""
         return ({}, []) if self.cfg.names_nothing else super()._peer_trusted_for_forwarded()
 
 

@@ -84,8 +84,7 @@ class Preface:
         return NOBODY, data
 
     def _may_introduce(self, peer: Any) -> bool:
-        """Say whether Gunicorn's ``proxy_allow_ips`` includes this peer; a unix socket is always
-        permitted."""
+        """Say whether ``proxy_allow_ips`` includes this peer; a unix socket is always permitted."""
         if not isinstance(peer, tuple) or "*" in self._allowed:
             return True
         address = ipaddress.ip_address(peer[0].partition("%")[0])

@@ -160,8 +160,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         request_id.set("")
 
     def _log_lost_lines(self) -> None:
-        """Log lost lines as our worker's main thread does: Gunicorn's own workers have no tick once a
-        second."""
+        """Log lost lines, as our worker's main thread does once a second: Gunicorn's own workers do not."""
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + 1.0

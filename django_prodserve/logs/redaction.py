@@ -38,8 +38,7 @@ class Redaction:
         return f"{name}={HIDDEN}" if equals and plain.strip().lower() in self.names else text
 
     def url(self, text: str) -> str:
-        """Return a URL, or the target of a request, redacted in the same way; a fragment counts as a
-        query."""
+        """Return a URL, or a request target, redacted in the same way; a fragment counts as a query."""
         if not self.is_on:
             return text
         path, mark, fragment = text.partition("#")

@@ -63,8 +63,7 @@ class Application:
 
     @classmethod
     def of(cls, wsgi: WSGI) -> Application:
-        """Wrap any WSGI application; one that was not built here gets no middleware except disabled
-        probes."""
+        """Wrap any WSGI application; one that was not built here gets only disabled probes."""
         return wsgi if isinstance(wsgi, cls) else cls(health=HealthMiddleware(wsgi))
 
     @property
@@ -173,7 +172,7 @@ def _held_back(path: str, refused: Refused) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep this one request out of the project's log, because no client has sent it.
+    """Exclude this one request from the log of the project: no client has sent it.
 
     Middleware may have changed its path by then. Django logs suspicious requests by exception class.
     """

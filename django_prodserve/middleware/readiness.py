@@ -79,8 +79,7 @@ class Readiness:
         self._first = threading.Event()
 
     def start(self) -> None:
-        """Start the checks, once in each process, and wait for the first round as long as a check may
-        take."""
+        """Start the checks, once in each process; wait for the first round as long as a check may take."""
         with self._lock:
             if not self.checks or self._pid == os.getpid():
                 return

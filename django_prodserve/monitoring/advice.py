@@ -1,6 +1,6 @@
-"""What live traffic says about profile, threads and what requests wait for. Pure; standard library alone.
+"""Derive advice on profile, threads and bottlenecks from live traffic. Pure; standard library alone.
 
-It advises and never changes anything by itself.
+It only advises and never changes a setting.
 """
 
 from __future__ import annotations
@@ -12,48 +12,48 @@ from typing import NamedTuple
 from ..utils.units import format_share
 
 MIN_SAMPLES = 100
-"""Samples before anything is said of what requests do: of those that ran alone in their worker. Where they
-are so many that none does, as many requests show what they wait for."""
+"""Minimum samples before any statement about requests: of those that ran alone in their worker. If there are
+so many requests that none runs alone, as many requests show what they wait for."""
 CPU_BOUND_SHARE = 0.5
-"""A mix that computes more than this share of its time is profile cpu."""
+"""Traffic that computes for more than this share of its time suits profile cpu."""
 THREADS_PER_COMPUTING = 1.3
-"""Threads worth having for each one that could compute all the time (MEASURED: 1.3 x (cpu + io) / cpu)."""
+"""Useful threads for each one that could compute all the time (MEASURED: 1.3 x (cpu + io) / cpu)."""
 MAX_THREADS = 64
 WAIT_SHARE = 0.1
-"""Waiting for a thread is told from this share of a request's time on."""
+"""Share of a request's time from which waiting for a thread is reported."""
 CPU_FULL_SHARE = 0.85
-"""CPU in use from this share on is all there is."""
+"""Share of the CPU time in use from which the CPU counts as saturated."""
 MIN_BUSY_SHARE = 0.3
 """Share of their time that all requests must compute before fewer threads are advised. Threads that sleep in
-a view lower it at once, even while the samples of quieter minutes say that requests only compute. Two
-requests at a time that only compute have 0.5."""
+a view lower it immediately, even while samples of quieter minutes show only computing requests. Two CPU-bound
+requests at a time have 0.5."""
 THROTTLED_SHARE = 0.05
-"""Share of the quota's periods that were cut short from which on the quota is what requests wait for."""
+"""Share of the quota's throttled periods from which the quota is the bottleneck."""
 
 
 FITS = "fits"
-"""The kind that asks for nothing: the plan suits the traffic."""
+"""The kind for a plan that suits the traffic: nothing needs to change."""
 AGREES_WITH_WAITING = {"threads", "more threads", "profile io", "cpu", "gil", "quota", "db"}
-"""Kinds that say how requests would wait less."""
+"""Kinds that would shorten the waits of requests."""
 
 
 class Advice(NamedTuple):
-    """``kind`` changes when something new is to be told."""
+    """``kind`` changes when there is something new to report."""
 
     kind: str
     line: str
-    """What to consider, and why; empty where nothing is to be done."""
+    """What to consider, and why; empty if there is nothing to do."""
 
 
 class SteadyAdvice:
-    """Advice that has held for a while; what no longer holds is taken back at the first look."""
+    """Advice that has held for a while; advice that no longer holds is withdrawn at the first evaluation."""
 
     def __init__(self) -> None:
         self.told = self.candidate = Advice("", "")
         self.since = 0.0
 
     def update(self, now: float, advice: Advice, hold: float) -> Advice | None:
-        """Take note of what a stretch of traffic says; return what to show from now on, if that changes."""
+        """Process the advice of one period; return the advice to show from now on, if that changes."""
         if advice.kind != self.candidate.kind:
             self.candidate, self.since = advice, now
         if advice.kind == self.told.kind:
@@ -69,28 +69,28 @@ class SteadyAdvice:
 
 @dataclass(frozen=True, kw_only=True)
 class TrafficProfile:
-    """What was seen in a stretch of time: seconds of the sampled requests, CPUs, shares from 0 to 1."""
+    """The traffic of a period: seconds of the sampled requests, CPUs, shares from 0 to 1."""
 
     samples: int
     requests: int
     cpu: float
-    """Computing."""
+    """Seconds of computing."""
     wait: float
-    """For databases, services, locks, sleep."""
+    """Seconds of waiting for databases, services, locks, sleep."""
     busy: float
-    """Share of all requests' time that they computed, unfinished ones included: too little where threads wait
-    for the GIL."""
+    """Share of all requests' time that they computed, including unfinished ones: too low if threads wait for
+    the GIL."""
     queued: float
     """Share of all requests' time that they waited for a thread."""
     used: float
-    """CPUs that all workers used, and the busiest one of them."""
+    """CPUs that all workers used, and the busiest worker alone."""
     busiest: float
     cpus: float
     throttled: float
     profile: str
     threads: int
     db_budget: bool
-    """Whether the share of database connections is what keeps threads few."""
+    """Whether the share of database connections is what limits the threads."""
 
     @property
     def computing(self) -> float:
@@ -100,7 +100,7 @@ class TrafficProfile:
 
     @property
     def saturated(self) -> bool:
-        """Whether CPUs, or one worker's GIL, give all they have."""
+        """Whether the CPUs, or one worker's GIL, are saturated."""
         return (
             self.throttled >= THROTTLED_SHARE
             or self.used >= CPU_FULL_SHARE * self.cpus
@@ -109,7 +109,7 @@ class TrafficProfile:
 
     @property
     def worth(self) -> int:
-        """Threads worth having in each worker."""
+        """Useful number of threads in each worker."""
         return min(
             MAX_THREADS,
             max(
@@ -119,9 +119,9 @@ class TrafficProfile:
 
 
 def advise(mix: TrafficProfile) -> Advice | None:
-    """Return what to tell; None as long as too little was seen.
+    """Return the advice for this traffic; None while there are too few samples.
 
-    Advice without a kind takes back what was told before.
+    Advice without a kind withdraws the previous advice.
     """
     waits = waiting_for(mix)
     if mix.samples < MIN_SAMPLES:
@@ -131,7 +131,7 @@ def advise(mix: TrafficProfile) -> Advice | None:
     seen = f"requests compute {format_share(mix.computing)} of their time"
     profile = "cpu" if mix.computing > CPU_BOUND_SHARE else "io"
     if profile == "cpu" and mix.busy < MIN_BUSY_SHARE:
-        return Advice("", "")  # few are sampled, and the others sleep
+        return Advice("", "")  # few requests are sampled, and the others sleep
     if profile != mix.profile:
         enough = f"{mix.worth} threads in each worker are enough"
         return Advice(f"profile {profile}", f"Consider --profile {profile}: {seen}, so {enough}")
@@ -143,9 +143,9 @@ def advise(mix: TrafficProfile) -> Advice | None:
 
 
 def waiting_for(mix: TrafficProfile) -> Advice | None:
-    """Return what would help against the queue; None where requests hardly wait.
+    """Return what would help against the queue; None if requests hardly wait.
 
-    Where no request runs alone, what uses up the CPUs is told even if the queue is short.
+    If no request runs alone, this names what saturates the CPUs even if the queue is short.
     """
     if mix.queued < WAIT_SHARE and not (mix.samples < MIN_SAMPLES and mix.saturated):
         return None

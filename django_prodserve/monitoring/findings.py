@@ -1,6 +1,7 @@
-"""What is wrong with a server now, the worst first, in words for 3 a.m., and what to do about it. Pure.
+"""The current problems of a server, the worst first, in words for 3 a.m., and their remedies. Pure.
 
-What goes on is said in the present tense, over the last minute. What is over is said with its time.
+Current problems are described in the present tense, over the last minute. Past ones are described with their
+time.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from .rates import Point
 
 BAD, WARN = "bad", "warn"
 LONG_REQUEST_SECONDS = 10.0
-"""Seconds after which a request is named."""
+"""Seconds after which a running request is named."""
 MAX_QUEUE_SECONDS = 0.1
 """Seconds that one request in 20 may wait for a thread."""
 ERROR_SHARE = 0.05
-"""Share of responses with 5xx from which on it is bad..."""
+"""Share of 5xx responses from which errors are a problem..."""
 BAD_ERRORS = 3
-"""...if they are so many: one error of two requests is no outage."""
+"""...if there are this many: one error in two requests is not an outage."""
 RECENT_SECONDS = 60.0
-"""Seconds for which something that is over is named."""
+"""Seconds for which a past problem is named."""
 CRASH_KINDS = ("crashed", "killed", "out of memory", "stuck", "boot", "failed")
 
 
 class Remedy(NamedTuple):
-    """What to do about a kind of finding, and what ``prodserve help`` says more about it."""
+    """The remedy for a kind of finding, and its topic of ``prodserve help``."""
 
     action: str
     help: str
@@ -54,7 +55,7 @@ REMEDIES = {
     "boot": Remedy("Find out what waits while a worker starts, and give it a timeout.", "boot"),
     "failed": Remedy("Read the errors before it in the log.", "failed"),
 }
-"""By kind; the events among them have the same names."""
+"""Remedies by kind; kinds that are events have the same names."""
 
 
 class Finding(NamedTuple):
@@ -69,7 +70,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What was seen of a server."""
+    """Measured data of a server."""
 
     wall: float
     """Now, in seconds since 1970."""
@@ -79,16 +80,16 @@ class Observed:
     minute: Point
     """...and the last 60."""
     waiting: int = 0
-    """Requests that waited at each of the last few looks."""
+    """Requests that waited at each of the last few samples."""
     events: Sequence[Event] = ()
     memory_used: int = 0
     memory_limit: int = 0
     failed_reload: str = ""
-    """Why the last reload failed; empty where it did not."""
+    """Why the last reload failed; empty if it did not."""
 
 
 def evaluate(seen: Observed) -> list[Finding]:
-    """Return what an operator must know, the worst first; nothing where all is well."""
+    """Return the findings that an operator must know, the worst first; empty if all is well."""
     found = [
         *_of_workers(seen),
         *_of_overload(seen),
@@ -122,7 +123,7 @@ def _of_workers(seen: Observed) -> Iterator[Finding]:
 
 
 def _of_overload(seen: Observed) -> Iterator[Finding]:
-    """Say that requests are rejected; where they only wait, that they do."""
+    """Report that requests are rejected, or, if they only wait, that they wait."""
     last = _last(seen.events, "overload", "overload over")
     began = last if last and last.kind == "overload" else None
     serving = [worker for worker in seen.workers if worker["state"] == "serving"]

@@ -1,6 +1,7 @@
-"""What the board tells as text for Prometheus (exposition format 0.0.4). Any worker tells it of all of them.
+"""The scoreboard as text for Prometheus (exposition format 0.0.4). Any worker reports for all of them.
 
-Lives in a worker, on the thread that waits for events. Reads the board, /proc and the listeners: about 1 ms.
+Lives in a worker, on the thread that waits for events. Reads the scoreboard, /proc and the listeners: about 1
+ms.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 class Sample(NamedTuple):
-    """One line: what its name ends with, its labels, its value."""
+    """One line: the suffix of its name, its labels, its value."""
 
     value: float
     labels: Mapping[str, str] = {}
@@ -38,7 +39,7 @@ class Sample(NamedTuple):
 
 
 class Metrics:
-    """The metrics of one server, told by one worker."""
+    """The metrics of one server, reported by one worker."""
 
     def __init__(self, board: Scoreboard, listeners: Sequence[Any], generation: int) -> None:
         self.board, self.listeners, self.generation = board, listeners, generation
@@ -46,14 +47,14 @@ class Metrics:
         self.cgroups = Cgroups.find(FileRoot(Path("/")))
 
     def text(self, *, ready: bool) -> bytes:
-        """Return everything; ``ready`` is what the probe says."""
+        """Return all metrics; ``ready`` is the result of the readiness probe."""
         tally, slots = self.board.totals(), self.board.active_slots()
         lines = [*requests(tally), *now(slots), *self.waiting(), *workers(slots, self.board.restarts())]
         lines += [*self.quota(), *self.server(ready)]
         return "".join(lines).encode()
 
     def waiting(self) -> Iterator[str]:
-        """Yield the kernel's queues of connections that nobody has taken yet."""
+        """Yield the lengths of the kernel's accept queues."""
         queues = [(listener, accept_queue(listener)) for listener in self.listeners]
         found = [({"address": _name(listener)}, queue) for listener, queue in queues if queue]
         yield from gauge(
@@ -68,7 +69,7 @@ class Metrics:
         )
 
     def quota(self) -> Iterator[str]:
-        """Yield how the CPU quota has stopped the server's control group."""
+        """Yield how the CPU quota has throttled the server's control group."""
         told = throttling(self.cgroups)
         yield from counter("cpu_quota_periods", "Elapsed periods of the CPU quota.", [Sample(told.periods)])
         yield from counter(
@@ -83,7 +84,7 @@ class Metrics:
         )
 
     def server(self, ready: bool) -> Iterator[str]:
-        """Yield what is true of the server as a whole."""
+        """Yield the metrics of the server as a whole."""
         yield from gauge("ready", "Whether /readyz answers 200.", [Sample(ready)])
         yield from gauge("generation", "Generation that serves: 1 until a reload.", [Sample(self.generation)])
         yield from gauge(
@@ -103,7 +104,7 @@ class Metrics:
 
 
 def requests(tally: Counters) -> Iterator[str]:
-    """Yield what was counted of requests, by all workers that ever were."""
+    """Yield the request counters, of all workers that ever ran."""
     yield from counter("requests", "Requests that the application answered.", _answers(tally))
     yield from counter(
         "static_files",
@@ -137,7 +138,7 @@ def _answers(tally: Counters) -> Iterator[Sample]:
 
 
 def now(slots: Sequence[Slot]) -> Iterator[str]:
-    """Yield what is under way."""
+    """Yield the current load."""
     busy = [(slot, slot.count_running()) for slot in slots]
     queued = sum(slot.queue for slot in slots)
     running = sum(count for _, count in busy)
@@ -164,7 +165,7 @@ def now(slots: Sequence[Slot]) -> Iterator[str]:
 
 
 def workers(slots: Sequence[Slot], ended: Mapping[str, int]) -> Iterator[str]:
-    """Yield what is true of each worker, and why workers ended."""
+    """Yield the metrics of each worker, and why workers ended."""
     states = [STATES[slot.state] for slot in slots]
     yield from gauge(
         "workers",
@@ -189,12 +190,13 @@ def workers(slots: Sequence[Slot], ended: Mapping[str, int]) -> Iterator[str]:
 
 
 def _worker(slot: Slot) -> dict[str, str]:
-    """Return the label of a worker: its place, which another one takes after it. Pids would never end."""
+    """Return the label of a worker: its slot, which its successor reuses. Pids would add labels without
+    limit."""
     return {"worker": str(slot.index)}
 
 
 def _memory(slot: Slot) -> int:
-    """Return what the arbiter has measured; it has not yet where the worker is new."""
+    """Return the memory that the arbiter has measured; a new worker has no measurement yet."""
     with suppress(OSError):
         return slot.memory or read_memory(Path(f"/proc/{slot.pid}")).size
     return 0
@@ -209,7 +211,7 @@ def counter(name: str, about: str, samples: Iterable[Sample]) -> Iterator[str]:
 
 
 def histogram(name: str, about: str, buckets: Sequence[int], seconds: float) -> Iterator[str]:
-    """Yield a histogram; ``buckets`` hold what lies between two bounds, the last one all beyond."""
+    """Yield a histogram; ``buckets`` count values between two bounds, the last one all beyond."""
     bounds, counts = [*(f"{bound:g}" for bound in BOUNDS), "+Inf"], [*accumulate(buckets)]
     samples = [Sample(count, {"le": bound}, "_bucket") for bound, count in zip(bounds, counts, strict=True)]
     samples += [Sample(seconds, suffix="_sum"), Sample(counts[-1], suffix="_count")]

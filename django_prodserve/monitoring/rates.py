@@ -1,7 +1,7 @@
-"""How traffic is, from the differences of counters: pure, standard library alone.
+"""Traffic rates, from the differences of counters: pure, standard library alone.
 
-Each second is seen through a window of the last few, so that a percentile has something to stand on. Counters
-of two generations have no difference: the first moment of a new one has no rates.
+Each second uses a window of the last few, so that a percentile has enough values. Counters of two generations
+cannot be subtracted: the first moment of a new one has no rates.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from ..scoreboard.history import Sample
 from ..scoreboard.slot import BOUNDS
 
 WINDOW_SECONDS = 5.0
-"""Seconds that are looked at together where a chart shows each second."""
+"""Window in seconds for charts that show each second."""
 VERDICT_SECONDS = 60.0
-"""Seconds that are looked at together where something is said in words: one error now and then must not
-switch the verdict back and forth."""
+"""Window in seconds for findings in words: a single error now and then must not switch the verdict back and
+forth."""
 STEADY_SAMPLES = 3
-"""Samples, one each second, in each of which requests wait where the threads are too few."""
+"""Samples, one each second, in each of which requests wait if there are too few threads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """How the server was at one moment; None where it cannot be told."""
+    """The state of a server at one moment; None for unknown values."""
 
     time: float
     """Seconds since 1970."""
     seconds: float = 0.0
-    """For how long was looked; 0.0 where no rate can be told."""
+    """Length of the window; 0.0 if there are no rates."""
     requests: float | None = None
-    """Answered each second; those by class and those refused too."""
+    """Answered each second, including those counted by class and refused ones."""
     classes: tuple[float, ...] = ()
-    """1xx, 2xx ... 5xx."""
+    """Rates of 1xx, 2xx ... 5xx."""
     refused: float | None = None
     p50: float | None = None
-    """Seconds in Django, without the queue; None where nothing ended."""
+    """Seconds in Django, without the queue; None if no request ended."""
     p95: float | None = None
     p99: float | None = None
     queued95: float | None = None
@@ -47,7 +47,7 @@ class Point:
 
 
 def points(samples: Sequence[Sample]) -> list[Point]:
-    """Return a point for each sample; they come in the order of their time."""
+    """Return a point for each sample; the samples are in chronological order."""
     clocks = [sample.clock for sample in samples]
     return [
         point(samples[bisect_left(clocks, after.clock - WINDOW_SECONDS - 0.5) : index + 1])
@@ -56,17 +56,17 @@ def points(samples: Sequence[Sample]) -> list[Point]:
 
 
 def latest(samples: Sequence[Sample], window: float = WINDOW_SECONDS) -> Point:
-    """Return the point of the last sample, over a window of so many seconds."""
+    """Return the point of the last sample, over a window of this many seconds."""
     return point([sample for sample in samples if sample.clock >= samples[-1].clock - window - 0.5])
 
 
 def steadily_waiting(samples: Sequence[Sample]) -> int:
-    """Return how many requests waited at least, at each of the last few looks."""
+    """Return the minimum number of waiting requests over the last few samples."""
     return min(sample.waiting for sample in samples[-STEADY_SAMPLES:])
 
 
 def point(window: Sequence[Sample]) -> Point:
-    """Return what happened between the first sample of a window and its last, within one generation."""
+    """Return the rates between the first sample of a window and its last, within one generation."""
     after = window[-1]
     before = next(sample for sample in window if sample.board == after.board)
     seconds = after.clock - before.clock
@@ -91,14 +91,15 @@ def point(window: Sequence[Sample]) -> Point:
 
 
 def _difference(before: Sequence[int], after: Sequence[int]) -> list[int]:
-    """A worker's counts move to the totals when it is gone: for an instant they may seem to shrink."""
+    """Subtract counters. A worker's counts move to the totals when it ends: briefly they may seem to
+    shrink."""
     return [max(0, y - x) for x, y in zip(before, after, strict=True)]
 
 
 def percentile(buckets: Sequence[int], share: float) -> float | None:
-    """Return the time below which this share of what was counted lies, within its bucket as if even.
+    """Return the time below which this share of the values is, interpolated linearly within its bucket.
 
-    None where nothing was counted; the last bound for what took longer.
+    None if there are no values; the last bound for longer times.
     """
     wanted, seen, lower = share * sum(buckets), 0, 0.0
     for bound, count in zip(BOUNDS, buckets, strict=False):

@@ -1,7 +1,7 @@
-"""What a server is, for operators: the machine, the project, the versions, and since when it runs.
+"""Facts about a server for operators: the machine, the project, the versions, and since when it runs.
 
-``server_facts`` lives in the arbiter, which leaves them on the scoreboard; readers add what the server's
-record says. A command reads them without Django.
+``server_facts`` runs in the arbiter, which stores the facts on the scoreboard. Readers add those in the
+server's record. A command reads them without Django.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def server_facts(plan: Plan) -> dict[str, Any]:
-    """Return what the arbiter knows of the server."""
+    """Return the facts that the arbiter knows."""
     import django
     import gunicorn
 
@@ -42,12 +42,12 @@ def server_facts(plan: Plan) -> dict[str, Any]:
 
 
 def read_record(board: Scoreboard) -> ServerRecord | None:
-    """Return the record of the server that this board belongs to; None where nobody has written one."""
+    """Return the record of this scoreboard's server; None if there is none."""
     return run_directory.read(board.path.parent) if board.path else None
 
 
 def known_server(board: Scoreboard) -> dict[str, Any]:
-    """Return the facts that the arbiter has left, with the place and the addresses of the server."""
+    """Return the arbiter's facts, with the directory and the addresses of the server."""
     record = read_record(board)
     place = {"project": record["project"], "bind": record["addresses"]} if record else {}
     return {**board.static_info.get("server", {}), **place}
@@ -62,6 +62,6 @@ def server_uptime(board: Scoreboard, record: ServerRecord | None, now: float) ->
 
 
 def failed_reload(record: ServerRecord | None) -> str:
-    """Return why the last reload failed; empty where it did not, or where nobody has written it down."""
+    """Return why the last reload failed; empty if it did not, or if there is no record."""
     outcome = record.get("outcome") if record else None
     return outcome["reason"] if outcome else ""

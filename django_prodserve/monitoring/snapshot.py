@@ -1,6 +1,6 @@
-"""What a board tells of its server, as plain values: for ``status``, and for who asks a worker.
+"""The contents of a scoreboard as plain values: for ``status``, and for the management address.
 
-Lives in a command, and in a worker on the thread that waits for events. Reads the board and /proc.
+Lives in a command, and in a worker on the thread that waits for events. Reads the scoreboard and /proc.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .server_facts import failed_reload, known_server, read_record, server_uptim
 def full_snapshot(
     board: Scoreboard, now: float, memory: Callable[[Slot], int] | None = None
 ) -> dict[str, Any]:
-    """Return all that the board tells, for JSON; times in seconds, sizes in bytes."""
+    """Return all data of the scoreboard, for JSON; times in seconds, sizes in bytes."""
     return {
         **live_snapshot(board, now, memory),
         "events": [event.as_dict() for event in board.read_events()],
@@ -38,7 +38,7 @@ def full_snapshot(
 def live_snapshot(
     board: Scoreboard, now: float, memory: Callable[[Slot], int] | None = None
 ) -> dict[str, Any]:
-    """Return what changes from second to second; cheap, unless each worker's memory is measured anew."""
+    """Return the data that changes every second; cheap, unless each worker's memory is measured again."""
     events, tally, record = board.read_events(), board.totals(), read_record(board)
     sample = board.sample(time.time(), now, tally)
     workers = [worker(slot, now, memory) for slot in board.active_slots()]
@@ -81,8 +81,8 @@ def live_snapshot(
 def with_advice(findings: list[Finding], summary: Mapping[str, Any]) -> tuple[list[Finding], str]:
     """Return findings and advice that do not contradict each other.
 
-    While something is bad, or requests wait for a thread, there is no advice beside the findings. What says
-    how to have requests wait less becomes the action of the finding that they wait.
+    While there is a bad finding, or requests wait for a thread, no advice is shown next to the findings.
+    Advice on shorter waits becomes the remedy of the finding that requests wait.
     """
     advice, kind = summary.get("advice", ""), summary.get("advice_kind", "")
     waiting = {"overload", "waiting"}
@@ -96,12 +96,12 @@ def with_advice(findings: list[Finding], summary: Mapping[str, Any]) -> tuple[li
 
 
 def recent_history(board: Scoreboard) -> list[dict[str, Any]]:
-    """Return how traffic was in each of the last seconds, the oldest first."""
+    """Return the traffic in each of the last seconds, the oldest first."""
     return [asdict(point) for point in points([*history.read(board.history)])]
 
 
 def counts(tally: Counters) -> dict[str, Any]:
-    """Return what was counted of requests that have ended."""
+    """Return the counters of requests that have ended."""
     requests = tally.requests
     return {
         "requests": requests,
@@ -116,7 +116,7 @@ def counts(tally: Counters) -> dict[str, Any]:
 
 
 def quantile(buckets: Sequence[int], share: float) -> float | None:
-    """Return the bound below which this share of what was counted lies; None beyond the last bound."""
+    """Return the bound below which this share of the values is; None beyond the last bound."""
     wanted, seen = share * sum(buckets), 0
     for bound, count in zip(BOUNDS, buckets, strict=False):
         seen += count
@@ -126,7 +126,7 @@ def quantile(buckets: Sequence[int], share: float) -> float | None:
 
 
 def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
-    """Return what one worker does; its memory as it was last measured, unless somebody measures."""
+    """Return the state of one worker; its memory as last measured, unless ``memory`` measures it."""
     running = sorted(slot.running(), key=lambda request: request.start)
     return {
         "pid": slot.pid,
@@ -150,7 +150,7 @@ def _request(request: Request, now: float) -> dict[str, Any]:
 
 
 def measured(slot: Slot) -> int:
-    """Return a worker's memory as it is now: about 1 ms, in which it cannot map any."""
+    """Return a worker's current memory: takes about 1 ms, during which it cannot map any."""
     with suppress(OSError):
         return read_memory(Path(f"/proc/{slot.pid}")).size
     return slot.memory

@@ -47,9 +47,9 @@ REASONS = (
 )
 """Why workers ended; the arbiter counts each reason."""
 
-# The header's cells of eight bytes; then the arbiter's note, the totals of workers that are gone, the load
-# table, the slots, the rings of events and of errors (each the arbiter's, then one for each slot), the ring
-# of samples, the document.
+# The header's cells of eight bytes come first. The arbiter's note, the totals of workers that are gone, the
+# load table and the slots follow. Then come the rings of events and of errors (each the arbiter's, then one
+# for each slot), the ring of samples and the document.
 _MAGIC, _SLOTS, _ROWS, _STARTED, _PID, _NOTE_SEQUENCE, _NOTE_LENGTH = range(7)
 _RESTARTS = 7
 _MEMORY_LIMIT, _MEMORY_USED, _ACCEPTABLE, _DOCUMENT = range(28, 32)
@@ -152,8 +152,7 @@ class Scoreboard:
 
     @classmethod
     def open(cls, path: Path) -> Scoreboard:
-        """Open the scoreboard of another process; raises OSError, or ValueError if the file is not a
-        scoreboard."""
+        """Open another process's scoreboard; raises OSError, or ValueError for any other file."""
         with path.open("rb") as file:
             shared = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         size = len(shared) // 8
@@ -367,8 +366,7 @@ def last_board(place: Path, generation: int) -> Scoreboard | None:
 
 
 def _make(path: Path, size: int) -> mmap.mmap:
-    """Create a file that only this user can read, and allocate its space: on a full disk a write would kill
-    us."""
+    """Create a private file, and allocate its space: on a full disk a write would kill the writer."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         if hasattr(os, "posix_fallocate"):

@@ -73,8 +73,7 @@ class StaticFiles:
         return self.in_front_of(application) or application
 
     def in_front_of(self, application: WSGIApplication) -> StaticLayer | None:
-        """Return the WSGI middleware that answers for the files in front of ``application``; None without
-        files."""
+        """Return the middleware that answers for files in front of ``application``; None without files."""
         if self.site is None:
             return None
         from .layer import StaticLayer

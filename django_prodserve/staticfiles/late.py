@@ -69,8 +69,7 @@ class Late:
         return made
 
     def problems(self, *, is_filled: bool) -> list[str]:
-        """Return a line for files that will be written where they are not found, as far as settings show
-        it."""
+        """Return a line for files that, as the settings show, will be written where none is found."""
         if not apps.is_installed("compressor") or not getattr(settings, "COMPRESS_ENABLED", True):
             return []
         if getattr(settings, "COMPRESS_OFFLINE", False):

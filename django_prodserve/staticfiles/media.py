@@ -147,8 +147,7 @@ class MediaRoot:
         return f"{self.url} from {os.path.relpath(self.root)}, to everybody who knows a name"
 
     def open(self, path: str, security: list[tuple[str, str]]) -> Upload | None:
-        """Return the file for this PATH_INFO, open; None for anything but a visible file in this
-        directory."""
+        """Return the file for this PATH_INFO, open; None for anything but a visible file in here."""
         name = path[len(self.url) :].encode("latin-1", "replace")
         found = open_inside(self.root, name)
         return None if found is None else Upload(*found, os.fsdecode(name), security)

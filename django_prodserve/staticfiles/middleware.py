@@ -34,8 +34,7 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # Whit
         type(self).is_made = True
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Answer for a file; the middleware below handles all other requests, including those for a removed
-        file."""
+        """Answer for a file; other requests, or those for a removed file, go to the middleware below."""
         for find in self.finders:
             file = find(request.path_info, request.META.get("SCRIPT_NAME", ""))
             if file is None:

@@ -30,8 +30,7 @@ class Place:
 
     @classmethod
     def from_settings(cls) -> Place:
-        """Read MIDDLEWARE; Django reports an entry that cannot be imported, and it counts as above all the
-        same."""
+        """Read MIDDLEWARE; an entry that cannot be imported, which Django reports, counts as above."""
         from django.middleware.security import SecurityMiddleware
 
         above: list[str] = []

@@ -33,7 +33,7 @@ class SecurityHeaders:
 
     @classmethod
     def from_settings(cls) -> SecurityHeaders:
-        """Read the settings of the project's SecurityMiddleware; without one, only nosniff applies.
+        """Read the settings of a SecurityMiddleware in the project; without one, only nosniff applies.
 
         A SecurityMiddleware below WhiteNoise's place handles no file under other servers either.
         """

@@ -151,8 +151,7 @@ class Acceptor:
         return self._policy.peer_has_capacity(load, self._peers)
 
     def _take(self, descriptor: int, most: int, now: float, arrived: Arrived, *, late: bool = True) -> bool:
-        """Accept up to this many; return whether some may be left. ``late``: they may have waited for
-        long."""
+        """Accept up to this many; return whether some may be left. ``late``: they may have waited long."""
         listener, shares = self.listeners[descriptor], self._deferred.times == 1
         for _ in range(most):
             if shares and not self._policy.has_fewest(self._slot.connections, self._peers):
@@ -185,8 +184,10 @@ class Acceptor:
         return sum(queue[0] for queue in queues if queue) / (1 + len(self._peers()))
 
     def drain(self, arrived: Arrived, now: float) -> None:
-        """Accept all connections in the accept queue, unless other workers keep serving, and close the
-        listeners. The kernel would reset connections left in the queue."""
+        """Close the listeners, and first accept all waiting connections, unless other workers keep serving.
+
+        The kernel would reset connections left in the accept queue.
+        """
         is_last = stop_flags.closing() or not self._peers()
         with self._lock:
             self._deferred = NOT_DEFERRED

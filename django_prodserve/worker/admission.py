@@ -2,10 +2,10 @@
 
 As in CoDel (RFC 8289), a delay above the timeout is an overload only if it lasts for an interval. It lasts
 that long after a burst, too. So the backlog must also have grown at every check of the interval, or not have
-become shorter in STANDING_SECONDS. The worker detects an overload immediately if the backlog grows faster
-than in a burst of four times the capacity, or if the delay reaches MAX_DELAY_TIMEOUTS. While overloaded, the
-worker keeps the queue so short that an admitted request starts immediately. It recovers as soon as the load
-falls.
+become shorter in STANDING_SECONDS. The worker detects an overload immediately in two cases: the backlog grows
+faster than in a burst of four times the capacity, or the delay reaches MAX_DELAY_TIMEOUTS. While overloaded,
+the worker keeps the queue so short that an admitted request starts immediately. It recovers as soon as the
+load falls.
 
 We measured CoDel's rule alone with a cap of 4 timeouts. At ten times the load, 95 % of refusals took up to
 1.4 to 3.3 s, here 0.1 s. A cap for 0.2 s is below 3.3 timeouts, which a burst of CPU-bound requests exceeds.
@@ -137,8 +137,7 @@ class AdmissionControl:
         return not self.overload.is_on and oldest >= LENGTH_COUNTS_SHARE * self.overload.timeout
 
     def delay(self, queue: QueueState) -> float:
-        """Return how long a request that arrives now waits, by the wait of the oldest or by the queue's
-        length."""
+        """Return a new request's wait, by the oldest request's wait or by the queue's length."""
         if self.overload.is_on or self.counts_unaccepted(queue.oldest):
             return max(queue.oldest, queue.backlog)
         return queue.oldest

@@ -99,8 +99,7 @@ class Connection:
             raise ClientGoneError(*error.args) from error
 
     def receive(self) -> bytes:
-        """Return the bytes received, or none if the client has closed; raise BlockingIOError if none
-        arrived."""
+        """Return received bytes, none if the client has closed; BlockingIOError if none arrived."""
         try:
             return self.sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -114,8 +113,7 @@ class Connection:
         return bool(self.buffer) or count != bytes(4)
 
     def is_gone(self) -> bool:
-        """Say whether the client has closed the connection. A client that only stopped sending looks the
-        same."""
+        """Say whether the client has closed, or only stopped sending, which looks the same."""
         try:
             return not self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:

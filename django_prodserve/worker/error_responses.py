@@ -67,8 +67,7 @@ class ErrorResponder:
         return with_request_id(data, name if self._tells else "")
 
     def environ(self, connection: Connection) -> dict[str, Any]:
-        """Return the environ that the log uses for a request that Django never gets, as far as it was
-        parsed."""
+        """Return the log's environ of a request that Django never gets, as far as it was parsed."""
         request, peer = connection.request, connection.peer
         environ: dict[str, Any] = {"REMOTE_ADDR": peer[0] if isinstance(peer, tuple) else ""}
         if request is not None:

@@ -81,8 +81,7 @@ class Probes:
         return text("503 Service Unavailable", *reasons) if reasons else text("200 OK", "ok")
 
     def reasons(self, now: float) -> list[str]:
-        """Return why a load balancer should send requests elsewhere. A worker's replacement is no such
-        reason."""
+        """Return why requests should go elsewhere. The replacement of a worker is not a reason."""
         reasons = []
         alone = not stop_flags.installed() and not self._worker.alive
         if stop_flags.draining() or stop_flags.closing() or alone:

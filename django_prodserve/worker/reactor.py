@@ -302,8 +302,10 @@ class Reactor:
             self.poller.add(connection.fd, events)
 
     def close(self, connection: Connection, now: float, *, politely: bool) -> None:
-        """Shut down writing. With ``politely``, wait for the client to close: a reset would truncate the
-        response."""
+        """Close a connection. With ``politely``, shut down only the write side until the client closes.
+
+        A reset would truncate the response.
+        """
         if politely:
             with suppress(OSError):
                 connection.sock.shutdown(SHUT_WR)

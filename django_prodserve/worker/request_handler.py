@@ -82,8 +82,7 @@ class ConnectionResponse(Response):
                 raise ClientGoneError("the client is gone")
 
     def send_file(self, head: bytes, descriptor: int, offset: int, count: int, after: bytes) -> None:
-        """Let the kernel send as much as the client accepts now; a duplicate of the file serves for the
-        rest."""
+        """Let the kernel send what the client accepts now; a duplicate of the file serves the rest."""
         connection = self.connection
         out = connection.write_buffer or WriteBuffer()
         connection.sock.setblocking(False)  # sendfile has no flag that avoids waiting

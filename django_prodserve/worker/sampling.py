@@ -65,8 +65,7 @@ class Sampler:
         return UncontendedSamples(*(mine - theirs for mine, theirs in zip(now, before, strict=True)))
 
     def run_delay(self) -> float:
-        """Return the total seconds that this worker's threads waited for a CPU. Costs 1 us for each
-        thread."""
+        """Return how long this worker's threads waited for a CPU, in total. 1 us for each thread."""
         return sum(_read(descriptor) or 0 for descriptor in self._descriptors) / 1e9
 
     def _delay(self) -> int | None:

@@ -165,8 +165,7 @@ class Scheduler:
     # In the thread that waits for events.
 
     def submit(self, connection: Connection, now: float) -> Sequence[Connection]:
-        """Queue a complete request; return the connections of refused requests, perhaps including this
-        one."""
+        """Queue a complete request; return connections of refused requests, perhaps this one."""
         ready = self._ready
         if len(ready) < self.threads and not self._overload.is_on:  # the usual case: no noticeable wait
             ready.append(connection)
@@ -250,8 +249,7 @@ class Scheduler:
         return running
 
     def finished(self, seconds: float) -> None:
-        """Record how long a request took, and publish the load; one stream says little about other
-        requests."""
+        """Record a request's duration, and publish the load; one stream says little about others."""
         self.mean_seconds += (min(seconds, MAX_COUNTED_SECONDS) - self.mean_seconds) * MEAN_WEIGHT
         running, queued = self.pool.running - 1, len(self._ready)
         self._show(running, running + queued, queued)

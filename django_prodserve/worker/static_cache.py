@@ -71,8 +71,7 @@ class StaticFileCache:
         self.retiring = False
 
     def find(self, connection: Connection, hit: Any) -> tuple[bytes, bool] | None:
-        """Return a complete response and whether the connection may stay open; None means the WSGI
-        middleware."""
+        """Return a response and whether the connection may stay open; None: use the middleware."""
         request = connection.request
         assert request is not None
         if request.method != "GET" or request.version != (1, 1) or connection.body is not None:

@@ -32,8 +32,7 @@ class StreamFlowControl:
         self._holding = 0
 
     def push(self, connection: Connection, data: bytes) -> None:
-        """Send the data, or keep it until the client accepts it; raise ClientGoneError if the client is
-        gone."""
+        """Send the data, or keep it until the client accepts it; ClientGoneError if it is gone."""
         out = connection.write_buffer
         if out is None:
             sent = connection.send_nowait(data)
@@ -86,8 +85,7 @@ class StreamFlowControl:
         out.room.notify_all()
 
     def flush(self, connection: Connection) -> bool:
-        """Send as much as the socket accepts; return False if the thread has ended meanwhile: then nothing
-        was done."""
+        """Send what the socket accepts; False if the thread has ended meanwhile: nothing was done."""
         out = connection.write_buffer
         if out is None:
             return True

@@ -172,8 +172,7 @@ class LeaderFollowerPool(Generic[Work]):
         return STALL_CHECK_SECONDS_CALM if is_calm or polls else STALL_CHECK_SECONDS
 
     def promote_if_stalled(self) -> bool:
-        """Wake a thread if nothing has moved; return whether that happens often. Called by the main
-        thread."""
+        """Wake a thread if nothing has moved; return whether that is frequent. For the main thread."""
         moved = self.moved
         self._calm += 1
         if moved == self._seen and not self._has_leader:

@@ -145,8 +145,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             self.log.error("%s", line)
 
     def _request_replacement(self) -> None:
-        """Request a replacement for this worker; without our arbiter, Gunicorn starts one after this one
-        ends."""
+        """Request a replacement; without our arbiter, Gunicorn starts one after this worker ends."""
         self.slot.replacement_reason = REASONS.index("max-requests") + 1
         self.alive = self.is_supervised and self.alive
 
