@@ -132,7 +132,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
     # Starting workers.
 
     def spawn_worker(self) -> int | None:
-        """Fork a worker that cannot miss a stop signal, which waits until the worker has its handlers.
+        """Fork a worker that cannot miss a stop signal: the signal waits until the worker has its handlers.
 
         Gunicorn loses a SIGTERM between the fork and ``init_signals``; stopping then takes all of
         graceful_timeout. The worker's part is in ``hooks.post_worker_init``.

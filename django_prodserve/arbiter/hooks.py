@@ -55,8 +55,7 @@ HOOK_NAMES = (
     "dirty_worker_init",
     "dirty_worker_exit",
 )
-"""Gunicorn's hooks whose result is unused; ``ssl_context`` returns a used one and passes through
-unchanged."""
+"""Gunicorn's hooks without a used result; ``ssl_context`` has one and passes through unchanged."""
 
 
 _wanted = {"immortal": True}
@@ -153,7 +152,7 @@ def refuse_patched(worker: Any) -> None:
 
 
 def disown(worker: Any) -> None:
-    """In a copy of a worker, close the listeners, and disable the worker class's handling."""
+    """In a copy of a worker, close the listeners, stop its loop, and call its class's ``disown``."""
     for listener in worker.sockets:
         listener.close()
     worker.alive = False
@@ -180,8 +179,7 @@ def _no_way_back(application: Any, log: Any) -> Any:
 
 
 def worker_exit(arbiter: Any, worker: Any) -> None:
-    """Close the database connections. Gunicorn calls this in the arbiter, too, for a worker that has
-    ended."""
+    """Close the database connections. Gunicorn calls this in the arbiter, too, for an ended worker."""
     if worker.pid == os.getpid():
         close_connections()
 

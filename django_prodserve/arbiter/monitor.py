@@ -149,7 +149,7 @@ class WorkerMonitor:
                 self.arbiter.kill_worker(member.pid, signal.SIGKILL)
 
     def advise(self, now: float) -> None:
-        """Report settings that would suit the traffic better, if new, and begin and end of throttling."""
+        """Report settings that would suit the traffic better, if new, and the start and end of throttling."""
         if now < self.next_survey:
             return
         self.next_survey = now + self.survey_every
@@ -190,7 +190,7 @@ class WorkerMonitor:
             self._warn("overload over", f"Overload {text}")
 
     def resume(self, events: Sequence[Event]) -> None:
-        """Continue conditions whose begin the previous generation has reported, but not their end."""
+        """Continue or close conditions whose start the previous generation has reported, but not the end."""
         if last_open(events, "overload", "overload over"):
             self.arbiter.record_event(
                 "overload over", "The overload ended with a reload, or goes on in the new generation"

@@ -40,8 +40,7 @@ UNLIMITED_LINE = 2**20
 
 
 class ParserSettings:
-    """The settings that Gunicorn's parser reads from its Config, as plain attributes: Config takes 0.3 us for
-    each."""
+    """Settings that Gunicorn's parser reads, as plain attributes: its Config takes 0.3 us for each."""
 
     proxy_protocol: str
     limit_request_line: int

@@ -25,8 +25,7 @@ BUFFERED = io.BufferedReader, io.BufferedRandom
 
 
 def find(file: Any) -> tuple[int, int, int] | None:
-    """Return the descriptor, the position of ``read()``, and how many bytes follow; None if Python must
-    read."""
+    """Return the descriptor, the position of ``read()``, and the bytes left; None if Python must read."""
     most = sys.maxsize
     for _ in range(DEEPEST):
         kind: Any = type(file)
@@ -42,8 +41,7 @@ def find(file: Any) -> tuple[int, int, int] | None:
 
 
 def _measured(file: Any, kind: Any, most: int) -> tuple[int, int, int] | None:
-    """Call the types' own methods: attributes that a caller set on the object prove nothing about the
-    descriptor."""
+    """Call the types' own methods: attributes that a caller set do not describe the descriptor."""
     try:
         raw = file if kind is io.FileIO else file.raw
         if type(raw) is not io.FileIO or not raw.readable() or READS & {*vars(raw), *vars(file)}:

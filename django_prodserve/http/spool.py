@@ -43,8 +43,7 @@ class Spool:
 
 
 def open_file() -> IO[bytes]:
-    """Return an empty file without a name; raise DiskShortError if the disk has no room or no usable
-    directory."""
+    """Return an unnamed empty file; raise DiskShortError without room or a usable directory."""
     try:
         file: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115, the connection closes it
     except OSError as error:

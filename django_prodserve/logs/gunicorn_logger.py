@@ -78,8 +78,7 @@ def _is_json(handler: logging.Handler) -> bool:
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
-    """Gunicorn's logger with its routine messages at debug; lines for operators are logged with
-    ``notice``."""
+    """Gunicorn's logger with its routine lines at debug; operators' lines are logged with ``notice``."""
 
     def setup(self, cfg: Any) -> None:
         self.redaction = Redaction(_FORM.redact)

@@ -77,8 +77,7 @@ class RequestIDs:
 
 
 def seconds_since(text: str, now: float) -> float | None:
-    """Parse X-Request-Start: ``t=`` or not; seconds, milli-, micro- or nanoseconds. None if it is not a
-    time."""
+    """Parse X-Request-Start: ``t=`` or not; seconds, milli-, micro- or nanoseconds. None if invalid."""
     match = NUMBER.fullmatch(text.rpartition(",")[2].strip())
     if not match:
         return None

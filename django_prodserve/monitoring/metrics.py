@@ -190,8 +190,7 @@ def workers(slots: Sequence[Slot], ended: Mapping[str, int]) -> Iterator[str]:
 
 
 def _worker(slot: Slot) -> dict[str, str]:
-    """Return the label of a worker: its slot, which its successor reuses. Pids would add labels without
-    limit."""
+    """Return a worker's label: its slot, which its successor reuses. Pids would add ever more labels."""
     return {"worker": str(slot.index)}
 
 

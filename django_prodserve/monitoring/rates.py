@@ -91,8 +91,7 @@ def point(window: Sequence[Sample]) -> Point:
 
 
 def _difference(before: Sequence[int], after: Sequence[int]) -> list[int]:
-    """Subtract counters. A worker's counts move to the totals when it ends: briefly they may seem to
-    shrink."""
+    """Subtract counters. When a worker ends, its counts move to the totals: they may briefly shrink."""
     return [max(0, y - x) for x, y in zip(before, after, strict=True)]
 
 

@@ -350,8 +350,7 @@ class Scoreboard:
 
 
 def board_path(place: Path, generation: int) -> Path:
-    """Return the path of a generation's scoreboard; two of them exist while one generation replaces
-    another."""
+    """Return the path of a generation's scoreboard; during a reload two of them exist."""
     return place / f"board-{generation}"
 
 

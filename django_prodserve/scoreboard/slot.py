@@ -176,8 +176,7 @@ class Slot:
     concurrency_limit = _Whole(_LIMIT)
     """Maximum number of requests that the worker runs at a time now: its threads, or fewer."""
     queue_wait = _Seconds(_QUEUE_WAIT)
-    """How long requests wait for a thread, as of this second; during an overload, the wait at its
-    detection."""
+    """How long requests wait for a thread, as of this second; in an overload, the wait at detection."""
     connections = _Load(CONNECTIONS)
     work = _Load(LOAD)
     """How many of its threads are reserved; all of them if a new request would have to wait."""

@@ -63,8 +63,7 @@ def all_stopped_accepting(workers: Iterable[Any]) -> bool:
 
 
 def drain() -> None:
-    """Announce that the server stops soon: the readiness probe fails, while workers still answer all
-    requests."""
+    """Announce that the server stops soon: readiness fails, while workers still answer all requests."""
     if _flags is not None:
         _flags[_DRAINING] = 1
 
@@ -75,8 +74,7 @@ def draining() -> bool:
 
 
 def mark_closing() -> None:
-    """Announce that the listeners close permanently: workers must still answer the connections in their
-    queues."""
+    """Announce that the listeners close permanently: workers must still answer queued connections."""
     if _flags is not None:
         _flags[_CLOSING] = 1
 

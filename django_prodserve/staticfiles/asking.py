@@ -144,8 +144,7 @@ def _told(backend: str, options: str, root: str) -> Told:
 
 
 def tell(*, asks: bool) -> Told:
-    """Create the storage and inspect it; with ``asks`` store its addresses, for a process that will not
-    ask."""
+    """Create the storage and inspect it; with ``asks`` store its addresses for the parent process."""
     from django.contrib.staticfiles.storage import StaticFilesStorage, staticfiles_storage
 
     hashed = getattr(staticfiles_storage, "hashed_files", None)

@@ -42,8 +42,7 @@ class StaticChoice:
     compressed: bool = False
     warning: str = ""
     elsewhere: str = ""
-    """The other host from which pages request files, although STATIC_ROOT has no files that it could
-    serve."""
+    """The other host to which pages point for files, although STATIC_ROOT has none that it could serve."""
     written: str = ""
     """Where files may appear while the site runs: STATIC_ROOT."""
     through: str = ""
@@ -52,8 +51,7 @@ class StaticChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """The project's ``STORAGES["staticfiles"]``, read without creating it, which may contact a remote
-    server."""
+    """The project's ``STORAGES["staticfiles"]``, read without creating it: that may use the network."""
 
     entry: dict[str, Any]
     kind: type

@@ -203,8 +203,7 @@ def _fill_apart(
 
 
 def fill(directory: Path, sources: dict[str, Source], entry: dict[str, Any], count: FileCount) -> list[str]:
-    """Collect into ``directory`` with the storage ``entry``, as collectstatic does; return a line per
-    problem."""
+    """Collect into ``directory`` with the storage ``entry``; return a line per problem."""
     from django.core.files.storage import storages
 
     from .storage import COMPRESSING, LenientStorage, compress_beside, use_storage

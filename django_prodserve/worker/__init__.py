@@ -17,8 +17,7 @@ __all__ = ["ProdserveWorker"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import Gunicorn only if the worker class is requested: Gunicorn parses the environment when
-    imported."""
+    """Import Gunicorn only on access to the worker class: the import parses the environment."""
     if name == "ProdserveWorker":
         from .worker import ProdserveWorker
 

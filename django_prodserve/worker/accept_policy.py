@@ -21,8 +21,7 @@ MAX_DEFERRAL_SECONDS = 0.05
 MAX_BATCH = 16
 """Connections that a worker accepts before it serves those that it has."""
 MIN_DIFFERENCE = 2
-"""How many fewer requests, and connections, another worker must have before a keep-alive connection should
-move."""
+"""Difference in requests, and in connections, from which a keep-alive connection should move."""
 
 Peers = Callable[[], Sequence[tuple[int, int]]]
 """Return (connections, load) of every other worker. A decision reads it only if it depends on the peers,

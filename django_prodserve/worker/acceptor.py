@@ -24,8 +24,7 @@ from .accept_policy import AcceptPolicy, Deferral
 from .poller import Epoll, Poll
 
 LISTENER_DEFER_SECONDS = 0.003
-"""Seconds for which this worker leaves a connection to a less loaded worker, which the kernel has woken,
-too."""
+"""Seconds for which this worker leaves a connection to a less loaded one, which the kernel also woke."""
 REQUEST_EXPECTED_SECONDS = 0.01
 """Seconds in which the worker expects a request on a connection that it accepted without one. Local requests
 arrive sooner. The worker reserves no thread for a silent client beyond this."""

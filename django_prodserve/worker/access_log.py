@@ -54,8 +54,7 @@ class AccessLog:
     def note_refused(
         self, head: RequestHead | None, environ: dict[str, Any], reply: bytes, seconds: float
     ) -> None:
-        """Note a request that the server itself answered; ``head`` is None if the worker could not parse
-        one."""
+        """Note a request that the server itself answered; ``head`` is None if none could be parsed."""
         if not self.is_on:
             return
         status, size = reply[9 : reply.index(b"\r\n")].decode(), body_size(reply)

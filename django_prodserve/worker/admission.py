@@ -29,8 +29,7 @@ MAX_GROWTH = 7.5
 """Seconds of backlog that arrive in a second beyond which one check detects an overload. Four times the
 capacity gives 3. It seems to give 5.7 while accepting leaves 0.6 of the capacity to CPU-bound requests."""
 MAX_DELAY_TIMEOUTS = 6.0
-"""Delay, in timeouts, that counts as an overload immediately: the same burst builds 3, or seems to build
-5.7."""
+"""Delay, in timeouts, that is an overload immediately: the same burst builds 3, or seems to build 5.7."""
 LENGTH_COUNTS_SHARE = 0.25
 """The queue's length counts once its oldest request has waited this share of the timeout."""
 TARGET_SHARE = 0.1

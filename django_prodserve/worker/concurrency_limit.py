@@ -15,8 +15,7 @@ from typing import NamedTuple
 from .sampling import UncontendedSamples
 
 MIN_CONCURRENCY = 2
-"""Lowest limit, even for requests that hardly wait: one request computes in the moments in which another
-waits."""
+"""Lowest limit, even for requests that hardly wait: one computes in the moments in which another waits."""
 MIN_EVENTS_PER_SECOND = 20
 """Events a second below which there is no limit, unless many requests run."""
 STALL_CHECK_SECONDS = 0.01
@@ -225,7 +224,6 @@ class AdaptiveConcurrencyLimit:
 
 
 def _computes(before: WorkerUsage, seen: WorkerUsage) -> bool:
-    """Say whether the process computed since then, or would have computed if the kernel had given it a
-    CPU."""
+    """Say whether the process computed since then, or would have if it had got a CPU."""
     spent = seen.cpu - before.cpu + seen.run_delay - before.run_delay
     return spent >= CPU_BOUND_SHARE * (seen.now - before.now)

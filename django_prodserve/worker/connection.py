@@ -68,7 +68,7 @@ class Connection:
         self.bytes_since_check = 0  # bytes transferred since the last check
         self.write_buffer: WriteBuffer | None = None
         self.keep = False  # whether another request may follow once the response is sent
-        self.client_closes = False  # as its request asked
+        self.client_closes = False  # as the client has asked
         self.is_registered = False  # with the poller
         self.armed = False  # to send the rest of a stream
         self._free: list[None] = []

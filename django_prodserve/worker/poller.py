@@ -56,8 +56,7 @@ class Epoll:
 
 
 class Poll:
-    """Every other system: slower with many sockets, and a pipe wakes the waiting thread when a thread arms
-    one."""
+    """Other systems: slower with many sockets; a pipe wakes the waiting thread when a descriptor is armed."""
 
     def __init__(self) -> None:
         self._armed: dict[int, int] = {}

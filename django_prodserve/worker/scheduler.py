@@ -2,7 +2,7 @@
 
 Lives in a worker. It owns the thread pool (thread_pool.py), how many of its threads run
 (concurrency_limit.py), admission (admission.py) and the rules for accepting (accept_policy.py). The reactor
-and the worker process use only the scheduler, none of these. Pool threads call ``submit``, ``after_events``,
+and the worker process use only the scheduler, not its parts. Pool threads call ``submit``, ``after_events``,
 ``started`` and ``finished`` for each request; the main thread calls ``tick``.
 """
 

@@ -64,8 +64,7 @@ def _handle_signals(worker: Any) -> None:
 
 
 def _answer_the_rest(worker: Any) -> None:
-    """Accept the connections that wait before the listeners close permanently: the kernel would reset
-    them."""
+    """Accept queued connections before the listeners close permanently: the kernel would reset them."""
     if hasattr(worker, "set_accept_enabled"):
         switch = worker.set_accept_enabled
 
