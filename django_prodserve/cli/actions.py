@@ -1,6 +1,6 @@
-"""What can be asked of the command: actions, what is near to one, and addresses in place of one.
+"""The actions of the command: their names, likely misspellings, and addresses given in place of an action.
 
-Lives in every command's process. Standard library alone.
+Runs in the process of every command. Standard library alone.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ ACTIONS = {
 }
 CONTROL_ACTIONS = ("reload", "stop")
 STATUS_ACTIONS = ("status", "dump")
-"""Actions on the running server; they need no project, only its directory."""
+"""Actions on the running server. They need its directory, and no project."""
 READING_ACTIONS = ("help", "completion")
-"""Actions that need no project at all; the words behind them are theirs."""
+"""Actions that need no project at all. They read the words behind them themselves."""
 FLAGS = {
     "--json": ("plan", "check", "status"),
     "--watch": ("status",),
     "--gunicorn-conf": ("plan",),
     "--measure": ("plan",),
 }
-"""Which actions a flag goes with."""
+"""The action that each flag belongs to."""
 ALIASES = {"explain": "help"}
 
 SERVE = "prodserve serves the project; prodserve --local tries it on this machine."
@@ -65,7 +65,7 @@ ANSWERS = {
     "collectstatic": "prodserve --collectstatic collects static files before it serves.",
     "metrics": "Serve with --management-bind 9000, then open http://127.0.0.1:9000/metrics",
 }
-"""What to write instead of words that other servers know."""
+"""The replacement for each word that other servers know as an action."""
 
 WINDOWS = (
     "prodserve runs on Linux and macOS: Gunicorn needs fork.",
@@ -76,7 +76,7 @@ ADDRESS = re.compile(r"[\w.\[\]:*-]*:\d+|\d+|\d+(\.\d+){3}|localhost|\[[0-9a-fA-
 
 
 def split(words: str | Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Return what was typed in place of an action, and the addresses in it, in the form of --bind."""
+    """Return the words given as the action, and the addresses among them in the form of --bind."""
     words = [words] if isinstance(words, str) else list(words or ())
     if words and words[0] in (*READING_ACTIONS, *ALIASES):
         return words, []
@@ -87,7 +87,7 @@ def split(words: str | Sequence[str] | None) -> tuple[list[str], list[str]]:
 
 
 def reading(words: Sequence[str]) -> list[str] | None:
-    """Return an action that only reads, with the words behind it; None where another one was typed."""
+    """Return an action that only reads, with the words behind it; None for any other action."""
     for number, word in enumerate(words):
         if word in (*READING_ACTIONS, *ALIASES):
             return [ALIASES.get(word, word), *words[number + 1 :]]
@@ -97,7 +97,7 @@ def reading(words: Sequence[str]) -> list[str] | None:
 
 
 def chosen(words: str | Sequence[str] | None) -> str:
-    """Return the action, ``serve`` where none was typed; raise UsageError with what to write instead."""
+    """Return the action, ``serve`` if none was given; raise UsageError with the word to use instead."""
     words = [words] if isinstance(words, str) else list(words or ["serve"])
     word = ALIASES.get(words[0], words[0])
     if word in READING_ACTIONS:
@@ -117,12 +117,12 @@ def chosen(words: str | Sequence[str] | None) -> str:
 
 
 def names_a_decision(word: str) -> bool:
-    """Say whether a word behind ``plan`` is a decision, or may be a misspelt one; the plan knows."""
+    """Return whether a word behind ``plan`` is, or may be meant as, a decision; the plan knows them all."""
     return option_field(word.replace("-", "_")) is not None or word not in ACTIONS
 
 
 def _instead(word: str) -> str:
-    """Return what to write in place of a word that is not an action."""
+    """Return the text to use in place of a word that is not an action."""
     if word in ANSWERS:
         return ANSWERS[word]
     close = difflib.get_close_matches(word, ACTIONS, n=1)
@@ -133,8 +133,8 @@ def _instead(word: str) -> str:
 
 
 def of_gunicorn(flag: str) -> str:
-    """Return what to write instead of a flag of Gunicorn's; empty where it is not one."""
-    from ..config.gunicorn import new_config  # late: only a wrong command line pays for it
+    """Return the replacement for a flag of Gunicorn; empty if it is no such flag."""
+    from ..config.gunicorn import new_config  # late: only a wrong command line needs this import
 
     names = [name for name, setting in new_config().settings.items() if flag in (setting.cli or ())]
     if not names:
@@ -145,6 +145,6 @@ def of_gunicorn(flag: str) -> str:
 
 
 def serves(words: Sequence[str]) -> bool:
-    """Say whether a command line starts a server, as far as its words show before they are parsed."""
+    """Return whether a command line starts a server, as far as its unparsed words show."""
     others = {*ACTIONS, *ALIASES, "--version", "--help", "-h"} - {"serve"}
     return not others & set(words)

@@ -1,8 +1,8 @@
 """The command line: one flat parser, for manage.py, the script and ``python -m django_prodserve``.
 
-Flat, because argparse's sub-parsers break ``--settings`` and ``-v`` behind the action, repeated flags and
-``call_command``. Values are text here; config/options.py parses them, so that one message lists all that is
-wrong. Lives in every command's process.
+The parser is flat because argparse's sub-parsers break repeated flags, ``call_command``, and ``--settings``
+and ``-v`` behind the action. Values are text here. config/options.py parses them, so that one message lists
+every wrong value. Runs in the process of every command.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ WORDS = {
     "--gunicorn-conf": "With plan: print a gunicorn.conf.py that serves the same way.",
     "--measure": "With plan: load the project and measure the memory that it uses.",
 }
-"""Flags of single actions."""
+"""Flags that belong to a single action."""
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Options with their texts beside them, as wide as the terminal, at most 100 columns."""
+    """Prints options and their help texts in two columns, as wide as the terminal, at most 100 columns."""
 
     def __init__(self, prog: str, **more: Any) -> None:
         more["width"] = min(100, terminal.width(sys.stdout) or 80) - 2
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             row = options.option_field(name)
             assert row is not None, name
             _add_row(group, row)
-    parser._action_groups.append(parser._optionals)  # last: ours are what people look for
+    parser._action_groups.append(parser._optionals)  # last: operators look for the options of prodserve
 
 
 DESCRIPTION = "Serve a Django project in production: sized for its machine, explained, with static files."
@@ -96,10 +96,10 @@ def _add_row(parser: Any, row: Row) -> None:
 
 
 class FlatParser(argparse.ArgumentParser):
-    """A parser whose complaints are one message, and whose options may stand on both sides of the action.
+    """A parser that reports all errors in one message and accepts options on both sides of the action.
 
-    Mixed into Django's CommandParser. A complaint says what was probably meant. An address in place of an
-    action is one to serve on, as with runserver.
+    Mixed into Django's CommandParser. An error message suggests the name that was probably meant.
+    An address in place of an action is an address to serve on, as with runserver.
     """
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
@@ -148,7 +148,7 @@ class FlatParser(argparse.ArgumentParser):
 
 
 def _state(word: str) -> bool | None:
-    """Return what a word says of a switch; None where it says nothing."""
+    """Return the state that a word gives to a switch; None if it names no state."""
     try:
         return parsers.boolean(word)
     except ValueError:
@@ -160,7 +160,7 @@ def _switched(flag: str, state: bool) -> str:
 
 
 def control_parser(program: str) -> argparse.ArgumentParser:
-    """Return the same parser without Django, for actions that need no project. Its flags are accepted."""
+    """Return the same parser without Django, for actions that need no project. It accepts Django's flags."""
     parser = FlatParser(program, allow_abbrev=False)
     add_arguments(parser)
     for name in ("--settings", "--pythonpath", "--configuration", "-v", "--verbosity"):
@@ -171,7 +171,7 @@ def control_parser(program: str) -> argparse.ArgumentParser:
 
 
 def check_together(action: str, flags: Any) -> None:
-    """Raise UsageError where a flag of a single action was given with another one."""
+    """Raise UsageError if a flag of one action was given with another action."""
     for flag, goes_with in actions.FLAGS.items():
         if flags.get(flag.lstrip("-").replace("-", "_")) and action not in goes_with:
             *others, last = goes_with

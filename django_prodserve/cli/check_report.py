@@ -1,7 +1,7 @@
-"""What ``prodserve check`` has found: lines and a summary for people, one document for CI.
+"""The result of ``prodserve check``: lines and a summary for people, one document for CI.
 
-Lives in the command's process. Needs neither Django nor settings: also a project that cannot be loaded is
-reported.
+Runs in the command's process. Needs neither Django nor settings, so it can also report a project that fails
+to load.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from . import messages
 
 
 class CheckReport:
-    """Counts warnings while they are said; with ``as_json`` nothing is said before the end."""
+    """Counts warnings as they are printed; with ``as_json`` it prints nothing before the end."""
 
     def __init__(self, say: Callable[[str], object], *, as_json: bool) -> None:
         self._say, self._as_json = say, as_json
@@ -23,7 +23,7 @@ class CheckReport:
         self.notes: list[str] = []
 
     def say(self, line: str) -> None:
-        """Take a line of the checks."""
+        """Receive a line of the checks."""
         level, problem, _ = messages.parsed(line)
         if level == "warning":
             self.warnings.append(problem)
@@ -33,7 +33,7 @@ class CheckReport:
             self._say(line)
 
     def summary(self) -> str:
-        """Return the last line where nothing stops the server."""
+        """Return the last line of a check that found no error."""
         if self._as_json:
             return document(warnings=self.warnings, notes=self.notes)
         count = len(self.warnings)
@@ -43,7 +43,7 @@ class CheckReport:
 def document(
     *, errors: Sequence[Problem] = (), warnings: Sequence[Problem] = (), notes: Sequence[str] = ()
 ) -> str:
-    """Return all that a check has found as JSON; ``ready`` says whether the server would start."""
+    """Return everything that a check found as JSON; ``ready`` is true if the server would start."""
     found = {
         "ready": not errors,
         "errors": [_fields(problem) for problem in errors],
@@ -54,12 +54,12 @@ def document(
 
 
 def is_wanted(words: Sequence[str], flags: Mapping[str, Any] | None = None) -> bool:
-    """Say whether a command line asks for the document: ``check --json``."""
+    """Return whether a command line asks for the document: ``check --json``."""
     return "check" in words and ("--json" in words or bool(flags and flags.get("json")))
 
 
 def of_error(error: ProdserveError) -> str:
-    """Return the document of a check that an error has ended."""
+    """Return the document of a check that an error ended."""
     return document(errors=error.problems)
 
 

@@ -1,6 +1,6 @@
-"""``prodserve completion bash|zsh|fish``: scripts made from the rows of the options and the actions.
+"""``prodserve completion bash|zsh|fish``: scripts generated from the option rows and the actions.
 
-Lives in a command of its own. Pure.
+Runs in a command without a project. Pure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ USE = {
 
 
 def script(words: Sequence[str]) -> str:
-    """Return the script for the shell that was named; raise UsageError where none, or another, was."""
+    """Return the script for the named shell; raise UsageError if the shell is missing or not supported."""
     shell = words[0] if len(words) == 1 else ""
     makers = {"bash": _bash, "zsh": _zsh, "fish": _fish}
     if shell not in makers:
@@ -39,7 +39,7 @@ def _switches(row: Row) -> list[str]:
 
 
 def _choices(row: Row) -> list[str]:
-    """Return the words that an option takes, where it takes words."""
+    """Return the words that an option accepts, if it accepts only certain words."""
     return row.metavar.split("|") if "|" in row.metavar and row.metavar.islower() else []
 
 

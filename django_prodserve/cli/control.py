@@ -1,7 +1,7 @@
-"""Find the running server, and act on it: reload, stop. Lives in a command of its own, not in the server.
+"""Find the running server, and reload or stop it. Runs in the process of that command, not in the server.
 
-Needs no settings and no network: all is in the server's private place (supervisor/run_directory.py), so it
-works while settings are broken, and for nobody but the same user and root.
+Needs no settings and no network: everything is in the server's run directory (supervisor/run_directory.py).
+So it works while the settings are broken, and only for the same user and root.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from ..utils import command_line, working_directory
 
 @dataclass(frozen=True, kw_only=True)
 class RunningServer:
-    """A server that runs now."""
+    """A server that is running now."""
 
     pid: int
-    """The process that a service manager watches: the supervisor where there is one, else the arbiter."""
+    """The process that a service manager watches: the supervisor if there is one, else the arbiter."""
     started: int | None
     directory: Path
-    """Its private place, where the board is."""
+    """The server's run directory, with the scoreboard."""
     record: ServerRecord
-    """What it wrote into server.json."""
+    """The record that the server wrote into server.json."""
 
     @property
     def project(self) -> str:
-        """The directory that it was started in, as it was typed."""
+        """The directory that the server was started in, as the operator wrote it."""
         return self.record.get("project", "")
 
     @property
@@ -48,7 +48,7 @@ class RunningServer:
         return self.record.get("generation", 1)
 
     def refresh(self) -> RunningServer | None:
-        """Return the same server as it is now; None once it has ended."""
+        """Return the same server with its current record; None once it has ended."""
         record = run_directory.read(self.directory)
         if record is None or record.get("pid") != self.pid or not self.is_alive:
             return None
@@ -63,9 +63,9 @@ class RunningServer:
 
 
 def find(directory: str | os.PathLike[str], binds: Sequence[str] | None = None) -> RunningServer:
-    """Return the server of the project in ``directory``; raise ProdserveError where it is not exactly one.
+    """Return the server of the project in ``directory``; raise ProdserveError unless there is exactly one.
 
-    ``binds`` are addresses as typed behind --bind; the server must have all of them.
+    ``binds`` are addresses as given to --bind; the server must have all of them.
     """
     everyone = [_running(place, record) for place, record in run_directory.running()]
     here = [server for server in everyone if _matches_project(server, directory)]
@@ -97,7 +97,7 @@ def _running(place: Path, record: ServerRecord) -> RunningServer:
 
 
 def _matches_project(server: RunningServer, directory: str | os.PathLike[str]) -> bool:
-    """Say whether a server's project is the one in a directory, by the name typed then or the place now."""
+    """Return whether a server's project is in a directory, by the name used then or the real path now."""
     wanted = {os.fspath(directory), os.path.realpath(directory)}
     known = {server.project, server.record.get("home", ""), server.record.get("real", "")}
     return bool(wanted & (known | {os.path.realpath(listening) for listening in known if listening}))
@@ -109,20 +109,20 @@ def _has(server: RunningServer, binds: Sequence[str]) -> bool:
 
 
 def _canonical(address: str) -> str:
-    """``localhost:80`` and ``:80`` are written in several ways; paths are not."""
+    """Return an address in one spelling: ``localhost`` as 127.0.0.1, the path of a socket absolute."""
     if address.startswith("unix:"):
         return "unix:" + os.path.abspath(address.removeprefix("unix:"))
     return address.replace("localhost:", "127.0.0.1:")
 
 
 def _any_port(address: str, known: set[str]) -> bool:
-    """A port alone means whatever host it is served on."""
+    """Return whether a port without a host matches an address of the server, on any host."""
     port = address.lstrip(":")
     return port.isdecimal() and any(listening.endswith(f":{port}") for listening in known)
 
 
 def _elsewhere(everyone: Sequence[RunningServer]) -> tuple[str, str]:
-    """Return which other servers there are, if any, and what to do when none is here."""
+    """Return a list of the other servers, if any, and the action to take when none is here."""
     if everyone:
         lines = "\n  ".join(map(str, everyone))
         return f" Others on this machine:\n  {lines}", "Run this command in the directory of its project."
@@ -133,7 +133,7 @@ def _elsewhere(everyone: Sequence[RunningServer]) -> tuple[str, str]:
 
 
 def _of_others() -> Iterator[tuple[str, int]]:
-    """Yield user and pid of servers that belong to somebody else; their places are closed to us."""
+    """Yield user and pid of servers that belong to other users; their run directories are closed to us."""
     import psutil
 
     for process in psutil.process_iter(["pid", "uids", "username", "cmdline"]):
@@ -143,7 +143,7 @@ def _of_others() -> Iterator[tuple[str, int]]:
             yield process.info["username"] or str(uids.effective), process.info["pid"]
 
 
-POLL_SECONDS = 0.05  # seconds between two looks
+POLL_SECONDS = 0.05  # seconds between two polls
 Say = Callable[[str], object]
 
 
@@ -160,9 +160,9 @@ def run(action: str, binds: Sequence[str] | None, say: Say) -> None:
 
 
 def find_here(binds: Sequence[str] | None) -> RunningServer:
-    """Return the server of the project where we are, or where the program that was typed lies."""
+    """Return the server of the project in this directory, or in the directory of the program that runs."""
     here = working_directory.here()
-    places = [here.real if here.found else here.name]  # said as it was typed
+    places = [here.real if here.found else here.name]  # reported as the operator wrote it
     program = os.path.join(working_directory.start().real, sys.argv[0])
     if not command_line.is_own_entry(program):
         places.append(os.path.dirname(os.path.abspath(program)))
@@ -173,7 +173,7 @@ def find_here(binds: Sequence[str] | None) -> RunningServer:
 
 
 def reload(server: RunningServer, say: Say) -> None:
-    """Let the supervisor start a new generation; raise ProdserveError with the reason if that fails."""
+    """Have the supervisor start a new generation; raise ProdserveError with the reason if that fails."""
     if not server.record.get("supervisor"):
         raise ProdserveError(
             f"The server (pid {server.pid}) has no supervisor, so it cannot reload: "
@@ -196,7 +196,7 @@ def reload(server: RunningServer, say: Say) -> None:
             break
         time.sleep(POLL_SECONDS)
     outcome = now.record["outcome"]
-    assert outcome is not None  # it is written together with the count
+    assert outcome is not None  # the supervisor writes it together with the count
     if not outcome["ok"]:
         reason, _, rest = outcome["reason"].partition("\n")
         raise ProdserveError(
@@ -209,7 +209,7 @@ def reload(server: RunningServer, say: Say) -> None:
 
 
 def stop(server: RunningServer, say: Say) -> None:
-    """Send SIGTERM and wait until the server has ended; raise ProdserveError where it does not in time."""
+    """Send SIGTERM and wait until the server has ended; raise ProdserveError if it does not in time."""
     seconds = server.record.get("seconds_to_stop", 25.0) + 5
     deadline = time.monotonic() + seconds
     _send(server, signal.SIGTERM)

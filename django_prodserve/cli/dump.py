@@ -1,6 +1,6 @@
-"""``dump``: the stacks of a running server, threads with a request first. Lives in a command of its own.
+"""``dump``: the stacks of a running server, threads with a request first. Runs in a command of its own.
 
-faulthandler writes them (scoreboard/stacks.py); nothing is stopped.
+faulthandler writes the stacks (scoreboard/stacks.py); no thread is stopped.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ..scoreboard.stacks import describe, dump_now, stacks_path
 THREAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)", re.MULTILINE)
 FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
 WAITING = ("/threading.py", "/selectors.py", "/queue.py", "/concurrent/futures/thread.py")
-"""Where Python's own library waits for whoever called it."""
+"""Modules of Python's library in which a thread waits on behalf of its caller."""
 FRAMEWORK = ("/django_prodserve/", "/gunicorn/")
 
 
 def dump(board: Scoreboard, now: float) -> Iterator[str]:
-    """Yield every worker with its threads: with requests first, and idle ones of the server on a line."""
+    """Yield every worker with its threads: those with requests first, idle server threads on one line."""
     assert board.path is not None
     for slot in board.active_slots():
         if not slot.pid or not stacks_path(board.path, slot.index).exists():
@@ -37,7 +37,7 @@ def dump(board: Scoreboard, now: float) -> Iterator[str]:
 
 
 def arranged(text: str, running: Sequence[Request], now: float) -> list[str]:
-    """Return the threads of a worker: those with a request, the project's own, then the idle ones."""
+    """Return the threads of a worker: those with a request, then those of the project, then idle ones."""
     requests = {request.ident: request for request in running}
     with_request: list[tuple[float, str]] = []
     others: list[str] = []
@@ -60,7 +60,7 @@ def arranged(text: str, running: Sequence[Request], now: float) -> list[str]:
 
 
 def threads(text: str) -> Iterator[tuple[int, str]]:
-    """Yield each thread of a dump, by its ident; text before the first is left out."""
+    """Yield each thread of a dump with its ident; skip the text before the first thread."""
     starts = [*THREAD.finditer(text)]
     ends = [*(match.start() for match in starts[1:]), len(text)]
     for match, end in zip(starts, ends, strict=False):
@@ -68,7 +68,7 @@ def threads(text: str) -> Iterator[tuple[int, str]]:
 
 
 def idle_place(stack: str) -> str:
-    """Return where a thread of the server waits for work; empty for one that runs code of the project."""
+    """Return where a thread of the server waits for work; empty for a thread that runs project code."""
     frames = [(file, f"{file.rpartition('/')[2]}:{line} {name}") for file, line, name in FRAME.findall(stack)]
     ours = next(((file, place) for file, place in frames if not file.endswith(WAITING)), None)
     if ours is None:

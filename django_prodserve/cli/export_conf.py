@@ -1,7 +1,7 @@
-"""Plan -> a gunicorn.conf.py with which plain Gunicorn serves the project the same way. Pure.
+"""Plan -> a gunicorn.conf.py with which plain Gunicorn serves the project in the same way. Pure.
 
-Every line says why it is there. Gunicorn runs the file before it changes into the project's directory,
-so the file itself makes the project importable: the user's hooks are imported by it.
+Every line carries its reason. Gunicorn runs the file before it changes into the project's directory. So the
+file itself makes the project importable, because it imports the user's hooks.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ FIXED = {
     "worker_tmp_dir": "where a heartbeat does not wait for a disk",
     "control_socket_disable": "its default place fails without HOME, and a second server would steal it",
 }
-"""Reasons for what no option decides."""
+"""Reasons for settings that no option decides."""
 
 
 def render_conf(plan: Plan, directory: str, search_path: str) -> str:
-    """Return a gunicorn.conf.py that serves this plan from ``directory``, without prodserve's own command."""
+    """Return a gunicorn.conf.py that serves this plan from ``directory`` without the prodserve command."""
     settings = gunicorn_settings(plan)
     code = {name: _code(name, value, _source(plan, name)) for name, value in settings.items()}
     reasons = {**FIXED, **dict(_reasons(plan))}
@@ -74,7 +74,7 @@ def render_conf(plan: Plan, directory: str, search_path: str) -> str:
 
 
 def _line(code: str, reason: str) -> Iterator[str]:
-    """Yield a line with its reason, which may come from anywhere and must not end the comment."""
+    """Yield a line with its reason. The reason may contain any text, and must not end the comment."""
     words = " ".join(reason.split())
     yield f"{code}  # {words}" if words else code
 
@@ -84,7 +84,7 @@ def _variable(name: str, text: str, reason: str) -> Iterator[str]:
 
 
 def _code(name: str, value: Any, source: str) -> str:
-    """Return Python that makes this value again, or finds it where it was written."""
+    """Return Python code that rebuilds this value, or loads it from the place that defines it."""
     if name == "umask" and isinstance(value, int):
         return f"0o{value:03o}"
     if path := _import_path(value):
@@ -98,7 +98,7 @@ def _code(name: str, value: Any, source: str) -> str:
 
 
 def _import_path(value: Any) -> str:
-    """Return the dotted path of a function or class, or nothing where it has none."""
+    """Return the dotted path of a function or class, or nothing if it has none."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     found = getattr(sys.modules.get(module or ""), name or "", None)
     return f"{module}.{name}" if name and found is value else ""
@@ -114,7 +114,7 @@ def _file(name: str, source: str) -> str:
 
 
 def _origins(plan: Plan, directory: str, code: set[str]) -> Iterator[str]:
-    """Yield lines that load what can only be found where it was written, such as a function in a file."""
+    """Yield lines that load values found only at their place of definition, such as a function in a file."""
     if any(line.startswith("settings.") for line in code):
         yield from _line("from django.conf import settings", "for what has no import path")
     if any(line.startswith("configured[") for line in code):
@@ -142,7 +142,7 @@ def _why(plan: Plan, name: str) -> str:
 
 
 def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
-    """Yield the variables that carry our layers' decisions into the process that loads them."""
+    """Yield the variables that carry the decisions for our middleware into the process that loads it."""
     yield "DJANGO_SETTINGS_MODULE", plan.settings.value, "the settings that the plan was made for"
     if configuration := os.environ.get(CONFIGURATION):
         yield CONFIGURATION, configuration, "their class, for django-configurations"
@@ -153,7 +153,7 @@ def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
 
 
 def _hook_line(name: str, users: str, source: str) -> Iterator[str]:
-    """Yield an assignment for a hook of ours, of the user's, or both."""
+    """Yield an assignment for a hook of prodserve, of the user, or of both."""
     ours = (
         ((OWN_HOOKS[name].__doc__ if name in OWN_HOOKS else "") or "")
         .partition("\n")[0]
@@ -165,5 +165,5 @@ def _hook_line(name: str, users: str, source: str) -> Iterator[str]:
 
 
 def search_path() -> str:
-    """The directory that Python searches first: where manage.py lies."""
+    """Return the directory that Python searches first: the one of manage.py."""
     return working_directory.by_name(os.path.abspath(sys.path[0] or os.getcwd()))

@@ -1,7 +1,7 @@
-"""What is decided on this machine without the project: for ``prodserve help OPTION``.
+"""Decisions that this machine allows without the project, for ``prodserve help OPTION``.
 
-Lives in a command of its own. Reads the environment and the machine, neither Django nor settings: a plan that
-knows the project, and what its settings say, may decide otherwise.
+Runs in a command without a project. Reads the environment and the machine, neither Django nor settings. A
+plan that knows the project and its settings may decide otherwise.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WITHOUT_PROJECT = "; without the project: prodserve plan knows it"
 
 
 def decision(row: Row) -> str:
-    """Return the decision on an option with its reason; empty where it needs the project."""
+    """Return the decision on an option with its reason; empty if it depends on the project."""
     try:
         platform = detect(os.environ)
         wishes = planning.ResolvedOptions(_options(platform), platform)
@@ -37,7 +37,7 @@ def decision(row: Row) -> str:
 
 
 def _options(platform: Platform) -> Options:
-    """Return what variables and the platform say; what is wrong among it is for the start to tell."""
+    """Return the options from variables and the platform. Errors in them are reported at the next start."""
     problems: list[Problem] = []
     environment = resolve.environment_layer(os.environ, problems)
     return resolve.resolve([environment, resolve.platform_layer(platform.name, platform.values)])

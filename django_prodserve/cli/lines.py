@@ -1,4 +1,4 @@
-"""Lines for people: the verdict, a text that fits a terminal and does not command it. Pure.
+"""Lines for people: the verdict, and text wrapped for a terminal without control characters. Pure.
 
 Used by ``status`` and ``status --watch``.
 """
@@ -14,13 +14,13 @@ Line = tuple[str, str]
 
 
 def verdict(findings: Sequence[dict[str, Any]]) -> str:
-    """Return ``bad``, ``warn`` or ``ok``: the worst that was found."""
+    """Return ``bad``, ``warn`` or ``ok``: the level of the worst finding."""
     levels = {finding["level"] for finding in findings}
     return next((level for level in ("bad", "warn") if level in levels), "ok")
 
 
 def verdict_lines(findings: Sequence[dict[str, Any]]) -> list[Line]:
-    """Return what is wrong, the worst first; or that nothing is."""
+    """Return a line for each finding, the worst first; or one line if there is none."""
     found = [
         (finding["level"], f"{'!!' if finding['level'] == 'bad' else '! '} {finding['text']}")
         for finding in findings
@@ -29,7 +29,7 @@ def verdict_lines(findings: Sequence[dict[str, Any]]) -> list[Line]:
 
 
 def wrapped(line: str, columns: int) -> list[str]:
-    """Return a line in parts that fit, each but the first below the text; a word stays whole if it can."""
+    """Return a line in parts that fit, all but the first indented below the text; long words are split."""
     if not columns or len(line) <= columns:
         return [line]
     indent = " " * (3 if line.startswith("!") else 10)
@@ -37,5 +37,5 @@ def wrapped(line: str, columns: int) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Return a text without what a terminal would obey: a path is what a client has sent."""
+    """Return a text without terminal control characters: a path comes from a client."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,10 +1,10 @@
-"""The one form of a message: as text for people, as JSON for programs. Lives in every command's process.
+"""The single form of a message: text for people, JSON for programs. Runs in the process of every command.
 
     prodserve: error: 127.0.0.1:8000 is already in use by "python manage.py prodserve" (pid 4711).
       Fix:  Stop that process, or choose another port: --bind 127.0.0.1:8001
       More: prodserve help port-in-use
 
-The same from manage.py and from the script. Needs neither Django nor settings.
+The form is the same from manage.py and from the script. Needs neither Django nor settings.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ID = re.compile(r" \((prodserve\.)?([A-Za-z_]+\.)?([EWIC]\d{3})\)$")
 
 
 def write_error(error: ProdserveError, stream: Any, *, as_json: bool) -> None:
-    """Write all that is wrong."""
+    """Write every problem of an error."""
     for problem in error.problems:
         line = problem_as_json(problem, "error") if as_json else problem_as_text(problem, "error", stream)
         stream.write(f"{line}\n")
@@ -39,7 +39,7 @@ def write_error(error: ProdserveError, stream: Any, *, as_json: bool) -> None:
 
 
 def problem_as_text(problem: Problem, level: str, stream: Any, *, prefix: str = f"{NAME}: ") -> str:
-    """Return a problem for people: wrapped and coloured where a terminal reads it."""
+    """Return a problem for people: wrapped and coloured if a terminal shows it."""
     colour, columns = terminal.colours(stream), terminal.width(stream)
     head = f"{prefix}{level}: "
     message = _wrapped(f"{head}{problem.message}", columns, "  ")
@@ -51,7 +51,7 @@ def problem_as_text(problem: Problem, level: str, stream: Any, *, prefix: str = 
 
 
 def _wrapped(text: str, columns: int, indent: str) -> str:
-    """Return a text in lines that fit; what is longer than a line, such as a path, stays whole."""
+    """Return a text in lines that fit; a word longer than a line, such as a path, is not split."""
     lines = text.split("\n")
     lines[1:] = [line if line.startswith(indent) else f"{indent}{line.strip()}" for line in lines[1:]]
     if not columns:
@@ -73,12 +73,12 @@ def problem_as_json(problem: Problem, level: str, **fields: Any) -> str:
     """Return a problem for programs."""
     known = {"code": problem.code, "fix": problem.fix, "where": problem.where, "more": more(problem)}
     fields = {name: text for name, text in known.items() if text} | fields
-    message = ID.sub("", problem.message) if problem.code else problem.message  # its id has a field
+    message = ID.sub("", problem.message) if problem.code else problem.message  # the id is a field
     return log_lines.as_json(time.time(), level, NAME, message, **fields)
 
 
 def more(problem: Problem) -> str:
-    """Return the command that explains a problem; empty where nothing does."""
+    """Return the command that explains a problem; empty if no page explains it."""
     for name in (problem.topic, problem.code):
         if name in ("", ProdserveError.default_code):  # "failed" is a kind of event, too
             continue
@@ -88,10 +88,10 @@ def more(problem: Problem) -> str:
 
 
 def parsed(line: str) -> tuple[str, Problem, Mapping[str, Any]]:
-    """Return level, problem and fields of a line that the server says.
+    """Return level, problem and fields of a line that the server reports.
 
-    ``warning: MESSAGE (prodserve.W005)``, with the fix indented below, is one with a code and a fix;
-    ``static    130 files`` is one about a part of the start.
+    ``warning: MESSAGE (prodserve.W005)`` with an indented fix below is a line with a code and a fix.
+    ``static    130 files`` is a line about a part of the start.
     """
     fields: dict[str, Any] = dict(line.fields) if isinstance(line, Notice) else {}
     text = str(fields.pop("message", line))
@@ -122,11 +122,11 @@ def said_as_text(line: str, stream: Any) -> str:
 
 
 def is_json(stream: Any, *layers: Mapping[str, Any]) -> bool:
-    """Say whether messages there are JSON, by the first layer that says something of the log's format."""
+    """Return whether messages there are JSON, according to the first layer that sets the log format."""
     stated = next(filter(None, (layer.get(name) for layer in layers for name in FORMAT_NAMES)), "auto")
     try:
         form = FORMATS(stated)
-    except ValueError:  # which is told soon, and in this form
+    except ValueError:  # the parser reports it soon, and in this form
         form = "auto"
     try:
         return log_lines.wants_json(form, stream.fileno())
@@ -140,7 +140,7 @@ FORMAT_NAMES = ("log_format", "PRODSERVE_LOG_FORMAT", "LOG_FORMAT")
 
 
 def typed_format(words: Sequence[str]) -> dict[str, str]:
-    """Return what a command line says of the log's format, before anything has parsed it."""
+    """Return the log format that the unparsed command line gives."""
     return dict(_formats(words))
 
 

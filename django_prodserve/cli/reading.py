@@ -1,7 +1,7 @@
-"""``prodserve help`` and ``prodserve completion``: what can be read without a project.
+"""``prodserve help`` and ``prodserve completion``: texts that need no project.
 
-Lives in a command of its own. Needs neither Django nor settings nor a network, so it answers in a fraction of
-a second, and also inside a container where nothing else works.
+Runs in a command without a project. Needs neither Django nor settings nor a network. So it answers in a
+fraction of a second, and also inside a container in which no other command works.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from . import completion, here
 from .actions import ACTIONS
 
 MANY = 3
-"""More entries than these are listed, not printed."""
+"""With more entries than this, the command lists them instead of printing them."""
 
 
 def run(words: Sequence[str], out: Any) -> None:
-    """Do what was asked: ``words`` are the action and what stands behind it."""
+    """Run the action; ``words`` are the action and the words behind it."""
     action, *rest = words
     flags = [word for word in rest if word in ("--no-color", "--force-color")]
     terminal.choose(no_color="--no-color" in flags, force_color="--force-color" in flags)
@@ -39,7 +39,7 @@ def run(words: Sequence[str], out: Any) -> None:
 
 
 def show(text: str, out: Any) -> None:
-    """Print a text; through a pager where a terminal reads it and it does not fit."""
+    """Print a text; through a pager if a terminal shows it and it does not fit."""
     text = "".join(f"{line}\n" for line in _coloured(text.rstrip("\n"), on=terminal.colours(out)))
     rows = shutil.get_terminal_size().lines
     if terminal.is_terminal(out) and text.count("\n") >= rows and _paged(text):
@@ -57,7 +57,7 @@ def _coloured(text: str, *, on: bool) -> Iterator[str]:
 
 
 def _paged(text: str) -> bool:
-    """Hand a text to the pager; say whether there is one."""
+    """Send a text to the pager; return whether there is one."""
     words = shlex.split(os.environ.get("PAGER") or "less")
     if not words or shutil.which(words[0]) is None:
         return False
@@ -67,7 +67,7 @@ def _paged(text: str) -> bool:
 
 
 def overview() -> str:
-    """Return what there is to ask for."""
+    """Return the list of topics."""
     lines = ["prodserve help TOPIC explains a document, an option, a check, a metric or a message.", ""]
     found = manual.topics()
     if found:
@@ -88,7 +88,7 @@ def _columns(names: Sequence[str]) -> Iterator[str]:
 
 
 def _help(query: str) -> str:
-    """Return what explains a query; raise UsageError with what may have been meant."""
+    """Return the text that explains a query; raise UsageError with similar names if there is none."""
     match = manual.find(query)
     parts = [*_about_option(query, match.entries)]
     if not match.entries:
@@ -120,7 +120,7 @@ def _names() -> list[str]:
 
 
 def _about_option(query: str, entries: Sequence[manual.Entry]) -> Iterator[str]:
-    """Yield what is decided on an option on this machine, and what its row says where no document does."""
+    """Yield this machine's decision on an option, and the text of its row if no document describes it."""
     name = manual.key(query).replace(" ", "_")
     row = option_field(name) or option_field(name.removeprefix("prodserve_"))
     if row is None:
@@ -148,7 +148,7 @@ def _of_row(row: Row) -> Iterator[str]:
 
 
 def _built_in(query: str) -> Iterator[str]:
-    """Yield what the code itself knows: codes of errors, exit codes, actions."""
+    """Yield the entries that the code defines: codes of errors, exit codes, actions."""
     name = manual.key(query).replace(" ", "-")
     if name in CODES:
         yield f"# {name}\n\n{CODES[name]}\n"

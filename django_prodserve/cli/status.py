@@ -1,7 +1,7 @@
-"""What the running server does: ``status``, its verdict first. Lives in a command of its own.
+"""``status``: the state of the running server, its verdict first. Runs in a command without a project.
 
-Reads the scoreboard (scoreboard/board.py) that the server shares, and /proc. Needs no settings, no Django and
-no network, so it takes 0.2 s and works while settings are broken. Stops nothing and changes nothing.
+Reads /proc and the scoreboard (scoreboard/board.py) that the server shares. Needs no settings, no Django and
+no network, so it takes 0.2 s and works while the settings are broken. Stops and changes nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .lines import Line, printable, verdict, verdict_lines, wrapped
 
 Say = Callable[[str], object]
 EVENTS = 5
-"""How many of the last events are shown."""
+"""Number of recent events shown."""
 
 
 def run(
@@ -35,7 +35,7 @@ def run(
 ) -> bool:
     """Show the server of the project that this command belongs to; ``live`` refreshes it each second.
 
-    Return whether something is wrong with it.
+    Return whether the server has a problem.
     """
     if live:
         refuse_live(action, as_json=as_json)
@@ -62,7 +62,7 @@ def run(
 
 
 def refuse_live(action: str, *, as_json: bool = False) -> None:
-    """Raise ProdserveError where --watch has no meaning."""
+    """Raise ProdserveError if --watch has no meaning for the action."""
     if action != "status":
         raise UsageError(f"--watch works with status, not with {action}.", "prodserve status --watch")
     if as_json:
@@ -70,7 +70,7 @@ def refuse_live(action: str, *, as_json: bool = False) -> None:
 
 
 def open_board(server: control.RunningServer) -> Scoreboard:
-    """Return the board of the generation that serves."""
+    """Return the scoreboard of the generation that serves."""
     path = board_path(server.directory, server.generation)
     try:
         return Scoreboard.open(path)
@@ -85,7 +85,7 @@ def open_board(server: control.RunningServer) -> Scoreboard:
 
 
 def collect(server: control.RunningServer, board: Scoreboard, now: float) -> dict[str, Any]:
-    """Return all that is known of a server, for JSON."""
+    """Return all known facts of a server, for JSON."""
     snapshot = full_snapshot(board, now, measured)
     return {
         "verdict": verdict(snapshot["findings"]),
@@ -100,7 +100,7 @@ def collect(server: control.RunningServer, board: Scoreboard, now: float) -> dic
 
 
 def format_text(known: dict[str, Any], wall: float) -> Iterator[Line]:
-    """Yield the same for people: what is wrong first. ``wall`` is the time in seconds since 1970."""
+    """Yield the same for people: problems first. ``wall`` is the time in seconds since 1970."""
     yield from verdict_lines(known["findings"])
     who = f"pid {known['pid']} on {', '.join(known['bind'])}"
     yield "", f"{'server':<10}{who}, up {format_age(known['server_uptime'] or known['uptime'])}"

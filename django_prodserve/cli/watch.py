@@ -1,7 +1,7 @@
-"""``status --watch``: the running server in a terminal, each second anew. Lives in a command of its own.
+"""``status --watch``: the running server in a terminal, refreshed each second. Runs in a command of its own.
 
-Needs no settings, no network and no library: it reads the board that the server shares, and looks for the
-server each second, so that it survives a restart and a reload.
+Needs no settings, no network and no library. It reads the scoreboard that the server shares, and searches for
+the server each second, so that it survives a restart and a reload.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from .lines import Line, printable, verdict_lines, wrapped
 
 REFRESH_SECONDS = 1.0
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
-"""To a screen of our own without a cursor, and back."""
+"""Escape sequences: to the alternate screen without a cursor, and back."""
 HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 BARS = " ▁▂▃▄▅▆▇█"
 
 
 class ServerView:
-    """The server as it was last seen, and its board."""
+    """The server as last read, and its scoreboard."""
 
     def __init__(self, binds: Sequence[str] | None) -> None:
         self.binds = binds
@@ -41,7 +41,7 @@ class ServerView:
         self.cpu: dict[int, tuple[float, float]] = {}
 
     def tick(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Return the facts of now and the points of the last minutes; ProdserveError where nobody serves."""
+        """Return current facts and the points of the last minutes; raise ProdserveError if no server runs."""
         server = control.find_here(self.binds)
         path = board_path(server.directory, server.generation)
         if self.board is None or self.board.path != path:
@@ -56,7 +56,7 @@ class ServerView:
         return {"pid": server.pid, "bind": list(server.binds), "generation": server.generation}
 
     def _share(self, worker: dict[str, Any], now: float) -> float | None:
-        """Return the share of a CPU that a worker has used since the last look."""
+        """Return the share of a CPU that a worker has used since the last tick."""
         spent, then = self.cpu.get(worker["pid"], (0.0, 0.0))
         self.cpu[worker["pid"]] = worker["cpu"], now
         return (worker["cpu"] - spent) / (now - then) if then and now - then > 0.2 else None
@@ -70,17 +70,17 @@ def _open(path: Any, server: control.RunningServer) -> Scoreboard:
 
 
 def watch(binds: Sequence[str] | None, out: TextIO) -> None:
-    """Show the server until q or Ctrl-C: on a screen of its own, or in blocks of lines off a terminal."""
+    """Show the server until q or Ctrl-C: on an alternate screen, or in blocks of lines without a terminal."""
     on_screen = out.isatty()
     if isinstance(out, TextIOWrapper):
-        out.reconfigure(errors="replace")  # a terminal may not know our bars
-    signal.signal(signal.SIGTERM, _terminated)  # the terminal gets back its screen and its echo
+        out.reconfigure(errors="replace")  # a terminal may not support the bar characters
+    signal.signal(signal.SIGTERM, _terminated)  # restores the terminal's screen and echo
     try:
         with _screen(out) if on_screen else nullcontext(), _keys(on_screen) as keyboard:
             _watch(ServerView(binds), out, on_screen, keyboard)
     except KeyboardInterrupt:
         pass
-    except BrokenPipeError:  # the reader has gone; Python would complain of the rest at its end
+    except BrokenPipeError:  # the reader has gone; Python would report the unwritten rest at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
@@ -117,7 +117,7 @@ def _asked_to_leave(keyboard: int | None, seconds: float) -> bool:
 
 @contextmanager
 def _keys(on_screen: bool) -> Iterator[int | None]:
-    """Read single keys without showing them; None without a terminal, or in the background."""
+    """Read single keys without echo; None without a terminal, or in the background."""
     number = _keyboard() if on_screen else None
     if number is None:
         yield None
@@ -154,7 +154,7 @@ def _screen(out: TextIO) -> Iterator[None]:
 
 
 def picture(sight: ServerView, width: int, height: int) -> list[Line]:
-    """Return the lines of a screen of this size: a server, or that there is none."""
+    """Return the lines of a screen of this size: a server, or a message that none runs."""
     moment = time.strftime("%H:%M:%SZ", time.gmtime())  # as in the log
     try:
         known, points = sight.tick()
@@ -171,7 +171,7 @@ def picture(sight: ServerView, width: int, height: int) -> list[Line]:
 def render(
     known: dict[str, Any], points: Sequence[dict[str, Any]], moment: str, width: int, height: int
 ) -> list[Line]:
-    """Return a server as lines: what is wrong first, events in the room that is left."""
+    """Return a server as lines: problems first, then events in the remaining rows."""
     since = f"generation {known['generation']}, up {format_age(known['uptime'])}"
     lines: list[Line] = [
         ("bold", f"{moment}  pid {known['pid']}, {since}, on {', '.join(known['bind'])}"),
@@ -195,7 +195,7 @@ def render(
 
 
 def _fitted(lines: Sequence[Line], width: int) -> list[Line]:
-    """Return lines that fit, a long one as several."""
+    """Return lines that fit; a long line is wrapped into several."""
     return [(style, part) for style, line in lines for part in wrapped(printable(line), width)]
 
 
@@ -227,7 +227,7 @@ def _traffic(
 
 
 def _arrived(rates: dict[str, Any]) -> float | None:
-    """Return how many requests came each second: those that were answered, and those that were refused."""
+    """Return the requests that arrived each second: answered plus rejected ones."""
     answered, refused = rates["requests"], rates["refused"]
     return None if answered is None else answered + (refused or 0.0)
 
@@ -237,7 +237,7 @@ def _highest(values: Sequence[float | None]) -> float | None:
 
 
 class Column(NamedTuple):
-    """One of the table of workers; negative widths are left-aligned."""
+    """A column of the table of workers; negative widths are left-aligned."""
 
     name: str
     width: int
@@ -248,7 +248,7 @@ COLUMNS = (
     *(Column("wait", 5), Column("CPU", 6), Column("memory", 10), Column("conns", 7), Column("requests", 10)),
 )
 DROPPED = ("requests", "conns", "limit", "memory", "wait", "CPU")
-"""Columns that a narrow terminal does without, the first to go first."""
+"""Columns that a narrow terminal omits, in the order of removal."""
 
 
 def _columns(width: int) -> list[Column]:
@@ -304,13 +304,13 @@ def _time(seconds: float | None) -> str:
 
 
 def _bar(value: float, most: float | None, length: int, *, least: int = 1) -> str:
-    """Return how much of something is in use, as a bar; ``least`` cells where it is any."""
+    """Return a bar for the used part of a resource; at least ``least`` cells if any of it is used."""
     share = min(1.0, value / most) if most else 0.0
     full = max(round(length * share), least if share else 0)
     return f"[{'#' * full}{'.' * (length - full)}]"
 
 
 def sparkline(values: Sequence[float | None]) -> str:
-    """Return a line of bars, one for each value; a blank where there is none."""
+    """Return a line of bars, one for each value; a blank for a missing value."""
     most = max((value for value in values if value), default=0.0)
     return "".join(BARS[max(1, round(8 * value / most))] if value else BARS[0] for value in values)

@@ -1,7 +1,7 @@
-"""``--env-file``: lines of KEY=VALUE that are put into the environment before settings are read.
+"""``--env-file``: lines of KEY=VALUE that become environment variables before settings are read.
 
-Standard library alone: read by ``python -m django_prodserve`` before Django is set up, by the management
-command (which then starts itself again), and by the supervisor for every generation.
+Standard library alone. Read by ``python -m django_prodserve`` before Django is set up, and by the supervisor
+for every generation. The management command reads it, too, and then restarts itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Mapping, MutableMapping
 from ..errors import UsageError
 
 APPLIED = "_PRODSERVE_ENV_FILE"
-"""Names the variables that came from the file and what they were before: a removed line counts too."""
+"""Names the variables from the file with their earlier values, so that a removed line is undone, too."""
 
 LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 
@@ -23,7 +23,7 @@ LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 def parse(text: str) -> dict[str, str]:
     """Return the variables of such a file; raise ValueError with the number of the first wrong line.
 
-    Quotes around a value are taken off, ``#`` starts a comment at the start of a line or behind a space, and
+    Quotes around a value are removed. ``#`` starts a comment at the start of a line or behind a space, and
     ``export`` in front is allowed. Nothing is expanded.
     """
     found: dict[str, str] = {}
@@ -51,7 +51,7 @@ def _value(raw: str, number: int) -> str:
 
 
 def apply(path: str, environ: MutableMapping[str, str]) -> None:
-    """Put the file's values into an environment, and note what they replaced; raise OSError or ValueError."""
+    """Put the file's values into an environment, and record the old ones; raise OSError or ValueError."""
     with open(path, encoding="utf-8") as file:
         values = parse(file.read())
     before = {name: environ.get(name) for name in values}
@@ -71,7 +71,7 @@ def without(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def refusal(path: str, error: OSError | ValueError) -> UsageError:
-    """Return the error that says why a file cannot be used."""
+    """Return the error that explains why a file cannot be used."""
     full = os.path.abspath(path)
     if isinstance(error, UnicodeError):
         message, fix = f"--env-file {full} is not UTF-8 text.", "Save it as UTF-8."

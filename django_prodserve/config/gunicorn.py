@@ -1,7 +1,7 @@
-"""What the operator says in Gunicorn's own words: PRODSERVE["GUNICORN"], GUNICORN_CMD_ARGS, --config.
+"""Gunicorn's own settings, as the operator gives them: PRODSERVE["GUNICORN"], GUNICORN_CMD_ARGS, --config.
 
-Lives in the command, before anything starts. Everything is validated by Gunicorn's own ``Config`` here,
-because a wrong value met later ends the master with a bare "Error".
+Runs in the command, before anything starts. Gunicorn's own ``Config`` validates every value here, because a
+wrong value found later ends the master with a bare "Error".
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _clean_environment() -> Iterator[None]:
 
 
 def new_config() -> Any:
-    """Return a fresh ``gunicorn.config.Config`` with Gunicorn's defaults, whatever the environment says."""
+    """Return a new ``gunicorn.config.Config`` with Gunicorn's defaults, independent of the environment."""
     with _clean_environment():
         from gunicorn.config import Config
 
@@ -59,7 +59,7 @@ def new_config() -> Any:
 
 
 def workers_user(named: object) -> int:
-    """Return the user id that Gunicorn's ``user`` setting means; ``named`` has been validated."""
+    """Return the user id that Gunicorn's ``user`` setting means; ``named`` is already validated."""
     config = new_config()
     config.set("user", named)
     uid: int = config.uid
@@ -67,7 +67,7 @@ def workers_user(named: object) -> int:
 
 
 def read_block(block: object, problems: list[Problem]) -> Settings:
-    """Return what ``PRODSERVE["GUNICORN"]`` says."""
+    """Return the settings in ``PRODSERVE["GUNICORN"]``."""
     if not isinstance(block, Mapping):
         message = f"PRODSERVE['GUNICORN'] is {block!r}, but must be a dictionary."
         problems.append(Problem(message, 'PRODSERVE["GUNICORN"] = {"backlog": 512}', code="gunicorn-setting"))
@@ -78,7 +78,7 @@ def read_block(block: object, problems: list[Problem]) -> Settings:
 
 
 def read_cmd_args(text: str, problems: list[Problem]) -> Settings:
-    """Return what ``GUNICORN_CMD_ARGS`` says; BaseApplication alone would ignore it."""
+    """Return the settings in ``GUNICORN_CMD_ARGS``; BaseApplication alone would ignore them."""
 
     def refuse(message: str) -> NoReturn:
         raise ValueError(message)
@@ -101,9 +101,9 @@ def _wrong(message: str, fix: str = "", code: str = "gunicorn-setting") -> Probl
 
 
 def read_config_file(path: str, notes: list[str]) -> Settings:
-    """Return the settings of a gunicorn.conf.py; other names in it are its own affair, as with Gunicorn.
+    """Return the settings of a gunicorn.conf.py. Other names in it are ignored, as Gunicorn ignores them.
 
-    One that is probably meant to be a setting is noted: Gunicorn passes over it without a word.
+    A name that is probably a misspelt setting is noted, because Gunicorn ignores it silently.
     """
     path = path.removeprefix("file:")
     if path.startswith("python:"):
@@ -132,9 +132,9 @@ def _unusable(message: str, fix: str) -> UsageError:
 
 
 def misspelt(names: Mapping[str, object], known: Collection[str]) -> Iterator[str]:
-    """Yield a line for each value whose name comes close to a setting that the file does not state.
+    """Yield a line for each value whose name is similar to a setting that the file does not set.
 
-    Functions, classes, modules and names that begin with an underscore are helpers of the file's.
+    Functions, classes, modules and names that begin with an underscore are helpers of the file.
     """
     for name, value in names.items():
         if name in known or name.startswith("_") or callable(value) or isinstance(value, ModuleType):
@@ -145,11 +145,11 @@ def misspelt(names: Mapping[str, object], known: Collection[str]) -> Iterator[st
 
 
 CLOSE = 0.8
-"""How alike two names must be: keep_alive and keepalive are, num_workers and workers are not."""
+"""Required similarity of two names: keep_alive and keepalive reach it, num_workers and workers do not."""
 
 
 def validated(settings: Mapping[str, SourcedValue], problems: list[Problem], notes: list[str]) -> Settings:
-    """Return the settings that Gunicorn accepts and we use; each other one is a problem or a note."""
+    """Return the settings that Gunicorn accepts and prodserve uses; others become problems or notes."""
     config = new_config()
     accepted: Settings = {}
     for name, (value, source) in settings.items():
@@ -176,14 +176,14 @@ def _sentence(text: str) -> str:
 
 
 def _refusal(config: Any, name: str, value: object) -> str:
-    """Return why Gunicorn refuses this setting; empty if it does not."""
+    """Return why Gunicorn rejects this setting; empty if it accepts it."""
     if name not in config.settings:
         close = difflib.get_close_matches(name, list(config.settings), n=1)
         return f"names no Gunicorn setting.{f' Did you mean {close[0]}?' if close else ''}"
     try:
         config.set(name, value)
-    except Exception as error:  # any validator may raise anything: the operator needs its words
-        if line := project_line(error):  # what it names is the project's, and could not be imported
+    except Exception as error:  # a validator may raise any exception: the operator needs its text
+        if line := project_line(error):  # the name is the project's, and could not be imported
             return f"is {value!r}, {IMPORTS}: {type(error).__name__}: {reason_of(error)} ({line})"
         return f"is {value!r}, which Gunicorn refuses: {error}"
     return ""

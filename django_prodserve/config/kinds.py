@@ -1,4 +1,4 @@
-"""The kinds of values that options take: how each is read, shown and typed. Standard library alone."""
+"""The kinds of option values: how each is parsed, displayed and written. Standard library alone."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from . import parsers
 
 @dataclass(frozen=True)
 class Kind:
-    """How the values of an option are read and written."""
+    """Parses and formats the values of an option."""
 
     parse: Callable[[Any], Any]
     metavar: str = ""
     show: Callable[[Any], str] = str
-    """Writes a value for people."""
+    """Formats a value for people."""
     typed: Callable[[Any], str] = str
-    """Writes a value as an operator types it; ``parse`` reads it back."""
+    """Formats a value as an operator writes it; ``parse`` reads it back."""
     example: str = ""
-    """A value that the parser takes, for messages."""
+    """A value that the parser accepts, for messages."""
     is_switch: bool = False
     is_repeated: bool = False
 
 
 def choice(*words: str, metavar: str = "") -> Kind:
-    """Return a kind that takes one of these words."""
+    """Return a kind that accepts one of these words."""
     return Kind(parsers.one_of(*words), metavar or "|".join(words), example=words[0])
 
 
@@ -52,7 +52,7 @@ def _list(value: tuple[str, ...]) -> str:
 
 
 def _unless_zero(show: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Return a way to write amounts of which 0 means that there is no such limit."""
+    """Return a formatter for amounts in which 0 means no limit."""
     return lambda value: show(value) if value else "off"
 
 

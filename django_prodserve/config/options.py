@@ -1,8 +1,8 @@
-"""What the operator may wish: one row per option, and every value remembers its source.
+"""The options: one row for each, and every value remembers its source.
 
-From a row follow the flag, the ``PRODSERVE_*`` variable, the key in ``PRODSERVE``, the help text, the
-reference in docs/options.md, how ``plan`` shows the decision, and what a file made by
-``plan --gunicorn-conf`` and the workers take of it. resolve.py fills the rows. Standard library alone.
+A row defines the flag, the ``PRODSERVE_*`` variable, the key in ``PRODSERVE`` and the help text. The
+reference in docs/options.md, the output of ``plan``, the file of ``plan --gunicorn-conf`` and the workers use
+it, too. resolve.py fills the rows. Standard library alone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from .row import Row, option
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Every wish, parsed; None (or the default) where nobody stated one."""
+    """Every option, parsed; None (or the default) if no source sets it."""
 
     bind: tuple[str, ...] | None = option(
         None,
@@ -416,17 +416,17 @@ class Options:
 
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)
     gunicorn: Mapping[str, SourcedValue] = field(default_factory=dict, repr=False)
-    """Gunicorn settings that have no row of their own: name to value and source."""
+    """Gunicorn settings that have no row: name to value and source."""
     notes: tuple[str, ...] = field(default=(), repr=False)
-    """What was seen and not used."""
+    """Inputs that were seen and not used."""
 
     def source(self, name: str) -> str:
-        """Where the value of ``name`` came from; empty where nobody stated it."""
+        """Return the source of the value of ``name``; empty if no source sets it."""
         return self.sources.get(name, "")
 
 
 class SourcedValue(NamedTuple):
-    """A raw value and where it was written."""
+    """A raw value and the source that it comes from."""
 
     value: Any
     source: str
@@ -434,7 +434,7 @@ class SourcedValue(NamedTuple):
 
 @cache
 def option_fields() -> tuple[Row, ...]:
-    """Every option's declaration, in the order of the reference."""
+    """Return every option's declaration, in the order of the reference."""
     return tuple(
         Row(name=field.name, default=field.default, **field.metadata["row"])
         for field in fields(Options)
@@ -443,5 +443,5 @@ def option_fields() -> tuple[Row, ...]:
 
 
 def option_field(name: str) -> Row | None:
-    """Return the declaration of an option; None for a decision that is no option."""
+    """Return the declaration of an option; None for a decision that is not an option."""
     return next((row for row in option_fields() if row.name == name), None)

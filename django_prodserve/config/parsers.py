@@ -1,6 +1,6 @@
-"""Turn what somebody wrote into a value, or say what is right.
+"""Turn an operator's text into a value, or explain which values are valid.
 
-Each parser's docstring completes the sentence "X is 'y', but must be ...". A parser takes text (flags,
+Each parser's docstring completes the sentence "X is 'y', but must be ...". A parser accepts text (flags,
 variables) or the value itself (settings). It raises ValueError, or ParseError with a sentence of its own.
 """
 
@@ -18,11 +18,11 @@ from ..utils import units
 from .trust import parse_trust, parse_witness
 
 LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
-"""How addresses begin that nobody but this machine can reach."""
+"""Prefixes of addresses that only this machine can reach."""
 
 
 class ParseError(ValueError):
-    """A value is wrong in a way that deserves its own sentence; ``fix`` says what to write."""
+    """An error that needs its own sentence; ``fix`` is the text to write instead."""
 
     def __init__(self, message: str, fix: str = "", *, code: str = "bad-value") -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class ParseErrors(ValueError):
 
 @dataclass(frozen=True)
 class Count:
-    """How many workers: ``slope * n + offset`` for n whole CPUs; a plain number has slope 0."""
+    """The number of workers: ``slope * n + offset`` for n whole CPUs; a plain number has slope 0."""
 
     slope: float
     offset: int
@@ -195,7 +195,7 @@ def checks(raw: Any) -> tuple[str, ...]:
 
 
 def one_of(*choices: str) -> Callable[[Any], str]:
-    """Make a parser that accepts these words."""
+    """Return a parser that accepts these words."""
 
     def parse(raw: Any) -> str:
         if str(raw).lower() not in choices:
@@ -270,7 +270,7 @@ def management(raw: Any) -> str | None:
 
 
 def _host_and_port(text: str, raw: str) -> str:
-    """Return ``host:port``; a bare port keeps its host open (``:8000``) for the plan to decide."""
+    """Return ``host:port``; a port without a host stays open (``:8000``) for the plan to decide."""
     if re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}", text):
         raise _no_address(f"{raw!r} lacks a port.", f"{text}:8000")
     if re.fullmatch(r"\[?[0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*\]?", text, re.I):
@@ -291,7 +291,7 @@ def _no_address(message: str, write: str = "") -> ParseError:
 
 
 def _unreadable(text: str, raw: str) -> ParseError:
-    """Return what is wrong with a text that is not an address."""
+    """Return the error for a text that is not an address."""
     if re.fullmatch(r"[a-zA-Z][\w.-]*", text, re.ASCII):
         return _no_address(f"{raw!r} lacks a port.", f"{text}:8000")
     host, _, port = text.rpartition(":")
@@ -301,7 +301,7 @@ def _unreadable(text: str, raw: str) -> ParseError:
 
 
 def _about_ipv6(text: str, raw: str) -> ParseError:
-    """Return what to write instead of an IPv6 address without its port, or without its brackets."""
+    """Return the fix for an IPv6 address without its port, or without its brackets."""
     host, _, port = text.rpartition(":")
     if not raw.lstrip().startswith("[") and re.fullmatch(r"\d{4,5}", port) and _is_ipv6(host):
         return _no_address(f"{raw!r} needs brackets around the address.", f"'[{host}]:{port}'")
@@ -319,7 +319,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _text(raw: Any) -> str:
-    """Numbers are as good as their text; booleans are not numbers here."""
+    """Return the text of a value. Numbers are accepted as text; booleans are not numbers here."""
     if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
         raise ValueError(raw)
     return str(raw)

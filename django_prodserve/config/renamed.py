@@ -1,4 +1,4 @@
-"""Options that had other names before the first release: whoever writes one reads the name of today."""
+"""Options that had other names before the first release: an error for the old name shows the current one."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ RENAMED = {
     "log_sample": "access_log_sample",
     "collect": "private_static",
 }
-"""The name of an option today, by its old name."""
+"""The current name of an option, by its old name."""
 
 
 def renamed_flag(flag: str) -> str:
-    """Return the flag of today for an old one such as ``--manage`` or ``--no-keeper``; else nothing."""
+    """Return the current flag for an old one such as ``--manage`` or ``--no-keeper``; else nothing."""
     prefix = "--no-" if flag.startswith("--no-") else "--"
     name = RENAMED.get(flag.removeprefix(prefix).replace("-", "_"), "")
     return prefix + name.replace("_", "-") if name else ""
 
 
 def renamed_variable(variable: str) -> str:
-    """Return the variable of today for an old one such as ``PRODSERVE_MANAGE``; else nothing."""
+    """Return the current variable for an old one such as ``PRODSERVE_MANAGE``; else nothing."""
     name = RENAMED.get(variable.removeprefix("PRODSERVE_").lower(), "")
     return "PRODSERVE_" + name.upper() if name else ""
 
 
 def renamed_key(key: object) -> str:
-    """Return the key of today for an old key of ``PRODSERVE``; else nothing."""
+    """Return the current key for an old key of ``PRODSERVE``; else nothing."""
     return RENAMED.get(str(key).lower(), "").upper()
 
 
 def hint(word: str, known: Iterable[str], *, now: str) -> str:
-    """Return the fix for an unknown word: its name of today, or the nearest known one."""
+    """Return the fix for an unknown word: its current name, or the most similar known one."""
     if now:
         return f"It is called {now} now."
     close = difflib.get_close_matches(word, list(known), n=1)

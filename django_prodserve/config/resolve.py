@@ -1,6 +1,6 @@
-"""Find the strongest value of every option; complain about all that is wrong at once.
+"""Find the strongest value of every option; report all errors in one message.
 
-Reads nothing by itself: flags, environment and settings are parameters. Standard library alone.
+Flags, environment and settings are parameters; this module reads nothing itself. Standard library alone.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ PREPARE = {
 """The words of ``PRODSERVE["PREPARE"]``: each is short for an option and its value."""
 
 Layer = Mapping[str, SourcedValue]
-"""Option name to raw value. Layers stand in order of precedence, the strongest first."""
+"""Option name to raw value. Layers are in order of precedence, the strongest first."""
 
 
 def flag_layer(flags: Mapping[str, Any]) -> Layer:
-    """What was typed; a flag nobody typed is absent or None."""
+    """Return the flags of the command line; a flag that was not given is absent or None."""
     return {
         row.name: SourcedValue(flags[row.name], row.flag)
         for row in option_fields()
@@ -39,7 +39,7 @@ def flag_layer(flags: Mapping[str, Any]) -> Layer:
 
 
 def environment_layer(environ: Mapping[str, str], problems: list[Problem]) -> Layer:
-    """What the ``PRODSERVE_*`` variables say; an unknown one is a problem."""
+    """Return the values of the ``PRODSERVE_*`` variables; an unknown one is a problem."""
     known = {row.variable: row.name for row in option_fields()}
     layer: dict[str, SourcedValue] = {}
     for variable, text in environ.items():
@@ -55,7 +55,7 @@ def environment_layer(environ: Mapping[str, str], problems: list[Problem]) -> La
 
 
 def settings_layer(block: object, problems: list[Problem]) -> Layer:
-    """What the ``PRODSERVE`` settings block says; an unknown key is a problem."""
+    """Return the values of the ``PRODSERVE`` settings block; an unknown key is a problem."""
     if not isinstance(block, Mapping):
         message = f"PRODSERVE in settings is {block!r}, but must be a dictionary."
         problems.append(Problem(message, 'PRODSERVE = {"PROFILE": "io"}', code="bad-value"))
@@ -72,7 +72,7 @@ def settings_layer(block: object, problems: list[Problem]) -> Layer:
 
 
 def _about_key(key: str, known: Sequence[str]) -> str:
-    """Return the fix for an unknown key: another one, or the place for Gunicorn's own settings."""
+    """Return the fix for an unknown key: another key, or the place for Gunicorn's own settings."""
     fix = hint(key.upper(), known, now=renamed_key(key))
     if not fix.startswith("prodserve"):
         return fix
@@ -80,7 +80,7 @@ def _about_key(key: str, known: Sequence[str]) -> str:
 
 
 def _prepare_words(value: Any, problems: list[Problem]) -> Layer:
-    """Spread the list of steps over their options; a key of its own says it more exactly, so it wins."""
+    """Return an option for each step in the list; a separate key is more exact, so it takes precedence."""
     source = "PRODSERVE['PREPARE']"
     try:
         words = parsers.words(value) if value else ()
@@ -97,12 +97,12 @@ def _prepare_words(value: Any, problems: list[Problem]) -> Layer:
 
 
 def platform_layer(name: str, values: Mapping[str, Any]) -> Layer:
-    """What a platform decides."""
+    """Return the values that a platform decides."""
     return {option: SourcedValue(value, name) for option, value in values.items()}
 
 
 def gunicorn_layer(settings: Mapping[str, SourcedValue]) -> tuple[Layer, Mapping[str, SourcedValue]]:
-    """Split Gunicorn settings into those that are options of ours and the rest."""
+    """Split Gunicorn settings into those that are options of prodserve and the rest."""
     ours = {row.gunicorn: row.name for row in option_fields() if row.gunicorn}
     layer = {ours[name]: value for name, value in settings.items() if name in ours}
     rest = {name: value for name, value in settings.items() if name not in ours}
@@ -131,14 +131,14 @@ def resolve(
         sources[row.name] = stated.source
     found += contradictions(values, sources)
     if found:
-        # What an import in the project raised is the project's, also where a setting has asked for it.
+        # An error of an import in the project is the project's, even if a setting caused the import.
         is_project = all(problem.code == "project" for problem in found)
         raise (ProdserveError if is_project else UsageError).of(found)
     return Options(**values, sources=sources, gunicorn=gunicorn or {}, notes=tuple(notes))
 
 
 def contradictions(values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[Problem]:
-    """Yield every pair of wishes that cannot both be met."""
+    """Yield every pair of options that contradict each other."""
     threads = values.get("threads") or 1
     if values.get("worker_class") == "sync" and threads > 1:
         yield _conflict(
@@ -163,7 +163,7 @@ def _conflict(message: str, fix: str = "Remove one of them.") -> Problem:
 
 
 def _complaints(row: Row, stated: SourcedValue, error: Exception) -> Iterator[Problem]:
-    """Yield what is wrong with a value: where it was written, and what is right."""
+    """Yield the errors of a value: its source, and the valid values."""
     value, source, topic = stated.value, stated.source, row.name.replace("_", "-")
     must = (row.kind.parse.__doc__ or "").strip()
     if isinstance(value, str) and not value.strip(" :"):
@@ -186,7 +186,7 @@ def _complaints(row: Row, stated: SourcedValue, error: Exception) -> Iterator[Pr
 
 
 def _example(row: Row, source: str) -> str:
-    """Return how a right value is written where the wrong one was; empty where no example says more."""
+    """Return a valid value in the notation of its source; empty if an example adds nothing."""
     example = row.kind.example
     if not example or len(source.split()) > 1 or source == "GUNICORN_CMD_ARGS":
         return ""

@@ -18,37 +18,37 @@ class Row:
     help: str
     metavar: str = ""
     why: str = "off by default"
-    """Defends the default."""
+    """The reason for the default."""
     gunicorn: str = ""
-    """The name of the setting in Gunicorn that this option decides."""
+    """The name of the Gunicorn setting that this option decides."""
     short: str = ""
     none: str = "none"
-    """What people read where the plan decides on no value."""
+    """The text shown if the plan decides on no value."""
     computed: str = ""
-    """What the plan works it out from, where nobody stated it."""
+    """The facts from which the plan computes the value if the operator sets none."""
     exported: bool = False
-    """Whether a file made by ``plan --gunicorn-conf`` carries the decision to the layers and workers."""
+    """Whether a file of ``plan --gunicorn-conf`` passes the decision to our middleware and the workers."""
     worker: bool = False
-    """Whether the workers take the decision."""
+    """Whether the workers use the decision."""
 
     @property
     def flag(self) -> str:
-        """``keep_alive`` is typed as ``--keep-alive``."""
+        """Return the flag: ``--keep-alive`` for ``keep_alive``."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def variable(self) -> str:
-        """``keep_alive`` is the variable ``PRODSERVE_KEEP_ALIVE``."""
+        """Return the variable: ``PRODSERVE_KEEP_ALIVE`` for ``keep_alive``."""
         return "PRODSERVE_" + self.name.upper()
 
     @property
     def key(self) -> str:
-        """``keep_alive`` is ``PRODSERVE["KEEP_ALIVE"]``."""
+        """Return the key in settings: ``PRODSERVE["KEEP_ALIVE"]`` for ``keep_alive``."""
         return self.name.upper()
 
     @property
     def default_text(self) -> str:
-        """The default as the reference shows it."""
+        """Return the default as the reference shows it."""
         if self.default is None:
             return self.computed or "none"
         if isinstance(self.default, tuple):
@@ -56,11 +56,11 @@ class Row:
         return self.kind.typed(self.default)
 
     def show(self, value: Any) -> str:
-        """Write a decided value for people."""
+        """Return a decided value for people."""
         return self.none if value is None else self.kind.show(value)
 
     def typed(self, value: Any) -> str:
-        """Write a decided value as an operator types it; empty where there is none."""
+        """Return a decided value as an operator writes it; empty if there is none."""
         return "" if value is None else self.kind.typed(value)
 
 

@@ -1,4 +1,4 @@
-"""Which peers are proxies of ours, and which headers speak for a client. Pure; standard library alone."""
+"""Trusted proxies, and the headers that identify a client behind them. Pure; standard library alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
-MAX_CHAIN = 16  # entries looked at; real chains have one to four
+MAX_CHAIN = 16  # entries that are read; real chains have one to four
 
 
 def _keys(names: str) -> frozenset[str]:
@@ -66,18 +66,18 @@ PASS_THROUGH = _keys(
 )
 
 
-# Beside these, every name with FORWARDED in it: X-Forwarded-<any>, CloudFront-Forwarded-Proto ...
+# Also every name with FORWARDED in it: X-Forwarded-<any>, CloudFront-Forwarded-Proto ...
 CLIENT_HEADERS = NEVER_PASSED | ADDRESSES | PASS_THROUGH
 
 WITNESS = "X-Forwarded-For"
-"""The header that gives the client's address where the operator names no other."""
+"""The header with the client's address, unless the operator names another."""
 
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trust:
-    """Which peers are proxies of ours, and which entry of X-Forwarded-For is then the client."""
+    """Which peers are trusted proxies, and which entry of X-Forwarded-For is then the client."""
 
     networks: tuple[IPv4Network | IPv6Network, ...]
     everyone: bool
@@ -86,10 +86,10 @@ class Trust:
     """Which entry from the right; None: the right-most one that is not itself a trusted proxy."""
 
     def trusts(self, peer: str) -> bool:
-        """Say whether the peer with this REMOTE_ADDR (empty: a unix socket) is a proxy of ours."""
+        """Return whether the peer with this REMOTE_ADDR (empty: a unix socket) is a trusted proxy."""
         if self.everyone:
             return True
-        if peer == "":  # not None: what Gunicorn says of a PROXY peer that names no client
+        if peer == "":  # not None, which is Gunicorn's value for a PROXY peer that names no client
             return self.unix
         address = _parse(peer)
         return address is not None and any(address in network for network in self.networks)
@@ -98,7 +98,7 @@ class Trust:
 def parse_trust(words: Sequence[str], hops: int | None = None) -> Trust:
     """Return the trust that presets, addresses and networks spell out.
 
-    ValueError carries one sentence: the wrong word, and what is possible.
+    ValueError carries one sentence: the wrong word, and the valid ones.
     """
     if hops is not None and not 1 <= hops <= MAX_CHAIN:
         raise ValueError(
@@ -118,7 +118,7 @@ def parse_trust(words: Sequence[str], hops: int | None = None) -> Trust:
 def parse_witness(name: str) -> str:
     """Return the key in the environ of a header that may give a client's address.
 
-    ValueError carries one sentence where this header cannot.
+    ValueError carries one sentence if this header cannot.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", name):
         raise ValueError(f"{name!r} is no name of a header: write one such as X-Real-IP.")
