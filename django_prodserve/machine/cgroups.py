@@ -1,7 +1,7 @@
-"""Find this process's control group and read the limits on its way up, for cgroup v1, v2 and both.
+"""Find this process's control group and read the limits of all its levels, for cgroup v1, v2 and both.
 
-Lives in the command, before the server. Reads /proc and the cgroup mounts, writes nothing, raises
-nothing: what cannot be read is not known, and leaves a note.
+Runs in the command, before the server. Reads /proc and the cgroup mounts, writes nothing, raises nothing. A
+value that cannot be read counts as unknown, and leaves a note.
 
 Sources: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst, scheduler/sched-bwc.rst and
 filesystems/proc.rst (3.5, mountinfo) of the Linux kernel.
@@ -50,14 +50,14 @@ class FileRoot:
             return None
 
     def exists(self, path: str) -> bool:
-        """Say whether a file or directory is there, as far as this process may see it."""
+        """Return whether a file or directory exists, as far as this process may see it."""
         try:
             return (self.root / path.lstrip("/")).exists()
         except (OSError, ValueError):
             return False
 
     def ignore(self, path: str, text: str) -> None:
-        """Remember that the content of a file made no sense."""
+        """Record that the content of a file made no sense."""
         self.notes.append(f"{printable(path)} holds {shorten(ascii(text.strip()))}: ignored")
 
 
@@ -71,13 +71,13 @@ class Mount:
     controllers: frozenset[str] = frozenset()
 
     def shows(self, controller: str, version: int) -> bool:
-        """Say whether this controller of this version is to be found here."""
+        """Return whether the mount shows this controller of this version."""
         return self.version == version and (version == 2 or controller in self.controllers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One directory between the own group and the mount point; ``where`` completes "cpu.max"."""
+    """One directory between the process's own group and the mount point; ``where`` completes "cpu.max"."""
 
     directory: str
     where: str = ""
@@ -91,8 +91,8 @@ class Level:
 class Group:
     """Where one controller accounts for this process: its levels, the leaf first.
 
-    ``version`` is 0 where the controller does not exist. ``certain`` is False where the levels may
-    not be the ones of this process.
+    ``version`` is 0 if the controller does not exist. ``certain`` is False if the levels may belong to
+    another process.
     """
 
     version: int = 0
@@ -110,13 +110,13 @@ class CpuQuota:
 
     @property
     def cpus(self) -> float:
-        """CPUs, always more than 0."""
+        """Return the quota in CPUs, always more than 0."""
         return self.quota / self.period
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryLimit:
-    """A size in bytes; above a hard one the kernel kills, above the other it throttles."""
+    """A size in bytes; above a hard limit the kernel kills, above a soft one it throttles."""
 
     size: int
     source: str
@@ -141,7 +141,7 @@ class Cgroups:
 
     def group(self, controller: str) -> Group:
         """Return the levels that limit this process: v1 or v2 is a property of each controller."""
-        if not self.paths:  # gVisor shows limits, but not to which group a process belongs
+        if not self.paths:  # gVisor shows limits, but not the group of a process
             guesses = (self.guess(controller, version, "/") for version in (2, 1))
             return next(filter(None, guesses), Group(limits_visible=False))
         version = 1 if controller in self.paths else 2
@@ -156,7 +156,7 @@ class Cgroups:
         return next((group for group in own if self.is_alive(controller, group)), own[0])
 
     def guess(self, controller: str, version: int, path: str) -> Group | None:
-        """Look at the usual places (snap confinement hides mountinfo); None if nothing is there."""
+        """Check the usual places (snap confinement hides mountinfo); None if no place has the controller."""
         for point in usual_places(controller, version):
             group = visible_levels(Mount(version=version, root=(), point=point), path)
             if self.is_alive(controller, group):
@@ -165,13 +165,13 @@ class Cgroups:
         return None
 
     def is_alive(self, controller: str, group: Group) -> bool:
-        """Say whether a mount really shows the controller: one of its files can be read."""
+        """Return whether a mount really shows the controller: one of its files can be read."""
         names = PROBE_FILES[controller, group.version]
         files = (level.file(name) for level in group.levels for name in names)
         return any(self.tree.read(path) is not None for path in files)
 
     def cpu_quotas(self) -> list[CpuQuota]:
-        """Return every quota from the own group up: the kernel enforces all (sched-bwc.rst)."""
+        """Return every quota from the process's own group up: the kernel enforces all (sched-bwc.rst)."""
         group = self.group("cpu")
         read = self.cpu_max if group.version == 2 else self.cfs_quota
         return [quota for level in group.levels if (quota := read(level))]
@@ -197,7 +197,7 @@ class Cgroups:
         return self.quota(path, f"{quota.strip()}/{period.strip()}", [quota, period], level)
 
     def quota(self, path: str, text: str, fields: list[str], level: Level) -> CpuQuota | None:
-        """Return a quota from its two numbers in us; None, and a note, where they make no sense."""
+        """Return a quota from its two numbers in us; None, and a note, if they make no sense."""
         quota, period = map(parse_amount, fields) if len(fields) == 2 else (None, None)
         if quota is None or period is None or max(quota, period) >= UNLIMITED:
             self.tree.ignore(path, text)
@@ -205,7 +205,7 @@ class Cgroups:
         return CpuQuota(quota=quota, period=period, source=f"{Path(path).name}{level.where}")
 
     def memory_limits(self) -> list[MemoryLimit]:
-        """Return every memory limit (bytes) from the own group upwards; the kernel enforces all."""
+        """Return every memory limit (bytes) from the process's own group up; the kernel enforces all."""
         group = self.group("memory")
         if group.version == 2:
             return [limit for level in group.levels for limit in self.limits_v2(level)]
@@ -222,7 +222,7 @@ class Cgroups:
     def limit_v1(self, level: Level) -> Iterator[MemoryLimit]:
         """Read ``memory.limit_in_bytes``; a parent counts unless its ``use_hierarchy`` is 0.
 
-        Newer kernels refuse that 0 (measured with 6.18): there every parent counts.
+        Newer kernels reject that 0 (measured with 6.18), so there every parent counts.
         """
         hierarchy = self.tree.read(level.file("memory.use_hierarchy")) if level.where else None
         if hierarchy and hierarchy.strip() == "0":
@@ -231,7 +231,7 @@ class Cgroups:
             yield MemoryLimit(size=size, source=f"memory.limit_in_bytes{level.where}", level=level)
 
     def hidden_limit(self, group: Group, seen: list[MemoryLimit]) -> Iterator[MemoryLimit]:
-        """Read v1 ``hierarchical_memory_limit``, bytes: it knows parents that the mount hides."""
+        """Read v1 ``hierarchical_memory_limit``, bytes: it includes parents that the mount hides."""
         for level in group.levels:
             text = self.tree.read(level.file("memory.stat"))
             if text is not None:
@@ -242,7 +242,7 @@ class Cgroups:
                 return
 
     def size(self, path: str) -> int | None:
-        """Return a limit from a file of its own (bytes or tasks); None where it limits nothing."""
+        """Return a limit from a file of its own (bytes or tasks); None if it limits nothing."""
         text = self.tree.read(path)
         if text is None or text.strip() == "max":
             return None
@@ -252,9 +252,10 @@ class Cgroups:
         return size if size and size < UNLIMITED else None
 
     def memory_used(self, level: Level, *, firm: bool = False) -> int | None:
-        """Return the bytes a level holds, without inactive file pages: those the kernel drops.
+        """Return the bytes that a level holds, without inactive file pages, which the kernel drops.
 
-        ``firm`` leaves out those in use, too: the kernel drops them before it kills, and reads them again.
+        ``firm`` excludes the active file pages, too: the kernel drops them before it kills, and reads them
+        again.
         """
         if self.group("memory").version == 2:
             current, prefix = "memory.current", ""
@@ -267,12 +268,12 @@ class Cgroups:
         return None if used is None else max(0, used - dropped)
 
     def pids_limit(self) -> int | None:
-        """Return how many tasks (processes, threads) the tightest ``pids.max`` allows."""
+        """Return the number of tasks (processes, threads) that the tightest ``pids.max`` allows."""
         sizes = [self.size(level.file("pids.max")) for level in self.group("pids").levels]
         return min((size for size in sizes if size), default=None)
 
     def texts(self, controller: str, *names: str) -> Iterator[tuple[str, str]]:
-        """Give name and text of those files that are not empty, from the own group upwards."""
+        """Yield name and text of those files that are not empty, from the process's own group up."""
         for level in self.group(controller).levels:
             for name in names:
                 if text := (self.tree.read(level.file(name)) or "").strip():
@@ -329,8 +330,8 @@ def parse_mount(fields: list[str]) -> Mount | None:
 def visible_levels(mount: Mount, path: str) -> Group:
     """Return the levels of the group ``path`` that a mount shows, from the leaf to the mount point.
 
-    A mount that does not show the group (the process sits outside its namespace, or entered a new
-    one) gives the mount point alone, and is not certain.
+    A mount may not show the group: the process is outside its namespace, or entered a new one. Then the
+    result is the mount point alone, and is not certain.
     """
     names, depth = components(path), len(mount.root)
     below = names[depth:]
@@ -344,14 +345,14 @@ def visible_levels(mount: Mount, path: str) -> Group:
 
 
 def parent(mount: Mount, below: tuple[str, ...]) -> Level:
-    """Return the level of a parent group, so many components below the mount point."""
+    """Return the level of a parent group, the given number of components below the mount point."""
     name = [*mount.root, *below][-1:] or ["/"]
     where = f" of the parent group {shorten(printable(name[0]))}"
     return Level(directory="/".join((mount.point.rstrip("/"), *below)), where=where)
 
 
 def usual_places(controller: str, version: int) -> list[str]:
-    """Return where a controller is mounted as a rule: v2 (pure, hybrid) or v1 (also RHEL 7)."""
+    """Return the usual mount points of a controller: v2 (pure, hybrid) or v1 (also RHEL 7)."""
     if version == 2:
         return ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
     joined = ["cpu,cpuacct", "cpuacct,cpu"] if controller == "cpu" else []
@@ -359,7 +360,7 @@ def usual_places(controller: str, version: int) -> list[str]:
 
 
 def components(path: str) -> tuple[str, ...]:
-    """Split a path into its names: a group may only be compared name by name."""
+    """Split a path into its names: groups may only be compared name by name."""
     return tuple(name for name in path.split("/") if name)
 
 
@@ -381,7 +382,7 @@ def parse_table(text: str) -> dict[str, str]:
 
 
 def printable(name: str) -> str:
-    """Return a name that can stand in a log line, whatever bytes its creator chose."""
+    """Return a name that is safe in a log line, whatever bytes its creator chose."""
     return name if name.isprintable() else ascii(name)[1:-1]
 
 

@@ -1,8 +1,8 @@
-"""CPUs and memory that this process may really use, and how we know.
+"""CPUs and memory that this process may really use, and the source of each figure.
 
-Lives in the command, before the server; reads files, changes nothing, takes well under 5 ms.
-``--cpus`` and ``--memory`` are no business of this module. CPUs are fractions, memory is bytes.
-Each ``why`` completes ``f"{value}: {why}"``.
+Runs in the command, before the server; reads files, changes nothing, takes well under 5 ms. This module
+ignores ``--cpus`` and ``--memory``. CPUs are fractions, memory is bytes. Each ``why`` completes ``f"{value}:
+{why}"``.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pathlib import Path
 from ..utils.units import format_size
 from .cgroups import Cgroups, CpuQuota, FileRoot, MemoryLimit, parse_amount, printable, shorten
 
-KERNEL_CPUS = 1 << 16  # no kernel counts as far (NR_CPUS is 8192 at most); bounds the work on garbage
+KERNEL_CPUS = 1 << 16  # no kernel supports as many (NR_CPUS is 8192 at most); bounds the work on garbage
 
-# The default and the least value: cgroup-v2.rst, cpu.weight; MIN_SHARES in kernel/sched/sched.h.
+# The default and the minimum: cgroup-v2.rst, cpu.weight; MIN_SHARES in kernel/sched/sched.h.
 USUAL_WEIGHTS = {"cpu.weight": (100, 1), "cpu.shares": (1024, 2)}
 
 CONTAINER_FILES = (
     "/.dockerenv",
     "/run/.containerenv",  # Podman, CRI-O
-    "/run/systemd/container",  # systemd writes it where it runs inside LXC, nspawn, OpenVZ
+    "/run/systemd/container",  # systemd writes it when it runs inside LXC, nspawn, OpenVZ
     "/var/run/secrets/kubernetes.io",  # the token of a pod's service account
 )
 CONTAINER_VARIABLES = (
@@ -47,11 +47,11 @@ CONTAINER_GROUP = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What this process may use of its machine, each number with its reason.
+    """The share of the machine that this process may use, each number with its reason.
 
-    ``cpus`` is never rounded and never 0; ``quota`` is in CPUs too, ``pids_limit`` counts tasks.
-    Sizes are bytes; None is "no limit" or "not known". ``certain`` is False where limits may exist
-    that cannot be seen.
+    ``cpus`` is never rounded and never 0; ``quota`` is in CPUs too, ``pids_limit`` counts tasks. Sizes are
+    bytes; None means "no limit" or "not known". ``certain`` is False if there may be limits that this process
+    cannot see.
     """
 
     cpus: float
@@ -76,10 +76,10 @@ class Machine:
         online: int | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> Machine:
-        """Look at the machine through the files below ``root``; never fail.
+        """Read the facts of the machine from the files below ``root``; never fail.
 
-        ``affinity`` (CPUs, or how many) and ``online`` (how many) default to what the kernel says
-        of this process; 0 means that the platform does not say.
+        ``affinity`` (CPUs, or their number) and ``online`` (a number) default to the kernel's values for this
+        process. 0 means that the platform reports no value.
         """
         tree = FileRoot(Path(root))
         cgroups = Cgroups.find(tree)
@@ -113,10 +113,10 @@ class Machine:
 def count_visible(
     cgroups: Cgroups, affinity: int | Collection[int] | None, online: int | None
 ) -> tuple[int, str]:
-    """Return how many CPUs are there before any quota, at least 1, and how we know.
+    """Return the number of CPUs before any quota, at least 1, and its source.
 
-    Both counts matter: the affinity mask knows cpusets and taskset, but lxcfs shows a container's
-    CPUs in /sys/devices/system/cpu/online only, where os.cpu_count() looks.
+    Both counts matter. The affinity mask includes cpusets and taskset. lxcfs shows a container's CPUs only in
+    /sys/devices/system/cpu/online, which os.cpu_count() reads.
     """
     allowed = count_affinity(affinity)
     machine = max(0, (os.cpu_count() or 0) if online is None else online)
@@ -138,7 +138,7 @@ def count_visible(
 
 
 def count_affinity(affinity: int | Collection[int] | None) -> int:
-    """Return how many CPUs this process may run on, 0 where the platform does not say."""
+    """Return the number of CPUs that this process may run on, 0 if the platform does not report it."""
     ask = getattr(os, "sched_getaffinity", None)  # macOS has none
     if affinity is None and ask:
         with suppress(NotImplementedError, OSError):  # an old C library; seccomp
@@ -147,7 +147,7 @@ def count_affinity(affinity: int | Collection[int] | None) -> int:
 
 
 def explain_affinity(allowed: int, machine: int) -> tuple[int, str]:
-    """Return the smaller of two counts of CPUs, and which one it was."""
+    """Return the smaller of two counts of CPUs, and its source."""
     if machine and machine < allowed:
         return machine, f"os.cpu_count(); the affinity mask has {allowed}"
     if allowed < machine:
@@ -165,7 +165,7 @@ def read_cpuset(cgroups: Cgroups) -> tuple[str, int] | None:
 
 
 def count_cpu_list(text: str) -> int:
-    """Return how many CPUs a list such as ``0-3,8`` names, 0 where it is none (cpuset(7))."""
+    """Return the number of CPUs in a list such as ``0-3,8``, 0 if the text is not a list (cpuset(7))."""
     cpus: set[int] = set()
     for item in text.strip().split(","):
         match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", item)
@@ -177,10 +177,10 @@ def count_cpu_list(text: str) -> int:
 
 
 def stated_cpus(tree: FileRoot, environ: Mapping[str, str]) -> tuple[float, str] | None:
-    """Return the CPUs that ``-X cpu_count`` or PYTHON_CPU_COUNT state; both are new in Python 3.13.
+    """Return the CPUs set by ``-X cpu_count`` or PYTHON_CPU_COUNT; both are new in Python 3.13.
 
-    Honoured on older versions too, so that a new Python does not change the plan. 3.13 prefers -X,
-    takes ``default`` as nothing stated, and refuses to start where the number makes no sense.
+    Older versions honour them here, too, so that a new Python does not change the plan. 3.13 prefers -X,
+    reads ``default`` as not set, and refuses to start if the number makes no sense.
     """
     option = sys._xoptions.get("cpu_count")
     name = "PYTHON_CPU_COUNT" if option is None else "-X cpu_count"
@@ -208,7 +208,7 @@ def usable_cpus(visible: int, visible_why: str, quota: CpuQuota | None) -> tuple
 
 
 def describe_weight(cgroups: Cgroups, container: str | None) -> str | None:
-    """Say what an unusual share of the CPUs hints at; it limits nothing while others are idle."""
+    """Return a hint about an unusual CPU weight; a weight limits nothing while other groups are idle."""
     for name, text in cgroups.texts("cpu", "cpu.weight", "cpu.shares"):
         weight = parse_amount(text)
         usual, least = USUAL_WEIGHTS[name]
@@ -225,8 +225,8 @@ def describe_weight(cgroups: Cgroups, container: str | None) -> str | None:
 def guess_request(name: str, weight: int) -> str:
     """Return the Kubernetes CPU request behind a weight, in CPUs, as text.
 
-    A request of 1 CPU is 1024 shares (v1). For v2 the runtime turns shares into a weight, and runc
-    1.3.2 and crun 1.23 changed the formula (opencontainers/runc#4896): a weight has two meanings.
+    A request of 1 CPU is 1024 shares (v1). For v2 the runtime turns shares into a weight. runc 1.3.2 and crun
+    1.23 changed the formula (opencontainers/runc#4896), so a weight has two meanings.
     """
     if name == "cpu.shares":
         return f"{weight / 1024:.2g}"
@@ -239,7 +239,7 @@ def guess_request(name: str, weight: int) -> str:
 
 
 def memory_total(tree: FileRoot) -> int | None:
-    """Return the memory that /proc/meminfo shows, in bytes; lxcfs shows a container's there."""
+    """Return the memory that /proc/meminfo shows, in bytes; lxcfs shows a container's memory there."""
     if total := meminfo(tree, "MemTotal"):
         return total
     if sys.platform != "linux" and tree.root == Path("/"):
@@ -248,9 +248,9 @@ def memory_total(tree: FileRoot) -> int | None:
 
 
 def physical_memory() -> int | None:
-    """Return the machine's memory in bytes where there is no /proc, as on macOS.
+    """Return the machine's memory in bytes if there is no /proc, as on macOS.
 
-    Not for Linux: there it passes by lxcfs and gives the host's.
+    Not for Linux: there the call bypasses lxcfs and returns the host's memory.
     """
     try:
         return (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) or None
@@ -259,14 +259,14 @@ def physical_memory() -> int | None:
 
 
 def meminfo(tree: FileRoot, name: str) -> int | None:
-    """Return a row of /proc/meminfo in bytes; what the file calls kB is 1024 bytes (proc.rst)."""
+    """Return a row of /proc/meminfo in bytes; the unit kB in the file is 1024 bytes (proc.rst)."""
     text = tree.read("/proc/meminfo") or ""
     match = re.search(rf"^{name}:[ \t]*([0-9]{{1,15}}) kB$", text, re.MULTILINE)
     return int(match[1]) * 1024 or None if match else None
 
 
 def explain_limit(limit: MemoryLimit, hard: int | None) -> str:
-    """Say which file limits the memory; ``hard`` is where the kernel kills, in bytes."""
+    """Return which file limits the memory; ``hard`` is the size at which the kernel kills, in bytes."""
     if limit.hard:
         return limit.source
     return f"{limit.source} (throttled above{f'; killed at {format_size(hard)}' if hard else ''})"
@@ -284,7 +284,7 @@ def usable_memory(total: int | None, limit: MemoryLimit | None, hard: int | None
 
 
 def find_container(tree: FileRoot, paths: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
-    """Say why this looks like a container; None on a plain machine, also in a systemd service."""
+    """Return the sign of a container; None on a plain machine, also in a systemd service."""
     for path in CONTAINER_FILES:
         if tree.exists(path):
             return f"{path} exists"
@@ -298,7 +298,7 @@ def find_container(tree: FileRoot, paths: Mapping[str, str], environ: Mapping[st
 
 
 def is_certain(cgroups: Cgroups) -> bool:
-    """Say whether the groups that were read are this process's own; no /proc, no groups."""
+    """Return whether the groups that were read are this process's own; without /proc there are no groups."""
     if not cgroups.tree.exists("/proc"):
         return True
     return cgroups.group("cpu").limits_visible and cgroups.group("memory").limits_visible

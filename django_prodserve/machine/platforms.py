@@ -1,7 +1,7 @@
-"""What the platform we run on tells us: port, grace, trust, idle time of its router. Pure.
+"""Facts that the hosting platform implies: port, grace period, trust, idle timeout of its router. Pure.
 
-Every rule names the variable that it was read from. The figures come from each platform's
-documentation as it stood in November 2026.
+Every rule names the variable that it was read from. The figures come from each platform's documentation of
+November 2026.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ class Platform:
 
     name: str
     marker: str
-    """The variable (or file) that gave it away."""
+    """The variable (or file) that identified the platform."""
     values: Mapping[str, str]
-    """Option name to raw value: what the platform implies. Ranks above computed, below stated."""
+    """Option name to raw value: the platform's values. They override computed values, not explicit ones."""
     why: Mapping[str, str]
     """Option name to reason, for the plan."""
     replaces_instances: bool = False
-    """Whether it serves new code by new instances, so that nothing is ever reloaded in place."""
+    """Whether the platform deploys new code as new instances, so that no server reloads in place."""
 
 
 NOWHERE = Platform(name="", marker="", values={}, why={})
@@ -86,7 +86,7 @@ RULES = (
     _Rule(
         name="Kubernetes",
         marker="KUBERNETES_SERVICE_HOST",
-        # Endpoints are removed when the pod is told to stop, not before: requests come for some seconds more.
+        # Kubernetes removes endpoints when it stops the pod, not before: requests arrive for a few seconds.
         values={"drain_delay": "5", "graceful_timeout": "22"},
         why={
             "drain_delay": "Services send requests for a while after SIGTERM",
@@ -104,7 +104,7 @@ RULES = (
 
 
 def detect(environ: Mapping[str, str]) -> Platform:
-    """Return the platform whose marker is set; a place without a name where none is."""
+    """Return the platform whose marker is set; a platform without a name if no marker is."""
     for rule in RULES:
         if environ.get(rule.marker):
             why = {

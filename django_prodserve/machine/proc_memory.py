@@ -1,4 +1,4 @@
-"""How much memory a process takes, as the kernel tells. Linux; elsewhere as psutil tells."""
+"""The memory that a process uses, as the kernel reports it on Linux, and psutil on other systems."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ..utils.units import KIB
 
 @dataclass(frozen=True)
 class MemoryReading:
-    """Memory of one process in bytes; ``private`` is None where the system does not tell it."""
+    """Memory of one process in bytes; ``private`` is None if the system does not report it."""
 
     size: int
     private: int | None
 
 
 def read_memory(process: Path = Path("/proc/self")) -> MemoryReading:
-    """Return a process's PSS and private memory, or its RSS where the kernel shows no more."""
+    """Return a process's PSS and private memory, or its RSS if the kernel shows no more."""
     try:
         lines = (process / "smaps_rollup").read_text().splitlines()
         sizes = {words[0]: int(words[1]) * KIB for words in map(str.split, lines) if words[-1] == "kB"}
         return MemoryReading(sizes["Pss:"], sizes["Private_Clean:"] + sizes["Private_Dirty:"])
     except (OSError, LookupError, ValueError):
-        import psutil  # 1.4 MiB that most servers need not have
+        import psutil  # 1.4 MiB that most servers do not need
 
         pid = int(process.name) if process.name.isdecimal() else None
         try:

@@ -1,6 +1,6 @@
-"""How often the CPU quota has stopped this server.
+"""How often the CPU quota has throttled this server.
 
-Lives in the arbiter, main loop, and in a worker, in the thread that waits for events. Reads the cgroup.
+Runs in the main loop of the arbiter, and in the thread of a worker that waits for events. Reads the cgroup.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .cgroups import Cgroups, parse_table
 
 
 class Throttling(NamedTuple):
-    """The quota's periods, those that were cut short, and for how long; since the group was made."""
+    """Counters since the group was created: periods of the quota, throttled periods, throttled time."""
 
     periods: int = 0
     throttled: int = 0
@@ -20,7 +20,7 @@ class Throttling(NamedTuple):
 
 
 def throttling(cgroups: Cgroups) -> Throttling:
-    """Return the counters of the group that this process is in; zeros where there is no quota."""
+    """Return the counters of the group that this process is in; zeros if there is no quota."""
     group = cgroups.group("cpu")
     if not group.levels:
         return Throttling()

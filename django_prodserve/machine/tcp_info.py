@@ -1,4 +1,4 @@
-"""What Linux tells of TCP sockets: who waits to be accepted, and for how long. Lives in workers; 2 us."""
+"""TCP facts from Linux: connections in the accept queue, and their waiting time. Runs in workers; 2 us."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _UNACKED, _LAST_DATA_RECV = 24, 52
 
 
 def accept_queue(listener: socket.SocketType) -> tuple[int, int] | None:
-    """Return how many connections wait to be accepted and how many may; None where nobody tells."""
+    """Return the length and the limit of the accept queue; None if the system reports neither."""
     facts = _facts(listener)
     if not facts or facts[0] != LISTEN:
         return None
-    depth, limit = struct.unpack_from("=II", facts, _UNACKED)  # which they are of a listener
+    depth, limit = struct.unpack_from("=II", facts, _UNACKED)  # the meaning of these fields for a listener
     return depth, limit
 
 
 def waited(sock: socket.SocketType) -> float:
-    """Return how many seconds ago this connection's last bytes came: they waited to be accepted."""
+    """Return how many seconds ago this connection's last bytes arrived: its time in the accept queue."""
     facts = _facts(sock)
     return float(struct.unpack_from("=I", facts, _LAST_DATA_RECV)[0]) / 1000 if facts else 0.0
 

@@ -1,4 +1,4 @@
-"""A plan as text, as JSON and as the words at start: one loop over the same decisions. Pure."""
+"""A plan as text, as JSON and as the lines at start: one loop over the same decisions. Pure."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("chdir", "env_file", "config"),
     ),
 }
-"""Every decision in the group that ``plan`` shows it in."""
+"""Every decision in its group in the output of ``plan``."""
 MAX_VALUE = 20
 """Columns of a value; the reason of a wider one is on the next line."""
 EXPLICIT = "as stated"
-"""The reason of what was set explicitly: then the source alone is printed."""
+"""The reason of an explicit value: then only the source is printed."""
 
 
 def explain(
     plan: Plan, *, names: Sequence[str] = (), details: bool = False, width: int = 80, colour: bool = False
 ) -> str:
-    """Return every decision with its reason: what was set explicitly first, the rest in groups.
+    """Return every decision with its reason: explicit ones first, the rest in groups.
 
-    Or some decisions alone, by name. ``details`` adds where each value comes from, and what could not be
-    read of the machine. Lines are at most ``width`` columns wide.
+    ``names`` selects single decisions. ``details`` adds the source of each value, and the facts of the
+    machine that could not be read. Lines are at most ``width`` columns wide.
     """
     shown = {name: decision for name, decision in plan.decisions() if not names or name in names}
     if names:
@@ -91,7 +91,7 @@ def explain(
 
 
 def check_names(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the requested decisions; raise UsageError with what may have been meant."""
+    """Return the names of the requested decisions; raise UsageError with similar names."""
     known = [name for group in GROUPS.values() for name in group]
     names = tuple(word.lstrip("-").replace("-", "_").lower() for word in words)
     unknown = [name for name in names if name not in known]
@@ -109,7 +109,7 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 
 def is_explicit(name: str, decision: Decision[Any]) -> bool:
-    """Say whether a person or the platform set this option; facts of the project are no options."""
+    """Return whether the operator or the platform set this option; facts of the project are not options."""
     return option_field(name) is not None and decision.source not in ("computed", "default")
 
 
@@ -146,7 +146,7 @@ def _columns(rows: Sequence[tuple[str, str, str]], width: int) -> Iterator[str]:
 
 
 def _single(plan: Plan, name: str, decision: Decision[Any], width: int, *, colour: bool) -> Iterator[str]:
-    """Yield all about one decision."""
+    """Yield all details of one decision."""
     head = f"{_typed(name)}: {plan.show(name, decision.value)}"
     yield from _wrapped(head if not colour else terminal.styled(head, "bold", on=True), width, "  ")
     source = "" if decision.source in decision.why else f" [{decision.source}]"
@@ -157,7 +157,7 @@ def _single(plan: Plan, name: str, decision: Decision[Any], width: int, *, colou
 
 
 def _wrapped(text: str, width: int, indent: str) -> list[str]:
-    """Return a text in lines of this width; a word that is longer, such as a path, stays whole."""
+    """Return a text in lines of this width; a longer word, such as a path, is not split."""
     return textwrap.wrap(
         text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
@@ -183,7 +183,7 @@ def as_json(plan: Plan, names: Sequence[str] = ()) -> str:
 
 
 def to_dict(plan: Plan) -> dict[str, Any]:
-    """Return what an operator may see of a running server's plan: decisions as people read them."""
+    """Return the plan of a running server for operators: decisions as people read them."""
     return {
         "decisions": {
             name: {"value": plan.show(name, decision.value), "why": decision.why, "source": decision.source}
@@ -217,7 +217,7 @@ def _part(name: str, text: str) -> Notice:
 
 
 def workers_line(plan: Plan) -> Notice:
-    """Return the line on how many serve, and why."""
+    """Return the line on the number of workers and threads, and the reason."""
     counted = f"{plan.workers.value} x {plan.threads.value} threads: {_because(plan)}"
     line = _part("workers", counted)
     line.fields |= {"workers": plan.workers.value, "threads": plan.threads.value}
@@ -226,7 +226,7 @@ def workers_line(plan: Plan) -> Notice:
 
 
 def measuring_line(before: Plan, plan: Plan) -> Iterator[str]:
-    """Yield what a measurement changes about the words at start."""
+    """Yield the changes that a measurement makes to the lines at start."""
     sizes = [(one.workers.value, one.threads.value) for one in (before, plan)]
     if sizes[0] != sizes[1]:
         yield workers_line(plan)
@@ -236,7 +236,7 @@ def measuring_line(before: Plan, plan: Plan) -> Iterator[str]:
 
 
 def _taken(plan: Plan) -> str:
-    """What the platform decided, directly or through its variables."""
+    """Return the values that the platform decided, directly or through its variables."""
     said = {plan.platform.value, "PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "GUNICORN_CMD_ARGS"}
     taken = [
         f"{name.replace('_', '-')} {plan.show(name, decision.value)}"

@@ -1,15 +1,16 @@
 """The whole product in one page. Start reading here.
 
-    what was wished (flags, variables, settings, platform) -> Options \
-    what the machine allows                                -> Machine  > PlanInputs -> make_plan -> Plan
-    what the project is                                    -> Project /
+    the options (flags, variables, settings, platform) -> Options \
+    the limits of the machine                          -> Machine  > PlanInputs -> make_plan -> Plan
+    the facts of the project                           -> Project /
 
-The plan is explained (explain.py), turned into Gunicorn's settings (gunicorn_settings.py) and served
-(server.py). Nothing flows backwards, and no value goes without its reason. A start that has measured the
-project makes a second plan from the same inputs (``Plan.replan``). The server applies it as it did the first.
+explain.py explains the plan, gunicorn_settings.py turns it into Gunicorn's settings, and server.py serves it.
+Data flows forwards only, and every value carries its reason. A start that has measured the project makes a
+second plan from the same inputs (``Plan.replan``). The server applies it in the same way as the first.
 
-Go on with plan.py for what is decided, server.py for what a start does, arbiter/arbiter.py for the master
-process, worker/__init__.py for a request, and .github/CONTRIBUTING.md for the way through all of them.
+Continue with plan.py for the decisions, server.py for the steps of a start, and arbiter/arbiter.py for the
+master process. worker/__init__.py describes a request, and .github/CONTRIBUTING.md the way through all of
+them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from .plan import Plan, PlanInputs, make_plan
 
 
 def plan_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Plan:
-    """Look at the wishes, the machine and the project as they are now, and decide."""
+    """Read the options, the machine and the project as they are now, and decide."""
     return inspect_now(flags, environ)[0]
 
 
@@ -43,7 +44,7 @@ def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
     """Decide, and return the project's facts too, for the preflight."""
     platform = detect(environ)
     wishes = collect_options(flags, environ, getattr(settings, "PRODSERVE", {}), platform)
-    if wishes.chdir:  # typed in a file or in the settings; a flag was obeyed before
+    if wishes.chdir:  # set in a file or in the settings; a flag took effect earlier
         working_directory.enter(wishes.chdir, source=wishes.source("chdir"))
     if wishes.local:
         local_mode.refuse_in_public(wishes, platform)
@@ -71,7 +72,7 @@ def load_key(plan: Plan) -> tuple[bool, str]:
 def collect_options(
     flags: Mapping[str, Any], environ: Mapping[str, str], block: object, platform: Platform
 ) -> Options:
-    """Resolve every source of wishes in the order of precedence; one error lists all that is wrong."""
+    """Resolve every source of options in the order of precedence; one error lists every problem."""
     problems: list[Problem] = []
     notes: list[str] = []
     typed = resolve.flag_layer(flags)
@@ -101,7 +102,7 @@ def collect_options(
 
 
 def platform_variables(environ: Mapping[str, str], notes: list[str]) -> Layer:
-    """What platforms say in variables that every Python server knows."""
+    """Return the values of the variables that every Python server on a platform reads."""
     layer: dict[str, SourcedValue] = {}
     count = environ.get("LISTEN_FDS", "")
     if count.isdecimal() and environ.get("LISTEN_PID") == str(os.getpid()):
@@ -122,7 +123,7 @@ def platform_variables(environ: Mapping[str, str], notes: list[str]) -> Layer:
 
 
 def _port(text: str) -> str:
-    """A number alone means every interface; anything else in PORT is left to the parser to refuse."""
+    """Return PORT as an address. A number alone means every interface; the parser rejects other texts."""
     return f":{text.strip()}" if text.strip() else text
 
 
@@ -137,7 +138,7 @@ def _split(found: gunicorn.Settings) -> tuple[Layer, gunicorn.Settings]:
 
 
 def _config_path(layers: tuple[Layer, ...]) -> str:
-    """Return the gunicorn.conf.py that was named by the strongest source, if any."""
+    """Return the gunicorn.conf.py that the strongest source names, if any."""
     named = next((layer["config"] for layer in layers if "config" in layer), None)
     try:
         return parsers.path(named.value) if named else ""
@@ -148,7 +149,7 @@ def _config_path(layers: tuple[Layer, ...]) -> str:
 
 
 def reject_shared_address(addresses: Sequence[str], manage: str | None) -> None:
-    """Raise ProdserveError where the public would be served on the management address."""
+    """Raise ProdserveError if the site would be served on the management address."""
     for address in addresses if manage else ():
         if manage and _is_same(address, manage):
             raise UsageError(

@@ -1,4 +1,4 @@
-"""Facts and wishes in, decisions with reasons out. Pure; standard library alone. Start at ``make_plan``."""
+"""From facts and options to decisions with reasons. Pure; standard library alone. Start at ``make_plan``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNLIMITED_CPUS = 8  # a container without a CPU limit shares its node with other
 
 @dataclass(frozen=True, kw_only=True)
 class PlanInputs:
-    """All that a plan is made from: facts, wishes, and a measurement of the project if there is one."""
+    """The inputs of a plan: facts, options, and a measurement of the project if there is one."""
 
     machine: Machine
     platform: Platform
@@ -107,35 +107,35 @@ class Plan:
     reload: Decision[bool]
 
     static_choice: StaticChoice
-    """How static files are served, for the one who does it."""
+    """How static files are served, for the module that prepares them."""
     gunicorn: Mapping[str, SourcedValue]
-    """Gunicorn settings that pass through as they are."""
+    """Gunicorn settings that pass through unchanged."""
     notes: tuple[str, ...]
-    """What was seen and not used."""
+    """Inputs that were seen and not used."""
     details: tuple[str, ...]
-    """What could not be read of the machine, for who asks with -v 2."""
+    """Facts of the machine that could not be read, shown with -v 2."""
     warnings: tuple[str, ...]
-    """What will hurt, each with its remedy."""
+    """Problems that the operator should expect, each with its remedy."""
     inputs: PlanInputs = field(repr=False, compare=False)
-    """What the decisions were made from."""
+    """The inputs of the decisions."""
 
     def replan(self, footprint: Footprint) -> Plan:
-        """Decide once more from the same facts and wishes, and this measurement of the project."""
+        """Decide again from the same facts and options, and this measurement of the project."""
         return make_plan(replace(self.inputs, footprint=footprint))
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Every address that is listened on, the management address last."""
+        """Return every address that the server listens on, the management address last."""
         return (*self.bind.value, *filter(None, [self.management_bind.value]))
 
     @property
     def database_caps_threads(self) -> bool:
-        """Whether --db-connections is what keeps the threads fewer than the profile's."""
+        """Whether --db-connections limits the threads to fewer than the profile asks for."""
         few = self.threads.value < THREADS[self.profile.value] and self.worker_class.value != "sync"
         return few and self.threads.is_computed and self.db_connections.value is not None
 
     def decisions(self) -> Iterator[tuple[str, Decision[Any]]]:
-        """Yield every decision with its name, in the order in which they are explained."""
+        """Yield every decision with its name, in the order of their explanation."""
         for row in fields(self):
             decision = getattr(self, row.name)
             if isinstance(decision, Decision):
@@ -143,7 +143,7 @@ class Plan:
 
     @classmethod
     def show(cls, name: str, value: Any) -> str:
-        """Write the value of the decision of this name for people."""
+        """Return the text of a value of the decision with this name, for people."""
         row = option_field(name)
         if row is not None:
             return row.show(value)
@@ -220,7 +220,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
 
 
 class ResolvedOptions:
-    """The options as decisions: a stated value with its source and reason, or the row's default."""
+    """The options as decisions: an explicit value with its source and reason, or the row's default."""
 
     def __init__(self, options: Options, platform: Platform) -> None:
         self.options = options
@@ -230,7 +230,7 @@ class ResolvedOptions:
         return self.options.source(name) or "computed"
 
     def stated(self, name: str) -> Decision[Any] | None:
-        """Return what somebody stated, or None where it is for the plan to work out."""
+        """Return the value that a source sets, or None if the plan must compute it."""
         value = getattr(self.options, name)
         if value is None or not self.options.source(name):
             return None
@@ -239,14 +239,14 @@ class ResolvedOptions:
         return Decision(value, why, source)
 
     def computed(self, name: str) -> Decision[Any]:
-        """Decide an option that needs no thought."""
+        """Return the explicit value or the row's default, for an option without a computation."""
         row = option_field(name)
         assert row is not None, name
         return self.stated(name) or Decision(getattr(self.options, name), row.why, "default")
 
 
 def choose_cpus(machine: Machine, wishes: ResolvedOptions) -> Decision[float]:
-    """Stated CPUs, or what the machine allows; a container without a limit is not given a whole node."""
+    """Return the explicit CPUs, or the machine's; a container without a limit gets no whole large node."""
     unlimited = machine.container and machine.quota is None and machine.cpus > UNLIMITED_CPUS
     if unlimited and not wishes.stated("cpus"):
         hint = f" ({machine.cpu_weight})" if machine.cpu_weight else ""
@@ -256,12 +256,12 @@ def choose_cpus(machine: Machine, wishes: ResolvedOptions) -> Decision[float]:
 
 
 def choose_memory(machine: Machine, wishes: ResolvedOptions) -> Decision[int | None]:
-    """Stated memory, or the tightest limit; None where nothing is known."""
+    """Return the explicit memory, or the tightest limit; None if neither is known."""
     return wishes.stated("memory") or Decision(machine.memory_effective, machine.memory_effective_why)
 
 
 def choose_worker_class(wishes: ResolvedOptions) -> Decision[str]:
-    """Stated, or ours; Gunicorn's threads for what ours does not speak."""
+    """Return the explicit class, or prodserve's; Gunicorn's threads for protocols that prodserve lacks."""
     plain = wishes.computed("worker_class")
     passed = wishes.options.gunicorn
     foreign = {
@@ -276,14 +276,14 @@ def choose_worker_class(wishes: ResolvedOptions) -> Decision[str]:
 
 
 def choose_concurrency_limit(wishes: ResolvedOptions, worker_class: Decision[str]) -> Decision[str]:
-    """Stated, or measured by the worker; Gunicorn's own workers have no such limit."""
+    """Return the explicit limit, or one that the worker measures; Gunicorn's own workers have no limit."""
     if worker_class.value != "prodserve":
         return Decision("off", f"{worker_class.value} workers run a request on every thread")
     return wishes.computed("concurrency_limit")
 
 
 def choose_bind(machine: Machine, wishes: ResolvedOptions) -> Decision[tuple[str, ...]]:
-    """Stated addresses; else all interfaces in a container, else loopback. A bare port follows that rule."""
+    """Return the explicit addresses; else all interfaces in a container, else loopback. So for bare ports."""
     local = wishes.options.local
     host = "0.0.0.0" if machine.container and not local else "127.0.0.1"
     stated = wishes.stated("bind")
@@ -299,7 +299,7 @@ def choose_bind(machine: Machine, wishes: ResolvedOptions) -> Decision[tuple[str
 
 
 def choose_manage(wishes: ResolvedOptions, worker_class: Decision[str]) -> Decision[str | None]:
-    """As stated; nowhere with Gunicorn's own workers, where nobody would answer."""
+    """Return the explicit address; none with Gunicorn's own workers, which have no management server."""
     if wishes.stated("management_bind") and worker_class.value != "prodserve":
         return Decision(None, f"{worker_class.value} workers have no event loop to answer there")
     return wishes.computed("management_bind")
@@ -348,7 +348,7 @@ def _project_warnings(project: Project, options: Options) -> Iterator[str]:
 
 
 def _links(project: Project, supervisor: Decision[bool]) -> Iterator[str]:
-    """Yield what nobody typed and a reload depends on: which link leads to the code."""
+    """Yield implicit facts that a reload depends on: which link leads to the code."""
     if not supervisor.value:
         return
     if project.link:

@@ -15,26 +15,26 @@ from ..utils.units import MIB, format_cpus, format_size
 if TYPE_CHECKING:
     from ..project.footprint import Footprint
 
-# Where nothing was measured: the master of a preloaded, warmed and frozen project on Django 6.1; and a worker
-# of 16 threads, which grows to 34 MiB (startproject with admin) or 54 MiB (Wagtail) of its own under load;
+# Without a measurement: the master of a preloaded, warmed and frozen project on Django 6.1, and a worker
+# of 16 threads. Its private memory grows under load to 34 MiB (startproject with admin) or 54 MiB (Wagtail);
 # from Python 3.12 on to 29 or 44 MiB.
 MASTER_MEMORY = 46 * MIB
 WORKER_MEMORY = 56 * MIB
-# 16 threads took 11 to 30 MiB more than one, 4 took 2 to 7 (see project/footprint.py).
+# 16 threads used 11 to 30 MiB more than one, 4 used 2 to 7 (see project/footprint.py).
 THREAD_MEMORY = 2 * MIB
 STEP = 8 * MIB  # measurements are rounded up, so that plans do not change with every start
-# Shares of the memory limit: what workers are planned to take together, since page cache, the kernel's
-# buffers and peaks take the rest; where the largest worker is replaced, replacement first; where it must go
-# at once.
+# Shares of the memory limit. First: the planned total of all workers, since page cache, the kernel's buffers
+# and peaks use the rest. Second: the arbiter replaces the largest worker, starting its replacement first.
+# Third: the arbiter stops that worker immediately.
 MEMORY_SHARE, REPLACE_SHARE, KILL_SHARE = 0.85, 0.80, 0.90
-# 50 ms views: 16 threads serve 3.5 times what 4 serve; 32 cost 25 % CPU on views that do nothing.
+# 50 ms views: 16 threads serve 3.5 times as much as 4; 32 cost 25 % CPU on views that do nothing.
 THREADS = {"io": 16, "cpu": 4}
-MAX_WORKERS = 32  # more processes than CPUs bought nothing but memory wherever it was tried
+MAX_WORKERS = 32  # more processes than CPUs only cost memory in every measurement
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizing:
-    """What the sizes depend on. ``databases`` counts the servers that limit connections, at least 1."""
+    """The inputs of the sizes. ``databases`` counts the servers that limit connections, at least 1."""
 
     cpus: float
     memory: int | None
@@ -47,7 +47,7 @@ class Sizing:
     footprint: Footprint | None = None
 
     def workers(self) -> Decision[int]:
-        """Stated, or by CPUs and then capped by the ceiling, memory and database connections."""
+        """Return the explicit count, or the CPUs' count within ceiling, memory and database connections."""
         if self.stated_workers is not None:
             count = self.stated_workers.value
             why = f"{count.text} with n = {math.ceil(self.cpus)}" if count.slope else "as stated"
@@ -60,7 +60,7 @@ class Sizing:
         return Decision(wanted, why)
 
     def threads(self, workers: int) -> Decision[int]:
-        """Stated, or by profile and then capped by database connections."""
+        """Return the explicit count, or the profile's count capped by database connections."""
         if self.worker_class == "sync":
             return Decision(1, "a sync worker serves one request at a time")
         if self.stated_threads is not None:
@@ -75,7 +75,7 @@ class Sizing:
         return Decision(threads, f"profile {self.profile}: {waits}; started when needed")
 
     def by_cpus(self) -> tuple[int, str]:
-        """Return the count that CPUs, worker class and profile ask for, at least 2, and why."""
+        """Return the count for the CPUs, worker class and profile, at least 2, and the reason."""
         # Under a quota of 1.5 CPUs two workers gave 72 requests/s of pure CPU, one gave 46: round up.
         n = math.ceil(self.cpus)
         if self.worker_class == "sync" and self.profile == "io":
@@ -105,20 +105,20 @@ class Sizing:
 
     @property
     def by_memory(self) -> int | None:
-        """Most workers that memory holds, at least 1; None where memory is not known."""
+        """Return the maximum of workers that fit in memory, at least 1; None if memory is not known."""
         if self.memory is None:
             return None
         return max(1, int((self.memory * MEMORY_SHARE - self._size(0)) // self.worker_memory().value))
 
     def master_memory(self) -> Decision[int]:
-        """Return what the arbiter takes, with the loaded application where that is preloaded."""
+        """Return the arbiter's memory, which includes the application if that is preloaded."""
         if self.footprint is None:
             return Decision(MASTER_MEMORY, f"{_GUESS}; measure this one with prodserve plan --measure")
         how = "PSS" if self.footprint.how == "PSS" else f"{self.footprint.how}, as PSS cannot be read here"
         return Decision(_rounded(self.footprint.master), f"measured {self._when()} ({how})")
 
     def worker_memory(self) -> Decision[int]:
-        """Return what each worker takes of its own under load."""
+        """Return the private memory of each worker under load."""
         if self.footprint is None:
             return Decision(WORKER_MEMORY, f"{_GUESS}, under load")
         threads = self._threads_at_most()
@@ -145,18 +145,18 @@ class Sizing:
         return self.master_memory().value + workers * self.worker_memory().value
 
     def threads_by_database(self, workers: int) -> int | None:
-        """Most threads that the database connections allow, at least 1; None without such a limit."""
+        """Return the maximum number of threads for --db-connections, at least 1; None without that limit."""
         if self.db_connections is None:
             return None
         return max(1, self.db_connections.value // (workers * self.databases))
 
     @property
     def usable(self) -> str:
-        """The memory that may be planned with, as text."""
+        """Return the memory that the plan may use, as text."""
         return f"{format_size((self.memory or 0) * MEMORY_SHARE)} usable"
 
     def warnings(self, workers: Decision[int], threads: Decision[int]) -> Iterator[str]:
-        """Yield a line for every figure that does not fit, with the figure that would."""
+        """Yield a line for every figure that does not fit, with a figure that does."""
         yield from self._memory_warnings(workers)
         by_cpus, _ = self.by_cpus()
         if self.stated_workers is not None and workers.value > 2 * by_cpus + 1:

@@ -1,8 +1,8 @@
-"""Ask each database once, over a short connection of its own, what the preflight must know.
+"""Query each database once, over a short separate connection, for the facts that the preflight needs.
 
-Each is asked by a process of its own, before the server forks: the kernel ends it when the time is up,
-wherever it hangs. No driver's time limit covers a name server that does not answer, and a thread that waits
-for one would hold the resolver's lock over the fork. Nothing stays open, no pool is created, nothing is
+A separate process queries each database before the server forks. The kernel ends that process when its time
+is up, wherever it hangs. No driver's timeout covers a name server that does not answer, and a waiting thread
+would hold the resolver's lock across the fork. No connection stays open, no pool is created, nothing is
 written.
 """
 
@@ -24,10 +24,10 @@ from django.db.migrations.executor import MigrationExecutor
 
 from ..utils.fork import ChildError, run_in_fork
 
-CONNECT_TIMEOUT = 2  # seconds for one connection: a start must not hang on a database that is away
+CONNECT_TIMEOUT = 2  # seconds for one connection: an unreachable database must not block a start
 READING = 60.0  # seconds to read the migrations of a large project, on half a CPU
 
-# What limits connections, by vendor; the reserved ones are not for applications.
+# Limits on connections, by vendor; the reserved ones are not for applications.
 _LIMITS = {
     "postgresql": (
         "SELECT current_setting('max_connections')::int"
@@ -39,18 +39,18 @@ _LIMITS = {
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseProbe:
-    """What one database said; ``seconds`` is what the connection cost."""
+    """The answers of one database; ``seconds`` is the time to connect."""
 
     alias: str
     seconds: float = 0.0
     error: str = ""
     max_connections: int | None = None
     pending: int = 0
-    """Migrations that are not applied."""
+    """Number of unapplied migrations."""
 
 
 def probe_all() -> tuple[DatabaseProbe, ...]:
-    """Ask every database in DATABASES."""
+    """Query every database in DATABASES."""
     return tuple(_ask_apart(alias) for alias in connections if _vendor(alias) != "unknown")
 
 
@@ -59,7 +59,7 @@ def _vendor(alias: str) -> str:
 
 
 def _ask_apart(alias: str) -> DatabaseProbe:
-    """Ask in a process of its own, where that is safe."""
+    """Query in a separate process, if that is safe."""
     if sys.platform == "darwin":  # its frameworks may crash in a fork of a loaded process
         return _ask(alias)
     try:
@@ -76,13 +76,13 @@ def _host(alias: str) -> str:
 
 
 def _end_after(seconds: float) -> None:
-    """Let the kernel end this process then; never, with 0. Blocking C code hears no handler of Python's."""
+    """Have the kernel end this process then; never, with 0. Blocking C code runs no Python handler."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _ask(alias: str, *, bounded: bool = False) -> DatabaseProbe:
-    """Ask over a copy of the connection, so that the project's own stays as it is."""
+    """Query over a copy of the connection, so that the project's own one stays unchanged."""
     connection = connections[alias].copy()
     try:
         require_sqlite_file(connection)
@@ -100,24 +100,24 @@ def _ask(alias: str, *, bounded: bool = False) -> DatabaseProbe:
             if bounded:
                 _end_after(0)
             return replace(answer, pending=_pending(connection))
-    except Exception as error:  # drivers raise what they like; the preflight reports it
+    except Exception as error:  # drivers raise any exception; the preflight reports it
         return DatabaseProbe(alias=alias, error=str(error).strip().partition("\n")[0] or type(error).__name__)
 
 
 def require_sqlite_file(connection: Any) -> None:
-    """Raise FileNotFoundError where a sqlite database is missing: to connect would make it."""
+    """Raise FileNotFoundError if the file of an SQLite database is missing: connecting would create it."""
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite" and not _is_there(name):
         raise FileNotFoundError(f"there is no file {name}; manage.py migrate makes it")
 
 
 def _is_there(name: str) -> bool:
-    """Whether a sqlite file exists; connecting would make it. A memory database is always there."""
+    """Return whether an SQLite file exists; connecting would create it. A memory database always exists."""
     return ":memory:" in name or name.startswith("file:") or os.path.exists(name)
 
 
 def limit_connect_timeout(connection: Any, seconds: float) -> None:
-    """Have a copy of a connection connect by itself, outside of any pool, and not for long."""
+    """Make a copy of a connection connect outside of any pool, with a short timeout."""
     options = connection.settings_dict["OPTIONS"]
     options.pop("pool", None)
     if connection.vendor in {"postgresql", "mysql"}:
@@ -134,7 +134,7 @@ def _limit(connection: Any) -> int | None:
 
 
 def _pending(connection: Any) -> int:
-    """Count the migrations to apply. Routers keep apps from other databases: only the default counts."""
+    """Count the unapplied migrations. Routers keep apps from other databases: only the default counts."""
     if connection.alias != "default":
         return 0
     executor = MigrationExecutor(connection)
@@ -151,7 +151,7 @@ def errors(answers: tuple[DatabaseProbe, ...]) -> Iterator[str]:
 def close_connections() -> None:
     """Close database connections, pools and caches of this process.
 
-    A pool that was inherited gives one worker's rows to another: 12 of 30 answers were wrong without this.
+    An inherited pool gives one worker's rows to another: 12 of 30 answers were wrong without this.
     """
     if not settings.configured:
         return

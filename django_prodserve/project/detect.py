@@ -1,4 +1,4 @@
-"""What this Django project is, read from its settings. Lives in the command, before anything starts.
+"""The facts of this Django project, read from its settings. Runs in the command, before anything starts.
 
 Reads settings only: imports nothing of the project, opens no connection, changes nothing.
 """
@@ -21,7 +21,7 @@ from .interpreter import why_no_supervisor
 
 @dataclass(frozen=True, kw_only=True)
 class Database:
-    """One entry of DATABASES. ``max_age`` in seconds, None keeps connections for ever."""
+    """One entry of DATABASES. ``max_age`` in seconds; None means that connections have no age limit."""
 
     alias: str
     vendor: str
@@ -29,13 +29,13 @@ class Database:
     max_age: float | None
     health_checks: bool = False
     pool_size: int | None = None
-    """Most connections of the pool in each process; None without a pool."""
+    """Maximum connections of the pool in each process; None without a pool."""
     deferred: bool = False
-    """Whether transactions of this sqlite database begin as readers and may fail when they write."""
+    """Whether transactions of this SQLite database begin as readers and may fail when they write."""
 
     @property
     def counts(self) -> bool:
-        """Whether a connection occupies a place on a server; a file has no such limit."""
+        """Whether a connection counts against a limit of the server; a file has no such limit."""
         return self.vendor not in {"sqlite", "dummy"}
 
 
@@ -53,29 +53,29 @@ class Project:
     static: StaticChoice
     brotli: bool
     gunicorn_conf: bool
-    """Whether a gunicorn.conf.py lies in the working directory."""
+    """Whether there is a gunicorn.conf.py in the working directory."""
     local_caches: tuple[str, ...] = ()
     """Caches in the memory of one process that the project relies on."""
     local_sessions: bool = False
-    """Whether sessions are kept in such a cache."""
+    """Whether sessions are stored in such a cache."""
     local_channels: bool = False
-    """Whether a channel layer is kept in the memory of one process."""
+    """Whether a channel layer is stored in the memory of one process."""
     ssl_redirect: bool = False
     prodserver: bool = False
     """Whether the other project, django-prodserver, is installed too."""
     link: str = ""
-    """The link that leads to the working directory, where nobody typed it."""
+    """The link to the working directory, if the operator did not name it."""
     links: tuple[str, ...] = ()
-    """Several such links, of which none is followed."""
+    """Several such links, none of which is followed."""
     speedups: Decision[bool] = Decision(False, "nobody has looked")
-    """Whether code of others that is loaded may be changed in memory, and which."""
+    """Whether loaded library code may be changed in memory, and which."""
     no_supervisor: str = ""
-    """Why no interpreter can be started, which a supervisor needs; mostly nothing."""
+    """Why no interpreter can be started, which a supervisor needs; mostly empty."""
     no_supervisor_is_certain: bool = False
 
     @classmethod
     def inspect(cls, *, static: bool = True, collect: bool = True) -> Project:
-        """Read the settings that are loaded now; ``static`` and ``collect`` are the operator's wishes."""
+        """Read the settings that are loaded now; ``static`` and ``collect`` are the operator's options."""
         application = getattr(settings, "WSGI_APPLICATION", None) or ""
         place = working_directory.here()
         no_supervisor, is_certain = why_no_supervisor()
@@ -140,7 +140,7 @@ def read_database(alias: str, entry: dict[str, Any]) -> Database:
 
 
 def _pool_size(pool: Any) -> int | None:
-    """psycopg's ConnectionPool keeps 4 connections where nothing is said, and no more than min_size."""
+    """Return the size of a psycopg pool: 4 by default; no more than min_size without max_size."""
     if not pool:
         return None
     sizes = pool if isinstance(pool, dict) else {}
@@ -161,9 +161,9 @@ def _session_cache() -> str:
 
 
 def read_local_caches() -> tuple[str, ...]:
-    """Name the caches in process memory that are used: those the settings name, or that a middleware needs.
+    """Return the caches in process memory that are used: those that settings name, or a middleware needs.
 
-    Django's own default is such a cache; a project that never says CACHES rarely knows of it or uses it.
+    Django's own default is such a cache; a project without CACHES rarely knows of it or uses it.
     """
     named = settings.is_overridden("CACHES")
     cached = any("CacheMiddleware" in str(name) for name in settings.MIDDLEWARE)

@@ -1,7 +1,7 @@
-"""Settings that name a module or an object which does not exist. Lives in the command, before anything loads.
+"""Settings that name a missing module or object. Runs in the command, before anything is loaded.
 
-Imports nothing: it looks for files, and for names in their text. What cannot be told that way is left alone:
-loading the project tells it.
+Imports nothing: it searches for files, and for names in their text. It skips paths that this cannot decide:
+loading the project reports them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from django.conf import settings
 _DEFINED = re.compile(r"^(?:class|def|async def)\s+(\w+)|^(\w+)\s*[:=]", re.MULTILINE)
 
 _DYNAMIC = r"import \*|__getattr__|globals\(|sys\.modules"
-"""How a module may have names that its text does not show."""
+"""Ways in which a module may define names that its text does not show."""
 
 
 class BrokenPath(NamedTuple):
@@ -32,13 +32,13 @@ class BrokenPath(NamedTuple):
     setting: str
     path: str
     problem: str
-    """What is missing: ``there is no module mysite.url``."""
+    """The missing part: ``there is no module mysite.url``."""
     guess: str
-    """The path that was probably meant; empty without an idea."""
+    """The path that was probably meant; empty without a guess."""
 
 
 def broken_paths() -> Iterator[BrokenPath]:
-    """Yield what ROOT_URLCONF, WSGI_APPLICATION and MIDDLEWARE name that does not exist."""
+    """Yield the paths in ROOT_URLCONF, WSGI_APPLICATION and MIDDLEWARE that name nothing."""
     urlconf = getattr(settings, "ROOT_URLCONF", None)
     if isinstance(urlconf, str) and (found := _missing_module(urlconf)):
         yield BrokenPath("ROOT_URLCONF", urlconf, *found)
@@ -52,7 +52,7 @@ def broken_paths() -> Iterator[BrokenPath]:
 
 
 def _missing_object(path: str) -> tuple[str, str] | None:
-    """Return what is missing of ``module.object``, and a guess at what was meant."""
+    """Return the missing part of ``module.object``, and a guess at the intended path."""
     module, _, name = path.rpartition(".")
     if not module:
         return "it has no dot: a module and an object in it are needed", ""
@@ -69,20 +69,20 @@ def _missing_object(path: str) -> tuple[str, str] | None:
         if text is None or re.search(rf"\b{re.escape(name)}\b|{_DYNAMIC}", text):
             return None
         names = [first or second for first, second in _DEFINED.findall(text)]
-        if not names or not _is_python(text):  # loading it tells what is wrong with it
+        if not names or not _is_python(text):  # loading it reports the error
             return None
     return f"the module {module} has no {name}", _guess(module, name, names)
 
 
 def _missing_module(path: str) -> tuple[str, str] | None:
-    """Return what is missing of a module's path, and a guess at what was meant."""
+    """Return the missing part of a module's path, and a guess at the intended path."""
     parts = path.split(".")
     for end in range(1, len(parts) + 1):
         name, parent = ".".join(parts[:end]), ".".join(parts[: end - 1])
         if name in sys.modules or _find(name) is not None:
             continue
         if parent and parent not in sys.modules and "__path__" in (_source(_find(parent)) or ""):
-            return None  # it looks for its modules in a way of its own
+            return None  # it finds its modules in another way
         names = [module.name for module in pkgutil.iter_modules(_places(parent))] if parent else []
         guess = _guess(parent, parts[end - 1], names)
         rest = "".join(f".{part}" for part in parts[end:])
@@ -91,9 +91,9 @@ def _missing_module(path: str) -> tuple[str, str] | None:
 
 
 def _find(name: str) -> ModuleSpec | None:
-    """Return where a module is, and import nothing; None where it is not found."""
+    """Return the spec of a module, and import nothing; None if it is not found."""
     parent = name.rpartition(".")[0]
-    with suppress(Exception):  # a finder of the project's, or a module that takes another one's place
+    with suppress(Exception):  # a finder of the project, or a module that replaces another one
         if not parent or parent in sys.modules:
             return importlib.util.find_spec(name)
         return PathFinder.find_spec(name, _places(parent))
@@ -101,7 +101,7 @@ def _find(name: str) -> ModuleSpec | None:
 
 
 def _places(package: str) -> list[str]:
-    """Return the directories that hold a package's modules."""
+    """Return the directories that contain a package's modules."""
     if package in sys.modules:
         return [*getattr(sys.modules[package], "__path__", ())]
     spec = _find(package)
@@ -109,7 +109,7 @@ def _places(package: str) -> list[str]:
 
 
 def _source(spec: ModuleSpec | None) -> str | None:
-    """Return a module's text; None where there is none to read."""
+    """Return a module's text; None if there is none to read."""
     with suppress(OSError, ValueError):
         if spec is not None and spec.origin and spec.origin.endswith(".py"):
             return Path(spec.origin).read_text(encoding="utf-8")

@@ -1,9 +1,13 @@
-"""The last measurement of a project, kept from one start to the next for as long as its code is the same.
+"""The last measurement of a project, kept from one start to the next while its code stays the same.
 
-Read by the plan, before anything is loaded; written after loading. One small file for each project in a
-private directory. The same code is: the same content of INSTALLED_APPS and MIDDLEWARE, the same way to load,
-no change of date of any directory that packages are installed in, nor of date or size of any other module
-that was loaded when it was measured. That is one stat() for each of these: 1 to 5 ms for a large project.
+The plan reads it before the project is loaded; the command writes it after loading. It is one small file for
+each project in a private directory. The code is the same if all of these are unchanged:
+
+- the content of INSTALLED_APPS and MIDDLEWARE, and the way to load;
+- the modification time of every directory that packages are installed in;
+- modification time and size of every other module that was loaded at the measurement.
+
+That is one stat() for each directory and module: 1 to 5 ms for a large project.
 """
 
 from __future__ import annotations
@@ -27,11 +31,11 @@ from ..utils.tracebacks import is_own
 from .footprint import Footprint
 
 FOLDER = "footprints"
-STALE = 30 * 86400.0  # seconds; each release directory of a project is another project here
+STALE = 30 * 86400.0  # seconds; each release directory of a project counts as another project here
 
 
 def load(way: Sequence[object]) -> Footprint | None:
-    """Return what was measured last for this code, loaded this ``way``; None where nothing fits."""
+    """Return the last measurement of this code, loaded this ``way``; None if none matches."""
     for base in bases():
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             if not (is_ours(base) and is_ours(base / FOLDER)):
@@ -43,7 +47,7 @@ def load(way: Sequence[object]) -> Footprint | None:
 
 
 def store(found: Footprint, way: Sequence[object]) -> bool:
-    """Write a measurement of the modules that are loaded now; False where no directory can be written."""
+    """Write a measurement of the modules that are loaded now; False if no directory can be written."""
     modules = own_modules()
     kept = {"code": code(modules, way), "footprint": asdict(found), "modules": modules}
     for base in bases():
@@ -84,7 +88,7 @@ def _file(base: Path) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file that is never seen half done."""
+    """Write a file so that readers never see it half written."""
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     try:
         with open(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -96,7 +100,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _prune(folder: Path) -> None:
-    """Remove what projects left that are no longer there."""
+    """Remove the files of projects that no longer exist."""
     for path in folder.iterdir():
         with contextlib.suppress(OSError):  # another server prunes at the same moment
             if time.time() - path.stat().st_mtime > STALE:

@@ -1,4 +1,4 @@
-"""Which hosts Django answers for. Lives in the command, before workers are forked. Reads settings alone."""
+"""The hosts that Django accepts. Runs in the command, before workers are forked. Reads settings alone."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
 DEVELOPMENT = [".localhost", "127.0.0.1", "[::1]"]
-"""What Django allows with DEBUG where ALLOWED_HOSTS is empty."""
+"""The hosts that Django allows with DEBUG if ALLOWED_HOSTS is empty."""
 
 
 def is_allowed(host: str) -> bool:
-    """Say whether Django answers a request with this Host header; to others it says 400."""
+    """Return whether Django accepts a request with this Host header; it answers others with 400."""
     allowed = settings.ALLOWED_HOSTS or (DEVELOPMENT if settings.DEBUG else [])
     domain, _ = split_domain_port(host)
     return bool(domain) and validate_host(domain, allowed)

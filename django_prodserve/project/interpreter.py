@@ -1,4 +1,4 @@
-"""Whether this process can start another one of itself: frozen and embedded Pythons cannot."""
+"""Whether this process can start a second interpreter: frozen and embedded Pythons cannot."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 
 
 def why_no_supervisor() -> tuple[str, bool]:
-    """Return why no interpreter can be started from here, mostly nothing; and whether that is certain.
+    """Return why no interpreter can be started from here, mostly empty; and whether that is certain.
 
-    Looks and starts nothing: a program that is no interpreter would start another server.
+    Inspects and starts nothing: a program that is not an interpreter would start another server.
     """
     if getattr(sys, "frozen", False):
         return "this program is frozen: it has no Python interpreter to start", True

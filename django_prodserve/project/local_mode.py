@@ -1,7 +1,7 @@
 """``--local``: try a project on this machine before its settings are ready for production.
 
-Lives in the command, right after django.setup(): before any check, template engine or URLconf exists,
-because those remember DEBUG.
+Runs in the command, right after django.setup(): before any check, template engine or URLconf exists, because
+those remember DEBUG.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HOSTS = ["localhost", ".localhost", "127.0.0.1", "[::1]"]
 
-# Cookies, redirects and promises that want https would lock everybody out of http://localhost.
+# Cookies, redirects and headers that require https would make http://localhost unusable.
 CHANGES: dict[str, Any] = {
     "DEBUG": False,
     "ALLOWED_HOSTS": HOSTS,
@@ -32,7 +32,7 @@ CHANGES: dict[str, Any] = {
 
 
 def refuse_in_public(options: Options, platform: Platform) -> None:
-    """Raise UsageError where others could reach a server that is meant for its owner."""
+    """Raise UsageError if other machines could reach a server that is meant for its owner."""
     said = options.source("local")
     if platform.name not in {"", "systemd"}:
         raise UsageError(
@@ -54,7 +54,7 @@ def refuse_in_public(options: Options, platform: Platform) -> None:
 
 
 def apply() -> tuple[str, ...]:
-    """Change the loaded settings for a try, and return what to tell: the lines that production needs."""
+    """Change the loaded settings for local use, and return the lines that production needs, for printing."""
     lines = list(_needed())
     for name, value in CHANGES.items():
         setattr(settings, name, value)

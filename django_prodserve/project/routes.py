@@ -1,4 +1,4 @@
-"""A page that a browser can open, where ``/`` is none. Lives in the command, after the project is loaded."""
+"""A page that a browser can open, if ``/`` has no route. Runs in the command, after the project is loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.urls.resolvers import LocalePrefixPattern, RoutePattern
 
 
 def lacks_front_page() -> bool:
-    """Say whether ``/`` has no route; with languages in the addresses it may lead to one."""
+    """Return whether ``/`` has no route; with languages in the addresses it may lead to one."""
     patterns = get_resolver().url_patterns
     if any(isinstance(pattern.pattern, LocalePrefixPattern) for pattern in patterns):
         return False
@@ -22,7 +22,7 @@ def lacks_front_page() -> bool:
 
 
 def first_page() -> str:
-    """Return the path of the first route without parameters; empty where there is none."""
+    """Return the path of the first route without parameters; empty if there is none."""
     return next((f"/{path}" for path in _paths(get_resolver().url_patterns) if path), "")
 
 

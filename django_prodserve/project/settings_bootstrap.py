@@ -1,6 +1,6 @@
-"""What a manage.py does before Django loads the settings, for entries that run without it.
+"""The steps of a manage.py before Django loads the settings, for entry points that run without it.
 
-Lives in the command's process, before ``django.setup()``. Reads manage.py, and runs nothing of it.
+Runs in the command's process, before ``django.setup()``. Reads manage.py, and executes nothing of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ USUAL = {"__future__", "django", "os", "pathlib", "sys", "typing"}
 
 
 def default_of_manage_py(variable: str) -> str:
-    """Return the value that ./manage.py gives to a variable of the environment; empty where it gives none."""
+    """Return the value that ./manage.py gives to an environment variable; empty if it gives none."""
     for node in ast.walk(_manage_py()):
         words: list[Any] = []
         if isinstance(node, ast.Call):
@@ -32,7 +32,7 @@ def default_of_manage_py(variable: str) -> str:
 
 
 def imports_of_manage_py() -> list[str]:
-    """Return the packages that ./manage.py imports beside the usual ones: it may prepare more than a name."""
+    """Return the unusual packages that ./manage.py imports: it may prepare more than a name."""
     return sorted({name.partition(".")[0] for name in _imports(_manage_py())} - USUAL)
 
 
@@ -53,12 +53,12 @@ def _manage_py() -> ast.AST:
 
 
 def has_configurations() -> bool:
-    """Say whether django-configurations is installed."""
+    """Return whether django-configurations is installed."""
     return importlib.util.find_spec("configurations") is not None
 
 
 def prepare_configurations(typed: str | None = None) -> None:
-    """Let django-configurations load the settings where a flag, a variable or manage.py names a class."""
+    """Let django-configurations load the settings if a flag, a variable or manage.py names a class."""
     name = typed or os.environ.get(CONFIGURATION) or default_of_manage_py(CONFIGURATION)
     if name and has_configurations():
         os.environ[CONFIGURATION] = name

@@ -1,8 +1,8 @@
-"""What the project saw of STATIC_ROOT while it was loaded: a library may look for its manifest there, once.
+"""The STATIC_ROOT that the project reads while it is loaded: a library may look for its manifest there, once.
 
-Where prodserve collects into a directory of its own, that is known only after the project was loaded. Then
-the command starts anew, and shows that directory as STATIC_ROOT until the project is loaded. Lives in the
-command's process, main thread.
+If prodserve collects into its own private directory, it knows that directory only after the project was
+loaded. Then the command restarts itself, and shows that directory as STATIC_ROOT until the project is loaded.
+Runs in the command's process, main thread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from django.conf import settings
 
 SHOWN = "_PRODSERVE_STATIC_ROOT"
-"""The variable that names the directory to a command that starts anew."""
+"""The variable that names the directory for a command that restarts itself."""
 
 
 class _State:
@@ -22,7 +22,7 @@ class _State:
 
 
 def show_static_root(environ: MutableMapping[str, str]) -> None:
-    """Let STATIC_ROOT be what the variable says. Called when the app is imported, before any ``ready()``."""
+    """Set STATIC_ROOT to the variable's value. Called when the app is imported, before any ``ready()``."""
     root = environ.pop(SHOWN, "")
     if root:
         _State.before, _State.shown = settings.STATIC_ROOT, True
@@ -30,7 +30,7 @@ def show_static_root(environ: MutableMapping[str, str]) -> None:
 
 
 def record_static_root() -> None:
-    """Note whether the project has read STATIC_ROOT, and let it be the project's again. Called first of all.
+    """Note whether the project has read STATIC_ROOT, and restore the project's value. Called first of all.
 
     Django's settings keep each value that was read in their own dictionary.
     """
@@ -41,5 +41,5 @@ def record_static_root() -> None:
 
 
 def has_read_static_root() -> bool:
-    """Say whether the project has read a STATIC_ROOT of its own while it was loaded."""
+    """Return whether the project has read its own STATIC_ROOT while it was loaded."""
     return _State.read

@@ -1,4 +1,4 @@
-"""``manage.py prodserve``: parse, plan, act. Lives in the command's process, which becomes the arbiter."""
+"""``manage.py prodserve``: parse, plan, act. Runs in the command's process, which becomes the arbiter."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ...utils import early_signals, standard_streams, terminal, working_director
 
 
 class Parser(arguments.FlatParser, CommandParser):
-    """Django's parser with our manners."""
+    """Django's parser with the behaviour of FlatParser."""
 
 
 class RefusalError(CommandError):
-    """A ProdserveError on its way through Django, which knows CommandError alone."""
+    """A ProdserveError on its way through Django, which handles only CommandError."""
 
     def __init__(self, error: ProdserveError) -> None:
         super().__init__(str(error), returncode=int(error.exit_code))
@@ -36,15 +36,15 @@ class Command(BaseCommand):
     """Serve this project in production, sized for its machine."""
 
     help = arguments.DESCRIPTION
-    requires_system_checks: list[str] = []  # noqa: RUF012, run by hand, where the message is ours
+    requires_system_checks: list[str] = []  # noqa: RUF012, run by hand, to control the message
     as_json = False
-    """Whether the lines at start are read by programs."""
+    """Whether programs read the lines at start."""
 
     def get_version(self) -> str:
         return versions()
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        # Libraries wrap create_parser, and not all of them pass keywords on: what we want is set behind it.
+        # Libraries wrap create_parser, and some drop its keywords: so the parser is configured afterwards.
         parser = super().create_parser(prog_name, subcommand, **kwargs)
         parser.allow_abbrev = False
         made = type(parser)
@@ -64,13 +64,11 @@ class Command(BaseCommand):
 
                     return reading.run(words, sys.stdout)
                 super().run_from_argv(argv)
-        except (
-            ProdserveError
-        ) as error:  # raised by the parser, before there is an execute(), or by the output
+        except ProdserveError as error:  # raised by the output, or by the parser before execute() is called
             self.refuse(error, argv[2:])
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """Run; what is wrong is said in our form where somebody typed the command."""
+        """Run; report errors in prodserve's form if the command came from a command line."""
         terminal.choose(no_color=bool(options.get("no_color")), force_color=bool(options.get("force_color")))
         try:
             return super().execute(*args, **options)
@@ -80,7 +78,7 @@ class Command(BaseCommand):
             self.refuse(as_ours(error), options.get("action") or (), options)
 
     def refuse(self, error: ProdserveError, words: Any, flags: Mapping[str, Any] | None = None) -> NoReturn:
-        """Write what is wrong, and exit."""
+        """Write the error, and exit."""
         if check_report.is_wanted(words, flags):
             self.stdout.write(check_report.of_error(error))
             sys.exit(error.exit_code)
@@ -101,7 +99,7 @@ class Command(BaseCommand):
         try:
             words, addresses = actions.split(action)
             action = actions.chosen(words)
-            if addresses:  # call_command(action="8000"); the parser has moved those that were typed
+            if addresses:  # call_command(action="8000"); the parser has moved addresses of a command line
                 flags["bind"] = [*(flags.get("bind") or ()), *addresses]
             arguments.check_together(action, flags)
             if action == "serve":
@@ -126,8 +124,8 @@ class Command(BaseCommand):
     def act(
         self, action: str, flags: dict[str, Any], started: float, kept: Any, *, prepared: bool = False
     ) -> None:
-        """Do what was asked; ProdserveError says what the operator can correct."""
-        working_directory.start()  # one that is gone is told before anything
+        """Run the action; ProdserveError describes an error that the operator can correct."""
+        working_directory.start()  # reports a removed directory first
         if chdir := flags.get("chdir") or os.environ.get("PRODSERVE_CHDIR"):
             working_directory.enter(chdir)
         if action in actions.CONTROL_ACTIONS:
@@ -176,7 +174,7 @@ class Command(BaseCommand):
         *,
         prepared: bool,
     ) -> None:
-        """Check or serve; both kinds of checks run when the address is bound."""
+        """Check or serve; both kinds of checks run once the address is bound."""
         from ... import server
         from ...startup import checks, monkey_patching
 
@@ -203,7 +201,7 @@ class Command(BaseCommand):
             server.serve(plan, self.say, preflight, check_project, started, kept, prepared=prepared)
 
     def check_project(self, say: Callable[[str], object]) -> None:
-        """Run Django's system checks; raise one error that lists all that they find, say the warnings."""
+        """Run Django's system checks; raise one error that lists all their errors, print the warnings."""
         from django.core import checks
         from django.core.checks.registry import Tags, registry
 
@@ -215,11 +213,11 @@ class Command(BaseCommand):
             say(f"warning: {line}")
         tags = sorted(registry.tags_available() - {Tags.caches}) if silent else None
         try:
-            settings.SECRET_KEY  # noqa: B018, reading it raises where it is empty: every session would
+            settings.SECRET_KEY  # noqa: B018, reading it raises if it is empty: every session would
             found = [issue for issue in checks.run_checks(tags=tags) if not issue.is_silenced()]
         except CommandError:
             raise
-        except Exception as error:  # checks import the URLconf and whatever it imports
+        except Exception as error:  # checks import the URLconf and all its imports
             raise project_error("The project cannot be checked", error) from error
         if errors := [issue for issue in found if issue.is_serious()]:
             raise ProdserveError.of(map(system_check, errors))
@@ -227,14 +225,14 @@ class Command(BaseCommand):
             say(notice(issue))
 
     def say(self, line: str) -> None:
-        """Write one line at once; containers buffer standard output otherwise."""
+        """Write one line immediately; in containers Python buffers standard output otherwise."""
         text = messages.said_as_json(line) if self.as_json else messages.said_as_text(line, self.stdout._out)
         self.stdout.write(text)
         self.stdout.flush()
 
 
 def versions() -> str:
-    """Return what a report of a bug needs, on one line."""
+    """Return the versions that a bug report needs, on one line."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
@@ -252,20 +250,20 @@ def versions() -> str:
 
 
 def default_worker_class() -> str:
-    """Return the worker class that serves where the environment names no other."""
+    """Return the worker class that serves unless the environment names another."""
     from ...config.options import Options
 
     return os.environ.get("PRODSERVE_WORKER_CLASS") or Options().worker_class
 
 
 def settings_block() -> Mapping[str, Any]:
-    """Return what the settings say of this server; nothing where they cannot be read."""
+    """Return the settings of this server in Django's settings; empty if they cannot be read."""
     block = getattr(settings, "PRODSERVE", None) if settings.configured else None
     return block if isinstance(block, Mapping) else {}
 
 
 def system_check(message: Any) -> Problem:
-    """Return what one of Django's checks has found."""
+    """Return the problem that one of Django's checks found."""
     place = (
         ""
         if message.obj is None
@@ -283,7 +281,7 @@ def notice(message: Any) -> str:
 
 
 def as_ours(error: CommandError) -> ProdserveError:
-    """Return an error of Django's in our form."""
+    """Return an error of Django in prodserve's form."""
     if isinstance(error, RefusalError):
         return error.error
     message, _, rest = str(error).partition("\n")
@@ -295,7 +293,7 @@ def as_ours(error: CommandError) -> ProdserveError:
 
 
 def explained(error: Exception) -> ProdserveError | None:
-    """Return an error as one message; None where Django tells it, or where the output has failed."""
+    """Return an error as one message; None if Django reports it, or if the output has failed."""
     if isinstance(error, ProdserveError):
         return error
     if isinstance(error, CommandError) or standard_streams.is_of_the_output(error):
