@@ -1,4 +1,4 @@
-"""What makes code of others cheaper, where it is as tested: one switch, ``--speedups``, for all of it."""
+"""Speedups of library code, used if the code is as tested: one switch, ``--speedups``, for all of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..utils.decision import Decision
 from . import asgiref_locals
 
 IMMORTAL = ((3, 12), (3, 13))
-"""CPythons for which immortal.py was tested; others count references another way, or may."""
+"""CPythons for which immortal.py was tested; others may count references in another way."""
 
 
 def speedups() -> Decision[bool]:
-    """Look at what is loaded in this process, and say which may be used. Changes nothing."""
+    """Inspect the code loaded in this process, and return which speedups may be used. Changes nothing."""
     found = (
         ("Local without a lock", f"asgiref {asgiref.__version__}", asgiref_locals.why_not()),
         ("connections", f"Django {django.__version__}", asgiref_locals.why_not_connections()),
@@ -26,7 +26,7 @@ def speedups() -> Decision[bool]:
 
 
 def why_no_immortals() -> str:
-    """Return why nothing is made immortal in this Python, or nothing."""
+    """Return why this Python makes no objects immortal; empty if it can."""
     if sys.implementation.name != "cpython":
         return f"{sys.implementation.name} is not CPython"
     if not getattr(sys, "_is_gil_enabled", lambda: True)():

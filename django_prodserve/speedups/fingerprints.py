@@ -1,7 +1,7 @@
-"""Whether code of others is the code that was read and tested: a hash of its source.
+"""Whether library code is the code that was read and tested: a hash of its source.
 
-The source is the same text on every Python; bytecode is not. What a library has replaced in memory has
-another source, or none. Standard library alone.
+The source is the same text on every Python; bytecode is not. A method that a library has replaced in memory
+has another source, or none. Standard library alone.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from types import CodeType, FunctionType
 
 
 def fingerprint(*kinds: type) -> str:
-    """Return a hash of all that these classes define, or nothing where some of it has no source."""
+    """Return a hash of everything that these classes define; empty if a part has no source."""
     try:
         text = "\n".join(line for kind in kinds for line in _described(kind))
-    except (OSError, TypeError, SyntaxError):  # no source file, or another text than what is loaded
+    except (OSError, TypeError, SyntaxError):  # no source file, or its text is not the loaded code
         return ""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -39,6 +39,6 @@ def _described(kind: type) -> Iterator[str]:
 
 @cache
 def _lines(code: CodeType) -> tuple[str, ...]:
-    """Return the source of this very code; of a function inspect would look through wrappers. 1 ms each."""
+    """Return the source of this code object; for functions, inspect looks through wrappers. 1 ms each."""
     lines = dedent(inspect.getsource(code)).splitlines()
     return tuple(line.rstrip() for line in lines if line.strip() and not line.strip().startswith("#"))

@@ -1,14 +1,15 @@
-"""What a project's program consists of, its functions, classes and constants, made immortal before the fork.
+"""Functions, classes and constants of the program, made immortal before the fork.
 
-Lives in the process that forks workers, just before it does. CPython counts references in the object: who
-calls a function writes to it, to its code and to its constants, and each worker gets a copy of their pages.
-Since Python 3.12 nothing is written to an object whose count has a certain value, None's (PEP 683, which
-names this use). No call gives a loaded object that value, so it is written, after a proof that it works here.
-What lives for ever costs nothing: it is alive in the forking process anyway, whose pages workers share.
-Lists, dicts and instances stay mortal: they may hold what workers make, and others may wait for their end.
+Runs in the process that forks workers, just before it does. CPython counts references in the object. A call
+of a function writes to the function, to its code and to its constants, so each worker gets a copy of their
+pages. Since Python 3.12 CPython writes nothing to an object whose count has a certain value, None's (PEP 683,
+which names this use). No API gives a loaded object that value, so this module writes it, after a proof that
+it works here. Keeping these objects alive is free: the parent process holds them anyway, and workers share
+its pages. Lists, dicts and instances stay mortal: they may refer to objects of workers, and code may wait for
+their end.
 
-4 x 4 threads, total PSS after load, of that without it: 0.88 after light requests, 0.86 after mixed ones and
-with startproject's admin, 0.88 with Wagtail's.
+4 x 4 threads, total PSS after load, relative to no immortal objects: 0.88 after light requests, 0.86 after
+mixed ones and with startproject's admin, 0.88 with Wagtail's.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ PROGRAM = {
     *(types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType),
     *(str, bytes, int, float, frozenset, tuple),
 }
-"""Types of what a program is made of; beside them classes, whatever made those."""
+"""Types of the objects in a program, in addition to classes of any metaclass."""
 BATCH = 1000
-"""Objects whose referents are looked at together, in bounded memory."""
+"""Number of objects whose referents are collected together, in bounded memory."""
 IMMORTAL = 2**31
-"""Counts from here on, of the 32 bits that Python looks at, are those of immortal objects."""
+"""Counts of immortal objects start here, in the 32 bits that Python reads."""
 
 
 class _Kinds(dict[type, bool]):
-    """Whether a type's objects belong to the program. It asks no object, which may be a lazy one."""
+    """Whether a type's objects belong to the program. Reads no attribute of an object, which may be lazy."""
 
     def __missing__(self, kind: type) -> bool:
         found = self[kind] = kind in PROGRAM or issubclass(kind, type)
@@ -44,14 +45,14 @@ class _Kinds(dict[type, bool]):
 
 
 def make_immortal() -> int:
-    """Make immortal what is loaded of the program; return how many objects, 0 where this Python cannot.
+    """Make the loaded program immortal; return the number of objects, 0 if this Python cannot.
 
     1 us for each: 0.1 s for a small site, 0.3 s for Wagtail, at half the speed of a usual machine.
     """
     if why_no_immortals() or sys.getrefcount(None) < IMMORTAL:
         return 0
     try:
-        import ctypes  # memory that a Python without immortal objects need not have
+        import ctypes  # memory that a Python without immortal objects does not need
     except ImportError:  # it was built without
         return 0
     count_of = ctypes.c_uint32.from_address
@@ -68,7 +69,7 @@ def make_immortal() -> int:
             mortal = compress(program, map(IMMORTAL.__gt__, map(sys.getrefcount, program)))
             found = {id(thing): thing for thing in mortal}
             made += len(found)
-            things = []  # of these the collector says nothing: what is in code, and in tuples of plain things
+            things = []  # not listed by the collector: parts of code, and of tuples of plain objects
             for address, thing in found.items():
                 count_of(address).value = immortal
                 if type(thing) is tuple:
@@ -79,9 +80,9 @@ def make_immortal() -> int:
 
 
 def _works(count_of: Callable[[int], Any], immortal: int) -> bool:
-    """Prove on an object of our own that Python counts where we think, and that this value stops it.
+    """Prove on a test object that Python counts at this place, and that this value stops the counting.
 
-    So it is not in a free-threaded build, which counts elsewhere, nor where the high bits come first.
+    The proof fails in a free-threaded build, which counts elsewhere, and on big-endian machines.
     """
     thing = object()
     count = count_of(id(thing))

@@ -1,8 +1,8 @@
-"""What a start says: its lines, and how far a step is that takes more than a second.
+"""The lines of a start, and the progress of a step that takes more than a second.
 
-Lives in the command's process, main thread. A timer's signal shows the progress, so that it is seen while the
+Runs in the command's process, main thread. A timer's signal shows the progress, so that it appears while the
 project's imports run. A thread would be lost in a fork, and another process would share the memory that is
-measured. On a terminal progress is one line that is written over; elsewhere it is a line now and then.
+measured. On a terminal, progress is one line that is overwritten; elsewhere it is an occasional new line.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from ..utils.log_lines import write_if_read
 FIRST_SECONDS, NEXT_SECONDS = 1.0, 5.0
 """Seconds until progress is first shown, and between two lines of it."""
 REDRAW_SECONDS = 0.5
-"""Seconds after which it is written over on a terminal."""
+"""Seconds between two updates of the line on a terminal."""
 CLEAR = "\r\x1b[K"
 SAID = "said.json"
-"""The file of a server's private place with the lines that its last generation has said."""
+"""The file in a server's run directory with the lines that its last generation has printed."""
 
 
 class Step(NamedTuple):
-    """What a start is doing."""
+    """A step of the start."""
 
     title: Callable[[], str]
     began: float
@@ -37,7 +37,7 @@ class Step(NamedTuple):
 
 
 class Announcer:
-    """Says lines through ``write``, but for those that the generation ``before`` has said already.
+    """Prints lines through ``write``, except those that the generation ``before`` has already printed.
 
     ``terminal`` is the descriptor of the terminal that people read them on; None if there is none.
     """
@@ -50,10 +50,10 @@ class Announcer:
     ) -> None:
         self._write, self.terminal, self._before = write, terminal, before
         self.lines: list[str] = []
-        """All that would have been said by a first generation."""
+        """All lines that a first generation would print."""
         self._step: Step | None = None
         self._is_shown = False
-        """Whether the terminal's line holds progress."""
+        """Whether the terminal's line shows progress."""
 
     def __call__(self, line: str) -> None:
         self.lines.append(line)
@@ -63,7 +63,7 @@ class Announcer:
 
     @contextmanager
     def step(self, title: str | Callable[[], str]) -> Iterator[None]:
-        """Show how long this block takes, if that is more than a second; a title may say how far it is."""
+        """Show the duration of this block if it exceeds a second; a callable title may add its progress."""
         outer = self._step
         self._step = Step(title if callable(title) else lambda: title, time.monotonic())
         is_armed = self._arm()
@@ -76,7 +76,7 @@ class Announcer:
             self._step = outer
 
     def _arm(self) -> bool:
-        """Have the timer tick, unless the project uses it."""
+        """Start the timer, unless the project uses it."""
         is_main = threading.current_thread() is threading.main_thread()
         if not is_main or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
             return False
@@ -87,12 +87,12 @@ class Announcer:
         return True
 
     def _disarm(self) -> None:
-        if signal.getsignal(signal.SIGALRM) == self._tick:  # else it is the project's now
+        if signal.getsignal(signal.SIGALRM) == self._tick:  # otherwise the project uses it now
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def _tick(self, number: int, frame: object) -> None:
-        """Show the progress: between two steps of whatever runs, which may be writing a line just now."""
+        """Show the progress. The signal may interrupt any code, such as one that is writing a line."""
         step = self._step
         if step is None:
             return
@@ -116,7 +116,7 @@ class Announcer:
         write_if_read(self.terminal, text.encode("utf-8", "replace"))
 
     def keep(self, place: Path | None) -> None:
-        """Leave the lines for the next generation."""
+        """Store the lines for the next generation."""
         with suppress(OSError):
             if place is not None:
                 descriptor = os.open(place / SAID, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -125,7 +125,7 @@ class Announcer:
 
 
 def announcer(write: Callable[[str], object], *, text: bool, place: Path | None, number: int) -> Announcer:
-    """Return what says the lines of this generation; later ones say what is new."""
+    """Return the announcer of this generation; later generations print only new lines."""
     before: frozenset[str] = frozenset()
     if number > 1 and place is not None:
         with suppress(OSError, ValueError):
@@ -134,7 +134,7 @@ def announcer(write: Callable[[str], object], *, text: bool, place: Path | None,
 
 
 def terminal() -> int | None:
-    """Return the descriptor of the terminal that standard output leads to; None if it leads elsewhere."""
+    """Return the descriptor of the terminal behind standard output; None if there is none."""
     with suppress(OSError):
         if os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb":
             return 1

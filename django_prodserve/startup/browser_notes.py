@@ -1,6 +1,6 @@
-"""What a person must know who opens the address that a start has printed.
+"""Reasons why a browser cannot open the address that a start has printed.
 
-Lives in the command's process, after the project is loaded. Reads settings and the URLconf.
+Runs in the command's process, after the project is loaded. Reads settings and the URLconf.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def browser_notes(plan: Plan, sockets: Sequence[socket.socket], *, tls: bool, loaded: bool) -> Iterator[str]:
-    """Yield why an address of these would show an error; ``loaded`` says that the URLconf is."""
+    """Yield why one of these addresses would show an error; ``loaded`` means that the URLconf is loaded."""
     addresses = [
         url(listener, tls=tls).partition(" ")[0] for listener in sockets if listener.family != socket.AF_UNIX
     ]

@@ -1,7 +1,7 @@
-"""What will go wrong in production, as Django system checks with ids and hints. Data first, then the rules.
+"""Problems that production will expose, as Django system checks with ids and hints. Data first, then rules.
 
-Before serving, for ``prodserve check``, and under ``manage.py check --deploy``. Errors refuse to serve,
-warnings do with ``--strict``; ``SILENCED_SYSTEM_CHECKS`` silences each of them.
+They run before serving, for ``prodserve check``, and under ``manage.py check --deploy``. An error prevents
+serving, and with ``--strict`` a warning does, too. ``SILENCED_SYSTEM_CHECKS`` silences each of them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ASGI_ONLY = Error(
 
 @dataclass(frozen=True, kw_only=True)
 class CheckContext:
-    """What the rules look at."""
+    """The facts that the rules read."""
 
     plan: Plan
     project: Project
@@ -57,7 +57,7 @@ class CheckContext:
 
     @property
     def slots(self) -> int:
-        """Requests that run at the same time."""
+        """The number of requests that run at the same time."""
         return self.plan.workers.value * self.plan.threads.value
 
     @property
@@ -67,12 +67,12 @@ class CheckContext:
 
     @property
     def public(self) -> bool:
-        """Whether somebody typed an address that others can reach."""
+        """Whether the operator set an address that other machines can reach."""
         return not self.plan.bind.is_computed and any(map(_is_public, self.plan.bind.value))
 
 
 def is_proxied(plan: Plan) -> bool:
-    """Say whether a proxy on another machine is trusted."""
+    """Return whether a proxy on another machine is trusted."""
     return bool(set(plan.trusted_proxies.value) - {"loopback", "unix", "none"})
 
 
@@ -85,7 +85,7 @@ def _is_public(address: str) -> bool:
 
 
 def run_rules(seen: CheckContext) -> list[CheckMessage]:
-    """Return every message that holds and is not silenced."""
+    """Return every message that applies and is not silenced."""
     return [message for rule in RULES for message in rule(seen) if not message.is_silenced()]
 
 
@@ -95,7 +95,7 @@ def _debug(seen: CheckContext) -> Iterator[CheckMessage]:
 
 
 def _hosts(seen: CheckContext) -> Iterator[CheckMessage]:
-    # With DEBUG Django allows localhost; without it, which is the next step, nobody.
+    # With DEBUG Django allows localhost; without it, which is the next step, it allows no host.
     if not seen.project.allowed_hosts and not (seen.project.debug and seen.allow_debug):
         yield NO_HOSTS
 
@@ -311,7 +311,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def raise_on_errors(plan: Plan, project: Project) -> None:
-    """Raise ProdserveError where serving must be refused; asks no database, none is prepared yet."""
+    """Raise ProdserveError if the server must not serve; queries no database, none is prepared yet."""
     seen = CheckContext(
         plan=plan,
         project=project,
@@ -324,7 +324,7 @@ def raise_on_errors(plan: Plan, project: Project) -> None:
 
 
 def preflight(plan: Plan, project: Project) -> list[str]:
-    """Return the warnings as lines; raise ProdserveError where there are some and --strict forbids that."""
+    """Return the warnings as lines; raise ProdserveError if there are any and --strict is on."""
     found = run_rules(build_context(plan, project, allow_debug=plan.allow_debug.value))
     warnings = [message for message in found if not message.is_serious()]
     if warnings and plan.strict.value:
@@ -344,7 +344,7 @@ def _as_text(message: CheckMessage) -> str:
 
 
 def build_context(plan: Plan, project: Project, *, allow_debug: bool = False) -> CheckContext:
-    """Gather what the rules need beside plan and project: one short connection for each database."""
+    """Collect the facts for the rules in addition to plan and project: one short connection per database."""
     return CheckContext(
         plan=plan,
         project=project,
@@ -366,7 +366,7 @@ def _somaxconn() -> int | None:
 
 @register("prodserve", deploy=True)
 def check_deployment(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Run the same rules under ``manage.py check --deploy``, for the plan as it would be without flags."""
+    """Run the same rules under ``manage.py check --deploy``, for the plan without command-line flags."""
     from ..plan.pipeline import inspect_now
 
     try:

@@ -1,4 +1,4 @@
-"""Files that options name, looked at before anything starts. Lives in the command's process."""
+"""Files that options name, checked before anything starts. Runs in the command's process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..errors import UsageError
 
 
 def check_access_log(path: str | None, source: str) -> None:
-    """Raise UsageError where the access log cannot be written."""
+    """Raise UsageError if the access log cannot be written."""
     if path is None or path == "-":
         return
     directory = os.path.dirname(os.path.abspath(path))

@@ -1,7 +1,7 @@
-"""Threads and connections that are alive when workers are forked: a worker has no such thread, and a
-connection with two users mixes their answers. Each is named, with what to do.
+"""Threads and connections that are alive when workers are forked. A worker has no such thread, and a
+connection with two users mixes their answers. Each is reported, with its fix.
 
-Lives in the arbiter, main thread, once, right before the first fork. arbiter/hooks.py has closed ours.
+Runs in the arbiter, main thread, once, right before the first fork. arbiter/hooks.py has closed ours.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ..utils.tracebacks import is_own, short
 from .origins import CALL_SITES
 
 TASKS = Path("/proc/self/task")
-SYSTEM = ("/run/systemd/", "/dev/log")  # what a service manager's journal and notices go through
-AWARE = {"jemalloc_bg_thd"}  # threads of libraries that start them anew in a fork by themselves
+SYSTEM = ("/run/systemd/", "/dev/log")  # sockets of a service manager's journal and notifications
+AWARE = {"jemalloc_bg_thd"}  # threads that their libraries restart in a fork by themselves
 ELSEWHERE = "loguru-writer-"  # workers send to it, over a queue between processes
 NUMBER = re.compile(r"\d+")
 START = "start it in a receiver of django_prodserve.signals.worker_started"
@@ -32,14 +32,14 @@ OPEN = START.replace("start it", "open it")
 
 
 class ForkSafetyCheck:
-    """What is alive later, and whether it was here already when this was made."""
+    """The threads and connections that are alive now, and whether they existed when this was created."""
 
     def __init__(self) -> None:
         self.early_threads = set(threading.enumerate())
         self.early_sockets = set(connected())
 
     def lines(self, *, preloaded: bool, returning: Iterable[str] = ()) -> Iterator[str]:
-        """Yield a line for each thread and connection. ``preloaded``: workers share what is loaded here.
+        """Yield a line for each thread and connection. ``preloaded``: workers share the code loaded here.
 
         ``returning`` are kinds of threads that were seen to run again in a fork.
         """
@@ -60,32 +60,32 @@ class ForkSafetyCheck:
 
 
 def kinds_of_threads() -> Iterator[str]:
-    """Yield what tells each thread of this process but the main one from others, also in a fork."""
+    """Yield the kind of each thread of this process except the main one; a fork yields the same kinds."""
     yield from (kind(thread) for thread in threading.enumerate() if thread is not threading.main_thread())
     yield from (f"{name} of a C library" for name in foreign_threads())
 
 
 def kind(thread: threading.Thread) -> str:
-    """Return a thread's name without the number that it may have, its class and what it runs."""
+    """Return a thread's name without a trailing number, its class and its function."""
     runs = next((f"{function.co_filename}:{function.co_firstlineno}" for function in _functions(thread)), "")
     return f"{re.sub(NUMBER, '#', thread.name)} {type(thread).__qualname__} {runs}"
 
 
 def _takes(left: Counter[str], kind: str) -> bool:
-    """Take one of this kind; say whether there was one."""
+    """Remove one thread of this kind from the rest; return whether there was one."""
     left[kind] -= 1
     return left[kind] >= 0 or kind.startswith(ELSEWHERE)
 
 
 def _or_later(preloaded: bool, early: bool) -> str:
-    """Without preload Django's apps are loaded before the fork all the same: the command needs them."""
+    """Return the advice --no-preload, which cannot help Django's apps: the command loads them earlier."""
     return ", or serve with --no-preload" if preloaded and not early else ""
 
 
 def started_by(thread: threading.Thread) -> str:
-    """Return which line started a thread, and what it runs: the project's own where it has any.
+    """Return which line started a thread, and its function: the project's own one if there is one.
 
-    Where nobody saw the start, where the code lies that it runs.
+    If the start was not recorded, return the location of the thread's code.
     """
     started = CALL_SITES.of_thread(thread)
     codes = [*_functions(thread), *_frames(thread)]
@@ -98,7 +98,7 @@ def started_by(thread: threading.Thread) -> str:
 
 
 def _functions(thread: threading.Thread) -> Iterator[CodeType]:
-    """Yield what a thread was given to run: Timer's function, Thread's target, a subclass's run."""
+    """Yield the function that a thread was given: Timer's function, Thread's target, a subclass's run."""
     given: list[Any] = [getattr(thread, name, None) for name in ("function", "_target")]
     if type(thread).run is not threading.Thread.run:
         given.append(type(thread).run)
@@ -118,10 +118,10 @@ def _frames(thread: threading.Thread) -> Iterator[CodeType]:
 
 
 def foreign_threads(tasks: Path = TASKS) -> list[str]:
-    """Return the names of threads that Python did not start, such as gRPC's; empty where nobody tells.
+    """Return the names of threads that Python did not start, such as gRPC's; empty if the system lists none.
 
-    Those without a name of their own are left out: they are the pools of OpenBLAS and its like, which start
-    anew in a fork.
+    Threads without a name of their own are skipped: they are the pools of OpenBLAS and similar libraries,
+    which restart in a fork.
     """
     ours = {thread.native_id for thread in threading.enumerate()}
     names: dict[str, str] = {}
@@ -145,7 +145,7 @@ def connected() -> list[tuple[int, str]]:
 
 
 def _peer(descriptor: int) -> str:
-    """Return whom a socket is connected to; nothing for a pipe, or for a pair within this process."""
+    """Return the peer of a socket; empty for a pipe, or for a pair within this process."""
     if descriptor < 3 or not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
         return ""
     with socket.socket(fileno=os.dup(descriptor)) as copy:

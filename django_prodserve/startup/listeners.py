@@ -1,6 +1,6 @@
-"""Bind the addresses first, so that a taken one is known at once; they listen last.
+"""Bind the addresses first, so that a port in use is reported immediately; they listen last.
 
-Lives in the command, before the application is loaded. Every failure is one sentence with its remedy.
+Runs in the command, before the application is loaded. Every failure is one sentence with its remedy.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ UNIX_PATH_BYTES = 107 if os.uname().sysname == "Linux" else 103
 
 
 def bind(addresses: Sequence[str], umask: int, manage: str | None = None) -> list[socket.socket]:
-    """Return a bound socket for each address; raise ProdserveError where that is not possible.
+    """Return a bound socket for each address; raise ProdserveError if that is not possible.
 
-    That of the management address comes last.
+    The socket of the management address comes last.
     """
     asked = [(address, PUBLIC) for address in addresses] + ([(manage, MANAGE)] if manage else [])
     targets = [_resolve(*parts) for parts in asked]
@@ -47,14 +47,14 @@ def bind(addresses: Sequence[str], umask: int, manage: str | None = None) -> lis
 
 
 def try_bind(addresses: Sequence[str], umask: int, manage: str | None = None) -> None:
-    """Bind the addresses and let them go again; a stale unix socket, which serving replaces, stays."""
+    """Bind the addresses and release them; a stale unix socket, which serving replaces, is kept."""
     tried = [address for address in addresses if not _is_replaceable(address)]
     for bound in bind(tried, umask, None if manage and _is_replaceable(manage) else manage):
         close(bound)
 
 
 class Target(NamedTuple):
-    """What an address of TCP means to the kernel."""
+    """The kernel's view of a TCP address."""
 
     family: socket.AddressFamily
     host: str
@@ -66,7 +66,7 @@ EVERYWHERE = {"0.0.0.0", "::"}
 
 
 def refuse_overlapping(asked: Sequence[tuple[str, Target | None]]) -> None:
-    """Raise ProdserveError where two addresses are one: both can be bound, and only one can listen."""
+    """Raise ProdserveError if two addresses are the same: both can be bound, and only one can listen."""
     for number, (address, target) in enumerate(asked):
         for other, known in asked[:number]:
             if target is None or known is None or not target.port:
@@ -84,7 +84,7 @@ def refuse_overlapping(asked: Sequence[tuple[str, Target | None]]) -> None:
 
 
 def _has_ipv4_beside(target: Target, all_of_them: Sequence[Target]) -> bool:
-    """Say whether IPv4 is asked for by itself on this port: ``[::]`` would take it too."""
+    """Return whether IPv4 is requested separately on this port: ``[::]`` would include it, too."""
     return target.host == "::" and any(
         other.family == socket.AF_INET and other.port == target.port != 0 for other in all_of_them
     )
@@ -101,7 +101,7 @@ def _is_replaceable(address: str) -> bool:
 
 
 def close(bound: socket.socket) -> None:
-    """Close a listener and remove its unix path, unless somebody else's socket stands there by now."""
+    """Close a listener and remove its unix path, unless it belongs to another process's socket by now."""
     name = bound.getsockname() if bound.family == socket.AF_UNIX else ""
     bound.close()
     if isinstance(name, str):
@@ -109,14 +109,14 @@ def close(bound: socket.socket) -> None:
 
 
 def remove_path(path: str) -> None:
-    """Remove the path of a unix socket, unless somebody serves behind it."""
+    """Remove the path of a unix socket, unless a process listens on it."""
     with suppress(OSError):
         if path and not _answers(path):
             os.unlink(path)
 
 
 def url(bound: socket.socket, *, tls: bool) -> str:
-    """Return the address as a person here would open it; a wildcard cannot be opened, so it is explained."""
+    """Return the address as a browser on this machine would open it; a wildcard address is explained."""
     name = bound.getsockname()
     if bound.family == socket.AF_UNIX:
         return f"unix:{name}"
@@ -127,7 +127,7 @@ def url(bound: socket.socket, *, tls: bool) -> str:
 
 
 class _Option(NamedTuple):
-    """The option that an address was stated with, and what else it may say."""
+    """The option that an address comes from, and the other values that it accepts."""
 
     name: str
     elsewhere: str
@@ -180,7 +180,7 @@ def _unix(path: str, umask: int) -> socket.socket:
 
 
 def _remove_stale_socket(path: str) -> None:
-    """Remove a socket that nobody serves any more; never a live one, never anything else."""
+    """Remove a socket that no process listens on; never a live one, never another kind of file."""
     try:
         is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
     except OSError:
@@ -203,14 +203,14 @@ def _remove_stale_socket(path: str) -> None:
 
 
 def _answers(path: str) -> bool:
-    """Whether somebody listens behind this path. A full backlog (EAGAIN) means yes."""
+    """Whether a process listens on this path. A full backlog (EAGAIN) means yes."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         return probe.connect_ex(path) in {0, errno.EAGAIN}
 
 
 def _resolve(address: str, option: _Option) -> Target | None:
-    """Return what an address of TCP means; None for other kinds."""
+    """Return the target of a TCP address; None for other kinds."""
     if address.startswith(("fd://", "unix:")):
         return None
     host, _, port = address.rpartition(":")
@@ -246,7 +246,7 @@ def _tcp(address: str, option: _Option, target: Target, beside: Sequence[Target]
 
 
 def _tcp_problem(address: str, target: Target, error: OSError, option: _Option) -> ProdserveError:
-    """Return what is wrong with an address, and what to do."""
+    """Return the error of an address, and its fix."""
     topic = option.name.removeprefix("--")
     is_six, port = target.family == socket.AF_INET6, target.port
     if error.errno == errno.EADDRINUSE:
@@ -272,7 +272,7 @@ def _tcp_problem(address: str, target: Target, error: OSError, option: _Option) 
 
 
 def _another(address: str, option: _Option, port: int, *, is_six: bool) -> str:
-    """Return the option with the next port, and the host that was typed."""
+    """Return the option with the next port, and the host that the operator gave."""
     host = address.rpartition(":")[0]
     next_one = f"{host}:{port % 65535 + 1}"
     return f"{option.name} '{next_one}'" if is_six else f"{option.name} {next_one}"  # shells expand brackets
@@ -292,7 +292,7 @@ def _in_use(address: str, port: int, another: str) -> ProdserveError:
 
 
 def taken_meanwhile(sockets: Sequence[socket.socket]) -> ProdserveError:
-    """Return what to say where another process listened first: two may bind an address, one may listen."""
+    """Return the error if another process listened first: two may bind an address, one may listen."""
     held = [(bound.getsockname(), _port_owner(bound.getsockname()[1])) for bound in sockets if _is_tcp(bound)]
     name, by = next(
         (holder for holder in held if holder[1]), (held[0] if held else (("the address", ""), None))
@@ -321,8 +321,8 @@ class _Owner(NamedTuple):
 
 
 def _port_owner(port: int) -> _Owner | None:
-    """Return the server that listens there, where this user may see it."""
-    import psutil  # 1.4 MiB that most servers need not have
+    """Return the server that listens on the port, if this user may see it."""
+    import psutil  # 1.4 MiB that most servers do not need
 
     with suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
@@ -331,13 +331,13 @@ def _port_owner(port: int) -> _Owner | None:
                 words = process.cmdline()
                 name = " ".join(words[:3]) or process.name()
                 while (parent := process.parent()) and _has_port(parent, port):
-                    process = parent  # who is to be stopped: a worker would be replaced
+                    process = parent  # the process to stop: a worker would be replaced
                 return _Owner(name, process.pid, command_line.is_ours(words) and _is_here(process))
     return None
 
 
 def _is_here(process: Any) -> bool:
-    """Say whether a server was started in this directory."""
+    """Return whether a server was started in this directory."""
     import psutil
 
     with suppress(psutil.Error):
@@ -346,7 +346,7 @@ def _is_here(process: Any) -> bool:
 
 
 def _has_port(process: Any, port: int) -> bool:
-    """Say whether a process listens there, as far as this user may see."""
+    """Return whether a process listens on the port, as far as this user may see."""
     import psutil
 
     look = getattr(process, "net_connections", None) or process.connections  # before psutil 6

@@ -1,7 +1,7 @@
-"""One server at a time: what replicas that start together hold while one of them changes a database.
+"""One server at a time: locks for replicas that start together, while one of them changes a database.
 
-Used by the command's process, main thread, before the fork, over a connection of its own. Nobody waits inside
-a database: a statement that waits keeps a snapshot, and CREATE INDEX CONCURRENTLY waits for that in turn.
+Used by the command's process, main thread, before the fork, over a separate connection. No server waits
+inside a database: a waiting statement keeps a snapshot, and CREATE INDEX CONCURRENTLY waits for that in turn.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from typing import Any, Protocol
 from ..errors import ProdserveError
 from ..utils.units import format_duration
 
-LOCK_SECONDS = 600.0  # migrations of large tables take minutes; a lock that is never given back, forever
+LOCK_SECONDS = 600.0  # migrations of large tables take minutes; a lock that is never released, forever
 MAX_PAUSE = 1.0
 
 
 class Lock(Protocol):
-    """What only one server holds; it ends with the process at the latest."""
+    """A lock that only one server holds; it ends with the process at the latest."""
 
     def take(self) -> bool:
-        """Take it unless somebody has it; OSError where there can be no such lock."""
+        """Acquire the lock unless another server has it; OSError if no such lock is possible."""
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
 
 
 class PostgresAdvisoryLock:
     """PostgreSQL's advisory lock of a transaction, which is kept open.
 
-    A pooler keeps a server connection for as long as a transaction lasts, so this holds behind PgBouncer in
-    transaction mode too, where the lock of a session does not. READ COMMITTED keeps no snapshot between
+    A pooler keeps a server connection while a transaction lasts. So this lock works behind PgBouncer in
+    transaction mode, too, and the lock of a session does not. READ COMMITTED keeps no snapshot between
     statements. The key is known in one database only.
     """
 
     KEY = int.from_bytes(
         hashlib.blake2b(b"django-prodserve migrate", digest_size=8).digest(), "big", signed=True
     )
-    # What would end a transaction that waits; not every release of PostgreSQL has all of them.
+    # Settings that would end a waiting transaction; not every release of PostgreSQL has all of them.
     LIMITS = ("idle_in_transaction_session_timeout", "transaction_timeout")
 
     def __init__(self, connection: Any) -> None:
@@ -105,14 +105,14 @@ class DirectoryLock:
 
 
 def private_connection(connection: Any) -> Any:
-    """Return a connection like this one that belongs to nobody else: no pool, nothing open yet."""
+    """Return a private copy of this connection: no pool, nothing open yet."""
     own = connection.copy()
     own.settings_dict["OPTIONS"].pop("pool", None)
     return own
 
 
 def lock_for(connection: Any) -> Lock | None:
-    """Return the lock of a database, or None where we know of none."""
+    """Return the lock of a database, or None if its vendor has none that we support."""
     if connection.vendor == "postgresql":
         return PostgresAdvisoryLock(connection)
     if connection.vendor == "mysql":
@@ -125,7 +125,7 @@ def lock_for(connection: Any) -> Lock | None:
 
 @contextmanager
 def exclusive(lock: Lock | None, what: str, say: Callable[[str], object]) -> Iterator[bool]:
-    """Hold a lock for the block; say what is waited for, and give up in the end.
+    """Hold a lock for the block; report the reason for waiting, and give up after LOCK_SECONDS.
 
     Yield whether another server had it before: that one may have done the work.
     """

@@ -1,8 +1,8 @@
-"""Find out whether gevent or eventlet has replaced threads, select, os or sockets under this server.
+"""Detect whether gevent or eventlet has replaced threads, select, os or sockets in this process.
 
-Patched, a server would say that it is ready, answer nothing and ignore SIGTERM: its threads are greenlets
-then, and no hub runs them. Asked when the command starts, when the project is loaded, and in each worker.
-Costs some microseconds and imports neither library.
+A patched server would report that it is ready, answer nothing and ignore SIGTERM: its threads are then
+greenlets, and no hub runs them. The check runs when the command starts, when the project is loaded, and in
+each worker. It takes some microseconds and imports neither library.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..errors import ProdserveError
 from ..utils.tracebacks import is_own, short
 
 WATCHED = ("threading", "select", "os", "socket")
-OTHERS = {"threading": "thread"}  # as eventlet calls it
+OTHERS = {"threading": "thread"}  # eventlet's name for it
 LIBRARIES = ("gevent", "eventlet")
 REPLACED: tuple[tuple[str, Any, str], ...] = (
     ("threading", _thread, "start_new_thread"),
@@ -36,14 +36,14 @@ REPLACED: tuple[tuple[str, Any, str], ...] = (
     ("socket", socket, "socket"),
     ("socket", time, "sleep"),
 )
-"""What the libraries replace: the replacement names its module, or there is none."""
+"""The functions that the libraries replace: a replacement names its module, or has none."""
 CALL = re.compile(
     r"^(?!\s*def )[^#\n]*?\b(?:patch_(?:all|thread|select|socket|os)|monkey_patch)\s*\(.*$", re.MULTILINE
 )
 
 
 def found() -> str:
-    """Return what is patched and by which library, as ``gevent has patched os, select``; mostly nothing."""
+    """Return the patched modules and the library, as ``gevent has patched os, select``; mostly empty."""
     names = {name for name in WATCHED if _admitted(name)} | {name for name in WATCHED if _is_replaced(name)}
     if not names:
         return ""
@@ -52,7 +52,7 @@ def found() -> str:
 
 
 def refuse() -> None:
-    """Raise ProdserveError where something is patched, with the line to remove."""
+    """Raise ProdserveError if something is patched, with the line to remove."""
     if what := found():
         for connection in connections.all(initialized_only=True):
             connection.inc_thread_sharing()  # this thread has another number now, and must close them
@@ -63,7 +63,7 @@ CONSEQUENCE = "this server runs requests on threads of the system, and could nei
 
 
 def remedy() -> str:
-    """Return what to remove, and from where."""
+    """Return which line to remove, and from where."""
     instead = "Or serve with Gunicorn's own gevent worker."
     if "gevent.monkey" in sys.orig_argv:
         return f"Start without `-m gevent.monkey`. {instead}"
@@ -71,7 +71,7 @@ def remedy() -> str:
 
 
 def _admitted(name: str) -> bool:
-    """Ask the libraries themselves."""
+    """Query the libraries themselves."""
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     asked = (
         (gevent, "is_module_patched", name),
@@ -85,7 +85,7 @@ def _no(name: str) -> bool:
 
 
 def _is_replaced(name: str) -> bool:
-    """Look at the functions: whichever library replaced them, and however."""
+    """Check the functions: this detects any library that replaced them, in any way."""
     for module, owner, attribute in REPLACED:
         if module == name:
             function = getattr(owner, attribute, None)
@@ -97,7 +97,7 @@ def _is_replaced(name: str) -> bool:
 
 
 def _place() -> str:
-    """Return the line of the project's own that calls a patching function, rather one that an import runs."""
+    """Return the project's line that calls a patching function; prefer it to one that an import runs."""
     indented = ""
     for file in _own_files():
         try:
@@ -115,7 +115,7 @@ def _place() -> str:
 
 
 def _own_files() -> Iterator[str]:
-    """Yield the files of the program and of the project's modules."""
+    """Yield the files of the program and the modules of the project."""
     main = sys.modules.get("__main__")
     for module in (main, *list(sys.modules.values())):
         file = getattr(module, "__file__", None)

@@ -1,9 +1,9 @@
-"""Where threads are started and connections opened while the project loads: file and line of each.
+"""Call sites of threads and connections that the project starts while it loads: file and line of each.
 
-Lives in the command's process, any thread, from the import of our app until fork_safety.py has warned, right
-before the first fork. ``manage.py`` loads the settings before any app, so what settings.py or an
-app named before ours in INSTALLED_APPS starts at its import is not seen under manage.py; what any app starts
-in ``ready()``, and all under ``python -m django_prodserve``, is.
+Runs in the command's process, any thread, from the import of our app until fork_safety.py has warned, right
+before the first fork. Under ``manage.py`` Django loads the settings before any app. So it cannot see what
+settings.py, or an app listed before ours in INSTALLED_APPS, starts at its import. It sees everything that any
+app starts in ``ready()``, and everything under ``python -m django_prodserve``.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 
 class CallSites:
-    """Notes the caller of ``Thread.start`` and ``socket.connect`` for as long as it is on."""
+    """Records the caller of ``Thread.start`` and ``socket.connect`` while it is on."""
 
     def __init__(self) -> None:
         self.on = False
         self.threads: WeakKeyDictionary[threading.Thread, str] = WeakKeyDictionary()
-        self.sockets: dict[int, str] = {}  # by inode: a descriptor is used again by others
+        self.sockets: dict[int, str] = {}  # by inode: descriptors are reused
         self._undo: list[tuple[type, str, Any, Any]] = []
 
     def record(self) -> None:
-        """Begin. What is called behaves as ever, whatever happens in here."""
+        """Start. The wrapped functions behave as before, whatever happens in here."""
         if self.on:
             return
         self.on = True
         start, connect = threading.Thread.start, socket.socket.connect
 
-        @functools.wraps(start)  # who looks at it sees the one that it calls
+        @functools.wraps(start)  # code that inspects it sees the original
         def noting_start(thread: threading.Thread) -> None:
             if self.on:
-                with suppress(Exception):  # a thread that has no weak references or no hash; anything
+                with suppress(Exception):  # a thread without weak references or hash; any other error
                     self.threads[thread] = caller(sys._getframe(1))
             start(thread)
 
@@ -67,7 +67,7 @@ class CallSites:
         setattr(owner, name, noting)
 
     def stop(self) -> None:
-        """End, and give back what was there, unless somebody has wrapped it since."""
+        """Stop, and restore the original functions, unless other code has wrapped them since."""
         self.on = False
         while self._undo:
             owner, name, before, noting = self._undo.pop()
@@ -79,13 +79,13 @@ class CallSites:
                 setattr(owner, name, before)
 
     def of_thread(self, thread: threading.Thread) -> str:
-        """Return ``file, line N``, or nothing where it is not known."""
+        """Return ``file, line N``; empty if it is not known."""
         with suppress(TypeError):
             return self.threads.get(thread, "")
         return ""
 
     def of_socket(self, descriptor: int) -> str:
-        """Return ``file, line N``, or nothing where it is not known: a C library's, such as libpq's."""
+        """Return ``file, line N``; empty if it is not known: a C library's, such as libpq's."""
         with suppress(OSError):
             return self.sockets.get(os.fstat(descriptor).st_ino, "")
         return ""
@@ -97,7 +97,7 @@ def caller(frame: FrameType | None) -> str:
     installed = _installed_apps()
     while frame is not None:
         file, module = frame.f_code.co_filename, frame.f_globals.get("__name__", "")
-        # manage.py is in every stack, and says nothing.
+        # manage.py is in every stack, and gives no information.
         if module != "__main__" and not file.startswith(("<", _OURS)):
             line = f"{short(file)}, line {frame.f_lineno}"
             if is_own(file):
@@ -111,7 +111,7 @@ def caller(frame: FrameType | None) -> str:
 
 
 def _installed_apps() -> set[str]:
-    """Return the top-level packages of INSTALLED_APPS but Django; nothing while the settings are loaded."""
+    """Return the top-level packages of INSTALLED_APPS except Django; empty while the settings are loaded."""
     names = settings.INSTALLED_APPS if settings.configured else ()
     return {name.partition(".")[0] for name in names} - {"django"}
 
@@ -124,6 +124,6 @@ CALL_SITES = CallSites()
 
 
 def record_for(arguments: list[str]) -> None:
-    """Begin where this process was started for our command; every other command stays as it is."""
+    """Start if this process runs our command; every other command stays unchanged."""
     if COMMAND in arguments[1:]:
         CALL_SITES.record()

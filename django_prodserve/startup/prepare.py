@@ -1,8 +1,8 @@
-"""What may come before serving, where the operator asks for it: wait for databases, migrate, collectstatic.
+"""Optional steps before serving: wait for databases, migrate, collectstatic.
 
-Lives in the command's process, main thread, while the address is bound and before the application is loaded,
-so whoever connects early is refused and a step that fails leaves no half-started server. No connection, pool
-or thread of it is left for the fork.
+Runs in the command's process, main thread, while the address is bound and before the application is loaded.
+So early clients are refused, and a step that fails leaves no half-started server. It leaves no connection,
+pool or thread for the fork.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ Say = Callable[[str], object]
 
 
 def prepare(plan: Plan, say: Announcer) -> tuple[Plan, bool]:
-    """Do what was asked for; return the plan with the static files as they are afterwards.
+    """Run the requested steps; return the plan with the static files as they are afterwards.
 
-    The second value says whether something is there now that was not there when the project was loaded: what
-    reads tables or a manifest at that time has read nothing.
+    The second value is true if a step created data that was missing when the project was loaded. Code that
+    read tables or a manifest at that time has read nothing.
     """
     changed = False
     try:
@@ -60,11 +60,11 @@ def prepare(plan: Plan, say: Announcer) -> tuple[Plan, bool]:
     return plan, changed
 
 
-FIRST_LINE, NEXT_LINE = 1.0, 5.0  # seconds: no line for a database that is there, one now and then otherwise
+FIRST_LINE, NEXT_LINE = 1.0, 5.0  # seconds: no line if the database answers, occasional lines otherwise
 
 
 class DatabaseWaiter(threading.Thread):
-    """Ask one database until it answers. A thread of its own: no driver's time limit covers all of it."""
+    """Queries one database until it answers. It needs a thread: no driver's timeout covers everything."""
 
     def __init__(self, alias: str, given_up: threading.Event) -> None:
         super().__init__(name=f"asking {alias}", daemon=True)
@@ -82,7 +82,7 @@ class DatabaseWaiter(threading.Thread):
             except ImproperlyConfigured as error:
                 self.hopeless = error
                 return
-            except Exception as error:  # each driver has its own
+            except Exception as error:  # each driver has its own exception
                 self.reason, self.failed = reason(error), True
             self.given_up.wait(pause)
             pause = min(2 * pause, 1.0)
@@ -94,10 +94,10 @@ class DatabaseWaiter(threading.Thread):
 
 
 def ask(alias: str) -> None:
-    """Return when a database answers a query; whatever its driver raises says why not."""
+    """Return when a database answers a query; otherwise the driver's exception gives the reason."""
     connection = private_connection(connections[alias])
     if connection.vendor in {"postgresql", "mysql"}:
-        # An address that swallows packets may belong to somebody else soon: ask again, by its name.
+        # An address that drops packets may belong to another host soon: resolve its name again.
         connection.settings_dict["OPTIONS"].setdefault("connect_timeout", 5)
     with closing(connection), connection.cursor() as cursor:
         cursor.execute(f"SELECT 1{' FROM DUAL' if connection.vendor == 'oracle' else ''}")
@@ -106,7 +106,7 @@ def ask(alias: str) -> None:
 def wait_for_databases(patience: float, say: Say) -> bool:
     """Return when every database answers; raise ProdserveError after ``patience`` seconds.
 
-    Say whether one did not answer at first.
+    Return whether one did not answer at first.
     """
     given_up = threading.Event()
     asked = [
@@ -147,7 +147,7 @@ PREFIXES = re.compile(r"connection (failed|is bad): |connection to server .*? fa
 
 
 def reason(error: Exception) -> str:
-    """Return what a driver says in one line, without the address, which we say ourselves."""
+    """Return a driver's error in one line, without the address, which our message already has."""
     text = str(error.args[-1] if error.args else "").strip().partition("\n")[0]
     short = PREFIXES.sub("", text) or type(error).__name__
     return short[0].lower() + short[1:]
@@ -157,7 +157,7 @@ PORTS = {"postgresql": 5432, "mysql": 3306, "oracle": 1521}
 
 
 def place(connection: Any) -> str:
-    """Return `` at HOST:PORT``, or nothing where the settings do not tell."""
+    """Return `` at HOST:PORT``, or nothing if the settings do not define it."""
     host, port = connection.settings_dict.get("HOST"), connection.settings_dict.get("PORT")
     if not host:
         return (
@@ -170,9 +170,9 @@ def place(connection: Any) -> str:
 
 
 def migrate(say: Say) -> bool:
-    """Apply what is pending, one database after the other, alone among the servers that do so.
+    """Apply pending migrations, one database after the other, under a lock among all servers.
 
-    Say whether there was something, for this server or for another that was waited for.
+    Return whether there were any, applied by this server or by another that it waited for.
     """
     changed = False
     for alias in filter(is_migrated, connections):
@@ -181,7 +181,7 @@ def migrate(say: Say) -> bool:
             changed |= _migrate(alias, applying, say)
         except ProdserveError:
             raise
-        except Exception as error:  # a migration is the project's own code
+        except Exception as error:  # a migration is the project's code
             raise project_error(f"Migrating database {alias} failed{applying.where}", error) from error
         except (KeyboardInterrupt, SystemExit):
             say(f"warning: migrating database {alias} was stopped{applying.where}.")
@@ -190,10 +190,10 @@ def migrate(say: Say) -> bool:
 
 
 def is_migrated(alias: str) -> bool:
-    """Whether migrations belong there: the default, and where a router of the project says so by name.
+    """Whether migrations belong there: the default, and where a router of the project names the database.
 
-    Django lets every migration into every database that no router speaks about; a second database is often
-    somebody else's.
+    Django allows every migration in a database that no router mentions. A second database often belongs to
+    another project.
     """
     connection = connections[alias]
     if connection.vendor == "unknown" or connection.settings_dict["TEST"].get("MIRROR"):
@@ -202,7 +202,7 @@ def is_migrated(alias: str) -> bool:
 
 
 def _routers_say(alias: str) -> Iterator[bool]:
-    """Yield what the first router with an opinion says about each app, and about each model."""
+    """Yield the answer of the first router with an opinion on each app, and on each model."""
     allows = [
         one_router.allow_migrate for one_router in router.routers if hasattr(one_router, "allow_migrate")
     ]
@@ -214,7 +214,7 @@ def _routers_say(alias: str) -> Iterator[bool]:
 
 
 def _is_read_only(connection: Any) -> bool:
-    """Whether this is a replica that a router with one answer for all databases forgot about."""
+    """Whether this is a replica that a router with one answer for all databases overlooked."""
     if connection.vendor != "postgresql":
         return False
     with closing(private_connection(connection)) as own, own.cursor() as cursor:
@@ -223,7 +223,7 @@ def _is_read_only(connection: Any) -> bool:
 
 
 def _migrate(alias: str, applying: Applying, say: Say) -> bool:
-    # A project may have a migrate of its own, which knows of more than one schema: then it always decides.
+    # A project may have its own migrate, which knows of more than one schema: then that one always decides.
     is_djangos = get_commands().get("migrate") == "django.core"
     if is_djangos and not _pending(alias):
         say(f"migrate   {alias}: nothing to apply")
@@ -245,14 +245,14 @@ def _pending(alias: str) -> int:
 
 
 class Applying(io.TextIOBase):
-    """Take what migrate prints, and say which migration it is at."""
+    """Receives the output of migrate, and extracts the current migration."""
 
     def __init__(self, alias: str, say: Say) -> None:
         self.alias, self.say = alias, say
         self.count = self.total = 0
         self.current = ""
         self.seen = False
-        """Whether a migration was applied, in whatever words a migrate of the project's says so."""
+        """Whether a migration was applied, in any wording of a custom migrate command."""
 
     @property
     def where(self) -> str:
@@ -272,8 +272,8 @@ class Applying(io.TextIOBase):
 
 
 def collectstatic(say: Announcer, *, served: bool) -> bool:
-    """Fill STATIC_ROOT; say whether files were new. Files that we serve get what our own directory gives
-    them, unless the project chose a storage: hashed names beside the plain ones, and compressed twins."""
+    """Fill STATIC_ROOT; return whether files were new. Files that we serve get hashed and compressed copies,
+    as in our own directory, unless the project chose a storage."""
     why_not = nothing_to_serve(wanted=True)
     if why_not:
         raise ProdserveError(f"--collectstatic: {why_not}.")
@@ -296,7 +296,7 @@ def collectstatic(say: Announcer, *, served: bool) -> bool:
             lines = problems()
     except ProdserveError:
         raise
-    except Exception as error:  # storages and finders are the project's own
+    except Exception as error:  # storages and finders are the project's code
         raise project_error("collectstatic failed", error) from error
     summary = output.getvalue().strip().rpartition("\n")[2].strip().rstrip(".")
     say(f"collect   {summary or 'done'}")
@@ -306,19 +306,19 @@ def collectstatic(say: Announcer, *, served: bool) -> bool:
 
 
 def _manifest(storage: Storage) -> bytes:
-    """Return which hashed names there are: files may get them without being copied."""
+    """Return the hashed names: files may get them without being copied."""
     with suppress(OSError):
         return Path(storage.root, "staticfiles.json").read_bytes() if storage.is_local else b""
     return b""
 
 
 NEW_FILES = re.compile(r"[1-9]\d* static files? (copied|symlinked)")
-"""In what collectstatic says at its end: ``3 static files copied to '/srv/root', 130 unmodified``."""
+"""Matches the last line of collectstatic: ``3 static files copied to '/srv/root', 130 unmodified``."""
 
 
 @contextmanager
 def _storage(storage: Storage, count: FileCount, *, ours: bool) -> Iterator[Callable[[], list[str]]]:
-    """Let our storage collect, for the block, where it may; yield what lists its problems."""
+    """Use our storage in the block, if it may collect; yield a function that lists its problems."""
     if not ours:
         yield list
         return
@@ -338,9 +338,9 @@ def _storage(storage: Storage, count: FileCount, *, ours: bool) -> Iterator[Call
 
 @contextmanager
 def _locked(storage: Storage, say: Say) -> Iterator[bool]:
-    """Servers that share a STATIC_ROOT would give files second names when they collect at once.
+    """Lock a STATIC_ROOT: servers that share it would give files second names if they collected together.
 
-    Yield whether another one did so until now.
+    Yield whether another server collected until now.
     """
     if not storage.is_local:
         yield False

@@ -1,6 +1,6 @@
 """Whether a web server on this machine may open our unix socket: its user is rarely ours.
 
-Lives in the command's process, main thread, when the sockets are bound. Linux and macOS ask for the right to
+Runs in the command's process, main thread, when the sockets are bound. Linux and macOS require permission to
 write to the socket, and to search every directory above it.
 """
 
@@ -11,13 +11,13 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 PROXIES = ("nginx", "www-data", "caddy", "haproxy", "apache", "http")
-"""Users that packages of web servers make."""
+"""Users that packages of web servers create."""
 
 WRITE, SEARCH = 0o2, 0o1
 
 
 def warnings(addresses: Sequence[str]) -> Iterator[str]:
-    """Yield a line for each unix socket that no web server's user may open, where there is such a user."""
+    """Yield a line for each unix socket that no web server's user may open, if there is such a user."""
     users = dict(_users())
     for address in addresses:
         path = os.path.abspath(address.removeprefix("unix:")) if address.startswith("unix:") else ""
@@ -41,7 +41,7 @@ def _users() -> Iterator[tuple[str, tuple[int, Collection[int]]]]:
 
 
 def _reason(path: str, uid: int, groups: Collection[int]) -> str:
-    """Return why this user may not connect, and what to do; nothing where it may or nobody can tell."""
+    """Return why this user may not connect, and the fix; empty if it may, or if that is unknown."""
     try:
         for directory in reversed(Path(path).parents):
             if not may(directory, SEARCH, uid, groups):
@@ -59,7 +59,7 @@ def _reason(path: str, uid: int, groups: Collection[int]) -> str:
 
 
 def may(path: str | os.PathLike[str], wanted: int, uid: int, groups: Collection[int]) -> bool:
-    """Say whether a user with these groups has a right to a file, by its mode alone."""
+    """Return whether a user with these groups may access a file, by its mode alone."""
     facts = os.stat(path)
     if uid == 0:
         return True

@@ -1,7 +1,7 @@
-"""A request that leaves nothing behind: what its middleware writes, sends and mails is held back.
+"""A request without lasting effects: writes, network messages and mail of its middleware are held back.
 
-Lives in a process that is thrown away (arbiter/trial.py), main thread, from before its first request on.
-Nothing here is ever undone: the process ends.
+Runs in a temporary process (``arbiter/trial.py``), main thread, before its first request. Nothing is undone
+here: the process ends.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["REFUSALS", "Refused", "cause", "end", "hold_back", "settle"]
 
 
 def hold_back(scratch: str | None) -> None:
-    """Begin. Files go to the directory ``scratch``; without one, none may be written."""
-    sys.dont_write_bytecode = True  # the server imports the same modules, and writes it
-    logging.disable(logging.CRITICAL)  # handlers mail, and send to services
+    """Start. Files go to the directory ``scratch``; without one, no file may be written."""
+    sys.dont_write_bytecode = True  # the server imports the same modules, and writes bytecode itself
+    logging.disable(logging.CRITICAL)  # handlers send mail, and send to services
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, until the process ends
     databases.hold_back()
     caches.hold_back()
@@ -28,11 +28,11 @@ def hold_back(scratch: str | None) -> None:
 
 
 def settle() -> None:
-    """Roll back what is still open; the dry run goes on."""
+    """Roll back open transactions; the dry run continues."""
     databases.roll_back()
 
 
 def end() -> None:
-    """Settle, and let this process write again: its result, and its coverage."""
+    """Settle, and allow this process to write again: its result, and its coverage."""
     settle()
     outside.let_go()

@@ -1,4 +1,4 @@
-"""What is put into a cache is found there for as long as the dry run lasts, and no server or file sees it."""
+"""Cache entries stay in this process during the dry run; no cache server and no file sees them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 
 OWN = (LocMemCache, DummyCache, DatabaseCache)
-"""What leaves nothing anyway: it lies in this process, or in a database that is rolled back."""
+"""Backends without lasting effects: in this process, or in a database that is rolled back."""
 OPERATIONS = {
     name
     for kind in (BaseCache, LocMemCache)
     for name, value in vars(kind).items()
     if callable(value) and not name.startswith("_")
 }
-"""What every backend can do."""
+"""The operations of every backend."""
 
 
 def hold_back() -> None:
-    """Begin: each cache keeps its class and its settings, and is empty."""
+    """Start: each cache keeps its class and its settings, and is empty."""
     make = CacheHandler.create_connection
 
     def create_connection(self: CacheHandler, alias: str) -> Any:
@@ -42,7 +42,7 @@ def _opened() -> set[str]:
 
 
 def _held(cache: Any, alias: str) -> Any:
-    """Turn a cache into one of the same class whose entries lie in this process."""
+    """Make a cache store its entries in this process, with its class unchanged, and return it."""
     if isinstance(cache, OWN):
         return cache
     kept = LocMemCache(f"prodserve-dry-run-{alias}", {**caches.settings[alias], "OPTIONS": {}})
@@ -53,7 +53,7 @@ def _held(cache: Any, alias: str) -> Any:
 
 
 def _tolerant(operation: Callable[..., Any], if_new: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """Return an operation that does without what a backend adds to it, but for django-redis' ``nx``."""
+    """Return an operation that ignores a backend's extra arguments, except ``nx`` of django-redis."""
     known = signature(operation).parameters
 
     def call(*args: Any, **kwargs: Any) -> Any:

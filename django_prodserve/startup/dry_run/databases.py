@@ -1,8 +1,8 @@
 """Every transaction on every database is rolled back, and the request does not notice.
 
-A connection stays in one transaction from its opening on. What Django takes for transactions are savepoints
-within it: a commit releases one, and ``on_commit`` calls nothing. The hooks are Django's own for backends; a
-backend without savepoints is refused.
+A connection stays in one transaction from its opening on. Django's transactions become savepoints within it:
+a commit releases one, and ``on_commit`` calls nothing. The hooks are Django's own for backends. A backend
+without savepoints is rejected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from django.db.backends.signals import connection_created
 from .refusal import change
 
 MAX_LOCK_SECONDS = {"sqlite": 4.0, "": 10.0}
-"""Seconds from the first change on, with sqlite and with others: others wait 5 s for sqlite's lock."""
+"""Seconds from the first change on, for SQLite and for others: clients wait 5 s for SQLite's lock."""
 DEFINING = {"CREATE", "ALTER", "DROP", "TRUNCATE", "RENAME", "GRANT", "REVOKE", "LOCK"}
 READING = {"SELECT", "PRAGMA", "EXPLAIN", "VALUES", "SHOW"}
 ENDING = {"BEGIN", "START", "COMMIT", "END"}
@@ -31,25 +31,25 @@ SQLITE_CHANGES = {
     sqlite3.SQLITE_CREATE_TABLE,
 }
 HOOKS = ("_commit", "_rollback", "_set_autocommit", "run_and_clear_commit_hooks", "execute_wrappers")
-"""What Django's own code calls, since 2.0; a backend without them is none that we know."""
+"""Methods that Django's own code calls, since 2.0; a backend without them is not supported."""
 TRANSACTION, STATEMENT = "prodserve_transaction", "prodserve_statement"
 
 _held: list[Held] = []
 
 
 def hold_back() -> None:
-    """Begin; connections that are open already are closed, so that they open anew."""
+    """Start; open connections are closed, so that they reconnect under control."""
     connection_created.connect(_hold, weak=False)
     for connection in connections.all(initialized_only=True):
-        with suppress(Exception):  # drivers raise what they like
+        with suppress(Exception):  # drivers raise any exception
             connection.close()
 
 
 def roll_back() -> None:
-    """End every transaction, those of other threads too, before this process goes."""
+    """End every transaction, those of other threads too, before this process ends."""
     for held in _held:
         held.connection.inc_thread_sharing()
-        with suppress(Exception):  # drivers raise what they like, and what is closed is rolled back
+        with suppress(Exception):  # drivers raise any exception, and closing rolls back
             if held.is_current():
                 BaseDatabaseWrapper._rollback(held.connection)  # type: ignore[attr-defined]
             held.connection.close()
@@ -63,14 +63,14 @@ def _hold(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
 
 
 class Held:
-    """The one transaction of a connection that was just opened."""
+    """The single transaction of a connection that was just opened."""
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self.raw = connection.connection
         self.begun = False
         self.inside = False
-        """Whether Django takes the connection to be in a transaction."""
+        """Whether Django considers the connection to be in a transaction."""
         self.lazily = (
             connection.vendor == "sqlite"
         )  # there a transaction that began with reading may not write
@@ -80,7 +80,7 @@ class Held:
             start = "_start_transaction_under_autocommit"
             setattr(connection, start, self._instead(start, lambda: self.set_autocommit(False)))
         connection.on_commit = lambda func, robust=False: None
-        connection.execute_wrappers.insert(0, self.execute)  # the project takes its own from the end
+        connection.execute_wrappers.insert(0, self.execute)  # the project removes its own from the end
         if self.lazily:
             self.raw.set_authorizer(self._authorize)
         else:
@@ -89,11 +89,11 @@ class Held:
             self.set_autocommit(False)
 
     def is_current(self) -> bool:
-        """Whether the connection is still the one that was held."""
+        """Whether the connection is still the one that this object holds."""
         return self.raw is not None and self.connection.connection is self.raw
 
     def _instead(self, name: str, ours: Callable[..., None]) -> Callable[..., None]:
-        """Return ours for as long as this connection is open; a new one is Django's until it is held."""
+        """Return ``ours`` while this connection is open; a new one has Django's method until it is held."""
 
         def call(*args: Any) -> None:
             if self.is_current():
@@ -108,12 +108,12 @@ class Held:
             return
         self.begun = True
         if self.lazily:
-            self._run("BEGIN IMMEDIATE")  # waits for its turn, as each single statement would
+            self._run("BEGIN IMMEDIATE")  # waits for the lock, as each single statement would
         elif self.connection.autocommit:
             type(self.connection)._set_autocommit(self.connection, False)
 
     def _authorize(self, action: int, what: str | None, *details: str | None) -> int:
-        """Let nothing of sqlite's commit: neither executescript() nor a driver's connection used directly."""
+        """Deny every commit of SQLite: that of executescript(), or of a driver's connection used directly."""
         commits = action == sqlite3.SQLITE_TRANSACTION and what != "BEGIN" and what != "ROLLBACK"
         changes = action in SQLITE_CHANGES and not self.begun
         return sqlite3.SQLITE_DENY if commits or changes else sqlite3.SQLITE_OK
@@ -155,7 +155,7 @@ class Held:
         return self._alone(lambda: execute(sql, params, many, context))
 
     def _alone(self, execute: Callable[[], Any]) -> Any:
-        """Have a statement that fails outside of any transaction break no other, as in autocommit."""
+        """Run a statement outside of any transaction; as with autocommit, its failure affects no other."""
         self._run(self._savepoint(STATEMENT))
         try:
             result = execute()
@@ -181,7 +181,7 @@ class Held:
 
 
 def _hurry(seconds: float) -> None:
-    """Let the kernel end this process once it has locked others out for too long."""
+    """Have the kernel end this process once it has blocked other clients for too long."""
     left = signal.getitimer(signal.ITIMER_REAL)[0]
     if not left or left > seconds:
         signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -1,4 +1,4 @@
-"""Mail is made, so that what is wrong with it shows, and goes nowhere: by no backend, loaded now or later."""
+"""Mail is built, which exposes its errors, but never sent: by no backend, whether loaded now or later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.core.mail.message import EmailMessage
 
 
 def hold_back() -> None:
-    """Begin. A backend is made as the settings say, opens nothing, and sends nothing."""
+    """Start. A backend is created as the settings specify, opens no connection, and sends nothing."""
     for backend in _backends(BaseEmailBackend):
         _silence(backend)
     BaseEmailBackend.__init_subclass__ = classmethod(_silence)  # type: ignore[assignment]
@@ -30,7 +30,7 @@ def _silence(backend: Any, /, **kwargs: Any) -> None:
 
 
 def _make(messages: Iterable[EmailMessage]) -> int:
-    """Return how many messages have somebody to go to; raise what Django raises at a bad one."""
+    """Return the number of messages with a recipient; raise Django's error for an invalid one."""
     made = [message.message() for message in messages if message.recipients()]
     return len(made)
 

@@ -1,7 +1,7 @@
-"""No service is connected to but a database, and no file changes but a copy of it.
+"""The dry run connects to no service except a database, and changes no file except a copy of it.
 
-By Python's audit events, which tell what Python code does. What libraries of C do by themselves, and programs
-that are started, goes on.
+Uses Python's audit events, which report the actions of Python code. C libraries, and programs that are
+started, are not restricted.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ CHANGES = {
     "os.chown": (1, 3),
     "os.utime": (1, 3),
 }
-"""Audit events of changes: how many paths come first, and where the descriptor of a directory stands."""
+"""Audit events of changes: the number of leading paths, and the index of the directory's descriptor."""
 
 
 class Outside:
-    """What this process may touch, and the copies of what it has changed."""
+    """The paths that this process may change, and the copies of changed files."""
 
     def __init__(self, scratch: str | None) -> None:
         self.on = True
@@ -53,7 +53,7 @@ class Outside:
         self.made = 0
 
     def audit(self, event: str, args: tuple[Any, ...]) -> None:
-        """Raise Refused at what must not be."""
+        """Raise Refused for a forbidden action."""
         if not self.on:
             return
         if event == "open":
@@ -72,7 +72,7 @@ class Outside:
                 raise refusal.connection(_named(peer))
 
     def may_change(self, path: Any, beside: int = -1) -> bool:
-        """Whether a path is a descriptor, a device, or lies in our own directory."""
+        """Whether a path is a descriptor, a device, or in the scratch directory."""
         if isinstance(path, int):
             return True
         text = os.fsdecode(path)
@@ -85,7 +85,7 @@ class Outside:
         return self.scratch is not None and f"{text}/".startswith(f"{self.scratch}/")
 
     def place(self, path: Any, *, writes: bool, keeps: bool = True) -> Any:
-        """Return where a path leads to: to its copy, which is made where it is to be written."""
+        """Return the path to use: a copy, which is created if the file is to be written; else the path."""
         if not self.on or isinstance(path, int) or self.scratch is None:
             return path
         text = os.path.abspath(os.fsdecode(path))
@@ -101,7 +101,7 @@ class Outside:
         return copy
 
     def moved(self, source: Any, target: Any) -> bool:
-        """Move a copy, or a temporary file; say whether it was one."""
+        """Move a copy, or a temporary file; return whether it was one."""
         if not self.on:
             return False
         here, there = (os.path.abspath(os.fsdecode(path)) for path in (source, target))
@@ -111,7 +111,7 @@ class Outside:
         return True
 
     def removed(self, path: Any) -> bool:
-        """Remove a copy; say whether there was one."""
+        """Remove a copy; return whether there was one."""
         if not self.on or isinstance(path, int):
             return False
         copy = self.copies.pop(os.path.abspath(os.fsdecode(path)), None)
@@ -122,7 +122,7 @@ _outside = Outside(None)
 
 
 def hold_back(scratch: str | None) -> None:
-    """Begin. Temporary files, and copies of others, lie in ``scratch``, which the caller removes."""
+    """Start. Temporary files, and copies of others, are in ``scratch``, which the caller removes."""
     global _outside
     _outside = Outside(os.path.realpath(scratch) if scratch else None)
     tempfile.tempdir = scratch
@@ -131,12 +131,12 @@ def hold_back(scratch: str | None) -> None:
 
 
 def let_go() -> None:
-    """Let this process do what it likes again."""
+    """Lift all restrictions on this process."""
     _outside.on = False
 
 
 def _redirect(outside: Outside) -> None:
-    """Have files that Python code opens, moves and removes lead to their copies."""
+    """Make Python functions that open, move and remove files use the copies."""
     real_open, real_os_open = io.open, os.open
 
     def open_(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
@@ -150,7 +150,7 @@ def _redirect(outside: Outside) -> None:
         return real_os_open(path, flags, *args, **kwargs)
 
     builtins.open = io.open = open_
-    if accessor := getattr(pathlib, "_NormalAccessor", None):  # Python 3.10's paths keep what io.open was
+    if accessor := getattr(pathlib, "_NormalAccessor", None):  # Python 3.10's paths keep the old io.open
         accessor.open = staticmethod(open_)
     os.open = os_open
     for name in ("rename", "replace"):
@@ -171,7 +171,7 @@ def _is_allowed(peer: Any) -> bool:
 
 
 def _for_database(frame: FrameType | None) -> bool:
-    """Whether Django opens a database connection, with a driver that is Python."""
+    """Whether Django is opening a database connection, with a driver written in Python."""
     while frame is not None:
         if frame.f_code is CONNECT:
             return True

@@ -1,4 +1,4 @@
-"""What a dry run refused to do, and which error of a request came of it."""
+"""The actions that a dry run rejected, and the request error that resulted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..origins import caller
 
 
 class Refused(OSError):
-    """Something that a dry run does not do; an OSError, so that code which expects failures handles it."""
+    """An action that a dry run rejects; an OSError, so that code which expects failures handles it."""
 
     def __init__(self, number: int, what: str) -> None:
         super().__init__(number, f"django-prodserve's warm-up does not {what}")
@@ -19,11 +19,11 @@ class Refused(OSError):
 
 
 class RefusedConnection(Refused, ConnectionRefusedError):
-    """A connection to a service that is no database."""
+    """A connection to a service that is not a database."""
 
 
 REFUSALS: list[Refused] = []
-"""What was refused in this process, oldest first."""
+"""The actions rejected in this process, oldest first."""
 
 
 def connection(peer: str) -> Refused:
@@ -37,7 +37,7 @@ def change(path: str) -> Refused:
 
 
 def cause(error: BaseException | None) -> Refused | None:
-    """Return the refusal that an error comes from, if it does."""
+    """Return the refusal that caused an error, if one did."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, Refused):
