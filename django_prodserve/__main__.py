@@ -1,7 +1,7 @@
 """``prodserve`` and ``python -m django_prodserve``: the same command without manage.py.
 
-Finds the settings as manage.py does, and turns an error of the settings module or of an app's import into
-one message; under manage.py those end in Django's own traceback before any command of ours exists.
+Finds the settings as manage.py does. Turns an error of the settings module, or of an app's import, into one
+message. Under manage.py those end in Django's own traceback before any command of ours exists.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
         parser = command.create_parser(*names)
         if (
             settings_bootstrap.has_configurations()
-        ):  # which adds this flag to all commands once it is installed
+        ):  # once installed, django-configurations adds this flag to all commands
             parser.add_argument("--configuration")
         with standard_streams.for_a_reader():
             parsed = parser.parse_args(arguments)
@@ -59,14 +59,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _search_here() -> None:
-    """Let the script search the working directory first, as ``-m`` does; its own holds no modules."""
+    """Make the script search the working directory first, as ``-m`` does; its own one has no modules."""
     is_script = command_line.is_script(sys.argv[0]) and not getattr(sys.flags, "safe_path", False)
     if is_script and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(sys.argv[0])):
         sys.path[0] = os.getcwd()
 
 
 def _without_django(program: str, arguments: list[str]) -> None:
-    """Act without Django: quickly, and also while the settings are broken. Ends the process."""
+    """Run without Django: quickly, and also while the settings are broken. Ends the process."""
     early_signals.hand_over()
     try:
         with standard_streams.for_a_reader():
@@ -79,7 +79,7 @@ def _without_django(program: str, arguments: list[str]) -> None:
             terminal.choose(no_color=parsed.no_color, force_color=parsed.force_color)
             action = actions.chosen(parsed.action)
             if action not in (*actions.CONTROL_ACTIONS, *actions.STATUS_ACTIONS):
-                return  # the word was somewhere else, such as after --bind
+                return  # the word was in another position, such as after --bind
             check_together(action, vars(parsed))
             _enter(parsed)
             _look_after(action, vars(parsed))
@@ -100,14 +100,14 @@ def _look_after(action: str, flags: Mapping[str, Any]) -> None:
 
 
 def _enter(parsed: argparse.Namespace) -> None:
-    """Go where the project is before it is looked for; every other relative path starts there."""
-    working_directory.start()  # one that is gone is told before anything
+    """Change to the project's directory before the project is found; other relative paths start there."""
+    working_directory.start()  # reports a removed directory first
     if path := getattr(parsed, "chdir", None) or os.environ.get("PRODSERVE_CHDIR"):
         working_directory.enter(path)
 
 
 def _apply_env_file(path: str | None) -> None:
-    """Put the file's values into the environment before settings are read; later the supervisor does."""
+    """Set the file's variables before settings are read; later the supervisor does so."""
     path = path or os.environ.get("PRODSERVE_ENV_FILE")
     if path and env_file.APPLIED not in os.environ:
         try:
@@ -117,7 +117,7 @@ def _apply_env_file(path: str | None) -> None:
 
 
 def set_up(settings: str | None, pythonpath: str | None, configuration: str | None = None) -> None:
-    """Find the settings module, load it and every app; raise ProdserveError with the project's own line."""
+    """Load the settings module and every app; raise ProdserveError with the project's own line."""
     sys.path.insert(0, os.path.abspath(pythonpath) if pythonpath else os.getcwd())
     named = settings or os.environ.get(SETTINGS)
     module = named or settings_bootstrap.default_of_manage_py(SETTINGS)
@@ -139,14 +139,14 @@ def set_up(settings: str | None, pythonpath: str | None, configuration: str | No
     try:
         settings_bootstrap.prepare_configurations(configuration)
         django.setup()
-    except Exception as error:  # anything may happen in an import
+    except Exception as error:  # an import may raise any exception
         raise _not_loaded(
             module, error, named="--settings" if settings else SETTINGS if named else ""
         ) from error
 
 
 def _not_loaded(module: str, error: Exception, *, named: str) -> ProdserveError:
-    """Return what could not be loaded: the settings module, or which app."""
+    """Return the error for the settings module or the app that could not be loaded."""
     from .utils.tracebacks import app_at_fault, project_error
 
     missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None

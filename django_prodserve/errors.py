@@ -1,6 +1,6 @@
-"""What an operator can meet: an error with its fix, the codes that programs read, the exit codes.
+"""Errors for the operator, each with its fix; the codes that programs read; the exit codes.
 
-Lives in every process. Standard library alone. cli/messages.py writes errors as text or as JSON.
+Used in every process. Standard library alone. cli/messages.py writes errors as text or as JSON.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EXIT_CODES: Mapping[ExitCode, str] = {
     ExitCode.READER_GONE: "The reader of the output has gone, as in `prodserve status | head -1`.",
     ExitCode.TERMINATED: "SIGTERM ended the command before the server was ready.",
 }
-"""What each code means, for the documentation."""
+"""The meaning of each exit code, for the documentation."""
 
 
 CODES: Mapping[str, str] = {
@@ -69,28 +69,28 @@ CODES: Mapping[str, str] = {
     "unknown-variable": "There is no such PRODSERVE_* variable.",
     "usage": "The command line is not complete, or its parts do not go together.",
 }
-"""What each code of an error means; checks have their ids instead (W005). For the documentation."""
+"""The meaning of each error code; checks have their ids instead (W005). For the documentation."""
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong."""
+    """One problem."""
 
     message: str
     fix: str = ""
-    """What to do about it."""
+    """The fix."""
     where: str = ""
-    """Where to look: a file with its line, or a setting."""
+    """The location: a file with its line, or a setting."""
     code: str = ""
-    """What programs know it by: a key of CODES, or the id of a check."""
+    """The identifier for programs: a key of CODES, or the id of a check."""
     topic: str = ""
-    """What ``prodserve help`` knows it by, where that is not the code."""
+    """The topic in ``prodserve help``, if it differs from the code."""
 
     def __str__(self) -> str:
         return "\n  ".join(filter(None, (self.message, self.where, self.fix)))
 
 
 class ProdserveError(Exception):
-    """Something the operator can fix; ``hint`` says how. The command prints all and exits with the code."""
+    """An error the operator can fix; ``hint`` says how. The command prints it and exits with its code."""
 
     exit_code = ExitCode.FAILED
     default_code = "failed"
@@ -116,7 +116,7 @@ class ProdserveError(Exception):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """All that is wrong, most important first."""
+        """All problems, most important first."""
         return (Problem(self.message, self.hint, self.where, self.code, self.topic), *self.others)
 
     def __str__(self) -> str:
@@ -131,7 +131,7 @@ class Interrupted(ProdserveError):
 
 
 class UsageError(ProdserveError):
-    """Something was typed or set wrongly."""
+    """The command line or a setting is wrong."""
 
     exit_code = ExitCode.USAGE
     default_code = "usage"

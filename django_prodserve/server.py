@@ -1,7 +1,7 @@
-"""The embedded Gunicorn. Lives in the command's process, which becomes the arbiter.
+"""The embedded Gunicorn. Runs in the command's process, which becomes the arbiter.
 
-Order: bind, startup/prepare.py's steps, static files, load and try out, listen, fork. Whatever fails does so
-before the port listens.
+Order: bind, startup/prepare.py's steps, static files, load and test, listen, fork. Every step that can fail
+runs before the port listens.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def serve(
 ) -> NoReturn:
     """Serve this plan until a signal ends it, then exit the process. ``started`` is a monotonic time.
 
-    ``kept`` is what a supervisor gave to this process; None where it was started by somebody else. Then it
-    makes a supervisor of itself, and goes on as its child. ``prepared`` says that startup/prepare.py's steps
-    are done.
+    ``kept`` is the data that a supervisor gave to this process, or None if no supervisor started it. Then the
+    process turns itself into a supervisor, and continues as its child. ``prepared`` is true if
+    startup/prepare.py's steps are done.
     """
     signal.signal(signal.SIGTERM, early_signals.stop)
     sockets = _take_inherited(plan, kept) if kept else _bind_in_time(plan, write)
@@ -112,12 +112,12 @@ def serve(
         Server(plan, static, sockets, say, check_project, started, generation).run()
     except (ProdserveError, CommandError):
         raise
-    except Exception as error:  # Gunicorn's own complaints are RuntimeErrors and others, each a sentence
+    except Exception as error:  # Gunicorn's own errors are RuntimeErrors and others, each a sentence
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             raise listeners.taken_meanwhile(sockets) from error
         raise cannot_start(error) from error
     finally:
-        if os.getpid() == arbiter_pid:  # workers come through here too when they exit
+        if os.getpid() == arbiter_pid:  # exiting workers also reach this line
             for bound in sockets:
                 bound.close()
             generation.end()
@@ -125,9 +125,9 @@ def serve(
 
 
 def check(plan: Plan, write: Say, preflight: Preflight, check_project: Check) -> None:
-    """Do what serving does up to the fork: try the address, collect, check, load, try one request.
+    """Do the same as serving up to the fork: bind the address, collect, check, load, handle one request.
 
-    Nothing on disk is another thing afterwards: files are collected into a directory that is removed.
+    Nothing on disk has changed afterwards: files are collected into a directory that is removed.
     """
     sys.dont_write_bytecode = True
     say = Announcer(write, terminal())
@@ -144,7 +144,7 @@ def check(plan: Plan, write: Say, preflight: Preflight, check_project: Check) ->
 
 
 def _try_addresses(plan: Plan, say: Say) -> None:
-    """Try the addresses, but for those that the running server of this project holds."""
+    """Bind the addresses as a test, except those that the running server of this project holds."""
     held: set[str] = set()
     for record in launch.servers_here(plan.settings.value):
         known = {*record.get("binds", ()), *record.get("addresses", ()), record.get("management", "")}
@@ -171,7 +171,7 @@ def _bind(plan: Plan) -> list[socket.socket]:
 
 
 def _bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
-    """Bind; where a server of this project was killed just now, wait until its last requests are answered."""
+    """Bind; if a server of this project was just killed, wait until its last requests are answered."""
     deadline = 0.0
     while True:
         try:
@@ -193,7 +193,7 @@ def _take_inherited(plan: Plan, kept: Supervised) -> list[socket.socket]:
 
 
 def _collected_early(plan: Plan) -> dict[str, str]:
-    """Collect now where the project looked into STATIC_ROOT already; return what shows it our directory."""
+    """Collect now if the project has already read STATIC_ROOT; return the variables for our directory."""
     if plan.static_choice.mode != "collect" or not static_root.has_read_static_root():
         return {}
     static = prepare_static(plan.static_choice, served_by=_workers_user(plan))
@@ -204,7 +204,7 @@ def _collected_early(plan: Plan) -> dict[str, str]:
 def _prepare_static_and_report(
     plan: Plan, say: Announcer, preflight: Preflight, scratch: Path | None = None
 ) -> StaticFiles:
-    """Prepare the static files and say the few lines that come before the address."""
+    """Prepare the static files and print the few lines that come before the address."""
     with say.step("checking settings and databases"):
         warnings = preflight()
     count = FileCount()
@@ -223,13 +223,13 @@ def _prepare_static_and_report(
 
 
 def _workers_user(plan: Plan) -> int | None:
-    """Return the user id of the workers where Gunicorn's ``user`` names one; they must read the files."""
+    """Return the user id of the workers if Gunicorn's ``user`` names one; they must read the files."""
     user = plan.gunicorn.get("user")
     return workers_user(user.value) if user else None
 
 
 def _load(plan: Plan, static: StaticFiles, say: Announcer) -> tuple[Application, Trial]:
-    """Return the whole application, and what a trial of it says; it complains about the warm-up request."""
+    """Return the whole application, and the result of its test process; report a failed warm-up request."""
     with say.step("loading the project"):
         application = _build(plan, static, say)
     trial = Trial()
@@ -261,11 +261,11 @@ def _tell(trial: Trial, say: Say) -> None:
 
 
 SILENT = Announcer(lambda line: None)
-"""Says nothing: somebody else has said it."""
+"""Prints nothing: another announcer has printed the lines."""
 
 
 def measured(plan: Plan) -> Plan:
-    """Load the project, measure what it takes, keep that for later plans, and decide again."""
+    """Load the project, measure its memory, store that for later plans, and decide again."""
     static = prepare_static(plan.static_choice, served_by=_workers_user(plan))
     if plan.preload.value:
         found = _measure(plan, *_load(plan, static, SILENT))
@@ -281,7 +281,7 @@ def measured(plan: Plan) -> Plan:
 
 
 def _measure(plan: Plan, application: Application, trial: Trial) -> Footprint | None:
-    """Measure this process, loaded; None where no request may be sent or a trial fails."""
+    """Measure this process, loaded; None if no request may be sent or the test process fails."""
     hooks.configure(immortal=plan.speedups.value)
     return weigh(application, plan.warmup.value) if trial.answered else None
 
@@ -289,11 +289,11 @@ def _measure(plan: Plan, application: Application, trial: Trial) -> Footprint | 
 def _load_apart(
     plan: Plan, static: StaticFiles, check_project: Check, say: Announcer
 ) -> tuple[Trial, Footprint | None]:
-    """Check and load in a process of its own, which is measured; what fails does so before we listen."""
+    """Check and load in a separate process, which is measured; errors appear before we listen."""
     path = plan.warmup.value
 
     def load() -> tuple[Trial, list[str]]:
-        with during("The application cannot be loaded"):  # here, where the way to the error is known
+        with during("The application cannot be loaded"):  # here, where the import path to the error is known
             returning, lines = tuple(kinds_of_threads()), list[str]()
             check_project()
             application = _build(plan, static, lines.append)
@@ -311,7 +311,7 @@ def _load_apart(
                 trial, lines = run_in_fork(load)
         except (ProdserveError, CommandError):
             raise
-        except Exception as error:  # what a check or an import of the project's raises
+        except Exception as error:  # an exception of a check or of an import in the project
             if not isinstance(error, ChildLateError):
                 reason = str(error) if isinstance(error, ChildError) else repr(error)
                 raise ProdserveError(f"Loading the application failed: {reason}") from error
@@ -323,7 +323,7 @@ def _load_apart(
 
 
 def check_certificate(certfile: str | None, keyfile: str | None) -> None:
-    """Load the certificate once, so that a wrong one is told before anything starts."""
+    """Load the certificate once, so that a wrong one is reported before anything starts."""
     if certfile is None:
         return
     try:
@@ -351,7 +351,7 @@ def check_certificate(certfile: str | None, keyfile: str | None) -> None:
 
 
 class Server(BaseApplication):  # type: ignore[misc]
-    """Gunicorn's application object: hands it our settings, our sockets and the layered application."""
+    """Gunicorn's application object: passes our settings, our sockets and the wrapped application to it."""
 
     def __init__(
         self,
@@ -371,7 +371,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.worker_config = WorkerConfig()
         self.arbiter: ProdserveArbiter | None = None
         self.board: Scoreboard | None = None
-        """Shared memory of all processes: the arbiter makes it before the first worker."""
+        """Shared memory of all processes: the arbiter creates it before the first worker."""
         self.alive, self.trial = ForkSafetyCheck(), Trial()
         super().__init__()
 
@@ -382,7 +382,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.cfg.validate()
 
     def load_config(self) -> None:
-        """Hand over what belongs to this process: our sockets and everybody's hooks; then the plan."""
+        """Apply the data of this process: our sockets and all hooks; then the plan."""
         wanted = gunicorn_settings(self.plan)
         users_hooks = {name: wanted[name] for name in hooks.HOOK_NAMES if name in wanted}
         heartbeats = wanted.get("worker_tmp_dir") or hooks.heartbeat_directory()
@@ -392,7 +392,7 @@ class Server(BaseApplication):  # type: ignore[misc]
                 "Name one in memory, such as /dev/shm, or remove the setting.",
                 code="file",
             )
-        # Gunicorn closes the number it is given: a copy leaves ours to be cleaned up by us.
+        # Gunicorn closes the descriptor that it gets: with a copy, we clean up our own.
         copies = [f"fd://{os.dup(socket.fileno())}" for socket in self.sockets]
         ours = {"bind": copies, "worker_tmp_dir": heartbeats, **hooks.all_hooks(users_hooks)}
         for name, value in ours.items():
@@ -413,7 +413,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             if name not in kept:
                 self.cfg.set(name, value)
         if self.arbiter is not None and self.arbiter.num_workers != self.cfg.workers:
-            self.arbiter.num_workers = self.cfg.workers  # which calls the hook nworkers_changed
+            self.arbiter.num_workers = self.cfg.workers  # the setter calls the hook nworkers_changed
 
     def _when_ready(self, users: Callable[[ProdserveArbiter], None]) -> Callable[[ProdserveArbiter], None]:
         def when_ready(arbiter: ProdserveArbiter) -> None:
@@ -423,11 +423,11 @@ class Server(BaseApplication):  # type: ignore[misc]
         return when_ready
 
     def load(self) -> Application:
-        """Load and try out; Gunicorn calls this before the socket listens, or in the worker."""
+        """Load and test; Gunicorn calls this before the socket listens, or in the worker."""
         with fork_guard.ended("Loading the project"):
             if self.cfg.preload_app:
                 application, self.trial = _load(self.plan, self.static, self.say)
-            else:  # the trial has said already what each worker would repeat
+            else:  # the test process has already reported the lines that each worker would repeat
                 application = _build(self.plan, self.static, SILENT)
         passed = self.plan.gunicorn
         forget_if_told(passed["forwarder_headers"].value if "forwarder_headers" in passed else "")
@@ -440,7 +440,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         return application
 
     def apply_footprint(self, found: Footprint | None) -> None:
-        """Plan again with what was just measured, and serve that plan."""
+        """Plan again with the new measurement, and serve that plan."""
         if found is None:
             return
         footprint_cache.store(found, load_key(self.plan))
@@ -450,7 +450,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.say(line)
 
     def ready(self) -> None:
-        """Say where to look, now that somebody listens."""
+        """Print the address, now that the workers listen."""
         for line in self.alive.lines(preloaded=self.cfg.preload_app, returning=self.trial.threads):
             self.say(f"warning: {line}")
         CALL_SITES.stop()
@@ -459,7 +459,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.say(f"management {listeners.url(self.management, tls=False)}")
         seconds = time.monotonic() - self.started
         tls = bool(self.cfg.is_ssl)
-        if not self.generation.during_reload:  # else the supervisor says that it serves
+        if not self.generation.during_reload:  # otherwise the supervisor reports that it serves
             addresses = [listeners.url(socket, tls=tls) for socket in self.sockets]
             how_to_stop = "  Ctrl-C stops it" if os.isatty(1) and self.generation.number == 1 else ""
             line = f"{'  '.join(addresses)}  ready in {seconds:.1f} s{how_to_stop}"
@@ -469,7 +469,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.say.keep(self.generation.run_dir)
 
     def facts(self) -> ServingFacts:
-        """Return what is written down about a server that serves."""
+        """Return the facts to record about a server that serves."""
         place, start = working_directory.here(), working_directory.start()
         return {
             "real": place.real,
@@ -481,12 +481,12 @@ class Server(BaseApplication):  # type: ignore[misc]
         }
 
     def explained(self) -> dict[str, Any]:
-        """Return the plan with its reasons, for those who look at the server."""
+        """Return the plan with its reasons, for operators."""
         return to_dict(self.plan)
 
     def run(self) -> NoReturn:
         for variable in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
-            os.environ.pop(variable, None)  # taken as addresses already; Gunicorn would take them again
+            os.environ.pop(variable, None)  # already parsed as addresses; Gunicorn would use them again
         if self.cfg.preload_app:
             with fork_guard.ended("The check of the project"), self.say.step("checking the project"):
                 self.check_project()

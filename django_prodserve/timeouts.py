@@ -1,4 +1,4 @@
-"""How long the requests of one view may run, where ``--timeout`` does not fit them.
+"""Timeouts for the requests of one view, if ``--timeout`` does not suit them.
 
 Used by projects. Changes nothing under another server.
 """
@@ -14,16 +14,17 @@ MARK = "prodserve_request_timeout"
 
 
 class RequestTimeout(BaseException):
-    """Raised in a request's thread when its time is over, wherever it is in the view.
+    """Raised in a request's thread when its time is over, at any point in the view.
 
-    No ``Exception``: what a view catches broadly must not keep it alive. ``finally`` and ``with`` run.
+    It is not an ``Exception``, so that a broad ``except`` in a view does not catch it. ``finally`` and
+    ``with`` run.
     """
 
 
 def request_timeout(seconds: float) -> Callable[[View], View]:
-    """Let this view's requests run so long, instead of ``--timeout``; 0 for ever.
+    """Limit this view's requests to so many seconds, instead of ``--timeout``; 0 means no limit.
 
-    Works on functions, on what ``as_view()`` returns, and through ``method_decorator(name="dispatch")``.
+    Works on functions, on the result of ``as_view()``, and through ``method_decorator(name="dispatch")``.
     """
     if seconds < 0:
         raise ValueError(f"a view cannot run for {seconds} seconds")

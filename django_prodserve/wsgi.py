@@ -1,4 +1,4 @@
-"""The layered application for plain Gunicorn: what a file made by ``plan --gunicorn-conf`` names."""
+"""The wrapped application for plain Gunicorn, named in a file of ``plan --gunicorn-conf``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The supervisor's first lines, run by path in an interpreter without site (launch.py).
 
-As few as they are because a script is compiled at every start; what it imports is read from a cache.
+They are as few as possible because Python compiles a script at every start; imports come from a cache.
 """
 
 import os

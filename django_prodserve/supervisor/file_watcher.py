@@ -1,7 +1,7 @@
-"""``--reload``: notice that a file of the project has changed. For development and staging.
+"""``--reload``: detect that a file of the project has changed. For development and staging.
 
-Lives in the arbiter, main thread, in its loop: a look takes milliseconds, and there is one each half second.
-Looks at the modules that are loaded here, their neighbours, the project's templates and environment files.
+Runs in the arbiter, main thread, in its loop: a check takes milliseconds, and there is one each half second.
+It checks the modules that are loaded here, files next to them, the project's templates and environment files.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from contextlib import suppress
 from ..machine import proc
 from ..utils.tracebacks import is_own, short
 
-POLL_SECONDS = 0.5  # seconds between two looks; editors and git write many files within one
-MAX_FILES = 20_000  # files; a look at more would hold up the arbiter
+POLL_SECONDS = 0.5  # seconds between two checks; editors and git write many files within one
+MAX_FILES = 20_000  # files; a check of more would block the arbiter
 
 
 class Watcher:
-    """Tells a change once, when nothing else has changed since the look before."""
+    """Reports a change once, when nothing else has changed since the check before."""
 
     def __init__(self, env_file: str | None, process: int) -> None:
-        """``process`` began to load what is served: a save since then may have come too late."""
+        """``process`` began to load the code that is served: a save since then may have come too late."""
         self.born = time.time_ns() - age(process)
         self.env_files = [os.path.abspath(file) for file in (".env", env_file) if file]
         self.known: dict[str, int] | None = None
@@ -31,7 +31,7 @@ class Watcher:
         self.looked = 0.0
 
     def tick(self) -> str:
-        """Return a file that has changed, once all is quiet; nothing otherwise."""
+        """Return a file that has changed, once no more changes arrive; empty otherwise."""
         if time.monotonic() - self.looked < POLL_SECONDS:
             return ""
         self.looked = time.monotonic()
@@ -45,13 +45,13 @@ class Watcher:
         return short(quiet) if quiet else ""
 
     def _difference(self, now: dict[str, int]) -> str:
-        """Return a file that is new, gone or written; at the first look one written since we loaded."""
+        """Return a file that is new, gone or written; at the first check one written since we loaded."""
         if self.known is None:
             return next((path for path, moment in now.items() if self.born < moment < time.time_ns()), "")
         return min((path for path, _ in now.items() ^ self.known.items()), default="")
 
     def _files(self) -> Iterator[tuple[str, int]]:
-        """Yield every file that counts, and when it was written."""
+        """Yield every watched file, and its modification time."""
         count = 0
         for directory in sorted({*_code_directories(), *_template_directories()}):
             with suppress(OSError), os.scandir(directory) as entries:
@@ -68,13 +68,13 @@ class Watcher:
 
 
 def age(pid: int) -> int:
-    """Return for how long a process has been running, in nanoseconds. Only Linux has supervisors and this."""
+    """Return the age of a process in nanoseconds. Only Linux has supervisors and this."""
     started = proc.start_time(pid) or 0
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - started * 10**9 // os.sysconf("SC_CLK_TCK")
 
 
 def _code_directories() -> Iterator[str]:
-    """Yield where the project's loaded modules lie."""
+    """Yield the directories of loaded modules from the project."""
     seen = set()
     for module in list(sys.modules.values()):
         directory = os.path.dirname(getattr(module, "__file__", None) or "")
@@ -85,7 +85,7 @@ def _code_directories() -> Iterator[str]:
 
 
 def _template_directories() -> Iterator[str]:
-    """Yield the directories of the project's templates, and those in them."""
+    """Yield the project's template directories, and those in them."""
     from django.template.autoreload import get_template_directories
 
     for top in get_template_directories():

@@ -1,6 +1,6 @@
-"""A generation as its supervisor sees it: a process group, a channel, and what it wrote before it spoke.
+"""A generation as its supervisor sees it: a process group, a channel, and its early standard error.
 
-Lives in the supervisor. Standard library alone.
+Used in the supervisor. Standard library alone.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ..utils import log_lines as lines
 from .protocol import GENERATION, GenerationSpec, LaunchSpec, Message, MessageKind, decode, encode
 
 ON_TRIAL = 500
-"""How much larger a generation on trial seems to the OOM killer than one that serves (machine/proc.py)."""
+"""OOM score added to a generation that still boots, relative to one that serves (machine/proc.py)."""
 
-STDERR = 99  # where a generation finds the real standard error; its own is a file until it has adopted us
+STDERR = 99  # the generation's real standard error; its own is a file until it reads its GenerationSpec
 
 
 class GenerationProcess:
@@ -32,7 +32,7 @@ class GenerationProcess:
         self.pid = pid
         self.channel = channel
         self.boot_stderr = early
-        """What it writes to standard error before our code runs: a broken settings module's traceback."""
+        """The file with its standard error before our code runs: a broken settings module's traceback."""
         self.deadline = 0.0
         self.served_since = 0.0
         self.seconds_to_stop = 25.0
@@ -52,7 +52,7 @@ class GenerationProcess:
     def spawned(
         cls, number: int, extra_workers: int, spec: LaunchSpec, environ: dict[str, str]
     ) -> GenerationProcess:
-        """Start the command anew, as it was typed, where it was typed; raise OSError where that fails."""
+        """Start the same command again, in the same directory; raise OSError if that fails."""
         _enter(spec["directory"], spec["record"]["real"] if spec["found"] else "")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         with theirs, file_in_memory() as file:
@@ -100,7 +100,7 @@ class GenerationProcess:
         return child
 
     def messages(self) -> list[Message]:
-        """Return what has arrived; the arbiter alone writes, one message in a datagram."""
+        """Return the received messages; the arbiter alone writes, one message in a datagram."""
         found: list[Message] = []
         while True:
             try:
@@ -114,13 +114,13 @@ class GenerationProcess:
                 found.append(message)
 
     def retire(self) -> None:
-        """Let it answer what it has accepted, and go: the sockets stay open, so no delay is needed."""
+        """Have it answer its accepted requests, and stop: the sockets stay open, so no delay is needed."""
         self._send({"kind": MessageKind.RETIRE})
         self.deadline = time.monotonic() + self.seconds_to_stop + 1
         self.kill(signal.SIGTERM)
 
     def report_failed_reload(self, number: int, reason: str) -> None:
-        """Have it record that the generation with this number could not take over."""
+        """Have it record that the generation with this number could not replace it."""
         self._send({"kind": MessageKind.RELOAD_FAILED, "number": number, "reason": reason[:8000]})
 
     def _send(self, message: Message) -> None:
@@ -132,20 +132,20 @@ class GenerationProcess:
             os.kill(self.pid, number)
 
     def kill_all(self) -> None:
-        """Kill it and all that it started, its own process group."""
+        """Kill it and all processes that it started, its own process group."""
         with contextlib.suppress(OSError):
             os.killpg(self.pid, signal.SIGKILL)
         self.kill(signal.SIGKILL)
 
     def why_it_ended(self, otherwise: str, log_format: str) -> str:
-        """Return its own reason, else what it wrote before it could give one; show that to the operator."""
+        """Return its own reason, else its early standard error; write that for the operator."""
         early = b"" if self.boot_stderr is None else os.pread(self.boot_stderr, 100_000, 0)
         text = early.decode(errors="replace")
         lines.write_if_read(2, lines.others_lines(log_format, 2, "error", text).encode(errors="replace"))
         return self.reason or last_error(text) or otherwise
 
     def mark_ready(self) -> None:
-        """It speaks for itself now: the file of its early days can go."""
+        """It reports for itself now: the file of its early output can be closed."""
         if self.boot_stderr is not None:
             os.close(self.boot_stderr)
             self.boot_stderr = None
@@ -157,9 +157,9 @@ class GenerationProcess:
 
 
 def _enter(directory: str, otherwise: str) -> None:
-    """Walk the path anew: a link may lead to another release by now.
+    """Resolve the path again: a link may lead to another release by now.
 
-    Where it is a link that nobody typed, the server does without it once it is removed.
+    The server does without a link that the operator did not name, once it is removed.
     """
     try:
         os.chdir(directory)
@@ -173,8 +173,8 @@ def _enter(directory: str, otherwise: str) -> None:
 
 
 class Orphans:
-    """Process groups whose arbiter was killed. Their workers answer what they have and end by themselves,
-    unless something holds the GIL: then nothing in them hears that it is time."""
+    """Process groups whose arbiter was killed. Their workers answer accepted requests and end by themselves,
+    unless a thread holds the GIL: then no thread in them receives the stop."""
 
     def __init__(self) -> None:
         self.deadlines: dict[int, float] = {}
@@ -183,11 +183,11 @@ class Orphans:
         return bool(self.deadlines)
 
     def adopt(self, child: GenerationProcess) -> None:
-        """Give those that a generation leaves behind the time that a stop would have given them."""
+        """Give the workers that a generation leaves behind the time of a normal stop."""
         self.deadlines[child.pid] = time.monotonic() + child.seconds_to_stop + 2
 
     def tick(self, now: float) -> None:
-        """Forget groups without a member, whose number may be another's soon; kill those that are late."""
+        """Drop groups without a process, whose number may be reused soon; kill those past their deadline."""
         for group, deadline in [*self.deadlines.items()]:
             try:
                 os.killpg(group, signal.SIGKILL if now >= deadline else 0)
@@ -195,18 +195,18 @@ class Orphans:
                 del self.deadlines[group]
 
     def kill(self) -> None:
-        """Kill all that are left: nobody will be there to do it later."""
+        """Kill all that are left: no process would do it later."""
         self.tick(float("inf"))
 
 
 def exit_code(status: int) -> int:
-    """Return the code of what ended; a signal's number is told as shells do."""
+    """Return the exit code of a process that ended; for a signal, the number that shells use."""
     code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
 
 
 def ending(status: int) -> str:
-    """Return how a process ended, as a person says it."""
+    """Return how a process ended, in words."""
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return f"ended with exit code {code}"
@@ -217,16 +217,16 @@ def ending(status: int) -> str:
 
 
 def file_in_memory() -> Any:
-    """Return a file without a name; on a disk only where memory has none."""
+    """Return a file without a name; on a disk only if the system has no memory files."""
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create("prodserve-early"), "w+b")
-    import tempfile  # late: it brings in what a small process need not have
+    import tempfile  # late: it imports modules that a small process does not need
 
     return tempfile.TemporaryFile()
 
 
 def _message(line: str) -> str:
-    """Return what a line says: one in JSON holds it in a field, one for people after our name."""
+    """Return the message of a line: its JSON field, or the text after our name."""
     if line.startswith("{"):
         with contextlib.suppress(ValueError, TypeError, KeyError):
             known = json.loads(line)
@@ -236,9 +236,9 @@ def _message(line: str) -> str:
 
 
 def last_error(text: str) -> str:
-    """Return the reason in what a process wrote before it died: the error, and the line that raised it.
+    """Return the reason in the output of a process that died: the error, and the line that raised it.
 
-    A traceback has its reason at the end; a complaint of the command line's at its beginning.
+    A traceback has its reason at the end; an error of the command line at its beginning.
     """
     lines = [_message(line) for line in text.splitlines() if line.strip()]
     if "Traceback (most recent call last):" not in text:

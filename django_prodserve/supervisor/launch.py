@@ -1,7 +1,7 @@
-"""The start: make the server's private place, and put a supervisor in front of it.
+"""The start: create the server's run directory, and put a supervisor in front of it.
 
-Lives in the command's process, main thread, when the addresses are bound and nothing is loaded. The process
-forks: the child goes on as the first generation, the parent becomes the supervisor by exec, with the same
+Runs in the command's process, main thread, when the addresses are bound and nothing is loaded. The process
+forks: the child continues as the first generation, the parent becomes the supervisor by exec, with the same
 pid.
 """
 
@@ -28,11 +28,11 @@ from .protocol import GENERATION, LaunchSpec, ServerRecord
 
 HEARD = {getattr(signal, f"SIG{name}") for name in supervisor.SIGNALS}
 RELOAD_SECONDS = 300.0  # seconds after which a reload gives up; heavy projects load in 5
-MIGRATING = 660.0  # as long as servers wait for each other's migrations, and a minute
+MIGRATING = 660.0  # the time that servers wait for each other's migrations, plus a minute
 
 
 def standalone(plan: Plan, sockets: Sequence[socket.socket]) -> Standalone:
-    """Make the place of a server without a supervisor."""
+    """Create the run directory of a server without a supervisor."""
     record = _record(plan, sockets, kept=False)
     paths = [_path_to_remove(*pair) for pair in zip(plan.addresses, sockets, strict=True)]
     return Standalone(_place(record), record, sd_notify.take(os.environ), paths)
@@ -65,10 +65,10 @@ def supervised(plan: Plan, sockets: Sequence[socket.socket]) -> Supervised:
         "pidfile": _write_pidfile(plan),
         "first": None,
     }
-    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # they wait until somebody can hear them
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # they stay pending until a handler exists
     standard_streams.flush()
     if threads_are_running():
-        _become_supervisor(spec, sockets)  # a fork would lose them: the first generation starts anew
+        _become_supervisor(spec, sockets)  # a fork would lose them: generation 1 starts from scratch
     parent, unsent = os.getpid(), outlet.unsent()
     pid = os.fork()
     if pid:
@@ -76,7 +76,7 @@ def supervised(plan: Plan, sockets: Sequence[socket.socket]) -> Supervised:
         spec["first"] = {"pid": pid, "channel": ours.detach()}
         _become_supervisor(spec, sockets)
     ours.close()
-    os.setpgid(0, 0)  # Ctrl-C is for the supervisor, who decides what it means
+    os.setpgid(0, 0)  # Ctrl-C is for the supervisor, which decides what it means
     _without_terminal()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
     for target, data in unsent:  # the supervisor will not write it
@@ -99,9 +99,9 @@ def supervised(plan: Plan, sockets: Sequence[socket.socket]) -> Supervised:
 
 
 def predecessor_drain_seconds(plan: Plan) -> float:
-    """Return for how long a server that was killed may still hold our addresses, in seconds; mostly 0.
+    """Return for how many seconds a killed server may still hold our addresses; mostly 0.
 
-    Its workers answer what they have accepted, and keep their copies of the listeners meanwhile.
+    Its workers answer their accepted requests, and keep their copies of the listeners meanwhile.
     """
     directory = working_directory.here().name
     return max(
@@ -116,7 +116,7 @@ def predecessor_drain_seconds(plan: Plan) -> float:
 
 
 def servers_here(settings_module: str) -> Iterator[ServerRecord]:
-    """Yield the record of each server that runs this project with these settings now."""
+    """Yield the record of each server that now runs this project with these settings."""
     place = working_directory.here()
     for _, record in run_directory.running():
         is_here = {place.name, place.real} & {record.get("project"), record.get("real")}
@@ -125,12 +125,12 @@ def servers_here(settings_module: str) -> Iterator[ServerRecord]:
 
 
 def threads_are_running() -> bool:
-    """Say whether a fork would lose something that runs: a thread of Python's, or of a C library."""
+    """Return whether a fork would lose a running thread, of Python or of a C library."""
     return threading.active_count() > 1 or bool(fork_safety.foreign_threads())
 
 
 def _become_supervisor(spec: LaunchSpec, sockets: Sequence[socket.socket]) -> None:
-    """Leave the plan in a file without a name, and let a bare interpreter read it. Does not return."""
+    """Write the plan into a file without a name, and exec an interpreter that reads it. Does not return."""
     environ = reexec.original_environment()
     file = generation.file_in_memory()
     file.write(json.dumps(spec).encode())
@@ -139,13 +139,13 @@ def _become_supervisor(spec: LaunchSpec, sockets: Sequence[socket.socket]) -> No
     if spec["first"]:
         kept.add(spec["first"]["channel"])
     _keep_only(kept)
-    # The supervisor would write its lines into a file of the project's.
+    # The supervisor would write its lines into a file of the project.
     for number in standard_streams.FOREIGN:
         os.dup2(os.open(os.devnull, os.O_RDWR), number)
     command = [sys.executable, "-I", "-S", bootstrap.__file__, str(file.fileno()), *spec["argv"][1:]]
     try:
         os.execve(sys.executable, command, environ)
-    except OSError:  # no memory, or the interpreter was replaced: keep from here, with all that is loaded
+    except OSError:  # no memory, or the interpreter was replaced: supervise from this process, as it is
         os.environ.clear()
         os.environ.update(environ)
         code = supervisor.main(os.dup(file.fileno()))
@@ -154,17 +154,17 @@ def _become_supervisor(spec: LaunchSpec, sockets: Sequence[socket.socket]) -> No
 
 
 def _keep_only(kept: set[int]) -> None:
-    """Let no descriptor but these survive the exec: one that was left open would travel for ever."""
+    """Close every other descriptor before the exec: an open one would stay open forever."""
     names: list[str] = []
     with contextlib.suppress(OSError):  # a chroot without devices
         names = os.listdir("/dev/fd")
     for number in {*map(int, names), *kept}:
-        with contextlib.suppress(OSError):  # the listing's own
+        with contextlib.suppress(OSError):  # the descriptor of the listing itself
             os.set_inheritable(number, number in kept or number < 3)
 
 
 def _without_terminal() -> None:
-    """Read from nowhere: a background process that reads from the terminal is stopped."""
+    """Read from /dev/null: the kernel stops a background process that reads from the terminal."""
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
     os.close(nowhere)
@@ -210,12 +210,12 @@ def _address(bound: socket.socket) -> str:
 
 
 def _path_to_remove(address: str, bound: socket.socket) -> str:
-    """Return the path of a unix socket that we have made; one that was passed on is its owner's."""
+    """Return the path of a unix socket that we have created; a passed socket belongs to its owner."""
     return str(os.path.abspath(bound.getsockname())) if address.startswith("unix:") else ""
 
 
 def _write_pidfile(plan: Plan) -> str:
-    """Write Gunicorn's pid file; a generation behind a supervisor does not: the supervisor's pid stays."""
+    """Write Gunicorn's pid file; not behind a supervisor, because the supervisor's pid stays."""
     stated = plan.gunicorn.get("pidfile")
     if not stated or not stated.value:
         return ""

@@ -1,8 +1,8 @@
-"""A server's tie to whoever watches over it: its supervisor, or nobody but systemd.
+"""A server's connection to the process that watches it: its supervisor, or only systemd.
 
-Lives in the command's process, which becomes the arbiter; main thread. ``Supervised`` speaks to the
-supervisor over a socket pair. ``Standalone`` does what a supervisor would do: it tells systemd, and keeps the
-record.
+Runs in the command's process, which becomes the arbiter; main thread. ``Supervised`` communicates with the
+supervisor over a socket pair. ``Standalone`` does the work of a supervisor: it notifies systemd, and keeps
+the record.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Standalone:
         self.save()
 
     def handed_on(self) -> dict[str, str]:
-        """A program that takes this one's place binds and writes down everything anew."""
+        """A program that replaces this one binds and records everything again."""
         return {}
 
     def save(self) -> None:
@@ -65,7 +65,7 @@ class Standalone:
         self.notifier.ready("serving")
 
     def failed(self, reason: str) -> None:
-        """Whoever started us sees it on standard error."""
+        """The process that started us sees the reason on standard error."""
 
     def changed(self, file: str) -> None:
         """Without a supervisor there is no --reload."""
@@ -77,7 +77,7 @@ class Standalone:
         self.notifier.stopping()
 
     def stopped_accepting(self) -> None:
-        """Nobody else serves, so nobody needs to know."""
+        """No other generation serves, so no message is needed."""
 
     def failed_reloads(self) -> list[tuple[int, str]]:
         """Without a supervisor there are no reloads."""
@@ -90,7 +90,7 @@ class Standalone:
         return False
 
     def end(self) -> None:
-        """Leave nothing behind: neither paths of sockets nor the private place."""
+        """Remove all files: the paths of sockets and the run directory."""
         for path in self.paths:
             listeners.remove_path(path)
         with contextlib.suppress(OSError):
@@ -108,19 +108,19 @@ class Supervised:
         self.run_dir = Path(given["place"]) if given["place"] else None
         self.extra_workers = given["extra_workers"]
         self.during_reload = given.get("beside", False)
-        """Whether it is a reload that starts it: the generation before serves, and takes memory."""
+        """Whether a reload starts it: then the generation before serves, and uses memory."""
         self.links = given.get("links", {})
-        """The links that led to the code that serves, each with where it led."""
+        """The links that led to the code that serves, each with its target."""
         self.beats = given["beats"]
         self.inherited_sockets = given["listeners"]
         self.channel = socket.socket(fileno=given["channel"])
-        self.channel.settimeout(None)  # a default of the project's would hold up each look at it
+        self.channel.settimeout(None)  # a default timeout of the project would block each poll
         self.channel.set_inheritable(False)
         self.retired = False
         self.failures: list[tuple[int, str]] = []
 
     def take(self, addresses: Sequence[str]) -> list[socket.socket]:
-        """Return the supervisor's sockets; raise ProdserveError where the plan wants others."""
+        """Return the supervisor's sockets; raise ProdserveError if the plan needs others."""
         held = [address for address, _ in self.inherited_sockets]
         if sorted(held) != sorted(addresses):
             raise ProdserveError(
@@ -132,7 +132,7 @@ class Supervised:
         return [socket.socket(fileno=number) for _, number in taken]
 
     def handed_on(self) -> dict[str, str]:
-        """Return what a program needs that takes this one's place; let the sockets live on in it."""
+        """Return the variables for a program that replaces this one; keep the sockets open in it."""
         self.channel.set_inheritable(True)
         for _, number in self.inherited_sockets:
             os.set_inheritable(number, True)
@@ -152,29 +152,29 @@ class Supervised:
             self._send({"kind": MessageKind.BEAT})
 
     def stopping(self) -> None:
-        """The supervisor has been told before us, and has told systemd."""
+        """The supervisor knows already, and has notified systemd."""
 
     def stopped_accepting(self) -> None:
-        """None of our workers accepts any more: whoever connects now meets the newer generation."""
+        """None of our workers accepts any more: new connections reach the newer generation."""
         self._send({"kind": MessageKind.STOPPED_ACCEPTING})
 
     def is_orphan(self) -> bool:
-        """Say whether the supervisor is gone: then nobody can stop us, and the next server needs the port."""
+        """Return whether the supervisor is gone: no process can stop us, and a new server needs the port."""
         return os.getppid() != self.supervisor
 
     def is_retired(self) -> bool:
-        """Say whether a newer generation serves: then the sockets stay open, and nobody is turned away."""
+        """Return whether a newer generation serves: then the sockets stay open, and no client is rejected."""
         self._receive()
         return self.retired
 
     def failed_reloads(self) -> list[tuple[int, str]]:
-        """Return number and reason of each generation that could not take over since this was last asked."""
+        """Return number and reason of each generation that failed to start since the last call."""
         self._receive()
         failures, self.failures = self.failures, []
         return failures
 
     def _receive(self) -> None:
-        """Read what the supervisor has sent; a message that lacks what is read here is ignored."""
+        """Read the supervisor's messages; a message without a required field is ignored."""
         with contextlib.suppress(OSError):
             while datagram := self.channel.recv(65536, socket.MSG_DONTWAIT):
                 message = decode(datagram)
@@ -187,10 +187,10 @@ class Supervised:
                         self.failures.append((message["number"], message["reason"]))
 
     def end(self) -> None:
-        """Paths and the private place are the supervisor's."""
+        """Leave paths and run directory, which belong to the supervisor."""
 
     def _send(self, message: Message) -> None:
-        with contextlib.suppress(OSError):  # the supervisor is gone: is_orphan tells
+        with contextlib.suppress(OSError):  # the supervisor is gone: is_orphan detects that
             self.channel.send(encode(message), socket.MSG_DONTWAIT)
 
 
@@ -198,10 +198,10 @@ SupervisorLink = Standalone | Supervised
 
 
 def from_environment(environ: MutableMapping[str, str]) -> Supervised | None:
-    """Return what the supervisor gave to this process, if it is a generation that a supervisor has started.
+    """Return the data from the supervisor, if this process is a generation that a supervisor has started.
 
-    Standard error was a file until now, so that a supervisor can tell why settings could not be read; what
-    stands in it goes where it belongs.
+    Standard error was a file until now, so that a supervisor can report why settings could not be read. Its
+    content goes to the real standard error.
     """
     text = environ.pop(GENERATION, "")
     if not text:

@@ -1,17 +1,18 @@
-"""What the processes of one server write to each other: the supervisor, its generations, and the commands.
+"""Messages between the processes of one server: the supervisor, its generations, and the commands.
 
     LaunchSpec      command's process -> supervisor   JSON in a file without a name, read once (launch.py)
     GenerationSpec  supervisor -> generation          JSON in the variable GENERATION
     Message         supervisor <-> generation         JSON, one message in a datagram of the socket pair
     ServerRecord    supervisor -> commands            JSON in the file server.json (run_directory.py)
 
-A supervisor lives longer than the release that started it, so a newer generation may write to it. Each side
-ignores kinds of messages that it does not know, and reads keys that were added later with a default.
+A supervisor may be older than a generation, which then comes from a newer release. Each side ignores unknown
+kinds of messages, and reads keys that were added later with a default.
 
-States of a generation, as its supervisor sees them. At most one generation is in each state; a reload starts
-when none is booting or retiring. A generation that misses the deadline of its state is killed.
+The table shows the states of a generation, as its supervisor sees them. At most one generation is in each
+state. A reload starts when no generation is booting or retiring. The supervisor kills a generation that
+misses the deadline of its state.
 
-    state     begins with              heard           deadline     its death means
+    state     begins with              received        deadline     its death means
     booting   fork or spawn            READY, FAILED   a reload's   a failed reload if another one serves; the
                                                                     end if none ever served; else a new start
     serving   its READY                BEAT, CHANGED,  none         a new start, after a pause
@@ -20,10 +21,10 @@ when none is booting or retiring. A generation that misses the deadline of its s
     retiring  the READY of the next:   STOPPED_        a stop's     the reload is over, as it is when all of
               it gets RETIRE, SIGTERM  ACCEPTING                    its workers have stopped accepting
 
-The supervisor ignores a message that the state of its sender does not name.
+The supervisor ignores a message that the state of its sender does not list.
 
-Standard library alone, and of that only what the supervisor has loaded anyway. Types are evaluated at once:
-types in quotes would each be compiled.
+Standard library alone, and only modules that the supervisor has loaded anyway. Python evaluates the types
+immediately: it would compile each type in quotes separately.
 """
 
 import json
@@ -31,7 +32,7 @@ from enum import Enum
 from typing import Any, Literal, TypedDict, cast
 
 GENERATION = "_PRODSERVE_GENERATION"
-"""The variable that tells a command that it is a generation; its value is a GenerationSpec."""
+"""The variable that marks a command as a generation; its value is a GenerationSpec."""
 
 
 class Outcome(TypedDict):
@@ -44,7 +45,7 @@ class Outcome(TypedDict):
 
 
 class ServingFacts(TypedDict):
-    """What a generation reports of itself when all its workers answer."""
+    """Facts that a generation reports about itself when all its workers answer."""
 
     real: str
     """The directory that the code was loaded from, without links."""
@@ -54,7 +55,7 @@ class ServingFacts(TypedDict):
     binds: list[str]
     workers: int
     seconds_to_stop: float
-    """The longest that a stop takes: the drain delay and the graceful timeout."""
+    """The maximum duration of a stop: the drain delay plus the graceful timeout."""
 
 
 class _OnceServing(TypedDict, total=False):
@@ -63,16 +64,16 @@ class _OnceServing(TypedDict, total=False):
 
 
 class ServerRecord(_OnceServing):
-    """What reload, stop and status know of a running server."""
+    """Facts about a running server for reload, stop and status."""
 
     pid: int
     started: int | None
-    """When the process started, as its kernel counts: a pid alone is given to others in time."""
+    """When the process started, as its kernel counts: the kernel reuses pids."""
     project: str
-    """The directory that the server was started in, as it was typed."""
+    """The directory that the server was started in, as the operator wrote it."""
     real: str
     home: str
-    """The directory of the program that was typed; empty for ``python -m``."""
+    """The directory of the program that was run; empty for ``python -m``."""
     settings: str
     binds: list[str]
     addresses: list[str]
@@ -87,7 +88,7 @@ class ServerRecord(_OnceServing):
     attempts: int
     """Reloads that were started."""
     done: int
-    """Reloads that are over; a command waits until it reaches the number of its own."""
+    """Reloads that are over; a command waits until this reaches the number of its own reload."""
     outcome: Outcome | None
 
 
@@ -99,12 +100,12 @@ class FirstGeneration(TypedDict):
 
 
 class LaunchSpec(TypedDict):
-    """What the command's process leaves to the supervisor that it becomes. Numbers are file descriptors."""
+    """Data from the command's process for the supervisor that it becomes. Numbers are file descriptors."""
 
     argv: list[str]
     directory: str
     found: bool
-    """Whether the directory was found behind a link that nobody typed."""
+    """Whether the directory was found through a link that the operator did not name."""
     hidden: list[str]
     """Environment variables that generations must not see."""
     env_file: str
@@ -123,20 +124,20 @@ class LaunchSpec(TypedDict):
 
 
 class GenerationSpec(TypedDict):
-    """What the supervisor gives to a generation. Numbers are file descriptors, but for those of processes."""
+    """Data from the supervisor for a generation. Numbers are file descriptors, except for pids."""
 
     number: int
     supervisor: int
     listeners: list[tuple[str, int]]
     channel: int
     stderr: int | None
-    """The real standard error where the generation starts with a file instead."""
+    """The real standard error, if the generation starts with a file instead."""
     place: str
     extra_workers: int
     beside: bool
     links: dict[str, str]
     beats: float
-    """Seconds between two signs of life; 0 for none."""
+    """Seconds between two heartbeats; 0 for none."""
     activated: bool
 
 
@@ -182,7 +183,7 @@ class ReloadFailed(TypedDict):
 
 
 class Plain(TypedDict):
-    """A message without anything more to say."""
+    """A message without further fields."""
 
     kind: Literal[MessageKind.BEAT, MessageKind.STOPPED_ACCEPTING, MessageKind.RETIRE]
 
@@ -196,7 +197,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(datagram: bytes) -> Message | None:
-    """Return the message of a datagram; None if it is no JSON object or its kind is unknown."""
+    """Return the message of a datagram; None if it is not a JSON object or its kind is unknown."""
     try:
         found: Any = json.loads(datagram)
         return cast(Message, {**found, "kind": MessageKind(found["kind"])})

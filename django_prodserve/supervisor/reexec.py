@@ -1,6 +1,6 @@
-"""How this command was started, and how to start it once more: as it was typed, in the environment of then.
+"""How this command was started, and how to start it again: same command line, original environment.
 
-Lives in the command, before anything is loaded.
+Runs in the command, before anything is loaded.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from ..project import static_root
 from ..utils import command_line, outlet, standard_streams, working_directory
 
 PREPARED = "_PRODSERVE_PREPARED"
-"""The variable that says that startup/prepare.py's steps are done, and when the command began (monotonic)."""
+"""If this is set, startup/prepare.py's steps are done; its value is the command's start (monotonic)."""
 
 
 OURS = {PREPARED, static_root.SHOWN}
 
 
 def original_environment() -> dict[str, str]:
-    """Return the environment as it was when this process started: settings and .env loaders change it later.
+    """Return the environment from the start of this process: settings and .env loaders change it later.
 
-    With it an edited .env counts in the next generation.
+    With it, an edited .env takes effect in the next generation.
     """
     environ = env_file.without(_first_environment())
     return {name: value for name, value in environ.items() if name not in OURS}
@@ -41,17 +41,17 @@ def _first_environment() -> dict[str, str]:
 
 
 def arguments(directory: str) -> list[str]:
-    """Return what was typed; ``sys.executable`` follows links, so it would name one release for ever."""
+    """Return the command line; ``sys.executable`` resolves links, so it would name one release forever."""
     typed = sys.orig_argv[0]
     interpreter = os.path.join(directory, typed) if os.sep in typed else sys.executable
     return [interpreter, *sys.orig_argv[1:]]
 
 
 def with_env_file(typed: str | None, environ: Mapping[str, str]) -> None:
-    """Replace this process by the same command with the file's values; return where that has been done.
+    """Replace this process by the same command with the file's values; return if they are already set.
 
-    Under manage.py settings have been read when this is called. ``python -m django_prodserve`` reads the file
-    before settings, and a supervisor does for each generation; then there is nothing to do.
+    Under manage.py, settings are already read at this point. ``python -m django_prodserve`` reads the file
+    before settings, and a supervisor does so for each generation; then there is nothing to do.
     """
     path = typed or environ.get("PRODSERVE_ENV_FILE")
     if not path or env_file.APPLIED in environ:
@@ -75,15 +75,15 @@ def with_env_file(typed: str | None, environ: Mapping[str, str]) -> None:
 
 
 def prepared(began: float, given: Mapping[str, str]) -> None:
-    """Replace this process by the same command, which loads the project anew and prepares nothing.
+    """Replace this process by the same command, which loads the project again and prepares nothing.
 
-    What was read while it was loaded may have been made since. ``given`` are variables that the new program
-    needs. Return where this process was not started by a command line, or cannot start a program.
+    The project may have read data that was created afterwards. ``given`` are variables that the new program
+    needs. Return if this process has no command line, or cannot start a program.
     """
     if not _is_command_line():
         return
     stopping = {signal.SIGTERM, signal.SIGINT}
-    # PID 1 loses a signal that comes while there is no handler: it waits until there is one.
+    # PID 1 loses a signal that arrives while there is no handler: block it until there is one.
     signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
     try:
         _execute({**_first_environment(), **given, PREPARED: repr(began)})
@@ -92,7 +92,7 @@ def prepared(began: float, given: Mapping[str, str]) -> None:
 
 
 def take_prepared(environ: MutableMapping[str, str]) -> float:
-    """Return when the command began that has prepared everything for this one; 0 where there was none."""
+    """Return when the command began that has prepared everything for this one; 0 if there was none."""
     began = float(environ.pop(PREPARED, "0"))
     if began:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
@@ -100,7 +100,7 @@ def take_prepared(environ: MutableMapping[str, str]) -> float:
 
 
 def _is_command_line() -> bool:
-    """Say whether somebody typed this command; call_command in a shell is none."""
+    """Return whether this command has a command line; call_command in a shell has none."""
     return command_line.is_ours(sys.orig_argv)
 
 
@@ -108,7 +108,7 @@ def _execute(environ: Mapping[str, str]) -> None:
     standard_streams.flush()
     outlet.drain()
     start, here = working_directory.start(), os.getcwd()
-    os.chdir(start.real)  # --chdir is said once more
+    os.chdir(start.real)  # the command applies --chdir again
     try:
         command = arguments(start.real)
         os.execve(command[0], command, environ)

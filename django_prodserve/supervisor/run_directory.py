@@ -1,10 +1,11 @@
-"""The private place of a running server: who it is (``server.json``) and what its workers do (``board``).
+"""The run directory of a server: its identity (``server.json``) and the state of its workers (``board``).
 
     <base>/prodserve-<uid>/<key of directory and program>-<pid>/
 
-Made by the command's process, main thread; written by the process that keeps that pid; read by the commands
-that look for a server. Standard library alone: it is read before, and without, any settings. A file outlives
-``kill -9``, and a pid is given to somebody else in time: a server is its pid and the time that it started.
+The command's process creates it, main thread. The process that keeps that pid writes it, and the commands
+that search for a server read it. Standard library alone: they read it before, and without, any settings. A
+file survives ``kill -9``, and the kernel reuses pids: so a pid together with its start time identifies a
+server.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ OLD = 3600.0  # seconds
 
 
 def bases(uid: int) -> list[Path]:
-    """Return where a user's servers may have their place, best first: memory before disks."""
+    """Return the possible parents of a user's run directories, best first: memory before disks."""
     named = os.environ.get("XDG_RUNTIME_DIR", "") if uid == os.geteuid() else ""
     temporary = os.environ.get("TMPDIR", "")
     places = (named, f"/run/user/{uid}", "/dev/shm", "/run", temporary, "/tmp")
@@ -37,7 +38,7 @@ def bases(uid: int) -> list[Path]:
 
 
 def create(directory: str, program: str) -> Path:
-    """Make this process's place in the first base that is writable; raise OSError where none is."""
+    """Create this process's run directory in the first writable base; raise OSError if there is none."""
     uid = os.geteuid()
     name = f"{_key(directory, program)}-{os.getpid()}"
     for base in bases(uid):
@@ -47,7 +48,7 @@ def create(directory: str, program: str) -> Path:
             _remove_stale(ours, _key(directory, program))
             place = ours / name
             with contextlib.suppress(FileNotFoundError):
-                remove(place)  # left by somebody who had our pid
+                remove(place)  # left by an earlier process with our pid
             _make_private(place)
             return place
     raise OSError(
@@ -56,7 +57,7 @@ def create(directory: str, program: str) -> Path:
 
 
 def write(place: Path, record: ServerRecord) -> None:
-    """Replace the record at once: who reads it sees the old one or the new one."""
+    """Replace the record atomically: a reader sees the old one or the new one."""
     unfinished = place / f"{RECORD}.new"
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
@@ -65,7 +66,7 @@ def write(place: Path, record: ServerRecord) -> None:
 
 
 def read(place: Path) -> ServerRecord | None:
-    """Return the record, or None where it is missing or not ours to read."""
+    """Return the record, or None if it is missing or not ours to read."""
     try:
         record = json.loads((place / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -74,14 +75,14 @@ def read(place: Path) -> ServerRecord | None:
 
 
 def remove(place: Path) -> None:
-    """Remove a place and the files in it."""
+    """Remove a run directory and the files in it."""
     for file in list(place.iterdir()):
         file.unlink(missing_ok=True)
     place.rmdir()
 
 
 def running() -> Iterator[tuple[Path, ServerRecord]]:
-    """Yield place and record of every server that runs now and may be read; root sees everybody's."""
+    """Yield directory and record of every running server that may be read; root sees all users' servers."""
     for ours in _private_directories():
         for place in sorted(ours.iterdir()):
             record = read(place)
@@ -99,19 +100,19 @@ def left_behind() -> Iterator[ServerRecord]:
 
 
 def is_alive(record: ServerRecord) -> bool:
-    """Say whether the process that wrote the record is still the one with its pid."""
+    """Return whether the process that wrote the record is still the one with its pid."""
     pid, started = record.get("pid"), record.get("started")
     return isinstance(pid, int) and started is not None and start_time(pid) == started
 
 
 def _key(directory: str, program: str) -> str:
-    import hashlib  # late: the supervisor does without OpenSSL
+    import hashlib  # late: the supervisor runs without OpenSSL
 
     return hashlib.blake2b(f"{directory}\0{program}".encode(errors="replace"), digest_size=8).hexdigest()
 
 
 def _private_directories() -> Iterator[Path]:
-    """Yield the directories that may hold servers' places; root may look into all of them."""
+    """Yield the directories that may contain run directories; root may read all of them."""
     me = os.geteuid()
     uids = {me, *_other_users()} if me == 0 else {me}
     for uid in sorted(uids):
@@ -123,7 +124,7 @@ def _private_directories() -> Iterator[Path]:
 
 
 def _other_users() -> Iterator[int]:
-    """Yield who has a directory for places, in the bases that everybody has, or a session of their own."""
+    """Yield the users with a directory for run directories, in the shared bases or in their session."""
     for base in ("/dev/shm", "/run", "/tmp"):
         with contextlib.suppress(OSError):
             for name in os.listdir(base):
@@ -134,7 +135,7 @@ def _other_users() -> Iterator[int]:
 
 
 def is_private(directory: Path, uid: int) -> bool:
-    """Say whether this is a real directory that nobody but this user can have filled, or may look into."""
+    """Return whether this is a real directory that only this user can have filled, or may read."""
     facts = directory.lstat()
     return stat.S_ISDIR(facts.st_mode) and facts.st_uid == uid and not facts.st_mode & 0o077
 
@@ -149,9 +150,9 @@ def _make_private(directory: Path) -> None:
 
 
 def _remove_stale(ours: Path, key: str) -> None:
-    """Remove the places of servers that were killed: our predecessors', and others' that are old.
+    """Remove the run directories of killed servers: our predecessors', and old ones of other projects.
 
-    Another project's next start looks for what its own predecessor left.
+    The next start of another project needs the record of its own predecessor.
     """
     for place in ours.iterdir():
         with contextlib.suppress(OSError):
@@ -159,7 +160,7 @@ def _remove_stale(ours: Path, key: str) -> None:
                 continue
         record = read(place)
         pid = place.name.rpartition("-")[2]
-        # A server that is just starting has a place and no record yet.
+        # A server that is just starting has a directory and no record yet.
         begun = record is None and pid.isdecimal() and start_time(int(pid)) is not None
         if not begun and not (record and is_alive(record)):
             with contextlib.suppress(OSError):

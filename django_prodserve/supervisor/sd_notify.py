@@ -1,6 +1,6 @@
-"""What systemd is told (``Type=notify``): sd_notify(3) without a library.
+"""Notifications to systemd (``Type=notify``): sd_notify(3) without a library.
 
-Used by the process that systemd watches: the supervisor, or the arbiter where there is none. Standard library
+Used by the process that systemd watches: the supervisor, or the arbiter if there is none. Standard library
 alone.
 """
 
@@ -16,19 +16,19 @@ VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class Notifier:
-    """Speaks to the socket that systemd named; says nothing where it named none."""
+    """Writes to the socket that systemd named; does nothing if systemd named none."""
 
     def __init__(self, address: str = "", watchdog: float = 0.0) -> None:
         self.address = address
         self.watchdog = watchdog
-        """Seconds after which systemd kills a silent service; 0 where it does not."""
+        """Seconds after which systemd kills a silent service; 0 if it does not."""
         self._beaten = 0.0
 
     def ready(self, status: str) -> None:
         self._send("READY=1", f"STATUS={_line(status)}")
 
     def reloading(self) -> None:
-        # systemd tells this state from an older one by the time (Type=notify-reload).
+        # systemd distinguishes this state from an older one by the time (Type=notify-reload).
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=reloading")
 
     def stopping(self) -> None:
@@ -38,7 +38,7 @@ class Notifier:
         self._send(f"STATUS={_line(status)}")
 
     def alive(self) -> None:
-        """Tell the watchdog that all is well, at most four times in its interval."""
+        """Notify the watchdog that all is well, at most four times in its interval."""
         now = time.monotonic()
         if self.watchdog and now - self._beaten >= self.watchdog / 4:
             self._beaten = now
@@ -54,9 +54,9 @@ class Notifier:
 
 
 def take(environ: MutableMapping[str, str]) -> Notifier:
-    """Return who speaks for this process, and take systemd's variables out of the environment.
+    """Return the notifier of this process, and remove systemd's variables from the environment.
 
-    Gunicorn would say READY=1 by itself, before there is any worker; and a child must not speak for us.
+    Gunicorn would send READY=1 by itself, before there is any worker; and a child must not notify for us.
     """
     address, usec, pid = (environ.pop(name, "") for name in VARIABLES)
     ours = pid in {"", str(os.getpid())}

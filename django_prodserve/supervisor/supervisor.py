@@ -1,9 +1,9 @@
 """The supervisor: the small process whose pid stays, while generations of the server come and go.
 
-A process of its own, one thread: the command's process becomes it by exec, so nothing of Django stays in it.
-It holds the listening sockets, starts generations, passes signals on, and speaks to systemd. Standard library
-alone, and all imports at the top: the release that it was started from may be gone when it works. The states
-of a generation, and what a generation and its supervisor say to each other, stand in protocol.py.
+A separate process, one thread: the command's process becomes it by exec, so nothing of Django stays in it. It
+holds the listening sockets, starts generations, forwards signals, and notifies systemd. It uses the standard
+library alone, with all imports at the top, because its release may be removed while it runs. protocol.py
+describes the states of a generation, and the messages between a generation and its supervisor.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from .sd_notify import Notifier
 SIGNALS = ("HUP", "TERM", "INT", "QUIT", "CHLD", "USR1", "USR2", "TTIN", "TTOU", "WINCH")
 # Seconds before a generation that died is started again.
 BACK_OFF_SECONDS = (0.0, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0)
-MAX_FAILED_STARTS = 8  # so many starts in a row that never served end the server: an orchestrator must see it
-STOP_ACCEPTING_SECONDS = 2.0  # seconds after which the old generation is taken to accept no more
+MAX_FAILED_STARTS = 8  # failed starts in a row that end the server: an orchestrator must see it
+STOP_ACCEPTING_SECONDS = 2.0  # seconds until the old generation is assumed to accept no more
 STABLE_AFTER = 10.0  # seconds of service after which the next death counts as the first
 
 
 class Supervisor:
-    """What is kept, and what was asked for. ``spec`` is what the command's process left (launch.py)."""
+    """The running server and pending requests. ``spec`` is the command's data (launch.py)."""
 
     def __init__(self, spec: LaunchSpec) -> None:
         self.spec = spec
@@ -49,9 +49,9 @@ class Supervisor:
         self.number = 0
         self.extra_workers = 0
         self.reload_wanted = self.reopen_wanted = False
-        self.reload_started = 0.0  # monotonic; 0 where the generation that boots is no reload
-        self.finish_at = 0.0  # monotonic; 0 where nobody is about to leave
-        self.stop_deadline = 0.0  # monotonic; 0 while nobody has asked to stop
+        self.reload_started = 0.0  # monotonic; 0 if the generation that boots is not a reload
+        self.finish_at = 0.0  # monotonic; 0 if no generation is about to stop
+        self.stop_deadline = 0.0  # monotonic; 0 while no stop was requested
         self.exit_code = 0
         self.ended_early = self.lost_lines = 0
         self.start_at = 0.0
@@ -60,7 +60,7 @@ class Supervisor:
             self.booting = GenerationProcess.forked(spec["first"]["pid"], spec["first"]["channel"])
 
     def run(self) -> int:
-        """Work until there is nothing left to keep; return the exit code."""
+        """Run until there is no generation left; return the exit code."""
         wake = _listen_to_signals()
         while True:
             self._start_next()
@@ -80,7 +80,7 @@ class Supervisor:
         return [child for child in (self.booting, self.serving, self.retiring) if child is not None]
 
     def _seconds(self) -> float:
-        """Return how long nothing may happen: until the next deadline, or the next start."""
+        """Return how long the supervisor may sleep: until the next deadline, or the next start."""
         moments = [child.deadline for child in self._children() if child.deadline]
         if self.finish_at:
             moments.append(self.finish_at)
@@ -90,7 +90,7 @@ class Supervisor:
             moments.append(self.start_at)
         return max(0.0, min([60.0, *(moment - time.monotonic() for moment in moments)]))
 
-    # What was asked for
+    # Requests
 
     def _signal(self, number: int) -> None:
         if number in {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}:
@@ -108,20 +108,20 @@ class Supervisor:
             self.extra_workers = max(wanted, 1 - self.record.get("workers", 1))
             self._tell_workers()
         elif number == signal.SIGUSR1:
-            self.reopen_wanted = self.booting is not None  # it would end one that still boots
+            self.reopen_wanted = self.booting is not None  # it would end a generation that still boots
             for child in (self.serving, self.retiring):
                 if child is not None:
                     child.kill(number)
 
     def _tell_workers(self) -> None:
-        """Pass on how many workers more or less are wanted; one that still boots would be stopped by it."""
+        """Forward a change in the number of workers; it would stop a generation that still boots."""
         while self.serving and (missing := self.extra_workers - self.serving.extra_workers):
             step = 1 if missing > 0 else -1
             self.serving.kill(signal.SIGTTIN if step > 0 else signal.SIGTTOU)
             self.serving.extra_workers += step
 
     def _terminal_is_gone(self) -> bool:
-        """Say whether SIGHUP means what its name says: the terminal that we were started in was closed."""
+        """Return whether SIGHUP has its original meaning: the terminal that we were started in was closed."""
         if self.terminal:
             try:
                 os.tcgetpgrp(0)
@@ -130,7 +130,7 @@ class Supervisor:
         return False
 
     def _stop(self, number: int) -> None:
-        """Stop all generations; Ctrl-C or SIGQUIT once more stops at once."""
+        """Stop all generations; a second Ctrl-C or SIGQUIT stops them immediately."""
         again = bool(self.stop_deadline)
         if again and number != signal.SIGTERM:
             for child in self._children():
@@ -148,10 +148,10 @@ class Supervisor:
         self.stop_deadline = max([now, *(child.deadline for child in self._children())])
         self._close_listeners()  # the workers' copies stay open until each of them stops
 
-    # What generations say
+    # Messages of generations
 
     def _on_message(self, child: GenerationProcess, message: Message) -> None:
-        """Act on a message; one of a newer release that lacks what is read here must not end the server."""
+        """Handle a message; one of a newer release without a required field must not end the server."""
         try:
             self._act_on(child, message)
         except (KeyError, TypeError) as error:
@@ -173,7 +173,7 @@ class Supervisor:
             self._finish_reload("")
 
     def _on_ready(self, child: GenerationProcess, facts: ServingFacts) -> None:
-        """A generation answers: it serves from now on, and the one before may go."""
+        """A generation answers: it serves from now on, and the one before may stop."""
         child.mark_ready()
         child.deadline = 0.0
         child.served_since = time.monotonic()
@@ -190,15 +190,15 @@ class Supervisor:
         if self.retiring:
             self.finish_at = (
                 time.monotonic() + STOP_ACCEPTING_SECONDS
-            )  # or sooner, when it says that it accepts no more
+            )  # or sooner, when it reports that it accepts no more
         else:
             self.notifier.ready(f"serving, generation {child.number}")
             self._finish_reload("")
 
-    # What ended
+    # Ended processes
 
     def _reap(self) -> None:
-        """Hear of children that ended; PID 1 adopts strangers, who are only waited for."""
+        """Reap children that ended; PID 1 adopts foreign processes, which are only reaped."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -221,7 +221,7 @@ class Supervisor:
             self.orphans.adopt(child)
         if was_booting and not self.stop_deadline:
             self._failed_to_boot(child, status)
-        elif was_booting and not self.record["ready"]:  # stopped before it served: it knows how far it was
+        elif was_booting and not self.record["ready"]:  # stopped before it served: it knows its own progress
             self.exit_code = exit_code(status)
         elif was_serving and not self.stop_deadline:
             self.say(f"Generation {child.number} {ending(status)}; starting another.", "ERROR")
@@ -238,7 +238,7 @@ class Supervisor:
         if self.serving:
             self._fail_reload(self.serving, reason)
         elif not self.record["ready"]:
-            if os.WIFSIGNALED(status):  # else it has spoken for itself
+            if os.WIFSIGNALED(status):  # otherwise it has reported the reason itself
                 self.say(f"The server {ending(status)} before all workers were ready.", "ERROR")
             self._give_up(exit_code(status) or 1)
         else:
@@ -253,7 +253,7 @@ class Supervisor:
             self._give_up(1)
 
     def _give_up(self, code: int) -> None:
-        """End with this code when nobody is left."""
+        """End with this code when no generation is left."""
         self.exit_code = code
         self.stop_deadline = time.monotonic()
 
@@ -271,7 +271,7 @@ class Supervisor:
                     self.say(f"Generation {child.number} did not stop in time: it is killed.", "ERROR")
                 child.kill_all()
 
-    # What is next
+    # Next steps
 
     def _start_next(self) -> None:
         if self.stop_deadline or self.booting or self.retiring:
@@ -304,7 +304,7 @@ class Supervisor:
                 self.booting.deadline = time.monotonic() + self.spec["boot_seconds"]
 
     def _environment(self) -> dict[str, str]:
-        """Return the environment as it was before settings ran, and what --env-file says now."""
+        """Return the environment from before settings ran, with the current values of --env-file."""
         environ = {name: value for name, value in os.environ.items() if name not in self.spec["hidden"]}
         if self.spec["env_file"]:
             try:
@@ -319,7 +319,7 @@ class Supervisor:
         self._finish_reload(reason)
 
     def _finish_reload(self, reason: str) -> None:
-        """A reload is over: who waits for it may rely on what it says."""
+        """End a reload: the commands that wait for it may rely on the record."""
         self.finish_at = 0.0
         if not self.reload_started:
             return
@@ -335,7 +335,7 @@ class Supervisor:
             self.say(f"Reloaded in {seconds:.1f} s: generation {self.number} serves.")
         self._save()
 
-    # The place, the log, the end
+    # Run directory, log, exit
 
     def _save(self) -> None:
         if self.place:
@@ -345,7 +345,7 @@ class Supervisor:
                 self.say(f"{self.place} cannot be written: {error.strerror}", "ERROR")
 
     def say(self, line: str, level: str = "INFO") -> None:
-        """Write one line as the generations do."""
+        """Write one line in the same form as the generations."""
         if self.lost_lines:
             told = (
                 f"Standard error could not be written: {self.lost_lines} lines of the supervisor's are lost."
@@ -380,22 +380,22 @@ class Supervisor:
 
 
 def _unlink_socket(path: str) -> None:
-    """Remove a unix socket's path, unless somebody else's socket stands there by now."""
+    """Remove a unix socket's path, unless another process's socket has replaced it by now."""
     if path:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)
-            if probe.connect_ex(path):  # nobody answers: ours is closed
+            if probe.connect_ex(path):  # no process answers: ours is closed
                 os.unlink(path)
 
 
 def _listen_to_signals() -> int:
-    """Turn signals into bytes of a pipe, then let in those that have waited since before the exec."""
+    """Turn signals into bytes of a pipe, then unblock those that are pending since before the exec."""
     read, write = os.pipe()
     os.set_blocking(read, False)
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     numbers = [getattr(signal, f"SIG{name}") for name in SIGNALS]
-    handler: Callable[..., None] = lambda number, frame: None  # noqa: E731, the pipe tells
+    handler: Callable[..., None] = lambda number, frame: None  # noqa: E731, the pipe reports
     for number in numbers:
         signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
@@ -417,7 +417,7 @@ def _wait(wake: int, channels: list[socket.socket], seconds: float) -> None:
 
 
 def main(descriptor: int) -> int:
-    """Read what the command's process left in this descriptor, and keep it."""
+    """Read the data of the command's process from this descriptor, and run the supervisor."""
     with open(descriptor, encoding="utf-8") as file:
         spec = json.load(file)
     return Supervisor(spec).run()

@@ -1,4 +1,4 @@
-"""The core device: a value that cannot exist without its reason."""
+"""The central type: a value that cannot exist without its reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Decision(Generic[T]):
-    """A value, why it is so, and who said it: an option's source, or ``computed``."""
+    """A value, its reason, and its source: that of an option, or ``computed``."""
 
     value: T
     why: str
@@ -18,5 +18,5 @@ class Decision(Generic[T]):
 
     @property
     def is_computed(self) -> bool:
-        """Whether nobody stated this value."""
+        """Whether no source sets this value."""
         return self.source == "computed"

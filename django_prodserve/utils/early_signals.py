@@ -1,8 +1,8 @@
-"""A signal to stop counts from the first instruction of ours on, and ends the start without a traceback.
+"""A signal to stop works from our first instruction on, and ends the start without a traceback.
 Standard output and standard error, whatever they are, stop no start from then on.
 
 Called when the package is imported, if the command is ours. PID 1 of a container has no default action for
-signals: without a handler the kernel drops them, and the server comes up as if nobody had asked it to stop.
+signals. Without a handler the kernel drops them, and the server would start despite the signal.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 
 from .command_line import is_script
 
-EXIT_CODE = 128  # and the number of the signal, as shells say it
+EXIT_CODE = 128  # plus the number of the signal, as in shells
 AGAIN_SECONDS = 0.01
 PRINTING = {
     *("plan", "check", "reload", "stop", "status", "dump", "help", "explain", "completion", "version"),
@@ -32,10 +32,11 @@ class Stopped(SystemExit):
 
 
 def raise_again(dropped: sys.UnraisableHookArgs) -> None:
-    """Raise what a signal has raised once more, where Python has dropped it: that is ``sys.unraisablehook``.
+    """Raise the exception of a signal again if Python has dropped it: this is ``sys.unraisablehook``.
 
     Python drops every exception of a finalizer, and a signal may arrive in one: a migration drops thousands
-    of models. Here the exception would be dropped, too, so a timer raises it in the code that comes next.
+    of models. Python would drop an exception raised here, too, so a timer raises it in the code that runs
+    next.
     """
     error = dropped.exc_value
     if not isinstance(error, (Stopped, KeyboardInterrupt)):
@@ -56,7 +57,7 @@ def watch() -> None:
     by_script = is_script(*sys.argv[:1] or [""])
     if os.name != "posix" or not (by_name or by_script or sys.argv[1:2] == ["prodserve"]):
         return
-    import threading  # late: the supervisor imports this package, and does without
+    import threading  # late: the supervisor imports this package, and does not need it
 
     from . import standard_streams
 
@@ -68,12 +69,12 @@ def watch() -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
         sys.unraisablehook = raise_again
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # see restart.prepared
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # see reexec.prepared
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, stop)
 
 
 def hand_over() -> None:
-    """Let Ctrl-C be an exception again: the command says what it has interrupted."""
+    """Let Ctrl-C be an exception again: the command reports which step it has interrupted."""
     if signal.getsignal(signal.SIGINT) is stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,7 +1,7 @@
-"""Do one thing in a process of its own: what it leaves behind in memory ends with it.
+"""Run one function in a separate process: its effects on memory end with that process.
 
 Called in the command's process, main thread, before the server forks workers. The caller closes connections
-first (``runtime.hooks.close_connections``) where the child could use one.
+first (``databases.close_connections``) if the child could use one.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ LENGTH = struct.Struct("!Q")
 
 
 class ChildError(Exception):
-    """The child ended without a result; the message says how."""
+    """The child ended without a result; the message gives the reason."""
 
 
 class ChildLateError(ChildError):
-    """The child was ended because its time was up, by us or by an alarm of its own."""
+    """The child was ended because its time was up, by us or by its own alarm."""
 
 
 def run_in_fork(work: Callable[[], T], *, patience: float | None = None, group: bool = True) -> T:
-    """Return what ``work`` returns in a fork of this process, or raise what it raises there.
+    """Return the result of ``work`` in a fork of this process, or raise its exception.
 
-    ``patience`` bounds it, in seconds: a fork of a process with threads may wait for a lock for ever. With a
-    ``group`` of its own, processes that it has started end with it.
+    ``patience`` limits it, in seconds: a fork of a process with threads may wait forever for a lock. With
+    ``group``, the child has a process group, and processes that it has started end with it.
     """
     receiving, sending = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on forks beside threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks with threads
         child = os.fork()
     if not child:
         os.close(receiving)
@@ -53,9 +53,9 @@ def run_in_fork(work: Callable[[], T], *, patience: float | None = None, group: 
         os.close(receiving)
         if not ended:  # its time is up, or a signal ends this process
             os.kill(child, signal.SIGKILL)
-        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # until it is waited for, the pid is no other's
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # until it is reaped, its pid is not reused
         if group:
-            with suppress(ProcessLookupError, PermissionError):  # nobody but a zombie on macOS
+            with suppress(ProcessLookupError, PermissionError):  # only a zombie on macOS
                 os.killpg(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
     if not answer:
@@ -69,11 +69,11 @@ def run_in_fork(work: Callable[[], T], *, patience: float | None = None, group: 
 
 
 def _work(work: Callable[[], Any], sending: int) -> None:
-    """In the child: work, send the outcome, end without a trace of the parent's cleaning up."""
+    """In the child: work, send the result, end without running the parent's cleanup."""
     code, own = 1, os.getpid()
     try:
         outcome = _outcome(work)
-        if os.getpid() == own:  # what the work forked, and came back, has nothing to say
+        if os.getpid() == own:  # a fork that returns from the work sends nothing
             with open(sending, "wb") as pipe:
                 pipe.write(LENGTH.pack(len(outcome)) + outcome)
             code = 0
@@ -84,18 +84,18 @@ def _work(work: Callable[[], Any], sending: int) -> None:
 def _outcome(work: Callable[[], Any]) -> bytes:
     try:
         return pickle.dumps((work(), None))
-    except Exception as error:  # anything may happen in a project
-        with suppress(Exception):  # one that cannot travel, or not back
+    except Exception as error:  # a project may raise any exception
+        with suppress(Exception):  # one that cannot be pickled, or not unpickled
             pickled = pickle.dumps((None, error))
             pickle.loads(pickled)
             return pickled
         return pickle.dumps((None, ChildError(repr(error))))
-    except BaseException as error:  # sys.exit() in a module of the project's must not end the parent
+    except BaseException as error:  # sys.exit() in a module of the project must not end the parent
         return pickle.dumps((None, ChildError(repr(error))))
 
 
 def _read(receiving: int, patience: float | None) -> bytes:
-    """Return what the child sends; nothing where it ends before. Its own children may keep the pipe open."""
+    """Return the child's data; empty if it ends before. Its own children may keep the pipe open."""
     deadline = None if patience is None else time.monotonic() + patience
     found = bytearray()
     while len(found) < LENGTH.size or len(found) < LENGTH.size + LENGTH.unpack_from(found)[0]:

@@ -1,9 +1,10 @@
-"""Copies of a server process, forked by the project's code, that come back into ours: they end there.
+"""Copies of a server process, forked by the project's code, that return into our code: they end there.
 
-A view, a hook or a module of the project's forks, and the child leaves it by an exception, by ``sys.exit()``
-or by a return. Our code would then go on in the child, as a second worker or a second arbiter.
+A view, a hook or a module of the project forks, and the child leaves it by an exception, by ``sys.exit()`` or
+by a return. Our code would then continue in the child, as a second worker or a second arbiter.
 
-Lives in every process that runs the project's code: the command's, the trial's, the arbiter and the workers.
+Runs in every process that runs the project's code: the command, the test process, the arbiter and the
+workers.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ PROCESS = _Process()
 
 
 def mark(disown: Callable[[], None], log: Any) -> None:
-    """Mark every later fork of this process as a copy, and let go there at once of what is not a copy's."""
+    """Mark every later fork of this process as a copy, and release there what only the worker may use."""
 
     def forked() -> None:
         PROCESS.is_copy = True
@@ -48,7 +49,7 @@ def mark(disown: Callable[[], None], log: Any) -> None:
 
 
 def _forget_handlers() -> None:
-    """Let signals end the copy: handlers of ours and Gunicorn's would have it go on, or act as the worker."""
+    """Restore default signal actions: with our handlers and Gunicorn's, a copy would act as the worker."""
     signal.set_wakeup_fd(-1)
     for number in {*signal.valid_signals()} - {signal.SIGKILL, signal.SIGSTOP}:
         handler = signal.getsignal(number)
@@ -58,10 +59,10 @@ def _forget_handlers() -> None:
 
 
 def _end_instead_of_waiting(log: Any) -> None:
-    """End the copy where a task of a thread pool ends: its thread would wait for ever for another one.
+    """End the copy when a task of a thread pool ends: its thread would wait forever for another task.
 
-    So it is in async views, whose code runs in threads of asgiref's and asyncio's. Those keep what came of a
-    task in its future; nothing is changed but the futures of the tasks that run in this copy.
+    This happens in async views, whose code runs in threads of asgiref and asyncio. Those store the result of
+    a task in its future. Only the futures of the tasks that run in this copy are changed.
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None:
@@ -89,7 +90,7 @@ def ended(what: str, log: Any = None) -> Iterator[None]:
 
 
 def end(what: str, error: BaseException | None, log: Any = None) -> NoReturn:
-    """Say how this copy came back, and end it: nothing is cleaned up, for all of it is its parent's.
+    """Log how this copy returned, and end it without cleanup, because its resources belong to its parent.
 
     Its exit code is that of ``sys.exit``, else 1.
     """
@@ -115,4 +116,4 @@ def _tell(text: str, error: BaseException | None, log: Any) -> None:
     stack = "".join(traceback.format_exception(error)) if error else ""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     line = f"{stack}{text}\n".encode(encoding, "backslashreplace")
-    os.write(2, line)  # what the buffer of sys.stderr holds is the parent's
+    os.write(2, line)  # the buffer of sys.stderr holds the parent's data

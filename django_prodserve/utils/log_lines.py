@@ -1,6 +1,7 @@
 """One line of the server's log, as text or as JSON.
 
-Standard library alone, and little of it: the supervisor, which has nothing else, writes its lines with it.
+Uses only a small part of the standard library: the supervisor, which loads nothing else, writes its lines
+with it.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from json.encoder import encode_basestring_ascii
 from typing import Any
 
 quoted = encode_basestring_ascii
-"""Writes a string as JSON: in ASCII, so that no byte of a client's can end its field or its line."""
+"""Returns a string as JSON: in ASCII, so that no byte from a client can end its field or its line."""
 
 AT_ONCE = getattr(select, "PIPE_BUF", 512)
-"""Bytes that a pipe which has room takes whole, without making the writer wait."""
+"""Bytes that a pipe with free space accepts as a whole, without blocking the writer."""
 
 
 def wants_json(form: str, descriptor: int) -> bool:
-    """Say whether what is written there is JSON; ``auto`` asks whether a person reads it."""
+    """Return whether lines there are JSON; ``auto`` checks whether a person reads them."""
     return form == "json" or (form == "auto" and not os.isatty(descriptor))
 
 
 def utc(seconds: float) -> str:
-    """Return a time as RFC 3339 has it, in UTC."""
+    """Return a time in the form of RFC 3339, in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
@@ -43,7 +44,7 @@ def as_json(seconds: float, level: str, logger: str, message: str, /, **more: An
 
 
 def write_if_read(descriptor: int, data: bytes) -> bool:
-    """Write, unless a pipe is full: the supervisor must not wait for a reader. Say whether all is out."""
+    """Write, unless a pipe is full: the supervisor must not block. Return whether everything was written."""
     poller = select.poll()
     poller.register(descriptor, select.POLLOUT)
     try:
@@ -55,7 +56,7 @@ def write_if_read(descriptor: int, data: bytes) -> bool:
 
 
 def others_lines(form: str, descriptor: int, level: str, text: str) -> str:
-    """Return what another program has written: where lines are JSON, what is none as one line of ours."""
+    """Return the output of another program; if lines are JSON, other text becomes one line of ours."""
     if not text.strip() or not wants_json(form, descriptor):
         return text
     lines = text.rstrip().splitlines()
@@ -66,7 +67,7 @@ def others_lines(form: str, descriptor: int, level: str, text: str) -> str:
 
 
 def server_line(form: str, descriptor: int, level: str, message: str) -> str:
-    """Return a line of the server's that goes through no logger."""
+    """Return a line of the server that goes through no logger."""
     now = time.time()
     if wants_json(form, descriptor):
         return as_json(now, level, "prodserve", message)

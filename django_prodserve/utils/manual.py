@@ -1,7 +1,7 @@
 """The documents that ship with the package: found by topic, by id, by the words of a heading.
 
-Lives in short commands (``prodserve help``), and where an error says which entry explains it. Standard
-library alone. A document is a file of ``docs/``; an entry is a heading in it with the text below.
+Used in short commands (``prodserve help``), and in error messages that name the entry that explains them.
+Standard library alone. A document is a file of ``docs/``; an entry is a heading in it with the text below.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Entry(NamedTuple):
     level: int
     title: str
     text: str
-    """As it is in the document, the heading included."""
+    """As it is in the document, including the heading."""
 
 
 class Match(NamedTuple):
-    """What a look-up found."""
+    """The result of a look-up."""
 
     entries: tuple[Entry, ...]
     close: tuple[str, ...] = ()
-    """What may have been meant, where nothing was found."""
+    """Similar names, if nothing was found."""
 
 
 @cache
@@ -50,13 +50,13 @@ def topics(directory: Path = DIRECTORY) -> dict[str, str]:
 
 
 def read(topic: str, directory: Path = DIRECTORY) -> str:
-    """Return a whole document, without the markers that tests look for."""
+    """Return a whole document, without the markers that tests search for."""
     text = (directory / f"{topic}.md").read_text(encoding="utf-8")
     return re.sub(r"^<!--.*?-->\n", "", text, flags=re.MULTILINE)
 
 
 def find(query: str, directory: Path = DIRECTORY) -> Match:
-    """Return the document or the entries that a query names; what is most exact wins."""
+    """Return the document or the entries that a query names; the most exact match wins."""
     wanted = key(LEVEL.sub("", query.strip()))
     if not wanted:
         return Match(())
@@ -74,13 +74,13 @@ def find(query: str, directory: Path = DIRECTORY) -> Match:
 
 
 def has(name: str, directory: Path = DIRECTORY) -> bool:
-    """Say whether a name has a document or an entry of its own."""
+    """Return whether a name has a document or an entry of its own."""
     return key(name) in _known(directory)
 
 
 @cache
 def _known(directory: Path) -> frozenset[str]:
-    """Return the names alone: a server that asks must not keep every document in memory."""
+    """Return the names alone: a server must not keep every document in memory."""
     found = {key(topic) for topic in topics(directory)}
     for entry in entries(directory):
         if entry.level == ROW:
@@ -91,7 +91,7 @@ def _known(directory: Path) -> frozenset[str]:
 
 
 def names(directory: Path = DIRECTORY) -> list[str]:
-    """Return what can be asked for by one word: documents, and entries whose heading begins with a name."""
+    """Return the one-word queries: documents, and entries whose heading begins with a name."""
     heads = [_name(entry) for entry in entries(directory) if entry.level > 1]
     return list(dict.fromkeys([*topics(directory), *filter(None, heads)]))
 
@@ -102,14 +102,14 @@ def entries(directory: Path = DIRECTORY) -> tuple[Entry, ...]:
 
 
 def key(name: str) -> str:
-    """Return a name as it is compared: ``--Keep_Alive``, ``keep-alive`` and `` `KEEP_ALIVE` `` are one."""
+    """Return a name in one form: ``--Keep_Alive``, ``keep-alive`` and `` `KEEP_ALIVE` `` are one."""
     text = name.strip().strip("`").lower().removeprefix("prodserve.")
     text = re.sub(r"[`*]", "", text).lstrip("-").replace("_", " ").replace("-", " ")
     return " ".join(text.strip(".:?! ").split())
 
 
 def _name(entry: Entry) -> str:
-    """Return the word that a heading begins with, where it is a name: an id, an option, a metric."""
+    """Return the word that a heading begins with, if it is a name: an id, an option, a metric."""
     first = SPLIT.split(entry.title.strip("`"), maxsplit=1)[0].strip("`.")
     is_name = entry.title.startswith(("`", "--")) or re.fullmatch(r"[A-Z]\d{3}|\w+_\w+|[\w-]+", entry.title)
     return first if is_name or re.fullmatch(r"[A-Z]\d{3}", first) else ""
@@ -137,12 +137,12 @@ def _begins(entry: Entry, wanted: str) -> bool:
 
 
 def _is_pattern(entry: Entry, wanted: str) -> bool:
-    """Say whether a message fits a heading whose dots stand for anything: ``... is already in use ...``."""
+    """Return whether a message matches a heading whose dots are wildcards: ``... is already in use ...``."""
     if entry.level == ROW or "..." not in entry.title:
         return False
     parts = [key(part) for part in entry.title.split("...")]
     if sum(len(part.split()) for part in parts) < 2:
-        return False  # a single word fits too much
+        return False  # a single word matches too much
     return re.match(".*".join(map(re.escape, parts)), wanted) is not None
 
 

@@ -1,9 +1,9 @@
-"""Where log lines leave: descriptors that nobody waits for.
+"""Where the log leaves the process: descriptors whose readers cannot block it.
 
-Lives in the command's process, in the arbiter and in every worker, in whichever thread has something to say.
-A disk may be full, a pipe's reader gone or stopped: no start, no request, and no look at the workers, waits
-for that. What does not leave at once is kept, up to a bound, and tried again; what does not fit is counted,
-and told once a minute.
+Used in the command's process, in the arbiter and in every worker, in any thread that logs. A disk may be
+full, a pipe's reader gone or stopped: no start, no request and no check of the workers waits for that. Data
+that cannot be written immediately is buffered, up to a limit, and tried again. Data beyond the limit is
+dropped, counted, and reported once a minute.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from collections import deque
 from collections.abc import Iterator
 
 MAX_KEPT_BYTES = 2**20
-"""Bytes that wait for a reader: some 4000 access lines."""
+"""Bytes buffered for a reader: some 4000 access lines."""
 AT_ONCE = select.PIPE_BUF if hasattr(select, "PIPE_BUF") else 512
-"""Bytes that a pipe takes whole or not at all, so that no line of another process comes between."""
+"""Bytes that a pipe accepts as a whole or not at all, so that lines of other processes cannot mix in."""
 REPORT_SECONDS = 60.0
 LAST_WRITE_SECONDS = 1.0
-"""Seconds that a process which ends waits for somebody to read what is left."""
+"""Seconds that an ending process waits for a reader of its remaining data."""
 
 
 class NonBlockingWriter:
-    """A descriptor, and what has not left through it yet."""
+    """A descriptor, and the data that was not yet written to it."""
 
     def __init__(self, descriptor: int, name: str) -> None:
         self.name = name
         self.lost = 0
-        """Lines that nobody will read."""
+        """Lines that were dropped."""
         self.fault = ""
-        """Why the last attempt failed; nothing where it did not."""
+        """Why the last attempt failed; empty if it did not."""
         self._told, self._tell_at = 0, 0.0
         self._own = -1
         self._socket: socket.socket | None = None
@@ -51,37 +51,37 @@ class NonBlockingWriter:
         self._is_file = stat.S_ISREG(kind)
         if stat.S_ISSOCK(kind):
             self._socket = socket.socket(fileno=os.dup(descriptor))
-            if socket.getdefaulttimeout() is not None:  # the project's: it would hold up each write
+            if socket.getdefaulttimeout() is not None:  # of the project: it would block each write
                 self._socket.settimeout(None)
         self._descriptor, self._asks = descriptor, False
         if not self._is_file and self._socket is None:
-            # Others write to the same open pipe and may want to wait: only one of our own is ours to change.
+            # Other processes write to the same pipe and may want to block: only our own copy may be changed.
             flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
             try:
                 self._own = self._descriptor = os.open(f"/proc/self/fd/{descriptor}", flags)
-            except OSError:  # another user's, no reader, or no Linux
+            except OSError:  # another user's, no reader, or not Linux
                 self._asks = True
-        if descriptor > 2 and self._own < 0:  # who opened it may close it while somebody writes
+        if descriptor > 2 and self._own < 0:  # its opener may close it during a write
             self._own = self._descriptor = os.dup(descriptor)
 
     def reopen(self, descriptor: int) -> None:
-        """Write elsewhere: a log was rotated."""
+        """Write to another descriptor: a log was rotated."""
         with self._lock:
             self.close()
             self._open(descriptor)
 
     def follow(self) -> None:
-        """Write where the descriptor leads now: Gunicorn's ``capture_output`` or the project has moved it."""
+        """Write to the descriptor's new target: Gunicorn's ``capture_output`` or the project changed it."""
         with self._lock:
             try:
                 found = os.fstat(self._given)
                 if (found.st_dev, found.st_ino) != self._file:
                     self.reopen(self._given)
-            except OSError:  # somebody has closed it: the copy that was opened here still works
+            except OSError:  # the descriptor was closed: the copy that was opened here still works
                 return
 
     def close(self) -> None:
-        """Give back what was opened here."""
+        """Close the descriptor that was opened here."""
         before, self._own = self._own, -1
         if before >= 0:
             os.close(before)
@@ -89,17 +89,17 @@ class NonBlockingWriter:
             self._socket.close()
             self._socket = None
 
-    def __del__(self) -> None:  # Gunicorn makes new handlers where it reads its configuration anew
+    def __del__(self) -> None:  # Gunicorn creates new handlers when it reads its configuration again
         self.close()
 
     def forget(self) -> None:
-        """Keep nothing: a fork must not repeat its parent's lines."""
-        self._lock = threading.RLock()  # a signal may come while the main thread writes
+        """Drop the buffer: a fork must not repeat its parent's lines."""
+        self._lock = threading.RLock()  # a signal may arrive while the main thread writes
         self._waiting: deque[bytes] = deque()
         self._size = 0
 
     def waiting(self) -> bytes:
-        """Return what has not left yet."""
+        """Return the data that was not yet written."""
         return b"".join(self._waiting)
 
     def put(self, data: bytes) -> None:
@@ -115,7 +115,7 @@ class NonBlockingWriter:
             self.push()
 
     def push(self) -> bool:
-        """Write what there is room for; say whether nothing is left."""
+        """Write as much as there is room for; return whether nothing is left."""
         with self._lock:
             waiting = self._waiting
             try:
@@ -132,7 +132,7 @@ class NonBlockingWriter:
                 pass
             except OSError as error:
                 self.fault = error.strerror or str(error)
-                if isinstance(error, BrokenPipeError):  # nobody will ever read these
+                if isinstance(error, BrokenPipeError):  # no process will ever read these
                     self.lost += sum(block.count(b"\n") for block in waiting)
                     waiting.clear()
                     self._size = 0
@@ -151,7 +151,7 @@ class NonBlockingWriter:
         return os.write(self._descriptor, data)
 
     def drain(self, seconds: float) -> None:
-        """Wait for a reader that is slow, but not for long, and for no disk."""
+        """Wait for a slow reader, but not for long, and for no disk."""
         deadline = time.monotonic() + seconds
         while not self.push() and not self.fault and not self._is_file:
             left = deadline - time.monotonic()
@@ -160,7 +160,7 @@ class NonBlockingWriter:
             _has_room(self._descriptor if self._socket is None else self._socket.fileno(), left)
 
     def report(self, now: float) -> str:
-        """Return what an operator must know of it, once a minute; mostly nothing."""
+        """Return a report of lost lines for the operator, once a minute; mostly empty."""
         lost = self.lost - self._told
         if not (lost or (self.fault and self._waiting)) or now < self._tell_at:
             return ""
@@ -179,23 +179,23 @@ _CONSOLES: dict[int, NonBlockingWriter] = {}
 
 
 def console(descriptor: int, name: str) -> NonBlockingWriter:
-    """Return the one outlet of a descriptor: lines keep their order, no matter which thread writes them."""
+    """Return the single writer of a descriptor: lines keep their order, whichever thread writes them."""
     outlet = _CONSOLES.get(descriptor)
     if outlet is None:
         outlet = _CONSOLES[descriptor] = NonBlockingWriter(descriptor, name)
     elif outlet.name.startswith("Standard "):
-        outlet.name = name  # of the log that has turned out to use it
+        outlet.name = name  # of the log that was found to use it
     return outlet
 
 
 def follow() -> None:
-    """Look whether standard output and standard error lead elsewhere by now."""
+    """Check whether standard output and standard error have new targets."""
     for outlet in list(_CONSOLES.values()):
         outlet.follow()
 
 
 def unsent() -> list[tuple[NonBlockingWriter, bytes]]:
-    """Return what has not left yet, for the child of a fork whose parent will never write it."""
+    """Return the unwritten data, for the child of a fork whose parent will never write it."""
     return [(outlet, outlet.waiting()) for outlet in list(OUTLETS)]
 
 
@@ -208,7 +208,7 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 def report_lost(now: float) -> Iterator[str]:
-    """Try again what is left, and yield what must be told. Once a second, from the main thread."""
+    """Retry the rest, and yield reports of lost lines. Once a second, from the main thread."""
     follow()
     for outlet in list(OUTLETS):
         outlet.push()
@@ -217,7 +217,7 @@ def report_lost(now: float) -> Iterator[str]:
 
 
 def drain() -> None:
-    """Let everything leave before this process ends, as far as somebody reads it."""
+    """Write everything before this process ends, as far as readers accept it."""
     for outlet in list(OUTLETS):
         outlet.drain(LAST_WRITE_SECONDS)
 
@@ -228,7 +228,7 @@ atexit.register(drain)
 def _has_room(descriptor: int, seconds: float = 0.0) -> bool:
     if not hasattr(
         select, "poll"
-    ):  # eventlet has removed it, which is refused in a moment (startup/monkey_patching.py)
+    ):  # eventlet has removed it, which is rejected soon (startup/monkey_patching.py)
         return True
     poller = select.poll()
     poller.register(descriptor, select.POLLOUT)

@@ -1,4 +1,4 @@
-"""Where files of ours may lie between two starts: directories that only we can have filled.
+"""Directories for our files between two starts, which only we can have filled.
 
 Used by the command's process, main thread, before the fork.
 """
@@ -18,7 +18,7 @@ PRIVATE, SHARED = 0o700, 0o755
 
 
 def bases(served_by: int | None = None) -> list[Path]:
-    """Return where a directory of ours may be, best first; ``served_by`` is a user that must read it."""
+    """Return possible parents of our directory, best first; ``served_by`` is a user that must read it."""
     me = os.geteuid()
     found = []
     if served_by in (None, me):
@@ -35,7 +35,7 @@ def bases(served_by: int | None = None) -> list[Path]:
 
 
 def is_writable() -> bool:
-    """Say whether one of the bases looks usable, without touching any."""
+    """Return whether one of the bases looks usable, without changing any."""
     return any(_looks_usable(base) for base in bases())
 
 
@@ -50,14 +50,14 @@ def _looks_usable(base: Path) -> bool:
 
 
 def is_ours(directory: Path) -> bool:
-    """Say whether this is a real directory that only we can have filled."""
+    """Return whether this is a real directory that only we can have filled."""
     facts = directory.lstat()
     alone = facts.st_uid == os.geteuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return stat.S_ISDIR(facts.st_mode) and alone
 
 
 def make_project(base: Path, project: Path, *, mode: int) -> Path:
-    """Make the directory of a project inside a base of ours, or raise OSError."""
+    """Create the directory of a project inside a base of ours, or raise OSError."""
     make_parents(base)
     for directory in (base, project):
         with contextlib.suppress(FileExistsError):
@@ -71,9 +71,9 @@ def make_project(base: Path, project: Path, *, mode: int) -> Path:
 
 
 def make_parents(directory: Path) -> None:
-    """Make what is missing above a directory for this user alone, as XDG wants it, whatever the umask is.
+    """Create the missing parents of a directory for this user alone, as XDG requires, whatever the umask is.
 
-    pathlib gives parents the mode that the umask leaves: with 0 anybody could write to ~/.cache.
+    pathlib gives parents the mode from the umask: with 0 any user could write to ~/.cache.
     """
     missing = [parent for parent in directory.parents if not parent.exists()]
     for parent in reversed(missing):
@@ -82,7 +82,7 @@ def make_parents(directory: Path) -> None:
 
 
 def project_key() -> str:
-    """Return the name of this project's directory: its settings module and where it lies."""
+    """Return the name of this project's directory: from its settings module and that module's location."""
     module = os.environ.get("DJANGO_SETTINGS_MODULE", "")
     place = getattr(settings, "BASE_DIR", None) or Path.cwd()
     return hashlib.blake2b(f"{module}\0{place}".encode(), digest_size=8).hexdigest()

@@ -1,6 +1,6 @@
 """Name the setting behind an error that no line of the project raised, and the line that sets it.
 
-Asked only when something has failed: a value of an odd type that works is no error.
+Used only after a failure: a value of an odd type that works is not an error.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ KINDS: dict[str, tuple[Test, str]] = {
 
 
 def blamed(error: BaseException, short: Callable[[str], str]) -> str:
-    """Return what is wrong with a setting, or which one the failing code read; empty where neither shows."""
+    """Return the fault of a setting, or which setting the failing code read; empty if neither is found."""
     for name, (fits, wanted) in KINDS.items():
         value = value_of(name)
         if value is not MISSING and not fits(value):
@@ -103,7 +103,7 @@ def blamed(error: BaseException, short: Callable[[str], str]) -> str:
 
 
 def _misfit(name: str, value: Any) -> str:
-    """Return what a setting is, or the part of it that is odd."""
+    """Return a setting with its value, or with the odd part of it."""
     if _sequence(value) and KINDS[name][0] is _texts:
         odd = next(item for item in value if not isinstance(item, (str, Promise)))
         return f"{name} holds {_shown(odd)}"
@@ -114,7 +114,7 @@ def _misfit(name: str, value: Any) -> str:
 
 
 def _read_by(error: BaseException) -> Iterator[str]:
-    """Yield settings that name what cannot be imported, then those in the lines that led to the error."""
+    """Yield settings that name a failed import, then those in the lines that led to the error."""
     missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
     if missing:
         source = settings._wrapped if settings.configured else _module()
@@ -124,7 +124,7 @@ def _read_by(error: BaseException) -> Iterator[str]:
 
 
 def value_of(name: str) -> Any:
-    """Return a setting as it is, also where Django has refused the settings; MISSING where there is none."""
+    """Return a setting's value, even if Django has rejected the settings; MISSING if there is none."""
     source = settings._wrapped if settings.configured else _module()
     return getattr(source, name, MISSING)
 
@@ -139,14 +139,14 @@ def _shown(value: Any) -> str:
 
 
 def _placed(name: str, short: Callable[[str], str]) -> str:
-    """Return `` (file, line N: code)`` of the place that sets it last; empty where no file shows one."""
+    """Return `` (file, line N: code)`` of the line that sets it last; empty if no file shows one."""
     for file, number, line in _assignments(_module(), name, set()):
         return f" ({short(file)}, line {number}: {line})"
     return ""
 
 
 def _assignments(module: Any, name: str, seen: set[str]) -> Iterator[tuple[str, int, str]]:
-    """Yield the last assignment in a settings module, or in a module that it takes everything from."""
+    """Yield the last assignment in a settings module, or in a module that it imports with ``*``."""
     file = getattr(module, "__file__", None)
     if not file or file in seen:
         return

@@ -1,9 +1,9 @@
-"""Standard output and standard error of a process that is to serve: whatever they are, it starts and serves.
+"""Standard output and standard error of a server process: whatever they are, it starts and serves.
 
-Lives in the command's process, main thread, from the import of the package on. The objects in ``sys`` stay
-the same ones, because handlers of the project hold them by then. What they write leaves through outlets,
-which wait for no reader and count lost lines. Commands that only print keep ordinary streams: their reader
-wants each line.
+Runs in the command's process, main thread, from the import of the package on. The objects in ``sys`` stay the
+same ones, because handlers of the project refer to them by then. Their data leaves through outlets, which
+wait for no reader and count lost lines. Commands that only print keep ordinary streams: their reader wants
+each line.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .outlet import NonBlockingWriter, console
 NAMES = {1: "stdout", 2: "stderr"}
 TITLES = {1: "Standard output", 2: "Standard error"}
 FOREIGN: set[int] = set()
-"""Numbers of standard streams that were closed when this process started, and that a file of its own has."""
+"""Numbers of standard streams that were closed at the start, and that a file of this process now has."""
 _REPLACED: list[Any] = []
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF}
 
 
 def complete() -> None:
-    """Open what was closed: a socket must not get the number of a standard stream."""
+    """Open closed streams: a socket must not get the number of a standard stream."""
     for number in (0, 1, 2):
         name = NAMES.get(number, "stdin")
         try:
@@ -39,7 +39,7 @@ def complete() -> None:
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
         else:
-            if getattr(sys, f"__{name}__") is None:  # so Python says that it was closed
+            if getattr(sys, f"__{name}__") is None:  # so Python reports that it was closed
                 FOREIGN.add(number)
         if number and getattr(sys, name) is None:
             descriptor = os.open(os.devnull, os.O_WRONLY) if number in FOREIGN else number
@@ -48,22 +48,22 @@ def complete() -> None:
 
 
 def encode_anything() -> None:
-    """Let no character be refused: what the encoding does not have is written as an escape."""
+    """Make streams accept every character: one that the encoding lacks is written as an escape."""
     for name in NAMES.values():
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
-            with suppress(OSError, ValueError):  # what is left in it cannot be written now
+            with suppress(OSError, ValueError):  # its buffered data cannot be written now
                 stream.reconfigure(errors="backslashreplace")
 
 
 def shield() -> None:
-    """Let nothing that is written stop or hold up this process. Changes nothing when called again."""
+    """Let no write stop or block this process. Changes nothing when called again."""
     if signal.getsignal(signal.SIGPIPE) is signal.SIG_DFL and _in_main_thread():
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     complete()
     for number, name in NAMES.items():
         for stream in (getattr(sys, name), getattr(sys, f"__{name}__")):
-            # Another class is somebody's who captures the output; it is theirs to see to.
+            # Another class belongs to code that captures the output: that code is responsible for it.
             if type(stream) is io.TextIOWrapper:
                 with suppress(OSError, ValueError):  # it was detached or closed
                     if stream.fileno() == number and not isinstance(_raw(stream), _Shielded):
@@ -95,7 +95,7 @@ def _writer(outlet: NonBlockingWriter, number: int, name: str) -> io.BufferedWri
 
 
 def _withdraw(stream: io.TextIOWrapper, number: int) -> bytes:
-    """Return what stands in a stream's buffer: to write it could wait for ever, or fail."""
+    """Return the data in a stream's buffer: writing it could block forever, or fail."""
     if not hasattr(os, "memfd_create"):
         with suppress(OSError, ValueError):
             stream.flush()
@@ -114,13 +114,13 @@ def _withdraw(stream: io.TextIOWrapper, number: int) -> bytes:
 
 
 class _Shielded(io.RawIOBase):
-    """A file whose writes always succeed at once."""
+    """A file whose writes always succeed immediately."""
 
     def __init__(self, outlet: NonBlockingWriter, number: int, name: str) -> None:
         self._outlet, self._number, self.name, self.mode = outlet, number, name, "wb"
 
     def write(self, data: Any) -> int:
-        """Hand over to the outlet, which follows a descriptor that was moved."""
+        """Pass the data to the outlet, which follows a descriptor that was moved."""
         written = bytes(data)
         self._outlet.follow()
         if written:
@@ -138,7 +138,7 @@ class _Shielded(io.RawIOBase):
 
 
 def flush() -> None:
-    """Write what Python keeps, as far as that is possible now."""
+    """Write Python's buffers, as far as that is possible now."""
     for name in NAMES.values():
         with suppress(OSError, ValueError, AttributeError):
             getattr(sys, name).flush()
@@ -146,9 +146,9 @@ def flush() -> None:
 
 @contextmanager
 def for_a_reader() -> Iterator[None]:
-    """Run a command that prints: it ends quietly when its reader has gone, and says that a disk is full.
+    """Run a command that prints: it ends quietly when its reader has gone, and reports a full disk.
 
-    The exit code of the first is that of SIGPIPE, as ``head`` makes every other program end.
+    Its exit code without a reader is that of SIGPIPE, as for every other program in front of ``head``.
     """
     try:
         try:
@@ -167,7 +167,7 @@ def for_a_reader() -> Iterator[None]:
 
 
 def is_of_the_output(error: BaseException) -> bool:
-    """Say whether an error is one that ``for_a_reader`` tells."""
+    """Return whether an error is one that ``for_a_reader`` reports."""
     if not isinstance(error, OSError) or error.filename is not None:
         return False
     return isinstance(error, BrokenPipeError) or error.errno in UNWRITABLE
@@ -180,7 +180,7 @@ def _is_broken(number: int) -> bool:
 
 
 def _discard() -> None:
-    """Let Python's last flush go nowhere: it would complain once more at the end."""
+    """Discard Python's last flush: it would report an error again at the end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for number in NAMES:
         if number == 1 or _is_broken(number):

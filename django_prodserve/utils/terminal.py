@@ -21,12 +21,12 @@ class _Wanted:
 
 
 def choose(*, no_color: bool = False, force_color: bool = False) -> None:
-    """Note what the flags on the command line say."""
+    """Store the choice of the flags on the command line."""
     _Wanted.flag = False if no_color else True if force_color else None
 
 
 def colours(stream: Any) -> bool:
-    """Say whether what is written there is coloured."""
+    """Return whether text written there is coloured."""
     if _Wanted.flag is not None:
         return _Wanted.flag
     if os.environ.get("NO_COLOR"):
@@ -37,12 +37,12 @@ def colours(stream: Any) -> bool:
 
 
 def styled(text: str, style: str, *, on: bool) -> str:
-    """Return a text in a style of STYLES, or as it is."""
+    """Return a text in a style of STYLES, or unchanged."""
     return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if on and style and text else text
 
 
 def is_terminal(stream: Any) -> bool:
-    """Say whether a person reads it; a closed stream has no reader."""
+    """Return whether a person reads it; a closed stream has no reader."""
     try:
         return bool(stream.isatty())
     except (AttributeError, ValueError, OSError):
@@ -50,5 +50,5 @@ def is_terminal(stream: Any) -> bool:
 
 
 def width(stream: Any) -> int:
-    """Return the columns of the terminal that reads it; 0 where lines need no wrapping."""
+    """Return the columns of the terminal that shows it; 0 if lines need no wrapping."""
     return max(40, shutil.get_terminal_size().columns) if is_terminal(stream) else 0

@@ -1,4 +1,4 @@
-"""Turn an exception of the project's own code into one message: the reason once, and the line to look at."""
+"""Turn an exception from project code into one message: the reason once, and the line at fault."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def project_error(what: str, error: BaseException, code: str = "project") -> Pro
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the first line of what an error says, and of what lies at the bottom of it."""
+    """Return the first line of an error's message, and of the message of its root cause."""
     reason = error.msg if isinstance(error, SyntaxError) else str(error).strip().partition("\n")[0]
     bottom = error
     while bottom.__cause__ is not None:
@@ -47,17 +47,17 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def during(what: str) -> Iterator[None]:
-    """Tell what an exception in this block has hindered; who has told it already is left alone."""
+    """Report which step an exception in this block has stopped; leave exceptions that are reports already."""
     try:
         yield
     except (ProdserveError, CommandError):
         raise
-    except Exception as error:  # anything may happen in a project
+    except Exception as error:  # a project may raise any exception
         raise project_error(what, error) from error
 
 
 def cannot_start(error: Exception) -> ProdserveError:
-    """Return an error that nothing has explained so far; Gunicorn is named only where Gunicorn complains."""
+    """Return the report of an unexplained error; Gunicorn is named only if Gunicorn raised it."""
     innermost = _innermost(error)
     if innermost and not project_line(error) and _package(innermost.filename) == "gunicorn":
         reason = reason_of(error).removeprefix("Error: ") or type(error).__name__
@@ -66,7 +66,7 @@ def cannot_start(error: Exception) -> ProdserveError:
 
 
 def place(error: BaseException) -> str:
-    """Return where to look: a line of the project, else a setting, else the innermost line of a package."""
+    """Return the location: a line of the project, else a setting, else the innermost line of a package."""
     if found := project_line(error) or blamed(error, short):
         return found
     last = _innermost(error)
@@ -92,7 +92,7 @@ def _package(filename: str) -> str:
 
 
 def project_line(error: BaseException) -> str:
-    """Return ``file, line N: code`` of the project's own, also of the error behind it; empty without one."""
+    """Return ``file, line N: code`` of the project, also of the error's cause; empty without one."""
     behind: BaseException | None = error
     while behind is not None:
         if isinstance(behind, SyntaxError) and behind.filename:
@@ -106,7 +106,7 @@ def project_line(error: BaseException) -> str:
 
 
 def app_at_fault(error: BaseException) -> str:
-    """Return the app of INSTALLED_APPS that an error came from while Django loaded it; else nothing."""
+    """Return the app of INSTALLED_APPS that raised an error while Django loaded it; else nothing."""
     step = error.__traceback__
     while step is not None and step.tb_next is not None:
         code, known = step.tb_frame.f_code, step.tb_frame.f_locals
@@ -119,13 +119,13 @@ def app_at_fault(error: BaseException) -> str:
 
 
 def is_own(filename: str) -> bool:
-    """Say whether a file is the project's, and neither Python's, a package's nor ours."""
+    """Return whether a file is the project's, and neither Python's, a package's nor ours."""
     if filename.startswith(("<", *_FOREIGN)):  # resolving each of a thousand files takes 15 ms
         return False
     return not os.path.realpath(filename).startswith(_FOREIGN)
 
 
 def short(filename: str) -> str:
-    """Return a path as seen from here, where it lies below."""
+    """Return a path relative to the working directory, if it is below it."""
     relative = os.path.relpath(filename)
     return filename if relative.startswith("..") else relative

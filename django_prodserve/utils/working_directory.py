@@ -1,8 +1,7 @@
-"""Where this command works, by the name that leads there later: a ``current`` link, not the release of today.
+"""The directory of this command, by a name that stays valid: a ``current`` link, not the present release.
 
-Lives in the command, main thread; asked before anything is loaded. Standard library alone. The kernel knows a
-working directory without the links on the way, and a service manager such as systemd sets no PWD that names
-them.
+Runs in the command, main thread, before anything is loaded. Standard library alone. The kernel knows a
+working directory without the links on the way. A service manager such as systemd sets no PWD that names them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 from ..errors import ProdserveError, UsageError
 
-DEEPEST = 6  # directories above this one that are looked at
+DEEPEST = 6  # directories above this one that are searched
 MAX_ENTRIES = 2000  # entries of each: a directory of releases has tens
 PREFERRED = "current"
 
@@ -26,15 +25,15 @@ class Place(NamedTuple):
     """A working directory."""
 
     name: str
-    """How a later start enters it: through the link where there is one."""
+    """The path by which a later start enters it: through the link if there is one."""
     real: str
     """The same directory without links."""
     links: Mapping[str, str]
-    """Names that lead here through a link, each with where it leads; their change means a new release."""
+    """Names that lead here through a link, each with its target; if they change, there is a new release."""
     found: str = ""
-    """The link, where nobody typed it: it was found beside the directory."""
+    """The link, if the operator did not name it: it was found in the same parent directory."""
     rivals: tuple[str, ...] = ()
-    """Links that lead here too where none is better than another: none of them is followed."""
+    """Equally good links to this directory: none of them is followed."""
 
 
 class _State:
@@ -44,21 +43,21 @@ class _State:
 
 
 def start() -> Place:
-    """Return where the command was typed."""
+    """Return the directory that the command was started in."""
     if _State.start is None:
         _State.start = _State.here or find_place()
     return _State.start
 
 
 def here() -> Place:
-    """Return where the project is served: where the command was typed, or the directory of ``--chdir``."""
+    """Return the directory that the project is served from: that of the start, or of ``--chdir``."""
     if _State.here is None:
         _State.here = start()
     return _State.here
 
 
 def enter(path: str, *, source: str = "--chdir") -> None:
-    """Work in this directory from now on, and know it by the name that was typed; again, nothing is done."""
+    """Change to this directory and remember the name that was given; a repeated call changes nothing."""
     if path == _State.entered:
         return
     before = start()
@@ -77,11 +76,11 @@ def enter(path: str, *, source: str = "--chdir") -> None:
         return  # settings know their own directory without the links that lead there
     _State.here = Place(name, real, {name: real} if is_link else {})
     if before.real == real and os.path.isabs(path):
-        _State.start = _State.here  # the same place, by its better name
+        _State.start = _State.here  # the same directory, by its better name
 
 
 def current() -> str:
-    """Return the working directory as the kernel knows it; raise ProdserveError where it was removed."""
+    """Return the working directory as the kernel knows it; raise ProdserveError if it was removed."""
     try:
         return os.getcwd()
     except FileNotFoundError:
@@ -96,7 +95,7 @@ def current() -> str:
 
 
 def find_place() -> Place:
-    """Find the name of the working directory: as somebody typed it, or by a link beside it."""
+    """Find the name of the working directory: as the operator wrote it, or by a link next to it."""
     real = current()
     typed = [Path(word) for word in sys.orig_argv[:8] if os.path.isabs(word)]
     for directory in (os.environ.get("PWD", ""), *(str(parent) for path in typed for parent in path.parents)):
@@ -115,11 +114,11 @@ def find_place() -> Place:
 
 
 def links_to(real: str) -> tuple[str, ...]:
-    """Return the names of a directory through links that lie beside it or beside a directory above it.
+    """Return the names of a directory through links next to it or next to a directory above it.
 
-    The links that lead closest to it count: ``/srv/shop/current`` before ``/srv/www``, which leads to
-    ``/srv/shop``. In a directory such as /tmp anybody may have made a link, so only links of root, of
-    this user and of the directory's owner count.
+    The closest links count: ``/srv/shop/current`` before ``/srv/www``, which leads to ``/srv/shop``. In a
+    directory such as /tmp any user may have created a link. So only links of root, of this user and of the
+    directory's owner count.
     """
     owners = {0, os.geteuid()}
     with suppress(OSError):  # another user may not see it
@@ -147,13 +146,13 @@ def _links_in(directory: Path) -> Iterator[str]:
 
 
 def _is_preferred(link: str, real: str) -> bool:
-    """Say whether the link itself, not what lies behind it, has the usual name of the release that serves."""
+    """Return whether the link itself, not its target, has the usual name of the release that serves."""
     parts = Path(link).parts
     return PREFERRED in parts and PREFERRED not in Path(real).parts
 
 
 def by_name(path: str) -> str:
-    """Return a path with the name of the directory that it lies in, where that is the one of the project."""
+    """Return a path with the better name of its directory, if that is the project's."""
     place = here()
     inside = path.removeprefix(place.real)
     is_inside = inside != path and (not inside or inside.startswith(os.sep))
@@ -161,7 +160,7 @@ def by_name(path: str) -> str:
 
 
 def gone(name: str) -> str:
-    """Return why a directory cannot be entered: a link without its target, or nothing; empty otherwise."""
+    """Return why a directory cannot be entered: a link without its target, or it is missing; else empty."""
     if os.path.exists(name):
         return ""
     is_link = os.path.islink(name)
@@ -169,9 +168,9 @@ def gone(name: str) -> str:
 
 
 def refuse_the_old(links: Mapping[str, str], files: Iterable[str | None]) -> None:
-    """Raise ProdserveError where a link has moved on and code still comes from where it led before.
+    """Raise ProdserveError if a link has changed and code still comes from its old target.
 
-    ``links`` are those of the generation that serves; ``files`` tell where this one has its code from.
+    ``links`` are those of the generation that serves; ``files`` are the sources of this generation's code.
     """
     loaded = [os.path.realpath(file) for file in files if file]
     for link, before in links.items():
