@@ -40,7 +40,7 @@ class FileRoot:
     notes: list[str] = field(default_factory=list)
 
     def read(self, path: str) -> str | None:
-        """Return the text of a file; None where it is missing (normal) or unreadable (noted)."""
+        """Return the text of a file; None if it is missing (normal) or unreadable (noted)."""
         try:
             return os.fsdecode((self.root / path.lstrip("/")).read_bytes())
         except (FileNotFoundError, NotADirectoryError):

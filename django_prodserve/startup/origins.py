@@ -1,9 +1,9 @@
 """Call sites of threads and connections that the project starts while it loads: file and line of each.
 
 Runs in the command's process, any thread, from the import of our app until fork_safety.py has warned, right
-before the first fork. Under ``manage.py`` Django loads the settings before any app. So it cannot see what
-settings.py, or an app listed before ours in INSTALLED_APPS, starts at its import. It sees everything that any
-app starts in ``ready()``, and everything under ``python -m django_prodserve``.
+before the first fork. Under ``manage.py`` Django loads the settings before any app. The record then lacks
+threads and connections that settings.py, or an app listed before ours in INSTALLED_APPS, starts at its
+import. It has all that any app starts in ``ready()``, and all under ``python -m django_prodserve``.
 """
 
 from __future__ import annotations

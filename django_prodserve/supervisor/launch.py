@@ -76,7 +76,7 @@ def supervised(plan: Plan, sockets: Sequence[socket.socket]) -> Supervised:
         spec["first"] = {"pid": pid, "channel": ours.detach()}
         _become_supervisor(spec, sockets)
     ours.close()
-    os.setpgid(0, 0)  # Ctrl-C is for the supervisor, which decides what it means
+    os.setpgid(0, 0)  # Ctrl-C is for the supervisor, which decides its effect
     _without_terminal()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
     for target, data in unsent:  # the supervisor will not write it

@@ -52,7 +52,7 @@ def raise_again(dropped: sys.UnraisableHookArgs) -> None:
 
 
 def watch() -> None:
-    """Handle the signals to stop, where this process runs our command."""
+    """Handle the signals to stop, if this process runs our command."""
     by_name = sys.argv[:1] == ["-m"] and "django_prodserve" in sys.orig_argv
     by_script = is_script(*sys.argv[:1] or [""])
     if os.name != "posix" or not (by_name or by_script or sys.argv[1:2] == ["prodserve"]):

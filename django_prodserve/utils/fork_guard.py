@@ -36,7 +36,7 @@ PROCESS = _Process()
 
 
 def mark(disown: Callable[[], None], log: Any) -> None:
-    """Mark every later fork of this process as a copy, and release there what only the worker may use."""
+    """Mark every later fork of this process as a copy, and release there all that is the worker's alone."""
 
     def forked() -> None:
         PROCESS.is_copy = True

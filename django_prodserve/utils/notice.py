@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Notice(str):
-    """A line that ``say`` takes like any other. Where lines are JSON, its fields are written too.
+    """A line that ``say`` accepts like any other. If lines are JSON, its fields are written, too.
 
     A field ``message`` replaces the text there: padding and hints are for people.
     """
