@@ -214,8 +214,8 @@ def hook(name: str, users: Any = None) -> Hook:
 
     @functools.wraps(ours)
     def both(*args: Any) -> None:
-        for hook in pair:
-            hook(*args)
+        for function in pair:
+            function(*args)
 
     return both
 

@@ -100,7 +100,7 @@ def _matches_project(server: RunningServer, directory: str | os.PathLike[str]) -
     """Return whether a server's project is in a directory, by the name used then or the real path now."""
     wanted = {os.fspath(directory), os.path.realpath(directory)}
     known = {server.project, server.record.get("home", ""), server.record.get("real", "")}
-    return bool(wanted & (known | {os.path.realpath(listening) for listening in known if listening}))
+    return bool(wanted & (known | {os.path.realpath(place) for place in known if place}))
 
 
 def _has(server: RunningServer, binds: Sequence[str]) -> bool:

@@ -62,7 +62,7 @@ def is_owned(path: str) -> bool:
     With APPEND_SLASH the route may end with the slash that the path lacks.
     """
     tried = [path] if path.endswith("/") or not settings.APPEND_SLASH else [path, f"{path}/"]
-    return any(_names(error) for error in tried)
+    return any(_names(spelling) for spelling in tried)
 
 
 def _names(path: str) -> bool:
