@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..errors import ProdserveError, UsageError
-from ..machine import proc
-from ..monitoring.server_facts import failed_reload, read_record
+from ..monitoring.server_facts import failed_reload
 from ..monitoring.snapshot import full_snapshot, measured
 from ..scoreboard.board import Scoreboard, board_path
 from ..scoreboard.slot import BOUNDS
@@ -92,9 +91,8 @@ def collect(server: control.RunningServer, board: Scoreboard, now: float) -> dic
         "pid": server.pid,
         "project": server.project,
         "bind": list(server.binds),
-        "server_uptime": round(proc.age(server.started), 1) if server.started else None,
         "generation": server.generation,
-        "failed_reload": failed_reload(read_record(board)) or None,
+        "failed_reload": failed_reload(server.record) or None,
         **snapshot,
     }
 
@@ -103,7 +101,7 @@ def format_text(known: dict[str, Any], wall: float) -> Iterator[Line]:
     """Yield the same for people: problems first. ``wall`` is the time in seconds since 1970."""
     yield from verdict_lines(known["findings"])
     who = f"pid {known['pid']} on {', '.join(known['bind'])}"
-    yield "", f"{'server':<10}{who}, up {format_age(known['server_uptime'] or known['uptime'])}"
+    yield "", f"{'server':<10}{who}, up {format_age(known['server_uptime'])}"
     loaded = f"loaded {format_age(known['uptime'])} ago"
     yield "", f"{'release':<10}generation {known['generation']}, {loaded}"
     yield "", f"{'requests':<10}{_of_requests(known)}"

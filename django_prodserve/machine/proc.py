@@ -38,13 +38,6 @@ def cpu_seconds(pid: int) -> float:
     return 0.0
 
 
-def age(started: int) -> float:
-    """Return the seconds since a process started, from the value of ``start_time``."""
-    if sys.platform == "linux":
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
-    return time.time() - started / 100
-
-
 def start_time(pid: int) -> int | None:
     """Return the start time of a process, in a unit of this machine; None if there is no such process.
 

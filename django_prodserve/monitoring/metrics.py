@@ -6,7 +6,6 @@ ms.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,10 +13,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import django
-import gunicorn
-
-from .. import __version__
 from ..machine.cgroups import Cgroups, FileRoot
 from ..machine.proc import cpu_seconds
 from ..machine.proc_memory import read_memory
@@ -25,6 +20,7 @@ from ..machine.quota import throttling
 from ..machine.tcp_info import accept_queue
 from ..scoreboard.board import REASONS, Scoreboard
 from ..scoreboard.slot import BOUNDS, CLASSES, METHODS, STATES, Counters, Slot
+from .server_facts import versions
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
@@ -92,14 +88,10 @@ class Metrics:
             "Unix time at which this generation and its counters started.",
             [Sample(self.started)],
         )
-        versions = {
-            "version": __version__,
-            "django": django.__version__,
-            "gunicorn": gunicorn.__version__,
-            "python": platform.python_version(),
-        }
+        found = versions()
+        labels = {"version": found.pop("prodserve"), **found}
         yield from gauge(
-            "build_info", "Versions of prodserve, Django, Gunicorn and Python.", [Sample(1, versions)]
+            "build_info", "Versions of prodserve, Django, Gunicorn and Python.", [Sample(1, labels)]
         )
 
 

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 def server_facts(plan: Plan) -> dict[str, Any]:
     """Return the facts that the arbiter knows."""
-    import django
-    import gunicorn
-
     machine = plan.inputs.machine
     total, limit = machine.memory_total, machine.memory_limit
     is_limited = limit is not None and (total is None or limit <= total)
@@ -32,12 +29,20 @@ def server_facts(plan: Plan) -> dict[str, Any]:
         "host": socket.gethostname(),
         "settings": plan.settings.value,
         "memory_limited": is_limited or not plan.memory.is_computed,
-        "versions": {
-            "prodserve": __version__,
-            "django": django.get_version(),
-            "gunicorn": gunicorn.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that matter for a server, the one of this package first."""
+    import django
+    import gunicorn
+
+    return {
+        "prodserve": __version__,
+        "django": django.get_version(),
+        "gunicorn": gunicorn.__version__,
+        "python": platform.python_version(),
     }
 
 
@@ -46,9 +51,8 @@ def read_record(board: Scoreboard) -> ServerRecord | None:
     return run_directory.read(board.path.parent) if board.path else None
 
 
-def known_server(board: Scoreboard) -> dict[str, Any]:
+def known_server(board: Scoreboard, record: ServerRecord | None) -> dict[str, Any]:
     """Return the arbiter's facts, with the directory and the addresses of the server."""
-    record = read_record(board)
     place = {"project": record["project"], "bind": record["addresses"]} if record else {}
     return {**board.static_info.get("server", {}), **place}
 

@@ -17,6 +17,7 @@ from ..machine.proc_memory import read_memory
 from ..scoreboard import history
 from ..scoreboard.board import Scoreboard
 from ..scoreboard.slot import BOUNDS, STATES, Counters, Request, Slot
+from ..supervisor.protocol import ServerRecord
 from .advice import AGREES_WITH_WAITING
 from .findings import BAD, Finding, Observed, evaluate
 from .rates import VERDICT_SECONDS, latest, points, steadily_waiting
@@ -27,19 +28,24 @@ def full_snapshot(
     board: Scoreboard, now: float, memory: Callable[[Slot], int] | None = None
 ) -> dict[str, Any]:
     """Return all data of the scoreboard, for JSON; times in seconds, sizes in bytes."""
+    record = read_record(board)
     return {
-        **live_snapshot(board, now, memory),
+        **_live(board, now, memory, record),
         "events": [event.as_dict() for event in board.read_events()],
-        "server": known_server(board),
+        "server": known_server(board, record),
         "plan": board.static_info.get("plan", {}),
     }
 
 
-def live_snapshot(
-    board: Scoreboard, now: float, memory: Callable[[Slot], int] | None = None
+def live_snapshot(board: Scoreboard, now: float) -> dict[str, Any]:
+    """Return the data that changes every second; cheap."""
+    return _live(board, now, None, read_record(board))
+
+
+def _live(
+    board: Scoreboard, now: float, memory: Callable[[Slot], int] | None, record: ServerRecord | None
 ) -> dict[str, Any]:
-    """Return the data that changes every second; cheap, unless each worker's memory is measured again."""
-    events, tally, record = board.read_events(), board.totals(), read_record(board)
+    events, tally = board.read_events(), board.totals()
     sample = board.sample(time.time(), now, tally)
     workers = [worker(slot, now, memory) for slot in board.active_slots()]
     samples = [*history.read(board.history, last=round(VERDICT_SECONDS) + 4), sample]

@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser, SystemCheckError
 
-from ... import __version__
 from ...cli import actions, arguments, check_report, control, messages, status
 from ...errors import ExitCode, Interrupted, Problem, ProdserveError, UsageError
 from ...project import static_root
@@ -41,7 +40,7 @@ class Command(BaseCommand):
     """Whether programs read the lines at start."""
 
     def get_version(self) -> str:
-        return versions()
+        return version_line()
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         # Libraries wrap create_parser, and some drop its keywords: so the parser is configured afterwards.
@@ -231,22 +230,15 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
-def versions() -> str:
+def version_line() -> str:
     """Return the versions that a bug report needs, on one line."""
     import platform
-    from importlib.metadata import PackageNotFoundError, version
 
-    import django
+    from ...monitoring.server_facts import versions
 
-    try:
-        gunicorn = version("gunicorn")
-    except PackageNotFoundError:
-        gunicorn = "not installed"
-    return (
-        f"prodserve {__version__}, Django {django.get_version()}, Gunicorn {gunicorn}, "
-        f"{platform.python_implementation().replace('CPython', 'Python')} {platform.python_version()}, "
-        f"worker class {default_worker_class()}"
-    )
+    python = platform.python_implementation().replace("CPython", "Python")
+    known = "prodserve {prodserve}, Django {django}, Gunicorn {gunicorn}, ".format(**versions())
+    return f"{known}{python} {platform.python_version()}, worker class {default_worker_class()}"
 
 
 def default_worker_class() -> str:
