@@ -9,8 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from .cli import actions, check_report, messages
 from .cli.arguments import check_together, control_parser
@@ -82,21 +81,12 @@ def _without_django(program: str, arguments: list[str]) -> None:
                 return  # the word was in another position, such as after --bind
             check_together(action, vars(parsed))
             _enter(parsed)
-            _look_after(action, vars(parsed))
+            from .cli import running  # late: these read the scoreboard
+
+            running.run(action, vars(parsed), print)
     except ProdserveError as error:
         _fail(error, arguments)
     sys.exit(ExitCode.DONE)
-
-
-def _look_after(action: str, flags: Mapping[str, Any]) -> None:
-    from .cli import control, status
-
-    if action in actions.STATUS_ACTIONS:
-        wanted = {"as_json": flags.get("json", False), "live": flags.get("watch", False)}
-        if status.run(action, flags.get("bind"), print, **wanted):
-            sys.exit(ExitCode.FAILED)
-    else:
-        control.run(action, flags.get("bind"), print)
 
 
 def _enter(parsed: argparse.Namespace) -> None:

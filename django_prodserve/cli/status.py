@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..errors import ProdserveError, UsageError
+from ..errors import ProdserveError
 from ..monitoring.server_facts import failed_reload
 from ..monitoring.snapshot import full_snapshot, measured
 from ..scoreboard.board import Scoreboard, board_path
@@ -37,7 +37,6 @@ def run(
     Return whether the server has a problem.
     """
     if live:
-        refuse_live(action, as_json=as_json)
         from .watch import watch
 
         watch(binds, sys.stdout)
@@ -58,14 +57,6 @@ def run(
             for part in wrapped(printable(line), columns):
                 say(terminal.styled(part, style, on=colour))
     return bool(known["verdict"] == "bad")
-
-
-def refuse_live(action: str, *, as_json: bool = False) -> None:
-    """Raise ProdserveError if --watch has no meaning for the action."""
-    if action != "status":
-        raise UsageError(f"--watch works with status, not with {action}.", "prodserve status --watch")
-    if as_json:
-        raise UsageError("--watch is for people and --json for scripts.", "Use one of them.")
 
 
 def open_board(server: control.RunningServer) -> Scoreboard:

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser, SystemCheckError
 
-from ...cli import actions, arguments, check_report, control, messages, status
-from ...errors import ExitCode, Interrupted, Problem, ProdserveError, UsageError
+from ...cli import actions, arguments, check_report, messages, running
+from ...errors import Interrupted, Problem, ProdserveError, UsageError
 from ...project import static_root
 from ...supervisor import reexec
 from ...utils import early_signals, standard_streams, terminal, working_directory
@@ -127,13 +127,8 @@ class Command(BaseCommand):
         working_directory.start()  # reports a removed directory first
         if chdir := flags.get("chdir") or os.environ.get("PRODSERVE_CHDIR"):
             working_directory.enter(chdir)
-        if action in actions.CONTROL_ACTIONS:
-            control.run(action, flags.get("bind"), self.say)
-            return
-        if action in actions.STATUS_ACTIONS:
-            wanted = {"as_json": bool(flags.get("json")), "live": bool(flags.get("watch"))}
-            if status.run(action, flags.get("bind"), self.say, **wanted):
-                sys.exit(ExitCode.FAILED)
+        if action in (*actions.CONTROL_ACTIONS, *actions.STATUS_ACTIONS):
+            running.run(action, flags, self.say)
             return
         static_root.record_static_root()
         reexec.with_env_file(flags.get("env_file"), os.environ)
