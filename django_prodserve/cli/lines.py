@@ -5,9 +5,10 @@ Used by ``status`` and ``status --watch``.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
+
+from ..utils import terminal
 
 Line = tuple[str, str]
 """A style, or none, and a text."""
@@ -33,7 +34,7 @@ def wrapped(line: str, columns: int) -> list[str]:
     if not columns or len(line) <= columns:
         return [line]
     indent = " " * (3 if line.startswith("!") else 10)
-    return textwrap.wrap(line, columns, subsequent_indent=indent, break_on_hyphens=False)
+    return terminal.wrapped(line, columns, indent, whole_words=False)
 
 
 def printable(text: str) -> str:

@@ -10,7 +10,6 @@ The form is the same from manage.py and from the script. Needs neither Django no
 from __future__ import annotations
 
 import re
-import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -54,19 +53,7 @@ def _wrapped(text: str, columns: int, indent: str) -> str:
     """Return a text in lines that fit; a word longer than a line, such as a path, is not split."""
     lines = text.split("\n")
     lines[1:] = [line if line.startswith(indent) else f"{indent}{line.strip()}" for line in lines[1:]]
-    if not columns:
-        return "\n".join(lines)
-    return "\n".join(
-        textwrap.fill(
-            line,
-            columns,
-            subsequent_indent=indent,
-            break_long_words=False,
-            break_on_hyphens=False,
-            drop_whitespace=True,
-        )
-        for line in lines
-    )
+    return "\n".join(part for line in lines for part in terminal.wrapped(line, columns, indent) or [""])
 
 
 def problem_as_json(problem: Problem, level: str, **fields: Any) -> str:

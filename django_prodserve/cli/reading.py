@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 
 from ..config.options import option_field, option_fields
 from ..config.row import Row
-from ..errors import CODES, EXIT_CODES, UsageError
+from ..errors import CODES, UsageError
 from ..utils import manual, terminal
 from . import completion, here
 from .actions import ACTIONS
@@ -91,8 +90,6 @@ def _help(query: str) -> str:
     """Return the text that explains a query; raise UsageError with similar names if there is none."""
     match = manual.find(query)
     parts = [*_about_option(query, match.entries)]
-    if not match.entries:
-        parts += _built_in(query)
     entries = [entry for entry in match.entries if not (parts and entry.level == manual.ROW)]
     if len(entries) > MANY:
         lines = [f"  {entry.topic:<24}{entry.title}" for entry in entries]
@@ -145,15 +142,3 @@ def _of_row(row: Row) -> Iterator[str]:
     yield f"  settings  PRODSERVE = {{{row.key!r}: ...}}".replace("'", '"')
     if row.kind.example:
         yield f"  example   {row.flag}{'' if row.kind.is_switch else f' {row.kind.example}'}"
-
-
-def _built_in(query: str) -> Iterator[str]:
-    """Yield the entries that the code defines: codes of errors, exit codes, actions."""
-    name = manual.key(query).replace(" ", "-")
-    if name in CODES:
-        yield f"# {name}\n\n{CODES[name]}\n"
-    if re.fullmatch(r"exit[ -]codes?", name):
-        lines = [f"  {int(code):>3}  {text}" for code, text in EXIT_CODES.items()]
-        yield "\n".join(["# Exit codes", "", *lines]) + "\n"
-    if name in ACTIONS:
-        yield f"# prodserve {name}\n\n{ACTIONS[name][:1].upper()}{ACTIONS[name][1:]}.\n"

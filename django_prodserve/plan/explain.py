@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +70,7 @@ def explain(
     groups |= {
         title: tuple(name for name in group if name not in explicit) for title, group in GROUPS.items()
     }
-    lines = textwrap.wrap(_summary(plan), width)
+    lines = terminal.wrapped(_summary(plan), width, "")
     for title, group in groups.items():
         rows = [_row(plan, name, shown[name], details=details) for name in group]
         if title == "Set explicitly":
@@ -86,7 +85,7 @@ def explain(
     if details:
         notes += [f"note: {note}" for note in plan.details or ("Every limit of this machine could be read.",)]
     for line in (*notes, *(f"warning: {warning}" for warning in plan.warnings)):
-        lines += _wrapped(line, width, "  ")
+        lines += terminal.wrapped(line, width, "  ")
     return "\n".join(lines)
 
 
@@ -139,28 +138,21 @@ def _columns(rows: Sequence[tuple[str, str, str]], width: int) -> Iterator[str]:
     for name, value, reason in rows:
         head = f"  {name:<{names}}  {value:<{values}}"
         if len(value) <= values:
-            yield from _wrapped(f"{head}  {reason}", width, indent)
+            yield from terminal.wrapped(f"{head}  {reason}", width, indent)
         else:
-            yield from _wrapped(head, width, " " * (2 + names + 2))
-            yield from _wrapped(f"{indent}{reason}", width, indent)
+            yield from terminal.wrapped(head, width, " " * (2 + names + 2))
+            yield from terminal.wrapped(f"{indent}{reason}", width, indent)
 
 
 def _single(plan: Plan, name: str, decision: Decision[Any], width: int, *, colour: bool) -> Iterator[str]:
     """Yield all details of one decision."""
     head = f"{_typed(name)}: {plan.show(name, decision.value)}"
-    yield from _wrapped(head if not colour else terminal.styled(head, "bold", on=True), width, "  ")
+    yield from terminal.wrapped(head if not colour else terminal.styled(head, "bold", on=True), width, "  ")
     source = "" if decision.source in decision.why else f" [{decision.source}]"
-    yield from _wrapped(f"  {decision.why}{source}", width, "  ")
+    yield from terminal.wrapped(f"  {decision.why}{source}", width, "  ")
     if (row := option_field(name)) is not None:
         ways = f'{row.flag}, the variable {row.variable}, or PRODSERVE = {{"{row.key}": ...}} in the settings'
-        yield from _wrapped(f"  Set it with {ways}.", width, "  ")
-
-
-def _wrapped(text: str, width: int, indent: str) -> list[str]:
-    """Return a text in lines of this width; a longer word, such as a path, is not split."""
-    return textwrap.wrap(
-        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
+        yield from terminal.wrapped(f"  Set it with {ways}.", width, "  ")
 
 
 def _typed(name: str) -> str:

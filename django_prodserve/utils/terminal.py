@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import textwrap
 from typing import Any
 
 STYLES = {
@@ -52,3 +53,15 @@ def is_terminal(stream: Any) -> bool:
 def width(stream: Any) -> int:
     """Return the columns of the terminal that shows it; 0 if lines need no wrapping."""
     return max(40, shutil.get_terminal_size().columns) if is_terminal(stream) else 0
+
+
+def wrapped(text: str, columns: int, indent: str, *, whole_words: bool = True) -> list[str]:
+    """Return a line in lines that fit, each but the first behind ``indent``; 0 columns wrap nothing.
+
+    A word that is longer than a line, such as a path, stays whole or is broken.
+    """
+    if not columns or not text:
+        return [text]
+    return textwrap.wrap(
+        text, columns, subsequent_indent=indent, break_long_words=not whole_words, break_on_hyphens=False
+    )
