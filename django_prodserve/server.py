@@ -58,7 +58,7 @@ from .supervisor.link import Supervised, SupervisorLink
 from .supervisor.protocol import ServingFacts
 from .utils import early_signals, fork_guard, working_directory
 from .utils.fork import ChildError, ChildLateError, run_in_fork
-from .utils.notice import Notice
+from .utils.notice import Notice, part
 from .utils.tracebacks import cannot_start, during
 from .worker.config import WorkerConfig
 
@@ -106,7 +106,7 @@ def serve(
                 plan, changed = prepare(plan, say)
                 shown = _collected_early(plan)
                 if changed or shown:
-                    say("prepare   loading the project anew: it may read what was made just now")
+                    say(part("prepare", "loading the project anew: it may read what was made just now"))
                     reexec.prepared(started, {**generation.handed_on(), **shown})
             static = _prepare_static_and_report(plan, say, preflight)
         Server(plan, static, sockets, say, check_project, started, generation).run()
@@ -216,7 +216,7 @@ def _prepare_static_and_report(
     for line in startup_lines(plan, describe(static), django.__version__):
         say(line)
     if plan.media.value:
-        say(f"media     {MediaRoot.from_settings()}")
+        say(part("media", str(MediaRoot.from_settings())))
     for line in dict.fromkeys((*warnings, *static.warnings, *missing)):
         say(f"warning: {line}")
     return static
@@ -249,7 +249,7 @@ def _build(plan: Plan, static: StaticFiles, say: Say) -> Application:
     application = build(plan, static, say)
     monkey_patching.refuse()  # in the project's modules, which are all loaded now
     if plan.health_paths.value:
-        say(f"health    {application.health.paths}")
+        say(part("health", str(application.health.paths)))
     return application
 
 
@@ -257,7 +257,7 @@ def _tell(trial: Trial, say: Say) -> None:
     if trial.warning:
         say(f"warning: {trial.warning}")
     if trial.note:
-        say(f"warm-up   {trial.note}")
+        say(part("warm-up", trial.note))
 
 
 SILENT = Announcer(lambda line: None)

@@ -15,7 +15,7 @@ from django_prodserve import errors
 from django_prodserve.cli import messages
 from django_prodserve.errors import CODES, EXIT_CODES, ExitCode, Problem, ProdserveError, UsageError
 from django_prodserve.utils import terminal
-from django_prodserve.utils.notice import Notice
+from django_prodserve.utils.notice import Notice, part
 
 PACKAGE = Path(errors.__file__).parent
 
@@ -113,7 +113,7 @@ def test_one_rule_decides_on_colours(
     ("line", "fields"),
     [
         (
-            "static    130 files",
+            part("static", "130 files"),
             {"level": "info", "message": "static: 130 files", "event": "start", "part": "static"},
         ),
         ("warning: It is odd.", {"level": "warning", "message": "It is odd."}),

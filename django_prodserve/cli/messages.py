@@ -24,7 +24,6 @@ from ..utils.notice import Notice
 NAME = "prodserve"
 LABELS = ("See", "Fix", "More")
 STYLES = {"error": "error", "warning": "warning"}
-PADDED = re.compile(r"([a-z][a-z-]+) {2,}(.+)", re.DOTALL)
 LEVELLED = re.compile(r"(warning|note|error): (.+)", re.DOTALL)
 ID = re.compile(r" \((prodserve\.)?([A-Za-z_]+\.)?([EWIC]\d{3})\)$")
 
@@ -78,17 +77,15 @@ def parsed(line: str) -> tuple[str, Problem, Mapping[str, Any]]:
     """Return level, problem and fields of a line that the server reports.
 
     ``warning: MESSAGE (prodserve.W005)`` with an indented fix below is a line with a code and a fix.
-    ``static    130 files`` is a line about a part of the start.
     """
     fields: dict[str, Any] = dict(line.fields) if isinstance(line, Notice) else {}
     text = str(fields.pop("message", line))
     level, match = "info", LEVELLED.fullmatch(text)
-    if match:
-        level, text = match[1], match[2]
+    if not match:
+        return level, Problem(text), fields
+    level, text = match[1], match[2]
     message, _, fix = text.partition("\n  ")
     fix = "\n".join(part.strip() for part in fix.split("\n")) if fix else ""
-    if level == "info" and not isinstance(line, Notice) and (padded := PADDED.fullmatch(text)):
-        return level, Problem(f"{padded[1]}: {padded[2]}"), {"event": "start", "part": padded[1]}
     code = ID.search(message)
     return level, Problem(message, fix, code=f"{code[2] or ''}{code[3]}" if code else ""), fields
 

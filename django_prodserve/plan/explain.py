@@ -11,7 +11,7 @@ from .. import __version__
 from ..config.options import option_field
 from ..errors import Problem, UsageError
 from ..utils import terminal
-from ..utils.notice import Notice
+from ..utils.notice import Notice, part
 from ..utils.units import format_cpus
 from .gunicorn_settings import gunicorn_settings
 
@@ -193,25 +193,20 @@ def startup_lines(plan: Plan, static: str, django: str) -> Iterator[str]:
         **{"event": "start", "version": __version__, "django": django, "settings": plan.settings.value},
     )
     yield workers_line(plan)
-    yield _part("static", static)
-    yield _part("database", plan.database.value)
+    yield part("static", static)
+    yield part("database", plan.database.value)
     if plan.platform.value != "none":
-        yield _part("platform", f"{plan.platform.value} ({plan.platform.why}): {_taken(plan)}")
+        yield part("platform", f"{plan.platform.value} ({plan.platform.why}): {_taken(plan)}")
     for note in plan.notes:
         yield f"note: {note}"
     for warning in plan.warnings:
         yield f"warning: {warning}"
 
 
-def _part(name: str, text: str) -> Notice:
-    """Return a line on a part of the server; its name is a field for programs, and padded for people."""
-    return Notice(f"{name:<10}{text}", message=f"{name}: {text}", event="start", part=name)
-
-
 def workers_line(plan: Plan) -> Notice:
     """Return the line on the number of workers and threads, and the reason."""
     counted = f"{plan.workers.value} x {plan.threads.value} threads: {_because(plan)}"
-    line = _part("workers", counted)
+    line = part("workers", counted)
     line.fields |= {"workers": plan.workers.value, "threads": plan.threads.value}
     line.fields |= {"cpus": plan.cpus.value, "memory": plan.memory.value, "profile": plan.profile.value}
     return line

@@ -30,6 +30,7 @@ from ..project.databases import close_connections
 from ..staticfiles import FileCount, choose_static
 from ..staticfiles.choice import Storage, nothing_to_serve
 from ..staticfiles.progress import COLLECT
+from ..utils.notice import part
 from ..utils.tracebacks import project_error
 from ..utils.units import format_duration
 from .announcer import Announcer
@@ -226,16 +227,16 @@ def _migrate(alias: str, applying: Applying, say: Say) -> bool:
     # A project may have its own migrate, which knows of more than one schema: then that one always decides.
     is_djangos = get_commands().get("migrate") == "django.core"
     if is_djangos and not _pending(alias):
-        say(f"migrate   {alias}: nothing to apply")
+        say(part("migrate", f"{alias}: nothing to apply"))
         return False
     with exclusive(lock_for(connections[alias]), f"the migrations of database {alias}", say):
         applying.total = _pending(alias) if is_djangos else 0
         if is_djangos and not applying.total:
-            say(f"migrate   {alias}: nothing left to apply")
+            say(part("migrate", f"{alias}: nothing left to apply"))
             return True
         started = time.monotonic()
         call_command("migrate", database=alias, interactive=False, no_color=True, stdout=applying)
-        say(f"migrate   {alias}: done in {format_duration(time.monotonic() - started)}")
+        say(part("migrate", f"{alias}: done in {format_duration(time.monotonic() - started)}"))
     return is_djangos or applying.seen
 
 
@@ -265,9 +266,9 @@ class Applying(io.TextIOBase):
         if found:
             self.count, self.current = self.count + 1, found[1]
             of = f" ({self.count} of {self.total})" if self.total else ""
-            self.say(f"migrate   {self.alias}: applying {self.current}{of}")
+            self.say(part("migrate", f"{self.alias}: applying {self.current}{of}"))
         elif text.strip() and not self.total:
-            self.say(f"migrate   {self.alias}: {text.strip()}")
+            self.say(part("migrate", f"{self.alias}: {text.strip()}"))
         return len(text)
 
 
@@ -299,7 +300,7 @@ def collectstatic(say: Announcer, *, served: bool) -> bool:
     except Exception as error:  # storages and finders are the project's code
         raise project_error("collectstatic failed", error) from error
     summary = output.getvalue().strip().rpartition("\n")[2].strip().rstrip(".")
-    say(f"collect   {summary or 'done'}")
+    say(part("collect", summary or "done"))
     for line in lines:
         say(f"warning: {line}")
     return waited or bool(NEW_FILES.match(summary)) or _manifest(storage) != before

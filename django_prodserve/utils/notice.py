@@ -17,3 +17,8 @@ class Notice(str):
         line = super().__new__(cls, text)
         line.fields = fields
         return line
+
+
+def part(name: str, text: str) -> Notice:
+    """Return a line on a part of the server; its name is a field for programs, and padded for people."""
+    return Notice(f"{name:<10}{text}", message=f"{name}: {text}", event="start", part=name)
