@@ -28,8 +28,11 @@ CMD_ARGS = "GUNICORN_CMD_ARGS"
 READ_AT_IMPORT = ("WEB_CONCURRENCY", "PORT", "FORWARDED_ALLOW_IPS")
 
 REFUSED = {
-    "daemon": "a service manager must see the server it started; leave it in the foreground",
-    "reload": "it would serve old code: the project is loaded before the workers are forked; use --reload",
+    "daemon": ("a service manager must see the server it started", "Leave it in the foreground"),
+    "reload": (
+        "it would serve old code: the project is loaded before the workers are forked",
+        "Use --reload",
+    ),
 }
 UNUSED = {
     "wsgi_app": "WSGI_APPLICATION in the settings decides",
@@ -154,36 +157,27 @@ def validated(settings: Mapping[str, SourcedValue], problems: list[Problem], not
     accepted: Settings = {}
     for name, (value, source) in settings.items():
         if name in REFUSED and value:
-            reason, _, fix = REFUSED[name].partition("; ")
-            problems.append(_wrong(f"{source}: Gunicorn's {name} is refused: {reason}.", _sentence(fix)))
+            reason, fix = REFUSED[name]
+            problems.append(_wrong(f"{source}: Gunicorn's {name} is refused: {reason}.", fix))
         elif name in UNUSED or name in REFUSED:
             notes.append(f"{source} is not used: {UNUSED.get(name, 'it is off anyway')}.")
-        elif complaint := _refusal(config, name, value):
-            message, _, fix = complaint.partition(". Did you mean ")
-            code = "project" if IMPORTS in message else "gunicorn-setting"
-            fix = fix and f"Did you mean {fix}"
-            problems.append(_wrong(f"{source} {message}{'.' if fix else ''}", fix, code))
+        elif problem := _refusal(config, name, value, source):
+            problems.append(problem)
         else:
             accepted[name] = SourcedValue(value, source)
     return accepted
 
 
-IMPORTS = "which cannot be imported"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _refusal(config: Any, name: str, value: object) -> str:
-    """Return why Gunicorn rejects this setting; empty if it accepts it."""
+def _refusal(config: Any, name: str, value: object, source: str) -> Problem | None:
+    """Return why Gunicorn rejects this setting; None if it accepts it."""
     if name not in config.settings:
         close = difflib.get_close_matches(name, list(config.settings), n=1)
-        return f"names no Gunicorn setting.{f' Did you mean {close[0]}?' if close else ''}"
+        return _wrong(f"{source} names no Gunicorn setting.", f"Did you mean {close[0]}?" if close else "")
     try:
         config.set(name, value)
     except Exception as error:  # a validator may raise any exception: the operator needs its text
         if line := project_line(error):  # the name is the project's, and could not be imported
-            return f"is {value!r}, {IMPORTS}: {type(error).__name__}: {reason_of(error)} ({line})"
-        return f"is {value!r}, which Gunicorn refuses: {error}"
-    return ""
+            reason = f"{type(error).__name__}: {reason_of(error)} ({line})"
+            return _wrong(f"{source} is {value!r}, which cannot be imported: {reason}", code="project")
+        return _wrong(f"{source} is {value!r}, which Gunicorn refuses: {error}")
+    return None

@@ -11,6 +11,7 @@ from .. import __version__
 from ..config.options import option_field
 from ..errors import Problem, UsageError
 from ..utils import terminal
+from ..utils.decision import AS_STATED
 from ..utils.notice import Notice, part
 from ..utils.units import format_cpus
 from .gunicorn_settings import gunicorn_settings
@@ -49,8 +50,6 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 """Every decision in its group in the output of ``plan``."""
 MAX_VALUE = 20
 """Columns of a value; the reason of a wider one is on the next line."""
-EXPLICIT = "as stated"
-"""The reason of an explicit value: then only the source is printed."""
 
 
 def explain(
@@ -124,7 +123,7 @@ def _row(plan: Plan, name: str, decision: Decision[Any], *, details: bool) -> tu
     """Return name, value and reason of a decision."""
     reason = decision.why
     if is_explicit(name, decision):
-        reason = f"set by {decision.source}" if reason == EXPLICIT else f"{reason} [{decision.source}]"
+        reason = f"set by {decision.source}" if reason == AS_STATED else f"{reason} [{decision.source}]"
     elif details or decision.source not in ("computed", "default"):
         reason = f"{reason} [{decision.source}]"
     return _typed(name), plan.show(name, decision.value), reason

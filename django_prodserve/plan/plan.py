@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import kinds
 from ..config.options import option_field
 from ..config.parsers import LOOPBACK
-from ..utils.decision import Decision
+from ..utils.decision import AS_STATED, Decision
 from .sizing import THREADS, Sizing
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class ResolvedOptions:
         if value is None or not self.options.source(name):
             return None
         source = self.options.source(name)
-        why = self.platform.why.get(name, "as stated") if source == self.platform.name else "as stated"
+        why = self.platform.why.get(name, AS_STATED) if source == self.platform.name else AS_STATED
         return Decision(value, why, source)
 
     def computed(self, name: str) -> Decision[Any]:

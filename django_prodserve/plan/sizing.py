@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..config.parsers import Count
-from ..utils.decision import Decision
+from ..utils.decision import AS_STATED, Decision
 from ..utils.units import MIB, format_cpus, format_size
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Sizing:
         """Return the explicit count, or the CPUs' count within ceiling, memory and database connections."""
         if self.stated_workers is not None:
             count = self.stated_workers.value
-            why = f"{count.text} with n = {math.ceil(self.cpus)}" if count.slope else "as stated"
+            why = f"{count.text} with n = {math.ceil(self.cpus)}" if count.slope else AS_STATED
             return Decision(count.workers(self.cpus), why, self.stated_workers.source)
         wanted, why = self.by_cpus()
         asked = wanted

@@ -7,6 +7,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+AS_STATED = "as stated"
+"""The reason of a value that somebody has set: its source says the rest."""
+
 
 @dataclass(frozen=True)
 class Decision(Generic[T]):
