@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 
 from django_prodserve.monitoring.findings import (
-    BAD,
-    CRASH_KINDS,
     REMEDIES,
-    WARN,
     Finding,
     Observed,
     evaluate,
@@ -19,7 +16,7 @@ from django_prodserve.monitoring.findings import (
 )
 from django_prodserve.monitoring.rates import Point, latest
 from django_prodserve.monitoring.snapshot import with_advice
-from django_prodserve.scoreboard.events import SEVERITY, Event
+from django_prodserve.scoreboard.events import BAD, CRASHES, SEVERITY, WARN, Event
 from django_prodserve.scoreboard.history import Sample
 from django_prodserve.scoreboard.slot import BUCKETS
 
@@ -155,7 +152,7 @@ def test_one_error_in_five_seconds_does_not_switch_the_verdict() -> None:
 
 
 def test_every_crash_has_a_remedy_and_every_remedy_is_one_sentence() -> None:
-    assert {*CRASH_KINDS} <= REMEDIES.keys() & SEVERITY.keys()
+    assert {*CRASHES} <= REMEDIES.keys() & SEVERITY.keys()
     for remedy in REMEDIES.values():
         assert remedy.action.endswith(".")
         assert remedy.action.count(". ") == 0

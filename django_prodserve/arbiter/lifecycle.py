@@ -18,7 +18,7 @@ from gunicorn.errors import HaltServer
 from ..machine.proc import EXPENDABLE, set_oom_score_adj
 from ..scoreboard import stop_flags
 from ..supervisor.file_watcher import POLL_SECONDS, Watcher
-from ..utils.units import format_duration
+from ..utils.units import counted, format_duration
 from ..worker import stop_signals
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
 def _count(requests: int | None) -> str:
     if requests is None:
         return "an unknown number of requests"
-    return f"{requests or 'no'} request{'' if requests == 1 else 's'}"
+    return counted(requests, "request") if requests else "no requests"
 
 
 def _has_answered(worker: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..logs import nonblocking
 from ..scoreboard import history
 from ..scoreboard.board import REASONS
-from ..scoreboard.events import Event
+from ..scoreboard.events import Event, last_of
 from ..utils.units import format_age
 from . import policies
 from .memory_guard import MemoryGuard
@@ -209,5 +209,5 @@ class WorkerMonitor:
 
 def last_open(events: Sequence[Event], begin: str, end: str) -> Event | None:
     """Return the last event of a kind that no event of the ending kind has followed."""
-    last = next((event for event in reversed(events) if event.kind in {begin, end}), None)
-    return last if last is not None and last.kind == begin else None
+    found = last_of(events, begin, end)
+    return found if found is not None and found.kind == begin else None

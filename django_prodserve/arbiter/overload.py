@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..scoreboard.slot import REFUSES, Slot
-from ..utils.units import format_duration
+from ..utils.units import counted, format_duration
 
 CALM_SECONDS = 3.0
 """Seconds without a refusal in any worker that end an overload; each worker itself waits for 2 s."""
@@ -70,6 +70,6 @@ class OverloadWatch:
             self.refused_before = refused
         if not self.began or now - self.last < calm:
             return ""
-        lasted, number = format_duration(self.last - self.began), refused - self.refused_before
+        lasted, rejected = format_duration(self.last - self.began), refused - self.refused_before
         self.began, self.refused_before = 0.0, refused
-        return f"over after {lasted}: {number:,} {'request' if number == 1 else 'requests'} rejected"
+        return f"over after {lasted}: {counted(rejected, 'request')} rejected"

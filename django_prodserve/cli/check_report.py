@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import Problem, ProdserveError
+from ..utils.units import counted
 from . import messages
 
 
@@ -37,7 +38,7 @@ class CheckReport:
         if self._as_json:
             return document(warnings=self.warnings, notes=self.notes)
         count = len(self.warnings)
-        return f"{count or 'no'} warning{'' if count == 1 else 's'}, ready to serve"
+        return f"{counted(count, 'warning') if count else 'no warnings'}, ready to serve"
 
 
 def document(

@@ -13,6 +13,7 @@ from contextlib import suppress
 from ..scoreboard.board import Scoreboard
 from ..scoreboard.slot import STATES, Request
 from ..scoreboard.stacks import describe, dump_now, stacks_path
+from ..utils.units import counted
 
 THREAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)", re.MULTILINE)
 FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
@@ -51,11 +52,10 @@ def arranged(text: str, running: Sequence[Request], now: float) -> list[str]:
             others.append(f"{stack}\n")
     lines = [stack for _, stack in sorted(with_request)] + others
     if idle:
-        count = idle.total()
         places = ", ".join(
             f"{place} ({times})" if times > 1 else place for place, times in idle.most_common()
         )
-        lines.append(f"{count} idle thread{'' if count == 1 else 's'} of the server: {places}")
+        lines.append(f"{counted(idle.total(), 'idle thread')} of the server: {places}")
     return lines
 
 

@@ -5,6 +5,7 @@ Used by ``status`` and ``status --watch``.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,3 +41,8 @@ def wrapped(line: str, columns: int) -> list[str]:
 def printable(text: str) -> str:
     """Return a text without terminal control characters: a path comes from a client."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def clock(seconds: float) -> str:
+    """Write a time of day as the log does, from seconds since 1970: ``14:03:22Z``."""
+    return time.strftime("%H:%M:%SZ", time.gmtime(seconds))

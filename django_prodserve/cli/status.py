@@ -22,7 +22,7 @@ from ..utils import terminal
 from ..utils.units import format_age, format_size
 from . import control
 from .dump import dump
-from .lines import Line, printable, verdict, verdict_lines, wrapped
+from .lines import Line, clock, printable, verdict, verdict_lines, wrapped
 
 Say = Callable[[str], object]
 EVENTS = 5
@@ -104,9 +104,9 @@ def format_text(known: dict[str, Any], wall: float) -> Iterator[Line]:
     if known.get("advice"):
         yield "", f"{'advice':<10}{known['advice']}"
     for number, event in enumerate(reversed(known["events"][-EVENTS:])):
-        moment = time.strftime("%H:%M:%SZ", time.gmtime(event["time"]))  # as in the log
         ago = format_age(max(0.0, wall - event["time"]))
-        line = f"{'' if number else 'events':<10}{moment}, {ago} ago, {event['kind']}: {event['text']}"
+        when = f"{'' if number else 'events':<10}{clock(event['time'])}, {ago} ago"
+        line = f"{when}, {event['kind']}: {event['text']}"
         yield event.get("level", ""), printable(line)
 
 

@@ -23,7 +23,7 @@ from ..scoreboard.board import Scoreboard, board_path
 from ..utils import terminal
 from ..utils.units import format_age, format_size
 from . import control
-from .lines import Line, printable, verdict_lines, wrapped
+from .lines import Line, clock, printable, verdict_lines, wrapped
 
 REFRESH_SECONDS = 1.0
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -155,7 +155,7 @@ def _screen(out: TextIO) -> Iterator[None]:
 
 def picture(sight: ServerView, width: int, height: int) -> list[Line]:
     """Return the lines of a screen of this size: a server, or a message that none runs."""
-    moment = time.strftime("%H:%M:%SZ", time.gmtime())  # as in the log
+    moment = clock(time.time())
     try:
         known, points = sight.tick()
     except ProdserveError as error:
@@ -287,8 +287,7 @@ def _workers(workers: Sequence[dict[str, Any]], width: int) -> Iterator[Line]:
 
 
 def _event(event: dict[str, Any]) -> Line:
-    moment = time.strftime("%H:%M:%SZ", time.gmtime(event["time"]))
-    return event["level"], f"{moment}  {event['kind']:<11} {event['text']}"
+    return event["level"], f"{clock(event['time'])}  {event['kind']:<11} {event['text']}"
 
 
 def _number(value: float | None) -> str:

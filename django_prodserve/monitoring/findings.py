@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..plan.sizing import KILL_SHARE, REPLACE_SHARE
-from ..scoreboard.events import Event
-from ..utils.units import format_clock, format_count, format_duration, format_share, format_size
+from ..scoreboard.events import BAD, CRASHES, WARN, Event, last_of
+from ..utils.units import counted, format_clock, format_count, format_duration, format_share, format_size
 from .rates import Point
 
-BAD, WARN = "bad", "warn"
 LONG_REQUEST_SECONDS = 10.0
 """Seconds after which a running request is named."""
 MAX_QUEUE_SECONDS = 0.1
@@ -26,7 +25,6 @@ BAD_ERRORS = 3
 """...if there are this many: one error in two requests is not an outage."""
 RECENT_SECONDS = 60.0
 """Seconds for which a past problem is named."""
-CRASH_KINDS = ("crashed", "killed", "out of memory", "stuck", "boot", "failed")
 
 
 class Remedy(NamedTuple):
@@ -124,7 +122,7 @@ def _of_workers(seen: Observed) -> Iterator[Finding]:
 
 def _of_overload(seen: Observed) -> Iterator[Finding]:
     """Report that requests are rejected, or, if they only wait, that they wait."""
-    last = _last(seen.events, "overload", "overload over")
+    last = last_of(seen.events, "overload", "overload over")
     began = last if last and last.kind == "overload" else None
     serving = [worker for worker in seen.workers if worker["state"] == "serving"]
     busy, threads = (sum(worker[name] for worker in serving) for name in ("busy", "threads"))
@@ -136,7 +134,7 @@ def _of_overload(seen: Observed) -> Iterator[Finding]:
         yield finding(WARN, "overload", f"{format_clock(last.time)}: {last.text}")
     elif seen.minute.refused:
         number = round(seen.minute.refused * seen.minute.seconds)
-        yield finding(WARN, "overload", f"{_count(number, 'request')} rejected with 503 in the last minute")
+        yield finding(WARN, "overload", f"{counted(number, 'request')} rejected with 503 in the last minute")
     elif threads and seen.waiting and busy >= threads:
         waits = "requests wait" if seen.waiting > 1 else "request waits"
         yield finding(WARN, "waiting", f"All {threads} threads are busy, and {seen.waiting} {waits}")
@@ -165,28 +163,20 @@ def _of_memory(used: int, limit: int) -> Iterator[Finding]:
 def _of_reload(reason: str, events: Sequence[Event]) -> Iterator[Finding]:
     if reason:
         line = reason.strip().partition("\n")[0][:200]
-        failed = _last(events, "reload failed")
+        failed = last_of(events, "reload failed")
         when = f" ({format_clock(failed.time)})" if failed else ""
         text = f"The last reload failed{when}, and the release before it keeps serving: {line}"
         yield finding(WARN, "reload failed", text)
 
 
 def _of_events(events: Sequence[Event], wall: float) -> Iterator[Finding]:
-    ended = [event for event in events if event.kind in CRASH_KINDS and wall - event.time < RECENT_SECONDS]
+    ended = [event for event in events if event.kind in CRASHES and wall - event.time < RECENT_SECONDS]
     if ended:
         last = ended[-1]
         more = f" (and {len(ended) - 1} more in the last minute)" if len(ended) > 1 else ""
         yield finding(BAD, last.kind, f"{format_clock(last.time)}: {last.text}{more}")
-    quota = _last(events, "throttled", "throttling over")
+    quota = last_of(events, "throttled", "throttling over")
     if quota and quota.kind == "throttled":
         yield finding(WARN, "throttled", f"{quota.text} since {format_clock(quota.time)}")
     elif quota and wall - quota.time < RECENT_SECONDS:
         yield finding(WARN, "throttled", f"{format_clock(quota.time)}: {quota.text}")
-
-
-def _last(events: Sequence[Event], *kinds: str) -> Event | None:
-    return next((event for event in reversed(events) if event.kind in kinds), None)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -36,12 +36,15 @@ def server_facts(plan: Plan) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions that matter for a server, the one of this package first."""
     import django
-    import gunicorn
 
+    try:
+        from gunicorn import __version__ as gunicorn
+    except ImportError:  # Windows has no use for it
+        gunicorn = "not installed"
     return {
         "prodserve": __version__,
         "django": django.get_version(),
-        "gunicorn": gunicorn.__version__,
+        "gunicorn": gunicorn,
         "python": platform.python_version(),
     }
 

@@ -16,10 +16,11 @@ from ..machine.proc import cpu_seconds
 from ..machine.proc_memory import read_memory
 from ..scoreboard import history
 from ..scoreboard.board import Scoreboard
+from ..scoreboard.events import BAD
 from ..scoreboard.slot import BOUNDS, STATES, Counters, Request, Slot
 from ..supervisor.protocol import ServerRecord
 from .advice import AGREES_WITH_WAITING
-from .findings import BAD, Finding, Observed, evaluate
+from .findings import Finding, Observed, evaluate
 from .rates import VERDICT_SECONDS, latest, points, steadily_waiting
 from .server_facts import failed_reload, known_server, read_record, server_uptime
 

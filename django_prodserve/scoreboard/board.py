@@ -179,8 +179,8 @@ class Scoreboard:
 
     def release(self, slot: Slot) -> None:
         """Free the slot of a worker that is gone, and keep its counters, events and errors."""
-        events.move(slot.events, to=self.events)
-        errors.move(slot.errors, to=self.errors)
+        self.events.copy_from(slot.events)
+        self.errors.copy_from(slot.errors)
         whole, seconds = slot.sums()
         refused, cut = slot.refused, slot.aborted
         self.whole[_RELEASES] += 1

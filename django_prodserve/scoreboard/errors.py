@@ -57,12 +57,6 @@ def read(rings: Iterable[Ring], last: int = SHOWN) -> list[RequestError]:
     return sorted(found, key=lambda error: error.time)[-last:]
 
 
-def move(source: Ring, to: Ring) -> None:
-    """Copy the errors of a writer that is gone."""
-    for entry in source.read():
-        to.add(*entry)
-
-
 def _error(entry: Entry) -> RequestError:
     status, method, route, exception, name, path = entry.text.decode("utf-8", "ignore").split("\0", 5)
     return RequestError(entry.time, int(status), method, path, route, exception, name)

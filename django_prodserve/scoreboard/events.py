@@ -6,7 +6,7 @@ arbiter copies a worker's ring when the worker is gone (board.py). Pure but for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from .ring import Entry, Ring
@@ -17,8 +17,10 @@ SIZE = 3072
 _LINE = 500
 
 BAD, WARN, GOOD, PLAIN = "bad", "warn", "ok", ""
+CRASHES = ("crashed", "killed", "out of memory", "stuck", "boot", "failed")
+"""Kinds of events in which a worker, or all of them, ended or could not start."""
 SEVERITY = {
-    **dict.fromkeys(("crashed", "killed", "out of memory", "stuck", "boot", "failed"), BAD),
+    **dict.fromkeys(CRASHES, BAD),
     **dict.fromkeys(("stacks", "timeout", "overload", "reload failed"), BAD),
     **dict.fromkeys(("slow", "memory", "throttled"), WARN),
     **dict.fromkeys(("start", "reload", "overload over", "throttling over"), GOOD),
@@ -52,10 +54,9 @@ def read(rings: Iterable[Ring]) -> list[Event]:
     return sorted(found, key=lambda event: event.time)
 
 
-def move(source: Ring, to: Ring) -> None:
-    """Copy the events of a writer that is gone."""
-    for entry in source.read():
-        to.add(*entry)
+def last_of(events: Sequence[Event], *kinds: str) -> Event | None:
+    """Return the last event of one of these kinds."""
+    return next((event for event in reversed(events) if event.kind in kinds), None)
 
 
 def _event(entry: Entry) -> Event:

@@ -57,6 +57,11 @@ class Ring:
         numbers = range(max(1, count - min(last or self.entries, self.entries) + 1), count + 1)
         return [entry for number in numbers if (entry := self._read(number)) is not None]
 
+    def copy_from(self, other: Ring) -> None:
+        """Add the entries of a ring whose writer is gone."""
+        for entry in other.read():
+            self.add(*entry)
+
     def clear(self) -> None:
         """Remove all entries. Called by the writer, or by the arbiter when the writer is gone."""
         end = self.at + self.cells(self.entries, self.size)

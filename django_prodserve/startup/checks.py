@@ -16,6 +16,7 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from ..errors import Problem, ProdserveError
 from ..project.databases import DatabaseProbe, probe_all
 from ..project.dotted_paths import BrokenPath, broken_paths
+from ..utils.units import counted
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
@@ -328,7 +329,7 @@ def preflight(plan: Plan, project: Project) -> list[str]:
     found = run_rules(build_context(plan, project, allow_debug=plan.allow_debug.value))
     warnings = [message for message in found if not message.is_serious()]
     if warnings and plan.strict.value:
-        count = f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}"
+        count = counted(len(warnings), "warning")
         first = Problem(f"{count}, and {plan.strict.source} refuses to serve with warnings.", topic="strict")
         raise ProdserveError.of([first, *map(_problem, warnings)])
     return [_as_text(message) for message in warnings]

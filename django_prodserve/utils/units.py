@@ -63,6 +63,11 @@ def format_age(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number of things: ``1 request``, ``27,800 requests``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def format_count(value: float) -> str:
     """Write a number, or a rate, for people: ``27,800``, ``57``, ``3.4``, ``0.02``."""
     if value >= 9.95 or not value:
