@@ -7,7 +7,7 @@ serving, and with ``--strict`` a warning does, too. ``SILENCED_SYSTEM_CHECKS`` s
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -325,7 +325,10 @@ def raise_on_errors(plan: Plan, project: Project) -> None:
 
 
 def preflight(plan: Plan, project: Project) -> list[str]:
-    """Return the warnings as lines; raise ProdserveError if there are any and --strict is on."""
+    """Return the warnings as lines; raise ProdserveError if there are any and --strict is on.
+
+    ``raise_on_errors`` has looked for errors before.
+    """
     found = run_rules(build_context(plan, project, allow_debug=plan.allow_debug.value))
     warnings = [message for message in found if not message.is_serious()]
     if warnings and plan.strict.value:
@@ -344,7 +347,9 @@ def _as_text(message: CheckMessage) -> str:
     return f"{message.msg} ({message.id})\n  {message.hint}"
 
 
-def build_context(plan: Plan, project: Project, *, allow_debug: bool = False) -> CheckContext:
+def build_context(
+    plan: Plan, project: Project, *, allow_debug: bool = False, paths: Iterable[BrokenPath] = ()
+) -> CheckContext:
     """Collect the facts for the rules in addition to plan and project: one short connection per database."""
     return CheckContext(
         plan=plan,
@@ -353,7 +358,7 @@ def build_context(plan: Plan, project: Project, *, allow_debug: bool = False) ->
         user_id=os.geteuid(),
         somaxconn=_somaxconn(),
         allow_debug=allow_debug,
-        broken_paths=tuple(broken_paths()),
+        broken_paths=tuple(paths),
     )
 
 
@@ -374,4 +379,4 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         plan, project = inspect_now({})
     except ProdserveError as error:
         return [Error(str(error), hint="prodserve plan tells the same", id="prodserve.E004")]
-    return run_rules(build_context(plan, project))
+    return run_rules(build_context(plan, project, paths=broken_paths()))
