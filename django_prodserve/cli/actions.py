@@ -72,6 +72,13 @@ WINDOWS = (
     "On Windows use WSL, or a container (and runserver for development).",
 )
 
+
+def listed(words: Sequence[str]) -> str:
+    """Write words as a list: ``plan, check and status``."""
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 ADDRESS = re.compile(r"[\w.\[\]:*-]*:\d+|\d+|\d+(\.\d+){3}|localhost|\[[0-9a-fA-F:.]+\]|(unix:|/|fd://).*")
 
 

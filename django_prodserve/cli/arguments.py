@@ -34,12 +34,13 @@ Every option is also a variable (--keep-alive is PRODSERVE_KEEP_ALIVE) and a key
 prodserve help lists the documents; prodserve help workers explains one option, and what it is here.
 """
 
-WORDS = {
-    "--json": "With plan, check and status: print JSON.",
-    "--watch": "With status: refresh it every second.",
-    "--gunicorn-conf": "With plan: print a gunicorn.conf.py that serves the same way.",
-    "--measure": "With plan: load the project and measure the memory that it uses.",
+_DOES = {
+    "--json": "print JSON.",
+    "--watch": "refresh it every second.",
+    "--gunicorn-conf": "print a gunicorn.conf.py that serves the same way.",
+    "--measure": "load the project and measure the memory that it uses.",
 }
+WORDS = {flag: f"With {actions.listed(actions.FLAGS[flag])}: {text}" for flag, text in _DOES.items()}
 """Flags that belong to a single action."""
 
 
@@ -174,9 +175,7 @@ def check_together(action: str, flags: Any) -> None:
     """Raise UsageError if a flag of one action was given with another action."""
     for flag, goes_with in actions.FLAGS.items():
         if flags.get(flag.lstrip("-").replace("-", "_")) and action not in goes_with:
-            *others, last = goes_with
-            written = f"{', '.join(others)} and {last}" if others else last
             fix = f"prodserve {goes_with[0]} {flag}"
-            raise UsageError(f"{flag} works with {written}, not with {action}.", fix)
+            raise UsageError(f"{flag} works with {actions.listed(goes_with)}, not with {action}.", fix)
     if flags.get("watch") and flags.get("json"):
         raise UsageError("--watch is for people and --json for scripts.", "Use one of them.")
