@@ -90,7 +90,7 @@ class Problem(NamedTuple):
 
 
 class ProdserveError(Exception):
-    """An error the operator can fix; ``hint`` says how. The command prints it and exits with its code."""
+    """An error the operator can fix; ``hint`` is the fix. The command prints it and exits with its code."""
 
     exit_code = ExitCode.FAILED
     default_code = "failed"

@@ -106,7 +106,7 @@ def serve(
                 plan, changed = prepare(plan, say)
                 shown = _collected_early(plan)
                 if changed or shown:
-                    say(part("prepare", "loading the project anew: it may read what was made just now"))
+                    say(part("prepare", "loading the project again: it may read the new files and tables"))
                     reexec.prepared(started, {**generation.handed_on(), **shown})
             static = _prepare_static_and_report(plan, say, preflight)
         Server(plan, static, sockets, say, check_project, started, generation).run()
@@ -150,9 +150,7 @@ def _try_addresses(plan: Plan, say: Say) -> None:
         known = {*record.get("binds", ()), *record.get("addresses", ()), record.get("management", "")}
         if ours := known & set(plan.addresses):
             where = ", ".join(address for address in plan.addresses if address in ours)
-            text = (
-                f"This project's server (pid {record['pid']}) serves on {where}; prodserve reload updates it"
-            )
+            text = f"This project's server (pid {record['pid']}) serves {where}; prodserve reload updates it"
             say(Notice(f"note: {text}", event="check", running=record["pid"]))
         held |= ours
     management = plan.management_bind.value
@@ -274,7 +272,7 @@ def measured(plan: Plan) -> Plan:
     if found is None:
         raise ProdserveError(
             "Nothing was measured.",
-            "--warmup off leaves no request to send; or the trial process failed.",
+            "The test process failed, or --warmup off leaves it no request to send.",
         )
     footprint_cache.store(found, load_key(plan))
     return plan.replan(found)

@@ -425,7 +425,7 @@ KNOWN = Decision(True, "Local without a lock (asgiref 3.13.0 as tested); immorta
     [
         pytest.param(KNOWN, {}, KNOWN, id="nobody asked"),
         pytest.param(KNOWN, {"speedups": "on"}, replace(KNOWN, source="test"), id="the reason stays"),
-        pytest.param(KNOWN, {"speedups": "off"}, Decision(False, "as stated", "test"), id="off"),
+        pytest.param(KNOWN, {"speedups": "off"}, Decision(False, "set explicitly", "test"), id="off"),
         pytest.param(
             Decision(False, "all off"),
             {"speedups": "on"},

@@ -516,7 +516,7 @@ def test_python_cpu_count(tmp_path, text, cpus, notes):
     assert machine.cpus == cpus
     assert machine.quota == 0.5
     assert len(machine.notes) == notes
-    assert ("stated by PYTHON_CPU_COUNT" in machine.cpus_why) is (cpus == 3)
+    assert ("set by PYTHON_CPU_COUNT" in machine.cpus_why) is (cpus == 3)
 
 
 @pytest.mark.parametrize(("option", "cpus"), [("5", 5), ("default", 16)])

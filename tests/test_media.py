@@ -272,14 +272,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "remote": ({"MEDIA_URL": "https://cdn.example/media/"}, "but MEDIA_URL is https://cdn.example/media/"),
     "remote too": ({"MEDIA_URL": "//cdn.example/media/"}, "but MEDIA_URL is //cdn.example/media/"),
     "bucket": ({"STORAGES": {"default": {"BACKEND": f"{__name__}.Elsewhere"}}}, "is Elsewhere"),
-    "static is it": ({"STATIC_ROOT": "{root}"}, "lie in one another"),
-    "static within": ({"STATIC_ROOT": "{root}/static"}, "lie in one another"),
-    "within static": ({"STATIC_ROOT": "{root}/.."}, "lie in one another"),
-    "the project": ({"BASE_DIR": "{root}/project"}, "it holds the project"),
-    "everything": ({"MEDIA_ROOT": "/"}, "it holds "),
+    "static is it": ({"STATIC_ROOT": "{root}"}, "contains STATIC_ROOT"),
+    "static within": ({"STATIC_ROOT": "{root}/static"}, "contains STATIC_ROOT"),
+    "within static": ({"STATIC_ROOT": "{root}/.."}, "contains STATIC_ROOT"),
+    "the project": ({"BASE_DIR": "{root}/project"}, "it contains the project"),
+    "everything": ({"MEDIA_ROOT": "/"}, "it contains "),
     "database": (
         {"DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "{root}/db.sqlite3"}}},
-        "it holds a database",
+        "it contains a database",
     ),
 }
 

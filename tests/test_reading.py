@@ -40,10 +40,10 @@ def test_every_option_is_explained(row: object) -> None:
 
 def test_an_option_is_shown_as_decided_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRODSERVE_CPUS", "3")
-    assert "3 CPUs: as stated [PRODSERVE_CPUS]" in said("help", "cpus")
+    assert "3 CPUs: set explicitly [PRODSERVE_CPUS]" in said("help", "cpus")
     assert "\n3: one for each usable CPU [computed]; without the project" in said("help", "workers")
     monkeypatch.setenv("PRODSERVE_TIMEOUT", "30")
-    assert "30 s: as stated [PRODSERVE_TIMEOUT]" in said("help", "timeout")
+    assert "30 s: set explicitly [PRODSERVE_TIMEOUT]" in said("help", "timeout")
     monkeypatch.setenv("PRODSERVE_TIMEOUT", "soon")  # the start says that; help explains
     assert "--timeout" in said("help", "timeout")
 

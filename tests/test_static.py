@@ -368,7 +368,9 @@ class TestStaticRoot:
         ("manifest", "because"),
         [
             pytest.param("not JSON", "cannot be read", id="no JSON"),
-            pytest.param('{"version":"1.1","paths":{"site.css":"site.gone.css"}}', "not there", id="stale"),
+            pytest.param(
+                '{"version":"1.1","paths":{"site.css":"site.gone.css"}}', "does not exist", id="stale"
+            ),
             pytest.param('{"version":"1.1","paths":{}}', "empty", id="empty"),
         ],
     )

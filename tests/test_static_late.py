@@ -133,7 +133,7 @@ class TestCompressor:
         [
             (True, {}, ""),
             (False, {}, "which is empty"),
-            (True, {"COMPRESS_ROOT": "elsewhere"}, "only what lies below STATIC_ROOT is served"),
+            (True, {"COMPRESS_ROOT": "elsewhere"}, "only files in STATIC_ROOT are served"),
             (False, {"COMPRESS_OFFLINE": True}, ""),
             (False, {"COMPRESS_ENABLED": False}, ""),
         ],

@@ -209,7 +209,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         return True
 
     def let_go(self, member: WorkerHandle, reason: str) -> None:
-        """Tell a worker to finish its requests and stop; abort an unresponsive one after a second."""
+        """Make a worker finish its requests and stop; abort an unresponsive one after a second."""
         silent = reason == "stuck" and self.monitor.is_silent(member)
         patience = 1.0 if silent else self.cfg.graceful_timeout + BEYOND
         member.slot.exit_mode = GO_STUCK if reason == "stuck" else 0

@@ -255,7 +255,7 @@ def guard(name: str, users: Hook, title: str) -> Hook:
         try:
             users(*args)
         except Exception:  # for any exception of a hook, Gunicorn would end the server
-            args[0].log.exception("The hook %s (%s) raised; the server goes on.", name, title)
+            args[0].log.exception("The hook %s (%s) raised; the server keeps serving.", name, title)
         finally:
             if fork_guard.PROCESS.is_copy or (asks and os.getpid() != pid):
                 fork_guard.end(f"The hook {name} ({title})", sys.exc_info()[1], args[0].log)

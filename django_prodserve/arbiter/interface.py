@@ -29,7 +29,7 @@ class ArbiterActions(Protocol):
         ...
 
     def let_go(self, member: WorkerHandle, reason: str) -> None:
-        """Tell a worker to finish its requests and to end."""
+        """Make a worker finish its requests and end."""
         ...
 
     def kill_worker(self, pid: int, sig: int) -> None:

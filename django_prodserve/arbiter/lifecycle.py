@@ -95,7 +95,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
             self.generation.number > 1
             and self._stats["workers_spawned"] - self.num_workers >= MAX_DEATHS_AT_START
         ):
-            # The supervisor then tells the serving generation that this one cannot serve.
+            # The supervisor then informs the serving generation that this one cannot serve.
             raise HaltServer(f"{MAX_DEATHS_AT_START} workers ended before they answered", 1)
 
     def on_all_ready(self) -> None:
@@ -244,7 +244,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         self._kill_all(signal.SIGKILL)
 
     def _has_children(self) -> bool:
-        """Say whether a child process is left; those that have ended are reaped first."""
+        """Return whether a child process is left; those that have ended are reaped first."""
         self.reap_dirty_arbiter()
         with suppress(HaltServer):  # a worker that failed to boot changes nothing now
             self.reap_workers()
@@ -262,7 +262,7 @@ def _count(requests: int | None) -> str:
 
 
 def _has_answered(worker: Any) -> bool:
-    """Say whether a worker's loop runs: before its first beat, its file has the wall clock's time."""
+    """Return whether a worker's loop runs: before its first beat, its file has the wall clock's time."""
     with suppress(OSError, ValueError):
         return bool(worker.tmp.last_update() <= time.monotonic())
     return False

@@ -80,7 +80,7 @@ class MemoryMonitor:
         return parse_amount(parse_table(text).get("oom_kill", "")) or 0
 
     def was_killer(self) -> bool:
-        """Say whether the OOM killer has killed one more process than is accounted for."""
+        """Return whether the OOM killer has killed one more process than is accounted for."""
         if self.count_kills() <= self.kills:
             return False
         self.kills += 1
@@ -118,7 +118,7 @@ class MemoryGuard:
             self._replace(*found, now)
 
     def was_killer(self) -> bool:
-        """Say whether the OOM killer has killed one more process than is accounted for."""
+        """Return whether the OOM killer has killed one more process than is accounted for."""
         return self.memory.was_killer()
 
     def taken(self) -> int:

@@ -83,7 +83,7 @@ class WorkerMonitor:
             self.log.error("%s", line)
 
     def is_silent(self, member: WorkerHandle) -> bool:
-        """Say whether a worker's event loop has been blocked for too long."""
+        """Return whether a worker's event loop has been blocked for too long."""
         now = time.monotonic()
         return policies.is_unresponsive(member.update(now, 0), self.frozen_for(now)) is not None
 
@@ -91,7 +91,7 @@ class WorkerMonitor:
         """Return how many connections wait in the accept queue."""
         return sum(max(0, listener.get_backlog() or 0) for listener in self.arbiter.LISTENERS)
 
-    # Stuck workers.
+    # Hung workers.
 
     def stuck(self, now: float) -> None:
         """Replace workers that hang at boot, are unresponsive, or finish nothing while requests wait."""
@@ -138,7 +138,7 @@ class WorkerMonitor:
             self.arbiter.record_event(reason, f"Worker {member.pid} is replaced: {reason}")
 
     def kill_overdue(self, now: float) -> None:
-        """Kill workers that were told to stop and have not."""
+        """Kill workers that were asked to stop and have not."""
         for member in self.arbiter.pool.leaving():
             if now <= member.slot.deadline:
                 continue
@@ -193,7 +193,7 @@ class WorkerMonitor:
         """Continue or close conditions whose start the previous generation has reported, but not the end."""
         if last_open(events, "overload", "overload over"):
             self.arbiter.record_event(
-                "overload over", "The overload ended with a reload, or goes on in the new generation"
+                "overload over", "The overload ended with a reload, or continues in the new generation"
             )
         if began := last_open(events, "throttled", "throttling over"):
             self.throttled_since = began.time

@@ -14,7 +14,7 @@ from ..plan.sizing import KILL_SHARE, MEMORY_SHARE, REPLACE_SHARE
 from ..utils.units import format_duration, format_size
 
 STARVED_SECONDS = 20.0
-"""Seconds after which a worker is stuck if it has no free thread and ends no request while others wait."""
+"""Seconds after which a worker counts as hung: no free thread, and no request ended while others wait."""
 BOOT_SECONDS = 60.0
 """Seconds a worker may take to boot; the slowest of seven real projects took 4."""
 MIN_AGE_SECONDS = 60.0
@@ -76,7 +76,7 @@ def is_unresponsive(seen: WorkerState, limit: float) -> Verdict | None:
 
 
 def is_starved(seen: WorkerState, waiting: int, limit: float = STARVED_SECONDS) -> Verdict | None:
-    """Return why a worker must stop whose threads are all stuck while other requests wait."""
+    """Return why a worker must stop whose threads all hang while other requests wait."""
     if not seen.serving or not waiting or seen.busy < seen.threads or seen.idle < limit:
         return None
     return Verdict(
@@ -172,7 +172,7 @@ def back_off(rounds: int) -> float:
 
 
 def gives_up(rounds: int, serving: int) -> bool:
-    """Say whether the server must exit, so that its service manager notices: repeatedly no worker serves."""
+    """Return whether the server must exit, because no worker serves; its service manager then notices."""
     return rounds >= MAX_FAILED_ROUNDS and not serving
 
 
@@ -185,7 +185,7 @@ class WorkerExit:
     number: int = 0
     """The signal's number."""
     ours: bool = False
-    """Whether the arbiter told it to stop."""
+    """Whether the arbiter asked it to stop."""
     served: bool = True
     recycles: bool = False
     """Whether Gunicorn's own workers end by themselves after max_requests."""
@@ -194,7 +194,7 @@ class WorkerExit:
 
 
 def why_it_ended(end: WorkerExit) -> Verdict | None:
-    """Return why a worker has ended that was not told to; None if there is no reason to log."""
+    """Return why a worker has ended that was not asked to; None if there is no reason to log."""
     if end.out_of_memory:
         return Verdict(
             "out of memory",

@@ -139,9 +139,9 @@ def ended(path: str, error: Exception) -> str:
     """Return the message for a request whose process ended."""
     if isinstance(error, ChildLateError):
         return (
-            f"the warm-up request {path} was ended: it may take {TRIAL_SECONDS:g} s in all, and "
-            f"{MAX_LOCK_SECONDS['']:g} s ({MAX_LOCK_SECONDS['sqlite']:g} s with sqlite) from its first "
-            "change of a database on"
+            f"the warm-up request {path} was ended: its limit is {TRIAL_SECONDS:g} s, and "
+            f"{MAX_LOCK_SECONDS['']:g} s ({MAX_LOCK_SECONDS['sqlite']:g} s with SQLite) after its first "
+            "change of a database"
         )
     return f"the warm-up request {path} failed: {error}"
 

@@ -14,7 +14,7 @@ from ..scoreboard.slot import RETIRING, SERVING, Slot
 from .policies import WorkerState
 
 PATIENT = {"memory", "max-requests", "max-lifetime"}
-"""Reasons for which a worker may wait until the previous one is gone; a stuck worker never waits."""
+"""Reasons for which a worker may wait until the previous one is gone; a hung worker never waits."""
 
 
 @dataclass
@@ -79,7 +79,7 @@ class WorkerPool:
         return iter(list(self.members.values()))
 
     def active(self) -> list[WorkerHandle]:
-        """Return the workers that were not told to stop, the oldest first."""
+        """Return the workers that were not asked to stop, the oldest first."""
         return sorted((worker for worker in self if not worker.leaving), key=lambda worker: worker.worker.age)
 
     def serving(self) -> list[WorkerHandle]:
@@ -87,7 +87,7 @@ class WorkerPool:
         return [worker for worker in self.active() if worker.serving]
 
     def leaving(self) -> list[WorkerHandle]:
-        """Return the workers that were told to stop and have not ended yet."""
+        """Return the workers that were asked to stop and have not ended yet."""
         return [worker for worker in self if worker.leaving]
 
     def mark_for_replacement(self, pid: int, reason: str) -> bool:
@@ -120,7 +120,7 @@ class WorkerPool:
         return ranked[: max(0, count)]
 
     def mark_leaving(self, member: WorkerHandle, reason: str, deadline: float) -> None:
-        """Record that a worker has been told to stop."""
+        """Record that a worker has been asked to stop."""
         member.leaving = reason
         member.slot.state = RETIRING
         member.slot.deadline = deadline

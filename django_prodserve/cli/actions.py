@@ -140,7 +140,7 @@ def _instead(word: str) -> str:
 
 
 def of_gunicorn(flag: str) -> str:
-    """Return the replacement for a flag of Gunicorn; empty if it is no such flag."""
+    """Return the replacement for a flag of Gunicorn; empty if it is not such a flag."""
     from ..config.gunicorn import new_config  # late: only a wrong command line needs this import
 
     names = [name for name, setting in new_config().settings.items() if flag in (setting.cli or ())]

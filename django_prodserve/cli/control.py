@@ -205,7 +205,7 @@ def reload(server: RunningServer, say: Say) -> None:
             code="reload-failed",
         )
     where = ", ".join(now.binds)
-    say(f"reloaded in {outcome['seconds']:.1f} s: generation {now.generation} serves on {where}")
+    say(f"reloaded in {outcome['seconds']:.1f} s: generation {now.generation} serves {where}")
 
 
 def stop(server: RunningServer, say: Say) -> None:

@@ -29,10 +29,10 @@ FIXED = {
     "forwarded_allow_ips": _LAYERS,
     "secure_scheme_headers": _LAYERS,
     "forwarder_headers": _LAYERS,
-    "logger_class": "times in UTC, lines that survive LOGGING, Gunicorn's chatter at debug",
+    "logger_class": "times in UTC; lines do not depend on LOGGING; Gunicorn's routine lines are at debug",
     "proc_name": "the name in ps, where setproctitle is installed",
-    "worker_tmp_dir": "where a heartbeat does not wait for a disk",
-    "control_socket_disable": "its default place fails without HOME, and a second server would steal it",
+    "worker_tmp_dir": "in memory, so that a heartbeat does not wait for a disk",
+    "control_socket_disable": "its default path fails without HOME, and a second server would take it over",
 }
 """Reasons for settings that no option decides."""
 
@@ -45,18 +45,16 @@ def render_conf(plan: Plan, directory: str, search_path: str) -> str:
     hooks = {name: code.pop(name, "") for name in sorted(HOOK_NAMES) if name in code or name in OWN_HOOKS}
     code.setdefault("worker_tmp_dir", "hooks.heartbeat_directory()")
     lines = [
-        '"""Made by `manage.py prodserve plan --gunicorn-conf`. Use: gunicorn -c /path/to/this/file"""',
+        '"""Written by `manage.py prodserve plan --gunicorn-conf`. Use: gunicorn -c /path/to/this/file"""',
         "",
         "import os",
         "import sys",
         "",
         *_line(f"os.chdir({directory!r})", "where the plan was made; relative paths start here"),
-        *_line(f"sys.path.insert(0, {search_path!r})", "where manage.py lies; hooks are imported below"),
+        *_line(f"sys.path.insert(0, {search_path!r})", "of manage.py; hooks are imported below"),
         *(line for row in _environment(plan) for line in _variable(*row)),
         "",
-        *_line(
-            "from django_prodserve.arbiter import hooks", "prodserve's own, with the project's beside them"
-        ),
+        *_line("from django_prodserve.arbiter import hooks", "prodserve's hooks, which call the project's"),
         *_line("from django_prodserve.logs import gunicorn_logger", "prodserve's log lines"),
         *_line(
             f"gunicorn_logger.configure(gunicorn_logger.{LogConfig.of(plan)!r})", _why(plan, "log_format")
@@ -65,7 +63,7 @@ def render_conf(plan: Plan, directory: str, search_path: str) -> str:
         *_origins(plan, directory, {*code.values(), *hooks.values()}),
         "",
         *_line("wsgi_app = 'django_prodserve.wsgi:application'", "proxy trust, static files, Django"),
-        *_line(f"chdir = {directory!r}", "Gunicorn goes back to where it started otherwise"),
+        *_line(f"chdir = {directory!r}", "otherwise Gunicorn returns to the directory in which it started"),
         *(line for name, text in code.items() for line in _line(f"{name} = {text}", reasons[name])),
         "",
         *(line for name, users in hooks.items() for line in _hook_line(name, users, reasons.get(name, ""))),

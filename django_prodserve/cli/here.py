@@ -19,7 +19,7 @@ from ..plan import plan as planning
 from ..plan.sizing import Sizing
 from ..utils.decision import Decision
 
-WITHOUT_PROJECT = "; without the project: prodserve plan knows it"
+WITHOUT_PROJECT = "; without the project: prodserve plan shows it"
 
 
 def decision(row: Row) -> str:

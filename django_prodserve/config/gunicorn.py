@@ -160,7 +160,7 @@ def validated(settings: Mapping[str, SourcedValue], problems: list[Problem], not
             reason, fix = REFUSED[name]
             problems.append(_wrong(f"{source}: Gunicorn's {name} is refused: {reason}.", fix))
         elif name in UNUSED or name in REFUSED:
-            notes.append(f"{source} is not used: {UNUSED.get(name, 'it is off anyway')}.")
+            notes.append(f"{source} is not used: {UNUSED.get(name, 'it is off in any case')}.")
         elif problem := _refusal(config, name, value, source):
             problems.append(problem)
         else:

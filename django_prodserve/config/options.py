@@ -118,7 +118,7 @@ class Options:
         None,
         SIZE,
         "Maximum size of a request body; larger ones are rejected with 413.",
-        why="Django has limits of its own for what it keeps in memory",
+        why="Django limits what it keeps in memory",
         exported=True,
         worker=True,
     )
@@ -304,7 +304,7 @@ class Options:
         choice("debug", "info", "warning", "error", "critical"),
         "Minimum severity of the server's own log lines.",
         metavar="LEVEL",
-        why="what an operator needs; Gunicorn's own chatter is at debug",
+        why="what an operator needs; Gunicorn's routine lines are at debug",
         gunicorn="loglevel",
     )
     health_paths: tuple[str, ...] = option(
@@ -318,7 +318,7 @@ class Options:
         (),
         CHECKS,
         "Readiness checks: database, and dotted paths to functions in your project.",
-        why="a service that others may do without should not take the site down",
+        why="a failing service that few pages need should not take the site down",
         exported=True,
     )
     management_bind: str | None = option(
@@ -345,7 +345,7 @@ class Options:
         True,
         SWITCH,
         "Collect static files into a private directory if STATIC_ROOT is unset or empty.",
-        why="collectstatic is not needed as a separate step",
+        why="a separate collectstatic step is not needed",
         exported=True,
     )
     media: bool = option(
@@ -411,7 +411,7 @@ class Options:
         False,
         SWITCH,
         "Reload when a file of the project changes: for development and staging.",
-        why="a deploy says when it is complete: prodserve reload",
+        why="off by default: a deploy runs prodserve reload when it is complete",
     )
 
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -76,7 +76,7 @@ def _about_key(key: str, known: Sequence[str]) -> str:
     fix = hint(key.upper(), known, now=renamed_key(key))
     if not fix.startswith("prodserve"):
         return fix
-    return f'A setting of Gunicorn\'s belongs into PRODSERVE["GUNICORN"]. {fix}'
+    return f'Settings of Gunicorn belong in PRODSERVE["GUNICORN"]. {fix}'
 
 
 def _prepare_words(value: Any, problems: list[Problem]) -> Layer:

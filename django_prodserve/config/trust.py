@@ -121,13 +121,13 @@ def parse_witness(name: str) -> str:
     ValueError carries one sentence if this header cannot.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", name):
-        raise ValueError(f"{name!r} is no name of a header: write one such as X-Real-IP.")
+        raise ValueError(f"{name!r} is not the name of a header: write one such as X-Real-IP.")
     key = "HTTP_" + name.upper().replace("-", "_")
     if (
         key in NEVER_PASSED | PASS_THROUGH | {"HTTP_HOST", "HTTP_COOKIE", "HTTP_USER_AGENT"}
         or key in _READERS
     ):
-        raise ValueError(f"{name} carries no address of the client: name a header such as X-Real-IP.")
+        raise ValueError(f"{name} does not carry the address of the client: name a header such as X-Real-IP.")
     return key
 
 

@@ -119,4 +119,4 @@ def _name_server(environ: dict[str, Any], path: str) -> None:
 
 
 Responder = Callable[["RequestHead", bool], bytes]
-"""Builds a complete response to a request; the flag says whether another request may follow."""
+"""Builds a complete response to a request; the flag is whether another request may follow."""

@@ -138,7 +138,7 @@ class RequestHead(message.Request):  # type: ignore[misc]  # Gunicorn has no typ
                 raise UnsupportedTransferCoding(value)
 
     def should_close(self) -> bool:
-        """Say whether the client wants no other request on this connection, or must not send one."""
+        """Return whether the client wants no other request on this connection, or must not send one."""
         if self._closes is None:
             self._closes = super().should_close()
         return self._closes or self.must_close

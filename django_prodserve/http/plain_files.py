@@ -60,13 +60,13 @@ def _measured(file: Any, kind: Any, most: int) -> tuple[int, int, int] | None:
 
 
 def _delegates(kind: Any) -> bool:
-    """Say whether ``read`` of this type is that of its ``file``: Django's files, and their subclasses."""
+    """Return whether ``read`` of this type is that of its ``file``: Django's files, and their subclasses."""
     found = next((vars(base)["read"] for base in kind.__mro__ if "read" in vars(base)), None)
     return found is vars(FileProxyMixin)["read"] and kind.__getattribute__ is object.__getattribute__
 
 
 def _is_as_made(wrapper: Any) -> bool:
-    """Say whether a temporary file has its own ``read``; it stores each method used so far in the object."""
+    """Return whether a temporary file has its own ``read``; it stores each method used in the object."""
     kept = vars(wrapper).get("read")
     if kept is None:
         return True
@@ -77,7 +77,7 @@ def _is_as_made(wrapper: Any) -> bool:
 class Slice(SlicedFile):  # type: ignore[misc]  # WhiteNoise has no types
     """A part of a file that the kernel can send: its descriptor's position is the first byte of the part.
 
-    Gunicorn sends from there as many bytes as Content-Length says; ``socket.sendfile`` seeks afterwards.
+    Gunicorn sends Content-Length bytes from there; ``socket.sendfile`` seeks afterwards.
     """
 
     def fileno(self) -> int:

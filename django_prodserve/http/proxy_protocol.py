@@ -2,8 +2,8 @@
 
 Lives in a worker, in the thread that owns the connection. The worker reads the header once, before any HTTP
 parser sees a byte. It holds for the whole connection: every request has the same client. Gunicorn's parser
-keeps it with the first request only. It also refuses as malformed two forms that the protocol says to accept
-(UNKNOWN, UNSPEC).
+keeps it with the first request only. It also refuses as malformed two forms that the protocol allows:
+UNKNOWN and UNSPEC.
 
 The specification is HAProxy's proxy-protocol.txt. As with Gunicorn, a permitted peer may also connect without
 such a header: then the peer itself is the client.
@@ -84,7 +84,7 @@ class Preface:
         return NOBODY, data
 
     def _may_introduce(self, peer: Any) -> bool:
-        """Say whether ``proxy_allow_ips`` includes this peer; a unix socket is always permitted."""
+        """Return whether ``proxy_allow_ips`` includes this peer; a unix socket is always permitted."""
         if not isinstance(peer, tuple) or "*" in self._allowed:
             return True
         address = ipaddress.ip_address(peer[0].partition("%")[0])
@@ -106,7 +106,7 @@ def read_v1(data: bytes) -> tuple[Introduction, bytes]:
         raise IncompleteError
     line, rest = data[:end].decode("latin-1"), data[end + 2 :]
     _, family, *words = line.split(" ")
-    if family == "UNKNOWN":  # the protocol says to ignore the rest
+    if family == "UNKNOWN":  # the protocol ignores the rest
         return local(family), rest
     if family not in FAMILIES or len(words) != 4:
         raise InvalidProxyLine(line)
@@ -129,7 +129,7 @@ def read_v2(data: bytes) -> tuple[Introduction, bytes]:
     if len(data) < 16 + length:
         raise IncompleteError
     body, rest = data[16 : 16 + length], data[16 + length :]
-    if command == LOCAL:  # health checks of the load balancer itself; the protocol says to ignore the rest
+    if command == LOCAL:  # health checks of the load balancer itself; the protocol ignores the rest
         return local("LOCAL"), rest
     if family in UNNAMED:
         return local("UNSPEC"), rest

@@ -167,7 +167,7 @@ class Response:
 
     @property
     def sends_files(self) -> bool:
-        """Say whether ``send_file`` may be used."""
+        """Return whether ``send_file`` may be used."""
         return True
 
     def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], None]:
@@ -213,7 +213,7 @@ class Response:
 
     @property
     def should_close(self) -> bool:
-        """Say whether the connection ends with this response."""
+        """Return whether the connection ends with this response."""
         if self.must_close or self.request.should_close():
             return True
         return self.response_length is None and not self.chunked and not self._omits_body
@@ -250,7 +250,7 @@ class Response:
 
     @property
     def is_complete(self) -> bool:
-        """Say whether the application has provided every byte of a body of known length."""
+        """Return whether the application has provided every byte of a body of known length."""
         return self.response_length is not None and (self._omits_body or self.sent >= self.response_length)
 
     def respond(self, result: Any) -> None:

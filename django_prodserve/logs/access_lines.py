@@ -78,7 +78,7 @@ class AccessFilter:
         self.is_all = self.share >= 1
 
     def keeps(self, status: int, seconds: float) -> bool:
-        """Say whether this request is logged."""
+        """Return whether this request is logged."""
         return self.is_all or status >= 500 or seconds >= self.slow or random.random() < self.share
 
 

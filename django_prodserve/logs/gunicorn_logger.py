@@ -69,7 +69,7 @@ def configure(form: LogConfig) -> None:
 
 
 def _is_json(handler: logging.Handler) -> bool:
-    """Say whether this handler writes JSON; syslog has its own format."""
+    """Return whether this handler writes JSON; syslog has its own format."""
     stream = getattr(handler, "stream", None)
     try:
         return stream is not None and wants_json(_FORM.format, stream.fileno())
@@ -291,7 +291,7 @@ def _handlers(logger: logging.Logger | None) -> Iterator[logging.Handler]:
 
 
 def _shows_errors(handler: logging.Handler) -> bool:
-    """Say whether this handler from your project shows errors; mail may reach nobody."""
+    """Return whether this handler from your project shows errors; mail may reach nobody."""
     from django.utils.log import AdminEmailHandler, RequireDebugFalse, RequireDebugTrue
 
     hidden = isinstance(handler, (ErrorHandler, AdminEmailHandler, logging.NullHandler))

@@ -387,5 +387,5 @@ def printable(name: str) -> str:
 
 
 def shorten(name: str) -> str:
-    """Cut the middle out of a long name, such as a pod's id."""
+    """Shorten the middle of a long name, such as a pod's id."""
     return name if len(name) <= 40 else f"{name[:12]}…{name[-6:]}"

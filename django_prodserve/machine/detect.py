@@ -190,7 +190,7 @@ def stated_cpus(tree: FileRoot, environ: Mapping[str, str]) -> tuple[float, str]
     if not (count := parse_amount(text)):
         tree.ignore(name, text)
         return None
-    return float(count), f"stated by {name}"
+    return float(count), f"set by {name}"
 
 
 def usable_cpus(visible: int, visible_why: str, quota: CpuQuota | None) -> tuple[float, str]:

@@ -66,7 +66,7 @@ RULES = (
         name="Fly",
         marker="FLY_APP_NAME",
         values={**_router(2), "graceful_timeout": "4"},
-        why={"graceful_timeout": "Fly kills 5 s after SIGINT, unless kill_timeout says more"},
+        why={"graceful_timeout": "Fly kills 5 s after SIGINT, unless kill_timeout is longer"},
     ),
     _Rule(
         name="Cloud Run",

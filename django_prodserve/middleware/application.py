@@ -165,8 +165,8 @@ def _raised(path: str, error: BaseException) -> WarmUp:
 def _held_back(path: str, refused: Refused) -> str:
     where = f" by {refused.where}" if refused.where else ""
     return (
-        f"the warm-up request {path} asks to {refused.what}{where}, which a start does not do: "
-        "nothing behind that was tried"
+        f"the warm-up request {path} tried to {refused.what}{where}, which prodserve refuses at a start: "
+        "the code after that was not tested"
     )
 
 

@@ -57,7 +57,7 @@ class Paths:
 
 
 def is_owned(path: str) -> bool:
-    """Say whether the project has a route for exactly this path; one that accepts any path does not count.
+    """Return whether the project has a route for exactly this path; one that accepts any path does not count.
 
     With APPEND_SLASH the route may end with the slash that the path lacks.
     """

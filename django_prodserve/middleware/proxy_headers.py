@@ -89,7 +89,7 @@ class ProxyHeadersMiddleware:
                 self.believe(environ, claims)
 
     def believes(self, environ: WSGIEnvironment) -> bool:
-        """Say whether a trusted proxy vouches for the client data of this request."""
+        """Return whether a trusted proxy vouches for the client data of this request."""
         if environ.get("PROXY_PROTOCOL") in NAMELESS:
             return False
         return self.trusts(environ.get("REMOTE_ADDR"))
@@ -157,7 +157,7 @@ class Missed:
             self.told[0] = 1
             header = seen.removeprefix("HTTP_").replace("_", "-").title().replace("-Ip", "-IP")
             logging.getLogger("gunicorn.error").warning(
-                "A trusted proxy sends %s without a valid %s, so its own address is taken for the client's. "
+                "A trusted proxy sends %s without a valid %s, so the proxy's address is used for the client. "
                 "If the proxy sets %s on every request: --client-address-header %s",
                 *(header, self.witness, header, header),
             )

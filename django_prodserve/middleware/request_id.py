@@ -111,7 +111,7 @@ class RequestIDMiddleware:
 
 
 def _names_one(headers: list[tuple[str, str]]) -> bool:
-    """Say whether the project adds its own id to the response."""
+    """Return whether the project adds its own id to the response."""
     return any(len(name) == 12 and name.lower() == "x-request-id" for name, _ in headers)
 
 

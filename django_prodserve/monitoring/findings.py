@@ -35,13 +35,13 @@ class Remedy(NamedTuple):
 
 
 REMEDIES = {
-    "no worker": Remedy("Read the last errors in the log: they say why no worker starts.", "supervision"),
+    "no worker": Remedy("Read the last errors in the log: they show why no worker starts.", "supervision"),
     "overload": Remedy(
         "Find the slow requests with prodserve dump; then add --threads for views that wait, or CPUs.",
         "overload",
     ),
     "waiting": Remedy("Add --threads if views wait for something, or CPUs if they compute.", "sizing"),
-    "slow": Remedy("prodserve dump prints where it is; give the call that it waits for a timeout.", "slow"),
+    "slow": Remedy("prodserve dump prints its stack; give the call that it waits for a timeout.", "slow"),
     "errors": Remedy("Look up the request ids of the recent errors in the log: it has the stacks.", "logs"),
     "memory": Remedy("Lower --workers or --threads, or raise the memory limit.", "memory"),
     "reload failed": Remedy("Correct the error, then run prodserve reload again.", "reload failed"),

@@ -11,7 +11,7 @@ from .. import __version__
 from ..config.options import option_field
 from ..errors import Problem, UsageError
 from ..utils import terminal
-from ..utils.decision import AS_STATED
+from ..utils.decision import SET_EXPLICITLY
 from ..utils.notice import Notice, part
 from ..utils.units import format_cpus
 from .gunicorn_settings import gunicorn_settings
@@ -123,7 +123,7 @@ def _row(plan: Plan, name: str, decision: Decision[Any], *, details: bool) -> tu
     """Return name, value and reason of a decision."""
     reason = decision.why
     if is_explicit(name, decision):
-        reason = f"set by {decision.source}" if reason == AS_STATED else f"{reason} [{decision.source}]"
+        reason = f"set by {decision.source}" if reason == SET_EXPLICITLY else f"{reason} [{decision.source}]"
     elif details or decision.source not in ("computed", "default"):
         reason = f"{reason} [{decision.source}]"
     return _typed(name), plan.show(name, decision.value), reason
@@ -229,7 +229,7 @@ def _taken(plan: Plan) -> str:
         for name, decision in plan.decisions()
         if decision.source in said and decision.value is not None
     ]
-    return ", ".join(taken) or "nothing was taken from it"
+    return ", ".join(taken) or "it changes no value"
 
 
 def _because(plan: Plan) -> str:

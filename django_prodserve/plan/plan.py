@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import kinds
 from ..config.options import option_field
 from ..config.parsers import LOOPBACK
-from ..utils.decision import AS_STATED, Decision
+from ..utils.decision import SET_EXPLICITLY, Decision
 from .sizing import THREADS, Sizing
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class ResolvedOptions:
         if value is None or not self.options.source(name):
             return None
         source = self.options.source(name)
-        why = self.platform.why.get(name, AS_STATED) if source == self.platform.name else AS_STATED
+        why = self.platform.why.get(name, SET_EXPLICITLY) if source == self.platform.name else SET_EXPLICITLY
         return Decision(value, why, source)
 
     def computed(self, name: str) -> Decision[Any]:
@@ -311,8 +311,8 @@ def _manage_warnings(wishes: ResolvedOptions, worker_class: Decision[str]) -> It
         return
     if worker_class.value != "prodserve":
         yield (
-            f"Nobody answers on {stated.value} ({stated.source}): only the worker class prodserve does, "
-            f"and this is {worker_class.value}."
+            f"Nothing answers on {stated.value} ({stated.source}): only the worker class prodserve has a "
+            f"management server, and this is {worker_class.value}."
         )
     elif not stated.value.startswith(LOOPBACK):
         yield (
@@ -325,13 +325,13 @@ def _machine_warnings(machine: Machine, cpus: Decision[float]) -> Iterator[str]:
     if cpus.is_computed and cpus.value < machine.cpus:
         yield (
             f"{machine.cpus:g} CPUs are visible but this container has no CPU limit; planning for "
-            f"{cpus.value:g}. State --cpus, or set a limit."
+            f"{cpus.value:g}. Set --cpus, or a CPU limit."
         )
     unseen = machine.quota is None and machine.memory_limit is None
     if machine.container and not machine.limits_visible and unseen:
         yield (
             "The cgroup mount does not show this process's own group; limits may be missing. "
-            "State --cpus and --memory."
+            "Set --cpus and --memory."
         )
 
 
@@ -342,9 +342,9 @@ def _project_warnings(project: Project, options: Options) -> Iterator[str]:
         and not (options.access_log or options.local)
         and not LOGGED_OTHERWISE & set(options.gunicorn)
     ):
-        yield f"{options.source(choosers[0])} chooses from a log that is not written: add --access-log -"
+        yield f"{options.source(choosers[0])} has no effect without an access log: add --access-log -"
     if project.gunicorn_conf and options.config is None:
-        yield "gunicorn.conf.py lies here but is not used. To use it: --config gunicorn.conf.py"
+        yield "gunicorn.conf.py in this directory is not used. To use it: --config gunicorn.conf.py"
 
 
 def _links(project: Project, supervisor: Decision[bool]) -> Iterator[str]:
@@ -352,9 +352,9 @@ def _links(project: Project, supervisor: Decision[bool]) -> Iterator[str]:
     if not supervisor.value:
         return
     if project.link:
-        yield f"reload follows {project.link}, a link that leads here; --chdir names another directory."
+        yield f"reload follows the link {project.link}, which leads here. To follow another: --chdir PATH"
     elif project.links:
-        yield f"{' and '.join(project.links)} lead here: --chdir names the one that a reload follows."
+        yield f"{' and '.join(project.links)} lead here. Choose the link that a reload follows: --chdir PATH"
 
 
 def _platform(platform: Platform) -> Decision[str]:
@@ -429,7 +429,7 @@ def _hops(wishes: ResolvedOptions) -> Decision[int | None]:
         return stated
     if "*" in wishes.options.trusted_proxies:
         return Decision(1, "with trust * the client is the right-most entry of X-Forwarded-For")
-    return Decision(None, "the client is the right-most entry that is no trusted proxy")
+    return Decision(None, "the client is the right-most entry that is not a trusted proxy")
 
 
 def _brotli(project: Project) -> Decision[bool]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..config.parsers import Count
-from ..utils.decision import AS_STATED, Decision
+from ..utils.decision import SET_EXPLICITLY, Decision
 from ..utils.units import MIB, format_cpus, format_size
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Sizing:
         """Return the explicit count, or the CPUs' count within ceiling, memory and database connections."""
         if self.stated_workers is not None:
             count = self.stated_workers.value
-            why = f"{count.text} with n = {math.ceil(self.cpus)}" if count.slope else AS_STATED
+            why = f"{count.text} with n = {math.ceil(self.cpus)}" if count.slope else SET_EXPLICITLY
             return Decision(count.workers(self.cpus), why, self.stated_workers.source)
         wanted, why = self.by_cpus()
         asked = wanted
@@ -71,7 +71,7 @@ class Sizing:
             assert self.db_connections is not None
             why = f"{self.db_connections.value} database connections / {workers} workers"
             return Decision(fitting, why + self._over_databases())
-        waits = "most wait while one computes" if self.profile == "io" else "more fight for the CPU"
+        waits = "most wait while one computes" if self.profile == "io" else "more would compete for the CPU"
         return Decision(threads, f"profile {self.profile}: {waits}; started when needed")
 
     def by_cpus(self) -> tuple[int, str]:
@@ -124,9 +124,8 @@ class Sizing:
         threads = self._threads_at_most()
         size = _rounded(self.footprint.worker + threads * THREAD_MEMORY)
         own = _mib(self.footprint.worker)
-        why = (
-            f"under load: {own} from a measured trial, and {_mib(THREAD_MEMORY)} for each thread ({threads})"
-        )
+        each = f"{_mib(THREAD_MEMORY)} for each thread ({threads})"
+        why = f"under load: {own} measured in a test process, and {each}"
         return Decision(size, why)
 
     def _threads_at_most(self) -> int:
@@ -162,16 +161,17 @@ class Sizing:
         if self.stated_workers is not None and workers.value > 2 * by_cpus + 1:
             yield (
                 f"{workers.value} workers ({workers.source}) on {format_cpus(self.cpus)}: more processes "
-                f"than CPUs buy nothing but memory. {by_cpus} would fit."
+                f"than CPUs only cost memory. Recommended: {by_cpus}."
             )
         share = self.db_connections
         most = workers.value * threads.value * self.databases
         if share is not None and most > share.value:
             fitting = self.threads_by_database(workers.value)
-            advice = f"{fitting} threads would fit." if threads.value > 1 else "Fewer workers would fit."
+            advice = f"{fitting} threads" if threads.value > 1 else "fewer workers"
             yield (
                 f"{workers.value} workers x {threads.value} threads{self._over_databases(' x ')} "
-                f"may open {most} database connections, {share.value} are allowed ({share.source}). {advice}"
+                f"may open {most} database connections, {share.value} are allowed ({share.source}). "
+                f"Recommended: {advice}."
             )
 
     def _memory_warnings(self, workers: Decision[int]) -> Iterator[str]:
@@ -182,11 +182,14 @@ class Sizing:
         if self.stated_workers is not None and workers.value > fits:
             yield (
                 f"{workers.value} workers ({workers.source}) need about {format_size(need)}, "
-                f"{self.usable}: expect the OOM killer. {fits} would fit."
+                f"{self.usable}: expect the OOM killer. Recommended: {fits}."
             )
         elif workers.value == 1 and fits == 1 and self.stated_workers is None:
             two = self._size(2) / MEMORY_SHARE
-            yield f"Only one worker fits into {format_size(self.memory)}; two need {_mib(two)}."
+            yield (
+                f"Only one worker fits into {format_size(self.memory)}; two need {_mib(two)}. "
+                "A crash or a slow request then stops the site."
+            )
         if need > self.memory and self.stated_workers is None:
             there = format_size(self.memory)
             yield f"One worker needs about {format_size(need)}, there are {there}: expect the OOM killer."

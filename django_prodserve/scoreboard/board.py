@@ -158,7 +158,7 @@ class Scoreboard:
         size = len(shared) // 8
         head = memoryview(shared)[: min(size, _NOTE) * 8].cast("Q").tolist()
         if head[:1] != [MAGIC] or size < _NOTE or size < _cells(head[_SLOTS], head[_ROWS], head[_DOCUMENT]):
-            raise ValueError(f"{path} is no scoreboard of this version of prodserve")
+            raise ValueError(f"{path} is not a scoreboard of this version of prodserve")
         return cls(shared, path, head[_SLOTS], head[_ROWS])
 
     def remove(self) -> None:
@@ -344,7 +344,7 @@ class Scoreboard:
         ]
 
     def others_refuse(self, me: Slot) -> bool:
-        """Say whether another worker of my generation refuses requests because too many wait."""
+        """Return whether another worker of my generation refuses requests because too many wait."""
         others = (slot for slot in self.slots if slot.index != me.index and slot.state == SERVING)
         return any(slot.saturated == REFUSES and slot.generation == me.generation for slot in others)
 

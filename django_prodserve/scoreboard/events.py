@@ -1,4 +1,4 @@
-"""Events of a server, for operators: replacements, reloads, slow and stuck requests, crashes.
+"""Events of a server, for operators: replacements, reloads, slow requests, hung workers, crashes.
 
 The arbiter writes a ring of events on its main loop, and each worker a small one on its main thread. The
 arbiter copies a worker's ring when the worker is gone (board.py). Pure but for the shared memory.

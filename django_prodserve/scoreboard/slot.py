@@ -1,7 +1,7 @@
 """One worker's slot on the scoreboard: its state, the requests of its threads, its counters.
 
 Lives in memory that processes share (board.py). Each cell has one writer: the worker, under its own lock, or
-one thread of it (a row), or the arbiter if a cell's docstring says so. Readers, in any process, take no lock.
+one thread of it (a row), or the arbiter if a cell's docstring names it. Readers take no lock.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ class Slot:
         self.seconds[at] = now
 
     def progress(self, row: int, now: float) -> None:
-        """Record the progress of a stream: it is not stuck."""
+        """Record the progress of a stream: it does not hang."""
         self.seconds[self.rows[row] + _PROGRESS] = now
 
     def request_finished(

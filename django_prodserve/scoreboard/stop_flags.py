@@ -2,7 +2,7 @@
 
 One byte for each worker in memory that is shared over the fork; the arbiter writes, workers read. Signals
 alone are not enough: Heroku, systemd and a terminal send them to every process. A worker that obeyed them
-would cut short the drain delay, which its arbiter keeps.
+would shorten the drain delay, which its arbiter observes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def install() -> None:
 
 
 def installed() -> bool:
-    """Say whether our arbiter has created the flags; plain Gunicorn's does not."""
+    """Return whether our arbiter has created the flags; plain Gunicorn's does not."""
     return _flags is not None
 
 
@@ -36,18 +36,18 @@ def forget(age: int) -> None:
 
 
 def request_stop(age: int, *, at_once: bool = False) -> None:
-    """Tell a worker to stop; its signal follows."""
+    """Ask a worker to stop; its signal follows."""
     if _flags is not None:
         _flags[age % SLOTS] = _AT_ONCE if at_once else _STOP
 
 
 def stop_requested(worker: Any) -> bool:
-    """Say whether this worker's arbiter wants it to stop. The worker calls this when a signal arrives."""
+    """Return whether this worker's arbiter wants it to stop. The worker calls this when a signal arrives."""
     return _flags is None or bool(_flags[worker.age % SLOTS])
 
 
 def immediate_stop_requested(worker: Any) -> bool:
-    """Say whether the worker shall stop without answering its running requests."""
+    """Return whether the worker shall stop without answering its running requests."""
     return _flags is None or _flags[worker.age % SLOTS] == _AT_ONCE
 
 
@@ -58,7 +58,7 @@ def mark_stopped_accepting(worker: Any) -> None:
 
 
 def all_stopped_accepting(workers: Iterable[Any]) -> bool:
-    """Say whether all of these workers have stopped accepting."""
+    """Return whether all of these workers have stopped accepting."""
     return _flags is None or all(_flags[worker.age % SLOTS] == _LEFT for worker in workers)
 
 
@@ -69,7 +69,7 @@ def drain() -> None:
 
 
 def draining() -> bool:
-    """Say whether the server is about to stop. For readiness, in any process."""
+    """Return whether the server is about to stop. For readiness, in any process."""
     return _flags is not None and bool(_flags[_DRAINING])
 
 
@@ -80,5 +80,5 @@ def mark_closing() -> None:
 
 
 def closing() -> bool:
-    """Say whether no other process will accept the connections in the listeners' queues."""
+    """Return whether no other process will accept the connections in the listeners' queues."""
     return _flags is not None and bool(_flags[_CLOSING])

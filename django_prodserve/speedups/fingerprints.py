@@ -32,7 +32,7 @@ def _described(kind: type) -> Iterator[str]:
         if not callable(inner) or isinstance(inner, type):
             continue
         if type(inner) is not FunctionType or hasattr(inner, "__wrapped__"):
-            raise TypeError(f"{name} is no plain function")
+            raise TypeError(f"{name} is not a plain function")
         yield f"{type(value).__name__} {name} {inner.__defaults__} {inner.__kwdefaults__}"
         yield from _lines(inner.__code__)
 

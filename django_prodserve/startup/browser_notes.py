@@ -29,7 +29,7 @@ def browser_notes(plan: Plan, sockets: Sequence[socket.socket], *, tls: bool, lo
             name = host.rpartition(":")[0]
             yield (
                 f"{address} answers 400 to a browser: {name!r} is not in ALLOWED_HOSTS. Add it there, "
-                "unless a proxy in front passes the site's own host on"
+                "unless a proxy in front sends the site's own host"
             )
     if plan.local.value and loaded and addresses and lacks_front_page():
         page = first_page()

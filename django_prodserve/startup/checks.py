@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DEBUG_ON = Error(
     "DEBUG is on: visitors would see settings and source code, and memory would grow with every query.",
-    hint="In the settings: DEBUG = False. To try this project here: prodserve --local. Or: --allow-debug",
+    hint="In the settings: DEBUG = False. To try this project here: prodserve --local",
     id="prodserve.E001",
 )
 NO_HOSTS = Error(
@@ -145,8 +145,8 @@ def _sqlite(seen: CheckContext) -> Iterator[CheckMessage]:
     for database in seen.project.databases:
         if database.deferred and seen.slots > 1:
             yield Warning(
-                f"Database {database.alias!r}: sqlite with deferred transactions fails with 'database is "
-                "locked' when two requests write at once.",
+                f"Database {database.alias!r}: SQLite with deferred transactions fails with 'database is "
+                "locked' when two requests write at the same time.",
                 hint=f'DATABASES["{database.alias}"]["OPTIONS"] = {{"transaction_mode": "IMMEDIATE", '
                 '"timeout": 20, "init_command": "PRAGMA journal_mode=WAL"}',
                 id="prodserve.W001",
@@ -159,13 +159,13 @@ def _memory(seen: CheckContext) -> Iterator[CheckMessage]:
     workers = f"each of the {seen.plan.workers.value} workers has its own"
     for alias in seen.project.local_caches:
         yield Warning(
-            f"Cache {alias!r} lives in the memory of one process; {workers}.",
+            f"Cache {alias!r} is in the memory of one process; {workers}.",
             hint="Use Redis, Memcached, the database or files as BACKEND, or --workers 1",
             id="prodserve.W002",
         )
     if seen.project.local_sessions:
         yield Warning(
-            f"Sessions live in the memory of one process; {workers}, so users are logged out at random.",
+            f"Sessions are in the memory of one process; {workers}, so users are logged out at random.",
             hint='SESSION_ENGINE = "django.contrib.sessions.backends.db"',
             id="prodserve.W003",
         )
@@ -182,24 +182,24 @@ def _proxy(seen: CheckContext) -> Iterator[CheckMessage]:
     elsewhere = any(map(_is_public, seen.plan.bind.value))
     if seen.project.ssl_redirect and not tls and elsewhere and not seen.proxied:
         yield Warning(
-            "SECURE_SSL_REDIRECT is on, and no proxy on another machine is trusted to say that a request "
-            "came by https: behind one, every request is redirected for ever.",
-            hint="Trust it: --trusted-proxies private, or its address",
+            "SECURE_SSL_REDIRECT is on, but no proxy on another machine is trusted: behind a TLS proxy "
+            "every request redirects to itself.",
+            hint="Trust the proxy: --trusted-proxies private, or its address",
             id="prodserve.W005",
         )
     everyone = "*" in seen.plan.trusted_proxies.value
     if everyone and seen.public and seen.plan.platform.value == "none":
         yield Warning(
-            f"Every peer is trusted (*) on {', '.join(seen.plan.bind.value)}: whoever reaches the port can "
-            "name any client address.",
+            f"Every peer is trusted (*) on {', '.join(seen.plan.bind.value)}: any client can forge its "
+            "IP address.",
             hint="Name the proxy: --trusted-proxies 10.0.0.5, or listen on 127.0.0.1",
             id="prodserve.W006",
         )
     if seen.public and not tls and not seen.proxied and seen.plan.bind.source != "PORT":
         yield Warning(
             f"{', '.join(seen.plan.bind.value)} is public, without TLS and without a trusted proxy: "
-            "passwords travel in the clear.",
-            hint="--certfile and --keyfile, or a proxy in front: --bind 127.0.0.1:8000 or --trusted-proxies",
+            "traffic is not encrypted.",
+            hint="Use --certfile and --keyfile, or a proxy: --bind 127.0.0.1:8000 or --trusted-proxies",
             id="prodserve.W007",
         )
 
@@ -209,13 +209,13 @@ def _answers(seen: CheckContext) -> Iterator[CheckMessage]:
         if answer.error:
             yield Warning(
                 f"Database {answer.alias!r} does not answer: {answer.error}",
-                hint="The site serves, and fails on every page that needs it",
+                hint="Start it, or correct DATABASES: every page that needs it fails",
                 id="prodserve.W016",
             )
         if answer.pending:
             yield Warning(
-                f"Database {answer.alias!r} lacks {answer.pending} migrations.",
-                hint="manage.py migrate, or prodserve --migrate",
+                f"Database {answer.alias!r} has {counted(answer.pending, 'unapplied migration')}.",
+                hint="Run manage.py migrate, or start with prodserve --migrate",
                 id="prodserve.W008",
             )
 
@@ -230,7 +230,7 @@ def _connections(seen: CheckContext) -> Iterator[CheckMessage]:
         if limit is not None and most > limit:
             yield Warning(
                 f"Database {database.alias!r} allows {limit} connections; this server may open {most}.",
-                hint=f"--db-connections {limit // 2}, which leaves the rest to deploys and other services",
+                hint=f"Set --db-connections {limit // 2}: it leaves the rest to deploys and other services",
                 id="prodserve.W012",
             )
 
@@ -256,15 +256,15 @@ def _persistence(
     elif database.max_age == 0 and database.vendor == "postgresql":
         cost = f" ({answer.seconds * 1000:.0f} ms here)" if answer else ""
         yield Warning(
-            f"Database {database.alias!r} is connected to anew for every request{cost}.",
+            f"Database {database.alias!r} gets a new connection for every request{cost}.",
             hint=f'{entry} |= {{"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}}, which keeps up to '
             f"{seen.slots} connections open",
             id="prodserve.W010",
         )
     elif database.max_age != 0 and not database.health_checks:
         yield Warning(
-            f"Database {database.alias!r} keeps connections without checking them: after a restart of the "
-            "database each one fails once.",
+            f"Database {database.alias!r} keeps connections open without health checks: after a restart of "
+            "the database, the first request on each one fails.",
             hint=f'{entry}["CONN_HEALTH_CHECKS"] = True',
             id="prodserve.W009",
         )
@@ -273,14 +273,14 @@ def _persistence(
 def _machine(seen: CheckContext) -> Iterator[CheckMessage]:
     if seen.user_id == 0:
         yield Warning(
-            "The server runs as root: a fault in the project is a fault of the whole machine.",
-            hint="Start it as a user of its own; ports below 1024 are a proxy's task",
+            "The server runs as root: a bug in the project can compromise the whole machine.",
+            hint="Start it as an unprivileged user; for a port below 1024, put a proxy in front",
             id="prodserve.W013",
         )
     backlog = seen.plan.backlog
     if seen.somaxconn is not None and backlog.value > seen.somaxconn and backlog.source != "default":
         yield Warning(
-            f"--backlog {backlog.value} is cut to net.core.somaxconn, {seen.somaxconn}, by the kernel.",
+            f"--backlog {backlog.value} exceeds net.core.somaxconn: the kernel uses {seen.somaxconn}.",
             hint=f"sysctl net.core.somaxconn={backlog.value}, or a smaller --backlog",
             id="prodserve.W014",
         )
@@ -297,10 +297,10 @@ def _static(seen: CheckContext) -> Iterator[CheckMessage]:
     if choice.elsewhere and not seen.plan.collectstatic.value:
         yield Warning(
             f"STATIC_URL is on another host, {choice.elsewhere}, and STATIC_ROOT is empty: pages link to "
-            "files there that were never collected for it.",
+            "files there that were not collected.",
             hint=f"Run manage.py collectstatic and put STATIC_ROOT on {choice.elsewhere}. It fetches "
-            f'{choice.url} from this server: SILENCED_SYSTEM_CHECKS = ["prodserve.W021"]. Others put them '
-            "there: --no-static",
+            f'{choice.url} from this server: SILENCED_SYSTEM_CHECKS = ["prodserve.W021"]. If another '
+            "service uploads them: --no-static",
             id="prodserve.W021",
         )
 
@@ -378,5 +378,5 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     try:
         plan, project = inspect_now({})
     except ProdserveError as error:
-        return [Error(str(error), hint="prodserve plan tells the same", id="prodserve.E004")]
+        return [Error(str(error), hint="prodserve plan shows the same error", id="prodserve.E004")]
     return run_rules(build_context(plan, project, paths=broken_paths()))

@@ -283,7 +283,7 @@ def _in_use(address: str, port: int, another: str) -> ProdserveError:
     if owner is not None and owner.serves_this_project:
         return ProdserveError(
             f"{address} is already in use by this project's server (pid {owner.pid}).",
-            "prodserve reload serves new code, prodserve stop ends it. To check beside it: "
+            "prodserve reload serves new code, prodserve stop ends it. To check the project while it serves: "
             "prodserve check --bind 127.0.0.1:0",
             code="port-in-use",
         )

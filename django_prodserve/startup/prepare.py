@@ -283,7 +283,7 @@ def collectstatic(say: Announcer, *, served: bool) -> bool:
         raise ProdserveError(
             "--collectstatic needs STATIC_ROOT, the directory to collect into.",
             'STATIC_ROOT = BASE_DIR / "static-root" in the settings. '
-            "Without --collectstatic prodserve collects into a directory of its own.",
+            "Without --collectstatic prodserve collects into a private directory.",
         )
     output, before, count = io.StringIO(), _manifest(storage), FileCount()
     count.begin(COLLECT, 0)

@@ -153,7 +153,7 @@ def _downgraded(choice: StaticChoice, storage: Storage, reason: str, fix: str) -
 
     SILENT.add(storage.entry["BACKEND"])
     why = f"not collected: {reason}"
-    line = f"static files are served where they lie, {LOST}: {reason}. {fix}."
+    line = f"static files are served from the finders, {LOST}: {reason}. {fix}."
     return _in_place(replace(choice, mode="finders", why=why, compressed=False), storage, (line,))
 
 
@@ -206,7 +206,7 @@ def _stale_manifest(root: str) -> str:
     written = Path(root, "staticfiles.json").stat().st_mtime
     for name, hashed in names.items():
         if not Path(root, hashed).is_file():
-            return f"{root}/staticfiles.json names {hashed}, which is not there"
+            return f"{root}/staticfiles.json names {hashed}, which does not exist"
         plain = Path(root, name)
         if plain.is_file() and plain.stat().st_mtime > written + 1:
             return f"{root}/staticfiles.json is older than {name}"

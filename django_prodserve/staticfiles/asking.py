@@ -80,7 +80,7 @@ def ask(what: str, work: Callable[[], T], otherwise: str) -> T:
 
 
 def is_known(kind: Any) -> bool:
-    """Say whether a class is Django's or WhiteNoise's, or only adds plain attributes to one."""
+    """Return whether a class is Django's or WhiteNoise's, or only adds plain attributes to one."""
     return isinstance(kind, type) and all(map(_adds_no_code, kind.__mro__))
 
 
@@ -130,7 +130,7 @@ def make_apart(storage: Storage) -> None:
 
 
 def is_known_storage(storage: Storage) -> bool:
-    """Say whether creating this storage accesses only the disk."""
+    """Return whether creating this storage accesses only the disk."""
     return is_known(storage.kind) and "manifest_storage" not in storage.options
 
 
@@ -227,7 +227,7 @@ def _make_cache(alias: str) -> None:
 
 
 def engines_are_known() -> bool:
-    """Say whether the engines in TEMPLATES consist only of Django's classes."""
+    """Return whether the engines in TEMPLATES consist only of Django's classes."""
     return all(
         entry.get("BACKEND") == "django.template.backends.django.DjangoTemplates"
         and all(

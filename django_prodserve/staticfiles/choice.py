@@ -27,7 +27,7 @@ from .script_name import without_known
 
 DJANGO_DEFAULT = "django.contrib.staticfiles.storage.StaticFilesStorage"
 OURS = "django_prodserve.staticfiles.storage.LenientStorage"
-LOST = "plain names, cached for a minute, compressed only where a .gz or .br lies beside"
+LOST = "plain names, cached for a minute, compressed only if a .gz or .br file exists"
 FIX = "Set XDG_CACHE_HOME to a writable directory, or run collectstatic"
 
 
@@ -157,7 +157,7 @@ def nothing_to_serve(wanted: bool) -> str:
 
 
 def is_filled(root: str) -> bool:
-    """Say whether a directory has any files besides those that keep an empty one in a repository."""
+    """Return whether a directory has any files besides those that keep an empty one in a repository."""
     try:
         return any(not name.startswith(".") for name in os.listdir(root)) if root else False
     except OSError:
@@ -181,11 +181,11 @@ def _choose_root(storage: Storage, url: str) -> StaticChoice:
 def _choose_source(storage: Storage, url: str, collect: bool) -> StaticChoice:
     state = "STATIC_ROOT is empty" if storage.root else "STATIC_ROOT is not set"
     if not collect:
-        why = f"{state} and --no-private-static: files where they lie, {LOST}. Run collectstatic"
+        why = f"{state} and --no-private-static: files of the finders, {LOST}. Run collectstatic"
         return StaticChoice(mode="finders", why=why, url=url)
     if not is_writable():
-        why = f"{state} and no directory is writable: files where they lie, {LOST}. {FIX}"
-        warning = f"static files are served where they lie, {LOST}: no directory is writable. {FIX}"
+        why = f"{state} and no directory is writable: files of the finders, {LOST}. {FIX}"
+        warning = f"static files are served from the finders, {LOST}: no directory is writable. {FIX}"
         return StaticChoice(mode="finders", why=why, url=url, warning=warning)
     how = "hashed and compressed" if storage.is_default else f"through {storage.kind.__name__}, compressed"
     why = f"{state}: collected into a private directory, {how}"

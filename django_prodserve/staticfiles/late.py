@@ -78,8 +78,8 @@ class Late:
         is_served = any(_holds(root, os.path.realpath(place)) for root in self.roots)
         if not is_served:
             return [
-                f"django-compressor writes to COMPRESS_ROOT, {place}, while the site runs; of that only what "
-                "lies below STATIC_ROOT is served. Set COMPRESS_ROOT = STATIC_ROOT; or COMPRESS_OFFLINE = "
+                f"django-compressor writes to COMPRESS_ROOT, {place}, while the site runs, but only files "
+                "in STATIC_ROOT are served. Set COMPRESS_ROOT = STATIC_ROOT; or COMPRESS_OFFLINE = "
                 "True, and run manage.py compress"
             ]
         if not is_filled:

@@ -85,7 +85,7 @@ class StaticFileEntry:
 
     @property
     def is_immutable(self) -> bool:
-        """Say whether a browser may cache the file without limit."""
+        """Return whether a browser may cache the file without limit."""
         return any("immutable" in dict(headers).get("Cache-Control", "") for _, _, headers in self.variants)
 
     @property
@@ -94,7 +94,7 @@ class StaticFileEntry:
         return {dict(headers).get("Content-Encoding", "") for _, _, headers in self.variants} - {""}
 
     def get_response(self, method: str, environ: WSGIEnvironment) -> Any:
-        """Answer as RFC 9110 says, with an open file for GET; raise OSError if the file is gone.
+        """Answer as RFC 9110 requires, with an open file for GET; raise OSError if the file is gone.
 
         A file that was overwritten since the start is indexed again.
         """
@@ -132,7 +132,7 @@ class StaticFileEntry:
         raise ChangedError(path)
 
     def is_unchanged(self, environ: WSGIEnvironment) -> bool:
-        """Say whether the client has this version; a proxy that compresses makes tags weak."""
+        """Return whether the client has this version; a proxy that compresses makes tags weak."""
         known = environ.get("HTTP_IF_NONE_MATCH")
         if known is None:
             # WhiteNoise compares the dates, for which both are equal.

@@ -128,7 +128,7 @@ class MediaRoot:
         if not issubclass(kind, FileSystemStorage):
             raise ProdserveError(
                 f'--media serves files of this machine, but STORAGES["default"] is {kind.__name__}.',
-                "Leave --media out: that storage has addresses of its own.",
+                "Remove --media: the addresses of these files come from that storage.",
             )
         options = entry.get("OPTIONS") or {}
         root = str(options.get("location") or settings.MEDIA_ROOT or "")
@@ -153,7 +153,7 @@ class MediaRoot:
         return None if found is None else Upload(*found, os.fsdecode(name), security)
 
 
-OWN_DIRECTORY = "Give uploads a directory of their own, with nothing else in it."
+OWN_DIRECTORY = "Give uploads a separate directory, with nothing else in it."
 
 
 def _path_of(url: str) -> str:
@@ -162,7 +162,7 @@ def _path_of(url: str) -> str:
     if parts.netloc or parts.scheme:
         raise ProdserveError(
             f"--media serves from here, but MEDIA_URL is {url}.",
-            'Leave --media out, or MEDIA_URL = "/media/".',
+            'Remove --media, or set MEDIA_URL = "/media/".',
         )
     path = without_known(unquote(parts.path)).strip("/")
     if not path:
@@ -176,11 +176,11 @@ def _exposed(root: str) -> Iterator[str]:
     """Yield the names that must not be in a public directory."""
     for what, path in _private():
         if _holds(root, os.path.realpath(path)):
-            yield f"it holds {what}, {path}"
+            yield f"it contains {what}, {path}"
     if settings.STATIC_ROOT:
         static = os.path.realpath(settings.STATIC_ROOT)
         if _holds(root, static) or _holds(static, root):
-            yield "it and STATIC_ROOT lie in one another"
+            yield "it contains STATIC_ROOT, or STATIC_ROOT contains it"
 
 
 def _private() -> Iterator[tuple[str, str]]:

@@ -175,7 +175,7 @@ def jinja_uses(path: str, text: str) -> Iterator[Use]:
 
 
 def is_third_party(path: str) -> bool:
-    """Say whether a template is part of an installed package."""
+    """Return whether a template is part of an installed package."""
     return any(path.startswith(f"{place}{os.sep}") for place in site.getsitepackages())
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-MOVE_IT = "WhiteNoise's directly below SecurityMiddleware has them answered from memory"
+MOVE_IT = "Place it directly below SecurityMiddleware, so that they are answered from memory"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Place:
         if not self.above:
             return ""
         return (
-            f"through what stands above WhiteNoise's middleware ({self.names}): "
+            f"through the middleware above WhiteNoise's ({self.names}): "
             f"each file takes a thread and their time. {MOVE_IT}"
         )
 
@@ -72,7 +72,7 @@ def _middleware() -> Iterator[tuple[str, Any]]:
 
 
 def serves_files(found: Any) -> bool:
-    """Say whether a middleware is WhiteNoise's, a version of it, or that of its fork, ServeStatic."""
+    """Return whether a middleware is WhiteNoise's, a version of it, or that of its fork, ServeStatic."""
     from whitenoise.middleware import WhiteNoiseMiddleware
 
     if not isinstance(found, type):

@@ -68,7 +68,7 @@ class SecurityHeaders:
         return environ.get("wsgi.url_scheme") == "https"
 
     def is_exempt(self, environ: WSGIEnvironment, path: str) -> bool:
-        """Say whether clients may request this path without TLS."""
+        """Return whether clients may request this path without TLS."""
         script = self.script_name or decode_path_info(environ.get("SCRIPT_NAME", ""))
         full = script.rstrip("/") + path
         return any(pattern.search(full.lstrip("/")) for pattern in self.exempt)

@@ -71,7 +71,7 @@ class LenientStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc
 
     @staticmethod
     def is_placed(options: dict[str, Any]) -> bool:
-        """Say whether every address of this storage has the same beginning for all requests."""
+        """Return whether every address of this storage has the same beginning for all requests."""
         return bool(options.get("base_url") or known())
 
     @property

@@ -55,7 +55,7 @@ class Standalone:
 
     def save(self) -> None:
         if self.run_dir is not None:
-            with contextlib.suppress(OSError):  # a full disk is no reason not to serve
+            with contextlib.suppress(OSError):  # serve also if the disk is full
                 run_directory.write(self.run_dir, self.record)
 
     def ready(self, facts: ServingFacts) -> None:

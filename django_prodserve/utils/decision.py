@@ -7,8 +7,8 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-AS_STATED = "as stated"
-"""The reason of a value that somebody has set: its source says the rest."""
+SET_EXPLICITLY = "set explicitly"
+"""The reason of a value that somebody has set: its source is the flag, variable or key."""
 
 
 @dataclass(frozen=True)

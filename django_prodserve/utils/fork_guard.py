@@ -100,7 +100,7 @@ def end(what: str, error: BaseException | None, log: Any = None) -> NoReturn:
             way, known = f"by sys.exit({'' if error.code is None else repr(error.code)})", None
             code = error.code & 255 if isinstance(error.code, int) else int(error.code is not None)
         elif error is None:
-            way, known = "by a return, or Django answered an exception for it", None
+            way, known = "by a return, or after an exception that Django answered", None
         else:
             way, known = f"by {type(error).__name__}", error
         text = f"{what} forked a process that came back, {way}: it ends with exit code {code}. {HINT}"

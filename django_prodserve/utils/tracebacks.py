@@ -73,7 +73,7 @@ def place(error: BaseException) -> str:
     if last is None:
         return ""
     where = f"{short(last.filename)}, line {last.lineno}: {last.line or ''}".rstrip(": ")
-    return f"{where} (--traceback shows the whole way)"
+    return f"{where} (--traceback shows the whole traceback)"
 
 
 def _innermost(error: BaseException) -> traceback.FrameSummary | None:

@@ -164,7 +164,7 @@ def gone(name: str) -> str:
     if os.path.exists(name):
         return ""
     is_link = os.path.islink(name)
-    return f"it leads to {os.path.realpath(name)}, which is not there" if is_link else "it is not there"
+    return f"it leads to {os.path.realpath(name)}, which does not exist" if is_link else "it does not exist"
 
 
 def refuse_the_old(links: Mapping[str, str], files: Iterable[str | None]) -> None:
@@ -180,5 +180,5 @@ def refuse_the_old(links: Mapping[str, str], files: Iterable[str | None]) -> Non
             raise ProdserveError(
                 f"{link} leads to {now} now, but this reload would serve {before} again: {old} is loaded.",
                 f"The server was started with a path into that release. Start it in {link}, or with "
-                f"--chdir {link}, and name no other release; this once a restart is needed.",
+                f"--chdir {link}, and name no other release. Restart it once for that.",
             )

@@ -60,14 +60,14 @@ class AcceptPolicy:
         return all(mine <= theirs + 1 and busy >= threads for theirs, busy in peers())
 
     def has_fewest(self, mine: int, peers: Peers) -> bool:
-        """Say whether no worker has fewer connections, by more than one."""
+        """Return whether no worker has fewer connections, by more than one."""
         return mine <= 1 or all(mine <= theirs + 1 for theirs, _ in peers())
 
     def peer_has_capacity(self, load: int, peers: Peers) -> bool:
-        """Say whether a request would queue in this worker and not in another one."""
+        """Return whether a request would queue in this worker and not in another one."""
         return load >= self._threads and any(busy < self._threads for _, busy in peers())
 
     def should_rebalance(self, mine: int, peers: Peers, load: int) -> bool:
-        """Say whether another worker would serve this keep-alive connection sooner."""
+        """Return whether another worker would serve this keep-alive connection sooner."""
         mine, load = mine - MIN_DIFFERENCE, load - MIN_DIFFERENCE
         return any(theirs <= mine and busy <= load for theirs, busy in peers())

@@ -1,4 +1,4 @@
-"""Accept connections from the listening sockets when accept_policy.py says that this worker should.
+"""Accept connections from the listening sockets when accept_policy.py decides that this worker should.
 
 Lives in a worker, in the thread that waits for events. A connection that was accepted before its request
 arrived counts as load for a moment, because it will need a thread.
@@ -146,7 +146,7 @@ class Acceptor:
         return self._board.peers(self._slot)
 
     def peer_has_capacity(self, load: int) -> bool:
-        """Say whether a request would queue in this worker and not in another one."""
+        """Return whether a request would queue in this worker and not in another one."""
         return self._policy.peer_has_capacity(load, self._peers)
 
     def _take(self, descriptor: int, most: int, now: float, arrived: Arrived, *, late: bool = True) -> bool:
@@ -168,7 +168,7 @@ class Acceptor:
         return True
 
     def should_rebalance(self, now: float, load: int) -> bool:
-        """Say whether another worker would serve this keep-alive connection sooner. ``load``: requests here.
+        """Return whether another worker would serve this connection sooner. ``load``: requests here.
 
         Connections move one at a time, so that they do not all leave and come back.
         """

@@ -95,7 +95,7 @@ class AccessLog:
 
 
 def _joins(handler: logging.Handler) -> bool:
-    """Say whether a handler writes several lines in one call as it would write them one by one."""
+    """Return whether a handler writes several lines in one call as it would write them one by one."""
     format_of = getattr(handler.formatter, "_fmt", None)
     ours = isinstance(handler, (ConsoleHandler, FileHandler))
     return ours and format_of == "%(message)s" and not handler.filters and handler.level <= logging.INFO

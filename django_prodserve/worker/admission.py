@@ -53,7 +53,7 @@ class OverloadDetector:
     def update(
         self, delay: float, length: float, rate: float, now: float, *, others_do: bool = False
     ) -> bool:
-        """Say whether to refuse a request that arrives now and would wait for ``delay`` seconds.
+        """Return whether to refuse a request that arrives now and would wait for ``delay`` seconds.
 
         ``length``: requests that wait, of which the worker serves ``rate`` a second. Growth is judged by the
         length alone, since the rate is an estimate. ``others_do``: other workers already refuse requests, so
@@ -128,7 +128,7 @@ class AdmissionControl:
         self.overload = OverloadDetector(timeout)
 
     def counts_unaccepted(self, oldest: float) -> bool:
-        """Say whether the length of the queue, including the connections in the accept queue, counts.
+        """Return whether the length of the queue, including the connections in the accept queue, counts.
 
         While the oldest request has waited only briefly, its wait is the better measure. The mean time of a
         request may come from other views.

@@ -114,7 +114,7 @@ class AdaptiveConcurrencyLimit:
 
     @property
     def needs_stall_checks(self) -> bool:
-        """Say whether the main thread should call ``raise_if_stalled`` every STALL_CHECK_SECONDS."""
+        """Return whether the main thread should call ``raise_if_stalled`` every STALL_CHECK_SECONDS."""
         return self.is_limiting or self._burst_start is not None
 
     @property
@@ -132,7 +132,7 @@ class AdaptiveConcurrencyLimit:
     def recompute(
         self, events: int, samples: UncontendedSamples, seen: WorkerUsage, *, refusing: bool = False
     ) -> None:
-        """Evaluate the limit, once a second or when ``needs_recompute`` says so.
+        """Evaluate the limit, once a second or when ``needs_recompute`` returns True.
 
         ``samples`` come from requests that ran alone. If none ran alone although the CPU is busy, a probe
         begins. While ``refusing``, one request fewer runs, because the worker answers 503 in moments in which
@@ -170,16 +170,16 @@ class AdaptiveConcurrencyLimit:
             self._probe_until, self.limit = seen.ended + seen.running + PROBE_REQUESTS, 1
 
     def is_crowded(self, running: int) -> bool:
-        """Say whether an unprofiled burst, or the first burst after a pause, needs an evaluation soon."""
+        """Return whether an unprofiled burst, or the first burst after a pause, needs an evaluation soon."""
         is_new = self._begins and running > self._min_limit and not (self._is_known and self.is_limiting)
         return is_new and self._adaptive
 
     def is_probing(self, running: int) -> bool:
-        """Say whether an evaluation may be needed before the second is over."""
+        """Return whether an evaluation may be needed before the second is over."""
         return bool(self._probe_until) or self._burst_start is not None or self.is_crowded(running)
 
     def needs_recompute(self, seen: WorkerUsage) -> bool:
-        """Say whether a probe has ended, or an unprofiled burst has lasted for BURST_SECONDS."""
+        """Return whether a probe has ended, or an unprofiled burst has lasted for BURST_SECONDS."""
         if self._probe_until:
             waits = seen.now - self._judged.now >= PROBE_MAX_SECONDS and not _computes(self._judged, seen)
             return seen.ended >= self._probe_until or waits
@@ -218,12 +218,12 @@ class AdaptiveConcurrencyLimit:
         return True
 
     def _are_blocked(self, seen: WorkerUsage, run_delay: float) -> bool:
-        """Say whether the requests have been blocked since the last check without waiting for a CPU."""
+        """Return whether the requests have been blocked since the last check without waiting for a CPU."""
         before, self._stalled_since = self._stalled_since, seen._replace(run_delay=run_delay)
         return before is not None and not _computes(before, self._stalled_since)
 
 
 def _computes(before: WorkerUsage, seen: WorkerUsage) -> bool:
-    """Say whether the process computed since then, or would have if it had got a CPU."""
+    """Return whether the process computed since then, or would have if it had got a CPU."""
     spent = seen.cpu - before.cpu + seen.run_delay - before.run_delay
     return spent >= CPU_BOUND_SHARE * (seen.now - before.now)

@@ -1,7 +1,7 @@
 """The part of the plan that workers use.
 
 The server builds it when it applies a plan, before the fork. Under plain Gunicorn a worker builds it after
-loading the application. Each field is an option of the same name, whose row says that workers use it
+loading the application. Each field is an option of the same name, whose row marks it as used by workers
 (config/options.py).
 """
 

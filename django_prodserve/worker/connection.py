@@ -108,12 +108,12 @@ class Connection:
             raise ClientGoneError(*error.args) from error
 
     def holds_unread(self) -> bool:
-        """Say whether unread bytes have arrived: closing now would truncate our response."""
+        """Return whether unread bytes have arrived: closing now would truncate our response."""
         count = fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4))
         return bool(self.buffer) or count != bytes(4)
 
     def is_gone(self) -> bool:
-        """Say whether the client has closed, or only stopped sending, which looks the same."""
+        """Return whether the client has closed, or only stopped sending, which looks the same."""
         try:
             return not self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:

@@ -344,7 +344,7 @@ class Reactor:
         """Log an internal error of the server."""
         if fork_guard.PROCESS.is_copy:
             fork_guard.end("The worker", sys.exc_info()[1], self.worker.log)
-        self.worker.log.exception("The worker goes on after an error of its own.")
+        self.worker.log.exception("Internal error in the worker; it keeps serving.")
 
     # In the threads that run Django.
 
@@ -377,7 +377,7 @@ class Reactor:
             scheduler.finished(time.monotonic() - started)
 
     def should_move(self, connection: Connection, now: float, running: int) -> bool:
-        """Say whether this client had better reconnect, to another worker."""
+        """Return whether this client had better reconnect, to another worker."""
         waiting = self.scheduler.queued
         if not waiting or not self.acceptor.should_rebalance(now, running + waiting):
             return False

@@ -52,7 +52,7 @@ class RequestReceiver:
         self._preface = Preface(settings) if settings.proxy_protocol != "off" else None
 
     def feed(self, connection: Connection, data: bytes, now: float) -> bool:
-        """Say whether these bytes complete a request. Raises the parser's errors, and ours."""
+        """Return whether these bytes complete a request. Raises the parser's errors, and ours."""
         try:
             return self._feed(connection, data, now)
         except (LimitRequestLine, LimitRequestHeaders) as error:

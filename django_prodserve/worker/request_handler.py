@@ -197,7 +197,7 @@ class RequestHandler:
             self._worker.log.exception("Error handling request %s", answer.request.uri)
             if (answer.status_code or 0) < 500:
                 self._record_error(answer.request, answer.status_code or 0, environ)
-            raise ClientGoneError("the response broke off") from error
+            raise ClientGoneError("the response was aborted") from error
         answer.status_code = 504 if interrupted else 500
         told = (
             reply("504 Gateway Timeout") if interrupted else error_response(self._worker, connection, error)

@@ -51,7 +51,7 @@ class SchedulerHost(PoolTasks[Connection], Protocol):
         """Return how many connections wait in the accept queue, as this worker's share of them."""
 
     def peers_overloaded(self) -> bool:
-        """Say whether another worker refuses requests."""
+        """Return whether another worker refuses requests."""
 
 
 class UsageSampler(Protocol):
@@ -159,7 +159,7 @@ class Scheduler:
 
     @property
     def is_overloaded(self) -> bool:
-        """Say whether requests are refused."""
+        """Return whether requests are refused."""
         return self._overload.is_on
 
     # In the thread that waits for events.
@@ -189,7 +189,7 @@ class Scheduler:
         self._show(running, pool.occupancy + awaited, queued)
 
     def _stop_dispatching(self) -> bool:
-        """Let the pool promote on stall in a second with many events; say whether that is new."""
+        """Let the pool promote on stall in a second with many events; return whether that is new."""
         if self.pool.promotion is not Promotion.ON_DISPATCH or not self._is_short():
             return False
         self.pool.promote(Promotion.ON_STALL)
@@ -218,7 +218,7 @@ class Scheduler:
         return self.limiter.steady_limit / max(self.mean_seconds, 1e-6)
 
     def _refuses(self, queue: QueueState, now: float, waited: float = 0.0) -> bool:
-        """Say whether to refuse a request that arrives now, after it has ``waited`` in the kernel."""
+        """Return whether to refuse a request that arrives now, after it has ``waited`` in the kernel."""
         overload, delay = self._overload, max(self.admission.delay(queue), waited)
         was_on = overload.is_on
         others_do = not was_on and delay > overload.timeout and self._host.peers_overloaded()
@@ -249,7 +249,7 @@ class Scheduler:
         return running
 
     def finished(self, seconds: float) -> None:
-        """Record a request's duration, and publish the load; one stream says little about others."""
+        """Record a request's duration, and publish the load; one stream does not represent the others."""
         self.mean_seconds += (min(seconds, MAX_COUNTED_SECONDS) - self.mean_seconds) * MEAN_WEIGHT
         running, queued = self.pool.running - 1, len(self._ready)
         self._show(running, running + queued, queued)
@@ -335,5 +335,5 @@ class Scheduler:
         return WorkerUsage(pool.running, pool.ended, time.process_time(), time.monotonic(), run_delay)
 
     def _is_short(self) -> bool:
-        """Say whether requests hardly wait; until one is measured, their total time decides."""
+        """Return whether requests hardly wait; until one is measured, their total time decides."""
         return min(self.mean_seconds, self._blocked_seconds) < SHORT_SECONDS

@@ -107,7 +107,7 @@ class StaticFileCache:
         return b"X-Request-ID: %b\r\n" % environ[ID].encode()
 
     def _is_secure(self, connection: Connection) -> bool | None:
-        """Say whether the client used https; None if Django redirects."""
+        """Return whether the client used https; None if Django redirects."""
         static = self._static
         assert static is not None
         secure = static.security.is_secure(self._desk.environ(connection))

@@ -1,4 +1,4 @@
-"""Stop a worker when its arbiter says so or dies; ignore every other sender.
+"""Stop a worker when its arbiter asks it to or dies; ignore every other sender.
 
 Lives in the worker, in the main thread, right before its loop; one additional thread waits for the arbiter's
 death. Our worker class closes its listeners itself. If ``stop_flags.closing`` is true, the worker first
@@ -27,7 +27,7 @@ def install() -> None:
 
 
 def install_handlers(worker: Any) -> None:
-    """Make a worker stop when its arbiter says so or is gone. Plain Gunicorn's handlers stay unchanged."""
+    """Make a worker stop when its arbiter asks it to or is gone. Plain Gunicorn's handlers stay unchanged."""
     if _parent_death_pipe is None:
         return
     read, write = _parent_death_pipe
@@ -40,7 +40,7 @@ def install_handlers(worker: Any) -> None:
 
 
 def _wait_for_the_end(worker: Any, lifeline: int) -> None:
-    """Stop as if the arbiter had said so when it is gone, without waiting for a request that never ends."""
+    """Stop as if the arbiter had asked for it when it is gone; do not wait for a request that hangs."""
     os.read(lifeline, 1)
     stop_flags.request_stop(worker.age)
     os.kill(os.getpid(), signal.SIGTERM)

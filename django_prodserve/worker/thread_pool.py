@@ -10,7 +10,7 @@ The thread that receives an event handles it completely, Django included: a dedi
 hand-over costs 25 to 40 % more CPU. The pool has three ways to promote:
 
     on dispatch             a thread that begins to run Django wakes a follower
-    on stall                no thread is woken, because short requests end before that would pay; the main
+    on stall                no thread is woken, because short requests end before that would help; the main
                             thread checks every 5 to 20 ms, and wakes one if nothing has moved
     poll between requests   while the worker refuses requests that compute: a thread that ends a request polls
                             the sockets before it runs the next, and there is no leader: a refusal then costs

@@ -75,7 +75,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
 
     @property
     def sees_no_requests(self) -> bool:
-        """Say whether no user hook needs to see every request."""
+        """Return whether no user hook needs to see every request."""
         names = ("pre_request", "post_request")
         return all(self.cfg.settings[name].get() is self.cfg.settings[name].default for name in names)
 

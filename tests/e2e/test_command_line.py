@@ -130,7 +130,7 @@ WRONG: list[Wrong] = [
     (["--keyfile", "manage.py"], {}, "conflict", 2, "--keyfile names a key without", "Add --certfile"),
     (["--config", "nowhere.py"], {}, "config-file", 2, "there is no such file", "Name a file"),
     (["--env-file", "nowhere.env"], {}, "env-file", 2, "cannot be read: No such file", "may read"),
-    (["--chdir", "nowhere"], {}, "directory", 2, "--chdir nowhere: it is not there", "Name a directory"),
+    (["--chdir", "nowhere"], {}, "directory", 2, "--chdir nowhere: it does not exist", "Name a directory"),
     (
         ["--access-log", "/nowhere/x.log"],
         {},
@@ -323,7 +323,7 @@ def test_a_plan_for_another_machine_as_text_and_as_json(env: Any) -> None:
     flags = ["--cpus", "0.5", "--memory", "512m"]
     text = run(*COMMANDS["manage.py"], "plan", *flags, env=env()).stdout
     made = json.loads(run(*COMMANDS["manage.py"], "plan", "--json", *flags, env=env()).stdout)
-    assert made["decisions"]["cpus"] == {"value": 0.5, "why": "as stated", "source": "--cpus"}
+    assert made["decisions"]["cpus"] == {"value": 0.5, "why": "set explicitly", "source": "--cpus"}
     assert made["decisions"]["memory"]["value"] == 512 * 2**20
     assert made["gunicorn"]["workers"] == 2
     for name in made["decisions"]:

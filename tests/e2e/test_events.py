@@ -78,7 +78,7 @@ def test_a_stuck_request_and_a_killed_worker_are_told_with_what_they_ran(env: An
         assert {*events, "killed"} == {event["kind"] for event in known["events"]}
         assert known["plan"]["decisions"]["workers"] == {
             "value": "2",
-            "why": "as stated",
+            "why": "set explicitly",
             "source": "--workers",
         }
         assert known["memory_limit"] > known["memory_used"] > 2**20

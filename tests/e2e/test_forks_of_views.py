@@ -138,7 +138,9 @@ def test_a_copy_that_leaves_a_view_ends_and_answers_nobody(env: Any, site: Path)
         assert server.stop() == 0
         said = server.output
     assert counted("came back, by sys.exit(7): it ends with exit code 7") == 2
-    assert "Request GET /fork/raise/ forked a process that came back, by a return, or Django" in said
+    assert (
+        "Request GET /fork/raise/ forked a process that came back, by a return, or after an exception" in said
+    )
     assert "Request GET /fork-in-stream/raise/ forked a process that came back, by RuntimeError" in said
     assert said.count("RuntimeError: the view broke, or rather its copy") >= 2
     # One line for each request, none of a copy's.

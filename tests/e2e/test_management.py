@@ -115,7 +115,7 @@ def test_the_management_address_answers_while_the_last_requests_do(env: Any) -> 
 
 def test_gunicorns_own_workers_say_that_nobody_answers_there(env: Any) -> None:
     with serving(*MANAGEMENT, "-k", "gthread", "--workers", "1", env=env()) as server:
-        assert "warning: Nobody answers on 127.0.0.1:0 (--management-bind)" in server.output
+        assert "warning: Nothing answers on 127.0.0.1:0 (--management-bind)" in server.output
         assert not [line for line in server.lines if line.startswith("management ")]
         assert server.get("/").status == 200
 

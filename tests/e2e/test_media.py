@@ -157,5 +157,5 @@ def test_no_descriptor_is_left_open(env: Any, root: Path) -> None:
 def test_a_root_with_the_project_in_it_is_refused(env: Any, tmp_path: Path) -> None:
     ended = run("manage.py", "prodserve", "--media", "--bind", "127.0.0.1:0", env=env(**media(Path("/"))))
     assert ended.returncode == 1
-    assert "--media cannot serve MEDIA_ROOT /: it holds " in ended.stderr
-    assert "Give uploads a directory of their own" in ended.stderr
+    assert "--media cannot serve MEDIA_ROOT /: it contains " in ended.stderr
+    assert "Give uploads a separate directory" in ended.stderr

@@ -216,7 +216,7 @@ def test_the_page_during_load_and_a_replacement(env: Any, tmp_path: Path) -> Non
         )
         assert {*browser.script(limits)} <= {"1", "2", "3", "4"}
         assert len(browser.script(limits)) == 2
-        assert text(browser, "#main-decisions").count("as stated") >= 2
+        assert text(browser, "#main-decisions").count("set explicitly") >= 2
 
         assert_says_what_to_do(browser)
         assert_says_who_it_is(browser, server)

@@ -54,7 +54,7 @@ def app(tmp_path: Path, env: Any) -> App:
 
 def test_a_reload_serves_where_the_link_leads_now(app: App) -> None:
     with serving(env=app.env, cwd=app.current) as server:
-        assert f"note: reload follows {app.current}, a link that leads here" in server.output
+        assert f"note: reload follows the link {app.current}, which leads here" in server.output
         second = app.release("r2")
         app.switch(second)
         ended = run(*RELOAD, env=app.env, cwd=second)  # what a deploy has at hand: the new release
@@ -91,7 +91,7 @@ def test_chdir_is_followed_from_anywhere(app: App, tmp_path: Path, way: str) -> 
         assert status.returncode == 0, status.stderr
         ended = run(*command, "plan", "--chdir", "nowhere", env=app.env, cwd=app.root / "releases" / "r2")
         assert ended.returncode == 2
-        assert "--chdir nowhere: it is not there" in ended.stderr
+        assert "--chdir nowhere: it does not exist" in ended.stderr
 
 
 def test_a_reload_of_the_same_release_behind_a_moved_link_fails_and_says_so(app: App) -> None:

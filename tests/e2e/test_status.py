@@ -123,7 +123,7 @@ def test_check_beside_the_server_names_it_and_tries_no_address_of_it(env: Any, t
             assert ended.returncode == 0, ended.stderr
             found = json.loads(ended.stdout)
             assert (found["ready"], found["errors"]) == (True, [])
-            assert f"(pid {server.process.pid}) serves on {address}" in found["notes"][0]
+            assert f"(pid {server.process.pid}) serves {address}" in found["notes"][0]
             assert all({"code", "message"} <= warning.keys() for warning in found["warnings"])
         # Another project's server is in the way.
         elsewhere = copy_site(tmp_path / "elsewhere")

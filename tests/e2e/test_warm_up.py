@@ -429,7 +429,7 @@ BROKEN = {
         '            cursor.execute("CREATE TABLE locked (number int)")\n            signal.pause()\n'
         "    return handle\n",
         0,
-        "was ended: it may take 30 s in all, and 10 s (4 s with sqlite) from its first change of a database",
+        "was ended: its limit is 30 s, and 10 s (4 s with SQLite) after its first change of a database",
     ),
     "cannot be imported": (None, 1, "there is no module shop.broken"),
 }

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CONNECTIONS_AT_A_TIME = 16
 """Connections accepted before those of the public listeners get a chance."""
+HOST_REFUSED = "Host header not accepted. Use an IP address, or a name without a dot such as localhost."
 
 
 class ManagementEndpoint:
@@ -94,7 +95,7 @@ class ManagementEndpoint:
     def respond(self, request: RequestHead, keep: bool) -> bytes:
         """Return the complete response to a request."""
         if not self._is_meant(request):
-            return encode(text("403 Forbidden", "Use the address itself, or a plain name."), keep=keep)
+            return encode(text("403 Forbidden", HOST_REFUSED), keep=keep)
         found = self.pages.get(request.path)
         if found is None:
             return encode(text("404 Not Found"), keep=keep)
@@ -105,7 +106,7 @@ class ManagementEndpoint:
             return encode(text("500 Internal Server Error"), keep=keep)
 
     def _is_meant(self, request: RequestHead) -> bool:
-        """Say whether the Host header names this server, so that no foreign page can use its own name for it.
+        """Return whether the Host header names this server, so that no foreign page can read from it.
 
         A browser would let such a page read these responses (DNS rebinding). A name without a dot cannot
         belong to a public site, and no browser reaches a unix socket.
