@@ -1,7 +1,7 @@
 """``prodserve`` and ``python -m django_prodserve``: the same command without manage.py.
 
 Finds the settings as manage.py does. Turns an error of the settings module, or of an app's import, into one
-message. Under manage.py those end in Django's own traceback before any command of ours exists.
+message. Under manage.py those end in Django's own traceback before any command of prodserve exists.
 """
 
 from __future__ import annotations

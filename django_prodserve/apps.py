@@ -1,6 +1,6 @@
 """The installable Django app.
 
-Its import is the first code of ours that manage.py runs: before that, only the settings are loaded.
+Its import is the first code of prodserve that manage.py runs: before that, only the settings are loaded.
 """
 
 import os

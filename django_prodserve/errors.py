@@ -46,7 +46,7 @@ CODES: Mapping[str, str] = {
     "conflict": "Two settings contradict each other.",
     "directory": "The directory of --chdir, or the one that the command runs in, cannot be entered.",
     "env-file": "The file of --env-file cannot be used.",
-    "failed": "An error without a code of its own.",
+    "failed": "An error without a specific code.",
     "file": "A file that an option names cannot be read or written.",
     "gunicorn-setting": "A setting in Gunicorn's own words is unknown, refused or wrong.",
     "interrupted": "Ctrl-C ended the command.",

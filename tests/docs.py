@@ -77,7 +77,7 @@ def checks() -> Iterator[Entry]:
             level = node.func.id.lower() if isinstance(node.func, ast.Name) else "warning"
             lines = [level]
             if node.args and (message := template(node.args[0])) != "...":
-                lines.append(wrap(f"says:     {message}", 10))
+                lines.append(wrap(f"message:  {message}", 10))
             if "hint" in words and (hint := template(words["hint"])) != "...":
                 lines.append(wrap(f"fix:      {hint}", 10))
             lines.append(f'silence:  SILENCED_SYSTEM_CHECKS = ["prodserve.{name}"]')

@@ -15,51 +15,16 @@ from django_prodserve.plan.plan import Plan
 
 from . import docs
 from .docs import DOCS, GENERATED, render, sections, template, trees
+from .language import prose
 
 PAGES = {path.name: path.read_text() for path in sorted(DOCS.glob("*.md"))}
 README = (Path(__file__).parent.parent / "README.md").read_text()
 COLUMNS = 80
-WORDS = 25
-"""Words of a sentence at most."""
-
-# Words that this project used in a way of its own, and what people say instead.
-UNUSUAL = {
-    "anew": "again, from scratch",
-    "at once": "immediately, or at the same time",
-    "beside": "alongside, next to",
-    "fattest": "using the most memory",
-    "films": "video",
-    "for ever": "no limit",
-    "for good": "steadily",
-    "heads": "request lines and headers",
-    "heed": "handle",
-    "keeper": "supervisor",
-    "kept connection": "keep-alive connection",
-    "lies": "is in",
-    "mend": "fix",
-    "neighbours": "other requests of that worker",
-    "of the project's": "from your project",
-    "serves on": "keeps serving",
-    "spared": "skipped",
-    "stands": "is in",
-    "stated": "set",
-    "trial": "test process",
-    "typed": "given on the command line",
-    "who looks after": "operators",
-}
 
 
 def titles(page: str) -> list[str]:
     """Return the names of a page's entries."""
     return [title for title, _ in sections(PAGES[page]) if title]
-
-
-def prose(text: str) -> str:
-    """Return what people wrote as text: no blocks, no tables, no headings, no code words."""
-    text = re.sub(r"^```.*?^```$", ".", text, flags=re.MULTILINE | re.DOTALL)
-    text = re.sub(r"^(\||#|<!--|\[[\w-]+\]: ).*$", ".", text, flags=re.MULTILINE)
-    text = re.sub(r"`[^`]*`", "X", text)
-    return re.sub(r"\]\([^)]*\)", "]", text)
 
 
 @pytest.mark.parametrize("page", sorted(GENERATED))
@@ -148,21 +113,6 @@ def test_a_page_reads_well_in_a_terminal(page: str) -> None:
     in_blocks = [line for block in blocks for line in block.splitlines()]
     assert [line for line in lines[1:] if line.startswith("# ") and line not in in_blocks] == []
     assert text.count("\n```") % 2 == 0
-
-
-@pytest.mark.parametrize("page", [*sorted(PAGES), "README.md"])
-def test_words_are_those_that_readers_know(page: str) -> None:
-    text = " ".join(prose(PAGES.get(page, README)).split()).lower()
-    found = {word: use for word, use in UNUSUAL.items() if re.search(rf"\b{word}\b", text)}
-    assert found == {}
-
-
-@pytest.mark.parametrize("page", [*sorted(PAGES), "README.md"])
-def test_sentences_are_short(page: str) -> None:
-    text = re.sub(r"^\s*([-*]|\d+\.) ", ". ", prose(PAGES.get(page, README)), flags=re.MULTILINE)
-    text = re.sub(r"\n\s*\n", ". ", text)
-    found = re.split(r"[.:;!?](?=[\s)*]|$)", " ".join(text.split()))
-    assert [entry for entry in found if len(entry.split()) > WORDS] == []
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))

@@ -90,7 +90,7 @@ def errors(share: float) -> Point:
                 "events": [
                     Event(CLOCK - 100, "killed", "old"),
                     Event(CLOCK - 30, "boot", "first"),
-                    Event(CLOCK, "stuck", "Worker 3 hung"),
+                    Event(CLOCK, "hung", "Worker 3 hung"),
                     Event(CLOCK + 1, "slow", "x"),
                 ],
                 "wall": CLOCK + 20,

@@ -17,7 +17,7 @@ from django.views import View
 from django_prodserve.scoreboard.board import Scoreboard
 from django_prodserve.scoreboard.slot import Slot
 from django_prodserve.timeouts import RequestTimeout, request_timeout
-from django_prodserve.worker.watchdog import STUCK, RequestWatchdog, find_route, interrupt
+from django_prodserve.worker.watchdog import HUNG, RequestWatchdog, find_route, interrupt
 
 LOG = logging.getLogger("watched")
 
@@ -132,7 +132,7 @@ def test_one_that_cannot_be_interrupted_costs_the_worker(slot: Slot) -> None:
         watch.tick(now=131.0)
         assert slot.replacement_reason == 0
         watch.tick(now=133.0)
-        assert slot.replacement_reason == STUCK
+        assert slot.replacement_reason == HUNG
         lock.release()
     assert [type(error) for error in ended] in ([RequestTimeout], [])
 

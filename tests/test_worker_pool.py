@@ -84,9 +84,9 @@ def test_those_who_can_wait_go_one_at_a_time() -> None:
 
 def test_stuck_workers_wait_for_nobody() -> None:
     ship = Ship(2)
-    assert ship.pool.mark_for_replacement(1, "stuck")
-    assert ship.pool.mark_for_replacement(2, "stuck")
-    assert not ship.pool.mark_for_replacement(2, "stuck")
+    assert ship.pool.mark_for_replacement(1, "hung")
+    assert ship.pool.mark_for_replacement(2, "hung")
+    assert not ship.pool.mark_for_replacement(2, "hung")
     ship.turn()
     assert ship.pids() == [1, 2, 3, 4]
     ship.pool.members[3].slot.state = SERVING

@@ -21,7 +21,7 @@ from ..machine.proc import raise_own_oom_score
 from ..monitoring.server_facts import server_facts
 from ..scoreboard.board import Scoreboard, board_path, last_board
 from ..scoreboard.events import Event
-from ..scoreboard.slot import GO_STUCK, SERVING
+from ..scoreboard.slot import GO_HUNG, SERVING
 from ..scoreboard.stacks import Stacks
 from . import hooks, policies
 from .lifecycle import Lifecycle
@@ -210,9 +210,9 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
 
     def let_go(self, member: WorkerHandle, reason: str) -> None:
         """Make a worker finish its requests and stop; abort an unresponsive one after a second."""
-        silent = reason == "stuck" and self.monitor.is_silent(member)
+        silent = reason == "hung" and self.monitor.is_silent(member)
         patience = 1.0 if silent else self.cfg.graceful_timeout + BEYOND
-        member.slot.exit_mode = GO_STUCK if reason == "stuck" else 0
+        member.slot.exit_mode = GO_HUNG if reason == "hung" else 0
         self.pool.mark_leaving(member, reason, time.monotonic() + patience)
         self.kill_worker(member.pid, signal.SIGABRT if silent else signal.SIGTERM)
 

@@ -54,7 +54,7 @@ class WorkerMonitor:
             for step in (
                 self.reports.log_answers,
                 self.kill_overdue,
-                self.stuck,
+                self.hung,
                 self.recycle,
                 self.arbiter.recovered,
                 self.arbiter.start_deferred,
@@ -93,7 +93,7 @@ class WorkerMonitor:
 
     # Hung workers.
 
-    def stuck(self, now: float) -> None:
+    def hung(self, now: float) -> None:
         """Replace workers that hang at boot, are unresponsive, or finish nothing while requests wait."""
         waiting = self.waiting()
         for member in self.arbiter.pool.active():
@@ -123,7 +123,7 @@ class WorkerMonitor:
                 reason = REASONS[number - 1]
                 if self.arbiter.pool.mark_for_replacement(member.pid, reason):
                     self._log_replaced(member, reason)
-                    if reason == "stuck":
+                    if reason == "hung":
                         self.reports.ask(member, Verdict(reason, "could not end a request"))
         longest = self.arbiter.plan.max_lifetime.value
         for member in self.arbiter.pool.active() if longest else ():
@@ -134,7 +134,7 @@ class WorkerMonitor:
 
     def _log_replaced(self, member: WorkerHandle, reason: str) -> None:
         self.log.notice("Worker %s is replaced: %s.", member.pid, reason)
-        if reason != "stuck":  # the worker has logged which request it could not end
+        if reason != "hung":  # the worker has logged which request it could not end
             self.arbiter.record_event(reason, f"Worker {member.pid} is replaced: {reason}")
 
     def kill_overdue(self, now: float) -> None:

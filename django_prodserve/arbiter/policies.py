@@ -72,7 +72,7 @@ def is_unresponsive(seen: WorkerState, limit: float) -> Verdict | None:
     """Return why a worker with a blocked event loop must stop; a limit of 0 disables this."""
     if not limit or not seen.serving or seen.silent < limit:
         return None
-    return Verdict("stuck", f"unresponsive for {seen.silent:.0f} s (something holds the GIL)")
+    return Verdict("hung", f"unresponsive for {seen.silent:.0f} s (something holds the GIL)")
 
 
 def is_starved(seen: WorkerState, waiting: int, limit: float = STARVED_SECONDS) -> Verdict | None:
@@ -80,7 +80,7 @@ def is_starved(seen: WorkerState, waiting: int, limit: float = STARVED_SECONDS) 
     if not seen.serving or not waiting or seen.busy < seen.threads or seen.idle < limit:
         return None
     return Verdict(
-        "stuck",
+        "hung",
         f"hung: all threads busy, no request finished for {seen.idle:.0f} s, {waiting} waiting",
     )
 

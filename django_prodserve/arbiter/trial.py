@@ -121,7 +121,7 @@ def load_as(trial: Trial) -> None:
         with suppress(Exception):  # the request may have handled the error, or prepared the import
             import_module(name)
     for language in trial.languages:
-        with suppress(Exception), translation.override(language):  # catalogs from your project
+        with suppress(Exception), translation.override(language):  # the project's message catalogues
             translation.gettext("")
     with suppress(Exception):  # settings of template engines; the request has reported their errors
         engines.all()
@@ -151,7 +151,7 @@ def scratch_directory() -> Iterator[str | None]:
     """Yield a directory for the block; None if there is none."""
     directory = None
     with suppress(OSError):
-        directory = tempfile.mkdtemp(prefix="prodserve-trial-")
+        directory = tempfile.mkdtemp(prefix="prodserve-test-")
     try:
         yield directory
     finally:

@@ -177,7 +177,7 @@ class Cgroups:
         return [quota for level in group.levels if (quota := read(level))]
 
     def cpu_max(self, level: Level) -> CpuQuota | None:
-        """Read v2 ``cpu.max``: ``QUOTA PERIOD`` in us; ``max`` is no limit, the period optional."""
+        """Read v2 ``cpu.max``: ``QUOTA PERIOD`` in us; ``max`` means no limit, the period is optional."""
         path = level.file("cpu.max")
         text = self.tree.read(path)
         fields = (text or "").split()
@@ -188,7 +188,7 @@ class Cgroups:
         return self.quota(path, text, fields, level)
 
     def cfs_quota(self, level: Level) -> CpuQuota | None:
-        """Read v1 ``cpu.cfs_quota_us`` (-1 is no limit) and ``cpu.cfs_period_us``, both in us."""
+        """Read v1 ``cpu.cfs_quota_us`` (-1 means no limit) and ``cpu.cfs_period_us``, both in us."""
         path = level.file("cpu.cfs_quota_us")
         quota = self.tree.read(path)
         if quota is None or quota.strip() == "-1":

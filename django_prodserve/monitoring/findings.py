@@ -49,7 +49,7 @@ REMEDIES = {
     "crashed": Remedy("Read the stack of the event: it ends where the worker crashed.", "crashed"),
     "killed": Remedy("Find out which process or user sent SIGKILL to the worker.", "killed"),
     "out of memory": Remedy("Raise the memory limit, or lower --workers.", "out of memory"),
-    "stuck": Remedy("Read the stack of the event, and give the call that hangs a timeout.", "stuck"),
+    "hung": Remedy("Read the stack of the event, and give the call that hangs a timeout.", "hung"),
     "boot": Remedy("Find out what waits while a worker starts, and give it a timeout.", "boot"),
     "failed": Remedy("Read the errors before it in the log.", "failed"),
 }

@@ -80,7 +80,7 @@ def _live(
         "rates": asdict(point),
         "findings": [finding._asdict() for finding in findings],
         "recent_errors": [error.as_dict() for error in board.read_errors()],
-        "told": [len(events), events[-1].time if events else 0.0],
+        "latest_event": [len(events), events[-1].time if events else 0.0],
         **summary,
     }
 

@@ -442,7 +442,7 @@ def _database(project: Project, slots: int) -> Decision[str]:
     used = [database for database in project.databases if database.vendor != "dummy"]
     if not used:
         return Decision("none", "DATABASES is empty", "settings")
-    text = ", ".join(f"{found.alias}: {found.vendor} {found.where}".rstrip() for found in used)
+    text = ", ".join(f"{found.alias}: {found.product} {found.where}".rstrip() for found in used)
     servers = sum(found.counts for found in used)
     if not servers:
         return Decision(text, "a file, no connections to count", "settings")

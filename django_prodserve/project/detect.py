@@ -38,6 +38,11 @@ class Database:
         """Whether a connection counts against a limit of the server; a file has no such limit."""
         return self.vendor not in {"sqlite", "dummy"}
 
+    @property
+    def product(self) -> str:
+        """The name of the database's software as its makers write it."""
+        return PRODUCTS.get(self.vendor, self.vendor)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
@@ -114,6 +119,7 @@ VENDORS = {
     "oracle": "oracle",
     "dummy": "dummy",
 }
+PRODUCTS = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL", "oracle": "Oracle"}
 
 
 def read_database(alias: str, entry: dict[str, Any]) -> Database:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from ..machine.proc_memory import MemoryReading, read_memory
 from ..utils.fork import run_in_fork
 
-# Private memory of a worker after 1,200 to 2,000 requests to many pages, most of them of the
-# admin, MiB (Django 6.1, Python 3.13, four workers):
+# Private memory of a worker in MiB, after 1,200 to 2,000 requests to many pages, most of them of the admin.
+# Measured with Django 6.1, Python 3.13 and four workers:
 #                   master  fork   1 thread  4 threads  16 threads   computed for 1, 4, 16
 #   startproject      54      3.0      17        21          29           17   23   47
 #   Wagtail          106      7.0      29        40          44           37   43   53

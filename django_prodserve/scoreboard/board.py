@@ -42,7 +42,7 @@ MAGIC = int.from_bytes(b"prodsrv\4", "little")
 """The last byte is the version of this layout."""
 
 REASONS = (
-    *("crashed", "killed", "out of memory", "stuck", "boot", "memory"),
+    *("crashed", "killed", "out of memory", "hung", "boot", "memory"),
     *("max-requests", "max-lifetime", "reload", "fewer wanted", "asked"),
 )
 """Why workers ended; the arbiter counts each reason."""

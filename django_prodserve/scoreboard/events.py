@@ -17,7 +17,7 @@ SIZE = 3072
 _LINE = 500
 
 BAD, WARN, GOOD, PLAIN = "bad", "warn", "ok", ""
-CRASHES = ("crashed", "killed", "out of memory", "stuck", "boot", "failed")
+CRASHES = ("crashed", "killed", "out of memory", "hung", "boot", "failed")
 """Kinds of events in which a worker, or all of them, ended or could not start."""
 SEVERITY = {
     **dict.fromkeys(CRASHES, BAD),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FREE, CLAIMED, BOOTING, SERVING, RETIRING = range(5)
 STATES = ("free", "starting", "booting", "serving", "retiring")
 
-GO_STUCK = 1
+GO_HUNG = 1
 WAITS, REFUSES = 1, 2
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -162,7 +162,7 @@ class Slot:
     replacement_reason = _Whole(_REPLACEMENT_REASON)
     """Why the worker wants to be replaced: an index into REASONS + 1; 0 if it does not."""
     exit_mode = _Whole(_EXIT_MODE)
-    """Written by the arbiter before it stops the worker: GO_STUCK if its threads end no request."""
+    """Written by the arbiter before it stops the worker: GO_HUNG if its threads end no request."""
     deadline = _Seconds(_DEADLINE)
     """Written by the arbiter: when it will kill this worker; 0.0 if it will not."""
     memory = _Whole(_MEMORY)

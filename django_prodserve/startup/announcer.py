@@ -24,7 +24,7 @@ FIRST_SECONDS, NEXT_SECONDS = 1.0, 5.0
 REDRAW_SECONDS = 0.5
 """Seconds between two updates of the line on a terminal."""
 CLEAR = "\r\x1b[K"
-SAID = "said.json"
+PRINTED = "printed.json"
 """The file in a server's run directory with the lines that its last generation has printed."""
 
 
@@ -119,7 +119,7 @@ class Announcer:
         """Store the lines for the next generation."""
         with suppress(OSError):
             if place is not None:
-                descriptor = os.open(place / SAID, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                descriptor = os.open(place / PRINTED, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
                 with open(descriptor, "w") as file:
                     json.dump(self.lines, file)
 
@@ -129,7 +129,7 @@ def announcer(write: Callable[[str], object], *, text: bool, place: Path | None,
     before: frozenset[str] = frozenset()
     if number > 1 and place is not None:
         with suppress(OSError, ValueError):
-            before = frozenset(json.loads((place / SAID).read_text()))
+            before = frozenset(json.loads((place / PRINTED).read_text()))
     return Announcer(write, terminal() if text else None, before)
 
 

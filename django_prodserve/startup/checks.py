@@ -126,9 +126,8 @@ PATH_IDS = {"ROOT_URLCONF": "E005", "WSGI_APPLICATION": "E006", "MIDDLEWARE": "E
 
 def _dotted_paths(seen: CheckContext) -> Iterator[CheckMessage]:
     for broken_path in seen.broken_paths:
-        holds = "holds" if broken_path.setting == "MIDDLEWARE" else "is"
         yield Error(
-            f"{broken_path.setting} {holds} {broken_path.path!r}, but {broken_path.problem}.",
+            f"{broken_path.setting} names {broken_path.path!r}, but {broken_path.problem}.",
             hint=f"Did you mean {broken_path.guess!r}?"
             if broken_path.guess
             else f"Correct {broken_path.setting} in the settings",
@@ -214,7 +213,7 @@ def _answers(seen: CheckContext) -> Iterator[CheckMessage]:
             )
         if answer.pending:
             yield Warning(
-                f"Database {answer.alias!r} has {counted(answer.pending, 'unapplied migration')}.",
+                f"Database {answer.alias!r} has unapplied migrations: {answer.pending}.",
                 hint="Run manage.py migrate, or start with prodserve --migrate",
                 id="prodserve.W008",
             )

@@ -214,7 +214,7 @@ def _stale_manifest(root: str) -> str:
 
 
 def _open_site(choice: StaticChoice) -> tuple[StaticFileIndex, list[str]]:
-    """Let WhiteNoise index the files; its own warnings become lines of ours."""
+    """Let WhiteNoise index the files; its warnings become lines of the server."""
     from .layer import StaticFileIndex
     from .security import SecurityHeaders
 

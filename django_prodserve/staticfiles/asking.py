@@ -56,9 +56,7 @@ def told(work: Callable[[], T]) -> T:
     except ImproperlyConfigured:
         raise
     except Exception as error:  # code in a project may raise anything
-        if (
-            type(error).__module__.partition(".")[0] == "django_prodserve"
-        ):  # one of ours already has its message
+        if type(error).__module__.partition(".")[0] == "django_prodserve":  # it already has its message
             raise
         line = project_line(error)
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"

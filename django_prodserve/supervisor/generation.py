@@ -65,7 +65,7 @@ class GenerationProcess:
                 "stderr": STDERR,
                 "place": spec["place"],
                 "extra_workers": extra_workers,
-                "beside": spec["record"]["done"] < spec["record"]["attempts"],
+                "during_reload": spec["record"]["done"] < spec["record"]["attempts"],
                 "links": spec["record"].get("links", {}),
                 "beats": spec["watchdog"] / 4,
                 "activated": spec["activated"],
@@ -93,7 +93,7 @@ class GenerationProcess:
                 raise OSError(
                     error.errno, f"{spec['argv'][0]} cannot be started: {error.strerror}"
                 ) from error
-        if given["beside"]:
+        if given["during_reload"]:
             set_oom_score_adj(pid, ON_TRIAL)
         child = cls(number, pid, ours, early)
         child.extra_workers = extra_workers

@@ -87,7 +87,7 @@ def supervised(plan: Plan, sockets: Sequence[socket.socket]) -> Supervised:
             "supervisor": parent,
             "place": spec["place"],
             "extra_workers": 0,
-            "beside": False,
+            "during_reload": False,
             "activated": spec["activated"],
             "beats": spec["watchdog"] / 4,
             "links": {},

@@ -107,7 +107,7 @@ class Supervised:
         self.supervisor = given["supervisor"]
         self.run_dir = Path(given["place"]) if given["place"] else None
         self.extra_workers = given["extra_workers"]
-        self.during_reload = given.get("beside", False)
+        self.during_reload = given.get("during_reload", False)
         """Whether a reload starts it: then the generation before serves, and uses memory."""
         self.links = given.get("links", {})
         """The links that led to the code that serves, each with its target."""

@@ -134,7 +134,7 @@ class GenerationSpec(TypedDict):
     """The real standard error, if the generation starts with a file instead."""
     place: str
     extra_workers: int
-    beside: bool
+    during_reload: bool
     links: dict[str, str]
     beats: float
     """Seconds between two heartbeats; 0 for none."""

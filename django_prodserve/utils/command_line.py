@@ -10,7 +10,7 @@ MODULE = "django_prodserve"
 
 
 def is_ours(words: Sequence[str]) -> bool:
-    """Return whether a command line is one of ours: the script, ``-m``, or ``manage.py prodserve``."""
+    """Return whether a command line runs prodserve: the script, ``-m``, or ``manage.py prodserve``."""
     return any(word in (SCRIPT, MODULE) or word.endswith(f"/bin/{SCRIPT}") for word in words)
 
 

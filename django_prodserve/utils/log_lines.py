@@ -56,7 +56,7 @@ def write_if_read(descriptor: int, data: bytes) -> bool:
 
 
 def others_lines(form: str, descriptor: int, level: str, text: str) -> str:
-    """Return the output of another program; if lines are JSON, other text becomes one line of ours."""
+    """Return the output of another program; if lines are JSON, other text becomes one line of the log."""
     if not text.strip() or not wants_json(form, descriptor):
         return text
     lines = text.rstrip().splitlines()

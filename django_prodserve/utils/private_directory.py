@@ -57,7 +57,7 @@ def is_ours(directory: Path) -> bool:
 
 
 def make_project(base: Path, project: Path, *, mode: int) -> Path:
-    """Create the directory of a project inside a base of ours, or raise OSError."""
+    """Create the directory of a project inside a base of prodserve, or raise OSError."""
     make_parents(base)
     for directory in (base, project):
         with contextlib.suppress(FileExistsError):

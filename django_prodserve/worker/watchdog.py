@@ -23,7 +23,7 @@ from ..scoreboard.stacks import format_request
 from ..timeouts import MARK, RequestTimeout
 from ..utils.units import format_duration
 
-STUCK = REASONS.index("stuck") + 1
+HUNG = REASONS.index("hung") + 1
 LOOKED_UP = 1.0
 """Seconds after which the watchdog looks up a request's route; nearly all requests have ended by then."""
 
@@ -64,11 +64,11 @@ class RequestWatchdog:
     def _check(self, request: Request, case: TrackedRequest, now: float) -> None:
         age = now - request.progress  # a stream that makes progress counts as young
         if case.interrupted:
-            if now - case.interrupted > LEAVES_WITHIN and self.slot.replacement_reason != STUCK:
-                self.slot.replacement_reason = STUCK
+            if now - case.interrupted > LEAVES_WITHIN and self.slot.replacement_reason != HUNG:
+                self.slot.replacement_reason = HUNG
                 text = f"Request does not end, replacing its worker: {title(request, case, now)}"
                 self.log.error("%s.", text)
-                self._record_event("stuck", text)
+                self._record_event("hung", text)
         elif case.limit and age >= case.limit:
             case.interrupted = now
             limit = format_duration(case.limit)

@@ -19,7 +19,7 @@ from ..logs import nonblocking
 from ..middleware.application import Application
 from ..scoreboard import stop_flags
 from ..scoreboard.board import REASONS, Scoreboard
-from ..scoreboard.slot import GO_STUCK, RETIRING, SERVING, Slot
+from ..scoreboard.slot import GO_HUNG, RETIRING, SERVING, Slot
 from ..startup import monkey_patching
 from ..utils import fork_guard
 from . import refusals
@@ -27,7 +27,7 @@ from .access_log import AccessLog
 from .config import WorkerConfig
 from .deadlines import Deadlines
 from .reactor import Reactor
-from .watchdog import STUCK, RequestWatchdog
+from .watchdog import HUNG, RequestWatchdog
 
 LINGER_IDLE = 2.0
 """Seconds that a retiring worker waits for a request that a client may be sending on an idle connection."""
@@ -130,7 +130,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
                 monkey_patching.CONSEQUENCE,
                 monkey_patching.remedy(),
             )
-            self.slot.replacement_reason = STUCK
+            self.slot.replacement_reason = HUNG
         if not self.slot.replacement_reason and self.slot.counters().requests >= self.max_requests:
             self._request_replacement()
         self._write_logs(now)
@@ -171,7 +171,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             if now >= next_look:
                 next_look = now + 0.25
                 self._tick(now)
-                if self.slot.exit_mode == GO_STUCK:
+                if self.slot.exit_mode == GO_HUNG:
                     self.deadlines.turn_away(now)
                 if now - began > LINGER_IDLE:
                     self.deadlines.hurry(now)

@@ -44,12 +44,12 @@ def test_a_stuck_request_and_a_killed_worker_are_told_with_what_they_ran(env: An
     with serving(*flags, "--graceful-timeout", "3s", env=env(PRODSERVE=secret), cwd=site) as server:
         before = server.workers(2)
         start(server, "/deadlock/")
-        until(lambda: "stuck" in told(server), lambda: str(told(server)))
+        until(lambda: "hung" in told(server), lambda: str(told(server)))
         until(lambda: "stacks" in told(server), lambda: str(told(server)))
         stuck = next(pid for pid in before if f"Worker {pid} " in told(server)["stacks"]["text"])
         until(lambda: stuck not in server.workers(2))
         events = told(server)
-        assert "does not end, replacing its worker" in events["stuck"]["text"]
+        assert "does not end, replacing its worker" in events["hung"]["text"]
         for kind in ("slow", "timeout"):
             assert ": GET /deadlock/ running for " in events[kind]["text"]
             assert "with STUCK:" in events[kind]["stack"]

@@ -33,7 +33,7 @@ def test_it_serves_says_so_and_stops_cleanly(env: Any, command: Any, number: int
         said = server.output
         assert re.search(r"workers +\d+ x 16 threads: ", said)
         assert re.search(r"static +\d+ files", said)
-        assert re.search(r"database +default: sqlite db.sqlite3", said)
+        assert re.search(r"database +default: SQLite db.sqlite3", said)
         assert "gunicorn" not in said.lower()
         assert server.stop(number) == 0
         assert "Traceback" not in server.output

@@ -1,18 +1,18 @@
-// The live page: asks the management address each second and shows what it says.
+// The live page: requests data from the management address each second, and shows it.
 //
 // Any worker may answer, so nothing here depends on which one did: every worker reads rates and findings from
 // the scoreboard that all workers share.
-// Paths and stacks are what strangers sent: they become text nodes and nothing else.
+// Paths and stacks contain text that clients sent: they become text nodes and nothing else.
 "use strict";
 
-const POLL_MS = 1000; // between two questions
+const POLL_MS = 1000; // between two requests
 const ANSWER_TIMEOUT_MS = 4000;
 const CHART_SECONDS = 300;
-const GAP_SECONDS = 3; // without a point, from which on a line is broken
+const GAP_SECONDS = 3; // without a point; then a line has a gap
 
 const $ = (id) => document.getElementById(id);
 
-// The decisions that are looked for first.
+// The decisions that operators look for first.
 const MAIN = new Set(["bind", "profile", "cpus", "memory", "worker_memory", "workers", "threads", "timeout"]);
 
 // ---- Elements and words ----
@@ -40,7 +40,7 @@ function duration(seconds) {
   return seconds < 99.5 ? `${+seconds.toPrecision(2)} s` : age(seconds);
 }
 
-/** A percentile lies somewhere in its bucket of the histogram. */
+/** A percentile is somewhere in its bucket of the histogram. */
 function about(seconds) {
   return known(seconds) ? `~${duration(seconds)}` : "–";
 }
@@ -66,7 +66,7 @@ const clock = (seconds) => new Date(seconds * 1000).toISOString().slice(11, 19);
 
 let points = []; // one for each second: see monitoring/rates.py
 let marks = []; // events that the charts show
-let told = ""; // which events are shown
+let shown = ""; // which events are shown
 let lastAnswer = 0;
 let cpuBefore = new Map();
 let limit = null; // bytes of memory
@@ -94,7 +94,7 @@ const CHARTS = [
   {
     title: "Latency (log scale)",
     write: about,
-    // Logarithmic: what half of the requests see, and what the slowest one of a hundred sees.
+    // Logarithmic: it shows the median and the slowest request of a hundred.
     scale: { distr: 3, range: (plot, low, high) => [Math.min(0.001, low || 1), Math.max(0.1, high * 1.5)] },
     ticks: (low, high) => [0.0001, 0.001, 0.01, 0.1, 1, 10, 100].filter((tick) => tick >= low && tick <= high),
     lines: [
@@ -117,7 +117,7 @@ const CHARTS = [
   {
     title: "Memory",
     write: size,
-    // Up to the limit where it is near; else the use would be a line on the ground.
+    // Up to the limit if it is near; else the line would be at the bottom of the chart.
     scale: { range: () => [0, Math.max(2 ** 26, most() > 0.3 * limit ? Math.max(limit, most()) * 1.08 : most() * 1.5)] },
     steps: [...Array(16).keys()].flatMap((power) => [2 ** (22 + power), 1.5 * 2 ** (22 + power)]).filter((step) => step % 2 ** 22 === 0),
     lines: [
@@ -136,7 +136,7 @@ const most = () => Math.max(0, ...points.map((point) => point.memory || 0));
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** Make the plot of a chart in the colours of now; a plot that was here before goes. */
+/** Create the plot of a chart in the current colours; remove an earlier plot. */
 function draw(chart) {
   chart.plot?.destroy();
   const grid = { stroke: color("--grid"), width: 1 };
@@ -178,7 +178,7 @@ function draw(chart) {
   chart.plot = new uPlot(options, columns(chart), chart.place);
 }
 
-/** Draw a line where workers were replaced, ended, or a generation began: what follows may come of it. */
+/** Draw a line at each event, such as a replaced worker or a new generation: it may explain a change. */
 function markEvents(plot) {
   const { ctx, bbox } = plot;
   ctx.save();
@@ -196,7 +196,7 @@ function markEvents(plot) {
   ctx.restore();
 }
 
-/** From when to when the charts go: 5 minutes, or since the start, but for a minute at least. */
+/** Return the period of the charts: 5 minutes, or since the start, but at least a minute. */
 function span() {
   if (!points.length) return [Date.now() / 1000 - 60, Date.now() / 1000];
   const end = points[points.length - 1].time;
@@ -208,7 +208,7 @@ function columns(chart) {
   return [points.map((point) => point.time), ...chart.lines.map(read)];
 }
 
-/** Say the values under the cursor, or the last ones. */
+/** Show the values under the cursor, or the last ones. */
 function caption(chart, index) {
   const point = points[index ?? points.length - 1];
   chart.lines.forEach((line, nth) => {
@@ -244,7 +244,7 @@ function showCharts() {
   }
 }
 
-/** Add a point; where some are missing the lines are broken. */
+/** Add a point; missing points become a gap in the lines. */
 function remember(point) {
   const last = points[points.length - 1];
   if (last && point.time <= last.time) return;
@@ -262,7 +262,7 @@ function showServer(live) {
   $("server").textContent = parts.filter(Boolean).join(" · ");
 }
 
-/** Say what does not change: where the project is, and the versions. */
+/** Show what does not change: the project's directory, its settings and the versions. */
 function showAbout() {
   const { prodserve, django, gunicorn, python } = server.versions ?? {};
   const versions = prodserve && `prodserve ${prodserve}, Django ${django}, Gunicorn ${gunicorn}, Python ${python}`;
@@ -274,25 +274,25 @@ function showVerdict(live) {
   const busy = rates.requests ? `${number(rates.requests)} requests/s, 95 % below ${duration(rates.p95)}` : "no requests now";
   const well = [{ level: "ok", kind: "ok", text: `Serving normally: ${busy}`, spoken: "Serving normally" }];
   const found = live.findings.length ? live.findings : well;
-  say(found);
+  announce(found);
   $("advice").textContent = live.advice ? `Advice: ${live.advice}` : "";
   document.title = live.findings.length ? `⚠ ${found[0].text}` : `${number(rates.requests)}/s · prodserve`;
 }
 
-/** Write the verdict with what to do; a screen reader reads it out when there is another kind of finding. */
-function say(found) {
+/** Show the verdict with its actions; a screen reader announces it when the kinds of findings change. */
+function announce(found) {
   const kinds = found.map((finding) => `${finding.level} ${finding.kind}`).sort().join("\n");
   if ($("spoken").dataset.kinds !== kinds) {
     $("spoken").dataset.kinds = kinds;
     $("spoken").textContent = found.map((finding) => finding.spoken ?? finding.text).join(". ");
   }
   const text = found.map((finding) => `${finding.level} ${finding.text} ${finding.action}`).join("\n");
-  if ($("verdict").dataset.said === text) return;
-  $("verdict").dataset.said = text;
+  if ($("verdict").dataset.shown === text) return;
+  $("verdict").dataset.shown = text;
   $("verdict").replaceChildren(...found.map((finding) => make("p", { class: finding.level }, finding.text, ...remedy(finding))));
 }
 
-/** What to do about a finding, and where there is more about it. */
+/** Return the action for a finding, and the command that explains it. */
 function remedy({ action, help }) {
   if (!action) return [];
   const more = help ? [" More: ", make("code", {}, `prodserve help ${help}`)] : [];
@@ -362,7 +362,7 @@ function showErrors(errors) {
   const row = (error) =>
     make("tr", {}, make("th", { scope: "row" }, clock(error.time)),
       ...[
-        ["Status", error.status < 500 ? `${error.status}, broke off` : String(error.status)],
+        ["Status", error.status < 500 ? `${error.status}, aborted` : String(error.status)],
         ["Request", `${error.method} ${error.path}`], ["Route", error.route || "–"],
         ["Exception", error.exception || "–"], ["Request id", error.id || "–"],
       ].map(([label, text]) => make("td", { "data-label": label }, make("span", {}, text))));
@@ -377,7 +377,7 @@ function where(stack) {
   return `in ${name}, ${file.split("/").slice(-2).join("/")} line ${line}`;
 }
 
-/** Of a stack that has its innermost calls last, these are what is looked for. */
+/** Scroll a stack to its innermost calls if they come last: they are the cause. */
 function showEnd(details, stack) {
   const place = details.querySelector("pre");
   if (details.open && !stack.includes("most recent call first")) place.scrollTop = place.scrollHeight;
@@ -415,7 +415,7 @@ function showPlan(status) {
   $("decisions").tBodies[0].replaceChildren(...all.filter(([name]) => !MAIN.has(name)).map(row));
 }
 
-// ---- Asking ----
+// ---- Requests ----
 
 async function ask(name) {
   const answer = await fetch(name, { signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS), cache: "no-store" });
@@ -423,21 +423,21 @@ async function ask(name) {
   return answer.json();
 }
 
-/** Learn what does not change each second: events, the plan, and how it came to this. */
-async function learn(live, anew) {
-  if (anew) points = await ask("history.json");
+/** Load what does not change each second: events, the plan and, after a gap, the history. */
+async function learn(live, gap) {
+  if (gap) points = await ask("history.json");
   const status = await ask("status.json");
   server = status.server;
   showAbout();
   showEvents(status.events);
   showPlan(status);
-  told = String([live.generation, ...live.told]);
+  shown = String([live.generation, ...live.latest_event]);
 }
 
 async function look() {
-  const anew = !lastAnswer || Date.now() - lastAnswer > GAP_SECONDS * POLL_MS;
+  const gap = !lastAnswer || Date.now() - lastAnswer > GAP_SECONDS * POLL_MS;
   const live = await ask("live.json");
-  if (anew || told !== String([live.generation, ...live.told])) await learn(live, anew);
+  if (gap || shown !== String([live.generation, ...live.latest_event])) await learn(live, gap);
   lastAnswer = Date.now();
   remember(live.rates);
   showServer(live);
@@ -457,13 +457,13 @@ function pulse(state, text) {
 
 function gone() {
   const since = lastAnswer ? ` since ${clock(lastAnswer / 1000)} UTC` : "";
-  say([{ level: "bad", kind: "gone", text: `No server answers here${since}. Asking again each second.` }]);
+  announce([{ level: "bad", kind: "gone", text: `No server answers here${since}. Retrying every second.` }]);
   $("advice").textContent = "";
   document.title = "⚠ no server · prodserve";
   pulse("gone", "no answer");
 }
 
-/** Ask for ever, one question at a time; nobody looks at a hidden tab, so it waits. */
+/** Request data without end, one request at a time; a hidden tab waits. */
 async function run() {
   for (;;) {
     const began = performance.now();
