@@ -25,10 +25,10 @@ class ExitCode(IntEnum):
 
 
 EXIT_CODES: Mapping[ExitCode, str] = {
-    ExitCode.DONE: "The action is done, or the server was stopped as asked.",
+    ExitCode.DONE: "The action is done, or the server was stopped on request.",
     ExitCode.FAILED: "The project or the machine: an app that cannot be loaded, a port in use, no server; "
     "with `prodserve status` also a server with a problem.",
-    ExitCode.USAGE: "Something was given wrongly: an action, an option, a variable, a settings key.",
+    ExitCode.USAGE: "Usage error: an action, an option, a variable or a settings key is wrong.",
     ExitCode.NO_WORKER: "No worker could start, so the server gave up.",
     ExitCode.INTERRUPTED: "Ctrl-C ended the command before the server was ready.",
     ExitCode.READER_GONE: "The reader of the output has gone, as in `prodserve status | head -1`.",
@@ -50,7 +50,7 @@ CODES: Mapping[str, str] = {
     "file": "A file that an option names cannot be read or written.",
     "gunicorn-setting": "A setting in Gunicorn's own words is unknown, refused or wrong.",
     "interrupted": "Ctrl-C ended the command.",
-    "local-only": "--local was asked for where others could reach the server.",
+    "local-only": "--local was given where others could reach the server.",
     "no-permission": "This user may not use a port, a path or a server.",
     "no-server": "No server runs for this project, or more than one does.",
     "no-settings": "No settings module was named, and none was found.",

@@ -70,7 +70,7 @@ CAUSES: list[tuple[str, CheckContext, str]] = [
         seen(facts={"databases": (KEPT,)}, probes=(DatabaseProbe(alias="default", max_connections=20),)),
         "--db-connections 10",
     ),
-    ("W013", seen(user_id=0), "user of its own"),
+    ("W013", seen(user_id=0), "unprivileged user"),
     ("W014", seen({"backlog": 9000}), "somaxconn"),
     ("W015", seen(facts={"prodserver": True}), "INSTALLED_APPS"),
     (
@@ -79,7 +79,7 @@ CAUSES: list[tuple[str, CheckContext, str]] = [
         "put STATIC_ROOT on cdn.example",
     ),
     ("W022", seen(facts={"allowed_hosts": ("shop.example", "http://localhost:8000")}), "'localhost'"),
-    ("W016", seen(probes=(DatabaseProbe(alias="default", error="refused"),)), "fails on every page"),
+    ("W016", seen(probes=(DatabaseProbe(alias="default", error="refused"),)), "correct DATABASES"),
 ]
 
 
@@ -172,7 +172,7 @@ def test_a_setting_that_names_nothing_is_told_by_its_name(
     assert (found.setting, found.problem, found.guess) == (name, problem, guess)
     (message,) = run_rules(seen(broken_paths=(found,)))
     assert message.id == f"prodserve.{number}"
-    assert message.msg.startswith(f"{name} {'holds' if name == 'MIDDLEWARE' else 'is'} {found.path!r}, but ")
+    assert message.msg.startswith(f"{name} names {found.path!r}, but ")
     assert message.hint == (f"Did you mean {guess!r}?" if guess else f"Correct {name} in the settings")
 
 

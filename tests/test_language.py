@@ -31,6 +31,7 @@ UNUSUAL = {
     r"keepers?": "supervisor",
     r"kept connections?": "keep-alive connections",
     r"(?<!there )is no (?!longer\b|more\b)\w+": "is not a",
+    r"has not run Python": "is unresponsive",
     r"lies?|stands?|stood": "is, is in",
     r"looks? after|looking after": "operators; watch",
     r"(may|might|would) pay": "would help",
@@ -48,6 +49,8 @@ UNUSUAL = {
     r"trials?": "test process",
     r"typed": "given on the command line",
     r"wish\w*": "requested; options",
+    r"would fit": "recommended",
+    r"^(largest|least|longest|shortest|smallest)": "maximum, minimum",
 }
 ANY = re.compile(rf"\b({'|'.join(UNUSUAL)})\b", re.IGNORECASE)
 # What looks like one of these words and is something else: the text of a literal, or the words around.

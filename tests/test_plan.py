@@ -90,7 +90,7 @@ def test_sizes(cpus: float, memory: int | None, stated: dict[str, Any], workers:
         ({}, {}, "bind", "this machine only"),
         ({"container": "/.dockerenv exists"}, {}, "bind", "container"),
         ({}, {"max_requests": 100}, "max_requests_jitter", "as wide as"),
-        ({}, {}, "trusted_hops", "no trusted proxy"),
+        ({}, {}, "trusted_hops", "not a trusted proxy"),
         ({}, {"trusted_proxies": "*"}, "trusted_hops", "right-most"),
     ],
 )

@@ -190,7 +190,7 @@ def test_a_file_cut_short_is_told(tmp_path: Path) -> None:
     path = tmp_path / "board"
     Scoreboard.create(path, slots=2, rows=2, now=5.0)
     os.truncate(path, 4096)
-    with pytest.raises(ValueError, match="no scoreboard"):
+    with pytest.raises(ValueError, match="not a scoreboard"):
         Scoreboard.open(path)
 
 

@@ -164,7 +164,7 @@ class Headroom:
         """When the previous generation will have ended at the latest; monotonic."""
 
     def check(self, plan: Plan) -> None:
-        """Refuse to load the project if not even one worker of it would fit."""
+        """Refuse to load the project if there is not enough memory for one of its workers."""
         room = self.memory.firm_budget()
         needed = max(0, plan.master_memory.value - read_memory().size) + self.each
         if room is not None and not policies.fits_beside(room, 1, needed):

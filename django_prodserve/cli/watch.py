@@ -160,7 +160,7 @@ def picture(sight: ServerView, width: int, height: int) -> list[Line]:
         known, points = sight.tick()
     except ProdserveError as error:
         first = str(error).splitlines()[0]
-        hint = "Looking for it each second; q leaves."
+        hint = "Retrying every second; q quits."
         lines = [("bold", f"{moment}  prodserve"), ("", ""), ("bad", f"no server: {first}"), ("quiet", hint)]
         lines = _fitted(lines, width)
     else:
@@ -190,7 +190,7 @@ def render(
     room = max(1, min(8, height - len(lines) - 1))
     lines += [_shortened(_event(event), width) for event in reversed(known["events"][-room:])]
     if len(lines) < height:
-        lines.append(("quiet", "q leaves"))
+        lines.append(("quiet", "q quits"))
     return lines
 
 

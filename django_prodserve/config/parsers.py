@@ -90,7 +90,7 @@ def boolean(raw: Any) -> bool:
 
 
 def duration(raw: Any) -> float:
-    """a time such as 30, 30s, 10m or 2h (seconds where no unit is written)."""
+    """a time such as 30, 30s, 10m or 2h (seconds without a unit)."""
     return units.parse_duration(_text(raw))
 
 
@@ -177,7 +177,7 @@ def client_address_header(raw: Any) -> str:
 
 
 def probes(raw: Any) -> tuple[str, ...]:
-    """two paths that begin with /, of life and of readiness, such as /livez,/readyz; or off."""
+    """two paths that begin with /, for liveness and readiness, such as /livez,/readyz; or off."""
     if raw is False or (isinstance(raw, str) and raw.strip().lower() == "off"):
         return ()
     paths = words(raw)
@@ -187,7 +187,7 @@ def probes(raw: Any) -> tuple[str, ...]:
 
 
 def checks(raw: Any) -> tuple[str, ...]:
-    """a list of database and dotted paths of callables such as shop.health.queue, separated by commas."""
+    """a list of database and dotted paths of functions such as shop.health.queue, separated by commas."""
     names = words(raw) if raw else ()
     if not all(name == "database" or re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name) for name in names):
         raise ValueError(raw)

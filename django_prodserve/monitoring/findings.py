@@ -1,4 +1,4 @@
-"""The current problems of a server, the worst first, in words for 3 a.m., and their remedies. Pure.
+"""The current problems of a server, the worst first, each with its remedy. Pure.
 
 Current problems are described in the present tense, over the last minute. Past ones are described with their
 time.

@@ -39,7 +39,7 @@ PROBE_REQUESTS = 8
 PROBE_AGAIN_SECONDS, PROBE_CPU_BOUND_SECONDS, PROBE_IO_BOUND_SECONDS = 0.9, 5.0, 60.0
 """Seconds between probes: 0.9 after an inconclusive one, 5 for CPU-bound load, 60 for I/O-bound load."""
 PROBE_MAX_SECONDS = 0.15
-"""Longest probe of I/O-bound requests: 8 requests of 40 ms would delay others for a third of a second."""
+"""Maximum of a probe of I/O-bound requests: 8 of 40 ms would delay others for a third of a second."""
 MIN_SAMPLES = 3
 """Samples that a profile needs."""
 SAMPLE_DECAY = 0.5

@@ -159,7 +159,7 @@ def test_q_leaves_and_the_terminal_is_as_it_was(env: Any, tmp_path: Path) -> Non
     site = copy_site(tmp_path)
     with watching(env(), site) as terminal:
         before = termios.tcgetattr(terminal.master)
-        terminal.wait_for(lambda text: "no server: " in text and "q leaves" in text)
+        terminal.wait_for(lambda text: "no server: " in text and "q quits" in text)
         assert not termios.tcgetattr(terminal.master)[3] & termios.ECHO
         os.write(terminal.master, b"xq")
         assert terminal.process.wait(PATIENCE) == 0
