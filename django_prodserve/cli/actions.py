@@ -14,11 +14,11 @@ from ..errors import Problem, UsageError
 
 ACTIONS = {
     "serve": "serve the project (the default action)",
-    "plan": "print every decision with its reason, or the ones named behind it; starts nothing",
+    "plan": "print every decision with its reason, or only the named ones; starts nothing",
     "check": "load the project, send the warm-up request and try the address; serves nothing",
     "reload": "serve new code, settings and environment without losing a request",
     "stop": "let running requests finish, then stop the server",
-    "status": "what the running server does, worker by worker",
+    "status": "print the problems, workers and events of the running server",
     "dump": "print the stack of every thread of the running server, with its request",
     "help": "explain a topic, an option, a check or a message",
     "completion": "print the completion for bash, zsh or fish",

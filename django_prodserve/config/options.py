@@ -76,7 +76,7 @@ class Options:
         "prodserve",
         WORKER_CLASS,
         "prodserve (an event loop for clients, threads for Django), or Gunicorn's gthread or sync.",
-        why="no client holds a thread, however slow it is",
+        why="a slow client occupies no thread",
         gunicorn="worker_class",
         short="-k",
     )
@@ -110,7 +110,7 @@ class Options:
         "auto",
         choice("auto", "off"),
         "Whether a worker runs fewer CPU-bound requests at a time than it has threads.",
-        why="requests that compute hold up each other and the event loop",
+        why="CPU-bound requests delay each other and the event loop",
         exported=True,
         worker=True,
     )
@@ -155,7 +155,7 @@ class Options:
         10.0,
         DURATION,
         "Log a request that runs for this long, once, with the stack of its thread; 0 disables.",
-        why="a page that takes this long has a problem",
+        why="a request this slow needs attention",
         exported=True,
         worker=True,
     )

@@ -108,7 +108,7 @@ def require_sqlite_file(connection: Any) -> None:
     """Raise FileNotFoundError if the file of an SQLite database is missing: connecting would create it."""
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite" and not _is_there(name):
-        raise FileNotFoundError(f"there is no file {name}; manage.py migrate creates it")
+        raise FileNotFoundError(f"there is no file {name}")
 
 
 def _is_there(name: str) -> bool:

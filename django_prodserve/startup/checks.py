@@ -204,11 +204,13 @@ def _proxy(seen: CheckContext) -> Iterator[CheckMessage]:
 
 
 def _answers(seen: CheckContext) -> Iterator[CheckMessage]:
+    files = {database.alias for database in seen.project.databases if not database.counts}
     for answer in seen.probes:
         if answer.error:
+            start = "run manage.py migrate" if answer.alias in files else "start its server"
             yield Warning(
                 f"Database {answer.alias!r} does not answer: {answer.error}",
-                hint="Start it, or correct DATABASES: every page that needs it fails",
+                hint=f"Correct DATABASES, or {start}: every page that needs this database fails",
                 id="prodserve.W016",
             )
         if answer.pending:

@@ -134,8 +134,8 @@ def _watch(asked: list[DatabaseWaiter], started: float, patience: float, say: Sa
             named = "\n".join(
                 f"Database {question.title} did not answer: {question.reason}" for question in missing
             )
-            hint = f"Waited {format_duration(patience)} (--wait-for-db). Start it, or correct DATABASES."
-            raise ProdserveError(named, hint)
+            waited = f"Waited {format_duration(patience)} (--wait-for-db)."
+            raise ProdserveError(named, f"{waited} Start the database, or correct DATABASES.")
         if passed >= next_line:
             next_line = passed + NEXT_LINE
             for question in missing:

@@ -12,7 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-MOVE_IT = "Place it directly below SecurityMiddleware, so that they are answered from memory"
+MOVE_IT = "Place WhiteNoise's directly below SecurityMiddleware: files then come from memory"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Place:
     def words(self) -> str:
         """Describe for the plan which way the files go, and the cost."""
         if self.index is None:
-            return "answered before MIDDLEWARE, which names no WhiteNoise" if settings.MIDDLEWARE else ""
+            return "answered before MIDDLEWARE, which lacks WhiteNoise" if settings.MIDDLEWARE else ""
         if not self.above:
             return ""
         return (

@@ -43,7 +43,7 @@ def with_files(
     if not place.above:
         say(
             f"static files go through {wrapper} (WSGI_APPLICATION), because MIDDLEWARE has WhiteNoise's: "
-            "each takes a thread and its time. Without WhiteNoise's middleware they are answered before it"
+            "each file takes a thread. Without WhiteNoise's middleware prodserve answers them first"
         )
     return django, None
 
