@@ -48,6 +48,7 @@ UNUSUAL = {
     r"tell|tells|told|telling": "report, log, show, print; ask",
     r"trials?": "test process",
     r"typed": "given on the command line",
+    r"whom": "the noun",
     r"wish\w*": "requested; options",
     r"would fit": "recommended",
     r"^(largest|least|longest|shortest|smallest)": "maximum, minimum",

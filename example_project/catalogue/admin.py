@@ -49,5 +49,5 @@ class ReviewAdmin(admin.ModelAdmin):
     list_select_related = ("book",)
     search_fields = ("book__title", "name", "text")
     date_hierarchy = "created"
-    readonly_fields = ("photo",)  # only the review form draws photos anew
+    readonly_fields = ("photo",)  # only the review form draws photos again
     autocomplete_fields = ("book",)

@@ -28,7 +28,7 @@ class BasketForm(forms.Form):
 
 
 class ReviewForm(forms.ModelForm):
-    """A review from anybody; the photo is drawn anew, so nothing hidden in the file survives."""
+    """A review from anybody; the photo is drawn again, so nothing hidden in the file survives."""
 
     class Meta:
         model = Review
