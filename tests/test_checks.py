@@ -79,7 +79,7 @@ CAUSES: list[tuple[str, CheckContext, str]] = [
         "put STATIC_ROOT on cdn.example",
     ),
     ("W022", seen(facts={"allowed_hosts": ("shop.example", "http://localhost:8000")}), "'localhost'"),
-    ("W016", seen(probes=(DatabaseProbe(alias="default", error="refused"),)), "correct DATABASES"),
+    ("W016", seen(probes=(DatabaseProbe(alias="default", error="refused"),)), "run manage.py migrate"),
 ]
 
 

@@ -64,7 +64,7 @@ def test_a_narrow_terminal_has_fewer_columns_of_whole_words() -> None:
 
 def test_refused_requests_are_in_the_rate() -> None:
     lines = screen(80)
-    assert any(line.startswith("requests  2,557/s ") and "refused 2,500" in line for line in lines)
+    assert any(line.startswith("requests  2,557/s ") and "rejected 2,500" in line for line in lines)
     assert any(line.startswith("req/s ") and line.endswith("up to 2,557/s") for line in lines)
 
 

@@ -19,7 +19,7 @@ from ..scoreboard.board import Scoreboard, board_path
 from ..scoreboard.slot import BOUNDS
 from ..scoreboard.stacks import format_request
 from ..utils import terminal
-from ..utils.units import format_age, format_size
+from ..utils.units import counted, format_age, format_size
 from . import control
 from .dump import dump
 from .lines import Line, clock, printable, verdict, verdict_lines, wrapped
@@ -113,7 +113,11 @@ def format_text(known: dict[str, Any], wall: float) -> Iterator[Line]:
 def _of_requests(known: dict[str, Any]) -> str:
     parts = [f"{known['requests']:,}"]
     parts += [f"{count:,} x {name}" for name, count in known["statuses"].items()]
-    parts += [f"{known[name]:,} {name}" for name in ("refused", "aborted") if known[name]]
+    parts += [
+        f"{known[name]:,} {word}"
+        for name, word in (("refused", "rejected"), ("aborted", "aborted"))
+        if known[name]
+    ]
     if known["requests"]:
         below = known["p99_below"]
         slow = f"99 % below {below * 1000:g} ms" if below else f"1 % above {BOUNDS[-1]:g} s"
@@ -132,8 +136,8 @@ def _of_worker(worker: dict[str, Any]) -> str:
         f"busy {worker['busy']}/{worker['threads']}",
         f"limit {worker['concurrency_limit']}",
         *([f"{worker['queue']} wait"] if worker["queue"] else []),
-        f"{worker['connections']} connections",
-        f"{worker['requests']} requests",
+        counted(worker["connections"], "connection"),
+        counted(worker["requests"], "request"),
         format_size(worker["memory"]),
         f"CPU {worker['cpu']:.1f} s{share}",
     ]

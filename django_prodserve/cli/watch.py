@@ -211,7 +211,7 @@ def _traffic(
     classes = dict(zip(("1xx", "2xx", "3xx", "4xx", "5xx"), rates["classes"], strict=False))
     parts = "  ".join(f"{name} {_number(count)}" for name, count in classes.items() if count)
     total = f"{_number(_arrived(rates))}/s"
-    yield "", f"requests  {total:<12}{parts}  refused {_number(rates['refused'])}"
+    yield "", f"requests  {total:<12}{parts}  rejected {_number(rates['refused'])}"
     marks = "  ".join(f"{name} {_time(rates[name])}" for name in ("p50", "p95", "p99"))
     yield "", f"latency   {marks}  queued p95 {_time(rates['queued95'])}"
     threads = sum(worker["threads"] for worker in known["workers"] if worker["state"] == "serving")
