@@ -174,6 +174,7 @@ class Lease(Executor):
         self._is_new = False  # the thread was taken, and begin has not run
         self._pending = 0
         self._calls: list[_Call] = []  # those that wait for a thread
+        self._ticket: object = None
         self._floats = self._is_settled = False
         self._queries: weakref.WeakSet[GeneratorType[Any, Any, Any]] = weakref.WeakSet()
         self.was_refused = False
@@ -220,7 +221,8 @@ class Lease(Executor):
             if len(self._calls) > 1:
                 return call.future
             self._pool._waiting.append(self)
-        asyncio.get_running_loop().call_later(self._pool.patience, self._refuse, call)
+            self._ticket = ticket = object()  # the timer must not keep the call alive, nor what it reads
+        asyncio.get_running_loop().call_later(self._pool.patience, self._refuse, ticket)
         return call.future
 
     def release(self, *, settled: bool = False) -> None:
@@ -238,10 +240,10 @@ class Lease(Executor):
                 return
         thread.inbox.put((self, None))
 
-    def _refuse(self, call: _Call) -> None:
-        """Fail what has waited since this call."""
+    def _refuse(self, ticket: object) -> None:
+        """Fail what has waited since this ticket was taken."""
         with self._pool._lock:
-            if not self._calls or self._calls[0] is not call:
+            if not self._calls or self._ticket is not ticket:
                 return
             self._pool._waiting.remove(self)
             calls, self._calls = self._calls, []
@@ -284,17 +286,24 @@ class Lease(Executor):
 
     def _run(self, call: _Call) -> None:
         future = call.future
-        if future.set_running_or_notify_cancel():
-            try:
-                if self._is_new:
-                    self._is_new = False
-                    self._begin()
-                result = call.function(*call.args, **call.kwargs)
-            except BaseException as error:  # goes to who waits, also SystemExit: the thread is the pool's
-                future.set_exception(error)
-                del error, future, call
-            else:
-                future.set_result(result)
+        if not future.set_running_or_notify_cancel():
+            self._count_down()
+            return
+        try:
+            if self._is_new:
+                self._is_new = False
+                self._begin()
+            result = call.function(*call.args, **call.kwargs)
+        except BaseException as error:  # goes to who waits, also SystemExit: the thread is the pool's
+            self._count_down()
+            future.set_exception(error)
+            del future  # the traceback refers to it
+        else:
+            self._count_down()
+            future.set_result(result)
+
+    def _count_down(self) -> None:
+        """Count a call as done before its result is known: who then releases the lease can do so at once."""
         with self._pool._lock:
             self._pending -= 1
 
