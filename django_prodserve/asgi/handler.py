@@ -115,6 +115,7 @@ class Handler(ASGIHandler):
         if lease is None:
             await sync_to_async(close)()
             return
+        await lease.withdraw()
         was_taken = lease.is_taken
         try:
             if not was_taken and is_quiet(request_finished) and not is_sync_stream(response):

@@ -240,6 +240,17 @@ class Lease(Executor):
                 return
         thread.inbox.put((self, None))
 
+    async def withdraw(self) -> None:
+        """Stop waiting for a thread if every call that waits was cancelled."""
+        if not self._calls:
+            return
+        await asyncio.sleep(0)  # asyncio passes a cancellation on in the next turn of its loop
+        with self._pool._lock:
+            if self._calls and all(call.future.cancelled() for call in self._calls):
+                self._pool._waiting.remove(self)
+                self._pending -= len(self._calls)
+                self._calls = []
+
     def _refuse(self, ticket: object) -> None:
         """Fail what has waited since this ticket was taken."""
         with self._pool._lock:

@@ -294,6 +294,26 @@ async def a_request_that_gets_no_thread_is_refused() -> None:
 
 
 @scene
+async def a_request_that_is_cancelled_while_it_waits_ends_at_once() -> None:
+    go = threading.Event()
+
+    def view(request: Any) -> HttpResponse:
+        go.wait(10)
+        return HttpResponse("done")
+
+    with site(view, limit=1, patience=60.0) as here:
+        first = asyncio.ensure_future(directly(here.handler, scope("/")))
+        await until(lambda: here.pool.busy == 1)
+        second = asyncio.ensure_future(directly(here.handler, scope("/")))
+        await until(lambda: here.pool.waiting == 1)
+        second.cancel()
+        await asyncio.wait([second])
+        assert (second.cancelled(), here.pool.waiting, first.done()) == (True, 0, False)
+        go.set()
+        assert (await first).body == b"done"
+
+
+@scene
 async def a_view_that_calls_its_own_site_ends() -> None:
     loop = asyncio.get_running_loop()
 
