@@ -40,8 +40,9 @@ from .sending import Body, send, sender_of
 
 TESTED = {"68fbb3ab2dc50f4d": "5.2", "0e74890aa5f3bef1": "6.0", "4898e321647b8780": "6.1"}
 """Fingerprints of what the code here replaces or relies on, and the versions of Django that have it."""
-LOGGING_TESTED = "984a5d981b8d8c12"
-"""The fingerprint of what logs a response with an error; a tracing library may have replaced it."""
+LOGS = BaseHandler.get_response_async
+"""What logs a response with an error. A tracing library may have replaced it, or do so later."""
+LOGS_AS_TESTED = fingerprint(LOGS) == "984a5d981b8d8c12"
 DJANGOS: set[Any] = {reset_queries, close_old_connections, close_caches, reset_urlconf}
 """Receivers of Django's: in a thread that has opened no connection they have nothing to do."""
 
@@ -59,16 +60,8 @@ def load(leases: Leases | None, *, speedups: bool) -> ASGIHandler:
     return Handler(leases) if speedups and not why_not() else ASGIHandler()
 
 
-class Handler(ASGIHandler):
-    """Handles requests as Django does."""
-
-    def __init__(self, leases: Leases | None = None) -> None:
-        self._leases = leases if not leases_module.why_not() else None
-        self._sender: Any = ASGIHandler if type(self) is Handler else type(self)
-        self._logs = fingerprint(BaseHandler.get_response_async) == LOGGING_TESTED
-        super().__init__()
-
-    # At the start: the middleware.
+class ShortChain(BaseHandler):
+    """The middleware and the view, called in a thread only where they may block."""
 
     def adapt_method_mode(
         self, is_async: bool, method: Any, method_is_async: Any = None, debug: bool = False, name: Any = None
@@ -79,7 +72,42 @@ class Handler(ASGIHandler):
             return short
         return super().adapt_method_mode(is_async, method, method_is_async, debug, name)
 
-    # For each request.
+    async def get_response_async(self, request: Any) -> Any:
+        """Return the response of the middleware; log an error only if that has not been done."""
+        if BaseHandler.get_response_async is not LOGS or not LOGS_AS_TESTED:
+            return await super().get_response_async(request)
+        set_urlconf(settings.ROOT_URLCONF)
+        chain: Any = self._middleware_chain  # type: ignore[attr-defined]  # no types have it
+        response = await chain(request)
+        response._resource_closers.append(request.close)
+        if response.status_code >= 400 and not getattr(response, "_has_been_logged", False):
+            reason, path = response.reason_phrase, request.path
+            await sync_to_async(log_response)("%s: %s", reason, path, response=response, request=request)
+        return response
+
+    async def _get_response_async(self, request: Any) -> Any:
+        try:
+            return await super()._get_response_async(request)  # type: ignore[misc]  # no types have it
+        except Exception as error:
+            return await answer(request, error)
+
+
+class Handler(ShortChain, ASGIHandler):
+    """Handles requests as Django does."""
+
+    leases: Leases | None = None
+    """The threads for what may block; None if asgiref starts one for each request."""
+
+    def __init__(self, leases: Leases | None = None) -> None:
+        if leases is not None and not leases_module.why_not():
+            self.leases = leases
+        super().__init__()
+
+    @property
+    def _sender(self) -> Any:
+        """The sender of signals, as receivers of a project know it."""
+        kind = type(self)
+        return ASGIHandler if kind is Handler else kind
 
     async def handle(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one request, from its body to the end of its response."""
@@ -128,12 +156,12 @@ class Handler(ASGIHandler):
 
     def _lend(self) -> Lease | None:
         """Return a lease for this request; None where it has an executor, or asgiref is not as tested."""
-        if self._leases is None:
+        if self.leases is None:
             return None
         context: Any = SyncToAsync.thread_sensitive_context.get(None)
         if context is not None and context in SyncToAsync.context_to_thread_executor:
             return None
-        return self._leases.lend(self._begin_in_thread, self._settle_thread)
+        return self.leases.lend(self._begin_in_thread, self._settle_thread)
 
     def _begin_in_thread(self) -> None:
         """Do in a thread what Django does in it when a request starts."""
@@ -150,25 +178,6 @@ class Handler(ASGIHandler):
         response: Any = await super().run_get_response(request)
         response._handler_class = self._sender
         return response
-
-    async def get_response_async(self, request: Any) -> Any:
-        """Return the response of the middleware; log an error only if that has not been done."""
-        if not self._logs:
-            return await super().get_response_async(request)
-        set_urlconf(settings.ROOT_URLCONF)
-        chain: Any = self._middleware_chain  # type: ignore[attr-defined]  # no types have it
-        response = await chain(request)
-        response._resource_closers.append(request.close)
-        if response.status_code >= 400 and not getattr(response, "_has_been_logged", False):
-            reason, path = response.reason_phrase, request.path
-            await sync_to_async(log_response)("%s: %s", reason, path, response=response, request=request)
-        return response
-
-    async def _get_response_async(self, request: Any) -> Any:
-        try:
-            return await super()._get_response_async(request)  # type: ignore[misc]  # no types have it
-        except Exception as error:
-            return await answer(request, error)
 
     async def send_response(self, response: Any, send_message: Any) -> None:
         """Send the response in the way that the server offers."""
