@@ -26,6 +26,7 @@ FLOORS = [
     ["plan"],
     ["project"],
     ["staticfiles"],
+    ["asgi"],
     ["speedups"],
     ["config"],
     ["machine"],

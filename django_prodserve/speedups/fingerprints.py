@@ -8,33 +8,41 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from textwrap import dedent
 from types import CodeType, FunctionType
+from typing import Any
 
 
-def fingerprint(*kinds: type) -> str:
-    """Return a hash of everything that these classes define; empty if a part has no source."""
+def fingerprint(*things: Callable[..., Any]) -> str:
+    """Return a hash of these functions and of all in these classes; empty if a part has no source."""
     try:
-        text = "\n".join(line for kind in kinds for line in _described(kind))
+        text = "\n".join(line for thing in things for line in _described(thing))
     except (OSError, TypeError, SyntaxError):  # no source file, or its text is not the loaded code
         return ""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _described(kind: type) -> Iterator[str]:
+def _described(thing: Callable[..., Any]) -> Iterator[str]:
     """Yield the class's line, its slots and every function in it, without comments and empty lines."""
-    yield f"{kind.__qualname__}({', '.join(base.__qualname__ for base in kind.__bases__)})"
-    yield f"slots {vars(kind).get('__slots__')}"
-    for name, value in sorted(vars(kind).items()):
+    if not isinstance(thing, type):
+        yield from _function(thing.__qualname__, thing)
+        return
+    yield f"{thing.__qualname__}({', '.join(base.__qualname__ for base in thing.__bases__)})"
+    yield f"slots {vars(thing).get('__slots__')}"
+    for name, value in sorted(vars(thing).items()):
         inner = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
-        if not callable(inner) or isinstance(inner, type):
-            continue
-        if type(inner) is not FunctionType or hasattr(inner, "__wrapped__"):
-            raise TypeError(f"{name} is not a plain function")
-        yield f"{type(value).__name__} {name} {inner.__defaults__} {inner.__kwdefaults__}"
-        yield from _lines(inner.__code__)
+        if callable(inner) and not isinstance(inner, type):
+            yield from _function(f"{type(value).__name__} {name}", inner)
+
+
+def _function(name: str, function: Any) -> Iterator[str]:
+    """Yield a function's name, its defaults and its source."""
+    if type(function) is not FunctionType or hasattr(function, "__wrapped__"):
+        raise TypeError(f"{name} is not a plain function")
+    yield f"{name} {function.__defaults__} {function.__kwdefaults__}"
+    yield from _lines(function.__code__)
 
 
 @cache

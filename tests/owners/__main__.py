@@ -25,16 +25,19 @@ CACHE = Path(sys.prefix) / "owners"
 PACKAGES = [
     *(
         "asgi",
+        "async",
         "backends",
         "cache",
         "csrf_tests",
         "dispatch",
         "handlers",
         "i18n",
+        "messages_tests",
         "middleware",
         "requests_tests",
     ),
     *("sessions_tests", "settings_tests", "signals", "staticfiles_tests", "template_backends"),
+    *("test_client", "test_client_regress"),
     *("template_tests", "timezones", "transaction_hooks", "transactions", "urlpatterns"),
     *("urlpatterns_reverse", "view_tests", "wsgi"),
 ]

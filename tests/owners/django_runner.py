@@ -7,12 +7,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from changed import REPORT, change
+from changed import REPORT, change, replace_asgi_handler
 from django.test.runner import DiscoverRunner
 
 
 class Runner(DiscoverRunner):
     """Changes what a server changes, once Django and the apps are loaded and before processes are forked."""
+
+    def build_suite(self, *args: Any, **kwargs: Any) -> Any:
+        replace_asgi_handler()
+        return super().build_suite(*args, **kwargs)
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
         change(immortal=True)

@@ -1,0 +1,13 @@
+"""Django under ASGI, for the price of its work: async views, streams, and what they call in threads.
+
+    routes             which requests go to an async view; the reactor's thread asks
+    handler            Django's ASGI handler, with calls to a thread only where something can block
+    django_middleware  which of Django's own middleware can block, and when
+    sending            where a response goes: in one piece, piece by piece, or as a file
+    leases             threads for what may block, each leased to one request; daemon threads of their own
+
+All of it lives in a worker, after the fork; routes and handler may also be built before it. What names no
+other thread runs on the event loop's, beside the reactor. The worker calls the handler with a ``Body`` that
+has been read and with a ``Sender`` of its own, in one task for each request. It cancels that task when the
+client has gone, and answers 503 if the task ends with ``NoThreadFreeError``. Nothing here imports the worker.
+"""
