@@ -255,7 +255,7 @@ class Response:
 
     def respond(self, result: Any) -> None:
         """Send all that the application yields."""
-        if type(result) is wsgi.FileWrapper and self._respond_with_file(result.filelike):
+        if type(result) is wsgi.FileWrapper and self.respond_with_file(result.filelike):
             return
         if getattr(result, "streaming", True) is False or type(result) is list:
             # Django has the whole body: one send, even without a length.
@@ -264,11 +264,15 @@ class Response:
             for item in result:
                 self.write(item)
             self.write(b"", last=True)
+        self.note_missing()
+
+    def note_missing(self) -> None:
+        """Find out whether the application has provided fewer bytes than it announced."""
         if self.response_length is not None and self.sent < self.response_length and not self._omits_body:
             self.must_close = True  # fewer bytes than announced: the client must not wait for them
             self.missing = self.response_length - self.sent
 
-    def _respond_with_file(self, file: Any) -> bool:
+    def respond_with_file(self, file: Any) -> bool:
         """Let the kernel send the file; return False if Python must read it."""
         found = plain_files.find(file) if self.sends_files and self.status else None
         if found is None:

@@ -22,6 +22,7 @@ from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
+from ..asgi.part import AsyncPart
 from ..config.trust import parse_trust
 from ..logs import request_id
 from ..project.hosts import is_allowed
@@ -58,6 +59,8 @@ class Application:
     """The middleware that decides which client data of a proxy counts."""
     static: StaticLayer | None = None
     """The static files, if they are answered in front of Django."""
+    async_part: AsyncPart | None = None
+    """What runs async views on the asyncio loop; None if the project has none."""
     plan: Plan | None = None
     """The plan for which it was built."""
 
@@ -91,7 +94,21 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
         install_connections()
     readiness = Readiness(find_checks(plan.readiness_checks.value))
     health = HealthMiddleware(identity, Paths.beside_routes(plan.health_paths.value), readiness)
-    return Application(health=health, request_ids=identity, proxy=proxy, static=files, plan=plan)
+    return Application(
+        health=health,
+        request_ids=identity,
+        proxy=proxy,
+        static=files,
+        async_part=_find_async_part(plan) if plan.asgi.value == "hybrid" else None,
+        plan=plan,
+    )
+
+
+def _find_async_part(plan: Plan) -> AsyncPart | None:
+    """Return what runs async views; None if the project has none."""
+    return AsyncPart.find(
+        threads=plan.threads.value, patience=plan.queue_timeout.value, speedups=plan.speedups.value
+    )
 
 
 def load_django() -> WSGI:

@@ -26,6 +26,7 @@ from ..scoreboard.slot import Slot
 from ..utils import fork_guard
 from . import error_responses
 from .acceptor import Acceptor, descriptors_for
+from .async_requests import AsyncRequests
 from .connection import IDLE, LINGER, OWNED, STREAM, Connection
 from .management.endpoint import ManagementEndpoint
 from .poller import READ, make_poller
@@ -74,6 +75,8 @@ class Reactor:
         self.probes = Probes(worker, board, slot, self.scheduler)
         self.management = ManagementEndpoint(worker, board, self.poller, self.probes)
         self.environs = {**self.probes.environs(config, listeners), **self.management.environs(config)}
+        part = worker.application.async_part
+        self.async_requests = None if part is None else AsyncRequests(self, part, config.worker_connections)
         self.keep_alive = float(config.keepalive)
         self.retiring = False
         self.steps: tuple[Callable[[Connection, float], None], ...] = (
@@ -201,7 +204,11 @@ class Reactor:
                 data, keep = found
                 return self.reply(connection, data, now, keep=keep)
         behind = None
-        refusals = self.scheduler.submit(connection, now)
+        tasks = self.async_requests
+        if tasks is not None and tasks.wants(request.path):
+            refusals: Sequence[Connection] = () if tasks.submit(connection) else (connection,)
+        else:
+            refusals = self.scheduler.submit(connection, now)
         moves = refusals and (self.retiring or self.acceptor.peer_has_capacity(self.scheduler.load))
         for refused in refusals:
             self.slot.count_refused()
@@ -394,5 +401,7 @@ class Reactor:
     def retire(self, now: float) -> None:
         """Accept those in the accept queue, and no more; each response now closes its connection."""
         self.retiring = self.static_cache.retiring = True
+        if self.async_requests is not None:
+            self.async_requests.retire()
         self.management.retire()
         self.acceptor.drain(self.on_accept, now)
