@@ -117,7 +117,7 @@ class Options:
     asgi: str = option(
         "hybrid",
         choice("hybrid", "off"),
-        "Run async views on an event loop beside the threads, or, with off, in threads.",
+        "Run async views on an asyncio loop next to the threads, or, with off, in threads.",
         why="an async view that waits holds no thread",
         exported=True,
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
+from django.core.handlers.wsgi import WSGIHandler
 from django.core.signals import got_request_exception
 from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
@@ -28,8 +29,10 @@ from ..logs import request_id
 from ..project.hosts import is_allowed
 from ..speedups.asgiref_locals import install, install_connections
 from ..startup.dry_run import REFUSALS, Refused, cause
+from ..staticfiles.layer import StaticLayer
 from ..staticfiles.media import find_uploads
 from ..staticfiles.placement import WSGI, with_files
+from ..utils.notice import part
 from ..utils.tracebacks import project_error
 from .health import HealthMiddleware, Paths
 from .proxy_headers import ProxyHeadersMiddleware
@@ -41,7 +44,6 @@ from .route_names import record_route_names
 if TYPE_CHECKING:
     from ..plan.plan import Plan
     from ..staticfiles import StaticFiles
-    from ..staticfiles.layer import StaticLayer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,16 +101,34 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
         request_ids=identity,
         proxy=proxy,
         static=files,
-        async_part=_find_async_part(plan) if plan.asgi.value == "hybrid" else None,
+        async_part=_find_async_part(plan, inner, say),
         plan=plan,
     )
 
 
-def _find_async_part(plan: Plan) -> AsyncPart | None:
-    """Return what runs async views; None if the project has none."""
-    return AsyncPart.find(
-        threads=plan.threads.value, patience=plan.queue_timeout.value, speedups=plan.speedups.value
+def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> AsyncPart | None:
+    """Return what runs async views on the asyncio loop; None if the project has none."""
+    if plan.asgi.value != "hybrid":
+        return None
+    files = []
+    while isinstance(wsgi, StaticLayer):
+        files.append(wsgi.look_up)
+        wsgi = wsgi.application
+    found = AsyncPart.find(
+        files,
+        os.environ.get("SCRIPT_NAME", ""),
+        threads=plan.threads.value,
+        patience=plan.queue_timeout.value,
+        speedups=plan.speedups.value,
     )
+    if found is not None and not isinstance(wsgi, WSGIHandler):
+        named = wsgi if hasattr(wsgi, "__qualname__") else type(wsgi)
+        name = f"{named.__module__}.{named.__qualname__}"
+        say(part("async", f"all views run in threads: {name} (WSGI_APPLICATION) must see each request"))
+        return None
+    if found is not None:
+        say(part("async", str(found.routes)))
+    return found
 
 
 def load_django() -> WSGI:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from ..asgi.leases import NoThreadFreeError
 from ..asgi.sending import Body, Sender
@@ -23,7 +23,7 @@ from ..logs import request_id
 from ..logs.environ_keys import EXCEPTION, QUEUE, ROUTE, UNLOGGED
 from ..middleware.request_id import timing
 from ..middleware.route_names import name_of
-from ..scoreboard.slot import Request
+from ..scoreboard.slot import Request, Slot
 from ..timeouts import RequestTimeout
 from ..utils import fork_guard
 from .async_response import AsyncResponse
@@ -34,7 +34,9 @@ from .watchdog import LEAVES_WITHIN
 
 if TYPE_CHECKING:
     from ..asgi.part import AsyncPart
-    from .reactor import Reactor
+    from .request_handler import RequestHandler
+    from .scheduler import Scheduler
+    from .streaming import StreamFlowControl
 
 SWEEP_SECONDS = 0.25
 """Interval at which the loop checks the clients of its requests."""
@@ -49,10 +51,30 @@ GONE, TIMEOUT, ENDING = "the client is gone", "the request ran too long", "the w
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
+class Connections(Protocol):
+    """What requests on the loop need from the reactor, which owns the connections."""
+
+    worker: Any
+    slot: Slot
+    streams: StreamFlowControl
+    handler: RequestHandler
+    scheduler: Scheduler
+    retiring: bool
+
+    def finish_response(self, connection: Connection, now: float, *, keep: bool) -> bytes | None:
+        """Finish a response; return the bytes behind its request."""
+
+    def next_pipelined(self, connection: Connection, behind: bytes | None, now: float) -> None:
+        """Handle the next request if its bytes have already arrived."""
+
+    def drop(self, connection: Connection) -> None:
+        """Close a connection."""
+
+
 class AsyncRequests:
     """The requests that run on the asyncio loop of one worker."""
 
-    def __init__(self, reactor: Reactor, part: AsyncPart, limit: int) -> None:
+    def __init__(self, reactor: Connections, part: AsyncPart, limit: int) -> None:
         worker, self.reactor, self.slot, self.limit = reactor.worker, reactor, reactor.slot, limit
         self.handler, self.log = reactor.handler, worker.log
         self.part, self.wants = part, part.wants
@@ -216,7 +238,7 @@ class AsyncRequest(Sender):
             requests.sanitize(environ)
             self.scope = scope_of(environ, request)
             body = connection.body[0] if connection.body is not None else BytesIO()
-            receive = Body(body) if requests.part.is_ours else self.receive
+            receive = Body(cast(BinaryIO, body)) if requests.part.is_ours else self.receive
             await requests.part.application(self.scope, receive, self)
             keep = self._complete()
         except NoThreadFreeError:

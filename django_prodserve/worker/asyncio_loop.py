@@ -24,6 +24,8 @@ CHECK_SECONDS = 0.2
 """Interval of the main thread's checks while requests run on the loop."""
 BLOCKED_SECONDS = 0.2
 """Seconds without a sign of life after which the worker says what blocks the loop."""
+CALLS = 12
+"""Calls of a blocking task that the log shows, the innermost ones."""
 REPLACED_AFTER = 20.0
 """Seconds after which the arbiter replaces a worker whose loop is blocked."""
 
@@ -99,7 +101,7 @@ class AsyncioLoop:
         assert self._thread is not None
         self._slot.loop_blocked += 1
         frame = sys._current_frames().get(self._thread.ident or 0)
-        stack = "".join(traceback.format_stack(frame)).rstrip() if frame else ""
+        stack = "".join(traceback.format_list(_calls(frame))).rstrip()
         place, blocker = _place(frame), self._tasks.describe(asyncio.current_task(self.loop))
         text = (
             f"{blocker} blocks the asyncio loop for {late:.1f} s{f', in {place}' if place else ''}: "
@@ -110,6 +112,13 @@ class AsyncioLoop:
             *(text, stack),
         )
         write(self._slot.events, Event(time.time(), "loop blocked", text, innermost(stack)))
+
+
+def _calls(frame: Any) -> list[traceback.FrameSummary]:
+    """Return the calls that lead to a frame, without those of asyncio that are the same for every task."""
+    found = traceback.extract_stack(frame) if frame else []
+    starts = [number for number, call in enumerate(found) if call.filename == asyncio.events.__file__]
+    return [*found][max(starts, default=-1) + 1 :][-CALLS:]
 
 
 def _place(frame: Any) -> str:

@@ -22,7 +22,7 @@ LOOP = "prodserve-asyncio"
 @pytest.fixture
 def project(env: Env) -> dict[str, str]:
     """A project with async views; one worker, so that what a view notes is seen by the next request."""
-    return env(ROOT_URLCONF="shop.async_urls")
+    return env(ROOT_URLCONF="shop.async_urls", WSGI_APPLICATION=None)
 
 
 class Stream:
