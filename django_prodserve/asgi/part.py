@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from .handler import Handler, load
 from .leases import Leases
 from .routes import Routes
+from .sending import Sender
 
 ASGIApplication = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 """Called with a scope, ``receive`` and ``send``."""
@@ -51,6 +52,11 @@ class AsyncPart:
     def is_ours(self) -> bool:
         """Say whether our handler serves the requests: it gets each body complete, and may be cancelled."""
         return isinstance(self.application, Handler)
+
+    async def stream(self, response: Any, sender: Sender) -> None:
+        """Send the async stream of a sync view, whose status and headers the sender has."""
+        assert isinstance(self.application, Handler)
+        await self.application.stream(response, sender)
 
     def wants(self, path: str) -> bool:
         """Say whether the request for a path, as the client sent it, runs on the asyncio loop."""

@@ -162,6 +162,10 @@ class Response:
         """Send the headers, then a part of a file, then ``after``; nothing follows."""
         raise NotImplementedError
 
+    def hand_over(self, stream: Any) -> bool:
+        """Let the asyncio loop send an async stream; return False if this thread must."""
+        return False
+
     def idle(self) -> None:
         """Check the client of a stream that yielded no bytes; raise if the stream should end."""
 
@@ -205,6 +209,11 @@ class Response:
             lines.append(b"Server-Timing: %b\r\n" % self.timing().encode())
         self.chunked = self.response_length is None and request.version > (1, 0) and not self._omits_body
         return self.write
+
+    @property
+    def plain_headers(self) -> Headers:
+        """The headers as the application has set them."""
+        return self._headers
 
     @property
     def headers(self) -> Headers:
@@ -261,6 +270,8 @@ class Response:
             # Django has the whole body: one send, even without a length.
             self.write(b"".join(result), last=True)
         else:
+            if getattr(result, "is_async", False) and self.hand_over(result):
+                return
             for item in result:
                 self.write(item)
             self.write(b"", last=True)

@@ -283,6 +283,12 @@ class Slot:
         self.seconds[at + _LAST_END] = now
         self.count_request(at, now, status, started, queued_seconds, method)
 
+    def request_left(self, row: int, now: float) -> None:
+        """Clear the row of a request that goes on without this thread."""
+        at = self.rows[row]
+        self.seconds[at] = 0.0
+        self.seconds[at + _LAST_END] = now
+
     def task_finished(
         self, at: int, now: float, status: int, started: float, queued_seconds: float, method: str
     ) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from contextvars import copy_context
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
@@ -20,7 +21,7 @@ from ..asgi.leases import NoThreadFreeError
 from ..asgi.sending import Body, Sender
 from ..http.exceptions import ClientGoneError
 from ..logs import request_id
-from ..logs.environ_keys import EXCEPTION, QUEUE, ROUTE, UNLOGGED
+from ..logs.environ_keys import EXCEPTION, ID, QUEUE, ROUTE, UNLOGGED
 from ..middleware.request_id import timing
 from ..middleware.route_names import name_of
 from ..scoreboard.slot import Request, Slot
@@ -29,7 +30,7 @@ from ..utils import fork_guard
 from .async_response import AsyncResponse
 from .asyncio_loop import AsyncioLoop
 from .connection import Connection
-from .request_handler import end_copy
+from .request_handler import ConnectionResponse, end_copy
 from .watchdog import LEAVES_WITHIN
 
 if TYPE_CHECKING:
@@ -95,6 +96,21 @@ class AsyncRequests:
         if len(self.running) >= self.limit:
             return False
         self.running[connection.fd] = request = AsyncRequest(self, connection)
+        self.slot.tasks = len(self.running)
+        self.loop.run_soon(request.begin)
+        return True
+
+    # In a thread of the pool.
+
+    def adopt(
+        self, response: ConnectionResponse, stream: Any, environ: dict[str, Any], started: float
+    ) -> bool:
+        """Take over the async stream of a sync view; return False if its thread must send it."""
+        if not self.part.is_ours or len(self.running) >= self.limit:
+            return False
+        request = AsyncStream(self, response, stream, environ)
+        request.started = started
+        self.running[response.connection.fd] = request
         self.slot.tasks = len(self.running)
         self.loop.run_soon(request.begin)
         return True
@@ -219,27 +235,13 @@ class AsyncRequest(Sender):
 
     async def _run(self) -> None:
         requests, connection, request, response = self._all, self.connection, self.request, self.response
-        handler, slot = requests.handler, requests.slot
-        self.started = started = time.monotonic()
+        handler = requests.handler
+        started = self.started = self.started or time.monotonic()
         queued, keep, is_gone = max(0.0, started - connection.arrived), False, False
         if requests.rows:
             self.row = requests.rows.pop()
         try:
-            environ = self.environ = connection.environ(request, connection.body)
-            environ[QUEUE] = queued + connection.waited
-            self.name = handler.identify(environ)
-            if self.row:
-                slot.write_request(self.row, started, request.method, request.path, self.name)
-            if handler.tells:
-                response.request_id = self.name
-                request_id.set(self.name)
-            if handler.times:
-                response.timing = partial(_timing, environ, started)
-            requests.sanitize(environ)
-            self.scope = scope_of(environ, request)
-            body = connection.body[0] if connection.body is not None else BytesIO()
-            receive = Body(cast(BinaryIO, body)) if requests.part.is_ours else self.receive
-            await requests.part.application(self.scope, receive, self)
+            await self._work(queued)
             keep = self._complete()
         except NoThreadFreeError:
             is_gone = self._refused()
@@ -262,6 +264,31 @@ class AsyncRequest(Sender):
             requests.drop(self)
         else:
             requests.finish(self, keep=keep)
+
+    async def _work(self, queued: float) -> None:
+        """Run the application."""
+        requests, connection, request, response = self._all, self.connection, self.request, self.response
+        handler = requests.handler
+        environ = self.environ = connection.environ(request, connection.body)
+        environ[QUEUE] = queued + connection.waited
+        self.name = handler.identify(environ)
+        self._show()
+        if handler.tells:
+            response.request_id = self.name
+            request_id.set(self.name)
+        if handler.times:
+            response.timing = partial(_timing, environ, self.started)
+        requests.sanitize(environ)
+        self.scope = scope_of(environ, request)
+        body = connection.body[0] if connection.body is not None else BytesIO()
+        receive = Body(cast(BinaryIO, body)) if requests.part.is_ours else self.receive
+        await requests.part.application(self.scope, receive, self)
+
+    def _show(self) -> None:
+        """Show the request on the scoreboard."""
+        if self.row:
+            request = self.request
+            self._all.slot.write_request(self.row, self.started, request.method, request.path, self.name)
 
     def _complete(self) -> bool:
         """Return whether the connection stays open, after the application has returned."""
@@ -416,6 +443,30 @@ class AsyncRequest(Sender):
         return Request(
             self.connection.fd, 0, 0, self.started, progress, request.method, request.path, self.name
         )
+
+
+class AsyncStream(AsyncRequest):
+    """An async stream that a sync view has returned: its thread is free while the loop sends it."""
+
+    def __init__(
+        self, requests: AsyncRequests, response: ConnectionResponse, stream: Any, environ: dict[str, Any]
+    ) -> None:
+        super().__init__(requests, response.connection)
+        self._answer, self._stream, self.environ = response, stream, environ
+        self.name = str(environ.get(ID, ""))
+        self._context = copy_context()
+
+    def begin(self) -> None:
+        """Create the task in the context of the view."""
+        self._context.run(super().begin)
+
+    async def _work(self, queued: float) -> None:
+        answer, response = self._answer, self.response
+        self._show()
+        response.request_id, response.timing = answer.request_id, answer.timing
+        response.start_response(answer.status, answer.plain_headers)
+        response.must_close = answer.must_close or self._all.reactor.retiring
+        await self._all.part.stream(self._stream, self)
 
 
 def scope_of(environ: dict[str, Any], request: Any, kind: str = "http") -> dict[str, Any]:

@@ -77,6 +77,7 @@ class Reactor:
         self.environs = {**self.probes.environs(config, listeners), **self.management.environs(config)}
         part = worker.application.async_part
         self.async_requests = None if part is None else AsyncRequests(self, part, config.worker_connections)
+        self.handler.adopt = None if self.async_requests is None else self.async_requests.adopt
         self.keep_alive = float(config.keepalive)
         self.retiring = False
         self.steps: tuple[Callable[[Connection, float], None], ...] = (
@@ -373,8 +374,9 @@ class Reactor:
                 raise ClientGoneError
             last = self.retiring or self.should_move(connection, started, running)
             keep = self.handler.handle(connection, row, started, running, must_close=last)
-            now = time.monotonic()
-            self.next_pipelined(connection, self.finish_response(connection, now, keep=keep), now)
+            if keep is not None:
+                now = time.monotonic()
+                self.next_pipelined(connection, self.finish_response(connection, now, keep=keep), now)
         except ClientGoneError:
             self.drop(connection)
         except BaseException:

@@ -9,6 +9,7 @@ import functools
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -38,7 +39,7 @@ NEVER = -1, 0.0
 class ConnectionResponse(Response):
     """A response that is sent through a connection."""
 
-    __slots__ = ("_idle", "_row", "_slot", "_streams", "connection")
+    __slots__ = ("_idle", "_row", "_slot", "_streams", "adopt", "connection", "is_adopted")
 
     def __init__(
         self,
@@ -53,6 +54,14 @@ class ConnectionResponse(Response):
         super().__init__(request, must_close=must_close)
         self.connection, self._streams, self._slot, self._row = connection, streams, slot, row
         self._idle = NEVER
+        self.adopt: Callable[[Any], bool] | None = None
+        """Passes an async stream to the asyncio loop; None if there is no loop for it."""
+        self.is_adopted = False
+
+    def hand_over(self, stream: Any) -> bool:
+        """Let the asyncio loop send an async stream, if it can: then this thread is done."""
+        self.is_adopted = self.adopt is not None and self.adopt(stream)
+        return self.is_adopted
 
     def send(self, data: bytes, last: bool) -> None:
         """Send as much as the client accepts now. The event loop sends the rest of a complete response."""
@@ -113,11 +122,16 @@ class RequestHandler:
             self.identify, self.tells = application.request_ids.identity, True
             self.times = application.request_ids.timing
         self._before, self._after = _hook(worker, "pre_request"), _hook(worker, "post_request")
+        self.adopt: Callable[[ConnectionResponse, Any, dict[str, Any], float], bool] | None = None
+        """Passes the async stream of a sync view to the asyncio loop; None if there is no loop for it."""
 
     def handle(
         self, connection: Connection, row: int, started: float, running: int, *, must_close: bool
-    ) -> bool:
-        """Return whether the connection stays open; raise ClientGoneError if it is lost."""
+    ) -> bool | None:
+        """Return whether the connection stays open; None if the asyncio loop has it now.
+
+        Raise ClientGoneError if it is lost.
+        """
         request = connection.request
         assert request is not None
         slot, worker, process = self._slot, self._worker, fork_guard.PROCESS
@@ -138,6 +152,9 @@ class RequestHandler:
                 request_id.set(name)
             if self.times:
                 answer.timing = functools.partial(_timing, environ, started)
+            if self.adopt is not None and self._after is None:
+                adopt = self.adopt
+                answer.adopt = lambda stream: adopt(answer, stream, environ, started)
             result = self._wsgi(environ, answer.start_response)
             if process.is_copy:
                 end_copy(answer, None, worker)
@@ -145,8 +162,10 @@ class RequestHandler:
                 answer.respond(result)
             finally:
                 close = getattr(result, "close", None)
-                if close is not None and not process.is_copy:
+                if close is not None and not (process.is_copy or answer.is_adopted):
                     close()
+            if answer.is_adopted:
+                return None
             if answer.missing:
                 self.tell_missing(answer)
             return not answer.should_close
@@ -164,13 +183,16 @@ class RequestHandler:
             now = time.monotonic()
             if sampled:
                 self.sampler.end(row, sampled, now)
-            status = min(answer.status_code or 500, 599)
-            slot.request_finished(row, now, status, started, queued, request.method)
-            if status >= 500:
-                self.record_error(request, status, environ)
-            worker.access.note(answer, environ, now - started)
-            if self._after:
-                self._guarded(environ, answer)
+            if answer.is_adopted:
+                slot.request_left(row, now)
+            else:
+                status = min(answer.status_code or 500, 599)
+                slot.request_finished(row, now, status, started, queued, request.method)
+                if status >= 500:
+                    self.record_error(request, status, environ)
+                worker.access.note(answer, environ, now - started)
+                if self._after:
+                    self._guarded(environ, answer)
             request_id.set("")
 
     def record_error(self, request: RequestHead, status: int, environ: dict[str, Any]) -> None:

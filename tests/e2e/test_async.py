@@ -127,6 +127,15 @@ def test_a_stream_arrives_event_by_event_and_ends_with_its_client(
             stream.close()
         until(lambda: len(ended(server)) == 51)
 
+        stream = opened(server, "/async/sync-steps/?name=adopted")
+        assert stream.readline() == b"data: 0\n"
+        assert server.get("/").text == "hello"  # the view has returned, and its thread is free
+        server.get("/async/step/")
+        stream.readline()
+        assert stream.readline() == b"data: 1\n"
+        stream.close()
+        until(lambda: "adopted" in ended(server))
+
         waits = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
         waits.request("GET", "/async/nap/?seconds=30&name=left")
         until(lambda: bool(server.get("/async/running/").json()))

@@ -84,6 +84,17 @@ async def steps(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(pieces(), content_type="text/event-stream")
 
 
+def sync_steps(request: HttpRequest) -> StreamingHttpResponse:
+    """The same stream from a sync view."""
+
+    async def pieces() -> AsyncIterator[str]:
+        response = await steps(request)
+        async for piece in response.streaming_content:
+            yield piece
+
+    return StreamingHttpResponse(pieces(), content_type="text/event-stream")
+
+
 async def step(request: HttpRequest) -> HttpResponse:
     async with STEP:
         STEPS[0] += 1
@@ -152,6 +163,7 @@ urlpatterns = [
     path("async/meet/", meet),
     path("async/steps/", steps),
     path("async/step/", step),
+    path("async/sync-steps/", sync_steps),
     path("async/boom/", boom),
     path("async/block/", block),
     path("async/size/", size),
