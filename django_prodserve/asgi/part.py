@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+from . import shared_loop
 from .handler import Handler, load
 from .leases import Leases
 from .routes import Routes
@@ -29,6 +30,8 @@ class AsyncPart:
     routes: Routes
     leases: Leases
     """The threads for what may block."""
+    shares_loop: bool
+    """Whether ``async_to_sync`` in the threads of the pool may use the worker's loop."""
     files: Sequence[LookUp] = ()
     """What answers before Django, in threads."""
     script: str = ""
@@ -46,7 +49,8 @@ class AsyncPart:
         if not routes.has_async:
             return None
         leases = Leases(threads, patience)
-        return cls(load(leases, speedups=speedups), routes, leases, files, script)
+        shares_loop = speedups and not shared_loop.why_not()
+        return cls(load(leases, speedups=speedups), routes, leases, shares_loop, files, script)
 
     @property
     def is_ours(self) -> bool:

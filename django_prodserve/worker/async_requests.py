@@ -17,6 +17,7 @@ from http import HTTPStatus
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
+from ..asgi import shared_loop
 from ..asgi.leases import NoThreadFreeError
 from ..asgi.sending import Body, Sender
 from ..http.exceptions import ClientGoneError
@@ -86,6 +87,15 @@ class AsyncRequests:
         self.rows = [*reversed(self.slot.task_rows)]
         self._sweeps = False
 
+    def start(self) -> None:
+        """Start the loop."""
+        self.loop.start()
+
+    def thread_started(self) -> None:
+        """Let ``async_to_sync`` in this thread of the pool use the loop."""
+        if self.part.shares_loop:
+            shared_loop.share(self.loop.loop)
+
     def __len__(self) -> int:
         return len(self.running)
 
@@ -120,10 +130,6 @@ class AsyncRequests:
     def tick(self, now: float) -> None:
         """Check the loop."""
         self.loop.tick(now)
-
-    def tick_in(self) -> float:
-        """Return the seconds until the next ``tick`` is due."""
-        return self.loop.tick_in()
 
     def requests(self) -> Iterator[Request]:
         """Return those that run, for the watchdog."""
@@ -234,7 +240,7 @@ class AsyncRequest(Sender):
         requests.started()
 
     async def _run(self) -> None:
-        requests, connection, request, response = self._all, self.connection, self.request, self.response
+        requests, connection, response = self._all, self.connection, self.response
         handler = requests.handler
         started = self.started = self.started or time.monotonic()
         queued, keep, is_gone = max(0.0, started - connection.arrived), False, False

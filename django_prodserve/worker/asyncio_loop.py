@@ -1,8 +1,8 @@
 """The asyncio loop of a worker, in a thread beside the pool: its start, and what blocks it.
 
-Lives in a worker: ``run_soon`` in any thread, ``tick`` in the main thread. The first task starts the thread,
-so a worker without async requests has none. The main thread asks the loop for a sign of life while requests
-run on it. If none comes, a coroutine computes, or calls code that waits: every other task waits behind it.
+Lives in a worker of a project with async views: ``run_soon`` in any thread, ``tick`` in the main thread. The
+main thread asks the loop for a sign of life while requests run on it. If none comes, a coroutine computes, or
+calls code that waits: every other task waits behind it.
 """
 
 from __future__ import annotations
@@ -43,43 +43,33 @@ class Tasks(Protocol):
 class AsyncioLoop:
     """The asyncio loop of one worker."""
 
-    loop: asyncio.AbstractEventLoop
-
     def __init__(self, slot: Slot, tasks: Tasks, log: Any) -> None:
         self._slot, self._tasks, self._log = slot, tasks, log
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="prodserve-asyncio", daemon=True)
         self._asked = self._answered = 0.0  # when the main thread last asked, and which question was answered
         self._told = 0.0  # the question whose missing answer has been reported
 
     def run_soon(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call a function in the loop's thread, in an empty context: the caller's is another request's."""
-        if self._thread is None:
-            self._start()
         self.loop.call_soon_threadsafe(function, *arguments, context=Context())
 
-    def _start(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self.loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=self._run, name="prodserve-asyncio", daemon=True)
-                thread.start()
-                self._thread = thread
+    def start(self) -> None:
+        """Start the loop's thread."""
+        self._thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        while True:
+            try:
+                self.loop.run_forever()
+            except BaseException:  # a task of the project has called sys.exit()
+                self._log.exception("The asyncio loop goes on after an error that no task has handled.")
 
     # In the main thread.
 
-    def tick_in(self) -> float:
-        """Return the seconds until the next ``tick`` is due."""
-        return CHECK_SECONDS if self._thread is not None else 1.0
-
     def tick(self, now: float) -> None:
         """Ask the loop for a sign of life while requests run on it; report it if none has come."""
-        if self._thread is None:
-            return
         if self._answered == self._asked:
             if len(self._tasks):
                 self._asked = now
@@ -98,7 +88,6 @@ class AsyncioLoop:
         self._answered = asked
 
     def _report(self, late: float) -> None:
-        assert self._thread is not None
         self._slot.loop_blocked += 1
         frame = sys._current_frames().get(self._thread.ident or 0)
         stack = "".join(traceback.format_list(_calls(frame))).rstrip()

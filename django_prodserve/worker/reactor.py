@@ -359,6 +359,8 @@ class Reactor:
     def thread_started(self, row: int) -> None:
         """Record on the scoreboard which thread has this row, because its stack may be requested."""
         self.handler.sampler.open()
+        if self.async_requests is not None:
+            self.async_requests.thread_started()
         self.slot.thread(row, threading.get_ident(), threading.get_native_id())
 
     def serve(self, connection: Connection, row: int) -> None:

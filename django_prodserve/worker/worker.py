@@ -25,6 +25,7 @@ from ..startup import monkey_patching
 from ..utils import fork_guard
 from . import refusals
 from .access_log import AccessLog
+from .asyncio_loop import CHECK_SECONDS
 from .config import WorkerConfig
 from .deadlines import Deadlines
 from .reactor import Reactor
@@ -98,6 +99,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.access.configure()
         self.slot.state = SERVING
         self.reactor.acceptor.start()
+        if tasks is not None:
+            tasks.start()
         self.reactor.scheduler.start()
         self._wakeup = select.poll()
         self._wakeup.register(self.PIPE[0], select.POLLIN)
@@ -111,7 +114,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
                 next_look = now + 1.0
                 self._tick(now)
             due = min(scheduler.tick_in(now), next_look - now)
-            self._sleep(due if tasks is None else min(due, tasks.tick_in()))
+            self._sleep(due if tasks is None else min(due, CHECK_SECONDS))
             if self._reopens:
                 self._write_logs(now)
         if fork_guard.PROCESS.is_copy:  # a signal handler or other code in the main thread has forked

@@ -66,6 +66,8 @@ def test_async_views_run_on_the_loop_and_sync_views_beside_it(project: dict[str,
     with serving("--workers", "1", "--threads", "2", "--access-log", "-", env=project) as server:
         assert server.get("/async/where/").json()["thread"] == LOOP
         assert server.get("/").text == "hello"
+        own, called = server.get("/sync/where/").json()
+        assert own != LOOP == called
         sent = server.get("/async/size/", "POST", body=b"x" * 300_000)
         assert sent.text == "300000"
         assert len(sent.headers["x-request-id"]) == 20

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 
+from asgiref.sync import async_to_sync
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
 from django.utils import translation
@@ -74,7 +75,8 @@ async def steps(request: HttpRequest) -> StreamingHttpResponse:
             yield f"data: {seen}\n\n"
             while True:
                 async with STEP:
-                    await STEP.wait_for(lambda: STEPS[0] > seen)
+                    while STEPS[0] == seen:
+                        await STEP.wait()
                     seen = STEPS[0]
                 yield f"data: {seen}\n\n"
         finally:
@@ -93,6 +95,16 @@ def sync_steps(request: HttpRequest) -> StreamingHttpResponse:
             yield piece
 
     return StreamingHttpResponse(pieces(), content_type="text/event-stream")
+
+
+def sync_where(request: HttpRequest) -> JsonResponse:
+    """A sync view: its own thread, and the one in which a coroutine runs that it calls."""
+
+    async def thread() -> str:
+        await asyncio.sleep(0)
+        return threading.current_thread().name
+
+    return JsonResponse([threading.current_thread().name, async_to_sync(thread)()], safe=False)
 
 
 async def step(request: HttpRequest) -> HttpResponse:
@@ -163,6 +175,7 @@ urlpatterns = [
     path("async/meet/", meet),
     path("async/steps/", steps),
     path("async/step/", step),
+    path("sync/where/", sync_where),
     path("async/sync-steps/", sync_steps),
     path("async/boom/", boom),
     path("async/block/", block),
