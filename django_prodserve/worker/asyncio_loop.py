@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from ..scoreboard.events import Event, innermost, write
 from ..scoreboard.slot import Slot
+from ..utils import fork_guard
 from .watchdog import STUCK
 
 CHECK_SECONDS = 0.2
@@ -58,13 +59,21 @@ class AsyncioLoop:
         """Start the loop's thread."""
         self._thread.start()
 
+    def disown(self) -> None:
+        """In a copy of this process, stop the loop: its tasks are the worker's."""
+        self.loop.stop()
+
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         while True:
             try:
                 self.loop.run_forever()
-            except BaseException:  # a task of the project has called sys.exit()
+            except BaseException as error:  # a task of the project has called sys.exit()
+                if fork_guard.PROCESS.is_copy:
+                    fork_guard.end("A task on the asyncio loop", error, self._log)
                 self._log.exception("The asyncio loop goes on after an error that no task has handled.")
+            if fork_guard.PROCESS.is_copy:
+                fork_guard.end("A task on the asyncio loop", None, self._log)
 
     # In the main thread.
 

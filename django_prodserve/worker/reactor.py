@@ -341,6 +341,8 @@ class Reactor:
     def disown(self) -> None:
         """In a copy of this process, close the worker's sockets: clients would wait for the end."""
         self.scheduler.disown()
+        if self.async_requests is not None:
+            self.async_requests.loop.disown()
         self.poller.close()
         for connection in self.connections.values():
             connection.sock.close()
