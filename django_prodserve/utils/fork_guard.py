@@ -23,7 +23,7 @@ HINT = "A process that a project forks must end with os._exit(), or be one of mu
 
 TASK = "A task in a thread of the worker"
 TASKS = {"run", "main_wrap", "run_call"}
-"""Functions of concurrent.futures, asgiref's thread for synchronous code, its event loop, and leased threads."""
+"""Functions of concurrent.futures, asgiref's thread for synchronous code, its event loop, and leases."""
 
 
 class _Process:

@@ -49,6 +49,9 @@ PIECES_AT_A_TIME = 32
 STREAMS_END_AFTER = 1.0
 """Seconds that an event stream goes on in a worker that stops: its client then connects again."""
 
+LAST_CALL_SECONDS = 2.0
+"""Seconds before a stopping worker ends in which the requests that still run are answered with 503."""
+
 GONE, TIMEOUT, ENDING = "the client is gone", "the request ran too long", "the worker stops"
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
@@ -149,10 +152,9 @@ class AsyncRequests:
         if running is not None and running.started == request.start:
             self.loop.run_soon(running.leave, TIMEOUT)
 
-    def retire(self) -> None:
-        """End event streams soon: the worker stops."""
-        if self.running:
-            self.loop.run_soon(self._retire)
+    def retire(self, deadline: float) -> None:
+        """End event streams soon, and all others right before the deadline: the worker stops."""
+        self.loop.run_soon(self._retire, deadline)
 
     def describe(self, task: asyncio.Task[Any] | None) -> str:
         """Name the request of a task."""
@@ -178,15 +180,15 @@ class AsyncRequests:
         if self._sweeps:
             self.loop.loop.call_later(SWEEP_SECONDS, self._sweep)
 
-    def _retire(self) -> None:
-        self.loop.loop.call_later(STREAMS_END_AFTER, self._end_streams)
+    def _retire(self, deadline: float) -> None:
+        self.loop.loop.call_later(STREAMS_END_AFTER, self._end, deadline)
 
-    def _end_streams(self) -> None:
+    def _end(self, deadline: float) -> None:
+        is_late = time.monotonic() >= deadline - LAST_CALL_SECONDS
         for running in [*self.running.values()]:
-            if running.is_event_stream:
+            if is_late or running.is_event_stream:
                 running.leave(ENDING)
-        if self.running:
-            self._retire()
+        self._retire(deadline)
 
     def finish(self, running: AsyncRequest, *, keep: bool) -> None:
         """Return the connection to the reactor; the next request on it may have arrived."""

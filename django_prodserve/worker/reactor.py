@@ -404,10 +404,10 @@ class Reactor:
         self.probes.tick(now)
         self.management.watch()
 
-    def retire(self, now: float) -> None:
+    def retire(self, now: float, deadline: float) -> None:
         """Accept those in the accept queue, and no more; each response now closes its connection."""
         self.retiring = self.static_cache.retiring = True
         if self.async_requests is not None:
-            self.async_requests.retire()
+            self.async_requests.retire(deadline)
         self.management.retire()
         self.acceptor.drain(self.on_accept, now)

@@ -174,7 +174,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         began = now = time.monotonic()
         deadline = began + self.cfg.graceful_timeout
         self.slot.state = RETIRING
-        self.reactor.retire(now)
+        self.reactor.retire(now, deadline)
         stop_flags.mark_stopped_accepting(self)
         next_look = now
         while self.reactor.connections and now < deadline:

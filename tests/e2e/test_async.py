@@ -194,6 +194,21 @@ def test_a_stop_ends_streams_and_lets_requests_finish(project: dict[str, str], o
         server.process.wait(timeout=30)
 
 
+def test_a_stop_tells_those_that_would_be_cut(project: dict[str, str]) -> None:
+    with serving("--workers", "1", "--graceful-timeout", "3", env=project) as server:
+        answers: list[int] = []
+        poll = threading.Thread(
+            target=lambda: answers.append(server.get("/async/nap/?seconds=30&name=poll").status)
+        )
+        poll.start()
+        until(lambda: bool(server.get("/async/running/").json()))
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("Stopping: 1 request")
+        poll.join()
+        assert answers == [503]
+        server.process.wait(timeout=30)
+
+
 def test_with_off_async_views_run_in_threads(project: dict[str, str]) -> None:
     with serving("--workers", "1", "--asgi", "off", env=project) as server:
         assert server.get("/async/where/").json()["thread"] != LOOP
