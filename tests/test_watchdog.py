@@ -17,7 +17,7 @@ from django.views import View
 from django_prodserve.scoreboard.board import Scoreboard
 from django_prodserve.scoreboard.slot import Slot
 from django_prodserve.timeouts import RequestTimeout, request_timeout
-from django_prodserve.worker.watchdog import HUNG, RequestWatchdog, find_route, interrupt
+from django_prodserve.worker.watchdog import HUNG, RequestWatchdog, ThreadRequests, find_route, interrupt
 
 LOG = logging.getLogger("watched")
 
@@ -99,7 +99,7 @@ def test_a_slow_request_is_told_once_with_its_stack(slot: Slot, caplog: pytest.L
     def waits_for_somebody() -> None:
         over.wait()
 
-    watch = RequestWatchdog(slot, timeout=0, slow=10, log=LOG)
+    watch = RequestWatchdog(slot, ThreadRequests(slot), timeout=0, slow=10, log=LOG)
     with override_settings(ROOT_URLCONF=__name__), running(slot, waits_for_somebody, start=100.0):
         watch.tick(now=109.0)
         assert caplog.records == []
@@ -112,7 +112,7 @@ def test_a_slow_request_is_told_once_with_its_stack(slot: Slot, caplog: pytest.L
 
 
 def test_a_request_past_its_timeout_is_interrupted(slot: Slot, caplog: pytest.LogCaptureFixture) -> None:
-    watch = RequestWatchdog(slot, timeout=30, slow=0, log=LOG)
+    watch = RequestWatchdog(slot, ThreadRequests(slot), timeout=30, slow=0, log=LOG)
     with running(slot, spinning, start=100.0) as ended:
         watch.tick(now=129.0)
         watch.tick(now=130.0)
@@ -126,7 +126,7 @@ def test_a_request_past_its_timeout_is_interrupted(slot: Slot, caplog: pytest.Lo
 def test_one_that_cannot_be_interrupted_costs_the_worker(slot: Slot) -> None:
     lock = threading.Lock()
     lock.acquire()
-    watch = RequestWatchdog(slot, timeout=30, slow=0, log=LOG)
+    watch = RequestWatchdog(slot, ThreadRequests(slot), timeout=30, slow=0, log=LOG)
     with running(slot, lambda: lock.acquire() and None, start=100.0) as ended:
         watch.tick(now=130.0)
         watch.tick(now=131.0)
@@ -139,7 +139,7 @@ def test_one_that_cannot_be_interrupted_costs_the_worker(slot: Slot) -> None:
 
 def test_a_stream_that_moves_is_not_stuck(slot: Slot, caplog: pytest.LogCaptureFixture) -> None:
     over = threading.Event()
-    watch = RequestWatchdog(slot, timeout=30, slow=10, log=LOG)
+    watch = RequestWatchdog(slot, ThreadRequests(slot), timeout=30, slow=10, log=LOG)
     with running(slot, lambda: over.wait() and None, start=100.0):
         for second in range(101, 200):
             slot.progress(0, second - 0.5)

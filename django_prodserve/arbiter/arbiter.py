@@ -328,7 +328,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
     def unfinished(self) -> int | None:
         if self.plan.worker_class.value != "prodserve":
             return None
-        return sum(slot.count_running() + slot.waiting() for slot in self.board.active_slots())
+        return sum(slot.count_running() + slot.waiting() + slot.tasks for slot in self.board.active_slots())
 
     def kill_remaining(self) -> None:
         """Log the unfinished requests of the remaining workers, and kill the workers."""

@@ -36,7 +36,7 @@ from ..speedups.fingerprints import fingerprint
 from . import leases as leases_module
 from .django_middleware import answer, shorten, view_call
 from .leases import Lease, Leases
-from .sending import Body, send, sender_of
+from .sending import Body, Sender, send, send_stream, sender_of
 
 TESTED = {"68fbb3ab2dc50f4d": "5.2", "0e74890aa5f3bef1": "6.0", "4898e321647b8780": "6.1"}
 """Fingerprints of what the code here replaces or relies on, and the versions of Django that have it."""
@@ -122,6 +122,15 @@ class Handler(ShortChain, ASGIHandler):
             work = self._serve(scope, body, send, exchange)
             try:
                 await (work if is_read else until_gone(self.listen_for_disconnect(receive), work))
+            finally:
+                await self._finish(exchange)
+
+    async def stream(self, response: Any, sender: Sender) -> None:
+        """Send an async stream that a sync view has returned, and close it; its headers have been sent."""
+        exchange = Exchange(self._lend(), response)
+        with exchange.entered():
+            try:
+                await send_stream(response, sender)
             finally:
                 await self._finish(exchange)
 

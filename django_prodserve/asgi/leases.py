@@ -151,7 +151,7 @@ class _Thread(threading.Thread):
             lease, call = work
             del work
             if call is not None:
-                lease._run(call)
+                lease.run_call(call)
                 del call  # with its result: an idle thread keeps nothing alive
             lease._look(self)
             del lease
@@ -295,7 +295,7 @@ class Lease(Executor):
 
     # In the thread.
 
-    def _run(self, call: _Call) -> None:
+    def run_call(self, call: _Call) -> None:
         future = call.future
         if not future.set_running_or_notify_cancel():
             self._count_down()

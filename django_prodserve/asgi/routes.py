@@ -65,7 +65,8 @@ class Routes:
         return self._may_match is not None
 
     def __str__(self) -> str:
-        return f"{counted(self.async_routes, 'async route')}; {self.sync_routes:,} sync"
+        there, here = counted(self.async_routes, "async route"), counted(self.sync_routes, "sync route")
+        return f"{there} on the asyncio loop; {here} in threads"
 
     def road(self, path: str) -> Road:
         """Return the road for a path, without the script name."""

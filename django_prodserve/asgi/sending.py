@@ -120,6 +120,13 @@ async def send(response: Any, sender: Sender) -> None:
     await sender.write(b"", last=True)
 
 
+async def send_stream(response: Any, sender: Sender) -> None:
+    """Send the body of an async stream; the sender has its status and headers."""
+    await sender.write(b"", last=False)
+    await _send_async(response, sender)
+    await sender.write(b"", last=True)
+
+
 async def _send_async(response: Any, sender: Sender) -> None:
     """Send what an async iterator yields. Its ``finally`` blocks have run when this returns."""
     parts = aiter(response)

@@ -114,6 +114,13 @@ class Options:
         exported=True,
         worker=True,
     )
+    asgi: str = option(
+        "hybrid",
+        choice("hybrid", "off"),
+        "Run async views on an asyncio loop next to the threads, or, with off, in threads.",
+        why="an async view that waits holds no thread",
+        exported=True,
+    )
     max_body: int | None = option(
         None,
         SIZE,

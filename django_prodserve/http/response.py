@@ -162,6 +162,10 @@ class Response:
         """Send the headers, then a part of a file, then ``after``; nothing follows."""
         raise NotImplementedError
 
+    def hand_over(self, stream: Any) -> bool:
+        """Let the asyncio loop send an async stream; return False if this thread must."""
+        return False
+
     def idle(self) -> None:
         """Check the client of a stream that yielded no bytes; raise if the stream should end."""
 
@@ -205,6 +209,11 @@ class Response:
             lines.append(b"Server-Timing: %b\r\n" % self.timing().encode())
         self.chunked = self.response_length is None and request.version > (1, 0) and not self._omits_body
         return self.write
+
+    @property
+    def plain_headers(self) -> Headers:
+        """The headers as the application has set them."""
+        return self._headers
 
     @property
     def headers(self) -> Headers:
@@ -255,20 +264,26 @@ class Response:
 
     def respond(self, result: Any) -> None:
         """Send all that the application yields."""
-        if type(result) is wsgi.FileWrapper and self._respond_with_file(result.filelike):
+        if type(result) is wsgi.FileWrapper and self.respond_with_file(result.filelike):
             return
         if getattr(result, "streaming", True) is False or type(result) is list:
             # Django has the whole body: one send, even without a length.
             self.write(b"".join(result), last=True)
         else:
+            if getattr(result, "is_async", False) and self.hand_over(result):
+                return
             for item in result:
                 self.write(item)
             self.write(b"", last=True)
+        self.note_missing()
+
+    def note_missing(self) -> None:
+        """Find out whether the application has provided fewer bytes than it announced."""
         if self.response_length is not None and self.sent < self.response_length and not self._omits_body:
             self.must_close = True  # fewer bytes than announced: the client must not wait for them
             self.missing = self.response_length - self.sent
 
-    def _respond_with_file(self, file: Any) -> bool:
+    def respond_with_file(self, file: Any) -> bool:
         """Let the kernel send the file; return False if Python must read it."""
         found = plain_files.find(file) if self.sends_files and self.status else None
         if found is None:

@@ -17,18 +17,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
+from django.core.handlers.wsgi import WSGIHandler
 from django.core.signals import got_request_exception
 from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
+from ..asgi.part import AsyncPart
 from ..config.trust import parse_trust
 from ..logs import request_id
 from ..project.hosts import is_allowed
 from ..speedups.asgiref_locals import install, install_connections
 from ..startup.dry_run import REFUSALS, Refused, cause
+from ..staticfiles.layer import StaticLayer
 from ..staticfiles.media import find_uploads
 from ..staticfiles.placement import WSGI, with_files
+from ..utils.notice import part
 from ..utils.tracebacks import project_error
 from .health import HealthMiddleware, Paths
 from .proxy_headers import ProxyHeadersMiddleware
@@ -40,7 +44,6 @@ from .route_names import record_route_names
 if TYPE_CHECKING:
     from ..plan.plan import Plan
     from ..staticfiles import StaticFiles
-    from ..staticfiles.layer import StaticLayer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,8 @@ class Application:
     """The middleware that decides which client data of a proxy counts."""
     static: StaticLayer | None = None
     """The static files, if they are answered in front of Django."""
+    async_part: AsyncPart | None = None
+    """What runs async views on the asyncio loop; None if the project has none."""
     plan: Plan | None = None
     """The plan for which it was built."""
 
@@ -91,7 +96,39 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
         install_connections()
     readiness = Readiness(find_checks(plan.readiness_checks.value))
     health = HealthMiddleware(identity, Paths.beside_routes(plan.health_paths.value), readiness)
-    return Application(health=health, request_ids=identity, proxy=proxy, static=files, plan=plan)
+    return Application(
+        health=health,
+        request_ids=identity,
+        proxy=proxy,
+        static=files,
+        async_part=_find_async_part(plan, inner, say),
+        plan=plan,
+    )
+
+
+def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> AsyncPart | None:
+    """Return what runs async views on the asyncio loop; None if the project has none."""
+    if plan.asgi.value != "hybrid":
+        return None
+    files = []
+    while isinstance(wsgi, StaticLayer):
+        files.append(wsgi.look_up)
+        wsgi = wsgi.application
+    found = AsyncPart.find(
+        files,
+        os.environ.get("SCRIPT_NAME", ""),
+        threads=plan.threads.value,
+        patience=plan.queue_timeout.value,
+        speedups=plan.speedups.value,
+    )
+    if found is not None and not isinstance(wsgi, WSGIHandler):
+        named = wsgi if hasattr(wsgi, "__qualname__") else type(wsgi)
+        name = f"{named.__module__}.{named.__qualname__}"
+        say(part("async", f"all views run in threads: {name} (WSGI_APPLICATION) must see each request"))
+        return None
+    if found is not None:
+        say(part("async", str(found.routes)))
+    return found
 
 
 def load_django() -> WSGI:

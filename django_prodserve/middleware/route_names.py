@@ -30,7 +30,7 @@ def record_route_names() -> None:
     @functools.wraps(original)
     def resolve_request(self: Any, request: Any) -> Any:
         match = original(self, request)
-        meta = request.META
+        meta = notes_of(request)
         meta[ROUTE] = match.view_name
         if getattr(match.func, MARK, False):
             meta[UNLOGGED] = True
@@ -44,7 +44,13 @@ def record_exception(request: Any = None, **kwargs: Any) -> None:
     """Note the class of the exception that Django answers with a 500."""
     kind = sys.exc_info()[0]
     if request is not None and kind is not None:
-        request.META[EXCEPTION] = name_of(kind)
+        notes_of(request)[EXCEPTION] = name_of(kind)
+
+
+def notes_of(request: Any) -> dict[str, Any]:
+    """Return where the notes on a request go: its environ, or its ASGI scope."""
+    notes: dict[str, Any] = getattr(request, "scope", None) or request.META
+    return notes
 
 
 def name_of(kind: type[BaseException]) -> str:

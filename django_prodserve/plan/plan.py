@@ -53,6 +53,7 @@ class Plan:
     worker_class: Decision[str]
     queue_timeout: Decision[float]
     concurrency_limit: Decision[str]
+    asgi: Decision[str]
     max_body: Decision[int | None]
     workers: Decision[int]
     threads: Decision[int]
@@ -196,6 +197,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "server_timing": _server_timing(wishes),
         "access_log": _access_log(wishes),
         "concurrency_limit": choose_concurrency_limit(wishes, worker_class),
+        "asgi": choose_asgi(wishes, worker_class),
     }
     plain = {
         row.name: wishes.computed(row.name)
@@ -280,6 +282,13 @@ def choose_concurrency_limit(wishes: ResolvedOptions, worker_class: Decision[str
     if worker_class.value != "prodserve":
         return Decision("off", f"{worker_class.value} workers run a request on every thread")
     return wishes.computed("concurrency_limit")
+
+
+def choose_asgi(wishes: ResolvedOptions, worker_class: Decision[str]) -> Decision[str]:
+    """Return how async views run; Gunicorn's own workers have no event loop for them."""
+    if worker_class.value != "prodserve":
+        return Decision("off", f"{worker_class.value} workers run async views in threads")
+    return wishes.computed("asgi")
 
 
 def choose_bind(machine: Machine, wishes: ResolvedOptions) -> Decision[tuple[str, ...]]:

@@ -32,13 +32,14 @@ from .slot import (
     ROW,
     SERVING,
     TALLY_CELLS,
+    TASK_ROWS,
     WHOLE,
     Counters,
     Slot,
     counters,
 )
 
-MAGIC = int.from_bytes(b"prodsrv\4", "little")
+MAGIC = int.from_bytes(b"prodsrv\5", "little")
 """The last byte is the version of this layout."""
 
 REASONS = (
@@ -68,9 +69,14 @@ _WORKER_ERRORS = Ring.cells(errors.WORKER_ENTRIES, errors.SIZE)
 _HISTORY = Ring.cells(history.ENTRIES, history.SIZE)
 
 
+def _slot(rows: int) -> int:
+    """Return the cells of a slot with rows for this many threads."""
+    return HEAD + (rows + TASK_ROWS) * ROW
+
+
 def _rings(slots: int, rows: int) -> int:
     """Return the cell at which the rings begin."""
-    return _LOADS + COLUMNS * slots + slots * (HEAD + rows * ROW)
+    return _LOADS + COLUMNS * slots + slots * _slot(rows)
 
 
 def _document(slots: int, rows: int) -> int:
@@ -101,7 +107,7 @@ class Scoreboard:
             Slot(
                 self.memory,
                 index,
-                at=first + index * (HEAD + rows * ROW),
+                at=first + index * _slot(rows),
                 rows=rows,
                 load=_LOADS + index,
                 stride=slots,

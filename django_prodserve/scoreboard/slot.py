@@ -39,8 +39,11 @@ _FIRST = {method: number * CLASSES for number, method in enumerate(METHODS)}
 _PID, _GENERATION, _STATE, _THREADS, _STARTED, _HEARTBEAT = range(6)
 _REPLACEMENT_REASON, _EXIT_MODE, _DEADLINE, _MEMORY, _CPU = range(6, 11)
 _REFUSED, _ABORTED, _SATURATED, _LIMIT, _QUEUE_WAIT = range(11, 16)
-HEAD = 16
-# ...then a row for each thread: its current request, its counters, and the request's text.
+_TASKS, _LOOP_LAG, _LOOP_BLOCKED = range(16, 19)
+HEAD = 19
+TASK_ROWS = 16
+"""Rows for requests on the asyncio loop. If more run at a time, the others are only counted."""
+# ...then a row for each thread, and those for tasks: its request, its counters, and the request's text.
 _START, _PROGRESS, _LAST_END, _IDENT, _NATIVE_ID, _LENGTH = range(6)
 _TALLY = 6
 _LATENCY = len(METHODS) * CLASSES  # before it: a cell for each method and class
@@ -150,7 +153,7 @@ class Slot:
 
     __slots__ = (
         *("_lock", "at", "bytes", "errors", "events", "index"),
-        *("load", "rows", "seconds", "stride", "whole"),
+        *("load", "rows", "seconds", "stride", "task_rows", "whole"),
     )
 
     pid = _Whole(_PID)
@@ -175,6 +178,12 @@ class Slot:
     """Whether a new request in this worker waits long, 1, or is refused, 2, as of this second."""
     concurrency_limit = _Whole(_LIMIT)
     """Maximum number of requests that the worker runs at a time now: its threads, or fewer."""
+    tasks = _Whole(_TASKS)
+    """How many requests run on the asyncio loop."""
+    loop_lag = _Seconds(_LOOP_LAG)
+    """How long the asyncio loop took to run a callback, at the last measurement."""
+    loop_blocked = _Whole(_LOOP_BLOCKED)
+    """How many times a request blocked the asyncio loop."""
     queue_wait = _Seconds(_QUEUE_WAIT)
     """How long requests wait for a thread, as of this second; in an overload, the wait at detection."""
     connections = _Load(CONNECTIONS)
@@ -199,7 +208,8 @@ class Slot:
         self.events, self.errors = events, errors
         self.bytes, self.whole, self.seconds = memory.bytes, memory.whole, memory.seconds
         self._lock = threading.Lock()
-        self.rows = tuple(at + HEAD + row * ROW for row in range(rows))
+        every = tuple(at + HEAD + row * ROW for row in range(rows + TASK_ROWS))
+        self.rows, self.task_rows = every[:rows], every[rows:]
 
     # The worker's life cycle.
 
@@ -235,12 +245,12 @@ class Slot:
         """Empty the slot. Called by the arbiter when it has reaped the worker."""
         self.state = FREE
         self.connections = self.work = self.busy = self.queue = 0
-        end = self.rows[-1] + ROW
+        end = self.task_rows[-1] + ROW
         self.bytes[self.at * 8 : end * 8] = bytes((end - self.at) * 8)
         self.events.clear()
         self.errors.clear()
 
-    # A request, in its thread. Each row has one thread as its only writer.
+    # A request, in its thread. Each row has one thread as its only writer: the rows of tasks, the loop's.
 
     def thread(self, row: int, ident: int, native_id: int = 0) -> None:
         """Record which thread writes this row."""
@@ -249,7 +259,10 @@ class Slot:
 
     def request_started(self, row: int, now: float, method: str, path: str, request_id: str) -> None:
         """Record that a request starts to run Django. The time is written last: a row without one is idle."""
-        at = self.rows[row]
+        self.write_request(self.rows[row], now, method, path, request_id)
+
+    def write_request(self, at: int, now: float, method: str, path: str, request_id: str) -> None:
+        """Record a request in the row at this cell."""
         text = f"{method[:32]}\0{request_id[:64]}\0{path}".encode("utf-8", "replace")[:_TEXT_BYTES]
         length = len(text)
         first = (at + _TEXT) * 8
@@ -266,9 +279,29 @@ class Slot:
     ) -> None:
         """Record that a request is over: clear the row and count it."""
         at = self.rows[row]
+        self.seconds[at] = 0.0
+        self.seconds[at + _LAST_END] = now
+        self.count_request(at, now, status, started, queued_seconds, method)
+
+    def request_left(self, row: int, now: float) -> None:
+        """Clear the row of a request that goes on without this thread."""
+        at = self.rows[row]
+        self.seconds[at] = 0.0
+        self.seconds[at + _LAST_END] = now
+
+    def task_finished(
+        self, at: int, now: float, status: int, started: float, queued_seconds: float, method: str
+    ) -> None:
+        """Record that a request on the asyncio loop is over; ``at`` is the cell of its row, 0 without one."""
+        if at:
+            self.seconds[at] = 0.0
+        self.count_request(self.task_rows[0], now, status, started, queued_seconds, method)
+
+    def count_request(
+        self, at: int, now: float, status: int, started: float, queued_seconds: float, method: str
+    ) -> None:
+        """Count a request in the row at this cell."""
         whole, seconds = self.whole, self.seconds
-        seconds[at] = 0.0
-        seconds[at + _LAST_END] = now
         at += _TALLY
         took = now - started
         whole[at + _FIRST.get(method, _OTHER) + status // 100 - 1] += 1
@@ -308,13 +341,20 @@ class Slot:
         """Return the requests that run Django now."""
         return [found for row in range(len(self.rows)) if (found := self.request(row)) is not None]
 
+    def running_tasks(self) -> list[Request]:
+        """Return the requests on the asyncio loop, as far as they have a row."""
+        rows = enumerate(self.task_rows, len(self.rows))
+        return [found for row, at in rows if (found := self._read(at, row)) is not None]
+
     def waiting(self) -> int:
         """Return how many requests have no thread. A request that a free thread is about to run has one."""
         return max(0, self.queue - max(0, self.threads - self.count_running()))
 
     def request(self, row: int) -> Request | None:
         """Return the request of this row; reads again if it changes. The start serves as sequence number."""
-        at = self.rows[row]
+        return self._read(self.rows[row], row)
+
+    def _read(self, at: int, row: int) -> Request | None:
         whole, seconds = self.whole, self.seconds
         first = (at + _TEXT) * 8
         while start := seconds[at + _START]:
@@ -339,7 +379,7 @@ class Slot:
 
     def sums(self) -> tuple[list[int], list[float]]:
         """Return the sums of the counters over all rows: whole numbers and seconds."""
-        starts = [at + _TALLY for at in self.rows]
+        starts = [at + _TALLY for at in (*self.rows, self.task_rows[0])]
         whole = [self.whole[at : at + WHOLE].tolist() for at in starts]
         seconds = [self.seconds[at + WHOLE : at + TALLY_CELLS].tolist() for at in starts]
         return [*map(sum, zip(*whole, strict=True))], [*map(sum, zip(*seconds, strict=True))]

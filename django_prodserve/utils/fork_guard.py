@@ -22,8 +22,8 @@ from typing import Any, NoReturn
 HINT = "A process that a project forks must end with os._exit(), or be one of multiprocessing's."
 
 TASK = "A task in a thread of the worker"
-TASKS = {"run", "main_wrap"}
-"""Functions of concurrent.futures, asgiref's thread for synchronous code, and its event loop."""
+TASKS = {"run", "main_wrap", "run_call"}
+"""Functions of concurrent.futures, asgiref's thread for synchronous code, its event loop, and leases."""
 
 
 class _Process:
@@ -68,7 +68,8 @@ def _end_instead_of_waiting(log: Any) -> None:
     while frame is not None:
         if frame.f_code.co_name in TASKS:
             found = frame.f_locals
-            future = found.get("call_result") or getattr(found.get("self"), "future", None)
+            holder = found.get("call") or found.get("self")
+            future = found.get("call_result") or getattr(holder, "future", None)
             if isinstance(future, Future):
                 future.set_result = lambda result: end(TASK, None, log)  # type: ignore[method-assign]
                 future.set_exception = lambda error: end(TASK, error, log)  # type: ignore[method-assign, assignment]

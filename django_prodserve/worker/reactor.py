@@ -26,6 +26,7 @@ from ..scoreboard.slot import Slot
 from ..utils import fork_guard
 from . import error_responses
 from .acceptor import Acceptor, descriptors_for
+from .async_requests import AsyncRequests
 from .connection import IDLE, LINGER, OWNED, STREAM, Connection
 from .management.endpoint import ManagementEndpoint
 from .poller import READ, make_poller
@@ -74,6 +75,9 @@ class Reactor:
         self.probes = Probes(worker, board, slot, self.scheduler)
         self.management = ManagementEndpoint(worker, board, self.poller, self.probes)
         self.environs = {**self.probes.environs(config, listeners), **self.management.environs(config)}
+        part = worker.application.async_part
+        self.async_requests = None if part is None else AsyncRequests(self, part, config.worker_connections)
+        self.handler.adopt = None if self.async_requests is None else self.async_requests.adopt
         self.keep_alive = float(config.keepalive)
         self.retiring = False
         self.steps: tuple[Callable[[Connection, float], None], ...] = (
@@ -201,7 +205,11 @@ class Reactor:
                 data, keep = found
                 return self.reply(connection, data, now, keep=keep)
         behind = None
-        refusals = self.scheduler.submit(connection, now)
+        tasks = self.async_requests
+        if tasks is not None and tasks.wants(request.path):
+            refusals: Sequence[Connection] = () if tasks.submit(connection) else (connection,)
+        else:
+            refusals = self.scheduler.submit(connection, now)
         moves = refusals and (self.retiring or self.acceptor.peer_has_capacity(self.scheduler.load))
         for refused in refusals:
             self.slot.count_refused()
@@ -333,6 +341,8 @@ class Reactor:
     def disown(self) -> None:
         """In a copy of this process, close the worker's sockets: clients would wait for the end."""
         self.scheduler.disown()
+        if self.async_requests is not None:
+            self.async_requests.loop.disown()
         self.poller.close()
         for connection in self.connections.values():
             connection.sock.close()
@@ -351,6 +361,8 @@ class Reactor:
     def thread_started(self, row: int) -> None:
         """Record on the scoreboard which thread has this row, because its stack may be requested."""
         self.handler.sampler.open()
+        if self.async_requests is not None:
+            self.async_requests.thread_started()
         self.slot.thread(row, threading.get_ident(), threading.get_native_id())
 
     def serve(self, connection: Connection, row: int) -> None:
@@ -366,8 +378,9 @@ class Reactor:
                 raise ClientGoneError
             last = self.retiring or self.should_move(connection, started, running)
             keep = self.handler.handle(connection, row, started, running, must_close=last)
-            now = time.monotonic()
-            self.next_pipelined(connection, self.finish_response(connection, now, keep=keep), now)
+            if keep is not None:
+                now = time.monotonic()
+                self.next_pipelined(connection, self.finish_response(connection, now, keep=keep), now)
         except ClientGoneError:
             self.drop(connection)
         except BaseException:
@@ -391,8 +404,10 @@ class Reactor:
         self.probes.tick(now)
         self.management.watch()
 
-    def retire(self, now: float) -> None:
+    def retire(self, now: float, deadline: float) -> None:
         """Accept those in the accept queue, and no more; each response now closes its connection."""
         self.retiring = self.static_cache.retiring = True
+        if self.async_requests is not None:
+            self.async_requests.retire(deadline)
         self.management.retire()
         self.acceptor.drain(self.on_accept, now)

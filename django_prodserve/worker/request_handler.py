@@ -9,6 +9,7 @@ import functools
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -38,7 +39,7 @@ NEVER = -1, 0.0
 class ConnectionResponse(Response):
     """A response that is sent through a connection."""
 
-    __slots__ = ("_idle", "_row", "_slot", "_streams", "connection")
+    __slots__ = ("_idle", "_row", "_slot", "_streams", "adopt", "connection", "is_adopted")
 
     def __init__(
         self,
@@ -53,6 +54,14 @@ class ConnectionResponse(Response):
         super().__init__(request, must_close=must_close)
         self.connection, self._streams, self._slot, self._row = connection, streams, slot, row
         self._idle = NEVER
+        self.adopt: Callable[[Any], bool] | None = None
+        """Passes an async stream to the asyncio loop; None if there is no loop for it."""
+        self.is_adopted = False
+
+    def hand_over(self, stream: Any) -> bool:
+        """Let the asyncio loop send an async stream, if it can: then this thread is done."""
+        self.is_adopted = self.adopt is not None and self.adopt(stream)
+        return self.is_adopted
 
     def send(self, data: bytes, last: bool) -> None:
         """Send as much as the client accepts now. The event loop sends the rest of a complete response."""
@@ -108,16 +117,21 @@ class RequestHandler:
         application: Application = worker.application
         self._worker, self._wsgi = worker, application.inner
         self._streams, self._slot, self.sampler = streams, slot, Sampler(slot)
-        self._identify, self._tells, self._times = RequestIDs(lambda environ: False), False, False
+        self.identify, self.tells, self.times = RequestIDs(lambda environ: False), False, False
         if application.request_ids is not None:  # the middleware's work costs half as much here
-            self._identify, self._tells = application.request_ids.identity, True
-            self._times = application.request_ids.timing
+            self.identify, self.tells = application.request_ids.identity, True
+            self.times = application.request_ids.timing
         self._before, self._after = _hook(worker, "pre_request"), _hook(worker, "post_request")
+        self.adopt: Callable[[ConnectionResponse, Any, dict[str, Any], float], bool] | None = None
+        """Passes the async stream of a sync view to the asyncio loop; None if there is no loop for it."""
 
     def handle(
         self, connection: Connection, row: int, started: float, running: int, *, must_close: bool
-    ) -> bool:
-        """Return whether the connection stays open; raise ClientGoneError if it is lost."""
+    ) -> bool | None:
+        """Return whether the connection stays open; None if the asyncio loop has it now.
+
+        Raise ClientGoneError if it is lost.
+        """
         request = connection.request
         assert request is not None
         slot, worker, process = self._slot, self._worker, fork_guard.PROCESS
@@ -131,24 +145,29 @@ class RequestHandler:
                 self._before(worker, request)
             environ = connection.environ(request, connection.body)
             environ[QUEUE] = queued + connection.waited
-            name = self._identify(environ)
+            name = self.identify(environ)
             slot.request_started(row, started, request.method, request.path, name)
-            if self._tells:
+            if self.tells:
                 answer.request_id = name
                 request_id.set(name)
-            if self._times:
+            if self.times:
                 answer.timing = functools.partial(_timing, environ, started)
+            if self.adopt is not None and self._after is None:
+                adopt = self.adopt
+                answer.adopt = lambda stream: adopt(answer, stream, environ, started)
             result = self._wsgi(environ, answer.start_response)
             if process.is_copy:
-                _end_copy(answer, None, worker)
+                end_copy(answer, None, worker)
             try:
                 answer.respond(result)
             finally:
                 close = getattr(result, "close", None)
-                if close is not None and not process.is_copy:
+                if close is not None and not (process.is_copy or answer.is_adopted):
                     close()
+            if answer.is_adopted:
+                return None
             if answer.missing:
-                self._tell_missing(answer)
+                self.tell_missing(answer)
             return not answer.should_close
         except ClientGoneError as error:
             if isinstance(error, FileShrankError):
@@ -157,23 +176,26 @@ class RequestHandler:
         except BaseException as error:  # an exception of the application costs this request, not the thread
             if environ:
                 environ[EXCEPTION] = name_of(type(error))
-            return self._failed(connection, answer, error, environ)
+            return self.failed(connection, answer, error, environ)
         finally:
             if process.is_copy:
-                _end_copy(answer, sys.exc_info()[1], worker)
+                end_copy(answer, sys.exc_info()[1], worker)
             now = time.monotonic()
             if sampled:
                 self.sampler.end(row, sampled, now)
-            status = min(answer.status_code or 500, 599)
-            slot.request_finished(row, now, status, started, queued, request.method)
-            if status >= 500:
-                self._record_error(request, status, environ)
-            worker.access.note(answer, environ, now - started)
-            if self._after:
-                self._guarded(environ, answer)
+            if answer.is_adopted:
+                slot.request_left(row, now)
+            else:
+                status = min(answer.status_code or 500, 599)
+                slot.request_finished(row, now, status, started, queued, request.method)
+                if status >= 500:
+                    self.record_error(request, status, environ)
+                worker.access.note(answer, environ, now - started)
+                if self._after:
+                    self._guarded(environ, answer)
             request_id.set("")
 
-    def _record_error(self, request: RequestHead, status: int, environ: dict[str, Any]) -> None:
+    def record_error(self, request: RequestHead, status: int, environ: dict[str, Any]) -> None:
         """Record the failed request on the scoreboard, for the live page and ``status``."""
         get = environ.get
         route, exception, name = get(ROUTE) or "", get(EXCEPTION, ""), get(ID, "")
@@ -181,13 +203,15 @@ class RequestHandler:
             RequestError(time.time(), status, request.method, request.path, route, exception, name)
         )
 
-    def _failed(
+    def failed(
         self, connection: Connection, answer: Response, error: BaseException, environ: dict[str, Any]
     ) -> bool:
-        from .error_responses import error_response, reply, with_request_id
+        """Answer a request that raised; return False, because its connection ends. Raise ClientGoneError if
+        part of the response has been sent."""
+        from .error_responses import error_response, reply
 
         if fork_guard.PROCESS.is_copy:
-            _end_copy(answer, error, self._worker)
+            end_copy(answer, error, self._worker)
         interrupted = isinstance(error, RequestTimeout)
         if interrupted:
             watchdog.clean_up()
@@ -196,17 +220,30 @@ class RequestHandler:
         if answer.headers_sent:
             self._worker.log.exception("Error handling request %s", answer.request.uri)
             if (answer.status_code or 0) < 500:
-                self._record_error(answer.request, answer.status_code or 0, environ)
+                self.record_error(answer.request, answer.status_code or 0, environ)
             raise ClientGoneError("the response was aborted") from error
         answer.status_code = 504 if interrupted else 500
         told = (
             reply("504 Gateway Timeout") if interrupted else error_response(self._worker, connection, error)
         )
-        answer.sent = body_size(told)
-        answer.send(with_request_id(told, answer.request_id), True)
+        self._send_own(answer, told)
         return False
 
-    def _tell_missing(self, answer: Response) -> None:
+    def unavailable(self, answer: Response) -> None:
+        """Tell the client of a request that the worker cannot finish to send it again."""
+        from .error_responses import service_unavailable
+
+        answer.status_code = 503
+        self._send_own(answer, service_unavailable(keep=False))
+
+    def _send_own(self, answer: Response, told: bytes) -> None:
+        from .error_responses import with_request_id
+
+        answer.sent = body_size(told)
+        answer.send(with_request_id(told, answer.request_id), True)
+
+    def tell_missing(self, answer: Response) -> None:
+        """Log that a response is incomplete."""
         self._worker.log.error(
             "The response to %s %s is shorter than its Content-Length: %d of %d bytes are missing, "
             "the connection is closed.",
@@ -225,7 +262,7 @@ class RequestHandler:
                 self._worker.log.exception("Exception in post_request hook")
 
 
-def _end_copy(answer: Response, error: BaseException | None, worker: Any) -> NoReturn:
+def end_copy(answer: Response, error: BaseException | None, worker: Any) -> NoReturn:
     """End a process that the request has forked and that returned here: it must not answer the client."""
     error = None if isinstance(error, ClientGoneError) else error  # a fork's copies of the sockets are closed
     fork_guard.end(f"Request {answer.request.method} {answer.request.path}", error, worker.log)

@@ -241,6 +241,11 @@ class Scheduler:
 
     # In the threads that run Django.
 
+    def serve_queued(self) -> None:
+        """Wake a thread for a request that another thread than the leader has queued."""
+        if self._ready:
+            self.pool.promote_follower(beside=True)
+
     def started(self) -> int:
         """Publish the load as a request starts; return how many run, including this one."""
         pool = self.pool

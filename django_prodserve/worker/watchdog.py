@@ -11,9 +11,10 @@ import _thread
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 from ..scoreboard.board import REASONS
@@ -40,16 +41,44 @@ class TrackedRequest:
     """When it was interrupted; 0.0 if it was not."""
 
 
-class RequestWatchdog:
-    """Watches the requests of one worker."""
+class RunningRequests(Protocol):
+    """Requests that run in one way: in threads, or as tasks."""
 
-    def __init__(self, slot: Slot, *, timeout: float, slow: float, log: Any) -> None:
-        self.slot, self.timeout, self.slow, self.log = slot, timeout, slow, log
+    def requests(self) -> Iterable[Request]:
+        """Return those that run now."""
+
+    def stack(self, request: Request) -> str:
+        """Return the stack of one as Python prints it."""
+
+    def interrupt(self, request: Request) -> None:
+        """End one that runs too long."""
+
+
+class ThreadRequests:
+    """The requests in the threads of the pool."""
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot, self.requests = slot, slot.running
+
+    def stack(self, request: Request) -> str:
+        """Return the stack of the request's thread."""
+        return stack_of(request.ident)
+
+    def interrupt(self, request: Request) -> None:
+        """Raise RequestTimeout in the request's thread."""
+        interrupt(self.slot, request)
+
+
+class RequestWatchdog:
+    """Watches requests of one worker."""
+
+    def __init__(self, slot: Slot, source: RunningRequests, *, timeout: float, slow: float, log: Any) -> None:
+        self.slot, self.source, self.timeout, self.slow, self.log = slot, source, timeout, slow, log
         self.cases: dict[int, TrackedRequest] = {}
 
     def tick(self, now: float) -> None:
         """Check every request that runs; about once a second."""
-        for request in self.slot.running():
+        for request in self.source.requests():
             if now - request.start >= LOOKED_UP:
                 self._check(request, self._case(request), now)
 
@@ -73,13 +102,13 @@ class RequestWatchdog:
             case.interrupted = now
             limit = format_duration(case.limit)
             self._log("timeout", request, case, now, f"Request timed out after {limit}, interrupting it")
-            interrupt(self.slot, request)
+            self.source.interrupt(request)
         elif self.slow and age >= self.slow and not case.told:
             case.told = True
             self._log("slow", request, case, now, "Slow request")
 
     def _log(self, kind: str, request: Request, case: TrackedRequest, now: float, what: str) -> None:
-        stack = stack_of(request.ident)
+        stack = self.source.stack(request)
         text = f"{what}: {title(request, case, now)}"
         self.log.warning("%s. Stack:\n%s", text, stack)
         self._record_event(kind, text, stack)

@@ -11,6 +11,7 @@ import os
 import select
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from gunicorn.workers.base import Worker
@@ -24,10 +25,11 @@ from ..startup import monkey_patching
 from ..utils import fork_guard
 from . import refusals
 from .access_log import AccessLog
+from .asyncio_loop import CHECK_SECONDS
 from .config import WorkerConfig
 from .deadlines import Deadlines
 from .reactor import Reactor
-from .watchdog import HUNG, RequestWatchdog
+from .watchdog import HUNG, RequestWatchdog, RunningRequests, ThreadRequests
 
 LINGER_IDLE = 2.0
 """Seconds that a retiring worker waits for a request that a client may be sending on an idle connection."""
@@ -89,12 +91,16 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.application.health.readiness.start()
         self.reactor = Reactor(self, self.sockets, self.board, self.slot)
         self.deadlines = Deadlines(self.reactor)
-        self.watch = RequestWatchdog(
-            self.slot, timeout=self.config.timeout, slow=self.config.slow_request, log=self.log
-        )
+        tasks = self.reactor.async_requests
+        sources: list[RunningRequests] = [ThreadRequests(self.slot), *([] if tasks is None else [tasks])]
+        limits: dict[str, Any] = {"timeout": self.config.timeout, "slow": self.config.slow_request}
+        watchdog = partial(RequestWatchdog, self.slot, **limits, log=self.log)
+        self.watches = [*map(watchdog, sources)]
         self.access.configure()
         self.slot.state = SERVING
         self.reactor.acceptor.start()
+        if tasks is not None:
+            tasks.start()
         self.reactor.scheduler.start()
         self._wakeup = select.poll()
         self._wakeup.register(self.PIPE[0], select.POLLIN)
@@ -102,10 +108,13 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         while self.alive:
             now = time.monotonic()
             scheduler.tick(now)
+            if tasks is not None:
+                tasks.tick(now)
             if now >= next_look:
                 next_look = now + 1.0
                 self._tick(now)
-            self._sleep(min(scheduler.tick_in(now), next_look - now))
+            due = min(scheduler.tick_in(now), next_look - now)
+            self._sleep(due if tasks is None else min(due, CHECK_SECONDS))
             if self._reopens:
                 self._write_logs(now)
         if fork_guard.PROCESS.is_copy:  # a signal handler or other code in the main thread has forked
@@ -120,7 +129,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             self.alive = False
         self.reactor.tick(now)
         self.deadlines.tick(now)
-        self.watch.tick(now)
+        for watch in self.watches:
+            watch.tick(now)
         if not self.slot.replacement_reason and (
             what := monkey_patching.found()
         ):  # a request has patched it: its threads are greenlets now
@@ -164,7 +174,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         began = now = time.monotonic()
         deadline = began + self.cfg.graceful_timeout
         self.slot.state = RETIRING
-        self.reactor.retire(now)
+        self.reactor.retire(now, deadline)
         stop_flags.mark_stopped_accepting(self)
         next_look = now
         while self.reactor.connections and now < deadline:
@@ -176,6 +186,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
                 if now - began > LINGER_IDLE:
                     self.deadlines.hurry(now)
             self.reactor.scheduler.tick(now)
+            if self.reactor.async_requests is not None:
+                self.reactor.async_requests.tick(now)
             self._sleep(0.02)
             now = time.monotonic()
         self.access.flush()

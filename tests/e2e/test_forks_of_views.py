@@ -148,8 +148,10 @@ def test_a_copy_that_leaves_a_view_ends_and_answers_nobody(env: Any, site: Path)
     assert '"GET /fork/raise/ HTTP/1.1" 500' not in said
 
 
-def test_a_copy_of_an_async_views_process_ends_too(env: Any, site: Path) -> None:
-    with serving("--workers", "1", env=env(), cwd=site) as server:
+@pytest.mark.parametrize("asgi", ["off", "hybrid"])
+def test_a_copy_of_an_async_views_process_ends_too(env: Any, site: Path, asgi: str) -> None:
+    settings = env(WSGI_APPLICATION=None)
+    with serving("--workers", "1", "--asgi", asgi, env=settings, cwd=site) as server:
         workers = server.workers(1)
         for where in ("loop", "task", "same", "another"):
             for how, code in ENDINGS.items():

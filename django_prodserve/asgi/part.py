@@ -1,0 +1,70 @@
+"""What a worker needs to run async views: the application, which requests it gets, and threads for its calls.
+
+Built in the arbiter, before the fork. The worker calls ``wants`` in the thread that receives a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from . import shared_loop
+from .handler import Handler, load
+from .leases import Leases
+from .routes import Routes
+from .sending import Sender
+
+ASGIApplication = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
+"""Called with a scope, ``receive`` and ``send``."""
+LookUp = Callable[[str, str], object]
+"""Returns the file that is served at a path below a script name; None if there is none."""
+
+
+@dataclass(frozen=True)
+class AsyncPart:
+    """The async part of a project."""
+
+    application: ASGIApplication
+    routes: Routes
+    leases: Leases
+    """The threads for what may block."""
+    shares_loop: bool
+    """Whether ``async_to_sync`` in the threads of the pool may use the worker's loop."""
+    files: Sequence[LookUp] = ()
+    """What answers before Django, in threads."""
+    script: str = ""
+    """The script name, which is no part of a route."""
+
+    @classmethod
+    def find(
+        cls, files: Sequence[LookUp], script: str, *, threads: int, patience: float, speedups: bool
+    ) -> AsyncPart | None:
+        """Return it; None if no route of the project is async.
+
+        ``threads`` may run what blocks at a time; a call waits ``patience`` seconds for one.
+        """
+        routes = Routes()
+        if not routes.has_async:
+            return None
+        leases = Leases(threads, patience)
+        shares_loop = speedups and not shared_loop.why_not()
+        return cls(load(leases, speedups=speedups), routes, leases, shares_loop, files, script)
+
+    @property
+    def is_ours(self) -> bool:
+        """Say whether our handler serves the requests: it gets each body complete, and may be cancelled."""
+        return isinstance(self.application, Handler)
+
+    async def stream(self, response: Any, sender: Sender) -> None:
+        """Send the async stream of a sync view, whose status and headers the sender has."""
+        assert isinstance(self.application, Handler)
+        await self.application.stream(response, sender)
+
+    def wants(self, path: str) -> bool:
+        """Say whether the request for a path, as the client sent it, runs on the asyncio loop."""
+        if "%" in path:
+            path = unquote(path)
+        path = path.removeprefix(self.script)
+        return self.routes.road(path) == "async" and not any(look_up(path, "") for look_up in self.files)

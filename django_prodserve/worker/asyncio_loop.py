@@ -1,0 +1,126 @@
+"""The asyncio loop of a worker, in a thread beside the pool: its start, and what blocks it.
+
+Lives in a worker of a project with async views: ``run_soon`` in any thread, ``tick`` in the main thread. The
+main thread asks the loop for a sign of life while requests run on it. If none comes, a coroutine computes, or
+calls code that waits: every other task waits behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any, Protocol
+
+from ..scoreboard.events import Event, innermost, write
+from ..scoreboard.slot import Slot
+from ..utils import fork_guard
+from .watchdog import HUNG
+
+CHECK_SECONDS = 0.2
+"""Interval of the main thread's checks while requests run on the loop."""
+BLOCKED_SECONDS = 0.2
+"""Seconds without a sign of life after which the worker says what blocks the loop."""
+CALLS = 12
+"""Calls of a blocking task that the log shows, the innermost ones."""
+REPLACED_AFTER = 20.0
+"""Seconds after which the arbiter replaces a worker whose loop is blocked."""
+
+
+class Tasks(Protocol):
+    """The requests that run on the loop."""
+
+    def describe(self, task: asyncio.Task[Any] | None) -> str:
+        """Name the request of this task."""
+
+    def __len__(self) -> int:
+        """Return how many run."""
+
+
+class AsyncioLoop:
+    """The asyncio loop of one worker."""
+
+    def __init__(self, slot: Slot, tasks: Tasks, log: Any) -> None:
+        self._slot, self._tasks, self._log = slot, tasks, log
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="prodserve-asyncio", daemon=True)
+        self._asked = self._answered = 0.0  # when the main thread last asked, and which question was answered
+        self._told = 0.0  # the question whose missing answer has been reported
+
+    def run_soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function in the loop's thread, in an empty context: the caller's is another request's."""
+        self.loop.call_soon_threadsafe(function, *arguments, context=Context())
+
+    def start(self) -> None:
+        """Start the loop's thread."""
+        self._thread.start()
+
+    def disown(self) -> None:
+        """In a copy of this process, stop the loop: its tasks are the worker's."""
+        self.loop.stop()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        while True:
+            try:
+                self.loop.run_forever()
+            except BaseException as error:  # a task of the project has called sys.exit()
+                if fork_guard.PROCESS.is_copy:
+                    fork_guard.end("A task on the asyncio loop", error, self._log)
+                self._log.exception("The asyncio loop goes on after an error that no task has handled.")
+            if fork_guard.PROCESS.is_copy:
+                fork_guard.end("A task on the asyncio loop", None, self._log)
+
+    # In the main thread.
+
+    def tick(self, now: float) -> None:
+        """Ask the loop for a sign of life while requests run on it; report it if none has come."""
+        if self._answered == self._asked:
+            if len(self._tasks):
+                self._asked = now
+                self.loop.call_soon_threadsafe(self._answer, now)
+            return
+        late = now - self._asked
+        if late >= BLOCKED_SECONDS and self._told != self._asked:
+            self._told = self._asked
+            self._report(late)
+        if late >= REPLACED_AFTER and not self._slot.replacement_reason:
+            self._slot.replacement_reason = HUNG
+            self._log.error("The asyncio loop is blocked for %.0f s: the arbiter replaces its worker.", late)
+
+    def _answer(self, asked: float) -> None:
+        self._slot.loop_lag = time.monotonic() - asked
+        self._answered = asked
+
+    def _report(self, late: float) -> None:
+        self._slot.loop_blocked += 1
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        stack = "".join(traceback.format_list(_calls(frame))).rstrip()
+        place, blocker = _place(frame), self._tasks.describe(asyncio.current_task(self.loop))
+        text = (
+            f"{blocker} blocks the asyncio loop for {late:.1f} s{f', in {place}' if place else ''}: "
+            "every other async request of this worker waits"
+        )
+        self._log.warning(
+            "%s.\n  Fix: use an async library, or call the code by asgiref's sync_to_async. Stack:\n%s",
+            *(text, stack),
+        )
+        write(self._slot.events, Event(time.time(), "loop blocked", text, innermost(stack)))
+
+
+def _calls(frame: Any) -> list[traceback.FrameSummary]:
+    """Return the calls that lead to a frame, without those of asyncio that are the same for every task."""
+    found = traceback.extract_stack(frame) if frame else []
+    starts = [number for number, call in enumerate(found) if call.filename == asyncio.events.__file__]
+    return [*found][max(starts, default=-1) + 1 :][-CALLS:]
+
+
+def _place(frame: Any) -> str:
+    """Return file, line and function of the innermost frame."""
+    if frame is None:
+        return ""
+    return f"{frame.f_code.co_filename}, line {frame.f_lineno} ({frame.f_code.co_name})"
