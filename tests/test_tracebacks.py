@@ -12,7 +12,7 @@ from django.test import override_settings
 
 from django_prodserve.errors import ProdserveError
 from django_prodserve.utils.setting_faults import blamed
-from django_prodserve.utils.tracebacks import cannot_start, during, reason_of
+from django_prodserve.utils.tracebacks import cannot_start, during, fix_of, reason_of
 
 
 def raised(code: str, filename: str) -> Exception:
@@ -43,6 +43,34 @@ def test_what_is_told_already_is_not_told_again() -> None:
 def test_the_error_at_the_bottom_is_told_too() -> None:
     code = "try:\n    1 / 0\nexcept Exception as error:\n    raise ValueError('handler') from error"
     assert reason_of(raised(code, "x.py")) == "handler (ZeroDivisionError: division by zero)"
+
+
+def test_a_syntax_error_is_told_once() -> None:
+    error = raised("compile('x = (', 'settings.py', 'exec')", "x.py")
+    assert reason_of(error) == "'(' was never closed"
+
+
+def test_the_fix_names_the_package_that_is_missing_and_its_python() -> None:
+    code = "try:\n    import no_such\nexcept ImportError as error:\n    raise ValueError('odd') from error"
+    assert fix_of(raised(code, "/srv/shop/a.py")) == (
+        f"Install no_such for {sys.executable}, or correct the name."
+    )
+    assert "Correct that line" in fix_of(raised("1 / 0", "/srv/shop/a.py"))
+    assert fix_of(raised("1 / 0", os.path.join(os.path.dirname(os.__file__), "abc.py"))) == ""
+
+
+def test_the_setting_behind_a_failed_import_of_a_cause_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("conf")
+    module.__file__ = str(tmp_path / "conf.py")
+    (tmp_path / "conf.py").write_text("EMAIL_BACKEND = 'no_such.Mail'\n")
+    monkeypatch.setitem(sys.modules, "conf", module)
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "conf")
+    code = "try:\n    import no_such\nexcept ImportError as error:\n    raise ValueError('odd') from error"
+    with override_settings(EMAIL_BACKEND="no_such.Mail"):
+        told = blamed(raised(code, "x.py"), os.path.basename)
+    assert told.startswith("It uses the setting EMAIL_BACKEND (conf.py, line 1: ")
 
 
 def test_a_setting_is_found_behind_a_star_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,12 +115,20 @@ def _misfit(name: str, value: Any) -> str:
 
 def _read_by(error: BaseException) -> Iterator[str]:
     """Yield settings that name a failed import, then those in the lines that led to the error."""
-    missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
-    if missing:
+    if missing := _missing_module(error):
         source = settings._wrapped if settings.configured else _module()
         yield from (name for name in dir(source) if name.isupper() and missing in repr(value_of(name)))
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         yield from reversed(re.findall(r"\b(?:settings|self)\.([A-Z][A-Z_]{3,})\b", frame.line or ""))
+
+
+def _missing_module(error: BaseException | None) -> str:
+    """Return the module whose import failed, here or in a cause; empty if none did."""
+    while error is not None:
+        if isinstance(error, ImportError) and error.name:
+            return error.name
+        error = error.__cause__
+    return ""
 
 
 def value_of(name: str) -> Any:
