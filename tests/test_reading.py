@@ -144,6 +144,54 @@ def test_addresses_stand_in_place_of_an_action(
     assert actions.split(words) == (left, addresses)
 
 
+@pytest.mark.parametrize(
+    ("line", "message", "fix"),
+    [
+        ("--static maybe", "--static is 'maybe', but must be on or off", "Write --static or --no-static"),
+        ("--static=maybe", "--static is 'maybe', but must be on or off", "Write --static or --no-static"),
+        ("--no-static=1", "--no-static takes no value.", "Write --static or --no-static"),
+        ("--workers", "--workers needs a value.", "For example: --workers 2"),
+        ("-v 9", "Argument -v/--verbosity", "prodserve --help"),
+        (
+            "plan --gunicorn-conf /srv/g.py",
+            "--gunicorn-conf takes no file: it prints to standard output.",
+            "prodserve plan --gunicorn-conf > /srv/g.py",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_told_with_its_fix(line: str, message: str, fix: str) -> None:
+    parser = arguments.control_parser("prodserve")
+    parser._option_string_actions["-v"].choices = ("0", "1")
+    with pytest.raises(UsageError) as told:
+        parser.parse_args(line.split())
+    assert message in told.value.message
+    assert fix in told.value.hint
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--migrate status", ["status"]),
+        ("--migrate pln", ["pln"]),
+        ("plan --static workers", ["plan", "workers"]),
+        ("--workers 2 3", ["3"]),
+        ("--workers 2 8000x", ["8000x"]),
+    ],
+)
+def test_what_is_not_a_value_is_an_action(line: str, words: list[str]) -> None:
+    assert arguments.control_parser("prodserve").parse_args(line.split()).action == words
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("3", "To serve on port 3: --bind 3"), ("8000x", "HOST:PORT or PORT"), ("pln", "Did you mean plan?")],
+)
+def test_a_word_that_is_no_action_is_told_with_what_it_may_be(word: str, hint: str) -> None:
+    with pytest.raises(UsageError) as told:
+        actions.chosen([word])
+    assert hint in told.value.hint
+
+
 @pytest.fixture
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
     """Run a command on a terminal of 24 lines; return what the terminal shows."""

@@ -200,6 +200,7 @@ def test_a_broken_config_file_names_its_line(tmp_path: Any) -> None:
         ("logconfig", "/nowhere/log.ini", "/nowhere/log.ini cannot be read: there is no such file", "exists"),
         ("logconfig_json", "/nowhere/log.json", "cannot be read: there is no such file", "exists"),
         ("ca_certs", "/nowhere/ca.pem", "cannot be read: there is no such file", "exists"),
+        ("access_log_format", "%(h)s %(s", "which is not a format: incomplete format key", "%(h)s"),
         ("logger_class", "no.Such", "cannot be loaded: ModuleNotFoundError: No module named 'no'", "a class"),
         ("logger_class", "logging.Loger", "cannot be loaded: AttributeError", "a class"),
     ],
@@ -225,6 +226,7 @@ def test_what_gunicorn_would_refuse_at_its_start_is_refused_before(
         {"logger_class": "simple"},
         {"logger_class": "gunicorn.glogging.Logger"},
         {"http_protocols": "h1"},
+        {"access_log_format": "%(h)s %({x-own}i)s %(nothing)s"},
     ],
 )
 def test_what_gunicorn_takes_passes(block: dict[str, Any]) -> None:

@@ -101,6 +101,13 @@ def _is_stray_number(word: str) -> bool:
 LEAST_BARE_PORT = 80
 
 
+def may_be_action(word: str) -> bool:
+    """Return whether a word behind a switch may be meant as another part of the line, and not as a state."""
+    if word.startswith("-") or ADDRESS.fullmatch(word) or option_field(word.replace("-", "_")):
+        return True
+    return bool(difflib.get_close_matches(word, {*ACTIONS, *ALIASES, *ANSWERS}, n=1))
+
+
 def reading(words: Sequence[str]) -> list[str] | None:
     """Return an action that only reads, with the words behind it; None for any other action."""
     for number, word in enumerate(words):

@@ -70,6 +70,16 @@ def workers_user(named: object) -> int:
     return uid
 
 
+def make_logger(settings: Mapping[str, object]) -> None:
+    """Make Gunicorn's logger from these settings of the log; it raises what it refuses."""
+    from gunicorn.glogging import Logger
+
+    config = new_config()
+    for name, value in settings.items():
+        config.set(name, value)
+    Logger(config)
+
+
 def read_block(block: object, problems: list[Problem]) -> Settings:
     """Return the settings in ``PRODSERVE["GUNICORN"]``."""
     if not isinstance(block, Mapping):
@@ -210,6 +220,19 @@ def _refusal_at_start(config: Any, name: str, source: str) -> Problem | None:
         return _wrong(f"{source} names h2, but the package h2 is not installed.", "pip install h2")
     if name == "logger_class":
         return _refusal_of_logger(value, source)
+    if name == "access_log_format":
+        return _refusal_of_format(value, source)
+    return None
+
+
+def _refusal_of_format(value: str, source: str) -> Problem | None:
+    from gunicorn.glogging import SafeAtoms
+
+    try:
+        value % SafeAtoms({})
+    except (TypeError, ValueError) as error:
+        message = f"{source} is {value!r}, which is not a format: {error}"
+        return _wrong(message, 'For example: "%(h)s %(r)s %(s)s"')
     return None
 
 

@@ -87,7 +87,7 @@ def _prepare_words(value: Any, problems: list[Problem]) -> Layer:
         words = parsers.words(value) if value else ()
     except (ValueError, TypeError):
         message = f"{source} is {value!r}, but must be a list of {', '.join(PREPARE)}."
-        problems.append(Problem(message, code="bad-value"))
+        problems.append(Problem(message, 'PRODSERVE["PREPARE"] = ["migrate"]', code="bad-value"))
         return {}
     unknown = [word for word in words if word not in PREPARE]
     problems += [
@@ -190,7 +190,7 @@ def _example(row: Row, source: str) -> str:
     """Return a valid value in the notation of its source; empty if an example adds nothing."""
     example = row.kind.example
     if not example:
-        return ""
+        return "Write a path, as text." if row.kind.metavar == "PATH" else ""
     if source == "GUNICORN_CMD_ARGS":
         return f"Correct it in {source}."
     if len(source.split()) > 1:

@@ -153,7 +153,7 @@ def _downgraded(choice: StaticChoice, storage: Storage, reason: str, fix: str) -
 
     SILENT.add(storage.entry["BACKEND"])
     why = f"not collected: {reason}"
-    line = f"static files are served where they lie, {LOST}: {reason}. {fix}."
+    line = f"static files are served from their own directories, {LOST}: {reason}. {fix}."
     return _in_place(replace(choice, mode="finders", why=why, compressed=False), storage, (line,))
 
 

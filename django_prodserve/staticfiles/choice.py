@@ -27,7 +27,7 @@ from .script_name import without_known
 
 DJANGO_DEFAULT = "django.contrib.staticfiles.storage.StaticFilesStorage"
 OURS = "django_prodserve.staticfiles.storage.LenientStorage"
-LOST = "plain names, cached for a minute, compressed only where a .gz or .br lies beside"
+LOST = "plain names, cached for a minute, compressed only where a .gz or .br file is next to it"
 FIX = "Set XDG_CACHE_HOME to a writable directory, or run collectstatic"
 
 
@@ -181,11 +181,13 @@ def _choose_root(storage: Storage, url: str) -> StaticChoice:
 def _choose_source(storage: Storage, url: str, collect: bool) -> StaticChoice:
     state = "STATIC_ROOT is empty" if storage.root else "STATIC_ROOT is not set"
     if not collect:
-        why = f"{state} and --no-private-static: files where they lie, {LOST}. Run collectstatic"
+        why = f"{state} and --no-private-static: files from their own directories, {LOST}. Run collectstatic"
         return StaticChoice(mode="finders", why=why, url=url)
     if not is_writable():
-        why = f"{state} and no directory is writable: files where they lie, {LOST}. {FIX}"
-        warning = f"static files are served where they lie, {LOST}: no directory is writable. {FIX}"
+        why = f"{state} and no directory is writable: files from their own directories, {LOST}. {FIX}"
+        warning = (
+            f"static files are served from their own directories, {LOST}: no directory is writable. {FIX}"
+        )
         return StaticChoice(mode="finders", why=why, url=url, warning=warning)
     how = "hashed and compressed" if storage.is_default else f"through {storage.kind.__name__}, compressed"
     why = f"{state}: collected into a private directory, {how}"

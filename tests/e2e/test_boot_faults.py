@@ -74,7 +74,7 @@ def test_a_read_only_container_with_shared_memory(env: Any, tmp_path: Path) -> N
     """Nothing on disk can be written: static files are served where they lie, and it says so."""
     with serving(env=at_home(env, tmp_path), command=(*mounted(read_only("/")), *MANAGE)) as server:
         assert answers(server)
-        assert "warning: static files are served where they lie" in server.output
+        assert "warning: static files are served from their own directories" in server.output
 
 
 def test_nothing_at_all_can_be_written(env: Any, tmp_path: Path) -> None:
