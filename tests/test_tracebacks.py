@@ -90,6 +90,40 @@ def test_a_setting_is_found_behind_a_star_import(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
+    ("name", "line", "told"),
+    [
+        ("SECRET_KEY", "SECRET_KEY = 's3cr3t'", "It uses the setting SECRET_KEY (conf.py, line 1)"),
+        (
+            "EMAIL_HOST",
+            "EMAIL_HOST = 'smtp://me:s3cr3t@x'",
+            "It uses the setting EMAIL_HOST (conf.py, line 1)",
+        ),
+        (
+            "EMAIL_PORT",
+            "EMAIL_PORT = 25",
+            "It uses the setting EMAIL_PORT (conf.py, line 1: EMAIL_PORT = 25)",
+        ),
+    ],
+)
+def test_no_secret_of_the_settings_is_shown(
+    name: str, line: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("conf")
+    module.__file__ = str(tmp_path / "conf.py")
+    (tmp_path / "conf.py").write_text(f"{line}\n")
+    monkeypatch.setitem(sys.modules, "conf", module)
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "conf")
+    (tmp_path / "code.py").write_text(f"from django.conf import settings\n1 / 0, settings.{name}\n")
+    error = raised((tmp_path / "code.py").read_text(), str(tmp_path / "code.py"))
+    assert blamed(error, os.path.basename) == f"It uses the setting {told}"
+
+
+def test_no_secret_of_a_wrong_value_is_shown() -> None:
+    with override_settings(STORAGES={"default": ("s3", {"PASSWORD": "s3cr3t"})}):
+        assert "s3cr3t" not in blamed(ValueError(), str)
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [("STATIC_ROOT", Path("x")), ("MIDDLEWARE", ("a",)), ("SECURE_PROXY_SSL_HEADER", ("a", "b"))],
 )

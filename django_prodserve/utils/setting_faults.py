@@ -143,14 +143,24 @@ def _module() -> Any:
 
 def _shown(value: Any) -> str:
     text = repr(value)
+    if SECRET.search(text):
+        return f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _placed(name: str, short: Callable[[str], str]) -> str:
-    """Return `` (file, line N: code)`` of the line that sets it last; empty if no file shows one."""
+    """Return `` (file, line N: code)`` of the line that sets it last; empty if no file shows one.
+
+    A line that may hold a secret is named by its number alone: the message goes to a log.
+    """
     for file, number, line in _assignments(_module(), name, set()):
-        return f" ({short(file)}, line {number}: {line})"
+        code = "" if SECRET.search(line) else f": {line}"
+        return f" ({short(file)}, line {number}{code})"
     return ""
+
+
+SECRET = re.compile(r"API|AUTH|TOKEN|KEY|SECRET|PASS|SIGNATURE|COOKIE|://\S*@", re.IGNORECASE)
+"""Names that Django's debug page hides, and addresses with a user in them."""
 
 
 def _assignments(module: Any, name: str, seen: set[str]) -> Iterator[tuple[str, int, str]]:
