@@ -98,12 +98,13 @@ def _enter(parsed: argparse.Namespace) -> None:
 
 def _apply_env_file(path: str | None) -> None:
     """Set the file's variables before settings are read; later the supervisor does so."""
+    source = "--env-file" if path else "PRODSERVE_ENV_FILE"
     path = path or os.environ.get("PRODSERVE_ENV_FILE")
     if path and env_file.APPLIED not in os.environ:
         try:
             env_file.apply(path, os.environ)
         except (OSError, ValueError) as error:
-            raise env_file.refusal(path, error) from error
+            raise env_file.refusal(path, error, source=source) from error
 
 
 def set_up(settings: str | None, pythonpath: str | None, configuration: str | None = None) -> None:
@@ -148,6 +149,8 @@ def _not_loaded(module: str, error: Exception, *, named: str) -> ProdserveError:
     app = app_at_fault(error)
     what = f"Cannot load app {app!r}" if app else f"Cannot load settings module {module!r}"
     told = project_error(what, error, "app-not-loaded" if app else "settings-not-loaded")
+    if app and missing and (app == missing or app.startswith(f"{missing}.")):
+        told.hint = f"Correct {app!r} in INSTALLED_APPS, or install its package for {sys.executable}."
     if more := settings_bootstrap.imports_of_manage_py():
         told.hint = f"manage.py imports {', '.join(more)} first: try `python manage.py prodserve`"
     return told

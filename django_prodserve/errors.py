@@ -84,9 +84,16 @@ class Problem(NamedTuple):
     """The identifier for programs: a key of CODES, or the id of a check."""
     topic: str = ""
     """The topic in ``prodserve help``, if it differs from the code."""
+    check: str = ""
+    """The full id of the check that found it, as SILENCED_SYSTEM_CHECKS names it."""
+
+    @property
+    def headline(self) -> str:
+        """The message for people, with the id of the check."""
+        return f"{self.message} ({self.check})" if self.check else self.message
 
     def __str__(self) -> str:
-        return "\n  ".join(filter(None, (self.message, self.where, self.fix)))
+        return "\n  ".join(filter(None, (self.headline, self.where, self.fix)))
 
 
 class ProdserveError(Exception):
@@ -96,7 +103,14 @@ class ProdserveError(Exception):
     default_code = "failed"
 
     def __init__(
-        self, message: str, hint: str = "", *, where: str = "", code: str = "", topic: str = ""
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        where: str = "",
+        code: str = "",
+        topic: str = "",
+        check: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -104,20 +118,29 @@ class ProdserveError(Exception):
         self.where = where
         self.code = code or self.default_code
         self.topic = topic
+        self.check = check
         self.others: tuple[Problem, ...] = ()
 
     @classmethod
     def of(cls: type[E], problems: Iterable[Problem]) -> E:
         """Return one error that lists every problem."""
         first, *others = problems
-        error = cls(first.message, first.fix, where=first.where, code=first.code, topic=first.topic)
+        error = cls(
+            first.message,
+            first.fix,
+            where=first.where,
+            code=first.code,
+            topic=first.topic,
+            check=first.check,
+        )
         error.others = tuple(others)
         return error
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """All problems, most important first."""
-        return (Problem(self.message, self.hint, self.where, self.code, self.topic), *self.others)
+        first = Problem(self.message, self.hint, self.where, self.code, self.topic, self.check)
+        return (first, *self.others)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.problems))

@@ -10,7 +10,6 @@ import errno
 import os
 import signal
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +29,7 @@ from .arbiter.arbiter import ProdserveArbiter, install_slot_hooks
 from .arbiter.memory_guard import Headroom
 from .arbiter.trial import Trial, ended, load_as, rehearse, scratch_directory, try_out, weigh
 from .config.gunicorn import workers_user
-from .errors import ProdserveError, UsageError
+from .errors import Problem, ProdserveError, UsageError
 from .logs import gunicorn_logger
 from .logs.config import LogConfig
 from .machine.proc_memory import read_memory
@@ -46,7 +45,7 @@ from .scoreboard.board import Scoreboard
 from .startup import listeners, monkey_patching, unix_access
 from .startup.announcer import Announcer, announcer, terminal
 from .startup.browser_notes import browser_notes
-from .startup.files import check_access_log
+from .startup.files import check_files
 from .startup.fork_safety import ForkSafetyCheck, kinds_of_threads
 from .startup.origins import CALL_SITES
 from .startup.prepare import prepare
@@ -58,13 +57,13 @@ from .supervisor.link import Supervised, SupervisorLink
 from .supervisor.protocol import ServingFacts
 from .utils import early_signals, fork_guard, working_directory
 from .utils.fork import ChildError, ChildLateError, run_in_fork
-from .utils.notice import Notice, part
+from .utils.notice import Notice, note, part, warning
 from .utils.tracebacks import cannot_start, during
 from .worker.config import WorkerConfig
 
 Say = Callable[[str], object]
 Check = Callable[[], None]
-Preflight = Callable[[], list[str]]
+Preflight = Callable[[], list[Problem]]
 
 
 def serve(
@@ -95,11 +94,16 @@ def serve(
         Headroom(plan).check(plan)
     if generation.run_dir is None and generation.number == 1 and not prepared:
         say(
-            "warning: No writable runtime directory: prodserve reload, stop and status cannot find this "
-            "server; use signals"
+            warning(
+                Problem(
+                    "No writable runtime directory: reload, stop and status cannot find this server.",
+                    "Set XDG_RUNTIME_DIR to a directory that this user may write, or use signals.",
+                    topic="reload",
+                )
+            )
         )
     for line in unix_access.warnings(plan.bind.value) if generation.number == 1 and not prepared else ():
-        say(f"warning: {line}")
+        say(warning(line))
     try:
         with fork_guard.ended("The start"):
             if not prepared:
@@ -131,7 +135,7 @@ def check(plan: Plan, write: Say, preflight: Preflight, check_project: Check) ->
     """
     sys.dont_write_bytecode = True
     say = Announcer(write, terminal())
-    _check_files(plan)
+    check_files(plan)
     _try_addresses(plan, say)
     with ExitStack() as stack:
         scratch = None
@@ -151,20 +155,15 @@ def _try_addresses(plan: Plan, say: Say) -> None:
         if ours := known & set(plan.addresses):
             where = ", ".join(address for address in plan.addresses if address in ours)
             text = f"This project's server (pid {record['pid']}) serves {where}; prodserve reload updates it"
-            say(Notice(f"note: {text}", event="check", running=record["pid"]))
+            say(note(text, event="check", running=record["pid"]))
         held |= ours
     management = plan.management_bind.value
     free = [address for address in plan.bind.value if address not in held]
     listeners.try_bind(free, plan.umask.value, None if management in held else management)
 
 
-def _check_files(plan: Plan) -> None:
-    check_certificate(plan.certfile.value, plan.keyfile.value)
-    check_access_log(plan.access_log.value, plan.access_log.source)
-
-
 def _bind(plan: Plan) -> list[socket.socket]:
-    _check_files(plan)
+    check_files(plan)
     return listeners.bind(plan.bind.value, plan.umask.value, plan.management_bind.value)
 
 
@@ -186,7 +185,7 @@ def _bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
 
 
 def _take_inherited(plan: Plan, kept: Supervised) -> list[socket.socket]:
-    _check_files(plan)
+    check_files(plan)
     return kept.take(plan.addresses)
 
 
@@ -215,8 +214,9 @@ def _prepare_static_and_report(
         say(line)
     if plan.media.value:
         say(part("media", str(MediaRoot.from_settings())))
-    for line in dict.fromkeys((*warnings, *static.warnings, *missing)):
-        say(f"warning: {line}")
+    found: list[Problem | str] = [*warnings, *static.warnings, *missing]
+    for each in dict.fromkeys(found):
+        say(warning(each))
     return static
 
 
@@ -253,7 +253,7 @@ def _build(plan: Plan, static: StaticFiles, say: Say) -> Application:
 
 def _tell(trial: Trial, say: Say) -> None:
     if trial.warning:
-        say(f"warning: {trial.warning}")
+        say(warning(trial.warning))
     if trial.note:
         say(part("warm-up", trial.note))
 
@@ -318,34 +318,6 @@ def _load_apart(
         say(line)
     _tell(trial, say)
     return trial, footprint(master, trial.reading, preloaded=False) if trial.reading else None
-
-
-def check_certificate(certfile: str | None, keyfile: str | None) -> None:
-    """Load the certificate once, so that a wrong one is reported before anything starts."""
-    if certfile is None:
-        return
-    try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certfile, keyfile)
-    except ssl.SSLError as error:
-        pair = f"{certfile} and {keyfile}" if keyfile else certfile
-        raise UsageError(
-            f"{pair} cannot be used for TLS: {error.reason or error}.",
-            "Name a certificate in PEM format, and the key that belongs to it.",
-            code="tls",
-            topic="certfile",
-        ) from error
-    except OSError as error:
-        named = (("--certfile", certfile), ("--keyfile", keyfile))
-        flag, file = next(
-            (candidate for candidate in named if candidate[1] and not os.access(candidate[1], os.R_OK)),
-            ("--certfile", certfile),
-        )
-        raise UsageError(
-            f"{flag} {file} cannot be read: {error.strerror}.",
-            f"Name a file that exists and that this user may read: {flag} PATH",
-            code="tls",
-            topic=flag.removeprefix("--"),
-        ) from error
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -450,7 +422,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def ready(self) -> None:
         """Print the address, now that the workers listen."""
         for line in self.alive.lines(preloaded=self.cfg.preload_app, returning=self.trial.threads):
-            self.say(f"warning: {line}")
+            self.say(warning(line))
         CALL_SITES.stop()
         if self.management is not None:
             self.management.listen(self.cfg.backlog)
@@ -462,8 +434,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             how_to_stop = "  Ctrl-C stops it" if os.isatty(1) and self.generation.number == 1 else ""
             line = f"{'  '.join(addresses)}  ready in {seconds:.1f} s{how_to_stop}"
             self.say(Notice(line, event="ready", addresses=addresses, seconds=round(seconds, 2)))
-        for note in browser_notes(self.plan, self.sockets, tls=tls, loaded=self.cfg.preload_app):
-            self.say(f"note: {note}")
+        for line in browser_notes(self.plan, self.sockets, tls=tls, loaded=self.cfg.preload_app):
+            self.say(note(line))
         self.say.keep(self.generation.run_dir)
 
     def facts(self) -> ServingFacts:

@@ -100,9 +100,9 @@ def test_the_road_is_that_of_the_first_route_that_matches() -> None:
 def test_includes_and_parameters() -> None:
     inner = [path("<int:number>/feed/", live), path("<int:number>/", sync), re_path(r"^(?P<word>\w+)$", live)]
     road = roads(path("api/<str:version>/", include(inner)), path("", include([path("x", live)])))
-    assert [road(each) for each in ("/api/1/7/feed/", "/api/1/7/", "/api/1/word", "/x", "/api/1/feed/", "/")] == [
-        *("async", "sync", "async", "async", "sync", "sync")
-    ]
+    assert [
+        road(each) for each in ("/api/1/7/feed/", "/api/1/7/", "/api/1/word", "/x", "/api/1/feed/", "/")
+    ] == [*("async", "sync", "async", "async", "sync", "sync")]
 
 
 def test_only_paths_that_may_lead_to_an_async_view_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +227,16 @@ def test_an_expression_is_copied_or_left_open(regex: str, expected: str) -> None
 PARTS = st.sampled_from(
     [
         *("", "a/", "a", "b/", "live/", "<int:n>/", "<str:s>/", "<path:p>", "<slug:x>-<int:y>/", "a.b/"),
-        *("re:^a/", "re:^a/$", "re:a", "re:^(a|b)/", "re:^a|^b", "re:^a|b/$", r"re:^(?P<n>\d+)/$", r"re:\bb/$"),
+        *(
+            "re:^a/",
+            "re:^a/$",
+            "re:a",
+            "re:^(a|b)/",
+            "re:^a|^b",
+            "re:^a|b/$",
+            r"re:^(?P<n>\d+)/$",
+            r"re:\bb/$",
+        ),
         *("re:^[^/]+/", "re:^(?!a)", r"re:^(a|b)(/)\2?", "re:(?i)^LIVE/", "re:^(?:a/)*$", "re:$", "re:^$"),
         *(r"re:(?<!a/)b/", "re:.*", "re:^.+?/$", r"re:\A[ab/]*\Z", "re:^a*b?/", "re:^.", "re:x{0,2}$"),
     ]
@@ -241,7 +250,9 @@ def entry(text: str, view: Any) -> Any:
 TREES = st.recursive(
     st.tuples(PARTS, st.sampled_from([sync, live, live])).map(lambda pair: entry(*pair)),
     lambda inner: st.one_of(
-        st.tuples(PARTS, st.lists(inner, min_size=1, max_size=3)).map(lambda pair: entry(pair[0], include(pair[1]))),
+        st.tuples(PARTS, st.lists(inner, min_size=1, max_size=3)).map(
+            lambda pair: entry(pair[0], include(pair[1]))
+        ),
         st.tuples(st.booleans(), st.lists(inner, min_size=1, max_size=3)).map(
             lambda pair: i18n_patterns(*pair[1], prefix_default_language=pair[0])[0]
         ),
@@ -250,7 +261,9 @@ TREES = st.recursive(
 )
 PATHS = st.one_of(
     st.lists(
-        st.sampled_from(["a", "b", "/", "live", "LIVE", "1", "a/", "b/", "x", "\n", "a.b", "-", "de/", "en/", "é"]),
+        st.sampled_from(
+            ["a", "b", "/", "live", "LIVE", "1", "a/", "b/", "x", "\n", "a.b", "-", "de/", "en/", "é"]
+        ),
         max_size=6,
     ).map("".join),
     st.text(max_size=6),

@@ -79,7 +79,7 @@ CAUSES: list[tuple[str, CheckContext, str]] = [
         "put STATIC_ROOT on cdn.example",
     ),
     ("W022", seen(facts={"allowed_hosts": ("shop.example", "http://localhost:8000")}), "'localhost'"),
-    ("W016", seen(probes=(DatabaseProbe(alias="default", error="refused"),)), "run manage.py migrate"),
+    ("W016", seen(probes=(DatabaseProbe(alias="default", error="refused"),)), "Start it, or correct"),
 ]
 
 
@@ -152,6 +152,13 @@ PATHS: list[tuple[str, Any, str, str, str]] = [
         "django.middleware.gzip.GZipMiddleware",
     ),
     (
+        "TEMPLATES",
+        [{"OPTIONS": {"context_processors": ["django.template.context_processors.reqest"]}}, {}],
+        "E009",
+        "the module django.template.context_processors has no reqest",
+        "django.template.context_processors.request",
+    ),
+    (
         "MIDDLEWARE",
         ["whitenoise.middleware.WhiteNoiseMiddlewar"],
         "E007",
@@ -172,8 +179,26 @@ def test_a_setting_that_names_nothing_is_told_by_its_name(
     assert (found.setting, found.problem, found.guess) == (name, problem, guess)
     (message,) = run_rules(seen(broken_paths=(found,)))
     assert message.id == f"prodserve.{number}"
-    assert message.msg.startswith(f"{name} names {found.path!r}, but ")
+    assert message.msg.startswith(
+        f"{name} {'is' if isinstance(value, str) else 'holds'} {found.path!r}, but "
+    )
     assert message.hint == (f"Did you mean {guess!r}?" if guess else f"Correct {name} in the settings")
+
+
+@pytest.mark.parametrize(
+    ("path", "problem", "hint"),
+    [
+        ("no.such", "there is no module no", "Correct --readiness_checks"),
+        ("tests.facts.machin", "the module tests.facts has no machin", "Did you mean 'tests.facts.machine'?"),
+    ],
+)
+def test_a_readiness_check_that_names_nothing_is_found_before_anything_is_loaded(
+    path: str, problem: str, hint: str
+) -> None:
+    (found,) = broken_paths(["database", path, "tests.facts.machine"])
+    (message,) = run_rules(seen({"readiness_checks": path}, broken_paths=(found,)))
+    assert (message.id, message.hint) == ("prodserve.E008", hint)
+    assert message.msg == f"--readiness_checks holds {path!r}, but {problem}."
 
 
 def test_what_can_only_be_known_by_loading_is_left_alone(settings: Any, tmp_path: Path) -> None:
@@ -210,8 +235,12 @@ def test_strict_makes_warnings_fatal() -> None:
     with pytest.raises(ProdserveError, match=r"^\d+ warnings?, and --strict refuses"):
         preflight(what.plan, what.project)
     relaxed = seen(facts={"local_caches": ("default",)})
-    lines = preflight(relaxed.plan, relaxed.project)
-    assert any("prodserve.W002" in line for line in lines)
+    (found,) = [
+        problem for problem in preflight(relaxed.plan, relaxed.project) if problem.check == "prodserve.W002"
+    ]
+    assert found.code == "W002"
+    assert "W002" not in found.message
+    assert "Redis" in found.fix
 
 
 def test_errors_are_told_together() -> None:

@@ -120,7 +120,7 @@ def test_a_measurement_decides_and_says_when_it_was_made() -> None:
     made = plan(seen).replan(found(98, 38))
     assert made.workers.value == 1
     assert "memory holds 1 (measured 2027-01-15 08:00 UTC: master 104 MiB, 72 MiB each" in made.workers.why
-    assert any("Only one worker fits into 256 MiB" in line for line in made.warnings)
+    assert any("Only one worker fits into 256 MiB" in found.message for found in made.warnings)
     assert plan(seen, workers=4).replan(found(98, 38)).workers.value == 4
     assert plan(seen).replan(found(38, 3)).workers.value == 4
 

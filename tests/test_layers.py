@@ -39,6 +39,7 @@ FLOORS = [
 PURE = [
     "config/kinds",
     "config/options",
+    "config/parse_errors",
     "config/parsers",
     "config/resolve",
     "logs/config",

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from django_prodserve.config import parsers
-from django_prodserve.config.parsers import ParseError
+from django_prodserve.config.parse_errors import ParseError
 from django_prodserve.errors import ProdserveError
 from django_prodserve.startup import listeners
 

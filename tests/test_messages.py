@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.checks import Warning
 
 from django_prodserve import errors
 from django_prodserve.cli import messages
+from django_prodserve.cli.check_report import CheckReport
 from django_prodserve.errors import CODES, EXIT_CODES, ExitCode, Problem, ProdserveError, UsageError
+from django_prodserve.management.commands.prodserve import system_check
 from django_prodserve.utils import terminal
-from django_prodserve.utils.notice import Notice, part
+from django_prodserve.utils.notice import Notice, note, part, warning
 
 PACKAGE = Path(errors.__file__).parent
 
@@ -116,23 +120,40 @@ def test_one_rule_decides_on_colours(
             part("static", "130 files"),
             {"level": "info", "message": "static: 130 files", "event": "start", "part": "static"},
         ),
-        ("warning: It is odd.", {"level": "warning", "message": "It is odd."}),
-        ("note: by the way", {"level": "info", "message": "by the way"}),
+        ("loading the project (2 s)", {"level": "info", "message": "loading the project (2 s)"}),
         (
-            "warning: No TLS. (prodserve.W007)\n  --certfile, or a proxy",
-            {"level": "warning", "message": "No TLS.", "code": "W007", "fix": "--certfile, or a proxy"},
+            "warning: a line of the project's own code",
+            {"level": "info", "message": "warning: a line of the project's own code"},
+        ),
+        (warning("It is odd."), {"level": "warning", "message": "It is odd."}),
+        (note("by the way", running=7), {"level": "info", "message": "by the way", "running": 7}),
+        (
+            warning(
+                Problem("No TLS.", "--certfile, or a proxy", code="W007", check="prodserve.W007"),
+            ),
+            {
+                "level": "warning",
+                "message": "No TLS.",
+                "code": "W007",
+                "fix": "--certfile, or a proxy",
+                "more": "prodserve help W007",
+            },
         ),
         (
-            "warning: shop.Order: no default key (models.W042)",
+            warning(system_check(Warning("no default key", obj="shop.Order", id="models.W042"))),
             {"level": "warning", "message": "shop.Order: no default key", "code": "models.W042"},
+        ),
+        (
+            warning(system_check(Warning("no id"))),
+            {"level": "warning", "message": "no id"},
         ),
         (
             Notice("http://x  ready in 0.5 s", event="ready", addresses=["http://x"], seconds=0.5),
             {"level": "info", "message": "http://x  ready in 0.5 s", "event": "ready", "seconds": 0.5},
         ),
         (
-            Notice("workers   2 x 4", message="workers: 2 x 4", workers=2, threads=4),
-            {"message": "workers: 2 x 4", "workers": 2, "threads": 4},
+            Notice("workers   2 x 4", workers=2, threads=4),
+            {"message": "workers   2 x 4", "workers": 2, "threads": 4},
         ),
     ],
 )
@@ -178,10 +199,48 @@ def test_every_exit_code_is_explained() -> None:
 
 
 def test_an_error_travels_between_processes() -> None:
-    import pickle
-
     again = pickle.loads(pickle.dumps(TWO))
     assert (again.problems, again.exit_code, str(again)) == (TWO.problems, ExitCode.USAGE, str(TWO))
+
+
+@pytest.mark.parametrize(
+    ("line", "lines"),
+    [
+        ("loading the project (2 s)", ["loading the project (2 s)"]),
+        (part("static", "130 files"), ["static    130 files"]),
+        (note("by the way"), ["note: by the way"]),
+        (
+            warning(system_check(Warning("No TLS.", hint="--certfile", id="prodserve.W007"))),
+            ["warning: No TLS. (prodserve.W007)", "  Fix:  --certfile"],
+        ),
+        (warning(system_check(Warning("no id"))), ["warning: no id"]),
+    ],
+)
+def test_what_a_start_says_is_text_for_people(line: str, lines: list[str]) -> None:
+    assert messages.said_as_text(line, io.StringIO()).splitlines()[: len(lines)] == lines
+
+
+def test_a_line_travels_between_processes_with_its_fields() -> None:
+    line = warning(Problem("No TLS.", "--certfile", code="W007", check="prodserve.W007"))
+    again = pickle.loads(pickle.dumps([line, part("static", "130 files")]))
+    assert [entry.level for entry in again] == ["warning", "info"]
+    assert again[0].problem == line.problem
+    assert again[1].fields == {"event": "start", "part": "static"}
+
+
+def test_check_reports_what_was_said_as_data() -> None:
+    report = CheckReport(lambda line: None, as_json=True)
+    found = Problem("No TLS.", "--certfile", code="W007", check="prodserve.W007")
+    for line in (part("static", "130 files"), note("by the way"), warning(found), "progress (1 s)"):
+        report.say(line)
+    assert json.loads(report.summary()) == {
+        "ready": True,
+        "errors": [],
+        "warnings": [
+            {"code": "W007", "message": "No TLS.", "fix": "--certfile", "more": "prodserve help W007"}
+        ],
+        "notes": ["by the way"],
+    }
 
 
 def test_a_closed_stream_is_no_terminal() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from django_prodserve.config import parsers
+from django_prodserve.config.parse_errors import ParseError
 from django_prodserve.utils import units
 from django_prodserve.utils.units import GIB, MIB
 
@@ -133,7 +134,7 @@ def test_a_formula_counts_whole_cpus_rounded_up(formula: str, cpus: float, worke
     "raw", ["gunicorn.workers.UvicornWorker", "uvicorn_worker.UvicornWorker", "eventlet", "tornado"]
 )
 def test_a_tutorials_worker_class_gets_a_sentence_of_its_own(raw: str) -> None:
-    with pytest.raises(parsers.ParseError) as told:
+    with pytest.raises(ParseError) as told:
         parsers.worker_class(raw)
     assert told.value.fix.startswith("Remove the option")
 

@@ -117,7 +117,8 @@ def test_what_will_hurt_is_said_with_the_figure_that_fits(
     facts: dict[str, Any], stated: dict[str, Any], words: str
 ) -> None:
     warnings = plan(machine(**facts), **stated).warnings
-    assert any(words in warning for warning in warnings), warnings
+    assert any(words in str(warning) for warning in warnings), warnings
+    assert all(warning.fix for warning in warnings)
 
 
 @pytest.mark.parametrize("stated", [{}, {"workers": 3}, {"workers": "2n+1"}, {"threads": 32}])
@@ -202,7 +203,7 @@ def test_only_containers_and_platforms_bind_publicly_by_themselves(
 
 
 def test_a_gunicorn_conf_that_lies_about_is_mentioned() -> None:
-    assert any("--config" in line for line in plan(project_=project(gunicorn_conf=True)).warnings)
+    assert any("--config" in found.fix for found in plan(project_=project(gunicorn_conf=True)).warnings)
 
 
 def test_the_concurrency_limit_is_that_of_our_own_workers() -> None:
@@ -223,8 +224,8 @@ def test_the_management_address_is_told_where_others_reach_it_or_nobody_answers(
     assert plan(management_bind="127.0.0.1:9000").warnings == ()
     assert plan(management_bind="127.0.0.1:9000").addresses == ("127.0.0.1:8000", "127.0.0.1:9000")
     (open_to_others,) = plan(management_bind="0.0.0.0:9000").warnings
-    assert "has no password" in open_to_others
+    assert "has no password" in open_to_others.message
     silent = plan(management_bind="127.0.0.1:9000", worker_class="gthread")
     assert silent.management_bind.value is None
     assert silent.addresses == ("127.0.0.1:8000",)
-    assert any("this is gthread" in line for line in silent.warnings)
+    assert any("this is gthread" in found.message for found in silent.warnings)

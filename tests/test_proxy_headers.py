@@ -7,6 +7,7 @@ from ipaddress import ip_network
 import pytest
 from django.core.handlers.wsgi import WSGIRequest
 
+from django_prodserve.config.parse_errors import ParseError
 from django_prodserve.config.trust import CLIENT_HEADERS, MAX_CHAIN, PRESETS, parse_trust, parse_witness
 from django_prodserve.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -543,21 +544,22 @@ def test_a_network_named_twice_is_held_once():
 
 
 @pytest.mark.parametrize(
-    ("words", "hops", "complaint"),
+    ("words", "hops", "complaint", "fix"),
     [
-        (["loopback", "privat"], None, r"'privat' is neither an address .* private, unix, none"),
-        (["10.0.0.5/8"], None, r"'10\.0\.0\.5/8' is an address .* write '10\.0\.0\.0/8'"),
-        (["10.0.0.0/33"], None, "'10.0.0.0/33' is neither"),
-        (["example.com"], None, "'example.com' is neither"),
-        (["*"], 0, "hops is 0, but must be from 1"),
-        (["*"], MAX_CHAIN + 1, "hops is 17"),
+        (["loopback", "privat"], None, r"'privat' is neither an address .* private, unix, none", "192.0.2.7"),
+        (["10.0.0.5/8"], None, r"'10\.0\.0\.5/8' is an address inside", "Write '10.0.0.0/8'"),
+        (["10.0.0.0/33"], None, "'10.0.0.0/33' is neither", "10.0.0.0/8"),
+        (["example.com"], None, "'example.com' is neither", "192.0.2.7"),
+        (["*"], 0, "hops is 0, but must be from 1", ""),
+        (["*"], MAX_CHAIN + 1, "hops is 17", ""),
     ],
 )
-def test_a_wrong_word_gets_one_sentence(words, hops, complaint):
-    with pytest.raises(ValueError, match=complaint) as caught:
+def test_a_wrong_word_gets_one_sentence_and_its_fix(words, hops, complaint, fix):
+    with pytest.raises(ParseError, match=complaint) as caught:
         parse_trust(words, hops)
     assert str(caught.value).endswith(".")
     assert "\n" not in str(caught.value)
+    assert fix in caught.value.fix
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -643,8 +645,9 @@ def test_a_named_header_of_the_projects_own_is_a_claim_like_any_other():
 
 @pytest.mark.parametrize("name", ["X Real IP", "X_Real_IP", "", "Forwarded", "X-Forwarded-Proto", "Host"])
 def test_a_header_that_cannot_carry_the_address_is_refused(name):
-    with pytest.raises(ValueError, match=r"write one such as|does not carry the address"):
+    with pytest.raises(ParseError, match=r"not the name of a header|does not carry the address") as caught:
         parse_witness(name)
+    assert "such as X-Real-IP" in caught.value.fix
 
 
 def test_an_address_where_nobody_looks_for_it_is_said_once(caplog):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import pty
 import re
-import shutil
+import struct
 import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from django_prodserve.cli import actions, arguments, completion, reading
+from django_prodserve.cli import actions, arguments, reading
 from django_prodserve.cli.actions import ACTIONS
 from django_prodserve.config.option_groups import GROUPS
 from django_prodserve.config.options import option_fields
@@ -137,48 +144,103 @@ def test_addresses_stand_in_place_of_an_action(
     assert actions.split(words) == (left, addresses)
 
 
-def completed(line: str, tmp_path: Path) -> list[str]:
-    """Return what bash offers at the end of a line."""
-    words = line.split(" ")
-    script = tmp_path / "prodserve.bash"
-    script.write_text(completion.script(["bash"]))
-    ask = (
-        f"source {script}; COMP_WORDS=({' '.join(words[:-1])} '{words[-1]}'); COMP_CWORD={len(words) - 1}; "
-        "_prodserve; printf '%s\\n' \"${COMPREPLY[@]}\""
-    )
-    ended = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True, timeout=30)
-    assert ended.stderr == ""
-    return ended.stdout.split()
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
 @pytest.mark.parametrize(
-    ("line", "offered"),
+    ("line", "message", "fix"),
     [
-        ("prodserve pl", ["plan"]),
-        ("prodserve --keep", ["--keep-alive"]),
-        ("prodserve --profile ", ["io", "cpu"]),
-        ("prodserve --no-sup", ["--no-supervisor"]),
-        ("prodserve completion f", ["fish"]),
-        ("prodserve help worker-cl", ["worker-class"]),
+        ("--static maybe", "--static is 'maybe', but must be on or off", "Write --static or --no-static"),
+        ("--static=maybe", "--static is 'maybe', but must be on or off", "Write --static or --no-static"),
+        ("--no-static=1", "--no-static takes no value.", "Write --static or --no-static"),
+        ("--workers", "--workers needs a value.", "For example: --workers 2"),
+        ("-v 9", "Argument -v: invalid choice", "prodserve --help"),
+        (
+            "plan --gunicorn-conf /srv/g.py",
+            "--gunicorn-conf takes no file: it prints to standard output.",
+            "prodserve plan --gunicorn-conf > /srv/g.py",
+        ),
     ],
 )
-def test_bash_completes(line: str, offered: list[str], tmp_path: Path) -> None:
-    assert completed(line, tmp_path) == offered
+def test_a_wrong_command_line_is_told_with_its_fix(line: str, message: str, fix: str) -> None:
+    parser = arguments.control_parser("prodserve")
+    parser._option_string_actions["-v"].choices = ("0", "1")
+    with pytest.raises(UsageError) as told:
+        parser.parse_args(line.split())
+    assert message in told.value.message
+    assert fix in told.value.hint
 
 
-@pytest.mark.parametrize("shell", completion.SHELLS)
-def test_every_action_and_option_is_completed(shell: str) -> None:
-    script = completion.script([shell])
-    assert all(re.search(rf"\b{name}\b", script) for name in ACTIONS)
-    written = [row.flag.removeprefix("--") if shell == "fish" else row.flag for row in option_fields()]
-    assert all(re.search(rf"(?<![\w]){flag}(?![\w-])", script) for flag in written)
-    if shutil.which(shell):
-        checked = subprocess.run([shell, "-n"], input=script, text=True, capture_output=True, timeout=30)
-        assert (checked.returncode, checked.stderr) == (0, "")
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--migrate status", ["status"]),
+        ("--migrate pln", ["pln"]),
+        ("plan --static workers", ["plan", "workers"]),
+        ("--workers 2 3", ["3"]),
+        ("--workers 2 8000x", ["8000x"]),
+    ],
+)
+def test_what_is_not_a_value_is_an_action(line: str, words: list[str]) -> None:
+    assert arguments.control_parser("prodserve").parse_args(line.split()).action == words
 
 
-@pytest.mark.parametrize("words", [[], ["tcsh"], ["bash", "zsh"]])
-def test_another_shell_is_told_which_there_are(words: list[str]) -> None:
-    with pytest.raises(UsageError, match="bash, zsh or fish"):
-        completion.script(words)
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("3", "To serve on port 3: --bind 3"), ("8000x", "HOST:PORT or PORT"), ("pln", "Did you mean plan?")],
+)
+def test_a_word_that_is_no_action_is_told_with_what_it_may_be(word: str, hint: str) -> None:
+    with pytest.raises(UsageError) as told:
+        actions.chosen([word])
+    assert hint in told.value.hint
+
+
+@pytest.fixture
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
+    """Run a command on a terminal of 24 lines; return what the terminal shows."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name in ("COLUMNS", "LINES", "LESS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def shown(*words: str) -> str:
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        command = [sys.executable, "-m", "django_prodserve", *words]
+        process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path)
+        os.close(theirs)
+        found = b""
+        with suppress(OSError):  # EIO: the last process with the terminal has ended
+            while data := os.read(ours, 65536):
+                found += data
+        os.close(ours)
+        assert process.wait(30) == 0, found
+        return found.decode().replace("\r\n", "\n")
+
+    return shown
+
+
+def test_a_text_longer_than_the_terminal_goes_through_the_pager(
+    on_a_terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pager = tmp_path / "a pager"
+    pager.write_text('#!/bin/sh\ncat > "$1"; echo "LESS=$LESS"\n')
+    pager.chmod(0o755)
+    monkeypatch.setenv("PAGER", f"'{pager}' {tmp_path}/paged")
+    assert on_a_terminal("help", "options") == "LESS=FRX\n"
+    paged = (tmp_path / "paged").read_text()
+    assert "--keep-alive" in paged
+    assert paged.startswith("\x1b[1m# ")
+    assert re.sub("\x1b\\[[0-9;]*m", "", paged) == said("help", "options")
+
+
+def test_a_short_text_needs_no_pager(
+    on_a_terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAGER", "false")
+    assert "Another process listens on the address." in on_a_terminal("help", "port-in-use")
+
+
+@pytest.mark.parametrize("pager", ["no-such-pager -x", " ", "'unclosed"])
+def test_without_a_pager_the_text_is_printed(
+    on_a_terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch, pager: str
+) -> None:
+    monkeypatch.setenv("PAGER", pager)
+    assert on_a_terminal("help", "options").count("\n") > 24

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.errors import CODES, ExitCode, ProdserveError
+from django_prodserve.errors import CODES, ExitCode, ProdserveError, UsageError
 from django_prodserve.machine.platforms import detect
 from django_prodserve.plan.pipeline import collect_options
 
@@ -164,7 +164,7 @@ def test_every_problem_is_told_at_once() -> None:
         ({"block": {"GUNICORN": {"pre_fork": "no.such.module.hook"}}}, "no.such.module"),
         ({"flags": {"config": "nowhere.py"}}, "there is no such file"),
         ({"flags": {"config": "python:shop.conf"}}, "only files are read"),
-        ({"block": {"CONFIG": 5}}, "PRODSERVE['CONFIG'] is 5, which is not the path of a file."),
+        ({"block": {"CONFIG": 5}}, "PRODSERVE['CONFIG'] is 5, but must be a path."),
     ],
 )
 def test_wrong_inputs_get_one_clear_line(given: dict[str, Any], words: str) -> None:
@@ -176,11 +176,62 @@ def test_wrong_inputs_get_one_clear_line(given: dict[str, Any], words: str) -> N
 def test_a_broken_config_file_names_its_line(tmp_path: Any) -> None:
     conf = tmp_path / "conf.py"
     conf.write_text("threads = 2\nworkers = undefined\n")
-    with pytest.raises(ProdserveError, match=r"conf\.py, line 2: NameError"):
-        options({"config": str(conf)})
+    with pytest.raises(UsageError) as caught:
+        options({"config": str(conf), "threads": "many"})
+    broken, threads = caught.value.problems
+    assert broken.message == f"--config {conf} raises NameError: name 'undefined' is not defined"
+    assert broken.where == f"{conf}, line 2: workers = undefined"
+    assert broken.code == "config-file"
+    assert "--threads is 'many'" in threads.message
     conf.write_text("threads = (\n")
-    with pytest.raises(ProdserveError, match=r"conf\.py, line 1: SyntaxError"):
+    with pytest.raises(UsageError, match="raises SyntaxError: '\\(' was never closed") as caught:
+        options({}, {"PRODSERVE_CONFIG": str(conf)})
+    assert caught.value.where == f"{conf}, line 1: threads = ("
+    assert caught.value.message.startswith("PRODSERVE_CONFIG ")
+    conf.write_text("import sys\nsys.exit('no')\n")
+    with pytest.raises(UsageError, match="raises SystemExit: no"):
         options({"config": str(conf)})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words", "fix"),
+    [
+        ("raw_env", ["A=1", "B"], "holds 'B', but each entry must be NAME=VALUE", "NAME=VALUE"),
+        ("logconfig", "/nowhere/log.ini", "/nowhere/log.ini cannot be read: there is no such file", "exists"),
+        ("logconfig_json", "/nowhere/log.json", "cannot be read: there is no such file", "exists"),
+        ("ca_certs", "/nowhere/ca.pem", "cannot be read: there is no such file", "exists"),
+        ("access_log_format", "%(h)s %(s", "which is not a format: incomplete format key", "%(h)s"),
+        ("logger_class", "no.Such", "cannot be loaded: ModuleNotFoundError: No module named 'no'", "a class"),
+        ("logger_class", "logging.Loger", "cannot be loaded: AttributeError", "a class"),
+    ],
+)
+def test_what_gunicorn_would_refuse_at_its_start_is_refused_before(
+    setting: str, value: Any, words: str, fix: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        options({"workers": "two"}, block={"GUNICORN": {setting: value}})
+    workers, wrong = sorted(caught.value.problems, key=lambda problem: "GUNICORN" in problem.message)
+    assert "--workers is 'two'" in workers.message
+    assert wrong.message.startswith(f"PRODSERVE['GUNICORN']['{setting}'] ")
+    assert words in wrong.message
+    assert "Traceback" not in wrong.message
+    assert fix in wrong.fix
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"raw_env": ["A=1", "B=2=3"]},
+        {"logconfig": __file__},
+        {"logger_class": "simple"},
+        {"logger_class": "gunicorn.glogging.Logger"},
+        {"http_protocols": "h1"},
+        {"access_log_format": "%(h)s %({x-own}i)s %(nothing)s"},
+    ],
+)
+def test_what_gunicorn_takes_passes(block: dict[str, Any]) -> None:
+    resolved = options(block={"GUNICORN": block})
+    assert {name: found.value for name, found in resolved.gunicorn.items()} == block
 
 
 def test_what_gunicorn_could_do_but_we_decide_is_a_note() -> None:

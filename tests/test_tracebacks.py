@@ -12,7 +12,7 @@ from django.test import override_settings
 
 from django_prodserve.errors import ProdserveError
 from django_prodserve.utils.setting_faults import blamed
-from django_prodserve.utils.tracebacks import cannot_start, during, reason_of
+from django_prodserve.utils.tracebacks import cannot_start, during, fix_of, reason_of
 
 
 def raised(code: str, filename: str) -> Exception:
@@ -45,6 +45,34 @@ def test_the_error_at_the_bottom_is_told_too() -> None:
     assert reason_of(raised(code, "x.py")) == "handler (ZeroDivisionError: division by zero)"
 
 
+def test_a_syntax_error_is_told_once() -> None:
+    error = raised("compile('x = (', 'settings.py', 'exec')", "x.py")
+    assert reason_of(error) == "'(' was never closed"
+
+
+def test_the_fix_names_the_package_that_is_missing_and_its_python() -> None:
+    code = "try:\n    import no_such\nexcept ImportError as error:\n    raise ValueError('odd') from error"
+    assert fix_of(raised(code, "/srv/shop/a.py")) == (
+        f"Install no_such for {sys.executable}, or correct the name."
+    )
+    assert "Correct that line" in fix_of(raised("1 / 0", "/srv/shop/a.py"))
+    assert fix_of(raised("1 / 0", os.path.join(os.path.dirname(os.__file__), "abc.py"))) == ""
+
+
+def test_the_setting_behind_a_failed_import_of_a_cause_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("conf")
+    module.__file__ = str(tmp_path / "conf.py")
+    (tmp_path / "conf.py").write_text("EMAIL_BACKEND = 'no_such.Mail'\n")
+    monkeypatch.setitem(sys.modules, "conf", module)
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "conf")
+    code = "try:\n    import no_such\nexcept ImportError as error:\n    raise ValueError('odd') from error"
+    with override_settings(EMAIL_BACKEND="no_such.Mail"):
+        told = blamed(raised(code, "x.py"), os.path.basename)
+    assert told.startswith("It uses the setting EMAIL_BACKEND (conf.py, line 1: ")
+
+
 def test_a_setting_is_found_behind_a_star_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "base.py").write_text("X = 1\nif X:\n    MIDDLEWARE: list[str] = None\n")
     (tmp_path / "live.py").write_text("from .base import *\n")
@@ -59,6 +87,40 @@ def test_a_setting_is_found_behind_a_star_import(tmp_path: Path, monkeypatch: py
         told
         == "MIDDLEWARE is None, but must be a list of texts (base.py, line 3: MIDDLEWARE: list[str] = None)"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "told"),
+    [
+        ("SECRET_KEY", "SECRET_KEY = 's3cr3t'", "It uses the setting SECRET_KEY (conf.py, line 1)"),
+        (
+            "EMAIL_HOST",
+            "EMAIL_HOST = 'smtp://me:s3cr3t@x'",
+            "It uses the setting EMAIL_HOST (conf.py, line 1)",
+        ),
+        (
+            "EMAIL_PORT",
+            "EMAIL_PORT = 25",
+            "It uses the setting EMAIL_PORT (conf.py, line 1: EMAIL_PORT = 25)",
+        ),
+    ],
+)
+def test_no_secret_of_the_settings_is_shown(
+    name: str, line: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("conf")
+    module.__file__ = str(tmp_path / "conf.py")
+    (tmp_path / "conf.py").write_text(f"{line}\n")
+    monkeypatch.setitem(sys.modules, "conf", module)
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "conf")
+    (tmp_path / "code.py").write_text(f"from django.conf import settings\n1 / 0, settings.{name}\n")
+    error = raised((tmp_path / "code.py").read_text(), str(tmp_path / "code.py"))
+    assert blamed(error, os.path.basename) == f"It uses the setting {told}"
+
+
+def test_no_secret_of_a_wrong_value_is_shown() -> None:
+    with override_settings(STORAGES={"default": ("s3", {"PASSWORD": "s3cr3t"})}):
+        assert "s3cr3t" not in blamed(ValueError(), str)
 
 
 @pytest.mark.parametrize(

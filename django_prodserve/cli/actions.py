@@ -87,10 +87,25 @@ def split(words: str | Sequence[str] | None) -> tuple[list[str], list[str]]:
     words = [words] if isinstance(words, str) else list(words or ())
     if words and words[0] in (*READING_ACTIONS, *ALIASES):
         return words, []
-    addresses = [word for word in words if ADDRESS.fullmatch(word)]
+    addresses = [word for word in words if ADDRESS.fullmatch(word) and not _is_stray_number(word)]
     return [word for word in words if word not in addresses], [
         re.sub("^0:", "0.0.0.0:", address) for address in addresses
     ]
+
+
+def _is_stray_number(word: str) -> bool:
+    """Return whether a number is more likely a second value, as in ``--workers 2 3``, than a port."""
+    return word.isdecimal() and int(word) < LEAST_BARE_PORT
+
+
+LEAST_BARE_PORT = 80
+
+
+def may_be_action(word: str) -> bool:
+    """Return whether a word behind a switch may be meant as another part of the line, and not as a state."""
+    if word.startswith("-") or ADDRESS.fullmatch(word) or option_field(word.replace("-", "_")):
+        return True
+    return bool(difflib.get_close_matches(word, {*ACTIONS, *ALIASES, *ANSWERS}, n=1))
 
 
 def reading(words: Sequence[str]) -> list[str] | None:
@@ -135,6 +150,10 @@ def _instead(word: str) -> str:
     close = difflib.get_close_matches(word, ACTIONS, n=1)
     if close:
         return f"Did you mean {close[0]}?"
+    if word.isdecimal():
+        return f"An option takes one value. To serve on port {word}: --bind {word}"
+    if word[:1].isdecimal():
+        return "An address is HOST:PORT or PORT, such as 8000."
     near = difflib.get_close_matches(word, ANSWERS, n=1, cutoff=0.8)
     return ANSWERS[near[0]] if near else f"The actions are {', '.join(ACTIONS)}."
 

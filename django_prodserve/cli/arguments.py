@@ -112,6 +112,7 @@ class FlatParser(argparse.ArgumentParser):
         action, addresses = actions.split(parsed.action)
         parsed.action = action
         if addresses:
+            _refuse_file(parsed, addresses)
             parsed.bind = [*(getattr(parsed, "bind", None) or ()), *addresses]
         return parsed
 
@@ -122,9 +123,13 @@ class FlatParser(argparse.ArgumentParser):
             if spelt and self._is_switch(spelt[-1]) and (state := _state(word)) is not None:
                 spelt[-1] = _switched(spelt[-1], state)
                 continue
+            if spelt and self._is_switch(spelt[-1]) and not actions.may_be_action(word):
+                raise _wrong_switch(spelt[-1], word)
             flag, _, value = word.partition("=")
             if self._is_switch(flag) and (state := _state(value)) is not None:
                 word = _switched(flag, state)
+            elif self._is_switch(flag) and value:
+                raise _wrong_switch(flag, value)
             spelt.append(word)
         return spelt
 
@@ -145,7 +150,17 @@ class FlatParser(argparse.ArgumentParser):
         if "expected" in problem and (row := options.option_field(name.replace("-", "_"))):
             value = row.kind.example or row.metavar
             raise UsageError(f"{flag} needs a value.", f"For example: {flag} {value}", topic=name)
-        raise UsageError(message[:1].upper() + message[1:])
+        if "ignored explicit argument" in problem:
+            raise UsageError(f"{flag} takes no value.", f"Write {what.replace('/', ' or ')}", topic=name[3:])
+        raise UsageError(message[:1].upper() + message[1:], "prodserve --help lists all options.")
+
+
+def _refuse_file(parsed: Any, addresses: Sequence[str]) -> None:
+    """Raise UsageError if a path behind --gunicorn-conf is meant as a file: elsewhere it is a unix socket."""
+    files = [address for address in addresses if address.startswith("/")]
+    if files and getattr(parsed, "gunicorn_conf", False):
+        fix = f"prodserve plan --gunicorn-conf > {files[0]}"
+        raise UsageError("--gunicorn-conf takes no file: it prints to standard output.", fix)
 
 
 def _state(word: str) -> bool | None:
@@ -154,6 +169,13 @@ def _state(word: str) -> bool | None:
         return parsers.boolean(word)
     except ValueError:
         return None
+
+
+def _wrong_switch(flag: str, value: str) -> UsageError:
+    fix = f"Write {flag} or {flag.replace('--', '--no-', 1)}"
+    return UsageError(
+        f"{flag} is {value!r}, but must be {parsers.boolean.__doc__}", fix, code="bad-value", topic=flag[2:]
+    )
 
 
 def _switched(flag: str, state: bool) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import Problem, ProdserveError
+from ..utils.notice import Notice
 from ..utils.units import counted
 from . import messages
 
@@ -25,11 +26,10 @@ class CheckReport:
 
     def say(self, line: str) -> None:
         """Receive a line of the checks."""
-        level, problem, _ = messages.parsed(line)
-        if level == "warning":
-            self.warnings.append(problem)
-        elif level == "note":
-            self.notes.append(problem.message)
+        if isinstance(line, Notice) and line.level == "warning":
+            self.warnings.append(line.problem)
+        elif isinstance(line, Notice) and line.level == "note":
+            self.notes.append(line.problem.message)
         if not self._as_json:
             self._say(line)
 
@@ -65,6 +65,10 @@ def of_error(error: ProdserveError) -> str:
 
 
 def _fields(problem: Problem) -> dict[str, str]:
-    message = messages.ID.sub("", problem.message) if problem.code else problem.message
-    known = {"code": problem.code, "message": message, "fix": problem.fix, "where": problem.where}
+    known = {
+        "code": problem.code,
+        "message": problem.message,
+        "fix": problem.fix,
+        "where": problem.where,
+    }
     return {name: text for name, text in (known | {"more": messages.more(problem)}).items() if text}

@@ -5,7 +5,7 @@ Runs in a command without a project. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..config.kinds import PATH
 from ..config.options import option_fields
@@ -34,8 +34,29 @@ def script(words: Sequence[str]) -> str:
     return "\n".join([f"# prodserve completion for {shell}. {USE[shell]}", *makers[shell](), ""])
 
 
+DJANGOS = {
+    "--settings": "The settings module, such as mysite.settings.",
+    "--pythonpath": "A directory to search for the project's modules.",
+    "--verbosity": "0 to 3; with plan, 2 also shows where each value comes from.",
+    "--traceback": "Show the traceback of an error.",
+    "--no-color": "No colours.",
+    "--force-color": "Colours also where no terminal reads them.",
+    "--version": "Print the versions.",
+    "--help": "Print all options.",
+}
+"""Options of every Django command, and what they do."""
+OTHERS = {**WORDS, "--skip-checks": "Skip the preflight and Django's checks.", **DJANGOS}
+"""Every flag without a row."""
+VALUED = ("--settings", "--pythonpath", "--verbosity")
+"""Those of them that need a value."""
+
+
 def _switches(row: Row) -> list[str]:
     return [row.flag, row.flag.replace("--", "--no-", 1)] if row.kind.is_switch else [row.flag]
+
+
+def _spellings(row: Row) -> list[str]:
+    return [row.flag, row.short] if row.short else [row.flag]
 
 
 def _choices(row: Row) -> list[str]:
@@ -44,36 +65,50 @@ def _choices(row: Row) -> list[str]:
 
 
 def _flags() -> list[str]:
-    return [*(flag for row in option_fields() for flag in _switches(row)), *WORDS, "--skip-checks", "--help"]
+    return [*(flag for row in option_fields() for flag in _switches(row)), *OTHERS]
+
+
+def _names() -> list[str]:
+    """Return the names of options: ``plan`` and ``help`` take them."""
+    return [row.name.replace("_", "-") for row in option_fields()]
 
 
 def _topics() -> list[str]:
-    return sorted({*manual.topics(), *(row.name.replace("_", "-") for row in option_fields())})
+    return sorted({*manual.topics(), *_names()})
+
+
+def _valued() -> list[str]:
+    """Return the flags whose value cannot be completed."""
+    rows = [row for row in option_fields() if not (row.kind.is_switch or _choices(row) or row.kind is PATH)]
+    return [*(flag for row in rows for flag in _spellings(row)), *VALUED]
 
 
 def _bash() -> Iterator[str]:
     yield "_prodserve() {"
     yield '  local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}"'
+    yield "  # bash splits --flag=value into three words."
+    yield '  if [[ "$cur" == "=" ]]; then cur=""'
+    yield '  elif [[ "$prev" == "=" ]]; then prev="${COMP_WORDS[COMP_CWORD-2]}"; fi'
     yield '  case "$prev" in'
     for row in option_fields():
         if choices := _choices(row):
-            yield f'    {row.flag}) COMPREPLY=($(compgen -W "{" ".join(choices)}" -- "$cur")); return ;;'
-    paths = "|".join(row.flag for row in option_fields() if row.kind is PATH)
-    yield f'    {paths}) COMPREPLY=($(compgen -f -- "$cur")); return ;;'
-    valued = "|".join(
-        row.flag for row in option_fields() if not (row.kind.is_switch or _choices(row) or row.kind is PATH)
-    )
-    yield f"    {valued}) COMPREPLY=(); return ;;"
-    yield f'    help|explain) COMPREPLY=($(compgen -W "{" ".join(_topics())}" -- "$cur")); return ;;'
-    yield f'    completion) COMPREPLY=($(compgen -W "{" ".join(SHELLS)}" -- "$cur")); return ;;'
+            yield f"    {'|'.join(_spellings(row))}) {_bash_words(choices)}; return ;;"
+    paths = "|".join(flag for row in option_fields() if row.kind is PATH for flag in _spellings(row))
+    yield f"    {paths}) local IFS=$'\\n'; compopt -o filenames 2>/dev/null"
+    yield '      COMPREPLY=($(compgen -f -- "$cur")); return ;;'
+    yield f"    {'|'.join(_valued())}) COMPREPLY=(); return ;;"
+    yield f"    help|explain) {_bash_words(_topics())}; return ;;"
+    yield f"    completion) {_bash_words(SHELLS)}; return ;;"
     yield "  esac"
-    yield '  if [[ "$cur" == -* ]]; then'
-    yield f'    COMPREPLY=($(compgen -W "{" ".join(_flags())}" -- "$cur"))'
-    yield "  else"
-    yield f'    COMPREPLY=($(compgen -W "{" ".join(ACTIONS)}" -- "$cur"))'
-    yield "  fi"
+    yield f'  if [[ "$cur" == -* ]]; then {_bash_words(_flags())}'
+    yield f'  elif [[ " ${{COMP_WORDS[*]:0:COMP_CWORD}} " == *" plan "* ]]; then {_bash_words(_names())}'
+    yield f"  else {_bash_words(ACTIONS)}; fi"
     yield "}"
     yield "complete -F _prodserve prodserve"
+
+
+def _bash_words(words: Iterable[str]) -> str:
+    return f'COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$cur"))'
 
 
 def _quoted(text: str) -> str:
@@ -86,26 +121,30 @@ def _zsh_text(text: str) -> str:
 
 def _zsh() -> Iterator[str]:
     yield "_prodserve() {"
-    yield "  local -a actions"
+    yield "  local -a actions state line"
     yield "  actions=("
     for name, text in ACTIONS.items():
         yield f"    '{name}:{_quoted(text)}'"
     yield "  )"
-    yield "  if [[ ${words[CURRENT-1]} == (help|explain) ]]; then"
-    yield f"    compadd -- {' '.join(_topics())}"
-    yield "    return"
-    yield "  fi"
-    yield "  if [[ ${words[CURRENT-1]} == completion ]]; then"
-    yield f"    compadd -- {' '.join(SHELLS)}"
-    yield "    return"
-    yield "  fi"
-    yield "  _arguments -s \\"
+    for words, offered in (
+        ("${words[CURRENT-1]} == (help|explain)", _topics()),
+        ("${words[CURRENT-1]} == completion", SHELLS),
+        ("${words[CURRENT-1]} == plan && ${words[CURRENT]} != -*", _names()),
+    ):
+        yield f"  if [[ {words} ]]; then"
+        yield f"    compadd -- {' '.join(offered)}"
+        yield "    return"
+        yield "  fi"
+    yield "  _arguments \\"
     for row in option_fields():
-        for flag in _switches(row):
-            yield f"    '*{flag}[{_zsh_text(row.help)}]{_zsh_value(row)}' \\"
-    for flag, text in WORDS.items():
-        yield f"    '{flag}[{_zsh_text(text)}]' \\"
-    yield "    '*:action:{_describe action actions}'"
+        for flag in (*_switches(row), *_spellings(row)[1:]):
+            equals = "" if row.kind.is_switch or flag == row.short else "="
+            yield f"    '*{flag}{equals}[{_zsh_text(row.help)}]{_zsh_value(row)}' \\"
+    for flag, text in OTHERS.items():
+        value = f":{flag[2:]}: " if flag in VALUED else ""
+        yield f"    '{flag}[{_zsh_text(text)}]{value}' \\"
+    yield "    '*:action:->action'"
+    yield "  if [[ $state == action ]]; then _describe action actions; fi"
     yield "}"
     yield "compdef _prodserve prodserve"
 
@@ -120,19 +159,20 @@ def _zsh_value(row: Row) -> str:
 
 def _fish() -> Iterator[str]:
     yield "complete -c prodserve -f"
+    first = f"not __fish_seen_subcommand_from {' '.join(ACTIONS)}"
     for name, text in ACTIONS.items():
-        yield f"complete -c prodserve -n __fish_use_subcommand -a {name} -d '{_fish_text(text)}'"
-    reading = "__fish_seen_subcommand_from help explain"
-    yield f"complete -c prodserve -n '{reading}' -a '{' '.join(_topics())}'"
-    yield f"complete -c prodserve -n '__fish_seen_subcommand_from completion' -a '{' '.join(SHELLS)}'"
+        yield f"complete -c prodserve -n '{first}' -a {name} -d '{_fish_text(text)}'"
+    for seen, words in (("help explain", _topics()), ("completion", SHELLS), ("plan", _names())):
+        yield f"complete -c prodserve -n '__fish_seen_subcommand_from {seen}' -a '{' '.join(words)}'"
     for row in option_fields():
         for flag in _switches(row):
-            value = "" if row.kind.is_switch else " -r"
+            value = "" if row.kind.is_switch else " -r -F" if row.kind is PATH else " -x"
             value += f" -a '{' '.join(_choices(row))}'" if _choices(row) else ""
-            value += " -F" if row.kind is PATH else ""
-            yield f"complete -c prodserve -l {flag.removeprefix('--')} -d '{_fish_text(row.help)}'{value}"
-    for flag, text in WORDS.items():
-        yield f"complete -c prodserve -l {flag.removeprefix('--')} -d '{_fish_text(text)}'"
+            value += f" -s {row.short[1:]}" if row.short else ""
+            yield f"complete -c prodserve -l {flag[2:]} -d '{_fish_text(row.help)}'{value}"
+    for flag, text in OTHERS.items():
+        value = " -x" if flag in VALUED else ""
+        yield f"complete -c prodserve -l {flag[2:]} -d '{_fish_text(text)}'{value}"
 
 
 def _fish_text(text: str) -> str:

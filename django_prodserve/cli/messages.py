@@ -9,7 +9,6 @@ The form is the same from manage.py and from the script. Needs neither Django no
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -24,8 +23,6 @@ from ..utils.notice import Notice
 NAME = "prodserve"
 LABELS = ("See", "Fix", "More")
 STYLES = {"error": "error", "warning": "warning"}
-LEVELLED = re.compile(r"(warning|note|error): (.+)", re.DOTALL)
-ID = re.compile(r" \((prodserve\.)?([A-Za-z_]+\.)?([EWIC]\d{3})\)$")
 
 
 def write_error(error: ProdserveError, stream: Any, *, as_json: bool) -> None:
@@ -40,7 +37,7 @@ def problem_as_text(problem: Problem, level: str, stream: Any, *, prefix: str = 
     """Return a problem for people: wrapped and coloured if a terminal shows it."""
     colour, columns = terminal.colours(stream), terminal.width(stream)
     head = f"{prefix}{level}: "
-    message = _wrapped(f"{head}{problem.message}", columns, "  ")
+    message = _wrapped(f"{head}{problem.headline}", columns, "  ")
     lines = [head[: len(prefix)] + terminal.styled(f"{level}:", level, on=colour) + message[len(head) - 1 :]]
     for label, text in zip(LABELS, (problem.where, problem.fix, more(problem)), strict=True):
         if text:
@@ -59,8 +56,7 @@ def problem_as_json(problem: Problem, level: str, **fields: Any) -> str:
     """Return a problem for programs."""
     known = {"code": problem.code, "fix": problem.fix, "where": problem.where, "more": more(problem)}
     fields = {name: text for name, text in known.items() if text} | fields
-    message = ID.sub("", problem.message) if problem.code else problem.message  # the id is a field
-    return log_lines.as_json(time.time(), level, NAME, message, **fields)
+    return log_lines.as_json(time.time(), level, NAME, problem.message, **fields)
 
 
 def more(problem: Problem) -> str:
@@ -73,36 +69,19 @@ def more(problem: Problem) -> str:
     return ""
 
 
-def parsed(line: str) -> tuple[str, Problem, Mapping[str, Any]]:
-    """Return level, problem and fields of a line that the server reports.
-
-    ``warning: MESSAGE (prodserve.W005)`` with an indented fix below is a line with a code and a fix.
-    """
-    fields: dict[str, Any] = dict(line.fields) if isinstance(line, Notice) else {}
-    text = str(fields.pop("message", line))
-    level, match = "info", LEVELLED.fullmatch(text)
-    if not match:
-        return level, Problem(text), fields
-    level, text = match[1], match[2]
-    message, _, fix = text.partition("\n  ")
-    fix = "\n".join(part.strip() for part in fix.split("\n")) if fix else ""
-    code = ID.search(message)
-    return level, Problem(message, fix, code=f"{code[2] or ''}{code[3]}" if code else ""), fields
-
-
 def said_as_json(line: str) -> str:
     """Return a line of the server for programs."""
-    level, problem, fields = parsed(line)
-    level = "info" if level == "note" else level
-    return problem_as_json(problem, level, **fields)
+    if not isinstance(line, Notice):
+        return problem_as_json(Problem(line), "info")
+    level = "warning" if line.level == "warning" else "info"
+    return problem_as_json(line.problem, level, **line.fields)
 
 
 def said_as_text(line: str, stream: Any) -> str:
     """Return a line of the server for people."""
-    level, problem, _ = parsed(str(line))
-    if level == "info":
+    if not isinstance(line, Notice) or line.level == "info":
         return str(line)
-    return problem_as_text(problem, level, stream, prefix="")
+    return problem_as_text(line.problem, line.level, stream, prefix="")
 
 
 def is_json(stream: Any, *layers: Mapping[str, Any]) -> bool:

@@ -57,7 +57,10 @@ def _coloured(text: str, *, on: bool) -> Iterator[str]:
 
 def _paged(text: str) -> bool:
     """Send a text to the pager; return whether there is one."""
-    words = shlex.split(os.environ.get("PAGER") or "less")
+    try:
+        words = shlex.split(os.environ.get("PAGER") or "less")
+    except ValueError:  # a quotation without its end
+        return False
     if not words or shutil.which(words[0]) is None:
         return False
     environ = {"LESS": "FRX", **os.environ}

@@ -70,16 +70,16 @@ def without(environ: Mapping[str, str]) -> dict[str, str]:
     return original
 
 
-def refusal(path: str, error: OSError | ValueError) -> UsageError:
+def refusal(path: str, error: OSError | ValueError, *, source: str = "--env-file") -> UsageError:
     """Return the error that explains why a file cannot be used."""
-    full = os.path.abspath(path)
+    full = f"{source} {os.path.abspath(path)}"
     if isinstance(error, UnicodeError):
-        message, fix = f"--env-file {full} is not UTF-8 text.", "Save it as UTF-8."
+        message, fix = f"{full} is not UTF-8 text.", "Save it as UTF-8."
     elif isinstance(error, OSError):
         message, fix = (
-            f"--env-file {full} cannot be read: {error.strerror}.",
-            "Name a file that this user may read.",
+            f"{full} cannot be read: {error.strerror}.",
+            "Name a file that exists and that this user may read.",
         )
     else:
-        message, fix = f"--env-file {full}, {error}.", "Write one KEY=VALUE a line; # starts a comment."
+        message, fix = f"{full}, {error}.", "Write one KEY=VALUE a line; # starts a comment."
     return UsageError(message, fix, code="env-file", topic="env-file")

@@ -19,6 +19,7 @@ from .kinds import (
     CPUS,
     DURATION,
     HEADER,
+    HOPS,
     MANAGEMENT,
     PATH,
     POSITIVE,
@@ -263,7 +264,7 @@ class Options:
     )
     trusted_hops: int | None = option(
         None,
-        POSITIVE,
+        HOPS,
         "Position of the client in X-Forwarded-For, counted from the right.",
         computed="from X-Forwarded-For",
         exported=True,

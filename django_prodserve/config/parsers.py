@@ -15,27 +15,11 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from ..utils import units
-from .trust import parse_trust, parse_witness
+from .parse_errors import ParseError, ParseErrors
+from .trust import MAX_CHAIN, parse_trust, parse_witness
 
 LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 """Prefixes of addresses that only this machine can reach."""
-
-
-class ParseError(ValueError):
-    """An error that needs its own sentence; ``fix`` is the text to write instead."""
-
-    def __init__(self, message: str, fix: str = "", *, code: str = "bad-value") -> None:
-        super().__init__(message)
-        self.fix = fix
-        self.code = code
-
-
-class ParseErrors(ValueError):
-    """Several parts of a value are wrong."""
-
-    def __init__(self, errors: Sequence[ParseError]) -> None:
-        super().__init__("; ".join(map(str, errors)))
-        self.errors = tuple(errors)
 
 
 @dataclass(frozen=True)
@@ -75,6 +59,14 @@ def count(raw: Any) -> int:
     if isinstance(raw, bool) or not re.fullmatch(r"\d{1,9}", str(raw).strip(), re.ASCII):
         raise ValueError(raw)
     return int(str(raw))
+
+
+def hops(raw: Any) -> int:
+    """a whole number from 1 to 16."""
+    value = positive(raw)
+    if value > MAX_CHAIN:
+        raise ValueError(raw)
+    return value
 
 
 def boolean(raw: Any) -> bool:
@@ -157,9 +149,8 @@ def proxies(raw: Any) -> tuple[str, ...]:
     for name in names:
         try:
             parse_trust([name])
-        except ValueError as error:
-            message, _, write = str(error).partition(": write ")
-            wrong.append(ParseError(f"{message}." if write else message, write and f"Write {write}"))
+        except ParseError as error:
+            wrong.append(error)
     if wrong:
         raise ParseErrors(wrong)
     return names
@@ -168,11 +159,7 @@ def proxies(raw: Any) -> tuple[str, ...]:
 def client_address_header(raw: Any) -> str:
     """the name of a header, such as X-Real-IP."""
     name = str(raw).strip()
-    try:
-        parse_witness(name)
-    except ValueError as error:
-        message, _, write = str(error).partition(": ")
-        raise ParseError(f"{message}.", f"{write[:1].upper()}{write[1:]}") from error
+    parse_witness(name)
     return name
 
 
@@ -279,7 +266,8 @@ def _host_and_port(text: str, raw: str) -> str:
     if not match:
         raise _unreadable(text, raw)
     if not 0 <= int(match["port"]) <= 65535:
-        raise _no_address(f"Port {match['port']} of {raw!r} is out of range (0-65535).")
+        fix = f"{match['host'] or ''}:8000".removeprefix(":")
+        raise _no_address(f"Port {match['port']} of {raw!r} is out of range (0-65535).", fix)
     host = match["host"]
     if host is None:
         return f":{int(match['port'])}"
@@ -295,7 +283,7 @@ def _unreadable(text: str, raw: str) -> ParseError:
     if re.fullmatch(r"[a-zA-Z][\w.-]*", text, re.ASCII):
         return _no_address(f"{raw!r} lacks a port.", f"{text}:8000")
     host, _, port = text.rpartition(":")
-    if re.fullmatch(r"[\w.*-]*", host) and not port.isdecimal():
+    if host and re.fullmatch(r"[\w.*-]*", host) and not port.isdecimal():
         return _no_address(f"Port {port!r} of {raw!r} is not a number.", f"{host}:8000")
     return _no_address(f"{raw!r} is not an address.", "HOST:PORT, PORT, unix:PATH or fd://N")
 

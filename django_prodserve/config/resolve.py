@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import Problem, ProdserveError, UsageError
 from . import parsers
 from .options import Options, SourcedValue, option_fields
+from .parse_errors import ParseError, ParseErrors
 from .renamed import hint, renamed_key, renamed_variable
 from .row import Row
 
@@ -86,7 +87,7 @@ def _prepare_words(value: Any, problems: list[Problem]) -> Layer:
         words = parsers.words(value) if value else ()
     except (ValueError, TypeError):
         message = f"{source} is {value!r}, but must be a list of {', '.join(PREPARE)}."
-        problems.append(Problem(message, code="bad-value"))
+        problems.append(Problem(message, 'PRODSERVE["PREPARE"] = ["migrate"]', code="bad-value"))
         return {}
     unknown = [word for word in words if word not in PREPARE]
     problems += [
@@ -174,10 +175,10 @@ def _complaints(row: Row, stated: SourcedValue, error: Exception) -> Iterator[Pr
         is_number = re.fullmatch(r"-?\d+", shown)
         said = "is out of range (0-65535)" if is_number else f"is {shown!r}, but must be a number"
         yield Problem(f"PORT {f'{shown} ' if is_number else ''}{said}.", fix, "", "bad-value", topic)
-    elif isinstance(error, parsers.ParseErrors):
+    elif isinstance(error, ParseErrors):
         for one in error.errors:
             yield from _complaints(row, stated, one)
-    elif isinstance(error, parsers.ParseError):
+    elif isinstance(error, ParseError):
         yield Problem(f"{source}: {error}", error.fix, "", error.code, topic)
     else:
         yield Problem(
@@ -188,8 +189,12 @@ def _complaints(row: Row, stated: SourcedValue, error: Exception) -> Iterator[Pr
 def _example(row: Row, source: str) -> str:
     """Return a valid value in the notation of its source; empty if an example adds nothing."""
     example = row.kind.example
-    if not example or len(source.split()) > 1 or source == "GUNICORN_CMD_ARGS":
-        return ""
+    if not example:
+        return "Write a path, as text." if row.kind.metavar == "PATH" else ""
+    if source == "GUNICORN_CMD_ARGS":
+        return f"Correct it in {source}."
+    if len(source.split()) > 1:
+        return f"Correct it there, for example: {example}"
     if source.startswith("-"):
         return f"For example: {source} {example}"
     if source.startswith("PRODSERVE["):

@@ -15,6 +15,8 @@ from ipaddress import (
 )
 from types import MappingProxyType
 
+from .parse_errors import ParseError
+
 LOOPBACK = ("127.0.0.0/8", "::1", "unix")
 
 PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -98,10 +100,10 @@ class Trust:
 def parse_trust(words: Sequence[str], hops: int | None = None) -> Trust:
     """Return the trust that presets, addresses and networks spell out.
 
-    ValueError carries one sentence: the wrong word, and the valid ones.
+    ParseError names the first wrong word.
     """
     if hops is not None and not 1 <= hops <= MAX_CHAIN:
-        raise ValueError(
+        raise ParseError(
             f"hops is {hops}, but must be from 1, the right-most entry of X-Forwarded-For, to {MAX_CHAIN}."
         )
     stated = [word.strip() for word in words if word.strip()]
@@ -118,16 +120,16 @@ def parse_trust(words: Sequence[str], hops: int | None = None) -> Trust:
 def parse_witness(name: str) -> str:
     """Return the key in the environ of a header that may give a client's address.
 
-    ValueError carries one sentence if this header cannot.
+    ParseError says why this header cannot.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", name):
-        raise ValueError(f"{name!r} is not the name of a header: write one such as X-Real-IP.")
+        raise ParseError(f"{name!r} is not the name of a header.", "Write one such as X-Real-IP")
     key = "HTTP_" + name.upper().replace("-", "_")
     if (
         key in NEVER_PASSED | PASS_THROUGH | {"HTTP_HOST", "HTTP_COOKIE", "HTTP_USER_AGENT"}
         or key in _READERS
     ):
-        raise ValueError(f"{name} does not carry the address of the client: name a header such as X-Real-IP.")
+        raise ParseError(f"{name} does not carry the address of a client.", "Name a header such as X-Real-IP")
     return key
 
 
@@ -144,22 +146,22 @@ def _network(word: str) -> IPv4Network | IPv6Network:
     try:
         network = ip_network(word)
     except ValueError:
-        raise ValueError(_what_is_wrong(word)) from None
+        raise _what_is_wrong(word) from None
     first = _parse(str(network.network_address))
     if isinstance(network, IPv6Network) and isinstance(first, IPv4Address):
         return IPv4Network((first, network.prefixlen - 96))
     return network
 
 
-def _what_is_wrong(word: str) -> str:
+def _what_is_wrong(word: str) -> ParseError:
     try:
         network = ip_network(word, strict=False)
     except ValueError:
-        return (
-            f"{word!r} is neither an address such as 192.0.2.7, a network such as 10.0.0.0/8, "
-            f"nor one of {', '.join(PRESETS)}."
+        return ParseError(
+            f"{word!r} is neither an address nor a network, nor one of {', '.join(PRESETS)}.",
+            "Write an address such as 192.0.2.7, or a network such as 10.0.0.0/8",
         )
-    return f"{word!r} is an address inside a network: write '{network}' for the network."
+    return ParseError(f"{word!r} is an address inside a network.", f"Write '{network}' for the network")
 
 
 def _read_scheme(text: str) -> str:

@@ -12,7 +12,7 @@ from ..config.options import option_field
 from ..errors import Problem, UsageError
 from ..utils import terminal
 from ..utils.decision import SET_EXPLICITLY
-from ..utils.notice import Notice, part
+from ..utils.notice import Notice, note, part, warning
 from ..utils.units import format_cpus
 from .gunicorn_settings import gunicorn_settings
 
@@ -81,11 +81,11 @@ def explain(
         if rows:
             lines += ["", terminal.styled(title, "bold", on=colour), *_columns(rows, width)]
     lines += ["" for _ in (*plan.notes, *plan.warnings)][:1]
-    notes = [f"note: {note}" for note in plan.notes]
+    notes = [*plan.notes]
     if details:
-        notes += [f"note: {note}" for note in plan.details or ("Every limit of this machine could be read.",)]
-    for line in (*notes, *(f"warning: {warning}" for warning in plan.warnings)):
-        lines += terminal.wrapped(line, width, "  ")
+        notes += plan.details or ("Every limit of this machine could be read.",)
+    for line in (*map(note, notes), *map(warning, plan.warnings)):
+        lines += [row for text in line.split("\n") for row in terminal.wrapped(text, width, "  ")]
     return "\n".join(lines)
 
 
@@ -169,7 +169,7 @@ def as_json(plan: Plan, names: Sequence[str] = ()) -> str:
         },
         "gunicorn": gunicorn_settings(plan),
         "notes": plan.notes,
-        "warnings": plan.warnings,
+        "warnings": [{"message": found.message, "fix": found.fix} for found in plan.warnings],
     }
     return json.dumps(document, indent=2, default=repr)
 
@@ -182,7 +182,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
             for name, decision in plan.decisions()
         },
         "notes": list(plan.notes),
-        "warnings": list(plan.warnings),
+        "warnings": [" ".join(filter(None, (found.message, found.fix))) for found in plan.warnings],
     }
 
 
@@ -197,10 +197,8 @@ def startup_lines(plan: Plan, static: str, django: str) -> Iterator[str]:
     yield part("database", plan.database.value)
     if plan.platform.value != "none":
         yield part("platform", f"{plan.platform.value} ({plan.platform.why}): {_taken(plan)}")
-    for note in plan.notes:
-        yield f"note: {note}"
-    for warning in plan.warnings:
-        yield f"warning: {warning}"
+    yield from map(note, plan.notes)
+    yield from map(warning, plan.warnings)
 
 
 def workers_line(plan: Plan) -> Notice:
@@ -217,9 +215,7 @@ def measuring_line(before: Plan, plan: Plan) -> Iterator[str]:
     sizes = [(one.workers.value, one.threads.value) for one in (before, plan)]
     if sizes[0] != sizes[1]:
         yield workers_line(plan)
-    for warning in plan.warnings:
-        if warning not in before.warnings:
-            yield f"warning: {warning}"
+    yield from (warning(found) for found in plan.warnings if found not in before.warnings)
 
 
 def _taken(plan: Plan) -> str:

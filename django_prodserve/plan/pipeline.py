@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -81,8 +82,8 @@ def collect_options(
     raw_block = block.get("GUNICORN", {}) if isinstance(block, Mapping) else {}
     ours_in_block, rest_of_block = _split(gunicorn.read_block(raw_block, problems))
     ours_in_args, rest_of_args = _split(_cmd_args(environ, problems))
-    path = _config_path((typed, variables, settings_block, ours_in_block, ours_in_args))
-    ours_in_file, rest_of_file = _split(gunicorn.read_config_file(path, notes) if path else {})
+    file = _config_file((typed, variables, settings_block, ours_in_block, ours_in_args))
+    ours_in_file, rest_of_file = _split(gunicorn.read_config_file(file, problems, notes) if file else {})
     rest = {**rest_of_file, **rest_of_args, **rest_of_block}
     return resolve.resolve(
         [
@@ -137,15 +138,15 @@ def _split(found: gunicorn.Settings) -> tuple[Layer, gunicorn.Settings]:
     return layer, dict(rest)
 
 
-def _config_path(layers: tuple[Layer, ...]) -> str:
-    """Return the gunicorn.conf.py that the strongest source names, if any."""
+def _config_file(layers: tuple[Layer, ...]) -> SourcedValue | None:
+    """Return the gunicorn.conf.py that the strongest source names; None if none does.
+
+    A value that is no path is left to the parser of the option, which reports it.
+    """
     named = next((layer["config"] for layer in layers if "config" in layer), None)
-    try:
-        return parsers.path(named.value) if named else ""
-    except (ValueError, TypeError) as error:
-        source = named.source if named else ""
-        message = f"{source} is {named.value if named else ''!r}, which is not the path of a file."
-        raise UsageError(message, code="bad-value", topic="config") from error
+    with suppress(ValueError, TypeError):
+        return SourcedValue(parsers.path(named.value), named.source) if named else None
+    return None
 
 
 def reject_shared_address(addresses: Sequence[str], manage: str | None) -> None:

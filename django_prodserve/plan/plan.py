@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import kinds
 from ..config.options import option_field
 from ..config.parsers import LOOPBACK
+from ..errors import Problem
 from ..utils.decision import SET_EXPLICITLY, Decision
 from .sizing import THREADS, Sizing
 
@@ -115,8 +116,8 @@ class Plan:
     """Inputs that were seen and not used."""
     details: tuple[str, ...]
     """Facts of the machine that could not be read, shown with -v 2."""
-    warnings: tuple[str, ...]
-    """Problems that the operator should expect, each with its remedy."""
+    warnings: tuple[Problem, ...]
+    """Problems that the operator should expect, each with its fix."""
     inputs: PlanInputs = field(repr=False, compare=False)
     """The inputs of the decisions."""
 
@@ -314,46 +315,61 @@ def choose_manage(wishes: ResolvedOptions, worker_class: Decision[str]) -> Decis
     return wishes.computed("management_bind")
 
 
-def _manage_warnings(wishes: ResolvedOptions, worker_class: Decision[str]) -> Iterator[str]:
+def _manage_warnings(wishes: ResolvedOptions, worker_class: Decision[str]) -> Iterator[Problem]:
     stated = wishes.stated("management_bind")
     if stated is None:
         return
     if worker_class.value != "prodserve":
-        yield (
+        yield Problem(
             f"Nothing answers on {stated.value} ({stated.source}): only the worker class prodserve has a "
-            f"management server, and this is {worker_class.value}."
+            f"management server, and this is {worker_class.value}.",
+            "Remove the address, or use --worker-class prodserve",
+            topic="management-bind",
         )
     elif not stated.value.startswith(LOOPBACK):
-        yield (
+        yield Problem(
             f"The management address {stated.value} ({stated.source}) has no password: anybody who reaches "
-            "it sees paths, stack traces and decisions.\n  Use 127.0.0.1 and an SSH tunnel."
+            "it sees paths, stack traces and decisions.",
+            "Use 127.0.0.1 and an SSH tunnel.",
+            topic="management-bind",
         )
 
 
-def _machine_warnings(machine: Machine, cpus: Decision[float]) -> Iterator[str]:
+def _machine_warnings(machine: Machine, cpus: Decision[float]) -> Iterator[Problem]:
     if cpus.is_computed and cpus.value < machine.cpus:
-        yield (
+        yield Problem(
             f"{machine.cpus:g} CPUs are visible but this container has no CPU limit; planning for "
-            f"{cpus.value:g}. Set --cpus, or a CPU limit."
+            f"{cpus.value:g}.",
+            f"Set a CPU limit, or --cpus {cpus.value:g}",
+            topic="cpus",
         )
     unseen = machine.quota is None and machine.memory_limit is None
     if machine.container and not machine.limits_visible and unseen:
-        yield (
-            "The cgroup mount does not show this process's own group; limits may be missing. "
-            "Set --cpus and --memory."
+        yield Problem(
+            "The cgroup mount does not show this process's own group; limits may be missing.",
+            "Set --cpus and --memory",
+            topic="cpus",
         )
 
 
-def _project_warnings(project: Project, options: Options) -> Iterator[str]:
+def _project_warnings(project: Project, options: Options) -> Iterator[Problem]:
     choosers = [name for name in ("access_log_sample", "access_log_min_duration") if options.source(name)]
     if (
         choosers
         and not (options.access_log or options.local)
         and not LOGGED_OTHERWISE & set(options.gunicorn)
     ):
-        yield f"{options.source(choosers[0])} has no effect without an access log: add --access-log -"
+        yield Problem(
+            f"{options.source(choosers[0])} has no effect without an access log.",
+            "Add --access-log -",
+            topic="access-log",
+        )
     if project.gunicorn_conf and options.config is None:
-        yield "gunicorn.conf.py in this directory is not used. To use it: --config gunicorn.conf.py"
+        yield Problem(
+            "gunicorn.conf.py in this directory is not used.",
+            "To use it: --config gunicorn.conf.py",
+            topic="config",
+        )
 
 
 def _links(project: Project, supervisor: Decision[bool]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..config.parsers import Count
+from ..errors import Problem
 from ..utils.decision import SET_EXPLICITLY, Decision
 from ..utils.units import MIB, format_cpus, format_size
 
@@ -154,45 +155,56 @@ class Sizing:
         """Return the memory that the plan may use, as text."""
         return f"{format_size((self.memory or 0) * MEMORY_SHARE)} usable"
 
-    def warnings(self, workers: Decision[int], threads: Decision[int]) -> Iterator[str]:
-        """Yield a line for every figure that does not fit, with a figure that does."""
+    def warnings(self, workers: Decision[int], threads: Decision[int]) -> Iterator[Problem]:
+        """Yield a problem for every figure that does not fit, with a figure that does."""
         yield from self._memory_warnings(workers)
         by_cpus, _ = self.by_cpus()
         if self.stated_workers is not None and workers.value > 2 * by_cpus + 1:
-            yield (
-                f"{workers.value} workers ({workers.source}) on {format_cpus(self.cpus)}: more processes "
-                f"than CPUs only cost memory. Recommended: {by_cpus}."
+            yield Problem(
+                f"{workers.value} workers ({workers.source}) on {format_cpus(self.cpus)}: more "
+                "processes than CPUs only cost memory.",
+                f"{by_cpus} would fit: --workers {by_cpus}",
+                topic="workers",
             )
         share = self.db_connections
         most = workers.value * threads.value * self.databases
         if share is not None and most > share.value:
             fitting = self.threads_by_database(workers.value)
-            advice = f"{fitting} threads" if threads.value > 1 else "fewer workers"
-            yield (
+            fix = f"{fitting} threads would fit: --threads {fitting}"
+            yield Problem(
                 f"{workers.value} workers x {threads.value} threads{self._over_databases(' x ')} "
-                f"may open {most} database connections, {share.value} are allowed ({share.source}). "
-                f"Recommended: {advice}."
+                f"may open {most} database connections, {share.value} are allowed ({share.source}).",
+                fix if threads.value > 1 else "Fewer workers would fit.",
+                topic="db-connections",
             )
 
-    def _memory_warnings(self, workers: Decision[int]) -> Iterator[str]:
+    def _memory_warnings(self, workers: Decision[int]) -> Iterator[Problem]:
         fits = self.by_memory
         if fits is None or self.memory is None:
             return
         need = self._size(workers.value)
         if self.stated_workers is not None and workers.value > fits:
-            yield (
+            yield Problem(
                 f"{workers.value} workers ({workers.source}) need about {format_size(need)}, "
-                f"{self.usable}: expect the OOM killer. Recommended: {fits}."
+                f"{self.usable}: expect the OOM killer.",
+                f"{fits} would fit: --workers {fits}",
+                topic="workers",
             )
         elif workers.value == 1 and fits == 1 and self.stated_workers is None:
-            two = self._size(2) / MEMORY_SHARE
-            yield (
-                f"Only one worker fits into {format_size(self.memory)}; two need {_mib(two)}. "
-                "A crash or a slow request then stops the site."
+            two = _mib(self._size(2) / MEMORY_SHARE)
+            yield Problem(
+                f"Only one worker fits into {format_size(self.memory)}; two need {two}: a crash or a slow "
+                "request stops the site.",
+                f"Raise the memory limit to {two}.",
+                topic="sizing",
             )
         if need > self.memory and self.stated_workers is None:
             there = format_size(self.memory)
-            yield f"One worker needs about {format_size(need)}, there are {there}: expect the OOM killer."
+            yield Problem(
+                f"One worker needs about {format_size(need)}, there are {there}: expect the OOM killer.",
+                f"Raise the memory limit to {_mib(need / MEMORY_SHARE)}.",
+                topic="sizing",
+            )
 
     def _over_databases(self, sign: str = " / ") -> str:
         return f"{sign}{self.databases} databases" if self.databases > 1 else ""

@@ -47,6 +47,18 @@ class DatabaseProbe:
     max_connections: int | None = None
     pending: int = 0
     """Number of unapplied migrations."""
+    fix: str = ""
+    """What to do about the error, if it is known."""
+
+
+class MissingFileError(FileNotFoundError):
+    """The file of an SQLite database is missing; ``fix`` says what creates it."""
+
+    def __init__(self, name: str) -> None:
+        directory = os.path.dirname(name) or "."
+        has_place = os.path.isdir(directory)
+        super().__init__(f"there is no {'file' if has_place else 'directory for'} {name}")
+        self.fix = "prodserve --migrate creates it" if has_place else f"mkdir -p {directory}"
 
 
 def probe_all() -> tuple[DatabaseProbe, ...]:
@@ -86,8 +98,8 @@ def _ask(alias: str, *, bounded: bool = False) -> DatabaseProbe:
     connection = connections[alias].copy()
     try:
         require_sqlite_file(connection)
-    except FileNotFoundError as error:
-        return DatabaseProbe(alias=alias, error=str(error))
+    except MissingFileError as error:
+        return DatabaseProbe(alias=alias, error=str(error), fix=error.fix)
     limit_connect_timeout(connection, CONNECT_TIMEOUT)
     if bounded:
         _end_after(CONNECT_TIMEOUT)
@@ -105,10 +117,10 @@ def _ask(alias: str, *, bounded: bool = False) -> DatabaseProbe:
 
 
 def require_sqlite_file(connection: Any) -> None:
-    """Raise FileNotFoundError if the file of an SQLite database is missing: connecting would create it."""
+    """Raise MissingFileError if the file of an SQLite database is missing: connecting would create it."""
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite" and not _is_there(name):
-        raise FileNotFoundError(f"there is no file {name}")
+        raise MissingFileError(name)
 
 
 def _is_there(name: str) -> bool:

@@ -12,7 +12,7 @@ import importlib.util
 import pkgutil
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -37,18 +37,30 @@ class BrokenPath(NamedTuple):
     """The path that was probably meant; empty without a guess."""
 
 
-def broken_paths() -> Iterator[BrokenPath]:
-    """Yield the paths in ROOT_URLCONF, WSGI_APPLICATION and MIDDLEWARE that name nothing."""
+def broken_paths(readiness_checks: Iterable[str] = ()) -> Iterator[BrokenPath]:
+    """Yield the paths that name nothing, in Django's settings and among the readiness checks."""
     urlconf = getattr(settings, "ROOT_URLCONF", None)
     if isinstance(urlconf, str) and (found := _missing_module(urlconf)):
         yield BrokenPath("ROOT_URLCONF", urlconf, *found)
     for name, values in (
         ("WSGI_APPLICATION", [getattr(settings, "WSGI_APPLICATION", None)]),
         ("MIDDLEWARE", settings.MIDDLEWARE),
+        ("TEMPLATES", [*_context_processors()]),
     ):
         for path in values:
             if isinstance(path, str) and (found := _missing_object(path)):
                 yield BrokenPath(name, path, *found)
+    for path in readiness_checks:
+        if path != "database" and (found := _missing_object(path)):
+            yield BrokenPath("READINESS_CHECKS", path, *found)
+
+
+def _context_processors() -> Iterator[str]:
+    """Yield the context processors of every template engine: the first page imports them."""
+    for engine in settings.TEMPLATES:
+        options = engine.get("OPTIONS") if isinstance(engine, dict) else None
+        found = options.get("context_processors") if isinstance(options, dict) else None
+        yield from found if isinstance(found, (list, tuple)) else ()
 
 
 def _missing_object(path: str) -> tuple[str, str] | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from ..errors import Problem, ProdserveError
+from ..errors import Problem, ProdserveError, UsageError
 from ..project.databases import DatabaseProbe, probe_all
 from ..project.dotted_paths import BrokenPath, broken_paths
 from ..utils.units import counted
@@ -121,16 +121,25 @@ def _host_of(entry: str) -> str:
     return host if host.count(":") > 1 else host.partition(":")[0]
 
 
-PATH_IDS = {"ROOT_URLCONF": "E005", "WSGI_APPLICATION": "E006", "MIDDLEWARE": "E007"}
+PATH_IDS = {
+    "ROOT_URLCONF": "E005",
+    "WSGI_APPLICATION": "E006",
+    "MIDDLEWARE": "E007",
+    "READINESS_CHECKS": "E008",
+    "TEMPLATES": "E009",
+}
 
 
 def _dotted_paths(seen: CheckContext) -> Iterator[CheckMessage]:
     for broken_path in seen.broken_paths:
+        name, holds, place = broken_path.setting, "is", f"{broken_path.setting} in the settings"
+        if name == "READINESS_CHECKS":
+            name = place = seen.plan.readiness_checks.source
+        if broken_path.setting not in ("ROOT_URLCONF", "WSGI_APPLICATION"):
+            holds = "holds"
         yield Error(
-            f"{broken_path.setting} names {broken_path.path!r}, but {broken_path.problem}.",
-            hint=f"Did you mean {broken_path.guess!r}?"
-            if broken_path.guess
-            else f"Correct {broken_path.setting} in the settings",
+            f"{name} {holds} {broken_path.path!r}, but {broken_path.problem}.",
+            hint=f"Did you mean {broken_path.guess!r}?" if broken_path.guess else f"Correct {place}",
             id=f"prodserve.{PATH_IDS[broken_path.setting]}",
         )
 
@@ -204,13 +213,11 @@ def _proxy(seen: CheckContext) -> Iterator[CheckMessage]:
 
 
 def _answers(seen: CheckContext) -> Iterator[CheckMessage]:
-    files = {database.alias for database in seen.project.databases if not database.counts}
     for answer in seen.probes:
         if answer.error:
-            start = "run manage.py migrate" if answer.alias in files else "start its server"
             yield Warning(
                 f"Database {answer.alias!r} does not answer: {answer.error}",
-                hint=f"Correct DATABASES, or {start}: every page that needs this database fails",
+                hint=answer.fix or "Start it, or correct DATABASES. Pages that need it fail until then",
                 id="prodserve.W016",
             )
         if answer.pending:
@@ -318,34 +325,36 @@ def raise_on_errors(plan: Plan, project: Project) -> None:
         plan=plan,
         project=project,
         allow_debug=plan.allow_debug.value,
-        broken_paths=tuple(broken_paths()),
+        broken_paths=tuple(broken_paths(plan.readiness_checks.value)),
     )
     errors = [message for message in run_rules(seen) if message.is_serious()]
     if errors:
-        raise ProdserveError.of(map(_problem, errors))
+        typed = all(message.id == f"prodserve.{PATH_IDS['READINESS_CHECKS']}" for message in errors)
+        raise (UsageError if typed else ProdserveError).of(map(_problem, errors))
 
 
-def preflight(plan: Plan, project: Project) -> list[str]:
-    """Return the warnings as lines; raise ProdserveError if there are any and --strict is on.
+def preflight(plan: Plan, project: Project) -> list[Problem]:
+    """Return the warnings; raise ProdserveError if there are any and --strict is on.
 
     ``raise_on_errors`` has looked for errors before.
     """
     found = run_rules(build_context(plan, project, allow_debug=plan.allow_debug.value))
-    warnings = [message for message in found if not message.is_serious()]
+    warnings = [_problem(message) for message in found if not message.is_serious()]
     if warnings and plan.strict.value:
         count = counted(len(warnings), "warning")
-        first = Problem(f"{count}, and {plan.strict.source} refuses to serve with warnings.", topic="strict")
-        raise ProdserveError.of([first, *map(_problem, warnings)])
-    return [_as_text(message) for message in warnings]
+        first = Problem(
+            f"{count}, and {plan.strict.source} refuses to serve with warnings.",
+            "Do what each of them says, silence it, or remove --strict.",
+            topic="strict",
+        )
+        raise ProdserveError.of([first, *warnings])
+    return warnings
 
 
 def _problem(message: CheckMessage) -> Problem:
-    code = str(message.id).removeprefix("prodserve.")
-    return Problem(f"{message.msg} ({message.id})", str(message.hint or ""), code=code)
-
-
-def _as_text(message: CheckMessage) -> str:
-    return f"{message.msg} ({message.id})\n  {message.hint}"
+    check = str(message.id)
+    code = check.removeprefix("prodserve.")
+    return Problem(str(message.msg), str(message.hint or ""), code=code, check=check)
 
 
 def build_context(
@@ -380,4 +389,4 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         plan, project = inspect_now({})
     except ProdserveError as error:
         return [Error(str(error), hint="prodserve plan shows the same error", id="prodserve.E004")]
-    return run_rules(build_context(plan, project, paths=broken_paths()))
+    return run_rules(build_context(plan, project, paths=broken_paths(plan.readiness_checks.value)))

@@ -1,14 +1,134 @@
-"""Files that options name, checked before anything starts. Runs in the command's process."""
+"""Files, logs and users that options name, checked before anything starts. Runs in the command's process.
+
+Some values can only be judged by trying them. That happens in a fork, so that this process stays unchanged.
+"""
 
 from __future__ import annotations
 
 import os
+import ssl
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
 
-from ..errors import UsageError
+from ..config.gunicorn import make_logger, new_config
+from ..errors import Problem, UsageError
+from ..utils.fork import run_in_fork
+
+if TYPE_CHECKING:
+    from ..plan.plan import Plan
 
 
-def check_access_log(path: str | None, source: str) -> None:
-    """Raise UsageError if the access log cannot be written."""
+def check_files(plan: Plan) -> None:
+    """Raise one UsageError that lists everything that cannot be used."""
+    problems = [*certificate_problems(plan)]
+    problems += log_problems(plan.access_log.value, plan.access_log.source, "access-log")
+    if log := plan.gunicorn.get("errorlog"):
+        problems += log_problems(str(log.value), log.source, "logs")
+    problems += logging_problems(plan)
+    problems += user_problems(plan)
+    if problems:
+        raise UsageError.of(problems)
+
+
+def certificate_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield what is wrong with the certificate, its key and the settings of TLS: use them once."""
+    certfile, keyfile = plan.certfile.value, plan.keyfile.value
+    if certfile is None:
+        return
+    readable = True
+    for flag, file in (("--certfile", certfile), ("--keyfile", keyfile)):
+        if file and (why := _why_unreadable(file)):
+            readable = False
+            fix = f"Name a file that exists and that this user may read: {flag} PATH"
+            yield Problem(f"{flag} {file} cannot be read: {why}.", fix, "", "tls", flag[2:])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    if readable and (why := _refusal(partial(context.load_cert_chain, certfile, keyfile))):
+        pair = f"{certfile} and {keyfile}" if keyfile else certfile
+        fix = "Name a certificate in PEM format, and the key that belongs to it."
+        yield Problem(f"{pair} cannot be used for TLS: {why}.", fix, "", "tls", "certfile")
+    for name, use in (("ciphers", context.set_ciphers), ("ca_certs", context.load_verify_locations)):
+        found = plan.gunicorn.get(name)
+        if found and found.value and (why := _refusal(partial(use, found.value))):
+            fix = f"Correct {name}, or remove it."
+            yield Problem(f"{found.source} {found.value} cannot be used for TLS: {why}.", fix, "", "tls")
+
+
+def _refusal(use: Callable[[], object]) -> str:
+    """Return why OpenSSL refuses a value; empty if it takes it."""
+    try:
+        use()
+    except ssl.SSLError as error:
+        if "PEM lib" in str(error):
+            return "it is not in PEM format"
+        return str(getattr(error, "reason", "") or error.args[-1]).rstrip(".")
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+LOGGING = ("logconfig_dict", "logconfig_json", "logconfig", "syslog", "syslog_addr", "syslog_facility")
+"""Gunicorn's settings that only its logger can judge."""
+
+
+def logging_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield why Gunicorn's logger refuses its settings: make one in a fork."""
+    named = {name: plan.gunicorn[name] for name in LOGGING if name in plan.gunicorn}
+    if not any(found.value for found in named.values()):
+        return
+    values = {name: found.value for name, found in named.items()}
+    try:
+        run_in_fork(lambda: make_logger(values), patience=LOGGER_SECONDS)
+    except Exception as error:  # a handler of the project may raise any exception
+        reason = str(error).strip().partition("\n")[0].removesuffix(".")
+        sources = " and ".join(found.source for found in named.values())
+        fix = "Correct the settings of the log, or remove them."
+        yield Problem(f"{sources} cannot be used: {reason}.", fix, "", "gunicorn-setting", "logs")
+
+
+LOGGER_SECONDS = 5.0
+"""Patience with the logger: a syslog server may have to be resolved."""
+
+
+def user_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield why the workers cannot run as the user or group that Gunicorn's settings name."""
+    named = [plan.gunicorn[name] for name in ("user", "group") if name in plan.gunicorn]
+    if not named or os.geteuid() == 0:
+        return
+    config = new_config()
+    for name in ("user", "group"):
+        if name in plan.gunicorn:
+            config.set(name, plan.gunicorn[name].value)
+    try:
+        run_in_fork(lambda: _become(config.uid, config.gid))
+    except OSError:
+        given = " and ".join(f"{found.source} {found.value}" for found in named)
+        yield Problem(
+            f"{given} cannot be used: only root may start workers as another user, and this is user "
+            f"{os.geteuid()}.",
+            "Remove it and start the server as that user: User= in systemd.",
+            "",
+            "no-permission",
+        )
+
+
+def _become(uid: int, gid: int) -> None:
+    if gid != os.getegid():
+        os.setgid(gid)
+    if uid != os.geteuid():
+        os.setuid(uid)
+
+
+def _why_unreadable(path: str) -> str:
+    try:
+        with open(path, "rb"):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def log_problems(path: str | None, source: str, topic: str) -> Iterator[Problem]:
+    """Yield why a log cannot be written."""
     if path is None or path == "-":
         return
     directory = os.path.dirname(os.path.abspath(path))
@@ -28,4 +148,4 @@ def check_access_log(path: str | None, source: str) -> None:
         )
     else:
         return
-    raise UsageError(f"{source} {path} cannot be written: {why}.", fix, code="file", topic="access-log")
+    yield Problem(f"{source} {path} cannot be written: {why}.", fix, "", "file", topic)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ..errors import ProdserveError
+from ..utils.notice import warning
 from ..utils.units import format_duration
 
 LOCK_SECONDS = 600.0  # migrations of large tables take minutes; a lock that is never released, forever
@@ -130,7 +131,7 @@ def exclusive(lock: Lock | None, what: str, say: Callable[[str], object]) -> Ite
     Yield whether another server had it before: that one may have done the work.
     """
     if lock is None:
-        say(f"warning: {what} has no lock that prodserve knows: start one server first, then the others.")
+        say(warning(f"{what} has no lock that prodserve knows: start one server first, then the others."))
         yield False
         return
     try:
@@ -156,5 +157,6 @@ def _take(lock: Lock, what: str, say: Callable[[str], object]) -> bool:
             time.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE)
     except OSError as error:
-        say(f"warning: {what} cannot be locked ({error.strerror}): start one server first, then the others.")
+        why = f"{what} cannot be locked ({error.strerror})"
+        say(warning(f"{why}: start one server first, then the others."))
     return waited

@@ -30,7 +30,7 @@ from ..project.databases import close_connections
 from ..staticfiles import FileCount, choose_static
 from ..staticfiles.choice import Storage, nothing_to_serve
 from ..staticfiles.progress import COLLECT
-from ..utils.notice import part
+from ..utils.notice import part, warning
 from ..utils.tracebacks import project_error
 from ..utils.units import format_duration
 from .announcer import Announcer
@@ -178,6 +178,7 @@ def migrate(say: Say) -> bool:
     changed = False
     for alias in filter(is_migrated, connections):
         applying = Applying(alias, say)
+        _require_directory(alias)
         try:
             changed |= _migrate(alias, applying, say)
         except ProdserveError:
@@ -185,9 +186,24 @@ def migrate(say: Say) -> bool:
         except Exception as error:  # a migration is the project's code
             raise project_error(f"Migrating database {alias} failed{applying.where}", error) from error
         except (KeyboardInterrupt, SystemExit):
-            say(f"warning: migrating database {alias} was stopped{applying.where}.")
+            say(warning(f"Migrating database {alias} was stopped{applying.where}."))
             raise
     return changed
+
+
+def _require_directory(alias: str) -> None:
+    """Raise ProdserveError if an SQLite file cannot be created: its directory is missing."""
+    connection = connections[alias]
+    name = str(connection.settings_dict["NAME"])
+    directory = os.path.dirname(name) or "."
+    is_file = connection.vendor == "sqlite" and ":memory:" not in name and not name.startswith("file:")
+    if is_file and not os.path.isdir(directory):
+        raise ProdserveError(
+            f"Migrating database {alias} failed: there is no directory {directory} for its file.",
+            f"mkdir -p {directory}, or correct DATABASES.",
+            code="file",
+            topic="database",
+        )
 
 
 def is_migrated(alias: str) -> bool:
@@ -302,7 +318,7 @@ def collectstatic(say: Announcer, *, served: bool) -> bool:
     summary = output.getvalue().strip().rpartition("\n")[2].strip().rstrip(".")
     say(part("collect", summary or "done"))
     for line in lines:
-        say(f"warning: {line}")
+        say(warning(line))
     return waited or bool(NEW_FILES.match(summary)) or _manifest(storage) != before
 
 
@@ -346,6 +362,14 @@ def _locked(storage: Storage, say: Say) -> Iterator[bool]:
     if not storage.is_local:
         yield False
         return
-    os.makedirs(storage.root, exist_ok=True)
+    try:
+        os.makedirs(storage.root, exist_ok=True)
+    except OSError as error:
+        raise ProdserveError(
+            f"collectstatic failed: STATIC_ROOT, {storage.root}, cannot be created: {error.strerror}.",
+            "Correct STATIC_ROOT, or create the directory for this user.",
+            code="file",
+            topic="static",
+        ) from error
     with exclusive(DirectoryLock(storage.root), "collecting into STATIC_ROOT", say) as waited:
         yield waited

@@ -115,12 +115,20 @@ def _misfit(name: str, value: Any) -> str:
 
 def _read_by(error: BaseException) -> Iterator[str]:
     """Yield settings that name a failed import, then those in the lines that led to the error."""
-    missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
-    if missing:
+    if missing := _missing_module(error):
         source = settings._wrapped if settings.configured else _module()
         yield from (name for name in dir(source) if name.isupper() and missing in repr(value_of(name)))
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         yield from reversed(re.findall(r"\b(?:settings|self)\.([A-Z][A-Z_]{3,})\b", frame.line or ""))
+
+
+def _missing_module(error: BaseException | None) -> str:
+    """Return the module whose import failed, here or in a cause; empty if none did."""
+    while error is not None:
+        if isinstance(error, ImportError) and error.name:
+            return error.name
+        error = error.__cause__
+    return ""
 
 
 def value_of(name: str) -> Any:
@@ -135,14 +143,24 @@ def _module() -> Any:
 
 def _shown(value: Any) -> str:
     text = repr(value)
+    if SECRET.search(text):
+        return f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _placed(name: str, short: Callable[[str], str]) -> str:
-    """Return `` (file, line N: code)`` of the line that sets it last; empty if no file shows one."""
+    """Return `` (file, line N: code)`` of the line that sets it last; empty if no file shows one.
+
+    A line that may hold a secret is named by its number alone: the message goes to a log.
+    """
     for file, number, line in _assignments(_module(), name, set()):
-        return f" ({short(file)}, line {number}: {line})"
+        code = "" if SECRET.search(line) else f": {line}"
+        return f" ({short(file)}, line {number}{code})"
     return ""
+
+
+SECRET = re.compile(r"API|AUTH|TOKEN|KEY|SECRET|PASS|SIGNATURE|COOKIE|://\S*@", re.IGNORECASE)
+"""Names that Django's debug page hides, and addresses with a user in them."""
 
 
 def _assignments(module: Any, name: str, seen: set[str]) -> Iterator[tuple[str, int, str]]:

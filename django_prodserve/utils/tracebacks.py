@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import site
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -32,15 +33,32 @@ def project_error(what: str, error: BaseException, code: str = "project") -> Pro
     """Return ``what`` with the error's reason and the line of the project, or the setting, that led to it."""
     reason, name = reason_of(error), type(error).__name__
     message = f"{what}: {name}: {reason}" if reason else f"{what}: {name}"
-    return ProdserveError(message, where=place(error), code=code)
+    return ProdserveError(message, fix_of(error), where=place(error), code=code)
+
+
+def fix_of(error: BaseException) -> str:
+    """Return what the operator can do about an error of the project; empty if only the traceback helps."""
+    behind = _bottom(error)
+    if isinstance(behind, ModuleNotFoundError) and behind.name:
+        return f"Install {behind.name} for {sys.executable}, or correct the name."
+    if project_line(error):
+        return "Correct that line; --traceback shows how it was reached."
+    return "Correct the setting." if blamed(error, short) else ""
+
+
+def _bottom(error: BaseException) -> BaseException:
+    """Return the root cause of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def reason_of(error: BaseException) -> str:
     """Return the first line of an error's message, and of the message of its root cause."""
     reason = error.msg if isinstance(error, SyntaxError) else str(error).strip().partition("\n")[0]
-    bottom = error
-    while bottom.__cause__ is not None:
-        bottom = bottom.__cause__
+    bottom = _bottom(error)
+    if bottom is error:
+        return reason
     more = str(bottom).strip().partition("\n")[0]
     return reason if not more or more in reason else f"{reason} ({type(bottom).__name__}: {more})"
 

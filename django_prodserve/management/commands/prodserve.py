@@ -17,6 +17,7 @@ from ...errors import Interrupted, Problem, ProdserveError, UsageError
 from ...project import static_root
 from ...supervisor import reexec
 from ...utils import early_signals, standard_streams, terminal, working_directory
+from ...utils.notice import warning
 
 
 class Parser(arguments.FlatParser, CommandParser):
@@ -178,7 +179,7 @@ class Command(BaseCommand):
         if not skipped:
             checks.raise_on_errors(plan, project)
 
-        def preflight() -> list[str]:
+        def preflight() -> list[Problem]:
             return [] if skipped else checks.preflight(plan, project)
 
         report = check_report.CheckReport(self.say, as_json=bool(flags.get("json")))
@@ -204,7 +205,7 @@ class Command(BaseCommand):
 
         silent = silent_caches()
         for line in silent:
-            say(f"warning: {line}")
+            say(warning(line))
         tags = sorted(registry.tags_available() - {Tags.caches}) if silent else None
         try:
             settings.SECRET_KEY  # noqa: B018, reading it raises if it is empty: every session would
@@ -216,7 +217,7 @@ class Command(BaseCommand):
         if errors := [issue for issue in found if issue.is_serious()]:
             raise ProdserveError.of(map(system_check, errors))
         for issue in found:
-            say(notice(issue))
+            say(warning(system_check(issue)))
 
     def say(self, line: str) -> None:
         """Write one line immediately; in containers Python buffers standard output otherwise."""
@@ -256,15 +257,8 @@ def system_check(message: Any) -> Problem:
         if message.obj is None
         else f"{getattr(getattr(message.obj, '_meta', None), 'label', message.obj)}: "
     )
-    return Problem(
-        f"{place}{message.msg} ({message.id})", str(message.hint or ""), code=str(message.id or "")
-    )
-
-
-def notice(message: Any) -> str:
-    """Return a warning of one of Django's checks as a line at start."""
-    problem = system_check(message)
-    return f"warning: {problem.message}" + (f"\n  {problem.fix}" if problem.fix else "")
+    check = str(message.id or "")
+    return Problem(f"{place}{message.msg}", str(message.hint or ""), code=check, check=check)
 
 
 def as_ours(error: CommandError) -> ProdserveError:
