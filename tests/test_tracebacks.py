@@ -92,16 +92,16 @@ def test_a_setting_is_found_behind_a_star_import(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("name", "line", "told"),
     [
-        ("SECRET_KEY", "SECRET_KEY = 's3cr3t'", "It uses the setting SECRET_KEY (conf.py, line 1)"),
+        ("SECRET_KEY", "SECRET_KEY = 's3cr3t'", "SECRET_KEY (conf.py, line 1)"),
         (
             "EMAIL_HOST",
             "EMAIL_HOST = 'smtp://me:s3cr3t@x'",
-            "It uses the setting EMAIL_HOST (conf.py, line 1)",
+            "EMAIL_HOST (conf.py, line 1)",
         ),
         (
             "EMAIL_PORT",
             "EMAIL_PORT = 25",
-            "It uses the setting EMAIL_PORT (conf.py, line 1: EMAIL_PORT = 25)",
+            "EMAIL_PORT (conf.py, line 1: EMAIL_PORT = 25)",
         ),
     ],
 )

@@ -124,3 +124,21 @@ def _place(frame: Any) -> str:
     if frame is None:
         return ""
     return f"{frame.f_code.co_filename}, line {frame.f_lineno} ({frame.f_code.co_name})"
+
+
+def stack_of(task: asyncio.Task[Any]) -> str:
+    """Return the stack of a task that waits, its outermost coroutine first."""
+    frames = []
+    waits: Any = task.get_coro()
+    while waits is not None:
+        frame = next((found for key in FRAMES if (found := getattr(waits, key, None)) is not None), None)
+        if frame is None:
+            break
+        frames.append((frame, frame.f_lineno))
+        waits = next((found for key in AWAITS if (found := getattr(waits, key, None)) is not None), None)
+    return "".join(traceback.StackSummary.extract(iter(frames)).format()).rstrip() or "(it runs)"
+
+
+FRAMES = "cr_frame", "gi_frame", "ag_frame"
+AWAITS = "cr_await", "gi_yieldfrom", "ag_await"
+"""What coroutines, generators and async generators tell of themselves."""

@@ -1,0 +1,39 @@
+"""The ASGI scope of a request, from the environ that our middleware has sanitized.
+
+Runs on the thread of the asyncio loop. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def scope_of(environ: dict[str, Any], request: Any, kind: str = "http") -> dict[str, Any]:
+    """Return the ASGI scope of a request; its headers are those that the middleware has left."""
+    headers = [
+        (key[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1"))
+        for key, value in environ.items()
+        if key.startswith("HTTP_")
+    ]
+    for key, name in (("CONTENT_TYPE", b"content-type"), ("CONTENT_LENGTH", b"content-length")):
+        if environ.get(key):
+            headers.append((name, environ[key].encode("latin-1")))
+    script = environ["SCRIPT_NAME"]
+    path = (script + environ["PATH_INFO"]).encode("latin-1").decode("utf-8", "replace")
+    port = environ.get("SERVER_PORT")
+    return {
+        "type": kind,
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1" if request.version >= (1, 1) else "1.0",
+        "method": request.method,
+        "scheme": environ["wsgi.url_scheme"],
+        "path": path,
+        "raw_path": request.path.encode("latin-1"),
+        "query_string": request.query.encode("latin-1"),
+        "root_path": script,
+        "headers": headers,
+        "server": (environ.get("SERVER_NAME", ""), int(port) if port else None),
+        "client": (environ.get("REMOTE_ADDR", ""), int(environ.get("REMOTE_PORT") or 0)),
+        "state": {},
+        "extensions": {},
+    }
