@@ -55,6 +55,12 @@ def test_the_fix_names_the_package_that_is_missing_and_its_python() -> None:
     assert fix_of(raised(code, "/srv/shop/a.py")) == (
         f"Install no_such for {sys.executable}, or correct the name."
     )
+    missing = fix_of(raised("import os; os.environ['NO_SUCH_KEY']", "/srv/shop/a.py"))
+    assert missing.startswith("Set the environment variable NO_SUCH_KEY, ")
+    assert fix_of(raised("import os.nowhere", "/srv/shop/a.py")) == (
+        "Correct the name: os has no module os.nowhere."
+    )
+    assert "Free space" in fix_of(raised("import os; os.write(os.open('/dev/full', 1), b'x')", "x.py"))
     assert "Correct that line" in fix_of(raised("1 / 0", "/srv/shop/a.py"))
     assert fix_of(raised("1 / 0", os.path.join(os.path.dirname(os.__file__), "abc.py"))) == ""
 
@@ -92,16 +98,16 @@ def test_a_setting_is_found_behind_a_star_import(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("name", "line", "told"),
     [
-        ("SECRET_KEY", "SECRET_KEY = 's3cr3t'", "It uses the setting SECRET_KEY (conf.py, line 1)"),
+        ("SECRET_KEY", "SECRET_KEY = 's3cr3t'", "SECRET_KEY (conf.py, line 1)"),
         (
             "EMAIL_HOST",
             "EMAIL_HOST = 'smtp://me:s3cr3t@x'",
-            "It uses the setting EMAIL_HOST (conf.py, line 1)",
+            "EMAIL_HOST (conf.py, line 1)",
         ),
         (
             "EMAIL_PORT",
             "EMAIL_PORT = 25",
-            "It uses the setting EMAIL_PORT (conf.py, line 1: EMAIL_PORT = 25)",
+            "EMAIL_PORT (conf.py, line 1: EMAIL_PORT = 25)",
         ),
     ],
 )

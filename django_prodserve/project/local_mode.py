@@ -63,7 +63,7 @@ def apply() -> tuple[str, ...]:
         return (told,)
     return (
         "\n    ".join((f"{told}. For production, in the settings:", *lines)),
-        "what the settings derived from DEBUG keeps its value here",
+        "settings computed from DEBUG, such as EMAIL_BACKEND, keep their development values",
     )
 
 
