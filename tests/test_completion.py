@@ -20,6 +20,8 @@ from django_prodserve.cli.actions import ACTIONS
 from django_prodserve.config.options import option_fields
 from django_prodserve.errors import UsageError
 
+from .e2e.needs import need_program
+
 PATIENCE = 30
 
 
@@ -143,8 +145,7 @@ SHELLS = {"bash": in_bash, "zsh": in_zsh, "fish": in_fish}
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_shell_completes(shell: str, tmp_path: Path) -> None:
-    if shutil.which(shell) is None:
-        pytest.skip(f"no {shell} here")
+    need_program(shell)
     (tmp_path / "gunicorn.conf.py").touch()
     (tmp_path / "a file.env").touch()
     found = SHELLS[shell](tmp_path)

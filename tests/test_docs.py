@@ -84,6 +84,7 @@ def test_messages_in_errors_are_those_of_the_code() -> None:
         "Bad Request (400)",
         "Gateway Timeout (504)",
         "Invalid HTTP_HOST header: ...",
+        "Not Found (404) for a static file",
         "Pages without styles",
         "Redirect loop behind a proxy",
         "Service Unavailable (503)",

@@ -71,9 +71,12 @@ def test_one_decision_alone_says_how_to_set_it() -> None:
         "  longer than the 60 s after which usual load balancers close [default]",
         "  Set it with --keep-alive, the variable PRODSERVE_KEEP_ALIVE, or PRODSERVE = "
         '{"KEEP_ALIVE": ...} in the settings.',
+        "  A running server takes a variable or a setting over with prodserve reload; another flag needs a "
+        "restart.",
         "brotli: on",
         "  static files are compressed with br and gzip [computed]",
     ]
+    assert "A running server needs a restart." in explain(plan(), names=("bind",))
     assert '"keep_alive"' in as_json(plan(), ["keep_alive"])
     assert '"brotli"' not in as_json(plan(), ["keep_alive"])
 

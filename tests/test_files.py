@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from django_prodserve.errors import CODES, UsageError
 from django_prodserve.startup.files import check_files
 from django_prodserve.utils.fork import run_in_fork
 
+from .e2e.needs import need_program
 from .facts import plan
 
 
@@ -33,8 +33,7 @@ def refused(gunicorn: dict[str, Any] | None = None, **stated: Any) -> list[tuple
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Return the paths of a certificate and its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl here")
+    need_program("openssl")
     place = tmp_path_factory.mktemp("tls")
     words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout k.pem -out c.pem"
     subprocess.run(["openssl", *words.split(), "-subj", "/CN=x"], cwd=place, check=True, capture_output=True)

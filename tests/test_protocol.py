@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from django_prodserve.cli.control import _reload_failed
+from django_prodserve.errors import Problem
 from django_prodserve.supervisor.generation import GenerationProcess
 from django_prodserve.supervisor.link import Supervised
 from django_prodserve.supervisor.protocol import MessageKind, encode
@@ -73,6 +77,7 @@ def test_each_message_arrives(
     kept.failed("no such table")
     assert hear(supervisor, child) == [MessageKind.FAILED]
     assert child.reason == "no such table"
+    assert child.problems == []
     kept.ready(FACTS)
     assert hear(supervisor, child) == [MessageKind.READY]
     assert supervisor.serving is child
@@ -89,6 +94,37 @@ def test_each_message_arrives(
     child.channel.send(encode({"kind": MessageKind.RETIRE}))
     assert kept.is_retired()
     assert kept.is_retired()  # for good
+
+
+def test_a_failed_reload_reaches_the_operator_as_its_problems(
+    pair: tuple[Supervisor, GenerationProcess, Supervised],
+) -> None:
+    supervisor, child, kept = pair
+    one = Problem("It broke.", "Correct it.", "urls.py, line 1", "project")
+    two = Problem("No TLS.", "--certfile", code="W007", check="prodserve.W007")
+    kept.failed("It broke.\n  urls.py, line 1\n  Correct it.", (one, two))
+    hear(supervisor, child)
+    supervisor.reload_started = time.monotonic()
+    supervisor._fail_reload(child, child.reason, child.problems)
+    outcome = json.loads(json.dumps(supervisor.record["outcome"]))
+    first, second = _reload_failed(outcome, 1).problems
+    assert first.message == "Reload failed; generation 1 keeps serving. It broke."
+    assert (first.fix, first.where, first.code) == ("Correct it.", "urls.py, line 1", "reload-failed")
+    assert second == two
+    del outcome["problems"]  # of a process that died
+    (died,) = _reload_failed(outcome, 1).problems
+    assert (died.message, died.where) == (first.message, "urls.py, line 1\nCorrect it.")
+
+
+@pytest.mark.parametrize("text", ["x", "\u2028"])
+def test_the_longest_reason_fits_into_a_datagram(
+    pair: tuple[Supervisor, GenerationProcess, Supervised], text: str
+) -> None:
+    supervisor, child, kept = pair
+    long = text * 10_000
+    kept.failed(long, [Problem(long, long, long)] * 9)
+    assert hear(supervisor, child) == [MessageKind.FAILED]
+    assert child.reason.startswith(text)
 
 
 def test_a_state_does_not_hear_what_belongs_to_another(

@@ -55,6 +55,12 @@ def test_the_fix_names_the_package_that_is_missing_and_its_python() -> None:
     assert fix_of(raised(code, "/srv/shop/a.py")) == (
         f"Install no_such for {sys.executable}, or correct the name."
     )
+    missing = fix_of(raised("import os; os.environ['NO_SUCH_KEY']", "/srv/shop/a.py"))
+    assert missing.startswith("Set the environment variable NO_SUCH_KEY, ")
+    assert fix_of(raised("import os.nowhere", "/srv/shop/a.py")) == (
+        "Correct the name: os has no module os.nowhere."
+    )
+    assert "Free space" in fix_of(raised("import os; os.write(os.open('/dev/full', 1), b'x')", "x.py"))
     assert "Correct that line" in fix_of(raised("1 / 0", "/srv/shop/a.py"))
     assert fix_of(raised("1 / 0", os.path.join(os.path.dirname(os.__file__), "abc.py"))) == ""
 

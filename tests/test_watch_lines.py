@@ -83,6 +83,14 @@ def test_status_begins_with_the_verdict_and_names_both_ages() -> None:
     assert [verdict(findings), verdict(findings[1:]), verdict([])] == ["bad", "warn", "ok"]
 
 
+@pytest.mark.parametrize(("age", "is_told"), [(0.2, False), (3.0, True)])
+def test_status_names_the_command_that_shows_a_slow_requests_stack(age: float, is_told: bool) -> None:
+    oldest = {"method": "GET", "path": "/slow/", "id": "7", "age": age}
+    lines = [line for _, line in format_text(known(workers=[{**WORKER, "oldest": oldest}]), 0.0)]
+    assert any("GET /slow/" in line for line in lines)
+    assert ("stacks    prodserve dump shows what these requests do" in lines) is is_told
+
+
 def test_status_shows_the_last_five_events_and_nothing_that_a_terminal_obeys() -> None:
     events = [{"time": 60.0 * number, "kind": "slow", "text": f"GET /{number}\x1b[2J"} for number in range(9)]
     lines = [line for _, line in format_text(known(events=events), 600.0)]

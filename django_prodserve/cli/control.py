@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import Interrupted, ProdserveError
+from ..errors import Interrupted, Problem, ProdserveError
 from ..machine import proc
 from ..supervisor import run_directory
-from ..supervisor.protocol import ServerRecord
+from ..supervisor.protocol import Outcome, ServerRecord
 from ..utils import command_line, working_directory
 
 
@@ -198,14 +198,22 @@ def reload(server: RunningServer, say: Say) -> None:
     outcome = now.record["outcome"]
     assert outcome is not None  # the supervisor writes it together with the count
     if not outcome["ok"]:
-        reason, _, rest = outcome["reason"].partition("\n")
-        raise ProdserveError(
-            f"Reload failed; generation {now.generation} keeps serving. {reason}",
-            where="\n".join(line.strip() for line in rest.splitlines()),
-            code="reload-failed",
-        )
+        raise _reload_failed(outcome, now.generation)
     where = ", ".join(now.binds)
     say(f"reloaded in {outcome['seconds']:.1f} s: generation {now.generation} serves {where}")
+
+
+def _reload_failed(outcome: Outcome, generation: int) -> ProdserveError:
+    """Return the errors of the generation that could not start; a process that died left only a text."""
+    told = [Problem(*fields) for fields in outcome.get("problems", ())]
+    first, *others = told or [_of_text(outcome["reason"])]
+    message = f"Reload failed; generation {generation} keeps serving. {first.message}"
+    return ProdserveError.of([first._replace(message=message, code="reload-failed", topic=""), *others])
+
+
+def _of_text(reason: str) -> Problem:
+    first, _, rest = reason.partition("\n")
+    return Problem(first, where="\n".join(line.strip() for line in rest.splitlines()))
 
 
 def stop(server: RunningServer, say: Say) -> None:

@@ -27,6 +27,8 @@ from .lines import Line, clock, printable, verdict, verdict_lines, wrapped
 Say = Callable[[str], object]
 EVENTS = 5
 """Number of recent events shown."""
+LONG_SECONDS = 1.0
+"""From this age of a request on, the operator is told how to see its stack."""
 
 
 def run(
@@ -98,6 +100,8 @@ def format_text(known: dict[str, Any], wall: float) -> Iterator[Line]:
     yield "", f"{'requests':<10}{_of_requests(known)}"
     for worker in known["workers"]:
         yield "", f"{'worker':<10}{_of_worker(worker)}"
+    if any(worker["oldest"] and worker["oldest"]["age"] >= LONG_SECONDS for worker in known["workers"]):
+        yield "", f"{'stacks':<10}prodserve dump shows what these requests do"
     if known["restarts"]:
         counts = ", ".join(f"{reason} {count}" for reason, count in known["restarts"].items())
         yield "", f"{'restarts':<10}{counts}"

@@ -71,13 +71,16 @@ def workers_user(named: object) -> int:
 
 
 def make_logger(settings: Mapping[str, object]) -> None:
-    """Make Gunicorn's logger from these settings of the log; it raises what it refuses."""
+    """Make Gunicorn's logger from these settings of the log; ValueError carries what it refuses."""
     from gunicorn.glogging import Logger
 
     config = new_config()
     for name, value in settings.items():
         config.set(name, value)
-    Logger(config)
+    try:
+        Logger(config)
+    except Exception as error:  # a handler of the project may raise any exception
+        raise ValueError(reason_of(error)) from None
 
 
 def read_block(block: object, problems: list[Problem]) -> Settings:

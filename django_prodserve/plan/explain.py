@@ -153,6 +153,11 @@ def _single(plan: Plan, name: str, decision: Decision[Any], width: int, *, colou
     if (row := option_field(name)) is not None:
         ways = f'{row.flag}, the variable {row.variable}, or PRODSERVE = {{"{row.key}": ...}} in the settings'
         yield from terminal.wrapped(f"  Set it with {ways}.", width, "  ")
+        takes_over = "needs a restart" if name in ("bind", "management_bind") else TAKEN_OVER
+        yield from terminal.wrapped(f"  A running server {takes_over}.", width, "  ")
+
+
+TAKEN_OVER = "takes a variable or a setting over with prodserve reload; another flag needs a restart"
 
 
 def _typed(name: str) -> str:

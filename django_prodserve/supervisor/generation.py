@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ..machine.proc import set_oom_score_adj
@@ -38,6 +39,8 @@ class GenerationProcess:
         self.seconds_to_stop = 25.0
         self.extra_workers = 0
         self.reason = ""
+        self.problems: Sequence[Sequence[str]] = ()
+        """The reason as data."""
         self.killed = False
         """Whether it has missed the deadline of its stop."""
 

@@ -14,7 +14,7 @@ import socket
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
-from ..errors import ProdserveError
+from ..errors import Problem, ProdserveError
 from ..startup import listeners
 from ..utils import outlet
 from . import run_directory
@@ -64,7 +64,7 @@ class Standalone:
         self.save()
         self.notifier.ready("serving")
 
-    def failed(self, reason: str) -> None:
+    def failed(self, reason: str, problems: Sequence[Problem] = ()) -> None:
         """The process that started us sees the reason on standard error."""
 
     def changed(self, file: str) -> None:
@@ -141,8 +141,10 @@ class Supervised:
     def ready(self, facts: ServingFacts) -> None:
         self._send({"kind": MessageKind.READY, "facts": facts})
 
-    def failed(self, reason: str) -> None:
-        self._send({"kind": MessageKind.FAILED, "reason": reason[:8000]})
+    def failed(self, reason: str, problems: Sequence[Problem] = ()) -> None:
+        """Report why this generation cannot start. A datagram holds 64 KiB, so long texts are cut."""
+        told = [[text[:400] for text in problem] for problem in problems[:3]]
+        self._send({"kind": MessageKind.FAILED, "reason": reason[:4000], "problems": told})
 
     def changed(self, file: str) -> None:
         self._send({"kind": MessageKind.CHANGED, "file": file})

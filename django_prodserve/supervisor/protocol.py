@@ -28,6 +28,7 @@ immediately: it would compile each type in quotes separately.
 """
 
 import json
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Literal, TypedDict, cast
 
@@ -41,6 +42,8 @@ class Outcome(TypedDict):
     ok: bool
     reason: str
     """Empty if it succeeded."""
+    problems: Sequence[Sequence[str]]
+    """The same as data, if the generation reported it: the fields of each errors.Problem."""
     seconds: float
 
 
@@ -165,6 +168,7 @@ class Failed(TypedDict):
 
     kind: Literal[MessageKind.FAILED]
     reason: str
+    problems: Sequence[Sequence[str]]
 
 
 class Changed(TypedDict):

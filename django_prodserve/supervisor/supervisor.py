@@ -15,7 +15,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..config import env_file
@@ -159,7 +159,7 @@ class Supervisor:
 
     def _act_on(self, child: GenerationProcess, message: Message) -> None:
         if message["kind"] is MessageKind.FAILED:
-            child.reason = message["reason"]
+            child.reason, child.problems = message["reason"], message.get("problems", ())
         elif message["kind"] is MessageKind.READY:
             if child is self.booting:
                 self._on_ready(child, message["facts"])
@@ -236,7 +236,7 @@ class Supervisor:
         otherwise = f"it {ending(status)} before it was ready"
         reason = child.why_it_ended(otherwise, self.spec["log_format"])
         if self.serving:
-            self._fail_reload(self.serving, reason)
+            self._fail_reload(self.serving, reason, child.problems)
         elif not self.record["ready"]:
             if os.WIFSIGNALED(status):  # otherwise it has reported the reason itself
                 self.say(f"The server {ending(status)} before all workers were ready.", "ERROR")
@@ -313,12 +313,14 @@ class Supervisor:
                 raise ValueError(env_file.refusal(self.spec["env_file"], error).message) from error
         return environ
 
-    def _fail_reload(self, serving: GenerationProcess, reason: str) -> None:
+    def _fail_reload(
+        self, serving: GenerationProcess, reason: str, problems: Sequence[Sequence[str]] = ()
+    ) -> None:
         self.say(f"Reload failed; generation {serving.number} keeps serving: {reason}", "ERROR")
         serving.report_failed_reload(self.number, reason)
-        self._finish_reload(reason)
+        self._finish_reload(reason, problems)
 
-    def _finish_reload(self, reason: str) -> None:
+    def _finish_reload(self, reason: str, problems: Sequence[Sequence[str]] = ()) -> None:
         """End a reload: the commands that wait for it may rely on the record."""
         self.finish_at = 0.0
         if not self.reload_started:
@@ -326,7 +328,12 @@ class Supervisor:
         seconds = time.monotonic() - self.reload_started
         self.reload_started = 0.0
         self.record["done"] = self.record["attempts"]
-        self.record["outcome"] = {"ok": not reason, "reason": reason, "seconds": round(seconds, 2)}
+        self.record["outcome"] = {
+            "ok": not reason,
+            "reason": reason,
+            "problems": problems,
+            "seconds": round(seconds, 2),
+        }
         if reason:
             keeps = f"generation {self.record['generation']} keeps serving"
             self.notifier.ready(f"reload failed, {keeps}: {reason}")

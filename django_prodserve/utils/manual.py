@@ -61,7 +61,7 @@ def find(query: str, directory: Path = DIRECTORY) -> Match:
     if not wanted:
         return Match(())
     for topic in topics(directory):
-        if key(topic) == wanted:
+        if key(topic) in (wanted, f"deploy {wanted}"):
             text = read(topic, directory)
             return Match((Entry(topic, 1, topics(directory)[topic], text),))
     known = entries(directory)
@@ -147,7 +147,7 @@ def _is_pattern(entry: Entry, wanted: str) -> bool:
 
 
 def _contains(entry: Entry, wanted: str) -> bool:
-    words = key(entry.title).split()
+    words = re.sub(r"[(),:]", " ", key(entry.title)).split()
     return entry.level != ROW and all(word in words for word in wanted.split())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import site
 import sys
@@ -40,10 +41,25 @@ def fix_of(error: BaseException) -> str:
     """Return what the operator can do about an error of the project; empty if only the traceback helps."""
     behind = _bottom(error)
     if isinstance(behind, ModuleNotFoundError) and behind.name:
-        return f"Install {behind.name} for {sys.executable}, or correct the name."
+        package = behind.name.partition(".")[0]
+        if package in sys.modules:
+            return f"Correct the name: {package} has no module {behind.name}."
+        return f"Install {package} for {sys.executable}, or correct the name."
+    if isinstance(behind, OSError) and behind.errno == errno.ENOSPC:
+        return "Free space on that disk, or name a directory on another one."
+    if variable := _missing_variable(behind):
+        return f"Set the environment variable {variable}, for example in the file of --env-file."
     if project_line(error):
         return "Correct that line; --traceback shows how it was reached."
     return "Correct the setting." if blamed(error, short) else ""
+
+
+def _missing_variable(error: BaseException) -> str:
+    """Return the variable that ``os.environ`` does not have; empty for any other error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = (frames[-1].filename, frames[-1].name) if frames else ("", "")
+    is_environ = last in ((os.__file__, "__getitem__"), ("<frozen os>", "__getitem__"))
+    return str(error.args[0]) if isinstance(error, KeyError) and is_environ else ""
 
 
 def _bottom(error: BaseException) -> BaseException:

@@ -148,6 +148,8 @@ def test_gunicorn_is_named_for_what_it_says(env: Any) -> None:
     handlers = {"version": 1, "handlers": {"file": {"class": "shop.nothing.Handler"}}}
     environ = env(PRODSERVE={"GUNICORN": {"logconfig_dict": handlers}})
     ended = run(*MANAGE, "--bind", "127.0.0.1:0", env=environ)
-    assert ended.returncode == 1
-    assert "Gunicorn cannot start: Unable to configure handler 'file'" in ended.stderr
-    assert "No module named 'shop.nothing'" in ended.stderr
+    assert ended.returncode == 2
+    assert "PRODSERVE['GUNICORN']['logconfig_dict'] cannot be used: " in ended.stderr
+    assert "Unable to configure handler 'file' (ModuleNotFoundError: No module named 'shop.nothing'" in (
+        ended.stderr
+    )

@@ -114,7 +114,7 @@ class Command(BaseCommand):
         except Exception as error:
             told = explained(error)
             if kept is not None:
-                kept.failed(str(told or error) or repr(error))
+                kept.failed(str(told or error) or repr(error), told.problems if told else ())
             if told is not None:
                 raise RefusalError(told) from error
             raise
