@@ -130,6 +130,28 @@ def test_what_was_settled_is_not_settled_again() -> None:
     play(scene, limit=1)
 
 
+def test_a_call_after_the_end_of_the_request_is_settled_too() -> None:
+    """Of a task that outlives its request, or that was still running when it ended."""
+
+    async def scene(pool: Leases) -> None:
+        seen: list[str] = []
+        go = threading.Event()
+        lease = pool.lend(settle=lambda: seen.append("settle"))
+        await call(lease, name)
+        running = call(lease, go.wait, 10)
+        lease.release(settled=True)
+        go.set()
+        await running
+        await until(lambda: pool.busy == 0)
+        assert seen == ["settle"]
+        lease.release(settled=True)
+        await call(lease, name)
+        await until(lambda: pool.busy == 0)
+        assert seen == ["settle"] * 2
+
+    play(scene)
+
+
 def test_calls_in_progress_end_before_the_thread_goes_back() -> None:
     async def scene(pool: Leases) -> None:
         go, seen = threading.Event(), []

@@ -32,6 +32,7 @@ import asgiref
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
 from ..speedups.fingerprints import fingerprint
+from ..utils.units import format_duration
 
 LOG = logging.getLogger("gunicorn.error")
 
@@ -232,7 +233,7 @@ class Lease(Executor):
         """
         with self._pool._lock:
             thread = self._thread
-            self._floats, self._is_settled = True, settled
+            self._floats, self._is_settled = True, settled and not self._pending
             if thread is None or self._pending:
                 return
             if settled:
@@ -261,7 +262,8 @@ class Lease(Executor):
             self._pending -= len(calls)
             self._pool.refused += 1
         self.was_refused = True
-        words = f"all {self._pool.limit} threads for blocking calls were in use for {self._pool.patience:g} s"
+        limit, patience = self._pool.limit, format_duration(self._pool.patience)
+        words = f"all threads for blocking calls ({limit}) were in use for {patience}"
         for each in calls:
             if each.future.set_running_or_notify_cancel():
                 each.future.set_exception(NoThreadFreeError(words))
@@ -282,14 +284,13 @@ class Lease(Executor):
                     weakref.finalize(query, self._wake).atexit = False
 
     def _attach(self, thread: _Thread) -> None:
-        self._thread, self._is_new = thread, True
+        self._thread, self._is_new, self._is_settled = thread, True, False
         for call in self._calls:
             thread.inbox.put((self, call))
         self._calls = []
 
     def _detach(self) -> None:
         thread, self._thread = self._thread, None
-        self._is_settled = False
         assert thread is not None
         self._pool._give_back(thread)
 
@@ -320,6 +321,8 @@ class Lease(Executor):
 
     def _look(self, thread: _Thread) -> None:
         """Give the thread back if nothing of this request is left for it."""
+        if not self._floats:  # the usual case; whoever releases it later sees that nothing is pending
+            return
         has_settled = False
         while True:
             with self._pool._lock:

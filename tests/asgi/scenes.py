@@ -278,7 +278,10 @@ async def a_request_that_gets_no_thread_is_refused() -> None:
                 request_finished.connect(receiver)
             answer = Answer()
             records: list[str] = []
-            with logged(records), pytest.raises(NoThreadFreeError, match="all 1 threads"):
+            with (
+                logged(records),
+                pytest.raises(NoThreadFreeError, match=r"all threads for blocking calls \(1\) were in use"),
+            ):
                 await here.handler(scope("/?n=2"), Body(Empty()), answer)
             assert not records
             request_finished.disconnect(receiver)
