@@ -17,6 +17,7 @@ from .memory import SharedMemory
 
 if TYPE_CHECKING:
     from .ring import Ring
+    from .routes import RouteTable
 
 FREE, CLAIMED, BOOTING, SERVING, RETIRING = range(5)
 STATES = ("free", "starting", "booting", "serving", "retiring")
@@ -150,7 +151,7 @@ class Slot:
 
     __slots__ = (
         *("_lock", "at", "bytes", "errors", "events", "index"),
-        *("load", "rows", "seconds", "stride", "whole"),
+        *("load", "routes", "rows", "seconds", "stride", "whole"),
     )
 
     pid = _Whole(_PID)
@@ -194,9 +195,10 @@ class Slot:
         stride: int,
         events: Ring,
         errors: Ring,
+        routes: RouteTable,
     ) -> None:
         self.index, self.at, self.load, self.stride = index, at, load, stride
-        self.events, self.errors = events, errors
+        self.events, self.errors, self.routes = events, errors, routes
         self.bytes, self.whole, self.seconds = memory.bytes, memory.whole, memory.seconds
         self._lock = threading.Lock()
         self.rows = tuple(at + HEAD + row * ROW for row in range(rows))
@@ -239,6 +241,7 @@ class Slot:
         self.bytes[self.at * 8 : end * 8] = bytes((end - self.at) * 8)
         self.events.clear()
         self.errors.clear()
+        self.routes.clear()
 
     # A request, in its thread. Each row has one thread as its only writer.
 
