@@ -343,6 +343,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.board: Scoreboard | None = None
         """Shared memory of all processes: the arbiter creates it before the first worker."""
         self.alive, self.trial = ForkSafetyCheck(), Trial()
+        self.addresses, self.notes = list[str](), list[str]()
         super().__init__()
 
     def do_load_config(self) -> None:
@@ -387,7 +388,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _when_ready(self, users: Callable[[ProdserveArbiter], None]) -> Callable[[ProdserveArbiter], None]:
         def when_ready(arbiter: ProdserveArbiter) -> None:
-            self.ready()
+            self.listen()
             users(arbiter)
 
         return when_ready
@@ -419,22 +420,30 @@ class Server(BaseApplication):  # type: ignore[misc]
         for line in measuring_line(before, self.plan):
             self.say(line)
 
-    def ready(self) -> None:
-        """Print the address, now that the workers listen."""
+    def listen(self) -> None:
+        """Begin to listen on the management address, too, and print what concerns the fork that follows.
+
+        After it the arbiter closes these sockets, so this is the moment to name the addresses.
+        """
         for line in self.alive.lines(preloaded=self.cfg.preload_app, returning=self.trial.threads):
             self.say(warning(line))
         CALL_SITES.stop()
+        tls = bool(self.cfg.is_ssl)
+        self.addresses = [listeners.url(socket, tls=tls) for socket in self.sockets]
+        self.notes = [*browser_notes(self.plan, self.sockets, tls=tls, loaded=self.cfg.preload_app)]
         if self.management is not None:
             self.management.listen(self.cfg.backlog)
+
+    def announce(self) -> None:
+        """Print the addresses, now that the workers answer there."""
+        if self.management is not None:
             self.say(f"management {listeners.url(self.management, tls=False)}")
-        seconds = time.monotonic() - self.started
-        tls = bool(self.cfg.is_ssl)
+        seconds, addresses = time.monotonic() - self.started, self.addresses
         if not self.generation.during_reload:  # otherwise the supervisor reports that it serves
-            addresses = [listeners.url(socket, tls=tls) for socket in self.sockets]
             how_to_stop = "  Ctrl-C stops it" if os.isatty(1) and self.generation.number == 1 else ""
             line = f"{'  '.join(addresses)}  ready in {seconds:.1f} s{how_to_stop}"
             self.say(Notice(line, event="ready", addresses=addresses, seconds=round(seconds, 2)))
-        for line in browser_notes(self.plan, self.sockets, tls=tls, loaded=self.cfg.preload_app):
+        for line in self.notes:
             self.say(note(line))
         self.say.keep(self.generation.run_dir)
 

@@ -10,6 +10,7 @@ import pytest
 
 from django_prodserve.arbiter.monitor import WorkerMonitor, last_open
 from django_prodserve.arbiter.overload import CALM_SECONDS, OverloadWatch, overloaded
+from django_prodserve.machine.quota import Throttling
 from django_prodserve.scoreboard.board import REASONS, Scoreboard
 from django_prodserve.scoreboard.events import BAD, GOOD, PLAIN, SEVERITY, Event
 from django_prodserve.scoreboard.slot import REFUSES, SERVING, Slot
@@ -100,13 +101,12 @@ def test_a_generation_goes_on_with_what_the_one_before_has_begun(board: Scoreboa
     watching, events = monitor(board, workers(board))
     watching.resume([Event(1.0, "throttled", "begins"), Event(2.0, "overload", "begins")])
     assert [kind for kind, _ in events] == ["overload over"]
-    watching.survey.throttling = 0.0
-    watching.survey.tick = lambda now: None  # type: ignore[method-assign]  # the machine's own quota
-    watching.advise(1e9)
+    for second in range(20):
+        watching.process_quota(float(second), 3601.0, Throttling(periods=10 * second))
     assert events[1][0] == "throttling over"
-    assert "quota is enough again; it throttled for" in events[1][1]
+    assert "quota is enough again; it throttled for 1 h" in events[1][1]
     watching.resume([Event(1.0, "throttled", "begins"), Event(2.0, "throttling over", "ends")])
-    assert watching.throttling == 0.0
+    assert watching.quota.share == 0.0
 
 
 def test_what_is_open_is_the_last_that_was_not_ended() -> None:

@@ -23,6 +23,7 @@ from ..scoreboard.board import Scoreboard, board_path, last_board
 from ..scoreboard.events import Event
 from ..scoreboard.slot import GO_HUNG, SERVING
 from ..scoreboard.stacks import Stacks
+from ..utils.units import counted
 from . import hooks, policies
 from .lifecycle import Lifecycle
 from .memory_guard import Headroom
@@ -109,6 +110,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
 
     def on_all_ready(self) -> None:
         self.monitor.run_guarded(self._go_on)
+        self.monitor.run_guarded(self.app.announce)
 
     def _go_on(self) -> None:
         """Copy the records of the previous generation, and log that this one serves."""
@@ -116,7 +118,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         if before is not None:
             self.board.take_over(before)
             self.monitor.resume(before.read_events())
-        text = f"Generation {self.number} serves with {self.num_workers} workers"
+        text = f"Generation {self.number} serves with {counted(self.num_workers, 'worker')}"
         self.record_event("reload" if self.number > 1 else "start", text)
 
     def on_reload_failed(self, number: int, reason: str) -> None:

@@ -12,14 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..logs import nonblocking
+from ..machine.quota import Throttling, throttling
 from ..scoreboard import history
 from ..scoreboard.board import REASONS
 from ..scoreboard.events import Event, last_of
-from ..utils.units import format_age
+from ..utils.units import format_age, format_share
 from . import policies
 from .memory_guard import MemoryGuard
 from .overload import CALM_SECONDS, OverloadWatch, overloaded
 from .policies import Verdict
+from .quota_watch import QuotaWatch
 from .stack_reports import StackReports
 from .traffic_sampler import TrafficSampler
 from .worker_pool import WorkerHandle
@@ -40,7 +42,7 @@ class WorkerMonitor:
         self.memory, self.reports = MemoryGuard(arbiter), StackReports(arbiter)
         self.survey = TrafficSampler(arbiter.board, arbiter.pool, arbiter.plan)
         self.next_survey, self.survey_every = 0.0, SURVEY_SECONDS
-        self.throttling = self.throttled_since = 0.0
+        self.quota, self.throttled_since = QuotaWatch(), 0.0
         self.overload = OverloadWatch()
         self.last_frozen = -policies.MIN_AGE_SECONDS
         self.next_look = 0.0
@@ -59,6 +61,7 @@ class WorkerMonitor:
                 self.arbiter.recovered,
                 self.arbiter.start_deferred,
                 self.advise,
+                self.watch_quota,
                 self.watch_overload,
                 self.record_history,
                 self.log_lost_lines,
@@ -149,7 +152,7 @@ class WorkerMonitor:
                 self.arbiter.kill_worker(member.pid, signal.SIGKILL)
 
     def advise(self, now: float) -> None:
-        """Report settings that would suit the traffic better, if new, and the start and end of throttling."""
+        """Report settings that would suit the traffic better, if new."""
         if now < self.next_survey:
             return
         self.next_survey = now + self.survey_every
@@ -158,15 +161,19 @@ class WorkerMonitor:
             if advice.line:
                 self.log.notice("advice    %s", advice.line)
                 self.arbiter.record_event("advice", advice.line)
-        if self.survey.throttling != self.throttling:
-            self.throttling = self.survey.throttling
-            self._log_throttling(time.time())
 
-    def _log_throttling(self, wall: float) -> None:
-        if self.throttling:
+    def watch_quota(self, now: float) -> None:
+        """Report when the CPU quota begins to throttle this server, and when it no longer does."""
+        self.process_quota(now, time.time(), throttling(self.survey.cgroups))
+
+    def process_quota(self, now: float, wall: float, told: Throttling) -> None:
+        """Do that with these counters."""
+        if not self.quota.tick(now, told):
+            return
+        if self.quota.share:
             self.throttled_since = wall
-            text = f"The CPU quota throttles this server in {self.throttling:.0%} of its periods"
-            self._warn("throttled", text)
+            share = format_share(self.quota.share)
+            self._warn("throttled", f"The CPU quota throttles this server in {share} of its periods")
         else:
             lasted = format_age(wall - self.throttled_since)
             self._warn("throttling over", f"The CPU quota is enough again; it throttled for {lasted}")
@@ -197,7 +204,7 @@ class WorkerMonitor:
             )
         if began := last_open(events, "throttled", "throttling over"):
             self.throttled_since = began.time
-            self.throttling = self.survey.throttling = 1.0
+            self.quota.share = 1.0
 
     def record_history(self, now: float) -> None:
         """Record a sample of the counters, and values that only the arbiter knows."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..machine.cgroups import Cgroups, FileRoot
 from ..machine.proc import cpu_seconds
 from ..machine.quota import throttling
-from ..monitoring.advice import MIN_SAMPLES, THROTTLED_SHARE, Advice, SteadyAdvice, TrafficProfile, advise
+from ..monitoring.advice import MIN_SAMPLES, Advice, SteadyAdvice, TrafficProfile, advise
 from ..scoreboard import history
 from ..scoreboard.slot import Counters
 
@@ -49,9 +49,6 @@ class TrafficSampler:
         self.cgroups = Cgroups.find(FileRoot(root))
         self.before: CounterSnapshot | None = None
         self.steady, self.hold = SteadyAdvice(), HOLD_SECONDS
-        self.quota = self._quota()
-        self.throttling = 0.0
-        """Share of the quota's periods that were throttled since the last tick, if requests were affected."""
 
     def tick(self, now: float) -> Advice | None:
         """Return advice if it changes; advice without a line withdraws the previous one.
@@ -59,7 +56,6 @@ class TrafficSampler:
         A period lasts until it has enough samples.
         """
         mark = self.mark(now)
-        self._check_quota(mark)
         if self.before is None:
             self.before = mark
             return None
@@ -75,8 +71,8 @@ class TrafficSampler:
         cpu = {member.pid: cpu_seconds(member.pid) for member in self.crew}
         for member in self.crew:
             member.slot.cpu = cpu.get(member.pid, 0.0)
-        periods, throttled = self._quota()
-        return CounterSnapshot(now, self.board.totals(), cpu, periods, throttled)
+        told = throttling(self.cgroups)
+        return CounterSnapshot(now, self.board.totals(), cpu, told.periods, told.throttled)
 
     def mix(self, before: CounterSnapshot, after: CounterSnapshot) -> TrafficProfile:
         """Return the traffic between two marks."""
@@ -108,15 +104,3 @@ class TrafficSampler:
         """Return how many requests ran on average, including those that have not ended."""
         busy = [sample.busy for sample in history.read(self.board.history, max(1, round(seconds)))]
         return sum(busy) / len(busy) if busy else 0.0
-
-    def _check_quota(self, mark: CounterSnapshot) -> None:
-        periods, throttled = mark.periods - self.quota[0], mark.throttled - self.quota[1]
-        self.quota = mark.periods, mark.throttled
-        share = throttled / periods if periods > 0 else 0.0
-        if (share >= THROTTLED_SHARE) != bool(self.throttling):  # throttling begins or ends
-            self.throttling = share if share >= THROTTLED_SHARE else 0.0
-
-    def _quota(self) -> tuple[int, int]:
-        """Return how many periods the CPU quota has had, and how many were throttled."""
-        told = throttling(self.cgroups)
-        return told.periods, told.throttled

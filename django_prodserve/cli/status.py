@@ -22,7 +22,7 @@ from ..utils import terminal
 from ..utils.units import counted, format_age, format_size
 from . import control
 from .dump import dump
-from .lines import Line, clock, printable, verdict, verdict_lines, wrapped
+from .lines import Line, clock, printable, route_lines, verdict, verdict_lines, wrapped
 
 Say = Callable[[str], object]
 EVENTS = 5
@@ -102,6 +102,7 @@ def format_text(known: dict[str, Any], wall: float) -> Iterator[Line]:
         yield "", f"{'worker':<10}{_of_worker(worker)}"
     if any(worker["oldest"] and worker["oldest"]["age"] >= LONG_SECONDS for worker in known["workers"]):
         yield "", f"{'stacks':<10}prodserve dump shows what these requests do"
+    yield from route_lines(known["routes"])
     if known["restarts"]:
         counts = ", ".join(f"{reason} {count}" for reason, count in known["restarts"].items())
         yield "", f"{'restarts':<10}{counts}"

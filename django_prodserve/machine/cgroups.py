@@ -107,6 +107,7 @@ class CpuQuota:
     quota: int
     period: int
     source: str
+    level: Level
 
     @property
     def cpus(self) -> float:
@@ -202,7 +203,7 @@ class Cgroups:
         if quota is None or period is None or max(quota, period) >= UNLIMITED:
             self.tree.ignore(path, text)
             return None
-        return CpuQuota(quota=quota, period=period, source=f"{Path(path).name}{level.where}")
+        return CpuQuota(quota=quota, period=period, source=f"{Path(path).name}{level.where}", level=level)
 
     def memory_limits(self) -> list[MemoryLimit]:
         """Return every memory limit (bytes) from the process's own group up; the kernel enforces all."""

@@ -20,11 +20,12 @@ class Throttling(NamedTuple):
 
 
 def throttling(cgroups: Cgroups) -> Throttling:
-    """Return the counters of the group that this process is in; zeros if there is no quota."""
-    group = cgroups.group("cpu")
-    if not group.levels:
+    """Return the counters of the group with the tightest quota, which may be a parent; zeros without one."""
+    quotas = cgroups.cpu_quotas()
+    if not quotas:
         return Throttling()
-    table = parse_table(cgroups.tree.read(group.levels[0].file("cpu.stat")) or "")
+    tightest = min(quotas, key=lambda quota: quota.cpus)
+    table = parse_table(cgroups.tree.read(tightest.level.file("cpu.stat")) or "")
     with suppress(ValueError):
         # v2 counts microseconds, v1 nanoseconds.
         seconds = int(table.get("throttled_usec", "0")) / 1e6 + int(table.get("throttled_time", "0")) / 1e9

@@ -17,12 +17,16 @@ from ..machine.proc_memory import read_memory
 from ..scoreboard import history
 from ..scoreboard.board import Scoreboard
 from ..scoreboard.events import BAD
+from ..scoreboard.routes import RouteTime
 from ..scoreboard.slot import BOUNDS, STATES, Counters, Request, Slot
 from ..supervisor.protocol import ServerRecord
 from .advice import AGREES_WITH_WAITING
 from .findings import Finding, Observed, evaluate
 from .rates import VERDICT_SECONDS, latest, points, steadily_waiting
 from .server_facts import failed_reload, known_server, read_record, server_uptime
+
+ROUTES_SHOWN = 10
+"""Routes in the JSON and on the page, those that take the most time."""
 
 
 def full_snapshot(
@@ -50,6 +54,7 @@ def _live(
     sample = board.sample(time.time(), now, tally)
     workers = [worker(slot, now, memory) for slot in board.active_slots()]
     samples = [*history.read(board.history, last=round(VERDICT_SECONDS) + 4), sample]
+    failed = board.read_errors()
     point = latest(samples)
     findings = evaluate(
         Observed(
@@ -59,6 +64,8 @@ def _live(
             minute=latest(samples, VERDICT_SECONDS),
             waiting=steadily_waiting(samples),
             events=events,
+            errors=failed,
+            routes=board.read_routes(now, minutes=2),
             memory_used=board.memory_used,
             memory_limit=board.memory_limit,
             failed_reload=failed_reload(record),
@@ -79,7 +86,8 @@ def _live(
         "accept_queue": board.accept_queue_length,
         "rates": asdict(point),
         "findings": [finding._asdict() for finding in findings],
-        "recent_errors": [error.as_dict() for error in board.read_errors()],
+        "recent_errors": [error.as_dict() for error in failed],
+        "routes": busiest_routes(board.read_routes(now)),
         "latest_event": [len(events), events[-1].time if events else 0.0],
         **summary,
     }
@@ -88,18 +96,28 @@ def _live(
 def with_advice(findings: list[Finding], summary: Mapping[str, Any]) -> tuple[list[Finding], str]:
     """Return findings and advice that do not contradict each other.
 
-    While there is a bad finding, or requests wait for a thread, no advice is shown next to the findings.
-    Advice on shorter waits becomes the remedy of the finding that requests wait.
+    While there is a bad finding, or a resource is short, no advice is shown next to the findings: more
+    threads take more memory. Advice on shorter waits becomes the remedy of the finding that requests wait.
     """
     advice, kind = summary.get("advice", ""), summary.get("advice_kind", "")
     waiting = {"overload", "waiting"}
+    short = {*waiting, "memory", "leak", "throttled"}
     if advice and kind in AGREES_WITH_WAITING:
         findings = [
             finding._replace(action=advice) if finding.kind in waiting else finding for finding in findings
         ]
-    if any(finding.level == BAD or finding.kind in waiting for finding in findings):
+    if any(finding.level == BAD or finding.kind in short for finding in findings):
         advice = ""
     return findings, advice
+
+
+def busiest_routes(found: Sequence[RouteTime]) -> list[dict[str, Any]]:
+    """Return the routes on which the last minutes were spent, and each one's share of all requests' time."""
+    seconds = sum(route.seconds for route in found)
+    return [
+        {**route._asdict(), "mean": route.mean, "share": route.seconds / seconds if seconds else 0.0}
+        for route in found[:ROUTES_SHOWN]
+    ]
 
 
 def recent_history(board: Scoreboard) -> list[dict[str, Any]]:
@@ -152,7 +170,7 @@ def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) 
 
 
 def _request(request: Request, now: float) -> dict[str, Any]:
-    age = round(now - request.start, 1)
+    age = round(max(0.0, now - request.start), 1)  # it may have begun since ``now``
     return {"method": request.method, "path": request.path, "id": request.id, "age": age}
 
 

@@ -17,6 +17,7 @@ from .memory import SharedMemory
 
 if TYPE_CHECKING:
     from .ring import Ring
+    from .routes import RouteTable
 
 FREE, CLAIMED, BOOTING, SERVING, RETIRING = range(5)
 STATES = ("free", "starting", "booting", "serving", "retiring")
@@ -153,7 +154,7 @@ class Slot:
 
     __slots__ = (
         *("_lock", "at", "bytes", "errors", "events", "index"),
-        *("load", "rows", "seconds", "stride", "task_rows", "whole"),
+        *("load", "routes", "rows", "seconds", "stride", "task_rows", "whole"),
     )
 
     pid = _Whole(_PID)
@@ -203,9 +204,10 @@ class Slot:
         stride: int,
         events: Ring,
         errors: Ring,
+        routes: RouteTable,
     ) -> None:
         self.index, self.at, self.load, self.stride = index, at, load, stride
-        self.events, self.errors = events, errors
+        self.events, self.errors, self.routes = events, errors, routes
         self.bytes, self.whole, self.seconds = memory.bytes, memory.whole, memory.seconds
         self._lock = threading.Lock()
         every = tuple(at + HEAD + row * ROW for row in range(rows + TASK_ROWS))
@@ -249,6 +251,7 @@ class Slot:
         self.bytes[self.at * 8 : end * 8] = bytes((end - self.at) * 8)
         self.events.clear()
         self.errors.clear()
+        self.routes.clear()
 
     # A request, in its thread. Each row has one thread as its only writer: the rows of tasks, the loop's.
 

@@ -22,6 +22,7 @@ from ..middleware.application import Application
 from ..middleware.request_id import RequestIDs, timing
 from ..middleware.route_names import name_of
 from ..scoreboard.errors import RequestError
+from ..scoreboard.routes import NO_ROUTE
 from ..scoreboard.slot import Slot
 from ..timeouts import RequestTimeout
 from ..utils import fork_guard
@@ -188,6 +189,7 @@ class RequestHandler:
             else:
                 status = min(answer.status_code or 500, 599)
                 slot.request_finished(row, now, status, started, queued, request.method)
+                slot.routes.add(environ.get(ROUTE) or NO_ROUTE, now, now - started)
                 if status >= 500:
                     self.record_error(request, status, environ)
                 worker.access.note(answer, environ, now - started)

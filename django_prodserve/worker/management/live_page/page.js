@@ -31,6 +31,7 @@ const known = (value) => value !== null && value !== undefined;
 
 function number(value) {
   if (!known(value)) return "–";
+  if (value > 0 && value < 0.01) return "<0.01";
   return value >= 99.5 || value === 0 ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(2));
 }
 
@@ -303,6 +304,8 @@ function showTiles(live) {
   const rates = live.rates;
   const classes = rates.classes.length ? rates.classes : [0, 0, 0, 0, 0];
   const failed = classes[4] + (rates.refused || 0);
+  // As bad as the verdict says, so that one second's errors do not contradict its minute.
+  const level = (...kinds) => live.findings.find(({ kind }) => kinds.includes(kind))?.level ?? "";
   const serving = live.workers.filter((worker) => worker.state === "serving");
   threads = serving.reduce((sum, worker) => sum + worker.threads, 0);
   limit = live.memory_limit;
@@ -312,11 +315,11 @@ function showTiles(live) {
     rates.refused
       ? ["Rejected/s", number(rates.refused), `${number(rates.requests)} answered/s`, "bad"]
       : ["Requests/s", number(rates.requests), `${live.requests.toLocaleString("en")} since the start`, ""],
-    ["5xx and rejected/s", number(failed), `${number(classes[3])} 4xx/s`, failed ? (failed > 0.05 * rates.requests ? "bad" : "warn") : ""],
+    ["5xx and rejected/s", number(failed), `${number(classes[3])} 4xx/s`, failed ? level("errors", "overload") : ""],
     ["Latency p95", about(rates.p95), `p50 ${about(rates.p50)}, p99 ${about(rates.p99)}`, ""],
     ["Waiting", number(rates.waiting), `p95 waited ${about(rates.queued95)}`, rates.queued95 >= 1 ? "bad" : rates.queued95 >= 0.1 ? "warn" : ""],
-    ["Busy threads", `${rates.busy}/${threads}`, `${serving.length} workers serve`, threads && rates.busy >= threads ? "warn" : ""],
-    ["Memory", size(rates.memory), limit ? `${number(100 * share)} % of ${size(limit)}${isLimited ? "" : " (machine)"}` : "no limit known", share >= 0.9 ? "bad" : share >= 0.8 ? "warn" : ""],
+    ["Busy threads", `${rates.busy}/${threads}`, serving.length === 1 ? "1 worker serves" : `${serving.length} workers serve`, threads && rates.busy >= threads ? "warn" : ""],
+    ["Memory", size(rates.memory), limit ? `${number(100 * share)} % of ${size(limit)}${isLimited ? "" : " (machine)"}` : "no limit known", level("memory")],
   ];
   $("tiles").replaceChildren(...tiles.map(([title, value, more, level]) =>
     make("div", { class: level },
@@ -353,11 +356,35 @@ function showWorkers(live) {
   $("restarts").textContent = ended && `Replaced since the start: ${ended}`;
 }
 
+/** Return whether a table shows something else so far: what is selected in it would be lost for nothing. */
+function isNew(table, content) {
+  const key = JSON.stringify(content);
+  if (table.dataset.shown === key) return false;
+  table.dataset.shown = key;
+  return true;
+}
+
+/** Show on which routes the time of the requests was spent, if any has ended. */
+function showRoutes(routes) {
+  if (!isNew($("routes"), routes)) return;
+  $("spent").hidden = !routes.length;
+  const meter = (share) => {
+    const element = make("meter", { min: 0, max: 1, "aria-label": "share of the time" });
+    element.value = share;
+    return element;
+  };
+  const row = (route) =>
+    make("tr", {}, make("th", { scope: "row" }, route.route),
+      ...[
+        ["Share of the time", meter(route.share), `${number(100 * route.share)} %`],
+        ["Requests", number(route.requests)], ["Mean", duration(route.mean)], ["Longest", duration(route.longest)],
+      ].map(([label, ...content]) => make("td", { "data-label": label }, make("span", {}, ...content))));
+  $("routes").tBodies[0].replaceChildren(...routes.map(row));
+}
+
 /** Show the last requests that failed, if any has. */
 function showErrors(errors) {
-  const key = JSON.stringify(errors);
-  if ($("errors").dataset.shown === key) return;
-  $("errors").dataset.shown = key;
+  if (!isNew($("errors"), errors)) return;
   $("failed").hidden = !errors.length;
   const row = (error) =>
     make("tr", {}, make("th", { scope: "row" }, clock(error.time)),
@@ -444,6 +471,7 @@ async function look() {
   showVerdict(live);
   showTiles(live);
   showWorkers(live);
+  showRoutes(live.routes);
   showErrors(live.recent_errors);
   showCharts();
   pulse("live", `live, ${clock(live.rates.time)} UTC`);
