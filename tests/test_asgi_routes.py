@@ -74,7 +74,7 @@ def test_a_project_without_async_views_has_no_expression() -> None:
         False,
         0,
         2,
-        "0 async routes; 2 sync",
+        "0 async routes on the asyncio loop; 2 sync routes in threads",
     )
     assert found.road("/") == "sync"
 
@@ -82,7 +82,7 @@ def test_a_project_without_async_views_has_no_expression() -> None:
 def test_the_numbers_are_those_of_the_plan() -> None:
     live_routes = [path(f"live/{number}/", live) for number in range(12)]
     found = walked(*live_routes, *(path(f"{number}/", sync) for number in range(2300)))
-    assert str(found) == "12 async routes; 2,300 sync"
+    assert str(found) == "12 async routes on the asyncio loop; 2,300 sync routes in threads"
     assert str(walked(path("", live))) == "1 async route; 0 sync"
 
 

@@ -103,12 +103,12 @@ def test_the_cap_that_decided_names_itself(
 @pytest.mark.parametrize(
     ("facts", "stated", "words"),
     [
-        ({}, {"workers": 50}, "2 would fit"),
-        ({"memory": 512 * MIB}, {"workers": 8}, "6 would fit"),
+        ({}, {"workers": 50}, "2 is recommended"),
+        ({"memory": 512 * MIB}, {"workers": 8}, "6 is recommended"),
         ({"memory": 512 * MIB}, {"workers": 8}, "OOM killer"),
         ({"memory": 128 * MIB}, {}, "Only one worker fits into 128 MiB; two need 186 MiB"),
         ({"memory": 64 * MIB}, {}, "One worker needs about 102 MiB, there are 64 MiB"),
-        ({}, {"db_connections": 10, "workers": 2, "threads": 16}, "5 threads would fit"),
+        ({}, {"db_connections": 10, "workers": 2, "threads": 16}, "5 threads are recommended"),
         ({"cpus": 64, "container": "yes"}, {}, "64 CPUs are visible but this container has no CPU limit"),
         ({"limits_visible": False, "container": "yes"}, {}, "limits may be missing"),
     ],

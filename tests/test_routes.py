@@ -131,7 +131,7 @@ def test_the_busiest_routes_have_their_share_of_the_time() -> None:
     shown = busiest_routes(found)
     assert len(shown) == ROUTES_SHOWN
     assert shown[0] == {
-        **{"route": "0", "requests": 2, "seconds": 10.0, "longest": 9.0},
+        **{"route": "0", "requests": 2, "seconds": 10.0, "maximum": 9.0},
         **{"mean": 5.0, "share": 0.05},
     }
     assert busiest_routes([]) == []

@@ -16,7 +16,15 @@ from django_prodserve.scoreboard.routes import RouteTime
 
 LONG = "A request has run for 12 s: GET /reports/yearly/ which is a sentence that no narrow terminal holds"
 WORKER = {
-    **{"pid": 4711, "state": "serving", "age": 60.0, "threads": 16, "concurrency_limit": 16, "busy": 1},
+    **{
+        "pid": 4711,
+        "state": "serving",
+        "age": 60.0,
+        "threads": 16,
+        "concurrency_limit": 16,
+        "busy": 1,
+        "async": 0,
+    },
     **{"queue": 0, "connections": 2, "requests": 9876, "memory": 64 << 20, "cpu": 1.0, "share": 0.5},
     "oldest": None,
 }
@@ -110,9 +118,9 @@ def test_status_shows_the_three_routes_that_take_the_most_time() -> None:
     routes = busiest_routes([*found, *(RouteTime(f"shop:{name}", 3, 0.0, 0.0) for name in "abc")])
     lines = [line for _, line in format_text(known(routes=routes), 0.0) if " of the time, " in line]
     assert lines == [
-        "routes    shop.urls.slow: 100 % of the time, 1,234 requests, mean 2.0 s, longest 31.0 s",
-        "          admin:index: 0.01 % of the time, 1 request, mean 12 ms, longest 12 ms",
-        "          shop:a: 0 % of the time, 3 requests, mean 0.0 ms, longest 0.0 ms",
+        "routes    shop.urls.slow: 100 % of the time, 1,234 requests, mean 2.0 s, max 31.0 s",
+        "          admin:index: 0.01 % of the time, 1 request, mean 12 ms, max 12 ms",
+        "          shop:a: 0 % of the time, 3 requests, mean 0.0 ms, max 0.0 ms",
     ]
 
 

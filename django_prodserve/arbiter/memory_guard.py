@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MEASURE_SECONDS = 15.0
 """Seconds between two measurements; reading a worker's PSS holds its memory lock for about 1 ms."""
 MEASURE_ALONE_SECONDS = 4.0
-"""The same if no control group says how much this server uses: operators must read it within 5 s."""
+"""The same if no control group shows how much this server uses: operators must read it within 5 s."""
 
 
 class MemoryMonitor:

@@ -7,7 +7,7 @@
     leases             threads for what may block, each leased to one request; daemon threads of their own
 
 All of it lives in a worker, after the fork; routes and handler may also be built before it. What names no
-other thread runs on the event loop's, beside the reactor. The worker calls the handler with a ``Body`` that
+other thread runs on the event loop's, next to the reactor. The worker calls the handler with a ``Body`` that
 has been read and with a ``Sender`` of its own, in one task for each request. It cancels that task when the
 client has gone, and answers 503 if the task ends with ``NoThreadFreeError``. Nothing here imports the worker.
 """

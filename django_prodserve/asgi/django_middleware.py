@@ -2,7 +2,7 @@
 
 Runs on the event loop's thread of a worker. Django sends both methods of each middleware to a thread, 13
 calls for startproject's seven, because it cannot know what a subclass does. Here the class is exactly
-Django's, and its source is the one that was read. A rule then says for each request whether a method may
+Django's, and its source is the one that was read. A rule then decides for each request whether a method may
 block: read or write a session, render a page, compress much. What is changed are the handler's own objects,
 never Django's classes: libraries that wrap these find what they expect.
 """

@@ -230,7 +230,7 @@ def is_sync_stream(response: Any) -> bool:
 
 
 async def until_gone(listening: Coroutine[Any, Any, None], work: Coroutine[Any, Any, None]) -> None:
-    """Do the work; end it if the server says meanwhile that the client has gone."""
+    """Do the work; end it if the server reports meanwhile that the client has gone."""
     task = asyncio.current_task()
     assert task is not None
     is_working = True

@@ -62,7 +62,7 @@ def why_not() -> str:
 
 
 def nothing() -> None:
-    """Do nothing when a thread is taken or given back."""
+    """Do nothing when a thread is leased or given back."""
 
 
 class Leases:
@@ -84,7 +84,7 @@ class Leases:
         """Return a lease for one request.
 
         ``begin`` runs in each thread that it takes, before the first call. ``settle`` runs in a thread before
-        it is given back, unless ``release`` says that this has been done.
+        it is given back, unless ``release`` states that this has been done.
         """
         return Lease(self, begin, settle)
 
@@ -172,7 +172,7 @@ class Lease(Executor):
     def __init__(self, pool: Leases, begin: Callable[[], None], settle: Callable[[], None]) -> None:
         self._pool, self._begin, self._settle = pool, begin, settle
         self._thread: _Thread | None = None
-        self._is_new = False  # the thread was taken, and begin has not run
+        self._is_new = False  # the thread is new to the lease, and begin has not run
         self._pending = 0
         self._calls: list[_Call] = []  # those that wait for a thread
         self._ticket: object = None
@@ -191,7 +191,7 @@ class Lease(Executor):
         """Make ``sync_to_async`` use this lease, in this task and those that it starts.
 
         asgiref looks the executor up by an object of the current context, and forgets it with that object. So
-        tasks that outlive the request go on with this lease, which floats by then.
+        tasks that outlive the request continue with this lease, which floats by then.
         """
         key = ThreadSensitiveContext()
         SyncToAsync.context_to_thread_executor[key] = self  # type: ignore[assignment, index, unused-ignore]
@@ -229,7 +229,7 @@ class Lease(Executor):
     def release(self, *, settled: bool = False) -> None:
         """Give the thread back when its calls are done; from now on the lease floats.
 
-        ``settled`` says that the end of the request has run in the thread.
+        ``settled`` states that the end of the request has run in the thread.
         """
         with self._pool._lock:
             thread = self._thread
@@ -253,7 +253,7 @@ class Lease(Executor):
                 self._calls = []
 
     def _refuse(self, ticket: object) -> None:
-        """Fail what has waited since this ticket was taken."""
+        """Fail what has waited since this ticket was made."""
         with self._pool._lock:
             if not self._calls or self._ticket is not ticket:
                 return
@@ -315,7 +315,7 @@ class Lease(Executor):
             future.set_result(result)
 
     def _count_down(self) -> None:
-        """Count a call as done before its result is known: who then releases the lease can do so at once."""
+        """Count a call as done before its result is known: who then releases the lease can do so immediately."""
         with self._pool._lock:
             self._pending -= 1
 

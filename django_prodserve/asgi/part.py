@@ -35,7 +35,7 @@ class AsyncPart:
     files: Sequence[LookUp] = ()
     """What answers before Django, in threads."""
     script: str = ""
-    """The script name, which is no part of a route."""
+    """The script name, which is not in a route."""
 
     @classmethod
     def find(
@@ -54,7 +54,7 @@ class AsyncPart:
 
     @property
     def is_ours(self) -> bool:
-        """Say whether our handler serves the requests: it gets each body complete, and may be cancelled."""
+        """Return whether our handler serves the requests: it gets each body complete, and may be cancelled."""
         return isinstance(self.application, Handler)
 
     async def stream(self, response: Any, sender: Sender) -> None:
@@ -63,7 +63,7 @@ class AsyncPart:
         await self.application.stream(response, sender)
 
     def wants(self, path: str) -> bool:
-        """Say whether the request for a path, as the client sent it, runs on the asyncio loop."""
+        """Return whether the request for a path, as the client sent it, runs on the asyncio loop."""
         if "%" in path:
             path = unquote(path)
         path = path.removeprefix(self.script)

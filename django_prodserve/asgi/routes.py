@@ -88,11 +88,11 @@ class Routes:
             view = self._resolver.resolve(path).func
         except (
             Exception
-        ):  # no route, or a converter of the project failed: Django meets it again, and says so
+        ):  # no route, or a converter of the project failed: Django meets it again, and reports it
             return "sync"
         return "async" if iscoroutinefunction(view) else "sync"
 
-    # Building the expression. None says that no async route is there.
+    # Building the expression. It is None without an async route.
 
     def _expression(self, entry: Any) -> str | None:
         """Return the expression of what this entry of a URLconf adds to a path."""
@@ -170,7 +170,7 @@ def _without_end(text: str) -> tuple[str, str]:
 
 
 def _is_plain(tree: Any) -> bool:
-    """Say whether all of a parsed expression is plain."""
+    """Return whether all of a parsed expression is plain."""
     for opcode, value in tree:
         if opcode not in PLAIN:
             return False

@@ -1,4 +1,4 @@
-"""The ASGI scope of a request, from the environ that our middleware has sanitized.
+"""The ASGI scope of a request, from the environ that our middleware has sanitised.
 
 Runs on the thread of the asyncio loop. Pure.
 """

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from ..scoreboard.board import Scoreboard
-from ..scoreboard.slot import STATES, Request
+from ..scoreboard.slot import STATES, Request, Slot
 from ..scoreboard.stacks import describe, dump_now, stacks_path
 from ..utils.units import counted
 
@@ -34,6 +34,7 @@ def dump(board: Scoreboard, now: float) -> Iterator[str]:
         running = slot.running()
         yield f"worker {slot.pid} ({STATES[slot.state]}), busy {len(running)}/{slot.threads}"
         yield from arranged(text, running, now) or ["(no answer)"]
+        yield from on_loop(slot, now)
         yield ""
 
 
@@ -57,6 +58,14 @@ def arranged(text: str, running: Sequence[Request], now: float) -> list[str]:
         )
         lines.append(f"{counted(idle.total(), 'idle thread')} of the server: {places}")
     return lines
+
+
+def on_loop(slot: Slot, now: float) -> Iterator[str]:
+    """Yield the requests on the asyncio loop, the oldest first; they have no thread, and so no stack."""
+    requests = sorted(slot.running_tasks(), key=lambda request: request.start)
+    if slot.tasks:
+        yield f"{counted(slot.tasks, 'async request')} on the asyncio loop"
+    yield from (f"  {describe(request, now)}" for request in requests)
 
 
 def threads(text: str) -> Iterator[tuple[int, str]]:

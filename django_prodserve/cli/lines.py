@@ -47,7 +47,7 @@ def _of_route(route: dict[str, Any]) -> str:
         f"{route['route']}: {format_share(route['share'])} of the time",
         counted(route["requests"], "request"),
         f"mean {format_latency(route['mean'])}",
-        f"longest {format_latency(route['longest'])}",
+        f"max {format_latency(route['maximum'])}",
     ]
     return ", ".join(parts)
 

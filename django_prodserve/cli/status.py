@@ -28,7 +28,7 @@ Say = Callable[[str], object]
 EVENTS = 5
 """Number of recent events shown."""
 LONG_SECONDS = 1.0
-"""From this age of a request on, the operator is told how to see its stack."""
+"""From this age of a request on, the status shows how to see its stack."""
 
 
 def run(
@@ -139,6 +139,7 @@ def _of_worker(worker: dict[str, Any]) -> str:
         f"pid {worker['pid']} {worker['state']}",
         f"age {format_age(worker['age'])}",
         f"busy {worker['busy']}/{worker['threads']}",
+        *([f"{worker['async']:,} async"] if worker["async"] else []),
         f"limit {worker['concurrency_limit']}",
         *([f"{worker['queue']} wait"] if worker["queue"] else []),
         counted(worker["connections"], "connection"),

@@ -120,7 +120,7 @@ def parse_trust(words: Sequence[str], hops: int | None = None) -> Trust:
 def parse_witness(name: str) -> str:
     """Return the key in the environ of a header that may give a client's address.
 
-    ParseError says why this header cannot.
+    ParseError carries why this header cannot.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", name):
         raise ParseError(f"{name!r} is not the name of a header.", "Write one such as X-Real-IP")

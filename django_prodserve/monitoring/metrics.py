@@ -133,7 +133,7 @@ def now(slots: Sequence[Slot]) -> Iterator[str]:
     """Yield the current load."""
     busy = [(slot, slot.count_running()) for slot in slots]
     queued = sum(slot.queue for slot in slots)
-    running = sum(count for _, count in busy)
+    running = sum(count for _, count in busy) + sum(slot.tasks for slot in slots)
     yield from gauge(
         "requests_in_flight", "Requests that run or wait for a thread.", [Sample(running + queued)]
     )
@@ -150,6 +150,21 @@ def now(slots: Sequence[Slot]) -> Iterator[str]:
         "concurrency_limit",
         "Maximum number of requests that a worker runs at a time.",
         [Sample(slot.concurrency_limit, _worker(slot)) for slot in slots],
+    )
+    yield from gauge(
+        "async_requests",
+        "Requests that run on the asyncio loop.",
+        [Sample(slot.tasks, _worker(slot)) for slot in slots],
+    )
+    yield from gauge(
+        "asyncio_lag_seconds",
+        "Time that the asyncio loop took to run a callback, when it was last measured.",
+        [Sample(slot.loop_lag, _worker(slot)) for slot in slots],
+    )
+    yield from counter(
+        "asyncio_blocked",
+        "Times that a request blocked the asyncio loop.",
+        [Sample(slot.loop_blocked, _worker(slot)) for slot in slots],
     )
     yield from gauge(
         "threads_busy", "Threads that run a request.", [Sample(count, _worker(slot)) for slot, count in busy]

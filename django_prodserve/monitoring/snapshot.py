@@ -153,6 +153,7 @@ def quantile(buckets: Sequence[int], share: float) -> float | None:
 def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
     """Return the state of one worker; its memory as last measured, unless ``memory`` measures it."""
     running = sorted(slot.running(), key=lambda request: request.start)
+    oldest = min([*running, *slot.running_tasks()], key=lambda request: request.start, default=None)
     return {
         "pid": slot.pid,
         "state": STATES[slot.state],
@@ -160,12 +161,13 @@ def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) 
         "threads": slot.threads,
         "concurrency_limit": slot.concurrency_limit,
         "busy": len(running),
+        "async": slot.tasks,
         "queue": slot.waiting(),
         "connections": slot.connections,
         "requests": slot.counters().requests,
         "memory": memory(slot) if memory else slot.memory,
         "cpu": cpu_seconds(slot.pid) or slot.cpu,
-        "oldest": _request(running[0], now) if running else None,
+        "oldest": _request(oldest, now) if oldest else None,
     }
 
 

@@ -141,7 +141,7 @@ def _split(found: gunicorn.Settings) -> tuple[Layer, gunicorn.Settings]:
 def _config_file(layers: tuple[Layer, ...]) -> SourcedValue | None:
     """Return the gunicorn.conf.py that the strongest source names; None if none does.
 
-    A value that is no path is left to the parser of the option, which reports it.
+    A value that is not a path is left to the parser of the option, which reports it.
     """
     named = next((layer["config"] for layer in layers if "config" in layer), None)
     with suppress(ValueError, TypeError):

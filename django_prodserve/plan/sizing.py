@@ -163,18 +163,18 @@ class Sizing:
             yield Problem(
                 f"{workers.value} workers ({workers.source}) on {format_cpus(self.cpus)}: more "
                 "processes than CPUs only cost memory.",
-                f"{by_cpus} would fit: --workers {by_cpus}",
+                f"{by_cpus} is recommended: --workers {by_cpus}",
                 topic="workers",
             )
         share = self.db_connections
         most = workers.value * threads.value * self.databases
         if share is not None and most > share.value:
             fitting = self.threads_by_database(workers.value)
-            fix = f"{fitting} threads would fit: --threads {fitting}"
+            fix = f"{fitting} threads are recommended: --threads {fitting}"
             yield Problem(
                 f"{workers.value} workers x {threads.value} threads{self._over_databases(' x ')} "
                 f"may open {most} database connections, {share.value} are allowed ({share.source}).",
-                fix if threads.value > 1 else "Fewer workers would fit.",
+                fix if threads.value > 1 else "Use fewer workers.",
                 topic="db-connections",
             )
 
@@ -187,7 +187,7 @@ class Sizing:
             yield Problem(
                 f"{workers.value} workers ({workers.source}) need about {format_size(need)}, "
                 f"{self.usable}: expect the OOM killer.",
-                f"{fits} would fit: --workers {fits}",
+                f"{fits} is recommended: --workers {fits}",
                 topic="workers",
             )
         elif workers.value == 1 and fits == 1 and self.stated_workers is None:

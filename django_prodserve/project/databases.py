@@ -52,7 +52,7 @@ class DatabaseProbe:
 
 
 class MissingFileError(FileNotFoundError):
-    """The file of an SQLite database is missing; ``fix`` says what creates it."""
+    """The file of an SQLite database is missing; ``fix`` names what creates it."""
 
     def __init__(self, name: str) -> None:
         directory = os.path.dirname(name) or "."

@@ -51,8 +51,8 @@ REASONS = (
 """Why workers ended; the arbiter counts each reason."""
 
 # The header's cells of eight bytes come first. The arbiter's note, the totals of workers that are gone, the
-# load table and the slots follow. Then come the rings of events and of errors (each the arbiter's, then one
-# for each slot), the ring of samples, the tables of routes (again the arbiter's first) and the document.
+# load table and the slots follow. Then come the rings of events, and those of errors: the arbiter's, then one
+# for each slot. The ring of samples, the tables of routes (the arbiter's first) and the document are last.
 _MAGIC, _SLOTS, _ROWS, _STARTED, _PID, _NOTE_SEQUENCE, _NOTE_LENGTH = range(7)
 _RESTARTS = 7
 _MEMORY_LIMIT, _MEMORY_USED, _ACCEPTABLE, _DOCUMENT = range(28, 32)

@@ -20,9 +20,9 @@ MINUTES = 6
 """Parts of the window, a minute each; the last one has just begun, so the window is longer than 5 minutes."""
 NAME_BYTES = 96
 OTHERS = "other routes"
-"""Stands for the routes without a row of their own."""
+"""The name for the routes without a row of their own."""
 NO_ROUTE = "no route"
-"""Stands for requests that no URL pattern matched, and for those that a middleware answered."""
+"""The name for requests that no URL pattern matched, and for those that a middleware answered."""
 
 # A sequence number, odd while names or minutes change, and for each part the number of its minute + 1.
 _SEQUENCE, _STAMPS = 0, 1
@@ -44,7 +44,7 @@ class RouteTime(NamedTuple):
     requests: int
     seconds: float
     """In Django, without the queue."""
-    longest: float
+    maximum: float
 
     @property
     def mean(self) -> float:
@@ -85,12 +85,12 @@ class RouteTable:
         if minute > self._minute:
             self._begin(minute)
         for past in range(minute - MINUTES + 1, minute + 1):
-            for route, requests, seconds, longest in other._read(past, past):
+            for route, requests, seconds, maximum in other._read(past, past):
                 self._open(past)
                 at = self._at(past) + _COUNT * self._row(route)
                 self.whole[at] += requests
                 self.seconds[at + _SECONDS] += seconds
-                self.seconds[at + _LONGEST] = max(longest, self.seconds[at + _LONGEST])
+                self.seconds[at + _LONGEST] = max(maximum, self.seconds[at + _LONGEST])
 
     def clear(self) -> None:
         """Empty the table. Called by the writer, or by the arbiter when the writer is gone."""
@@ -156,16 +156,16 @@ class RouteTable:
         for _ in range(100):
             before = self.whole[self.at]
             rows: dict[int, tuple[int, float, float]] = {}
-            for row, requests, seconds, longest in self._counts(first, last):
+            for row, requests, seconds, maximum in self._counts(first, last):
                 known = rows.get(row, (0, 0.0, 0.0))
-                rows[row] = requests + known[0], seconds + known[1], max(longest, known[2])
+                rows[row] = requests + known[0], seconds + known[1], max(maximum, known[2])
             found = [RouteTime(self._name(row), *counts) for row, counts in rows.items()]
             if before == self.whole[self.at] and not before % 2:
                 break
         return total(found)
 
     def _counts(self, first: int, last: int) -> Iterator[tuple[int, int, float, float]]:
-        """Yield row, requests, seconds and the longest request of each row in each of these minutes."""
+        """Yield row, requests, seconds and the maximum of each row in each of these minutes."""
         for stamp in self.whole[self.at + _STAMPS : self.at + _NAMES].tolist():
             if not stamp or not first <= stamp - 1 <= last:
                 continue
@@ -190,8 +190,8 @@ def total(parts: Iterable[RouteTime]) -> list[RouteTime]:
     """Return one entry for each route, the one that took the most time first."""
     found: dict[str, RouteTime] = {}
     for part in parts:
-        route, requests, seconds, longest = found.get(part.route, (part.route, 0, 0.0, 0.0))
+        route, requests, seconds, maximum = found.get(part.route, (part.route, 0, 0.0, 0.0))
         found[route] = RouteTime(
-            route, requests + part.requests, seconds + part.seconds, max(longest, part.longest)
+            route, requests + part.requests, seconds + part.seconds, max(maximum, part.maximum)
         )
     return sorted(found.values(), key=lambda route: route.seconds, reverse=True)

@@ -287,7 +287,7 @@ class Slot:
         self.count_request(at, now, status, started, queued_seconds, method)
 
     def request_left(self, row: int, now: float) -> None:
-        """Clear the row of a request that goes on without this thread."""
+        """Clear the row of a request that continues without this thread."""
         at = self.rows[row]
         self.seconds[at] = 0.0
         self.seconds[at + _LAST_END] = now

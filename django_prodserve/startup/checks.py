@@ -344,7 +344,7 @@ def preflight(plan: Plan, project: Project) -> list[Problem]:
         count = counted(len(warnings), "warning")
         first = Problem(
             f"{count}, and {plan.strict.source} refuses to serve with warnings.",
-            "Do what each of them says, silence it, or remove --strict.",
+            "Do what each of them recommends, silence it, or remove --strict.",
             topic="strict",
         )
         raise ProdserveError.of([first, *warnings])

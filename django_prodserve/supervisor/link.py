@@ -142,7 +142,7 @@ class Supervised:
         self._send({"kind": MessageKind.READY, "facts": facts})
 
     def failed(self, reason: str, problems: Sequence[Problem] = ()) -> None:
-        """Report why this generation cannot start. A datagram holds 64 KiB, so long texts are cut."""
+        """Report why this generation cannot start. A datagram holds 64 KiB, so long texts are shortened."""
         told = [[text[:400] for text in problem] for problem in problems[:3]]
         self._send({"kind": MessageKind.FAILED, "reason": reason[:4000], "problems": told})
 

@@ -22,6 +22,7 @@ from ..logs import request_id
 from ..logs.environ_keys import EXCEPTION, ID, QUEUE, ROUTE, UNLOGGED
 from ..middleware.request_id import timing
 from ..middleware.route_names import name_of
+from ..scoreboard.routes import NO_ROUTE
 from ..scoreboard.slot import Request, Slot
 from ..timeouts import RequestTimeout
 from ..utils import fork_guard
@@ -57,7 +58,7 @@ class Owner(Protocol):
 
     @property
     def is_retiring(self) -> bool:
-        """Say whether the worker stops."""
+        """Return whether the worker stops."""
 
     def sanitize(self, environ: dict[str, Any]) -> None:
         """Remove the client data that no trusted proxy has sent."""
@@ -85,7 +86,7 @@ class AsyncRequest(Sender):
         self.task: asyncio.Task[None] | None = None
         self.name, self.row, self.started, self.progress = "", 0, 0.0, 0.0
         self.reason = ""
-        """Why the request must end now; empty while it may go on."""
+        """Why the request must end now; empty while it may continue."""
         self._reads, self._sends, self._pieces = True, True, 0
         self._watch = False
         self._disconnected: asyncio.Future[None] | None = None
@@ -205,6 +206,8 @@ class AsyncRequest(Sender):
         owner.slot.task_finished(self.row, now, status, started, queued, self.request.method)
         if self.row:
             owner.rows.append(self.row)
+        if not self.is_event_stream:  # it lasts as long as its client stays
+            owner.slot.routes.add(environ.get(ROUTE) or NO_ROUTE, now, now - started)
         if status >= 500:
             owner.handler.record_error(self.request, status, environ)
         owner.access.note(response, environ, now - started)
@@ -261,7 +264,7 @@ class AsyncRequest(Sender):
 
     @property
     def is_event_stream(self) -> bool:
-        """Say whether this is a stream that has no end of its own."""
+        """Return whether this is a stream that has no end of its own."""
         response = self.response
         kind = next((value for name, value in response.headers if name.lower() == "content-type"), "")
         return response.headers_sent and kind.startswith("text/event-stream")

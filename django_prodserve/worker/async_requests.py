@@ -1,7 +1,7 @@
 """Run requests as tasks on the asyncio loop: an async view that waits occupies no thread.
 
-Lives in a worker: ``wants`` and ``submit`` in the thread that receives a request's last bytes, the methods of
-the watchdog and ``retire`` in the main thread, everything else in the loop's thread. While a task runs, it
+Lives in a worker. ``wants`` and ``submit`` run in the thread that receives a request's last bytes. ``retire``
+and what the watchdog calls run in the main thread, everything else in the loop's thread. While a task runs, it
 owns the connection as a pool thread would; then it returns the connection to the reactor.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SWEEP_SECONDS = 0.25
 """Interval at which the loop checks the clients of its requests."""
 STREAMS_END_AFTER = 1.0
-"""Seconds that an event stream goes on in a worker that stops: its client then connects again."""
+"""Seconds that an event stream continues in a worker that stops: its client then connects again."""
 LAST_CALL_SECONDS = 2.0
 """Seconds before a stopping worker ends in which the requests that still run are answered with 503."""
 
@@ -150,7 +150,7 @@ class AsyncRequests:
 
     @property
     def is_retiring(self) -> bool:
-        """Say whether the worker stops."""
+        """Return whether the worker stops."""
         return self.reactor.retiring
 
     def started(self) -> None:

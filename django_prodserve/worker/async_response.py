@@ -67,7 +67,7 @@ class AsyncResponse(ConnectionResponse):
 
     @property
     def is_ahead(self) -> bool:
-        """Say whether the task must wait for its client before it produces more."""
+        """Return whether the task must wait for its client before it produces more."""
         out = self.connection.write_buffer
         return out is not None and out.size > STREAM_AHEAD
 
@@ -112,7 +112,7 @@ class AsyncResponse(ConnectionResponse):
 
     @property
     def is_broken(self) -> bool:
-        """Say whether the client is gone or was too slow."""
+        """Return whether the client is gone or was too slow."""
         out = self.connection.write_buffer
         return out is not None and out.broken
 

@@ -1,4 +1,4 @@
-"""The asyncio loop of a worker, in a thread beside the pool: its start, and what blocks it.
+"""The asyncio loop of a worker, in a thread next to the pool: its start, and what blocks it.
 
 Lives in a worker of a project with async views: ``run_soon`` in any thread, ``tick`` in the main thread. The
 main thread asks the loop for a sign of life while requests run on it. If none comes, a coroutine computes, or
@@ -24,7 +24,7 @@ from .watchdog import HUNG
 CHECK_SECONDS = 0.2
 """Interval of the main thread's checks while requests run on the loop."""
 BLOCKED_SECONDS = 0.2
-"""Seconds without a sign of life after which the worker says what blocks the loop."""
+"""Seconds without a sign of life after which the worker reports what blocks the loop."""
 CALLS = 12
 """Calls of a blocking task that the log shows, the innermost ones."""
 REPLACED_AFTER = 20.0
@@ -71,7 +71,7 @@ class AsyncioLoop:
             except BaseException as error:  # a task of the project has called sys.exit()
                 if fork_guard.PROCESS.is_copy:
                     fork_guard.end("A task on the asyncio loop", error, self._log)
-                self._log.exception("The asyncio loop goes on after an error that no task has handled.")
+                self._log.exception("The asyncio loop continues after an error that no task has handled.")
             if fork_guard.PROCESS.is_copy:
                 fork_guard.end("A task on the asyncio loop", None, self._log)
 
@@ -141,4 +141,4 @@ def stack_of(task: asyncio.Task[Any]) -> str:
 
 FRAMES = "cr_frame", "gi_frame", "ag_frame"
 AWAITS = "cr_await", "gi_yieldfrom", "ag_await"
-"""What coroutines, generators and async generators tell of themselves."""
+"""What coroutines, generators and async generators show of themselves."""

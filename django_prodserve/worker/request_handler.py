@@ -232,7 +232,7 @@ class RequestHandler:
         return False
 
     def unavailable(self, answer: Response) -> None:
-        """Tell the client of a request that the worker cannot finish to send it again."""
+        """Answer 503 to a request that the worker cannot finish: the client may send it again."""
         from .error_responses import service_unavailable
 
         answer.status_code = 503

@@ -304,7 +304,7 @@ function showTiles(live) {
   const rates = live.rates;
   const classes = rates.classes.length ? rates.classes : [0, 0, 0, 0, 0];
   const failed = classes[4] + (rates.refused || 0);
-  // As bad as the verdict says, so that one second's errors do not contradict its minute.
+  // As bad as the verdict, so that one second's errors do not contradict its minute.
   const level = (...kinds) => live.findings.find(({ kind }) => kinds.includes(kind))?.level ?? "";
   const serving = live.workers.filter((worker) => worker.state === "serving");
   threads = serving.reduce((sum, worker) => sum + worker.threads, 0);
@@ -377,7 +377,7 @@ function showRoutes(routes) {
     make("tr", {}, make("th", { scope: "row" }, route.route),
       ...[
         ["Share of the time", meter(route.share), `${number(100 * route.share)} %`],
-        ["Requests", number(route.requests)], ["Mean", duration(route.mean)], ["Longest", duration(route.longest)],
+        ["Requests", number(route.requests)], ["Mean", duration(route.mean)], ["Maximum", duration(route.maximum)],
       ].map(([label, ...content]) => make("td", { "data-label": label }, make("span", {}, ...content))));
   $("routes").tBodies[0].replaceChildren(...routes.map(row));
 }
