@@ -11,7 +11,7 @@ from ..machine.quota import Throttling
 from ..monitoring.advice import THROTTLED_SHARE
 
 WINDOW_SECONDS = 15.0
-"""Seconds over which the share is computed. So long must the quota suffice before throttling counts as over."""
+"""Seconds over which the share counts. So long must the quota suffice before throttling counts as over."""
 MIN_PERIODS = 20
 """Minimum periods before throttling begins: 2 s of work, longer than the boot of workers usually takes."""
 

@@ -315,7 +315,7 @@ class Lease(Executor):
             future.set_result(result)
 
     def _count_down(self) -> None:
-        """Count a call as done before its result is known: who then releases the lease can do so immediately."""
+        """Count a call as done before its result is known: the lease can then be released."""
         with self._pool._lock:
             self._pending -= 1
 
