@@ -93,7 +93,7 @@ def test_local_is_the_newcomers_door(env: Any) -> None:
     }
     with serving("--local", env=env(**fresh)) as server:
         assert server.address.startswith("http://127.0.0.1:")
-        for line in ("DEBUG = False", "ALLOWED_HOSTS = ", "SECRET_KEY = os.environ", "derived from DEBUG"):
+        for line in ("DEBUG = False", "ALLOWED_HOSTS = ", "SECRET_KEY = os.environ", "computed from DEBUG"):
             assert line in server.output
         assert server.get("/", headers={"Host": "localhost"}).status == 200
         missing = server.get("/nowhere/")
