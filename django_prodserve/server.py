@@ -110,7 +110,7 @@ def serve(
                 plan, changed = prepare(plan, say)
                 shown = _collected_early(plan)
                 if changed or shown:
-                    say(part("prepare", "loading the project anew: it may read what was made just now"))
+                    say(part("prepare", "loading the project again: it may read what was made just now"))
                     reexec.prepared(started, {**generation.handed_on(), **shown})
             static = _prepare_static_and_report(plan, say, preflight)
         Server(plan, static, sockets, say, check_project, started, generation).run()

@@ -264,7 +264,7 @@ def _persistence(
     elif database.max_age == 0 and database.vendor == "postgresql":
         cost = f" ({answer.seconds * 1000:.0f} ms here)" if answer else ""
         yield Warning(
-            f"Database {database.alias!r} is connected to anew for every request{cost}.",
+            f"Database {database.alias!r}: every request opens a new connection{cost}.",
             hint=f'{entry} |= {{"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}}, which keeps up to '
             f"{seen.slots} connections open",
             id="prodserve.W010",

@@ -344,7 +344,7 @@ def test_what_is_read_at_load_is_there_after_the_steps(shop: Shop, reading: Any,
     with serving(*flags, env=reading(), cwd=shop.directory) as server:
         assert server.get("/read/").text == "app-1.js"
         assert server.output.count("the project is loaded") == 2, server.output
-        for once in ("loading the project anew", "applying stock.0001_initial", "workers   ", " ready in "):
+        for once in ("loading the project again", "applying stock.0001_initial", "workers   ", " ready in "):
             assert server.output.count(once) == 1, server.output
         assert server.output.count("collect   ") == 1, server.output
         if supervisor == "--supervisor":
@@ -354,7 +354,7 @@ def test_what_is_read_at_load_is_there_after_the_steps(shop: Shop, reading: Any,
             assert server.get("/read/").text == "app-2.js"
     with serving(*flags, env=reading(), cwd=shop.directory) as server:  # now there is nothing to do
         assert server.output.count("the project is loaded") == 1, server.output
-        assert "loading the project anew" not in server.output
+        assert "loading the project again" not in server.output
     assert shop.runs == 1
 
 
@@ -370,5 +370,5 @@ def test_a_static_root_that_was_read_at_load_shows_what_we_collect(shop: Shop, r
 def test_a_stop_while_the_project_is_loaded_anew_is_heard(shop: Shop, reading: Any) -> None:
     """Between the two programs there is no handler: the signal waits, also for PID 1."""
     with shop.starting("--migrate", "--no-supervisor", env=reading()) as server:
-        server.wait_for("loading the project anew")
+        server.wait_for("loading the project again")
         assert server.stop(signal.SIGTERM) == 128 + signal.SIGTERM, server.output
