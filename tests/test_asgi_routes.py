@@ -83,7 +83,7 @@ def test_the_numbers_are_those_of_the_plan() -> None:
     live_routes = [path(f"live/{number}/", live) for number in range(12)]
     found = walked(*live_routes, *(path(f"{number}/", sync) for number in range(2300)))
     assert str(found) == "12 async routes on the asyncio loop; 2,300 sync routes in threads"
-    assert str(walked(path("", live))) == "1 async route; 0 sync"
+    assert str(walked(path("", live))) == "1 async route on the asyncio loop; 0 sync routes in threads"
 
 
 @pytest.mark.parametrize("view", [live, Live.as_view(), Marked()], ids=["function", "class", "marked"])

@@ -163,8 +163,9 @@ def test_checks_of_the_project(env: Any, tmp_path: Path) -> None:
         env=env(),
         cwd=site,
     )
-    assert ended.returncode == 1
-    assert "The check shop.nope (--readiness-checks) cannot be imported" in ended.stderr
+    assert ended.returncode == 2
+    assert "--readiness-checks holds 'shop.nope', but the module shop has no nope." in ended.stderr
+    assert ended.stdout == ""  # it is found before the banner
     assert "Traceback" not in ended.stderr
     ended = run("manage.py", "prodserve", "--readiness-checks", "databse", env=env(), cwd=site)
     assert "--readiness-checks is 'databse', but must be a list of database and dotted paths" in ended.stderr

@@ -377,7 +377,7 @@ def test_what_is_typed_wrongly_is_one_line(env: Any, flags: tuple[str, str], lin
 def test_a_choice_without_a_log_is_warned_of(env: Any) -> None:
     ended = run("manage.py", "prodserve", "plan", "--access-log-min-duration", "1s", env=env())
     assert (
-        "warning: --access-log-min-duration has no effect without an access log: add --access-log -"
+        "warning: --access-log-min-duration has no effect without an access log. Add --access-log -"
         in " ".join(ended.stdout.split())
     )
 
