@@ -10,7 +10,6 @@ import errno
 import os
 import signal
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -46,7 +45,7 @@ from .scoreboard.board import Scoreboard
 from .startup import listeners, monkey_patching, unix_access
 from .startup.announcer import Announcer, announcer, terminal
 from .startup.browser_notes import browser_notes
-from .startup.files import check_access_log
+from .startup.files import check_access_log, check_certificate
 from .startup.fork_safety import ForkSafetyCheck, kinds_of_threads
 from .startup.origins import CALL_SITES
 from .startup.prepare import prepare
@@ -322,34 +321,6 @@ def _load_apart(
     return trial, footprint(master, trial.reading, preloaded=False) if trial.reading else None
 
 
-def check_certificate(certfile: str | None, keyfile: str | None) -> None:
-    """Load the certificate once, so that a wrong one is reported before anything starts."""
-    if certfile is None:
-        return
-    try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certfile, keyfile)
-    except ssl.SSLError as error:
-        pair = f"{certfile} and {keyfile}" if keyfile else certfile
-        raise UsageError(
-            f"{pair} cannot be used for TLS: {error.reason or error}.",
-            "Name a certificate in PEM format, and the key that belongs to it.",
-            code="tls",
-            topic="certfile",
-        ) from error
-    except OSError as error:
-        named = (("--certfile", certfile), ("--keyfile", keyfile))
-        flag, file = next(
-            (candidate for candidate in named if candidate[1] and not os.access(candidate[1], os.R_OK)),
-            ("--certfile", certfile),
-        )
-        raise UsageError(
-            f"{flag} {file} cannot be read: {error.strerror}.",
-            f"Name a file that exists and that this user may read: {flag} PATH",
-            code="tls",
-            topic=flag.removeprefix("--"),
-        ) from error
-
-
 class Server(BaseApplication):  # type: ignore[misc]
     """Gunicorn's application object: passes our settings, our sockets and the wrapped application to it."""
 
@@ -373,6 +344,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.board: Scoreboard | None = None
         """Shared memory of all processes: the arbiter creates it before the first worker."""
         self.alive, self.trial = ForkSafetyCheck(), Trial()
+        self.addresses, self.notes = list[str](), list[str]()
         super().__init__()
 
     def do_load_config(self) -> None:
@@ -417,7 +389,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _when_ready(self, users: Callable[[ProdserveArbiter], None]) -> Callable[[ProdserveArbiter], None]:
         def when_ready(arbiter: ProdserveArbiter) -> None:
-            self.ready()
+            self.listen()
             users(arbiter)
 
         return when_ready
@@ -449,22 +421,30 @@ class Server(BaseApplication):  # type: ignore[misc]
         for line in measuring_line(before, self.plan):
             self.say(line)
 
-    def ready(self) -> None:
-        """Print the address, now that the workers listen."""
+    def listen(self) -> None:
+        """Begin to listen on the management address, too, and print what concerns the fork that follows.
+
+        After it the arbiter closes these sockets, so this is the moment to name the addresses.
+        """
         for line in self.alive.lines(preloaded=self.cfg.preload_app, returning=self.trial.threads):
             self.say(f"warning: {line}")
         CALL_SITES.stop()
+        tls = bool(self.cfg.is_ssl)
+        self.addresses = [listeners.url(socket, tls=tls) for socket in self.sockets]
+        self.notes = [*browser_notes(self.plan, self.sockets, tls=tls, loaded=self.cfg.preload_app)]
         if self.management is not None:
             self.management.listen(self.cfg.backlog)
+
+    def announce(self) -> None:
+        """Print the addresses, now that the workers answer there."""
+        if self.management is not None:
             self.say(f"management {listeners.url(self.management, tls=False)}")
-        seconds = time.monotonic() - self.started
-        tls = bool(self.cfg.is_ssl)
+        seconds, addresses = time.monotonic() - self.started, self.addresses
         if not self.generation.during_reload:  # otherwise the supervisor reports that it serves
-            addresses = [listeners.url(socket, tls=tls) for socket in self.sockets]
             how_to_stop = "  Ctrl-C stops it" if os.isatty(1) and self.generation.number == 1 else ""
             line = f"{'  '.join(addresses)}  ready in {seconds:.1f} s{how_to_stop}"
             self.say(Notice(line, event="ready", addresses=addresses, seconds=round(seconds, 2)))
-        for note in browser_notes(self.plan, self.sockets, tls=tls, loaded=self.cfg.preload_app):
+        for note in self.notes:
             self.say(f"note: {note}")
         self.say.keep(self.generation.run_dir)
 

@@ -131,3 +131,40 @@ def test_a_later_generation_says_what_is_new(tmp_path: Path) -> None:
     third("workers   2")
     assert lines == ["workers   2", "warning: root", "warning: new"]
     assert announcer(str, text=True, place=None, number=2).lines == []
+
+
+def test_a_loop_that_waits_says_how_far_it_is_and_nothing_is_left_of_it() -> None:
+    lines: list[str] = []
+    say = Announcer(lines.append)
+    deadline = time.monotonic() + 30
+    while len(lines) < 4:
+        say.poll(lambda: f"starting the workers: {len(lines) // 2}/2")
+        assert time.monotonic() < deadline
+    say.end_poll()
+    assert lines == [f"starting the workers: {count}/2 (0 s)" for count in (0, 0, 1, 1)]
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    assert say.lines == []
+
+
+def test_a_wait_that_is_over_in_time_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_SECONDS", 60.0)
+    lines: list[str] = []
+    say = Announcer(lines.append)
+    for _ in range(3):
+        say.poll(lambda: "starting the workers")
+    say.end_poll()
+    assert lines == []
+
+
+def test_on_a_terminal_a_wait_is_cleared() -> None:
+    with a_terminal() as (ours, theirs):
+        say = Announcer(lambda line: os.write(theirs, f"{line}\n".encode()), theirs)
+        while not select.select([ours], [], [], 0)[0]:
+            say.poll(lambda: "starting the workers: 0/2")
+        say.end_poll()
+        say("ready")
+        seen = ""
+        while "ready" not in seen:
+            seen += os.read(ours, 4096).decode()
+    assert seen.startswith("\r\x1b[Kstarting the workers: 0/2 ... 0 s\r")
+    assert seen.endswith("\r\x1b[Kready\r\n")

@@ -109,6 +109,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
 
     def on_all_ready(self) -> None:
         self.monitor.run_guarded(self._go_on)
+        self.monitor.run_guarded(self.app.announce)
 
     def _go_on(self) -> None:
         """Copy the records of the previous generation, and log that this one serves."""

@@ -74,6 +74,8 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         signals: list[int] = super().wait_for_signals(min(timeout, self.generation.beats or timeout))
         if not self.all_ready:
             self._check_for_answers()
+        if not self.all_ready:
+            self.app.say.poll(self._describe_answers)
         if self.generation.is_orphan():
             self.log.error("The supervisor is gone: stopping.")
             raise StopIteration
@@ -87,6 +89,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def _check_for_answers(self) -> None:
         if len(self.WORKERS) >= self.num_workers and all(map(_has_answered, self.WORKERS.values())):
             self.all_ready = True
+            self.app.say.end_poll()
             self.on_all_ready()  # before the supervisor stops the serving generation
             if self.generation.during_reload:
                 self._restore_oom_score()
@@ -97,6 +100,10 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         ):
             # The supervisor then tells the serving generation that this one cannot serve.
             raise HaltServer(f"{MAX_DEATHS_AT_START} workers ended before they answered", 1)
+
+    def _describe_answers(self) -> str:
+        what = "starting the workers" if self.cfg.preload_app else "loading the project in the workers"
+        return f"{what}: {sum(map(_has_answered, self.WORKERS.values()))}/{self.num_workers}"
 
     def on_all_ready(self) -> None:
         """Copy the records of the previous generation, which still exists; must not raise."""
@@ -158,6 +165,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         if self.stopped:
             return
         self.stopped, began = True, time.monotonic()
+        self.app.say.end_poll()
         self.generation.stopping()
         for_good = not self.generation.is_retired()
         drains = bool(self.WORKERS) and for_good and not self.generation.is_orphan()

@@ -2,7 +2,8 @@
 
 Runs in the command's process, main thread. A timer's signal shows the progress, so that it appears while the
 project's imports run. A thread would be lost in a fork, and another process would share the memory that is
-measured. On a terminal, progress is one line that is overwritten; elsewhere it is an occasional new line.
+measured. The arbiter's loop, which waits for the workers, polls instead: they would inherit the handler. On a
+terminal, progress is one line that is overwritten; elsewhere it is an occasional new line.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Announcer:
         self.lines: list[str] = []
         """All lines that a first generation would print."""
         self._step: Step | None = None
+        self._due = 0.0
+        """When a step without a timer is shown next; monotonic."""
         self._is_shown = False
         """Whether the terminal's line shows progress."""
 
@@ -75,6 +78,25 @@ class Announcer:
             self._clear()
             self._step = outer
 
+    def poll(self, title: Callable[[], str]) -> None:
+        """Show, like ``step``, how long the caller has been waiting in a loop that calls this."""
+        now = time.monotonic()
+        if self._step is None:
+            self._step, self._due = Step(title, now), now + FIRST_SECONDS
+        elif now >= self._due:
+            self._due = now + self._every
+            self._tick()
+
+    def end_poll(self) -> None:
+        """End that, as soon as the caller no longer waits."""
+        self._clear()
+        self._step = None
+
+    @property
+    def _every(self) -> float:
+        """Seconds between two updates."""
+        return NEXT_SECONDS if self.terminal is None else REDRAW_SECONDS
+
     def _arm(self) -> bool:
         """Start the timer, unless the project uses it."""
         is_main = threading.current_thread() is threading.main_thread()
@@ -82,8 +104,7 @@ class Announcer:
             return False
         signal.signal(signal.SIGALRM, self._tick)
         signal.siginterrupt(signal.SIGALRM, False)
-        every = NEXT_SECONDS if self.terminal is None else REDRAW_SECONDS
-        signal.setitimer(signal.ITIMER_REAL, FIRST_SECONDS, every)
+        signal.setitimer(signal.ITIMER_REAL, FIRST_SECONDS, self._every)
         return True
 
     def _disarm(self) -> None:
@@ -91,7 +112,7 @@ class Announcer:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
-    def _tick(self, number: int, frame: object) -> None:
+    def _tick(self, number: int = 0, frame: object = None) -> None:
         """Show the progress. The signal may interrupt any code, such as one that is writing a line."""
         step = self._step
         if step is None:

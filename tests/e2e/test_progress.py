@@ -63,6 +63,21 @@ def test_off_a_terminal_each_step_has_a_line(env: Any, tmp_path: Path, site: Pat
     assert any(message.startswith("checking the project (") for message in messages)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_workers_that_load_the_project_themselves_say_how_many_have(
+    env: Any, site: Path, number: int
+) -> None:
+    """And the address is printed when they answer, not before."""
+    flags = ("--workers", str(number), "--no-preload", "--warmup", "off")
+    with serving(*flags, env=env(), cwd=site) as server:
+        said = server.output
+        assert re.search(
+            rf"^loading the project in the workers: [01]/{number} \([12] s\)$", said, re.MULTILINE
+        )
+        assert said.index("in the workers: ") < said.index(" ready in ")
+        assert len(server.workers()) == number
+
+
 def on_a_terminal(command: list[str], cwd: Path, environ: dict[str, str], until: bytes) -> str:
     """Run a command on a terminal of 60 columns until it has said something; stop it; return all it said."""
     ours, theirs = os.openpty()
