@@ -16,17 +16,26 @@ from django_prodserve.monitoring.findings import (
 )
 from django_prodserve.monitoring.rates import Point, latest
 from django_prodserve.monitoring.snapshot import with_advice
+from django_prodserve.scoreboard.errors import RequestError
 from django_prodserve.scoreboard.events import BAD, CRASHES, SEVERITY, WARN, Event
 from django_prodserve.scoreboard.history import Sample
+from django_prodserve.scoreboard.routes import NO_ROUTE, OTHERS, RouteTime
 from django_prodserve.scoreboard.slot import BUCKETS
 
-WORKER: dict[str, Any] = {"pid": 12, "state": "serving", "threads": 4, "busy": 0, "oldest": None}
+WORKER: dict[str, Any] = {
+    **{"pid": 12, "state": "serving", "threads": 4, "busy": 0, "memory": 0, "oldest": None}
+}
 BUSY = {**WORKER, "busy": 4}
+BIG = {**WORKER, "pid": 13, "memory": 60}
 NOW = Point(time=1000.0, seconds=5.0, requests=10.0, classes=(0.0, 10.0, 0.0, 0.0, 0.0), refused=0.0)
 MINUTE = replace(NOW, seconds=60.0)
 EVIL = "/\x1b[2J<script>"
 CLOCK = 50_602.0
 """14:03:22 UTC."""
+
+
+FAILED = RequestError(CLOCK, 500, "GET", EVIL, "shop.urls.boom", "shop.Broken", "id")
+SLOW, QUICK = RouteTime("shop.urls.slow", 20, 30.0, 4.0), RouteTime("shop.urls.index", 1000, 10.0, 0.1)
 
 
 def errors(share: float) -> Point:
@@ -72,6 +81,22 @@ def errors(share: float) -> Point:
         ),
         ({"workers": [BUSY], "waiting": 1}, [(WARN, "All 4 threads are busy, and 1 request waits")]),
         (
+            {"workers": [WORKER, BIG], "memory_used": 80},
+            [(WARN, "80 B of 100 B memory are in use; worker 13 uses 60 B")],
+        ),
+        (
+            {"events": [Event(CLOCK, "memory", "Worker 12 uses 60 B; replacing it")], "wall": CLOCK + 59},
+            [(WARN, "14:03:22 UTC: Worker 12 uses 60 B; replacing it")],
+        ),
+        ({"events": [Event(CLOCK, "memory", "x")], "wall": CLOCK + 60}, []),
+        (
+            {
+                "events": [Event(CLOCK - 9, "memory", "old"), Event(CLOCK, "memory", "Worker 12 uses 60 B")],
+                "wall": CLOCK + 3500,
+            },
+            [(WARN, "2 workers were replaced for their memory within the last hour, the last at 14:03:22")],
+        ),
+        (
             {"minute": replace(MINUTE, queued95=0.5), "memory_used": 95},
             [(BAD, "95 B of 100 B"), (WARN, "In the last minute, 1 request in 20 waited 0.5 s or longer")],
         ),
@@ -84,6 +109,27 @@ def errors(share: float) -> Point:
             [(WARN, "1 % of responses in the last minute are errors (5xx): 12 of 1,200")],
         ),
         ({"minute": errors(1 / 1200)}, [(WARN, "0.08 % of responses")]),
+        (
+            {"minute": errors(0.1), "errors": [FAILED], "wall": CLOCK + 59},
+            [(BAD, "120 of 1,200; the last: shop.Broken in shop.urls.boom, GET /\\x1b[2J<script>")],
+        ),
+        (
+            {"minute": errors(0.1), "errors": [FAILED._replace(route="", exception="")], "wall": CLOCK},
+            [(BAD, "120 of 1,200; the last: 500, GET /")],
+        ),
+        ({"minute": errors(0.1), "errors": [FAILED], "wall": CLOCK + 60}, [(BAD, "120 of 1,200")]),
+        (
+            {"workers": [BUSY], "now": replace(NOW, refused=9.0), "routes": [SLOW, QUICK]},
+            [(BAD, "4 of 4 threads are busy; 75 % of the time goes to the route shop.urls.slow (1.5 s a")],
+        ),
+        (
+            {"workers": [BUSY], "waiting": 2, "routes": [SLOW, QUICK]},
+            [(WARN, "and 2 requests wait; 75 % of the time goes to the route shop.urls.slow")],
+        ),
+        (
+            {"minute": replace(MINUTE, queued95=0.5), "routes": [SLOW]},
+            [(WARN, "0.5 s or longer for a thread; 100 % of the time goes to the route shop.urls.slow")],
+        ),
         ({"minute": replace(MINUTE, requests=2 / 60, classes=(0, 0, 0, 0, 2 / 60))}, [(WARN, "100 % of")]),
         (
             {
@@ -130,6 +176,21 @@ def test_what_is_wrong_is_said_the_worst_first(
     for one, (_, text) in zip(found, expected, strict=True):
         assert text in one.text
         assert (one.action, one.help) == REMEDIES[one.kind]
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        pytest.param([], id="none"),
+        pytest.param([SLOW, SLOW._replace(route="another"), QUICK], id="none takes most of the time"),
+        pytest.param([SLOW._replace(route=OTHERS)], id="those without a row"),
+        pytest.param([SLOW._replace(route=NO_ROUTE)], id="those without a route"),
+        pytest.param([SLOW._replace(seconds=0.0)], id="no time at all"),
+    ],
+)
+def test_a_route_is_named_only_if_it_takes_most_of_the_time(routes: list[RouteTime]) -> None:
+    seen = Observed(wall=1000.0, workers=[BUSY], now=NOW, minute=MINUTE, waiting=1, routes=routes)
+    assert [one.text for one in evaluate(seen)] == ["All 4 threads are busy, and 1 request waits"]
 
 
 def test_one_error_in_five_seconds_does_not_switch_the_verdict() -> None:

@@ -9,6 +9,10 @@ import pytest
 from django_prodserve.cli.lines import verdict, wrapped
 from django_prodserve.cli.status import format_text
 from django_prodserve.cli.watch import render
+from django_prodserve.monitoring.findings import REMEDIES, finding
+from django_prodserve.monitoring.snapshot import busiest_routes
+from django_prodserve.scoreboard.events import BAD, WARN
+from django_prodserve.scoreboard.routes import RouteTime
 
 LONG = "A request has run for 12 s: GET /reports/yearly/ which is a sentence that no narrow terminal holds"
 WORKER = {
@@ -27,6 +31,7 @@ def known(**facts: Any) -> dict[str, Any]:
         **{"pid": 4700, "bind": ["127.0.0.1:8000"], "generation": 7, "uptime": 23.0, "workers": [WORKER]},
         **{"server_uptime": 4 * 86400.0, "rates": RATES, "findings": [], "restarts": {}, "events": []},
         **{"requests": 0, "statuses": {}, "refused": 0, "aborted": 0, "memory_limit": None, "advice": ""},
+        **{"routes": []},
         **facts,
     }
 
@@ -38,10 +43,11 @@ def screen(width: int, **facts: Any) -> list[str]:
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
 def test_findings_and_advice_are_wrapped_never_cut(width: int) -> None:
-    lines = screen(width, findings=[{"level": "bad", "text": LONG}], advice=LONG)
+    found = {"level": "bad", "text": LONG, "action": "Do what helps.", "help": "slow"}
+    lines = screen(width, findings=[found], advice=LONG)
     assert max(map(len, lines)) <= width
     whole = " ".join(" ".join(lines).split())
-    assert f"!! {LONG}" in whole
+    assert f"!! {LONG} Do what helps. More: prodserve help slow" in whole
     assert f"advice {LONG}" in whole
 
 
@@ -73,14 +79,47 @@ def test_little_memory_is_an_empty_bar() -> None:
     assert "[....................] 64 MiB of 24 GiB" in memory
 
 
-def test_status_begins_with_the_verdict_and_names_both_ages() -> None:
-    findings = [{"level": "bad", "text": "No worker serves"}, {"level": "warn", "text": "Memory is low"}]
+def test_status_begins_with_the_verdict_and_what_to_do_and_names_both_ages() -> None:
+    findings = [
+        finding(BAD, "memory", "Memory is short")._asdict(),
+        finding(WARN, "slow", "It runs")._asdict(),
+    ]
     lines = [*format_text(known(findings=findings), 0.0)]
-    assert lines[:2] == [("bad", "!! No worker serves"), ("warn", "!  Memory is low")]
-    assert lines[2][1] == "server    pid 4700 on 127.0.0.1:8000, up 4 days"
-    assert lines[3][1] == "release   generation 7, loaded 23 s ago"
+    assert lines[:4] == [
+        ("bad", "!! Memory is short"),
+        ("", f"   {REMEDIES['memory'].action} More: prodserve help memory"),
+        ("warn", "!  It runs"),
+        ("", f"   {REMEDIES['slow'].action} More: prodserve help slow"),
+    ]
+    assert lines[4][1] == "server    pid 4700 on 127.0.0.1:8000, up 4 days"
+    assert lines[5][1] == "release   generation 7, loaded 23 s ago"
     assert next(format_text(known(), 0.0)) == ("ok", "Serving normally")
     assert [verdict(findings), verdict(findings[1:]), verdict([])] == ["bad", "warn", "ok"]
+
+
+def test_status_shows_the_three_routes_that_take_the_most_time() -> None:
+    found = [RouteTime("shop.urls.slow", 1234, 2468.0, 31.0), RouteTime("admin:index", 1, 0.012, 0.012)]
+    routes = busiest_routes([*found, *(RouteTime(f"shop:{name}", 3, 0.0, 0.0) for name in "abc")])
+    lines = [line for _, line in format_text(known(routes=routes), 0.0) if " of the time, " in line]
+    assert lines == [
+        "routes    shop.urls.slow 100 % of the time, 1,234 requests, mean 2.0 s, longest 31.0 s",
+        "          admin:index 0.01 % of the time, 1 request, mean 12 ms, longest 12 ms",
+        "          shop:a 0 % of the time, 3 requests, mean 0.0 ms, longest 0.0 ms",
+    ]
+
+
+def test_the_screen_has_the_routes_where_there_is_room() -> None:
+    routes = busiest_routes([RouteTime("shop.urls.slow", 3, 6.0, 3.0)])
+    assert any(
+        line.startswith("routes    shop.urls.slow 100 % of the time, 3") for line in screen(80, routes=routes)
+    )
+    lines = [line for _, line in render(known(routes=routes), [RATES], "12:00:00Z", 80, 24)]
+    assert not any(line.startswith("routes ") for line in lines)
+
+
+def test_what_to_do_is_wrapped_below_its_finding() -> None:
+    parts = wrapped("   " + "word " * 40, 60)
+    assert all(part.startswith("   word") for part in parts)
 
 
 def test_status_shows_the_last_five_events_and_nothing_that_a_terminal_obeys() -> None:

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..utils import terminal
+from ..utils.units import counted, format_latency, format_share
 
 Line = tuple[str, str]
 """A style, or none, and a text."""
+ROUTES = 3
+"""Number of routes shown, those that took the most time of the last minutes."""
 
 
 def verdict(findings: Sequence[dict[str, Any]]) -> str:
@@ -22,19 +25,39 @@ def verdict(findings: Sequence[dict[str, Any]]) -> str:
 
 
 def verdict_lines(findings: Sequence[dict[str, Any]]) -> list[Line]:
-    """Return a line for each finding, the worst first; or one line if there is none."""
-    found = [
-        (finding["level"], f"{'!!' if finding['level'] == 'bad' else '! '} {finding['text']}")
-        for finding in findings
+    """Return each finding and what to do about it, the worst first; or one line if there is none."""
+    lines: list[Line] = []
+    for finding in findings:
+        lines.append((finding["level"], f"{'!!' if finding['level'] == 'bad' else '! '} {finding['text']}"))
+        if finding["action"]:
+            lines.append(("", f"   {finding['action']} More: prodserve help {finding['help']}"))
+    return lines or [("ok", "Serving normally")]
+
+
+def route_lines(routes: Sequence[dict[str, Any]]) -> list[Line]:
+    """Return a line for each of the routes that took the most time of the last minutes."""
+    return [
+        ("", f"{'' if number else 'routes':<10}{_of_route(route)}")
+        for number, route in enumerate(routes[:ROUTES])
     ]
-    return found or [("ok", "Serving normally")]
+
+
+def _of_route(route: dict[str, Any]) -> str:
+    parts = [
+        f"{route['route']} {format_share(route['share'])} of the time",
+        counted(route["requests"], "request"),
+        f"mean {format_latency(route['mean'])}",
+        f"longest {format_latency(route['longest'])}",
+    ]
+    return ", ".join(parts)
 
 
 def wrapped(line: str, columns: int) -> list[str]:
     """Return a line in parts that fit, all but the first indented below the text; long words are split."""
     if not columns or len(line) <= columns:
         return [line]
-    indent = " " * (3 if line.startswith("!") else 10)
+    is_finding = line.startswith("!") or (line.startswith("   ") and not line.startswith("    "))
+    indent = " " * (3 if is_finding else 10)
     return terminal.wrapped(line, columns, indent, whole_words=False)
 
 

@@ -22,7 +22,7 @@ from ..utils import terminal
 from ..utils.units import format_age, format_size
 from . import control
 from .dump import dump
-from .lines import Line, clock, printable, verdict, verdict_lines, wrapped
+from .lines import Line, clock, printable, route_lines, verdict, verdict_lines, wrapped
 
 Say = Callable[[str], object]
 EVENTS = 5
@@ -98,6 +98,7 @@ def format_text(known: dict[str, Any], wall: float) -> Iterator[Line]:
     yield "", f"{'requests':<10}{_of_requests(known)}"
     for worker in known["workers"]:
         yield "", f"{'worker':<10}{_of_worker(worker)}"
+    yield from route_lines(known["routes"])
     if known["restarts"]:
         counts = ", ".join(f"{reason} {count}" for reason, count in known["restarts"].items())
         yield "", f"{'restarts':<10}{counts}"

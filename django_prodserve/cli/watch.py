@@ -21,15 +21,17 @@ from ..errors import ExitCode, ProdserveError
 from ..monitoring.snapshot import full_snapshot, recent_history
 from ..scoreboard.board import Scoreboard, board_path
 from ..utils import terminal
-from ..utils.units import format_age, format_size
+from ..utils.units import format_age, format_latency, format_size
 from . import control
-from .lines import Line, clock, printable, verdict_lines, wrapped
+from .lines import Line, clock, printable, route_lines, verdict_lines, wrapped
 
 REFRESH_SECONDS = 1.0
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 """Escape sequences: to the alternate screen without a cursor, and back."""
 HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 BARS = " ▁▂▃▄▅▆▇█"
+ROOM_FOR_ROUTES = 12
+"""Free rows from which the slowest routes are shown, too: events come first."""
 
 
 class ServerView:
@@ -186,7 +188,10 @@ def render(
         lines.append(("quiet", f"replaced  {counts}"))
     if known.get("advice"):
         lines.append(("", f"advice    {known['advice']}"))
-    lines = [*_fitted(lines, width), ("", "")]
+    lines = _fitted(lines, width)
+    if height - len(lines) > ROOM_FOR_ROUTES:
+        lines += _fitted(route_lines(known["routes"]), width)
+    lines.append(("", ""))
     room = max(1, min(8, height - len(lines) - 1))
     lines += [_shortened(_event(event), width) for event in reversed(known["events"][-room:])]
     if len(lines) < height:
@@ -297,9 +302,7 @@ def _number(value: float | None) -> str:
 
 
 def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    return f"{seconds:.1f} s" if seconds >= 0.9995 else f"{1000 * seconds:.{0 if seconds >= 0.01 else 1}f} ms"
+    return "-" if seconds is None else format_latency(seconds)
 
 
 def _bar(value: float, most: float | None, length: int, *, least: int = 1) -> str:

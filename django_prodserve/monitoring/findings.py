@@ -11,8 +11,18 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..plan.sizing import KILL_SHARE, REPLACE_SHARE
+from ..scoreboard.errors import RequestError
 from ..scoreboard.events import BAD, CRASHES, WARN, Event, last_of
-from ..utils.units import counted, format_clock, format_count, format_duration, format_share, format_size
+from ..scoreboard.routes import NO_ROUTE, OTHERS, RouteTime
+from ..utils.units import (
+    counted,
+    format_clock,
+    format_count,
+    format_duration,
+    format_latency,
+    format_share,
+    format_size,
+)
 from .rates import Point
 
 LONG_REQUEST_SECONDS = 10.0
@@ -25,6 +35,10 @@ BAD_ERRORS = 3
 """...if there are this many: one error in two requests is not an outage."""
 RECENT_SECONDS = 60.0
 """Seconds for which a past problem is named."""
+LEAK_SECONDS, LEAK_REPLACEMENTS = 3600.0, 2
+"""If so many workers were replaced for their memory within this time, replacing does not help for long."""
+DOMINANT_SHARE = 0.5
+"""Share of the requests' time from which a route is named: it takes more of it than all others."""
 
 
 class Remedy(NamedTuple):
@@ -44,6 +58,10 @@ REMEDIES = {
     "slow": Remedy("prodserve dump prints where it is; give the call that it waits for a timeout.", "slow"),
     "errors": Remedy("Look up the request ids of the recent errors in the log: it has the stacks.", "logs"),
     "memory": Remedy("Lower --workers or --threads, or raise the memory limit.", "memory"),
+    "leak": Remedy(
+        "Find out what grows; until then --max-requests replaces workers before their memory is short.",
+        "max-requests",
+    ),
     "reload failed": Remedy("Correct the error, then run prodserve reload again.", "reload failed"),
     "throttled": Remedy("Raise the CPU limit, or lower what a request computes.", "throttled"),
     "crashed": Remedy("Read the stack of the event: it ends where the worker crashed.", "crashed"),
@@ -80,6 +98,10 @@ class Observed:
     waiting: int = 0
     """Requests that waited at each of the last few samples."""
     events: Sequence[Event] = ()
+    errors: Sequence[RequestError] = ()
+    """The last failed requests."""
+    routes: Sequence[RouteTime] = ()
+    """The routes of the last minute or two, the one that took the most time first."""
     memory_used: int = 0
     memory_limit: int = 0
     failed_reload: str = ""
@@ -91,8 +113,8 @@ def evaluate(seen: Observed) -> list[Finding]:
     found = [
         *_of_workers(seen),
         *_of_overload(seen),
-        *_of_responses(seen.minute),
-        *_of_memory(seen.memory_used, seen.memory_limit),
+        *_of_responses(seen),
+        *_of_memory(seen),
         *_of_events(seen.events, seen.wall),
         *_of_reload(seen.failed_reload, seen.events),
     ]
@@ -114,7 +136,7 @@ def _of_workers(seen: Observed) -> Iterator[Finding]:
     ]
     if long:
         oldest = max(long, key=lambda request: float(request["age"]))
-        name = f"{oldest['method']} {oldest['path']}".encode("unicode_escape").decode("ascii")[:120]
+        name = _quoted(f"{oldest['method']} {oldest['path']}")
         yield finding(
             WARN, "slow", f"A request has been running for {format_duration(round(oldest['age']))}: {name}"
         )
@@ -129,7 +151,8 @@ def _of_overload(seen: Observed) -> Iterator[Finding]:
     if began or seen.now.refused:
         since = f" since {format_clock(began.time)}" if began else ""
         rate = f"{format_count(seen.now.refused or 0)} requests/s are rejected with 503"
-        yield finding(BAD, "overload", f"Overloaded{since}: {rate}, {busy} of {threads} threads are busy")
+        text = f"Overloaded{since}: {rate}, {busy} of {threads} threads are busy{_of_routes(seen.routes)}"
+        yield finding(BAD, "overload", text)
     elif last and seen.wall - last.time < RECENT_SECONDS:
         yield finding(WARN, "overload", f"{format_clock(last.time)}: {last.text}")
     elif seen.minute.refused:
@@ -137,27 +160,71 @@ def _of_overload(seen: Observed) -> Iterator[Finding]:
         yield finding(WARN, "overload", f"{counted(number, 'request')} rejected with 503 in the last minute")
     elif threads and seen.waiting and busy >= threads:
         waits = "requests wait" if seen.waiting > 1 else "request waits"
-        yield finding(WARN, "waiting", f"All {threads} threads are busy, and {seen.waiting} {waits}")
+        text = f"All {threads} threads are busy, and {seen.waiting} {waits}{_of_routes(seen.routes)}"
+        yield finding(WARN, "waiting", text)
     elif seen.minute.queued95 and seen.minute.queued95 >= MAX_QUEUE_SECONDS:
         wait = format_duration(seen.minute.queued95)
         text = f"In the last minute, 1 request in 20 waited {wait} or longer for a thread"
+        text += _of_routes(seen.routes)
         yield finding(WARN, "waiting", text)
 
 
-def _of_responses(minute: Point) -> Iterator[Finding]:
+def _of_routes(routes: Sequence[RouteTime]) -> str:
+    """Return the route that takes most of the requests' time, as the end of a finding; empty if none does."""
+    spent = sum(route.seconds for route in routes)
+    if not spent or routes[0].seconds < DOMINANT_SHARE * spent or routes[0].route in (OTHERS, NO_ROUTE):
+        return ""
+    share, mean = format_share(routes[0].seconds / spent), format_latency(routes[0].mean)
+    return f"; {share} of the time goes to the route {routes[0].route} ({mean} a request)"
+
+
+def _of_responses(seen: Observed) -> Iterator[Finding]:
+    minute = seen.minute
     errors = minute.classes[4] if minute.classes else 0.0
     if minute.requests and errors:
         share, number = errors / minute.requests, round(errors * minute.seconds)
         level = BAD if share >= ERROR_SHARE and number >= BAD_ERRORS else WARN
         of = f"{number:,} of {round(minute.requests * minute.seconds):,}"
         text = f"{format_share(share)} of responses in the last minute are errors (5xx): {of}"
+        text += _of_error(seen.errors, seen.wall)
         yield finding(level, "errors", text)
 
 
-def _of_memory(used: int, limit: int) -> Iterator[Finding]:
+def _of_error(errors: Sequence[RequestError], wall: float) -> str:
+    """Return what failed last, as the end of a finding; empty if that was longer ago."""
+    if not errors or wall - errors[-1].time >= RECENT_SECONDS:
+        return ""
+    last = errors[-1]
+    where = f" in {last.route}" if last.route else ""
+    return f"; the last: {last.exception or last.status}{where}, {_quoted(f'{last.method} {last.path}')}"
+
+
+def _quoted(request: str) -> str:
+    """Return a request in one line of ASCII: a client has chosen its text."""
+    return request.encode("unicode_escape").decode("ascii")[:120]
+
+
+def _of_memory(seen: Observed) -> Iterator[Finding]:
+    used, limit = seen.memory_used, seen.memory_limit
     if limit and used >= REPLACE_SHARE * limit:
         level = BAD if used >= KILL_SHARE * limit else WARN
-        yield finding(level, "memory", f"{format_size(used)} of {format_size(limit)} memory are in use")
+        text = f"{format_size(used)} of {format_size(limit)} memory are in use{_of_largest(seen.workers)}"
+        yield finding(level, "memory", text)
+    replaced = [event for event in seen.events if event.kind == "memory"]
+    lately = [event for event in replaced if seen.wall - event.time < LEAK_SECONDS]
+    if len(lately) >= LEAK_REPLACEMENTS:
+        text = f"{len(lately)} workers were replaced for their memory within the last hour, the last at "
+        yield finding(WARN, "leak", f"{text}{format_clock(lately[-1].time)}: {lately[-1].text}")
+    elif lately and seen.wall - lately[-1].time < RECENT_SECONDS:
+        yield finding(WARN, "memory", f"{format_clock(lately[-1].time)}: {lately[-1].text}")
+
+
+def _of_largest(workers: Sequence[dict[str, Any]]) -> str:
+    """Return the worker that uses the most memory, as the end of a finding; empty if none was measured."""
+    largest = max(workers, key=lambda worker: int(worker["memory"]), default=None)
+    if largest is None or not largest["memory"]:
+        return ""
+    return f"; worker {largest['pid']} uses {format_size(largest['memory'])}"
 
 
 def _of_reload(reason: str, events: Sequence[Event]) -> Iterator[Finding]:

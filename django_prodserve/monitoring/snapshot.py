@@ -17,12 +17,16 @@ from ..machine.proc_memory import read_memory
 from ..scoreboard import history
 from ..scoreboard.board import Scoreboard
 from ..scoreboard.events import BAD
+from ..scoreboard.routes import RouteTime
 from ..scoreboard.slot import BOUNDS, STATES, Counters, Request, Slot
 from ..supervisor.protocol import ServerRecord
 from .advice import AGREES_WITH_WAITING
 from .findings import Finding, Observed, evaluate
 from .rates import VERDICT_SECONDS, latest, points, steadily_waiting
 from .server_facts import failed_reload, known_server, read_record, server_uptime
+
+ROUTES_SHOWN = 10
+"""Routes in the JSON and on the page, those that take the most time."""
 
 
 def full_snapshot(
@@ -50,6 +54,7 @@ def _live(
     sample = board.sample(time.time(), now, tally)
     workers = [worker(slot, now, memory) for slot in board.active_slots()]
     samples = [*history.read(board.history, last=round(VERDICT_SECONDS) + 4), sample]
+    failed = board.read_errors()
     point = latest(samples)
     findings = evaluate(
         Observed(
@@ -59,6 +64,8 @@ def _live(
             minute=latest(samples, VERDICT_SECONDS),
             waiting=steadily_waiting(samples),
             events=events,
+            errors=failed,
+            routes=board.read_routes(now, minutes=2),
             memory_used=board.memory_used,
             memory_limit=board.memory_limit,
             failed_reload=failed_reload(record),
@@ -79,7 +86,8 @@ def _live(
         "accept_queue": board.accept_queue_length,
         "rates": asdict(point),
         "findings": [finding._asdict() for finding in findings],
-        "recent_errors": [error.as_dict() for error in board.read_errors()],
+        "recent_errors": [error.as_dict() for error in failed],
+        "routes": busiest_routes(board.read_routes(now)),
         "told": [len(events), events[-1].time if events else 0.0],
         **summary,
     }
@@ -100,6 +108,15 @@ def with_advice(findings: list[Finding], summary: Mapping[str, Any]) -> tuple[li
     if any(finding.level == BAD or finding.kind in waiting for finding in findings):
         advice = ""
     return findings, advice
+
+
+def busiest_routes(found: Sequence[RouteTime]) -> list[dict[str, Any]]:
+    """Return the routes on which the last minutes were spent, and each one's share of all requests' time."""
+    seconds = sum(route.seconds for route in found)
+    return [
+        {**route._asdict(), "mean": route.mean, "share": route.seconds / seconds if seconds else 0.0}
+        for route in found[:ROUTES_SHOWN]
+    ]
 
 
 def recent_history(board: Scoreboard) -> list[dict[str, Any]]:

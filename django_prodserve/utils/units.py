@@ -55,6 +55,13 @@ def format_duration(seconds: float) -> str:
     return f"{_short(seconds)} s"
 
 
+def format_latency(seconds: float) -> str:
+    """Write how long a request takes for people: ``0.4 ms``, ``12 ms``, ``2.1 s``."""
+    if seconds >= 0.9995:
+        return f"{seconds:.1f} s"
+    return f"{1000 * seconds:.{0 if seconds >= 0.00995 else 1}f} ms"
+
+
 def format_age(seconds: float) -> str:
     """Write how long ago something was: ``4 s``, ``12 min``, ``3 h``, ``5 days``."""
     for unit, name in ((2 * 86400, "days"), (3600, "h"), (60, "min")):

@@ -33,6 +33,10 @@ return CHARTS.map(({title, plot}) => {
   return {title, painted, values: plot.data.map((line) => line.filter((value) => value !== null).length)};
 });
 """
+ROWS = """
+const rows = [...document.querySelector(arguments[0]).tBodies[0].rows];
+return rows.map((row) => [...row.cells].map((cell) => cell.innerText.trim()));
+"""
 NEGATIVE = "return CHARTS.flatMap(({plot}) => plot.data.flat()).filter((value) => value < 0)"
 # The least contrast (WCAG 2) of a text with what lies behind it, over all elements with a text of their own.
 CONTRAST = """
@@ -138,6 +142,8 @@ def test_overload_is_said_at_once_with_what_to_do_and_read_out_once(env: Any, tm
             assert match is not None
             assert abs(time.time() - seconds_of(match[1])) % 86400 < 180
             assert "More: prodserve help overload" in text(browser, "#verdict .bad")
+            slow = r"; 100 % of the time goes to the route shop\.urls\.slow \(\d{3} ms a request\)"
+            browser.wait(lambda: re.search(slow, text(browser, "#verdict .bad")), "the route that is slow")
             browser.wait(lambda: "Rejected/s" in text(browser, "#tiles > div:first-child"), "the tile")
             browser.wait(lambda: "overload" in text(browser, "#events .kind.bad"), "the event")
             shown = text(browser, "#verdict .bad")
@@ -223,6 +229,10 @@ def test_the_page_during_load_and_a_replacement(env: Any, tmp_path: Path) -> Non
         failed = text(browser, "#errors tbody tr")
         assert all(word in failed for word in ("500", "GET /boom/", "shop.urls.boom", "RuntimeError"))
         assert browser.script("return document.querySelector('#plan').open") is False
+        (slow,) = [row for row in browser.script(ROWS, "#routes") if row[0] == "shop.urls.slow"]
+        assert all(map(re.fullmatch, (r"[\d.]+ %", r"[\d,]+", r"\d+ ms", r"[\d.]+ m?s"), slow[1:])), slow
+        assert "/nowhere/" not in text(browser, "#routes")
+        assert "no route" in text(browser, "#routes")
 
         assert "owned" not in browser.driver.title
         assert browser.script("return document.querySelectorAll('main img, main script').length") == 0

@@ -31,6 +31,7 @@ const known = (value) => value !== null && value !== undefined;
 
 function number(value) {
   if (!known(value)) return "–";
+  if (value > 0 && value < 0.01) return "<0.01";
   return value >= 99.5 || value === 0 ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(2));
 }
 
@@ -353,11 +354,35 @@ function showWorkers(live) {
   $("restarts").textContent = ended && `Replaced since the start: ${ended}`;
 }
 
+/** Return whether a table shows something else so far: what is selected in it would be lost for nothing. */
+function isNew(table, content) {
+  const key = JSON.stringify(content);
+  if (table.dataset.shown === key) return false;
+  table.dataset.shown = key;
+  return true;
+}
+
+/** Show on which routes the time of the requests was spent, if any has ended. */
+function showRoutes(routes) {
+  if (!isNew($("routes"), routes)) return;
+  $("spent").hidden = !routes.length;
+  const meter = (share) => {
+    const element = make("meter", { min: 0, max: 1, "aria-label": "share of the time" });
+    element.value = share;
+    return element;
+  };
+  const row = (route) =>
+    make("tr", {}, make("th", { scope: "row" }, route.route),
+      ...[
+        ["Share of the time", meter(route.share), `${number(100 * route.share)} %`],
+        ["Requests", number(route.requests)], ["Mean", duration(route.mean)], ["Longest", duration(route.longest)],
+      ].map(([label, ...content]) => make("td", { "data-label": label }, make("span", {}, ...content))));
+  $("routes").tBodies[0].replaceChildren(...routes.map(row));
+}
+
 /** Show the last requests that failed, if any has. */
 function showErrors(errors) {
-  const key = JSON.stringify(errors);
-  if ($("errors").dataset.shown === key) return;
-  $("errors").dataset.shown = key;
+  if (!isNew($("errors"), errors)) return;
   $("failed").hidden = !errors.length;
   const row = (error) =>
     make("tr", {}, make("th", { scope: "row" }, clock(error.time)),
@@ -444,6 +469,7 @@ async function look() {
   showVerdict(live);
   showTiles(live);
   showWorkers(live);
+  showRoutes(live.routes);
   showErrors(live.recent_errors);
   showCharts();
   pulse("live", `live, ${clock(live.rates.time)} UTC`);
