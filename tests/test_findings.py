@@ -157,6 +157,16 @@ def errors(share: float) -> Point:
             [(WARN, "A request has been running for 44 s: GET /\\x1b[2J<script>")],
         ),
         (
+            {"failed_reload": "No module x\n  See:  shop/urls.py, line 9: import x\n  More: y"},
+            [
+                (
+                    WARN,
+                    "The last reload failed, and the release before it keeps serving: "
+                    "No module x (shop/urls.py, line 9: import x)",
+                )
+            ],
+        ),
+        (
             {"failed_reload": "No module\nnamed x", "events": [Event(CLOCK, "reload failed", "")]},
             [
                 (

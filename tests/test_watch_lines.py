@@ -102,16 +102,17 @@ def test_status_shows_the_three_routes_that_take_the_most_time() -> None:
     routes = busiest_routes([*found, *(RouteTime(f"shop:{name}", 3, 0.0, 0.0) for name in "abc")])
     lines = [line for _, line in format_text(known(routes=routes), 0.0) if " of the time, " in line]
     assert lines == [
-        "routes    shop.urls.slow 100 % of the time, 1,234 requests, mean 2.0 s, longest 31.0 s",
-        "          admin:index 0.01 % of the time, 1 request, mean 12 ms, longest 12 ms",
-        "          shop:a 0 % of the time, 3 requests, mean 0.0 ms, longest 0.0 ms",
+        "routes    shop.urls.slow: 100 % of the time, 1,234 requests, mean 2.0 s, longest 31.0 s",
+        "          admin:index: 0.01 % of the time, 1 request, mean 12 ms, longest 12 ms",
+        "          shop:a: 0 % of the time, 3 requests, mean 0.0 ms, longest 0.0 ms",
     ]
 
 
 def test_the_screen_has_the_routes_where_there_is_room() -> None:
     routes = busiest_routes([RouteTime("shop.urls.slow", 3, 6.0, 3.0)])
     assert any(
-        line.startswith("routes    shop.urls.slow 100 % of the time, 3") for line in screen(80, routes=routes)
+        line.startswith("routes    shop.urls.slow: 100 % of the time, 3")
+        for line in screen(80, routes=routes)
     )
     lines = [line for _, line in render(known(routes=routes), [RATES], "12:00:00Z", 80, 24)]
     assert not any(line.startswith("routes ") for line in lines)

@@ -23,6 +23,7 @@ from ..scoreboard.board import Scoreboard, board_path, last_board
 from ..scoreboard.events import Event
 from ..scoreboard.slot import GO_STUCK, SERVING
 from ..scoreboard.stacks import Stacks
+from ..utils.units import counted
 from . import hooks, policies
 from .lifecycle import Lifecycle
 from .memory_guard import Headroom
@@ -117,7 +118,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         if before is not None:
             self.board.take_over(before)
             self.monitor.resume(before.read_events())
-        text = f"Generation {self.number} serves with {self.num_workers} workers"
+        text = f"Generation {self.number} serves with {counted(self.num_workers, 'worker')}"
         self.record_event("reload" if self.number > 1 else "start", text)
 
     def on_reload_failed(self, number: int, reason: str) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MEASURE_SECONDS = 15.0
 """Seconds between two measurements; reading a worker's PSS holds its memory lock for about 1 ms."""
+MEASURE_ALONE_SECONDS = 4.0
+"""The same if no control group says how much this server uses: operators must read it within 5 s."""
 
 
 class MemoryMonitor:
@@ -107,7 +109,7 @@ class MemoryGuard:
         if room is None:
             return
         if room.soon > REPLACE_SHARE * room.limit or now >= self.next_measuring:
-            self.next_measuring = now + MEASURE_SECONDS
+            self.next_measuring = now + (MEASURE_ALONE_SECONDS if room.used is None else MEASURE_SECONDS)
             self.measure()
         room = room.without(sum(member.slot.memory for member in crew.leaving()))
         planned = self.arbiter.plan.worker_memory.value

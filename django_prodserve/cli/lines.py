@@ -44,7 +44,7 @@ def route_lines(routes: Sequence[dict[str, Any]]) -> list[Line]:
 
 def _of_route(route: dict[str, Any]) -> str:
     parts = [
-        f"{route['route']} {format_share(route['share'])} of the time",
+        f"{route['route']}: {format_share(route['share'])} of the time",
         counted(route["requests"], "request"),
         f"mean {format_latency(route['mean'])}",
         f"longest {format_latency(route['longest'])}",

@@ -57,7 +57,10 @@ REMEDIES = {
     "waiting": Remedy("Add --threads if views wait for something, or CPUs if they compute.", "sizing"),
     "slow": Remedy("prodserve dump prints where it is; give the call that it waits for a timeout.", "slow"),
     "errors": Remedy("Look up the request ids of the recent errors in the log: it has the stacks.", "logs"),
-    "memory": Remedy("Lower --workers or --threads, or raise the memory limit.", "memory"),
+    "memory": Remedy(
+        "Raise the memory limit or lower --workers; if one worker keeps growing, find out what it keeps.",
+        "memory",
+    ),
     "leak": Remedy(
         "Find out what grows; until then --max-requests replaces workers before their memory is short.",
         "max-requests",
@@ -229,7 +232,9 @@ def _of_largest(workers: Sequence[dict[str, Any]]) -> str:
 
 def _of_reload(reason: str, events: Sequence[Event]) -> Iterator[Finding]:
     if reason:
-        line = reason.strip().partition("\n")[0][:200]
+        first, *more = reason.strip().splitlines()
+        place = next((line.strip()[4:].strip() for line in more if line.strip().startswith("See:")), "")
+        line = f"{first[:200]} ({place[:200]})" if place else first[:200]
         failed = last_of(events, "reload failed")
         when = f" ({format_clock(failed.time)})" if failed else ""
         text = f"The last reload failed{when}, and the release before it keeps serving: {line}"

@@ -169,7 +169,7 @@ def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) 
 
 
 def _request(request: Request, now: float) -> dict[str, Any]:
-    age = round(now - request.start, 1)
+    age = round(max(0.0, now - request.start), 1)  # it may have begun since ``now``
     return {"method": request.method, "path": request.path, "id": request.id, "age": age}
 
 

@@ -71,7 +71,7 @@ def test_a_quota_that_throttles_is_said_when_it_begins_and_when_it_is_over(
             told = run("-m", "django_prodserve", "status", env=env(), cwd=site)
             assert told.returncode == 0, told.stderr
             assert f"!  {found['text']}\n   {found['action']} More: prodserve help throttled\n" in told.stdout
-            assert re.search(r"^routes    shop.urls.compute 100 % of the time, ", told.stdout, re.MULTILINE)
+            assert re.search(r"^routes    shop.urls.compute: 100 % of the time, ", told.stdout, re.MULTILINE)
         server.wait_for("[WARNING] The CPU quota is enough again; it throttled for ")
         until(lambda: "is enough again" in verdict(server)[0]["text"])
         kinds = [event["kind"] for event in ask(server, "/status.json").json()["events"]]

@@ -304,6 +304,8 @@ function showTiles(live) {
   const rates = live.rates;
   const classes = rates.classes.length ? rates.classes : [0, 0, 0, 0, 0];
   const failed = classes[4] + (rates.refused || 0);
+  // As bad as the verdict says, so that one second's errors do not contradict its minute.
+  const level = (...kinds) => live.findings.find(({ kind }) => kinds.includes(kind))?.level ?? "";
   const serving = live.workers.filter((worker) => worker.state === "serving");
   threads = serving.reduce((sum, worker) => sum + worker.threads, 0);
   limit = live.memory_limit;
@@ -313,11 +315,11 @@ function showTiles(live) {
     rates.refused
       ? ["Rejected/s", number(rates.refused), `${number(rates.requests)} answered/s`, "bad"]
       : ["Requests/s", number(rates.requests), `${live.requests.toLocaleString("en")} since the start`, ""],
-    ["5xx and rejected/s", number(failed), `${number(classes[3])} 4xx/s`, failed ? (failed > 0.05 * rates.requests ? "bad" : "warn") : ""],
+    ["5xx and rejected/s", number(failed), `${number(classes[3])} 4xx/s`, failed ? level("errors", "overload") : ""],
     ["Latency p95", about(rates.p95), `p50 ${about(rates.p50)}, p99 ${about(rates.p99)}`, ""],
     ["Waiting", number(rates.waiting), `p95 waited ${about(rates.queued95)}`, rates.queued95 >= 1 ? "bad" : rates.queued95 >= 0.1 ? "warn" : ""],
-    ["Busy threads", `${rates.busy}/${threads}`, `${serving.length} workers serve`, threads && rates.busy >= threads ? "warn" : ""],
-    ["Memory", size(rates.memory), limit ? `${number(100 * share)} % of ${size(limit)}${isLimited ? "" : " (machine)"}` : "no limit known", share >= 0.9 ? "bad" : share >= 0.8 ? "warn" : ""],
+    ["Busy threads", `${rates.busy}/${threads}`, serving.length === 1 ? "1 worker serves" : `${serving.length} workers serve`, threads && rates.busy >= threads ? "warn" : ""],
+    ["Memory", size(rates.memory), limit ? `${number(100 * share)} % of ${size(limit)}${isLimited ? "" : " (machine)"}` : "no limit known", level("memory")],
   ];
   $("tiles").replaceChildren(...tiles.map(([title, value, more, level]) =>
     make("div", { class: level },
