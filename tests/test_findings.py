@@ -238,7 +238,10 @@ ADVICE = {"advice": "Consider --threads 32: requests wait", "advice_kind": "thre
     ("findings", "summary", "shown", "action"),
     [
         ([], ADVICE, ADVICE["advice"], ""),
-        ([finding(WARN, "memory", "x")], ADVICE, ADVICE["advice"], REMEDIES["memory"].action),
+        ([finding(WARN, "slow", "x")], ADVICE, ADVICE["advice"], REMEDIES["slow"].action),
+        ([finding(WARN, "memory", "x")], ADVICE, "", REMEDIES["memory"].action),
+        ([finding(WARN, "leak", "x")], ADVICE, "", REMEDIES["leak"].action),
+        ([finding(WARN, "throttled", "x")], ADVICE, "", REMEDIES["throttled"].action),
         ([finding(BAD, "errors", "x")], ADVICE, "", REMEDIES["errors"].action),
         ([finding(WARN, "waiting", "x")], ADVICE, "", ADVICE["advice"]),
         ([finding(BAD, "overload", "x")], ADVICE, "", ADVICE["advice"]),

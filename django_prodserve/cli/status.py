@@ -19,7 +19,7 @@ from ..scoreboard.board import Scoreboard, board_path
 from ..scoreboard.slot import BOUNDS
 from ..scoreboard.stacks import format_request
 from ..utils import terminal
-from ..utils.units import format_age, format_size
+from ..utils.units import counted, format_age, format_size
 from . import control
 from .dump import dump
 from .lines import Line, clock, printable, route_lines, verdict, verdict_lines, wrapped
@@ -133,8 +133,8 @@ def _of_worker(worker: dict[str, Any]) -> str:
         f"busy {worker['busy']}/{worker['threads']}",
         f"limit {worker['concurrency_limit']}",
         *([f"{worker['queue']} wait"] if worker["queue"] else []),
-        f"{worker['connections']} connections",
-        f"{worker['requests']} requests",
+        counted(worker["connections"], "connection"),
+        counted(worker["requests"], "request"),
         format_size(worker["memory"]),
         f"CPU {worker['cpu']:.1f} s{share}",
     ]

@@ -250,7 +250,7 @@ class Column(NamedTuple):
 
 COLUMNS = (
     *(Column("worker", -9), Column("state", -10), Column("busy", -16), Column("limit", 5)),
-    *(Column("wait", 5), Column("CPU", 6), Column("memory", 10), Column("conns", 7), Column("requests", 10)),
+    *(Column("wait", 5), Column("CPU", 6), Column("memory", 10), Column("conns", 7), Column("requests", 12)),
 )
 DROPPED = ("requests", "conns", "limit", "memory", "wait", "CPU")
 """Columns that a narrow terminal omits, in the order of removal."""
@@ -284,7 +284,7 @@ def _workers(workers: Sequence[dict[str, Any]], width: int) -> Iterator[Line]:
             "CPU": f"{100 * worker['share']:.0f} %" if worker["share"] is not None else "-",
             "memory": format_size(worker["memory"]),
             "conns": str(worker["connections"]),
-            "requests": str(worker["requests"]),
+            "requests": f"{worker['requests']:,}",
         }
         yield "", _cells(columns, values)
         if (oldest := worker["oldest"]) and oldest["age"] >= 1:

@@ -96,16 +96,17 @@ def _live(
 def with_advice(findings: list[Finding], summary: Mapping[str, Any]) -> tuple[list[Finding], str]:
     """Return findings and advice that do not contradict each other.
 
-    While there is a bad finding, or requests wait for a thread, no advice is shown next to the findings.
-    Advice on shorter waits becomes the remedy of the finding that requests wait.
+    While there is a bad finding, or a resource is short, no advice is shown next to the findings: more
+    threads take more memory. Advice on shorter waits becomes the remedy of the finding that requests wait.
     """
     advice, kind = summary.get("advice", ""), summary.get("advice_kind", "")
     waiting = {"overload", "waiting"}
+    short = {*waiting, "memory", "leak", "throttled"}
     if advice and kind in AGREES_WITH_WAITING:
         findings = [
             finding._replace(action=advice) if finding.kind in waiting else finding for finding in findings
         ]
-    if any(finding.level == BAD or finding.kind in waiting for finding in findings):
+    if any(finding.level == BAD or finding.kind in short for finding in findings):
         advice = ""
     return findings, advice
 
