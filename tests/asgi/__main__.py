@@ -15,14 +15,14 @@ from django.core.management import call_command
 
 def main(path: Path) -> None:
     django.setup()
-    warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous")
+    warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume")  # Django's own handler
     call_command("migrate", verbosity=0)
     from django.db import connection
 
     from . import parity, scenes
 
     connection.close()
-    results = {"parity": asyncio.run(parity.run()), "scenes": {}}
+    results = {**asyncio.run(parity.run()), "scenes": {}}
     for name, scene in scenes.SCENES.items():
         try:
             asyncio.run(asyncio.wait_for(scene(), 20))
