@@ -124,7 +124,8 @@ worker_started.connect(hold_gil, weak=False)
 
 def test_where_the_arbiter_is_killed_before_all_is_ready_nobody_is_left(env: Any, tmp_path: Path) -> None:
     site = copy_site(tmp_path, STUCK_AT_BOOT)
-    with serving("--supervisor", "--workers", "2", env=env(), cwd=site) as server:
+    with serving("--supervisor", "--workers", "2", env=env(), cwd=site, address="none yet") as server:
+        server.wait_for("starting the workers: 0/2")
         workers = [psutil.Process(pid) for pid in server.workers(2)]
         os.kill(server.arbiters()[0], signal.SIGKILL)
         server.wait_for("The server was ended by SIGKILL before all workers were ready.")
