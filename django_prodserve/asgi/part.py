@@ -54,7 +54,7 @@ class AsyncPart:
 
     @property
     def is_ours(self) -> bool:
-        """Return whether our handler serves the requests: it gets each body complete, and may be cancelled."""
+        """Return whether our handler serves the requests: it gets complete bodies, and may be cancelled."""
         return isinstance(self.application, Handler)
 
     async def stream(self, response: Any, sender: Sender) -> None:
