@@ -16,6 +16,8 @@ from .needs import need_package
 from .serving import Server, environment, run, serving
 from .stock import KEEPER, STOCK, Made
 
+pytestmark = pytest.mark.stock
+
 SHOP = Path(__file__).parents[2] / "example_project"
 BLUE = "rgb(65, 118, 144)"
 

@@ -198,6 +198,7 @@ class Flood:
             thread.join()
 
 
+@pytest.mark.slow
 def test_a_standing_overload_is_told_quickly_and_is_over_with_the_load(env: Any) -> None:
     with serving(*ONE, *MANAGEMENT, "--queue-timeout", "200ms", env=env()) as server:
         seconds: list[float] = []

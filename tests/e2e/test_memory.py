@@ -71,7 +71,7 @@ def test_without_a_request_there_is_no_measurement(env: Any) -> None:
     assert "Nothing was measured" in ended.stderr
 
 
-@pytest.mark.parametrize("preload", ["--preload", "--no-preload"])
+@pytest.mark.parametrize("preload", ["--preload", pytest.param("--no-preload", marks=pytest.mark.slow)])
 def test_a_first_start_corrects_the_guess_before_it_forks(env: Any, tmp_path: Path, preload: str) -> None:
     """Eight workers of 56 MiB do not fit into what is stated; those of a big application fit even less.
 
@@ -105,6 +105,7 @@ def test_a_stated_number_is_kept_and_warned_about(env: Any, tmp_path: Path) -> N
         assert sum(line.startswith("workers ") for line in server.output.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_preload_and_freeze_halve_the_memory_after_light_requests_and_save_a_third_after_mixed(
     tmp_path: Path,
 ) -> None:

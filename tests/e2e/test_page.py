@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import django
+import pytest
 
 from .browsing import DESKTOP, Browser, browsing
 from .management import MANAGEMENT, address, ask
 from .serving import SITE, Server, at_work, copy_site, run, serving, until
+
+pytestmark = pytest.mark.stock
 
 SMALL = {"width": 375, "height": 812, "deviceScaleFactor": 2, "mobile": True}
 HOSTILE = "/named/<img/src=x/onerror=document.title='owned'><script>document.title='owned'</script>?seconds=5"

@@ -168,7 +168,13 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("state", PAIRS)
+QUICK = "full disk", "closed"
+"""The two that differ most; the others are left to the slow layer."""
+
+
+@pytest.mark.parametrize(
+    "state", [pytest.param(state, marks=() if state in QUICK else pytest.mark.slow) for state in PAIRS]
+)
 def test_it_starts_reloads_and_stops(env: Any, tmp_path: Path, site: Path, state: str) -> None:
     extra = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict"} if state == "ascii" else {}
     log = tmp_path / "log"

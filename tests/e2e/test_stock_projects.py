@@ -12,6 +12,8 @@ from .linked import Visitor, problems
 from .serving import serving
 from .stock import KEEPER, STOCK, Made
 
+pytestmark = pytest.mark.stock
+
 
 @pytest.mark.parametrize("name", STOCK)
 def test_every_linked_file_arrives_encoded_and_cached(stock: Callable[[str], Made], name: str) -> None:

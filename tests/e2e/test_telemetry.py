@@ -22,10 +22,11 @@ import pytest
 from .needs import need_package
 from .serving import PATIENCE, Server, copy_site, serving, until
 
+pytestmark = pytest.mark.stock
+
 APPS = """
 
 from django.apps import AppConfig
-
 
 class Telemetry(AppConfig):
     name = "shop"
