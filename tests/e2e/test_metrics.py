@@ -96,6 +96,8 @@ def test_a_killed_worker_keeps_its_counts_and_is_counted_itself(env: Any) -> Non
         workers = server.workers(2)
         for _ in range(20):
             assert server.get("/").status == 200
+        # A worker counts a request right after it has sent the response.
+        until(lambda: total(scrape(server), "prodserve_requests_total", method="GET", code="2xx") == 20)
         os.kill(workers[0], signal.SIGKILL)
         until(lambda: total(scrape(server), "prodserve_workers_ended_total", reason="killed") == 1)
         until(lambda: total(scrape(server), "prodserve_workers", state="serving") == 2)
