@@ -51,8 +51,8 @@ def test_everything_that_is_wrong_is_listed() -> None:
         {"errorlog": "/nowhere/e"}, certfile="/nowhere/c", keyfile="/nowhere/k", access_log="/nowhere/a"
     )
     assert [message.partition(": ")[0] for message, _ in found] == [
-        "--certfile /nowhere/c cannot be read",
-        "--keyfile /nowhere/k cannot be read",
+        "test /nowhere/c cannot be read",
+        "test /nowhere/k cannot be read",
         "test /nowhere/a cannot be written",
         "errorlog /nowhere/e cannot be written",
     ]

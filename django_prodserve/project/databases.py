@@ -51,16 +51,6 @@ class DatabaseProbe:
     """What to do about the error, if it is known."""
 
 
-class MissingFileError(FileNotFoundError):
-    """The file of an SQLite database is missing; ``fix`` names what creates it."""
-
-    def __init__(self, name: str) -> None:
-        directory = os.path.dirname(name) or "."
-        has_place = os.path.isdir(directory)
-        super().__init__(f"there is no {'file' if has_place else 'directory for'} {name}")
-        self.fix = "prodserve --migrate creates it" if has_place else f"mkdir -p {directory}"
-
-
 def probe_all() -> tuple[DatabaseProbe, ...]:
     """Query every database in DATABASES."""
     return tuple(_ask_apart(alias) for alias in connections if _vendor(alias) != "unknown")
@@ -98,8 +88,10 @@ def _ask(alias: str, *, bounded: bool = False) -> DatabaseProbe:
     connection = connections[alias].copy()
     try:
         require_sqlite_file(connection)
-    except MissingFileError as error:
-        return DatabaseProbe(alias=alias, error=str(error), fix=error.fix)
+    except FileNotFoundError as error:
+        directory = _directory(connection)
+        fix = "prodserve --migrate creates it" if os.path.isdir(directory) else f"mkdir -p {directory}"
+        return DatabaseProbe(alias=alias, error=str(error), fix=fix)
     limit_connect_timeout(connection, CONNECT_TIMEOUT)
     if bounded:
         _end_after(CONNECT_TIMEOUT)
@@ -117,10 +109,16 @@ def _ask(alias: str, *, bounded: bool = False) -> DatabaseProbe:
 
 
 def require_sqlite_file(connection: Any) -> None:
-    """Raise MissingFileError if the file of an SQLite database is missing: connecting would create it."""
+    """Raise FileNotFoundError if the file of an SQLite database is missing: connecting would create it."""
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite" and not _is_there(name):
-        raise MissingFileError(name)
+        missing = "file" if os.path.isdir(_directory(connection)) else "directory for"
+        raise FileNotFoundError(f"there is no {missing} {name}")
+
+
+def _directory(connection: Any) -> str:
+    """Return the directory of an SQLite file."""
+    return os.path.dirname(str(connection.settings_dict["NAME"])) or "."
 
 
 def _is_there(name: str) -> bool:

@@ -37,11 +37,11 @@ def certificate_problems(plan: Plan) -> Iterator[Problem]:
     if certfile is None:
         return
     readable = True
-    for flag, file in (("--certfile", certfile), ("--keyfile", keyfile)):
-        if file and (why := _why_unreadable(file)):
+    for flag, file in (("--certfile", plan.certfile), ("--keyfile", plan.keyfile)):
+        if file.value and (why := _why_unreadable(file.value)):
             readable = False
             fix = f"Name a file that exists and that this user may read: {flag} PATH"
-            yield Problem(f"{flag} {file} cannot be read: {why}.", fix, "", "tls", flag[2:])
+            yield Problem(f"{file.source} {file.value} cannot be read: {why}.", fix, "", "tls", flag[2:])
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     if readable and (why := _refusal(partial(context.load_cert_chain, certfile, keyfile))):
         pair = f"{certfile} and {keyfile}" if keyfile else certfile
