@@ -1,8 +1,8 @@
 """Run requests as tasks on the asyncio loop: an async view that waits occupies no thread.
 
 Lives in a worker. ``wants`` and ``submit`` run in the thread that receives a request's last bytes. ``retire``
-and what the watchdog calls run in the main thread, everything else in the loop's thread. While a task runs, it
-owns the connection as a pool thread would; then it returns the connection to the reactor.
+and what the watchdog calls run in the main thread. Everything else runs in the loop's thread. While a task
+runs, it owns the connection as a pool thread would; then it returns the connection to the reactor.
 """
 
 from __future__ import annotations
