@@ -85,6 +85,51 @@ async def a_short_async_view_needs_no_thread() -> None:
         assert here.pool.threads == 0
 
 
+GZIP = ["django.middleware.gzip.GZipMiddleware"]
+TAGS = ["django.middleware.http.ConditionalGetMiddleware"]
+MAY_BLOCK: list[tuple[bool, str, dict[str, Any]]] = [
+    (False, "/ahello/", {}),
+    (False, "/ahello/", {"method": "HEAD"}),
+    (False, "/nothing/", {}),
+    (False, "/redirect/", {}),
+    (False, "/astream/", {}),
+    (True, "/ahello", {}),  # a 404 before it becomes a redirect
+    (False, "/echo/", {"method": "POST"}),  # exempt from CSRF checks
+    (True, "/aform/", {"method": "POST"}),
+    (True, "/acount/", {}),
+    (True, "/say/", {}),
+    (True, "/missing/", {}),
+    (True, "/gone/", {}),
+    (True, "/hello/", {}),
+    (True, "/lazy-page/", {}),
+    (False, "/ahello/", {"CSRF_USE_SESSIONS": False}),
+    (True, "/ahello/", {"CSRF_USE_SESSIONS": True}),
+    (True, "/acount/", {"SESSION_SAVE_EVERY_REQUEST": True}),
+    (True, "/ahello/", {"SESSION_ENGINE": "tests.asgi.middleware"}),
+    (True, "/ahello/", {"MESSAGE_STORAGE": "tests.asgi.middleware.OwnStorage"}),
+    (False, "/medium/", {"MIDDLEWARE": GZIP}),
+    (True, "/long/", {"MIDDLEWARE": GZIP}),
+    (False, "/astream/", {"MIDDLEWARE": GZIP}),
+    (False, "/ahello/", {"MIDDLEWARE": TAGS}),
+    (True, "/long/", {"MIDDLEWARE": TAGS}),
+    (False, "/ahello/", {"MIDDLEWARE": ["django.middleware.locale.LocaleMiddleware"]}),
+    (True, "/ahello/", {"MIDDLEWARE": ["tests.asgi.middleware.OwnCsrf"]}),
+    (True, "/ahello/", {"MIDDLEWARE": ["tests.asgi.middleware.Mixed"]}),
+]
+
+
+@scene
+async def what_may_block_is_called_in_a_thread_and_nothing_else() -> None:
+    for needs_thread, target, changes in MAY_BLOCK:
+        method = changes.get("method", "GET")
+        middleware = changes.get("MIDDLEWARE")
+        rest = {name: value for name, value in changes.items() if name.isupper() and name != "MIDDLEWARE"}
+        with override_settings(**rest), site(middleware=middleware) as here:
+            answer = await directly(here.handler, scope(target, method))
+            assert answer.status, (target, answer.error)
+            assert here.pool.threads == needs_thread, (target, changes)
+
+
 @scene
 async def a_sync_view_is_called_in_a_thread_that_is_given_back() -> None:
     def view(request: Any) -> HttpResponse:
