@@ -36,11 +36,10 @@ from ..utils.units import format_duration
 
 LOG = logging.getLogger("gunicorn.error")
 
-TESTED = {
+TESTED = {  # not 3.12.0, which hides the arguments of a call
     "7a0e738620b62c86": "3.9 and 3.10",
     "4b04a37e28b933f1": "3.11.0",
     "b1644287101571bb": "3.11.1",
-    "17a9ebfbc34e8ca8": "3.12.0",
     "98968315e94ceecb": "3.12.1",
     "9330fa348917e5a0": "3.13.0",
 }

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.contrib.messages.storage.fallback import FallbackStorage
+from django.contrib.sessions.backends import signed_cookies
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 from django.middleware.security import SecurityMiddleware
@@ -71,6 +73,20 @@ class Mixed(MiddlewareMixin):
             raise ValueError("a middleware failed late")
         response["X-Mixed"] = "seen"
         return response
+
+
+class SessionStore(signed_cookies.SessionStore):
+    """A session that may do anything when it is made; this module is its engine."""
+
+    def __init__(self, session_key: str | None = None) -> None:
+        super().__init__(session_key)
+
+
+class OwnStorage(FallbackStorage):
+    """Messages that may do anything when they are made."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 class OtherUrls(MiddlewareMixin):

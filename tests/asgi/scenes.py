@@ -85,6 +85,51 @@ async def a_short_async_view_needs_no_thread() -> None:
         assert here.pool.threads == 0
 
 
+GZIP = ["django.middleware.gzip.GZipMiddleware"]
+TAGS = ["django.middleware.http.ConditionalGetMiddleware"]
+MAY_BLOCK: list[tuple[bool, str, dict[str, Any]]] = [
+    (False, "/ahello/", {}),
+    (False, "/ahello/", {"method": "HEAD"}),
+    (False, "/nothing/", {}),
+    (False, "/redirect/", {}),
+    (False, "/astream/", {}),
+    (True, "/ahello", {}),  # a 404 before it becomes a redirect
+    (False, "/echo/", {"method": "POST"}),  # exempt from CSRF checks
+    (True, "/aform/", {"method": "POST"}),
+    (True, "/acount/", {}),
+    (True, "/say/", {}),
+    (True, "/missing/", {}),
+    (True, "/gone/", {}),
+    (True, "/hello/", {}),
+    (True, "/lazy-page/", {}),
+    (False, "/ahello/", {"CSRF_USE_SESSIONS": False}),
+    (True, "/ahello/", {"CSRF_USE_SESSIONS": True}),
+    (True, "/acount/", {"SESSION_SAVE_EVERY_REQUEST": True}),
+    (True, "/ahello/", {"SESSION_ENGINE": "tests.asgi.middleware"}),
+    (True, "/ahello/", {"MESSAGE_STORAGE": "tests.asgi.middleware.OwnStorage"}),
+    (False, "/medium/", {"MIDDLEWARE": GZIP}),
+    (True, "/long/", {"MIDDLEWARE": GZIP}),
+    (False, "/astream/", {"MIDDLEWARE": GZIP}),
+    (False, "/ahello/", {"MIDDLEWARE": TAGS}),
+    (True, "/long/", {"MIDDLEWARE": TAGS}),
+    (False, "/ahello/", {"MIDDLEWARE": ["django.middleware.locale.LocaleMiddleware"]}),
+    (True, "/ahello/", {"MIDDLEWARE": ["tests.asgi.middleware.OwnCsrf"]}),
+    (True, "/ahello/", {"MIDDLEWARE": ["tests.asgi.middleware.Mixed"]}),
+]
+
+
+@scene
+async def what_may_block_is_called_in_a_thread_and_nothing_else() -> None:
+    for needs_thread, target, changes in MAY_BLOCK:
+        method = changes.get("method", "GET")
+        middleware = changes.get("MIDDLEWARE")
+        rest = {name: value for name, value in changes.items() if name.isupper() and name != "MIDDLEWARE"}
+        with override_settings(**rest), site(middleware=middleware) as here:
+            answer = await directly(here.handler, scope(target, method))
+            assert answer.status, (target, answer.error)
+            assert here.pool.threads == needs_thread, (target, changes)
+
+
 @scene
 async def a_sync_view_is_called_in_a_thread_that_is_given_back() -> None:
     def view(request: Any) -> HttpResponse:
@@ -161,11 +206,17 @@ async def connections_last_as_long_as_their_threads() -> None:
 @scene
 async def an_old_connection_is_replaced_when_a_request_starts() -> None:
     seen: list[Any] = []
+    opened: list[Any] = []
 
     def note() -> None:
         connection.ensure_connection()
         seen.append(connection.connection)
-        connection.close_at = 0.0  # long ago
+        opened.append(connections["default"])
+
+    def age() -> None:
+        """Let time pass between two requests: the connections become too old."""
+        for each in opened:
+            each.close_at = 0.0
 
     async def view(request: Any) -> HttpResponse:
         await sync_to_async(note)()
@@ -175,6 +226,7 @@ async def an_old_connection_is_replaced_when_a_request_starts() -> None:
         async def parts() -> AsyncIterator[bytes]:
             for _ in range(3):
                 await until(lambda: here.pool.busy == 0)
+                age()
                 await sync_to_async(note)()
                 yield b"x"
 
@@ -185,7 +237,9 @@ async def an_old_connection_is_replaced_when_a_request_starts() -> None:
         with site(each, limit=1) as here:
             for _ in range(3):
                 await directly(here.handler, scope("/"))
-        assert len({id(found) for found in seen}) == len(seen), each
+                await until(lambda here=here: here.pool.busy == 0)
+                age()
+        assert len({id(found) for found in seen}) == len(seen) >= 3, each
 
 
 @scene
@@ -230,14 +284,18 @@ class Empty:
 
 @scene
 async def a_query_that_a_stream_reads_stays_in_its_thread() -> None:
-    """sqlite refuses a cursor in another thread than the one that made it."""
+    """The cursor belongs to the connection of that thread."""
+    busy: list[int] = []
     await User.objects.abulk_create([User(username=f"u{number}") for number in range(40)])
 
     async def view(request: Any) -> StreamingHttpResponse:
         async def parts() -> AsyncIterator[bytes]:
             async for user in User.objects.order_by("pk").aiterator(chunk_size=2):
-                if request.GET and user.username == "u7":
+                if "half" in request.GET and user.username == "u7":
                     break  # the rest is never read: the thread must come back all the same
+                if "alone" in request.GET:
+                    await asyncio.sleep(0.001)
+                    busy.append(here.pool.busy)
                 yield b"."
                 await asyncio.sleep(0)
             yield b"%d" % await User.objects.acount()
@@ -246,6 +304,8 @@ async def a_query_that_a_stream_reads_stays_in_its_thread() -> None:
 
     try:
         with site(view, limit=3) as here:
+            await directly(here.handler, scope("/?alone"))
+            assert busy[:38] == [1] * 38  # all but the last piece of two, after which nothing is left to read
             targets = ["/", "/?half", "/", "/?half", "/", "/"]
             answers = await asyncio.gather(*(directly(here.handler, scope(each)) for each in targets))
             assert [each.error for each in answers] == [""] * 6
