@@ -54,6 +54,9 @@ class Connections(Protocol):
     def drop(self, connection: Connection) -> None:
         """Close a connection."""
 
+    def report_failure(self) -> None:
+        """Log an internal error of the server."""
+
 
 class AsyncRequests:
     """The requests that run on the asyncio loop of one worker."""
@@ -138,13 +141,13 @@ class AsyncRequests:
         """End event streams soon, and all others right before the deadline: the worker stops."""
         self.loop.run_soon(self._retire, deadline)
 
-    def describe(self, task: asyncio.Task[Any] | None) -> str:
+    def describe(self, task: asyncio.Task[Any]) -> str:
         """Name the request of a task."""
         name = _name_of(task)
         for running in [*self.running.values()]:
-            if task is not None and (running.task is task or (name and running.name == name)):
+            if running.task is task or (name and running.name == name):
                 return f"{running.request.method} {running.request.path} (id {running.name})"
-        return "Code that belongs to no request"
+        return "A task of no request"
 
     # In the loop's thread.
 
@@ -189,6 +192,9 @@ class AsyncRequests:
                 reactor.scheduler.serve_queued()
         except ClientGoneError:
             reactor.drop(connection)
+        except Exception:  # an internal error costs one connection, not the loop
+            reactor.report_failure()
+            reactor.drop(connection)
 
     def drop(self, running: AsyncRequest) -> None:
         """Close the connection of a request whose client is gone."""
@@ -201,7 +207,7 @@ class AsyncRequests:
         self.slot.tasks = len(self.running)
 
 
-def _name_of(task: asyncio.Task[Any] | None) -> str:
+def _name_of(task: asyncio.Task[Any]) -> str:
     """Return the request id in the context of a task, which a task of a request inherits (Python 3.12)."""
     context: Mapping[Any, Any] = getattr(task, "get_context", dict)()
     return str(context.get(request_id, ""))

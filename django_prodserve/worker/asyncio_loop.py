@@ -21,10 +21,8 @@ from ..scoreboard.slot import Slot
 from ..utils import fork_guard
 from .watchdog import HUNG
 
-CHECK_SECONDS = 0.2
-"""Interval of the main thread's checks while requests run on the loop."""
-BLOCKED_SECONDS = 0.2
-"""Seconds without a sign of life after which the worker reports what blocks the loop."""
+CHECK_SECONDS = 0.15
+"""Interval of the main thread's checks. A task that is found in two of them in a row blocks the loop."""
 CALLS = 12
 """Calls of a blocking task that the log shows, the innermost ones."""
 REPLACED_AFTER = 20.0
@@ -34,7 +32,7 @@ REPLACED_AFTER = 20.0
 class Tasks(Protocol):
     """The requests that run on the loop."""
 
-    def describe(self, task: asyncio.Task[Any] | None) -> str:
+    def describe(self, task: asyncio.Task[Any]) -> str:
         """Name the request of this task."""
 
     def __len__(self) -> int:
@@ -49,6 +47,7 @@ class AsyncioLoop:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="prodserve-asyncio", daemon=True)
         self._asked = self._answered = 0.0  # when the main thread last asked, and which question was answered
+        self._suspect: asyncio.Task[Any] | None = None  # the task that ran at the last check
         self._told = 0.0  # the question whose missing answer has been reported
 
     def run_soon(self, function: Callable[..., object], *arguments: Any) -> None:
@@ -80,14 +79,16 @@ class AsyncioLoop:
     def tick(self, now: float) -> None:
         """Ask the loop for a sign of life while requests run on it; report it if none has come."""
         if self._answered == self._asked:
+            self._suspect = None
             if len(self._tasks):
                 self._asked = now
                 self.loop.call_soon_threadsafe(self._answer, now)
             return
-        late = now - self._asked
-        if late >= BLOCKED_SECONDS and self._told != self._asked:
+        late, task = now - self._asked, asyncio.current_task(self.loop)
+        if task is not None and task is self._suspect and self._told != self._asked:
             self._told = self._asked
-            self._report(late)
+            self._report(late, task)
+        self._suspect = task  # many tasks that take their turns delay the answer, too
         if late >= REPLACED_AFTER and not self._slot.replacement_reason:
             self._slot.replacement_reason = HUNG
             self._log.error("The asyncio loop is blocked for %.0f s: the arbiter replaces its worker.", late)
@@ -96,13 +97,13 @@ class AsyncioLoop:
         self._slot.loop_lag = time.monotonic() - asked
         self._answered = asked
 
-    def _report(self, late: float) -> None:
+    def _report(self, late: float, task: asyncio.Task[Any]) -> None:
         self._slot.loop_blocked += 1
         frame = sys._current_frames().get(self._thread.ident or 0)
         stack = "".join(traceback.format_list(_calls(frame))).rstrip()
-        place, blocker = _place(frame), self._tasks.describe(asyncio.current_task(self.loop))
+        place = _place(frame)
         text = (
-            f"{blocker} blocks the asyncio loop for {late:.1f} s{f', in {place}' if place else ''}: "
+            f"{self._tasks.describe(task)} blocks the asyncio loop for {late:.1f} s{f', in {place}' if place else ''}: "
             "every other async request of this worker waits"
         )
         self._log.warning(
