@@ -101,9 +101,9 @@ class AsyncioLoop:
         self._slot.loop_blocked += 1
         frame = sys._current_frames().get(self._thread.ident or 0)
         stack = "".join(traceback.format_list(_calls(frame))).rstrip()
-        place = _place(frame)
+        blocker, where = self._tasks.describe(task), f", in {place}" if (place := _place(frame)) else ""
         text = (
-            f"{self._tasks.describe(task)} blocks the asyncio loop for {late:.1f} s{f', in {place}' if place else ''}: "
+            f"{blocker} blocks the asyncio loop for {late:.1f} s{where}: "
             "every other async request of this worker waits"
         )
         self._log.warning(
