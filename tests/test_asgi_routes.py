@@ -274,8 +274,9 @@ def missed(project: URLResolver, paths: list[str]) -> list[str]:
     return found
 
 
-TOKENS = ["a", "b", "/", "a/", "b/", "live/", "LIVE/", "1", "é\n"]
+TOKENS = ["a", "b", "/", "a/", "b/", "1"]
 SHORT = [f"/{''.join(each)}" for size in range(3) for each in itertools.product(TOKENS, repeat=size)]
+SHORT += ["/live/", "/LIVE/", "/a/live/", "/é\n"]
 
 
 @pytest.mark.parametrize("outer", [*ROUTES, *EXPRESSIONS])
