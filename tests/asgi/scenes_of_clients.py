@@ -146,6 +146,34 @@ async def a_client_that_leaves_ends_the_view() -> None:
 
 
 @scene
+async def djangos_handler_runs_with_the_objects_of_the_worker() -> None:
+    """Where its source is not as tested, and any other application."""
+    started, seen = asyncio.Event(), []
+
+    async def view(request: Any) -> HttpResponse:
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            seen.append("ended")
+        return HttpResponse()
+
+    with site():
+        for target, status in (("/ahello/", 200), ("/long/", 200), ("/missing/", 404), ("/astream/", 200)):
+            answer = await directly(ASGIHandler(), scope(target))
+            assert (answer.status, answer.is_complete, answer.error) == (status, True, "")
+        answer = await directly(ASGIHandler(), scope("/echo/", "POST"), b"a body")
+        assert answer.body == b"a body"
+    with site(view):
+        body, answer = Body(Empty()), Answer()
+        task = asyncio.ensure_future(ASGIHandler()(scope("/"), body, answer))
+        await started.wait()
+        body.disconnect()
+        await task
+        assert (seen, answer.status) == (["ended"], 0)
+
+
+@scene
 async def an_unknown_message_is_an_error() -> None:
     messages = [{"type": "http.request"}, {"type": "http.nonsense"}]
 
