@@ -263,19 +263,18 @@ def missed(project: URLResolver, paths: list[str]) -> list[str]:
     road = Routes(project).road
     found = []
     for each in paths:
-        # The language that Django's middleware activates where addresses have one.
-        with translation.override(translation.get_language_from_path(each) or "en"):
-            try:
-                view = project.resolve(each).func
-            except Resolver404:
-                continue
+        try:
+            view = project.resolve(each).func
+        except Resolver404:
+            continue
         if iscoroutinefunction(view) and road(each) != "async":
             found.append(each)
     return found
 
 
-TOKENS = ["a", "b", "/", "a/", "b/", "live/", "LIVE/", "1", "é\n"]
+TOKENS = ["a", "b", "/", "a/", "b/", "1"]
 SHORT = [f"/{''.join(each)}" for size in range(3) for each in itertools.product(TOKENS, repeat=size)]
+SHORT += ["/live/", "/LIVE/", "/a/live/", "/é\n"]
 
 
 @pytest.mark.parametrize("outer", [*ROUTES, *EXPRESSIONS])
@@ -300,4 +299,7 @@ def test_no_async_view_is_taken_for_a_sync_one(outer: str) -> None:
 )
 def test_none_is_in_any_tree(patterns: list[Any], rests: list[str]) -> None:
     with override_settings(**LANGUAGES):
-        assert not missed(resolver(*patterns), [f"/{rest}" for rest in rests])
+        for each in (f"/{rest}" for rest in rests):
+            # The language that Django's middleware activates where addresses have one.
+            with translation.override(translation.get_language_from_path(each) or "en"):
+                assert not missed(resolver(*patterns), [each])

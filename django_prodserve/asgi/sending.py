@@ -25,16 +25,25 @@ AHEAD = 2**18
 
 
 class Body:
-    """The body of a request that the worker has read. As ASGI's ``receive`` it then waits until cancelled."""
+    """The body of a request that the worker has read. As ASGI's ``receive`` it then waits for the end.
+
+    Our handler is cancelled when the client goes. ``disconnect`` is for any other application.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self._has_ended = False
+        self._has_gone = asyncio.Event()
+
+    def disconnect(self) -> None:
+        """On the loop: tell an application that listens that the client has gone."""
+        self._has_gone.set()
 
     async def __call__(self) -> Message:
-        """Return the next part of the body; after the last one nothing more comes."""
+        """Return the next part of the body, and after the last one that the client has gone."""
         if self._has_ended:
-            await asyncio.get_running_loop().create_future()  # the worker cancels who waits here
+            await self._has_gone.wait()
+            return {"type": "http.disconnect"}
         part = self.file.read(PIECE)
         self._has_ended = len(part) < PIECE
         return {"type": "http.request", "body": part, "more_body": not self._has_ended}

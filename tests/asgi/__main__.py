@@ -19,11 +19,12 @@ def main(path: Path) -> None:
     call_command("migrate", verbosity=0)
     from django.db import connection
 
-    from . import parity, scenes
+    from . import parity, scenes_of_clients, scenes_of_libraries, scenes_of_threads  # noqa: F401, they register
+    from .scene import SCENES
 
     connection.close()
     results = {**asyncio.run(parity.run()), "scenes": {}}
-    for name, scene in scenes.SCENES.items():
+    for name, scene in SCENES.items():
         try:
             asyncio.run(asyncio.wait_for(scene(), 20))
             results["scenes"][name] = ""
