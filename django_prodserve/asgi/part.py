@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from . import shared_loop
-from .handler import Handler, load
+from .handler import Handler, load, why_not
 from .leases import Leases
 from .routes import Routes
 from .sending import Sender
@@ -30,6 +30,8 @@ class AsyncPart:
     routes: Routes
     leases: Leases
     """The threads for what may block."""
+    why_stock: str
+    """Why Django's own handler serves the requests; empty if ours does."""
     shares_loop: bool
     """Whether ``async_to_sync`` in the threads of the pool may use the worker's loop."""
     files: Sequence[LookUp] = ()
@@ -49,8 +51,14 @@ class AsyncPart:
         if not routes.has_async:
             return None
         leases = Leases(threads, patience)
+        application = load(leases, speedups=speedups)
+        why = (
+            ""
+            if isinstance(application, Handler)
+            else f"Django's own handler: {why_not() or '--speedups off'}"
+        )
         shares_loop = speedups and not shared_loop.why_not()
-        return cls(load(leases, speedups=speedups), routes, leases, shares_loop, files, script)
+        return cls(application, routes, leases, why, shares_loop, files, script)
 
     @property
     def is_ours(self) -> bool:

@@ -119,7 +119,8 @@ def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> Asy
         os.environ.get("SCRIPT_NAME", ""),
         threads=plan.threads.value,
         patience=plan.queue_timeout.value,
-        speedups=plan.speedups.value,
+        # If the plan finds no other speedup for this Python, it has not been disabled.
+        speedups=plan.speedups.value or plan.speedups.is_computed,
     )
     if found is not None and not isinstance(wsgi, WSGIHandler):
         named = wsgi if hasattr(wsgi, "__qualname__") else type(wsgi)
@@ -127,7 +128,7 @@ def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> Asy
         say(part("async", f"all views run in threads: {name} (WSGI_APPLICATION) must see each request"))
         return None
     if found is not None:
-        say(part("async", str(found.routes)))
+        say(part("async", f"{found.routes}{found.why_stock and f'; {found.why_stock}'}"))
     return found
 
 
