@@ -37,6 +37,7 @@ FLOORS = [
 ]
 """Folders, and modules at the top of the package."""
 PURE = [
+    "asgi/scope",
     "config/kinds",
     "config/options",
     "config/parse_errors",
