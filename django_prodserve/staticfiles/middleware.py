@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
 from whitenoise.middleware import WhiteNoiseMiddleware
@@ -29,12 +30,27 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # Whit
     finders: ClassVar[tuple[Find, ...]] = ()
     is_made: ClassVar[bool] = False
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+    sync_capable = async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
         type(self).is_made = True
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Answer for a file; other requests, or those for a removed file, go to the middleware below."""
+    def __call__(self, request: HttpRequest) -> Any:
+        """Answer for a file; other requests, or those for a removed file, go to the middleware below.
+
+        Async views are behind it, too. If it were sync alone, each would hold a thread as long as it runs.
+        """
+        found = self.file(request)
+        if found is None:
+            return self.get_response(request)
+        return _ready(found) if self.is_async else found
+
+    def file(self, request: HttpRequest) -> HttpResponseBase | None:
+        """Return the response with a file; None if there is none."""
         for find in self.finders:
             file = find(request.path_info, request.META.get("SCRIPT_NAME", ""))
             if file is None:
@@ -46,7 +62,11 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # Whit
             finally:
                 getattr(file, "close", _nothing)()
             return answer
-        return self.get_response(request)
+        return None
+
+
+async def _ready(response: HttpResponseBase) -> HttpResponseBase:
+    return response
 
 
 def _nothing() -> None:

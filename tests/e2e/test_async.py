@@ -17,6 +17,13 @@ from .serving import Server, serving, until
 
 Env = Callable[..., dict[str, str]]
 LOOP = "prodserve-asyncio"
+FRAMES = "django.middleware.clickjacking.XFrameOptionsMiddleware"
+NOISE = "whitenoise.middleware.WhiteNoiseMiddleware"
+BELOW = (
+    "sessions.middleware.SessionMiddleware",
+    "auth.middleware.AuthenticationMiddleware",
+    "messages.middleware.MessageMiddleware",
+)
 
 
 @pytest.fixture
@@ -207,6 +214,18 @@ def test_a_stop_tells_those_that_would_be_cut(project: dict[str, str]) -> None:
         poll.join()
         assert answers == [503]
         server.process.wait(timeout=30)
+
+
+def test_behind_whitenoise_async_views_hold_no_thread_either(env: Env) -> None:
+    above = ["django.middleware.security.SecurityMiddleware", FRAMES, NOISE]
+    below = [f"django.contrib.{name}" for name in BELOW]
+    settings = env(ROOT_URLCONF="shop.async_urls", WSGI_APPLICATION=None, MIDDLEWARE=[*above, *below])
+    with serving("--workers", "1", "--threads", "2", env=settings) as server:
+        with ThreadPoolExecutor(30) as clients:
+            met = clients.map(lambda number: server.get("/async/meet/?count=30").status, range(30))
+            assert [*met] == [200] * 30
+        assert server.get("/static/admin/css/base.css").status == 200
+        assert server.get("/").text == "hello"
 
 
 def test_with_off_async_views_run_in_threads(project: dict[str, str]) -> None:
