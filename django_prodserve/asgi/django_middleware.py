@@ -27,8 +27,8 @@ Before = Callable[[Any, Any], bool]
 After = Callable[[Any, Any, Any], bool]
 """Whether ``process_response`` cannot block: of the middleware, the request and the response."""
 
-SMALL = 8 * 1024
-"""Bytes that take less time to compress or to hash than a thread to be called: 0.1 ms."""
+SMALL = 4 * 1024
+"""Bytes of a body that is compressed on the loop: 0.09 ms of CPU, and a call to a thread takes 0.17 ms."""
 MEASURES = "sentry_sdk."
 """The package of wrappers around a middleware's methods that only measure."""
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")

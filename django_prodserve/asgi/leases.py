@@ -19,6 +19,7 @@ import asyncio
 import itertools
 import logging
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -103,14 +104,18 @@ class Leases:
         return len(self._waiting)
 
     def close(self, timeout: float = 0.0) -> bool:
-        """Let each thread end after its last call; return whether all did within the seconds given."""
+        """Let each thread end after its last call; return whether all did within the seconds given.
+
+        Of a worker whose tasks have ended: a call that comes later is a RuntimeError.
+        """
+        until = time.monotonic() + timeout
         with self._lock:
             self._is_closed = True
             threads, idle, self._idle = [*self._threads], self._idle, []
         for thread in idle:
             thread.inbox.put(None)
         for thread in threads:
-            thread.join(timeout)
+            thread.join(max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
     # With the lock held.

@@ -4,20 +4,35 @@
 
 Rounds of the handlers alternate, so that a busy machine hits all of them. Prints the medians as microseconds
 of CPU and as shares of Django's. "by messages" is ours under another server, or behind a library's wrapper.
+"WSGI" is the sync view in Django's WSGI handler.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 ROUNDS, REQUESTS = 9, 100
 TARGETS = {"async view": "/ahello/", "sync view": "/hello/", "session in an async view": "/acount/"}
+
+ENVIRON = {
+    "REQUEST_METHOD": "GET",
+    "PATH_INFO": "/hello/",
+    "QUERY_STRING": "",
+    "SERVER_NAME": "testserver",
+    "SERVER_PORT": "80",
+    "HTTP_HOST": "testserver",
+    "HTTP_USER_AGENT": "tests",
+    "REMOTE_ADDR": "192.0.2.1",
+    "wsgi.url_scheme": "http",
+}
 
 
 async def cpu(call: Callable[..., Awaitable[Any]], handler: Any, request: Any) -> float:
@@ -29,9 +44,23 @@ async def cpu(call: Callable[..., Awaitable[Any]], handler: Any, request: Any) -
     return (time.process_time() - began) / REQUESTS * 1e6
 
 
+async def by_wsgi(handler: Any, request: Any) -> Any:
+    """Call a WSGI handler with the same request; its view blocks nothing."""
+    answer = SimpleNamespace()
+
+    def start_response(status: str, headers: list[tuple[str, str]]) -> None:
+        answer.status = int(status[:3])
+
+    response = handler({**ENVIRON, "wsgi.input": io.BytesIO()}, start_response)
+    answer.body = b"".join(response)
+    response.close()
+    return answer
+
+
 async def main(rounds: int) -> None:
     from django.contrib.auth.models import User
     from django.core.handlers.asgi import ASGIHandler
+    from django.core.handlers.wsgi import WSGIHandler
     from django.core.management import call_command
 
     from django_prodserve.asgi.handler import Handler
@@ -46,6 +75,7 @@ async def main(rounds: int) -> None:
         "Django": (drive.by_messages, stock),
         "ours": (drive.directly, ours),
         "by messages": (drive.by_messages, ours),
+        "WSGI": (by_wsgi, WSGIHandler()),
     }
     print(f"{'':26}" + "".join(f"{way:>18}" for way in ways))
     for name, target in TARGETS.items():
