@@ -36,7 +36,7 @@ class Body:
         self._has_gone = asyncio.Event()
 
     def disconnect(self) -> None:
-        """On the loop: tell an application that listens that the client has gone."""
+        """On the loop: inform an application that listens that the client has gone."""
         self._has_gone.set()
 
     async def __call__(self) -> Message:
