@@ -87,15 +87,14 @@ class AsyncRequest(Sender):
         self.name, self.row, self.started, self.progress = "", 0, 0.0, 0.0
         self.reason = ""
         """Why the request must end now; empty while it may continue."""
-        self._reads, self._sends, self._pieces = True, True, 0
+        self._body: Body | None = None
+        self._sends, self._pieces = True, 0
         self._watch = False
-        self._disconnected: asyncio.Future[None] | None = None
 
     def begin(self) -> None:
         """Create the task, in a context of its own."""
         owner = self._owner
         loop = owner.event_loop
-
         self.response = AsyncResponse(self.connection, self.request, owner.streams, owner.slot, loop)
         self.task = loop.create_task(self._run())
         owner.started()
@@ -148,8 +147,8 @@ class AsyncRequest(Sender):
         owner.sanitize(environ)
         self.scope = scope_of(environ, request)
         body = connection.body[0] if connection.body is not None else BytesIO()
-        receive = Body(cast(BinaryIO, body)) if owner.part.is_ours else self.receive
-        await owner.part.application(self.scope, receive, self)
+        self._body = Body(cast(BinaryIO, body))
+        await owner.part.application(self.scope, self._body, self)
 
     def _show(self) -> None:
         """Show the request on the scoreboard."""
@@ -213,19 +212,6 @@ class AsyncRequest(Sender):
         owner.access.note(response, environ, now - started)
 
     # ASGI.
-
-    async def receive(self) -> dict[str, Any]:
-        """Return the body, then wait until the client is gone."""
-        if self._reads:
-            self._reads = False
-            body = self.connection.body
-            data = b"" if body is None else body[0].read()
-            return {"type": "http.request", "body": data, "more_body": False}
-        if self.reason != GONE and self._sends:
-            self._watch_client()
-            self._disconnected = self._disconnected or self._owner.event_loop.create_future()
-            await asyncio.shield(self._disconnected)
-        return {"type": "http.disconnect"}
 
     def start(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
         """Take what comes before the body."""
@@ -298,8 +284,8 @@ class AsyncRequest(Sender):
         self.reason = reason
         if reason == GONE:
             self.response.give_up(ClientGoneError(GONE))
-            if self._disconnected is not None and not self._disconnected.done():
-                self._disconnected.set_result(None)
+            if self._body is not None:
+                self._body.disconnect()
             if not self._owner.part.is_ours:
                 self._owner.event_loop.call_later(LEAVES_WITHIN, self.task.cancel)
                 return

@@ -216,6 +216,17 @@ def test_a_stop_tells_those_that_would_be_cut(project: dict[str, str]) -> None:
         server.process.wait(timeout=30)
 
 
+def test_djangos_own_handler_serves_where_ours_is_off(project: dict[str, str], opened: Open) -> None:
+    with serving("--workers", "1", "--speedups", "off", env=project) as server:
+        assert "Django's own handler: --speedups off" in server.output
+        assert server.get("/async/size/", "POST", body=b"x" * 200_000).text == "200000"
+        assert server.get("/async/where/").json()["thread"] == LOOP
+        stream = opened(server, "/async/steps/?name=left")
+        assert stream.readline() == b"data: 0\n"
+        stream.close()
+        until(lambda: ended(server) == ["left"])
+
+
 def test_behind_whitenoise_async_views_hold_no_thread_either(env: Env) -> None:
     above = ["django.middleware.security.SecurityMiddleware", FRAMES, NOISE]
     below = [f"django.contrib.{name}" for name in BELOW]
