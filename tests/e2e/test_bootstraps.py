@@ -76,7 +76,9 @@ def configured(tmp_path: Path) -> Path:
     return site
 
 
-@pytest.mark.parametrize("entry", [MANAGE, BY_NAME], ids=["manage.py", "-m"])
+@pytest.mark.parametrize(
+    "entry", [MANAGE, pytest.param(BY_NAME, marks=pytest.mark.slow)], ids=["manage.py", "-m"]
+)
 def test_django_configurations(env: Any, configured: Path, entry: tuple[str, ...]) -> None:
     command = (*entry, "--configuration", "Production")
     with serving("--supervisor", "--workers", "1", env=env(), cwd=configured, command=command) as server:

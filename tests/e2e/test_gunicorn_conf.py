@@ -52,7 +52,11 @@ def plain_gunicorn(*flags: str, env: Mapping[str, str], cwd: Path, elsewhere: Pa
 
 @pytest.mark.parametrize(
     ("preload", "way"),
-    [("--preload", in_a_file), ("--no-preload", as_functions), ("--preload", as_lambdas)],
+    [
+        ("--preload", in_a_file),
+        pytest.param("--no-preload", as_functions, marks=pytest.mark.slow),
+        ("--preload", as_lambdas),
+    ],
 )
 def test_plain_gunicorn_runs_every_hook(
     env: Any, tmp_path: Path, preload: str, way: Callable[[Path], list[str]]
@@ -66,7 +70,7 @@ def test_plain_gunicorn_runs_every_hook(
     assert marks.count() == COUNTS | {name: COUNTS[name] + 1 for name in one_more} | {"pre_request": 4}
 
 
-@pytest.mark.parametrize("preload", ["--preload", "--no-preload"])
+@pytest.mark.parametrize("preload", ["--preload", pytest.param("--no-preload", marks=pytest.mark.slow)])
 def test_plain_gunicorn_serves_the_same_way(env: Any, tmp_path: Path, preload: str) -> None:
     flags = [preload, "--workers", "2", "--threads", "3", "--trusted-proxies", "none", "--access-log", "-"]
     logging = {"version": 1, "disable_existing_loggers": True}

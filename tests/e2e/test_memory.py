@@ -37,6 +37,7 @@ def sizes(decided: dict[str, Any]) -> list[int]:
     return [decided[name]["value"] >> 20 for name in ("master_memory", "worker_memory")]
 
 
+@pytest.mark.slow
 def test_the_plan_shows_the_last_measurement_for_as_long_as_the_code_is_the_same(
     env: Any, tmp_path: Path
 ) -> None:

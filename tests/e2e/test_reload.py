@@ -76,6 +76,7 @@ class Load:
             thread.join()
 
 
+@pytest.mark.slow
 def test_reloads_under_load_lose_nothing_and_serve_the_new_code(env: Any, tmp_path: Path) -> None:
     site, count = copy_site(tmp_path), int(os.environ.get("TEST_RELOADS", "4"))
     urls = site / "shop" / "urls.py"
@@ -116,7 +117,13 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+QUICK = "a view", "the settings"
+"""The two that differ most; the others are left to the slow layer."""
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=() if fault in QUICK else pytest.mark.slow) for fault in FAULTS]
+)
 def test_broken_code_leaves_the_old_one_serving(env: Any, tmp_path: Path, fault: str) -> None:
     site = copy_site(tmp_path)
     name, good, bad, reason = FAULTS[fault]
@@ -173,7 +180,10 @@ def test_a_reload_says_what_is_new_and_nothing_else(env: Any, tmp_path: Path) ->
 SHOWS = 'HttpResponse(os.environ.get("SHOWN", "nothing"))'
 
 
-@pytest.mark.parametrize("command", [("manage.py", "prodserve"), ("-m", "django_prodserve")])
+@pytest.mark.parametrize(
+    "command",
+    [("manage.py", "prodserve"), pytest.param(("-m", "django_prodserve"), marks=pytest.mark.slow)],
+)
 def test_env_file_is_read_before_settings_and_at_every_reload(env: Any, tmp_path: Path, command: Any) -> None:
     site, file = copy_site(tmp_path), tmp_path / "production.env"
     edit(site / "shop" / "urls.py", 'HttpResponse("hello")', SHOWS)
@@ -208,7 +218,7 @@ def test_an_edited_dotenv_counts(env: Any, tmp_path: Path) -> None:
         assert server.get("/").text == "after"
 
 
-@pytest.mark.parametrize("told_by", ["PWD", "the program"])
+@pytest.mark.parametrize("told_by", ["PWD", pytest.param("the program", marks=pytest.mark.slow)])
 def test_a_switched_link_leads_to_the_new_release(env: Any, tmp_path: Path, told_by: str) -> None:
     old, new, current = tmp_path / "r1", tmp_path / "r2", tmp_path / "current"
     copy_site(tmp_path).rename(old)
@@ -226,6 +236,7 @@ def test_a_switched_link_leads_to_the_new_release(env: Any, tmp_path: Path, told
         assert server.get("/").text == "release 2"
 
 
+@pytest.mark.slow
 def test_interpreter_flags_are_kept(env: Any, tmp_path: Path) -> None:
     site = copy_site(tmp_path)
     edit(site / "shop" / "urls.py", 'HttpResponse("hello")', "HttpResponse(str(__import__('sys').flags))")
@@ -327,6 +338,7 @@ def test_the_number_of_workers_survives_a_reload(env: Any, tmp_path: Path) -> No
         until(lambda: len(server.arbiters()) == 1 and len(server.workers()) == 2)
 
 
+@pytest.mark.slow
 def test_with_reload_a_burst_of_saves_is_served_once(env: Any, tmp_path: Path) -> None:
     site = copy_site(tmp_path)
     urls = site / "shop" / "urls.py"
@@ -361,6 +373,7 @@ def test_reload_on_changes_needs_a_supervisor_and_gunicorns_own_is_refused(env: 
     assert "PRODSERVE['ENV_FILE'] comes too late" in ended.stderr
 
 
+@pytest.mark.slow
 def test_one_port_of_both_families_is_served_over_a_reload(env: Any) -> None:
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6) as probe:

@@ -27,7 +27,7 @@ urlpatterns.append(path("speedups/", speedups))
 """
 
 
-@pytest.mark.parametrize("switch", ["on", "off"])
+@pytest.mark.parametrize("switch", ["on", pytest.param("off", marks=pytest.mark.slow)])
 def test_the_switch(env: Any, tmp_path: Path, switch: str) -> None:
     site, environ = copy_site(tmp_path, VIEW), env({"PRODSERVE_SPEEDUPS": switch})
     is_on = switch == "on"

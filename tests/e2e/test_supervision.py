@@ -119,7 +119,11 @@ def test_more_and_fewer_workers_on_request(env: Any) -> None:
     assert {*answers} == {200}
 
 
-@pytest.mark.parametrize("flags", [["--max-lifetime", "3s"], ["--max-requests", "100"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "flags",
+    [pytest.param(["--max-lifetime", "3s"], marks=pytest.mark.slow), ["--max-requests", "100"]],
+    ids=" ".join,
+)
 def test_recycling_never_leaves_fewer_workers(env: Any, flags: list[str]) -> None:
     with serving("--workers", "2", *flags, env=env()) as server, clients(server) as answers:
         before = {*server.workers(2)}
@@ -153,6 +157,7 @@ def test_a_worker_that_hangs_at_boot_is_killed(env: Any, tmp_path: Path) -> None
         assert survivor in server.workers()
 
 
+@pytest.mark.slow
 def test_workers_that_hold_the_gil_are_replaced_and_say_where(env: Any) -> None:
     """The worker class is Gunicorn's own: nothing but its heartbeat tells that Python stands still."""
     settings = env(PRODSERVE={"GUNICORN": {"timeout": 2}})
