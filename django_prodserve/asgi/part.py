@@ -18,8 +18,6 @@ from .sending import Sender
 
 ASGIApplication = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 """Called with a scope, ``receive`` and ``send``."""
-LookUp = Callable[[str, str], object]
-"""Returns the file that is served at a path below a script name; None if there is none."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,20 @@ class AsyncPart:
     """Why Django's own handler serves the requests; empty if ours does."""
     shares_loop: bool
     """Whether ``async_to_sync`` in the threads of the pool may use the worker's loop."""
-    files: Sequence[LookUp] = ()
-    """What answers before Django, in threads."""
+    files: Sequence[Callable[[str], bool]] = ()
+    """Return whether a path may be one of a file, which is served in threads."""
     script: str = ""
     """The script name, which is not in a route."""
 
     @classmethod
     def find(
-        cls, files: Sequence[LookUp], script: str, *, threads: int, patience: float, speedups: bool
+        cls,
+        files: Sequence[Callable[[str], bool]],
+        script: str,
+        *,
+        threads: int,
+        patience: float,
+        speedups: bool,
     ) -> AsyncPart | None:
         """Return it; None if no route of the project is async.
 
@@ -75,4 +79,4 @@ class AsyncPart:
         if "%" in path:
             path = unquote(path)
         path = path.removeprefix(self.script)
-        return self.routes.road(path) == "async" and not any(look_up(path, "") for look_up in self.files)
+        return self.routes.road(path) == "async" and not any(is_file(path) for is_file in self.files)

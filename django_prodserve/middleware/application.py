@@ -112,7 +112,7 @@ def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> Asy
         return None
     files = []
     while isinstance(wsgi, StaticLayer):
-        files.append(wsgi.look_up)
+        files.append(wsgi.may_answer)
         wsgi = wsgi.application
     found = AsyncPart.find(
         files,

@@ -285,6 +285,10 @@ class StaticLayer:
             return self.application(environ, start_response)
         return self.answer(file, path, environ, start_response)
 
+    def may_answer(self, path: str) -> bool:
+        """Return whether this may answer for a path; False leaves the request to Django for certain."""
+        return self.look_up(path, "") is not None
+
     def answer(self, file: Any, path: str, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         """Answer with this file as SecurityMiddleware would let it pass."""
         secure = (self.hsts or self.redirect) and self.security.is_secure(environ)

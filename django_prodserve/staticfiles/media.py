@@ -232,6 +232,10 @@ class MediaLayer(StaticLayer):
         self.uploads, self.application, self.security = uploads, application, uploads.security
         self.hsts, self.redirect = list(self.security.hsts), self.security.redirect
 
+    def may_answer(self, path: str) -> bool:
+        """Return whether a path is one of uploads."""
+        return path.startswith(self.uploads.library.url)
+
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         """Answer a request for an upload; Django handles all others."""
         path = environ.get("PATH_INFO", "")
