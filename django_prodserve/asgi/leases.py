@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import threading
 import time
 import weakref
@@ -70,7 +71,7 @@ class Leases:
 
     def __init__(self, limit: int, patience: float) -> None:
         self.limit, self.patience = limit, patience
-        """Threads, and the seconds that a call waits for one."""
+        """Threads, and the seconds that a call waits for one; infinite for no limit."""
         self.refused = 0
         """Leases that waited too long."""
         self._lock = threading.Lock()
@@ -227,7 +228,8 @@ class Lease(Executor):
                 return call.future
             self._pool._waiting.append(self)
             self._ticket = ticket = object()  # the timer must not keep the call alive, nor what it reads
-        asyncio.get_running_loop().call_later(self._pool.patience, self._refuse, ticket)
+        if self._pool.patience < math.inf:
+            asyncio.get_running_loop().call_later(self._pool.patience, self._refuse, ticket)
         return call.future
 
     def release(self, *, settled: bool = False) -> None:

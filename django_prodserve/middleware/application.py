@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,7 @@ from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from ..asgi.part import AsyncPart
+from ..asgi.routes import Routes
 from ..config.trust import parse_trust
 from ..logs import request_id
 from ..project.hosts import is_allowed
@@ -114,19 +116,20 @@ def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> Asy
     while isinstance(wsgi, StaticLayer):
         files.append(wsgi.may_answer)
         wsgi = wsgi.application
+    if not isinstance(wsgi, WSGIHandler):
+        if Routes().has_async:
+            named = wsgi if hasattr(wsgi, "__qualname__") else type(wsgi)
+            name = f"{named.__module__}.{named.__qualname__}"
+            say(part("async", f"all views run in threads: {name} (WSGI_APPLICATION) must see each request"))
+        return None
     found = AsyncPart.find(
         files,
         os.environ.get("SCRIPT_NAME", ""),
         threads=plan.threads.value,
-        patience=plan.queue_timeout.value,
+        patience=plan.queue_timeout.value or math.inf,
         # If the plan finds no other speedup for this Python, it has not been disabled.
         speedups=plan.speedups.value or plan.speedups.is_computed,
     )
-    if found is not None and not isinstance(wsgi, WSGIHandler):
-        named = wsgi if hasattr(wsgi, "__qualname__") else type(wsgi)
-        name = f"{named.__module__}.{named.__qualname__}"
-        say(part("async", f"all views run in threads: {name} (WSGI_APPLICATION) must see each request"))
-        return None
     if found is not None:
         say(part("async", f"{found.routes}{found.why_stock and f'; {found.why_stock}'}"))
     return found

@@ -239,6 +239,7 @@ def test_behind_whitenoise_async_views_hold_no_thread_either(env: Env) -> None:
         assert server.get("/").text == "hello"
 
 
-def test_with_off_async_views_run_in_threads(project: dict[str, str]) -> None:
-    with serving("--workers", "1", "--asgi", "off", env=project) as server:
+def test_a_wrapper_around_django_sees_each_request(env: Env) -> None:
+    with serving("--workers", "1", env=env(ROOT_URLCONF="shop.async_urls")) as server:
+        assert "all views run in threads: shop.wsgi.application" in server.output
         assert server.get("/async/where/").json()["thread"] != LOOP
