@@ -292,8 +292,8 @@ class AsyncRequest(Sender):
         self.task.cancel()
 
     def shown(self) -> Request:
-        """Return what the watchdog needs to know."""
-        progress = max(self.started, self.progress)
+        """Return what the watchdog needs to know; an event stream may wait for its next event for hours."""
+        progress = time.monotonic() if self.is_event_stream else max(self.started, self.progress)
         request = self.request
         return Request(
             self.connection.fd, 0, 0, self.started, progress, request.method, request.path, self.name

@@ -162,13 +162,18 @@ def test_a_client_that_does_not_read_delays_nobody(project: dict[str, str], open
         assert ended(server) == ["slow"]
 
 
-def test_a_request_that_takes_too_long_is_cancelled(project: dict[str, str]) -> None:
+def test_a_request_that_takes_too_long_is_cancelled(project: dict[str, str], opened: Open) -> None:
     with serving("--workers", "1", "--timeout", "1", env=project) as server:
+        stream = opened(server, "/async/steps/")
+        assert stream.readline() == b"data: 0\n"
         late = server.get("/async/nap/?seconds=30&name=late")
         assert late.status == 504
         assert ended(server) == ["late"]
         server.wait_for("Request timed out after 1 s, interrupting it: GET /async/nap/")
         server.wait_for("async_urls.py")  # where the task waited
+        server.get("/async/step/")
+        stream.readline()
+        assert stream.readline() == b"data: 1\n"  # an event stream may wait as long as it likes
 
 
 def test_what_blocks_the_loop_is_named_while_sync_views_are_served(project: dict[str, str]) -> None:
