@@ -53,3 +53,14 @@ def test_the_bench_neutralises_a_constant() -> None:
     start = "| acceptor.REBALANCE_SECONDS "
     [row] = [line for line in done.stdout.splitlines() if line.startswith(start)]
     assert len(re.findall(r"\d\.\d\d \(", row)) == 3, done.stdout
+
+
+def test_the_bench_counts_the_calls_of_a_request() -> None:
+    calls = COMPARE.with_name("calls.py")
+    done = subprocess.run(
+        [sys.executable, calls, "--views", "hello,nodjango"], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    counted = re.findall(r"^(\w+) +(\d+)\.\d of Python +(\d+)\.\d of C$", done.stdout, re.MULTILINE)
+    (_, hello, _), (_, bare, _) = counted
+    assert int(hello) > 2 * int(bare) > 0, done.stdout
