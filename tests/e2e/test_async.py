@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from .serving import Server, serving, until
+from .management import MANAGEMENT, ask
+from .serving import Server, run, serving, until
 
 Env = Callable[..., dict[str, str]]
 LOOP = "prodserve-asyncio"
@@ -119,7 +120,7 @@ def test_requests_on_one_connection_take_the_road_of_each(project: dict[str, str
 def test_a_stream_arrives_event_by_event_and_ends_with_its_client(
     project: dict[str, str], opened: Open
 ) -> None:
-    with serving("--workers", "1", "--threads", "1", env=project) as server:
+    with serving("--workers", "1", "--threads", "1", *MANAGEMENT, env=project) as server:
         stream = opened(server, "/async/steps/?name=read")
         assert stream.readline() == b"data: 0\n"
         assert server.get("/async/step/").text == "1"  # the next event is sent only now
@@ -132,6 +133,11 @@ def test_a_stream_arrives_event_by_event_and_ends_with_its_client(
         streams = [opened(server, f"/async/steps/?name={number}") for number in range(50)]
         assert all(stream.readline() == b"data: 0\n" for stream in streams)
         assert server.get("/").text == "hello"  # the only thread is free
+        assert ask(server, "/status.json").json()["workers"][0]["async"] == 50
+        assert 'prodserve_async_requests{worker="0"} 50.0' in ask(server, "/metrics").text
+        assert ", 50 async, " in run("manage.py", "prodserve", "status", env=project).stdout
+        dumped = run("manage.py", "prodserve", "dump", env=project).stdout
+        assert "50 async requests on the asyncio loop\n  GET /async/steps/ [" in dumped
         for stream in streams:
             stream.close()
         until(lambda: len(ended(server)) == 51)

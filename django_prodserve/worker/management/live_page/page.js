@@ -338,7 +338,7 @@ function showWorkers(live) {
     const meter = make("meter", { min: 0, max: worker.threads || 1, high: Math.max(worker.threads - 0.5, 0), "aria-label": "busy threads" });
     meter.value = worker.busy;
     return [
-      ["State", worker.state], ["Busy threads", meter, `${worker.busy}/${worker.threads}`],
+      ["State", worker.state], ["Busy threads", meter, `${worker.busy}/${worker.threads}${worker.async ? `, ${number(worker.async)} async` : ""}`],
       ["Limit", number(worker.concurrency_limit)], ["Waiting", number(worker.queue)],
       ["CPU", share], ["Memory", size(worker.memory)], ["Connections", number(worker.connections)],
       ["Requests", number(worker.requests)], ["Age", age(worker.age)],
