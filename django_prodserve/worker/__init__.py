@@ -4,6 +4,7 @@
     static_cache             answers requests for small static files immediately
     scheduler                gives the request a thread, queues it, or refuses it
     request_handler          calls Django
+    async_requests           runs async views as tasks on the asyncio loop (asyncio_loop) instead
     streaming, write_buffer  keep the bytes that the client accepts later
 
 ``reactor`` connects these modules. Every module names the thread in which it runs.
