@@ -70,13 +70,13 @@ def test_the_setting_behind_a_failed_import_of_a_cause_is_named(
 ) -> None:
     module = types.ModuleType("conf")
     module.__file__ = str(tmp_path / "conf.py")
-    (tmp_path / "conf.py").write_text("EMAIL_BACKEND = 'no_such.Mail'\n")
+    (tmp_path / "conf.py").write_text("CSRF_FAILURE_VIEW = 'no_such.View'\n")
     monkeypatch.setitem(sys.modules, "conf", module)
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "conf")
     code = "try:\n    import no_such\nexcept ImportError as error:\n    raise ValueError('odd') from error"
-    with override_settings(EMAIL_BACKEND="no_such.Mail"):
+    with override_settings(CSRF_FAILURE_VIEW="no_such.View"):
         told = blamed(raised(code, "x.py"), os.path.basename)
-    assert told.startswith("It uses the setting EMAIL_BACKEND (conf.py, line 1: ")
+    assert told.startswith("It uses the setting CSRF_FAILURE_VIEW (conf.py, line 1: ")
 
 
 def test_a_setting_is_found_behind_a_star_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
