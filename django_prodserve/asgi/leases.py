@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from contextvars import Context
 from queue import SimpleQueue
 from types import GeneratorType
 from typing import Any, NamedTuple
@@ -227,9 +228,12 @@ class Lease(Executor):
             if len(self._calls) > 1:
                 return call.future
             self._pool._waiting.append(self)
-            self._ticket = ticket = object()  # the timer must not keep the call alive, nor what it reads
+            self._ticket = ticket = object()  # the timer must not keep the call alive
         if self._pool.patience < math.inf:
-            asyncio.get_running_loop().call_later(self._pool.patience, self._refuse, ticket)
+            # In an empty context: the request would live until the timer fires.
+            asyncio.get_running_loop().call_later(
+                self._pool.patience, self._refuse, ticket, context=Context()
+            )
         return call.future
 
     def release(self, *, settled: bool = False) -> None:

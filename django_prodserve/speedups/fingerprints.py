@@ -14,6 +14,9 @@ from textwrap import dedent
 from types import CodeType, FunctionType
 from typing import Any
 
+PYTHONS = "__annotate__", "__annotate_func__"
+"""What Python 3.14 adds to a class: functions that are not in the source."""
+
 
 def fingerprint(*things: Callable[..., Any]) -> str:
     """Return a hash of these functions and of all in these classes; empty if a part has no source."""
@@ -33,7 +36,7 @@ def _described(thing: Callable[..., Any]) -> Iterator[str]:
     yield f"slots {vars(thing).get('__slots__')}"
     for name, value in sorted(vars(thing).items()):
         inner = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
-        if callable(inner) and not isinstance(inner, type):
+        if callable(inner) and not isinstance(inner, type) and name not in PYTHONS:
             yield from _function(f"{type(value).__name__} {name}", inner)
 
 
