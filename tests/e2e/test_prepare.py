@@ -182,10 +182,11 @@ def test_a_migration_that_fails_is_one_message(shop: Shop) -> None:
     flags = ["--migrate", "--bind", f"127.0.0.1:{port}"]
     ended = run("manage.py", "prodserve", *flags, env=environ, cwd=shop.directory)
     assert ended.returncode == 1
-    message, line = complaints(ended)
+    message, line, fix = complaints(ended)
     wrong = "RuntimeError: the price is wrong, listens: False"
     assert message.endswith(f"Migrating database default failed at stock.0001_initial: {wrong}")
     assert line.strip().startswith("See:  stock/migrations/0001_initial.py, line ")
+    assert fix.startswith("  Fix:  ")
 
 
 def test_a_migration_that_is_stopped_leaves_the_lock(shop: Shop) -> None:
