@@ -33,7 +33,7 @@ from ..speedups.asgiref_locals import install, install_connections
 from ..startup.dry_run import REFUSALS, Refused, cause
 from ..staticfiles.layer import StaticLayer
 from ..staticfiles.media import find_uploads
-from ..staticfiles.placement import WSGI, with_files
+from ..staticfiles.placement import WSGI, full_name, with_files
 from ..utils.notice import part
 from ..utils.tracebacks import project_error
 from .health import HealthMiddleware, Paths
@@ -116,11 +116,9 @@ def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> Asy
     while isinstance(wsgi, StaticLayer):
         files.append(wsgi.may_answer)
         wsgi = wsgi.application
-    if not isinstance(wsgi, WSGIHandler):
+    if observer := _observer(plan, wsgi):
         if Routes().has_async:
-            named = wsgi if hasattr(wsgi, "__qualname__") else type(wsgi)
-            name = f"{named.__module__}.{named.__qualname__}"
-            say(part("async", f"all views run in threads: {name} (WSGI_APPLICATION) must see each request"))
+            say(part("async", f"all views run in threads: {observer} must see each request"))
         return None
     found = AsyncPart.find(
         files,
@@ -133,6 +131,13 @@ def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> Asy
     if found is not None:
         say(part("async", f"{found.routes}{found.why_stock and f'; {found.why_stock}'}"))
     return found
+
+
+def _observer(plan: Plan, wsgi: WSGI) -> str:
+    """Return the name of what must see each request, and sees only those in threads; empty for nothing."""
+    if hooks := {"pre_request", "post_request"}.intersection(plan.gunicorn):
+        return f"Gunicorn's {' and '.join(sorted(hooks))}"
+    return "" if isinstance(wsgi, WSGIHandler) else f"{full_name(wsgi)} (WSGI_APPLICATION)"
 
 
 def load_django() -> WSGI:

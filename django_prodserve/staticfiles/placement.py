@@ -58,7 +58,10 @@ def _wrapper(application: Any) -> str:
     """Return the name of the wrapper around Django's handler, or an empty text."""
     if isinstance(application, WhiteNoise):  # serves only files, and comes after ours
         application = application.application
-    if isinstance(application, WSGIHandler):
-        return ""
+    return "" if isinstance(application, WSGIHandler) else full_name(application)
+
+
+def full_name(application: Any) -> str:
+    """Return module and name of a WSGI application: its own, or those of its class."""
     named = application if hasattr(application, "__qualname__") else type(application)
     return f"{named.__module__}.{named.__qualname__}"

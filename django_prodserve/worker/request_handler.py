@@ -152,8 +152,8 @@ class RequestHandler:
                 answer.request_id = name
                 request_id.set(name)
             if self.times:
-                answer.timing = functools.partial(_timing, environ, started)
-            if self.adopt is not None and self._after is None:
+                answer.timing = functools.partial(timing_since, environ, started)
+            if self.adopt is not None:
                 adopt = self.adopt
                 answer.adopt = lambda stream: adopt(answer, stream, environ, started)
             result = self._wsgi(environ, answer.start_response)
@@ -270,7 +270,8 @@ def end_copy(answer: Response, error: BaseException | None, worker: Any) -> NoRe
     fork_guard.end(f"Request {answer.request.method} {answer.request.path}", error, worker.log)
 
 
-def _timing(environ: dict[str, Any], started: float) -> str:
+def timing_since(environ: dict[str, Any], started: float) -> str:
+    """Return the entries of Server-Timing for a request that has run since ``started``."""
     return timing(environ, time.monotonic() - started)
 
 

@@ -251,6 +251,18 @@ def test_behind_whitenoise_async_views_hold_no_thread_either(env: Env) -> None:
         assert server.get("/").text == "hello"
 
 
+def test_hooks_of_gunicorn_see_each_request(env: Env) -> None:
+    settings = env(
+        ROOT_URLCONF="shop.async_urls",
+        WSGI_APPLICATION=None,
+        PRODSERVE={"GUNICORN": {"pre_request": "shop.hooks.pre_request"}},
+    )
+    with serving("--workers", "1", env=settings) as server:
+        assert "all views run in threads: Gunicorn's pre_request must see each request" in server.output
+        assert server.get("/async/where/").json()["thread"] != LOOP
+        server.wait_for("saw /async/where/")
+
+
 def test_a_wrapper_around_django_sees_each_request(env: Env) -> None:
     with serving("--workers", "1", env=env(ROOT_URLCONF="shop.async_urls")) as server:
         assert "all views run in threads: shop.wsgi.application" in server.output

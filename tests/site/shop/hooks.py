@@ -23,3 +23,7 @@ def post_fork(server: Any, worker: Any) -> None:
 def impatient(server: Any) -> None:
     """As ``on_starting``: workers have two seconds to boot, or to finish a request while others wait."""
     server.monitor.boot = server.monitor.starved = 2.0
+
+
+def pre_request(worker: Any, request: Any) -> None:
+    worker.log.info("saw %s", request.path)
