@@ -30,7 +30,7 @@ _NAMES = _STAMPS + MINUTES
 _NAME = 1 + NAME_BYTES // 8  # a length, then the text
 _COUNTS = _NAMES + ROUTES * _NAME
 # For each part, for each row:
-_REQUESTS, _SECONDS, _LONGEST = range(3)
+_REQUESTS, _SECONDS, _MAXIMUM = range(3)
 _COUNT = 3
 _PART = ROUTES * _COUNT
 CELLS = _COUNTS + MINUTES * _PART
@@ -76,8 +76,8 @@ class RouteTable:
             at = self._cells.get(route) or self._cell(route)
             self.whole[at] += 1
             self.seconds[at + _SECONDS] += seconds
-            if seconds > self.seconds[at + _LONGEST]:
-                self.seconds[at + _LONGEST] = seconds
+            if seconds > self.seconds[at + _MAXIMUM]:
+                self.seconds[at + _MAXIMUM] = seconds
 
     def merge(self, other: RouteTable, now: float) -> None:
         """Add what another table holds of the window, such as one whose writer is gone."""
@@ -90,7 +90,7 @@ class RouteTable:
                 at = self._at(past) + _COUNT * self._row(route)
                 self.whole[at] += requests
                 self.seconds[at + _SECONDS] += seconds
-                self.seconds[at + _LONGEST] = max(maximum, self.seconds[at + _LONGEST])
+                self.seconds[at + _MAXIMUM] = max(maximum, self.seconds[at + _MAXIMUM])
 
     def clear(self) -> None:
         """Empty the table. Called by the writer, or by the arbiter when the writer is gone."""
@@ -174,7 +174,7 @@ class RouteTable:
             seconds: list[float] = self.seconds[begin : begin + _PART].tolist()  # type: ignore[assignment]  # floats
             for row, count in enumerate(counts):
                 if count:
-                    yield row, count, seconds[row * _COUNT + _SECONDS], seconds[row * _COUNT + _LONGEST]
+                    yield row, count, seconds[row * _COUNT + _SECONDS], seconds[row * _COUNT + _MAXIMUM]
 
     def _at(self, minute: int) -> int:
         return self.at + _COUNTS + minute % MINUTES * _PART

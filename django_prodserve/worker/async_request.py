@@ -20,7 +20,6 @@ from ..asgi.sending import Body, Sender
 from ..http.exceptions import ClientGoneError
 from ..logs import request_id
 from ..logs.environ_keys import EXCEPTION, ID, QUEUE, ROUTE, UNLOGGED
-from ..middleware.request_id import timing
 from ..middleware.route_names import name_of
 from ..scoreboard.routes import NO_ROUTE
 from ..scoreboard.slot import Request, Slot
@@ -28,7 +27,7 @@ from ..timeouts import RequestTimeout
 from ..utils import fork_guard
 from .async_response import AsyncResponse
 from .connection import Connection
-from .request_handler import ConnectionResponse, RequestHandler, end_copy
+from .request_handler import ConnectionResponse, RequestHandler, end_copy, timing_since
 from .watchdog import LEAVES_WITHIN
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ class AsyncRequest(Sender):
             response.request_id = self.name
             request_id.set(self.name)
         if handler.times:
-            response.timing = partial(_timing, environ, self.started)
+            response.timing = partial(timing_since, environ, self.started)
         owner.sanitize(environ)
         self.scope = scope_of(environ, request)
         body = connection.body[0] if connection.body is not None else BytesIO()
@@ -322,7 +321,3 @@ class AsyncStream(AsyncRequest):
         response.start_response(answer.status, answer.plain_headers)
         response.must_close = answer.must_close or self._owner.is_retiring
         await self._owner.part.stream(self._stream, self)
-
-
-def _timing(environ: dict[str, Any], started: float) -> str:
-    return timing(environ, time.monotonic() - started)

@@ -93,9 +93,7 @@ class AsyncRequests:
         """Start a complete request; return False if too many run already."""
         if len(self.running) >= self.limit:
             return False
-        self.running[connection.fd] = request = AsyncRequest(self, connection)
-        self.slot.tasks = len(self.running)
-        self.loop.run_soon(request.begin)
+        self._begin(AsyncRequest(self, connection))
         return True
 
     # In a thread of the pool.
@@ -108,10 +106,13 @@ class AsyncRequests:
             return False
         request = AsyncStream(self, response, stream, environ)
         request.started = started
-        self.running[response.connection.fd] = request
+        self._begin(request)
+        return True
+
+    def _begin(self, request: AsyncRequest) -> None:
+        self.running[request.connection.fd] = request
         self.slot.tasks = len(self.running)
         self.loop.run_soon(request.begin)
-        return True
 
     # In the main thread.
 
