@@ -62,7 +62,7 @@ def room(used: int | None = None, limit: int = GIB) -> MemoryBudget:
     return MemoryBudget(limit=limit, used=used, master=50 * MIB)
 
 
-def crew(*sizes: int, age: float = 600.0) -> list[WorkerState]:
+def workers(*sizes: int, age: float = 600.0) -> list[WorkerState]:
     return [
         seen(pid=number, memory=size * MIB, planned=50 * MIB, age=age) for number, size in enumerate(sizes)
     ]
@@ -71,16 +71,16 @@ def crew(*sizes: int, age: float = 600.0) -> list[WorkerState]:
 @pytest.mark.parametrize(
     ("workers", "used", "since_last", "expected"),
     [
-        (crew(60, 70), 200, 1000, None),
-        (crew(300, 500), 700, 1000, (1, "more than its share of 410.2 MiB", False)),
-        (crew(300, 500), None, 1000, (1, "more than its share", False)),
-        (crew(300, 500), 700, 59, None),  # one at a time, a minute apart
-        (crew(300, 500, age=59), 700, 1000, None),  # too young to be worth it
-        (crew(390, 400), 850, 1000, (1, "850 MiB of 1 GiB used", False)),  # the replacement fits
-        (crew(390, 400), 900, 1000, (1, "900 MiB of 1 GiB used", True)),
-        (crew(390, 400), 930, 1000, (1, "930 MiB of 1 GiB used", True)),  # it does not: go first
-        (crew(390, 400, age=3), 930, 1, (1, "930 MiB of 1 GiB", True)),  # the kernel would kill one
-        (crew(60, 70, age=3), 930, 1, None),  # others take the memory: nothing would be gained
+        (workers(60, 70), 200, 1000, None),
+        (workers(300, 500), 700, 1000, (1, "more than its share of 410.2 MiB", False)),
+        (workers(300, 500), None, 1000, (1, "more than its share", False)),
+        (workers(300, 500), 700, 59, None),  # one at a time, a minute apart
+        (workers(300, 500, age=59), 700, 1000, None),  # too young to be worth it
+        (workers(390, 400), 850, 1000, (1, "850 MiB of 1 GiB used", False)),  # the replacement fits
+        (workers(390, 400), 900, 1000, (1, "900 MiB of 1 GiB used", True)),
+        (workers(390, 400), 930, 1000, (1, "930 MiB of 1 GiB used", True)),  # it does not: go first
+        (workers(390, 400, age=3), 930, 1, (1, "930 MiB of 1 GiB", True)),  # the kernel would kill one
+        (workers(60, 70, age=3), 930, 1, None),  # others take the memory: nothing would be gained
         ([], 1000, 1000, None),
     ],
 )
@@ -100,17 +100,19 @@ def test_the_fattest_worker_goes_before_the_kernel_acts(
 
 def test_a_leak_that_is_faster_than_its_remedy_is_met_early() -> None:
     fast = MemoryBudget(limit=GIB, used=600 * MIB, master=50 * MIB, growth=600 * MIB)
-    found = policies.largest_to_replace(crew(200, 350, age=3), fast, since_last=1)
+    found = policies.largest_to_replace(workers(200, 350, age=3), fast, since_last=1)
     assert found is not None
     assert found[2]
     slow = MemoryBudget(limit=GIB, used=600 * MIB, master=50 * MIB, growth=60 * MIB)
-    assert policies.largest_to_replace(crew(200, 350, age=3), slow, since_last=1) is None
+    assert policies.largest_to_replace(workers(200, 350, age=3), slow, since_last=1) is None
     begins = MemoryBudget(limit=GIB, used=300 * MIB, master=50 * MIB, growth=2 * GIB)
-    assert policies.largest_to_replace(crew(100, 150, age=3), begins, since_last=1) is None
+    assert policies.largest_to_replace(workers(100, 150, age=3), begins, since_last=1) is None
 
 
 def test_who_is_leaving_counts_as_gone() -> None:
-    assert policies.largest_to_replace(crew(390, 400, age=3), room(930 * MIB).without(400 * MIB), 1) is None
+    assert (
+        policies.largest_to_replace(workers(390, 400, age=3), room(930 * MIB).without(400 * MIB), 1) is None
+    )
     assert room(100).without(200).used == 0
     assert room(None).without(200).used is None
 

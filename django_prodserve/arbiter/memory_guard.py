@@ -102,7 +102,7 @@ class MemoryGuard:
 
     def check(self, now: float) -> None:
         """Replace the worker that uses the most memory before the kernel kills one."""
-        crew = self.arbiter.pool
+        pool = self.arbiter.pool
         room = self.memory.budget(now)
         self.arbiter.board.count_memory(self.memory.limit or 0, (room and room.used) or self.taken())
         self.patience = policies.until_next_look(room)
@@ -111,9 +111,9 @@ class MemoryGuard:
         if room.soon > REPLACE_SHARE * room.limit or now >= self.next_measuring:
             self.next_measuring = now + (MEASURE_ALONE_SECONDS if room.used is None else MEASURE_SECONDS)
             self.measure()
-        room = room.without(sum(member.slot.memory for member in crew.leaving()))
+        room = room.without(sum(member.slot.memory for member in pool.leaving()))
         planned = self.arbiter.plan.worker_memory.value
-        seen = [member.update(now, planned) for member in crew.serving() if member.slot.memory]
+        seen = [member.update(now, planned) for member in pool.serving() if member.slot.memory]
         since_last = now - self.last_replaced if self.last_replaced else policies.MIN_AGE_SECONDS
         found = policies.largest_to_replace(seen, room, since_last)
         if found is not None:

@@ -111,7 +111,7 @@ class MemoryBudget:
 
 
 def largest_to_replace(
-    crew: Sequence[WorkerState], room: MemoryBudget, since_last: float
+    workers: Sequence[WorkerState], room: MemoryBudget, since_last: float
 ) -> tuple[WorkerState, Verdict, bool] | None:
     """Return the worker to replace for its memory, why, and whether it must stop before its replacement.
 
@@ -119,9 +119,9 @@ def largest_to_replace(
     not, if that gains anything. Before that, a worker that grew beyond its share is replaced, with a pause
     after the last one.
     """
-    if not crew:
+    if not workers:
         return None
-    fattest = max(crew, key=lambda seen: seen.memory)
+    fattest = max(workers, key=lambda seen: seen.memory)
     size, used, limit = format_size(fattest.memory), room.used or 0, format_size(room.limit)
     gains = fattest.memory > MIN_GROWTH * fattest.planned
     if gains and used >= room.limit / 2 and room.soon >= KILL_SHARE * room.limit:
@@ -131,7 +131,7 @@ def largest_to_replace(
     if used >= REPLACE_SHARE * room.limit:
         line = f"uses {size} ({format_size(used)} of {limit} used)"
         return fattest, Verdict("memory", line), used + fattest.planned > KILL_SHARE * room.limit
-    share = room.share(len(crew))
+    share = room.share(len(workers))
     if fattest.memory > share:
         line = f"uses {size}, more than its share of {format_size(share)} of {limit}"
         return fattest, Verdict("memory", line), False

@@ -44,8 +44,8 @@ class CounterSnapshot:
 class TrafficSampler:
     """The traffic since the last mark."""
 
-    def __init__(self, board: Scoreboard, crew: WorkerPool, plan: Plan, root: Path = Path("/")) -> None:
-        self.board, self.crew, self.plan = board, crew, plan
+    def __init__(self, board: Scoreboard, pool: WorkerPool, plan: Plan, root: Path = Path("/")) -> None:
+        self.board, self.pool, self.plan = board, pool, plan
         self.cgroups = Cgroups.find(FileRoot(root))
         self.before: CounterSnapshot | None = None
         self.steady, self.hold = SteadyAdvice(), HOLD_SECONDS
@@ -68,8 +68,8 @@ class TrafficSampler:
 
     def mark(self, now: float) -> CounterSnapshot:
         """Return the current counters."""
-        cpu = {member.pid: cpu_seconds(member.pid) for member in self.crew}
-        for member in self.crew:
+        cpu = {member.pid: cpu_seconds(member.pid) for member in self.pool}
+        for member in self.pool:
             member.slot.cpu = cpu.get(member.pid, 0.0)
         told = throttling(self.cgroups)
         return CounterSnapshot(now, self.board.totals(), cpu, told.periods, told.throttled)
