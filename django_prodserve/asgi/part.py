@@ -44,6 +44,8 @@ class AsyncPart:
     """The application for websockets; None if the project has none for them."""
     lifespan: ASGIApplication | None = None
     """The application that may want to know when a worker starts and stops."""
+    name: str = ""
+    """The dotted path of the project's own application."""
 
     @classmethod
     def find(
@@ -86,6 +88,7 @@ class AsyncPart:
             takes,
             websocket,
             project.lifespan if project is not None else None,
+            project.path if project is not None else "",
         )
 
     def __str__(self) -> str:

@@ -142,14 +142,22 @@ def _described(plan: Plan, found: AsyncPart, project: ProjectApplication | None)
     """Return what runs where, why, and what it costs."""
     text = str(found)
     if found.takes == "all" and project is not None and project.foreign:
-        is_inside = "" if project.foreign == full_name(project.application) else "its HTTP part "
         return (
-            f"{text}, by {project.path}: {is_inside}{project.foreign} is not Django's handler. "
-            "Each sync view costs a thread call; --asgi hybrid serves views without it"
+            f"{text}, by {project.path}, {_reason(project)}. Each sync view costs a thread call; "
+            "--asgi hybrid lets Django answer HTTP without it"
         )
     if found.takes == "all":
         text += f" ({plan.asgi.source}): each sync view costs a thread call"
     return f"{text}; {found.why_stock}" if found.why_stock else text
+
+
+def _reason(project: ProjectApplication) -> str:
+    """Return why all HTTP requests go to the project's own application."""
+    own = full_name(project.application)
+    if project.foreign != own:
+        return f"whose HTTP part is {project.foreign} and not Django's handler"
+    kind = "" if own == project.path else f"is {own} and "
+    return f"which {kind or 'is '}not Django's handler"
 
 
 def _taken(plan: Plan, project: ProjectApplication | None, observer: str) -> Takes:
