@@ -71,8 +71,20 @@ def roads(*patterns: Any) -> Callable[[str], str]:
 
 def test_a_project_without_async_views_has_no_expression() -> None:
     found = walked(path("", sync), path("a/", include([path("b/", Sync.as_view())])))
-    assert (found.has_async, found.async_routes, found.sync_routes) == (False, 0, 2)
+    assert (found.has_async, found.async_routes, found.sync_routes, str(found)) == (
+        False,
+        0,
+        2,
+        "0 async routes on the asyncio loop; 2 sync routes in threads",
+    )
     assert found.road("/") == "sync"
+
+
+def test_the_numbers_are_those_of_the_plan() -> None:
+    live_routes = [path(f"live/{number}/", live) for number in range(12)]
+    found = walked(*live_routes, *(path(f"{number}/", sync) for number in range(2300)))
+    assert str(found) == "12 async routes on the asyncio loop; 2,300 sync routes in threads"
+    assert str(walked(path("", live))) == "1 async route on the asyncio loop; 0 sync routes in threads"
 
 
 @pytest.mark.parametrize("view", [live, Live.as_view(), Marked()], ids=["function", "class", "marked"])

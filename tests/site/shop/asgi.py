@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.asgi import get_asgi_application
 
-django = application = get_asgi_application()
+application = get_asgi_application()
 
 STARTUP = Path(os.environ.get("SITE_STARTUP", "/nonexistent"))
 """A file with what goes wrong at the startup; without it all goes well."""
@@ -23,7 +23,7 @@ async def router(scope: Any, receive: Any, send: Any) -> None:
     elif scope["type"] == "http" and scope["path"].startswith("/api/"):
         await api(scope, receive, send)
     else:
-        await django(scope, receive, send)
+        await application(scope, receive, send)
 
 
 async def lifespan(scope: Any, receive: Any, send: Any) -> None:
