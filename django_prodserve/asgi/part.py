@@ -6,20 +6,17 @@ Built in the arbiter, before the fork. The worker calls ``wants`` in the thread 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import unquote
 
-from ..utils.units import counted
 from . import shared_loop
 from .handler import Handler, load, why_not
 from .leases import Leases
-from .project import ASGIApplication, ProjectApplication
+from .project import ASGIApplication
+from .road_table import RoadTable, Takes
 from .routes import Routes
 from .sending import Sender
-
-Takes = Literal["all", "async routes", "nothing"]
-"""Which HTTP requests run on the loop."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,7 @@ class AsyncPart:
     @classmethod
     def find(
         cls,
-        project: ProjectApplication | None,
-        takes: Takes,
+        table: RoadTable,
         files: Sequence[Callable[[str], bool]],
         script: str,
         *,
@@ -63,50 +59,48 @@ class AsyncPart:
 
         ``threads`` may run what blocks at a time; a call waits ``patience`` seconds for one.
         """
-        routes = Routes()
-        if takes == "async routes" and not routes.has_async:
-            takes = "nothing"
-        websocket = project.websocket if project is not None else None
-        if takes == "nothing" and websocket is None:
+        if not table.has_loop:
             return None
-        leases = Leases(threads, patience)
+        leases, project = Leases(threads, patience), table.project
         application: ASGIApplication
-        if takes == "all" and project is not None and project.foreign:
-            application, why = project.application, ""
+        if table.foreign is not None:
+            application, why = table.foreign.application, ""
         else:
             application = load(leases, speedups=speedups)
             ours = isinstance(application, Handler)
             why = "" if ours else f"Django's own handler: {why_not() or '--speedups off'}"
         return cls(
             application,
-            routes,
+            table.routes,
             leases,
             why,
             speedups and not shared_loop.why_not(),
             files,
             script,
-            takes,
-            websocket,
+            table.takes,
+            project.websocket if project is not None else None,
             project.lifespan if project is not None else None,
             project.path if project is not None else "",
         )
 
-    def __str__(self) -> str:
-        threads = self.routes.sync_routes
-        if self.takes == "all":
-            on_loop = "all requests"
-            on_loop += " and websockets" if self.websocket is not None else ""
-            return f"{on_loop} on the asyncio loop"
-        here = [counted(self.routes.async_routes, "async route")] if self.takes == "async routes" else []
-        here += ["websockets"] if self.websocket is not None else []
-        threads += 0 if self.takes == "async routes" else self.routes.async_routes
-        kind = "sync route" if self.takes == "async routes" else "route"
-        return f"{' and '.join(here)} on the asyncio loop; {counted(threads, kind)} in threads"
+    def without_views(self) -> AsyncPart | None:
+        """Return the part whose views run in threads; None if nothing is left of it.
+
+        An application in place of Django's answers nowhere else: it keeps its requests.
+        """
+        if self.takes != "async routes":
+            return self
+        return None if self.websocket is None else replace(self, takes="nothing")
 
     @property
     def is_ours(self) -> bool:
         """Return whether our handler serves the requests: it gets complete bodies, and may be cancelled."""
         return isinstance(self.application, Handler)
+
+    @property
+    def adopts(self) -> bool:
+        """Return whether the loop may send the async stream of a view in a thread."""
+        return self.is_ours and self.takes != "nothing"
 
     async def stream(self, response: Any, sender: Sender) -> None:
         """Send the async stream of a sync view, whose status and headers the sender has."""
@@ -120,6 +114,6 @@ class AsyncPart:
         if "%" in path:
             path = unquote(path)
         path = path.removeprefix(self.script)
-        if self.takes == "async routes" and self.routes.road(path) != "async":
+        if self.routes.road(path) != "async":
             return False
         return not any(is_file(path) for is_file in self.files)
