@@ -12,7 +12,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +28,7 @@ from ..asgi.part import AsyncPart
 from ..asgi.project import load_application
 from ..asgi.road_table import RoadTable
 from ..config.trust import parse_trust
+from ..errors import Problem, ProdserveError
 from ..logs import request_id
 from ..project.hosts import is_allowed
 from ..speedups.asgiref_locals import install, install_connections
@@ -36,7 +37,7 @@ from ..staticfiles.layer import StaticLayer
 from ..staticfiles.media import find_uploads
 from ..staticfiles.placement import WSGI, with_files
 from ..utils.names import full_name
-from ..utils.notice import part
+from ..utils.notice import part, warning
 from ..utils.tracebacks import project_error
 from .health import HealthMiddleware, Paths
 from .proxy_headers import ProxyHeadersMiddleware
@@ -113,6 +114,8 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
 def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> AsyncPart | None:
     """Return what runs on the asyncio loop; None if nothing of the project does."""
     if plan.asgi.value == "off":
+        if plan.worker_class.value in ONLY_WSGI and plan.asgi.is_computed and (unserved := _unserved()):
+            say(warning(Problem(f"{plan.asgi.why}: {unserved}.", PROXY_IN_FRONT, topic="asgi")))
         return None
     files = []
     while isinstance(wsgi, StaticLayer):
@@ -134,6 +137,21 @@ def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> Asy
         why = f"; {found.why_stock}" if found is not None and found.why_stock else ""
         say(part("async", f"{table}{why}"))
     return found
+
+
+ONLY_WSGI = {"gthread", "sync"}
+PROXY_IN_FRONT = "Use --worker-class prodserve, behind a proxy that handles TLS and HTTP/2."
+
+
+def _unserved() -> str:
+    """Return what of ASGI_APPLICATION nobody serves; empty for nothing, or if it cannot be loaded."""
+    with suppress(ProdserveError):
+        project = load_application()
+        if project is not None and project.foreign:
+            return f"{project.path} gets no requests"
+        if project is not None and project.has_websockets:
+            return f"{project.path} gets no websockets"
+    return ""
 
 
 def _observer(plan: Plan, wsgi: WSGI) -> str:

@@ -9,6 +9,9 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from .needs import need_package
 from .serving import Server, run, serving, until
 
 Env = Callable[..., dict[str, str]]
@@ -16,10 +19,10 @@ LOOP = "prodserve-asyncio"
 MANAGE = ("manage.py", "prodserve")
 
 
-def project(env: Env, application: str = "router", urls: str = "road_urls", **more: object) -> dict[str, str]:
+def project(env: Env, application: str = "asgi.router", **more: object) -> dict[str, str]:
     """Return the environment of a project without WSGI_APPLICATION."""
-    settings = {"WSGI_APPLICATION": None, "ROOT_URLCONF": f"shop.{urls}"}
-    return env(**settings, ASGI_APPLICATION=f"shop.asgi.{application}", **more)
+    settings = {"WSGI_APPLICATION": None, "ROOT_URLCONF": "shop.road_urls"}
+    return env(**settings, ASGI_APPLICATION=f"shop.{application}", **more)
 
 
 def thread(server: Server, path: str) -> str:
@@ -101,7 +104,7 @@ def test_a_startup_that_fails_is_a_failed_start(env: Env, tmp_path: Path) -> Non
 
 def test_single_views_choose_their_roads(env: Env) -> None:
     roads = {"live": "loop", "/roads/by-path/": "threads"}
-    environ = project(env, "application", PRODSERVE={"ROADS": roads})
+    environ = project(env, "asgi.application", PRODSERVE={"ROADS": roads})
     with serving("--workers", "1", env=environ) as server:
         assert thread(server, "/roads/live/") == LOOP
         # The coroutine runs in a thread of asgiref's with a loop of its own, and not on the worker's.
@@ -113,7 +116,7 @@ def test_single_views_choose_their_roads(env: Env) -> None:
 
 def test_all_requests_may_run_on_the_loop(env: Env) -> None:
     settings = {"ASGI": "asgi", "ROADS": {"/roads/by-path/": "threads"}}
-    with serving("--workers", "1", env=project(env, "application", PRODSERVE=settings)) as server:
+    with serving("--workers", "1", env=project(env, "asgi.application", PRODSERVE=settings)) as server:
         assert "all requests on the asyncio loop: PRODSERVE['ASGI'] is asgi, and each sync" in server.output
         assert server.get("/").text == "hello"
         assert server.get("/roads/plain/").json()["scope"] == "http"
@@ -123,9 +126,50 @@ def test_all_requests_may_run_on_the_loop(env: Env) -> None:
 
 
 def test_a_road_for_no_route_is_refused_with_a_suggestion(env: Env) -> None:
-    environ = project(env, "application", PRODSERVE={"ROADS": {"plian": "loop"}})
+    environ = project(env, "asgi.application", PRODSERVE={"ROADS": {"plian": "loop"}})
     ended = run(*MANAGE, "check", "--bind", "127.0.0.1:0", env=environ)
     assert ended.returncode == 2
     assert "PRODSERVE['ROADS'] has 'plian', but no route or view has this name." in ended.stderr
     assert "Did you mean 'plain'?" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.stock
+def test_fastapi_around_django(env: Env, tmp_path: Path) -> None:
+    need_package("fastapi")
+    environ = project(env, "asgi_stock.fastapi_app") | {"SITE_STARTUP": str(tmp_path / "startup")}
+    with serving("--workers", "1", env=environ) as server:
+        assert "shop.asgi_stock.fastapi_app, a fastapi.applications.FastAPI and not Django's" in server.output
+        assert [server.get(f"/api/{name}").json() for name in ("state", "sync")] == ["hello", "sync"]
+        assert server.get("/api/stream").text == "0\n1\n2\n"
+        body, kind = b'{"a": 1, "b": 2}', {"Content-Type": "application/json"}
+        assert server.get("/api/count", "POST", headers=kind, body=body).json() == 2
+        assert server.get("/").text == "hello"
+        assert server.get("/roads/live/").json()["scope"] == "http"
+
+        (tmp_path / "startup").touch()
+        here = ("--bind", server.address.removeprefix("http://"))
+        reloaded = run(*MANAGE, "reload", *here, env=environ)
+        assert "fastapi_app failed: RuntimeError: there is no broker (shop/asgi_stock.py" in reloaded.stderr
+        assert server.get("/api/sync").json() == "sync"
+        assert server.stop() == 0
+        server.wait_for("the lifespan has ended")
+
+
+@pytest.mark.stock
+@pytest.mark.parametrize(
+    ("package", "name", "kind"),
+    [
+        ("sentry_sdk", "sentry_app", "sentry_sdk.integrations.asgi.SentryAsgiMiddleware"),
+        ("socketio", "socketio_app", "socketio.asgi.ASGIApp"),
+    ],
+)
+def test_wrappers_around_django(env: Env, package: str, name: str, kind: str) -> None:
+    need_package(package)
+    with serving("--workers", "1", env=project(env, f"asgi_stock.{name}")) as server:
+        assert f"by shop.asgi_stock.{name}, a {kind} and not Django's handler" in server.output
+        assert server.get("/").text == "hello"
+        assert server.get("/roads/live/").json() == {"thread": LOOP, "scope": "http"}
+        if package == "socketio":
+            assert '"sid"' in server.get("/socket.io/?EIO=4&transport=polling").text
+        assert "lifespan" not in server.output
