@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Any
 
@@ -99,12 +99,10 @@ class Routes:
             Exception
         ):  # no route, or a converter of the project failed: Django meets it again, and reports it
             return self._usual
-        return self._of(match.func, path, partial(names_in, match))
+        return self._chosen.of(match.func, path, partial(names_in, match)) or self._by_kind(match.func)
 
-    def _of(self, view: Any, path: str, names: Callable[[], tuple[str, ...]]) -> Road:
-        """Return the road of a view: the chosen one, or the usual one of its kind."""
-        if (chosen := self._chosen.of(view, path, names)) is not None:
-            return chosen
+    def _by_kind(self, view: Any) -> Road:
+        """Return the road of a view for which none is chosen."""
         return "async" if self._usual == "async" or iscoroutinefunction(view) else "sync"
 
     # Building the expression. It is None without a route that it must find.
@@ -115,10 +113,11 @@ class Routes:
             return self._resolver_expression(entry, namespaces, before)
         view, address = getattr(entry, "callback", None), before + text_of(getattr(entry, "pattern", None))
         names = partial(names_of, entry, namespaces)
-        road = self._of(view, address, names) if callable(view) else self._usual
+        chosen = self._chosen.of(view, address, names) if callable(view) else self._usual
+        road = chosen or self._by_kind(view)
         self.async_routes += road == "async"
         self.sync_routes += road == "sync"
-        if road == "sync" and iscoroutinefunction(view):
+        if chosen == "sync" and iscoroutinefunction(view):
             self.alone[id(view)] = view
         if road == self._usual:
             return None
