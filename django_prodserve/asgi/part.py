@@ -6,7 +6,7 @@ Built in the arbiter, before the fork. The worker calls ``wants`` in the thread 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -43,6 +43,8 @@ class AsyncPart:
     """The application that may want to know when a worker starts and stops."""
     name: str = ""
     """The dotted path of the project's own application."""
+    state: dict[str, Any] = field(default_factory=dict)
+    """What that application stores at its startup, in one worker: each scope gets a copy."""
 
     @classmethod
     def find(
