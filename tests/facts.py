@@ -44,7 +44,6 @@ def project(**facts: Any) -> Project:
     known: dict[str, Any] = {
         "settings_module": "shop.settings",
         "application": "shop.wsgi.application",
-        "asgi_only": False,
         "debug": False,
         "allowed_hosts": ("shop.example",),
         "databases": (Database(alias="default", vendor="sqlite", where="db.sqlite3", max_age=0),),

@@ -22,16 +22,21 @@ def plain(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
-def part(*urls: Any, script: str = "", files: str = "/static/") -> AsyncPart:
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("nothing is served here")
+
+
+def part(*urls: Any, script: str = "", files: str = "/static/", **more: Any) -> AsyncPart:
     routes = Routes(URLResolver(RegexPattern(r"^/"), [*urls]))
     return AsyncPart(
-        application=lambda scope, receive, send: live(HttpRequest()),  # type: ignore[arg-type, return-value]
+        application=application,
         routes=routes,
         leases=Leases(1, 1.0),
         why_stock="",
         shares_loop=False,
         files=[lambda path: path.startswith(files)],
         script=script,
+        **more,
     )
 
 
@@ -55,3 +60,44 @@ def test_a_script_name_is_not_in_a_route() -> None:
     found = part(path("live/", live), script="/shop")
     assert found.wants("/shop/live/")
     assert not found.wants("/shop/shop/live/")
+
+
+def test_all_requests_but_those_for_files_may_run_on_the_loop() -> None:
+    found = part(path("plain/", plain), takes="all")
+    assert [*map(found.wants, ("/plain/", "/nothing/", "/static/app.css"))] == [True, True, False]
+
+
+def test_websockets_alone_take_no_http_request() -> None:
+    found = part(path("live/", live), takes="nothing", websocket=application)
+    assert not found.wants("/live/")
+
+
+LIVE = [path(f"live/{number}/", live) for number in range(12)]
+PLAIN = [path(f"{number}/", plain) for number in range(2300)]
+
+
+@pytest.mark.parametrize(
+    ("urls", "more", "text"),
+    [
+        ([*LIVE, *PLAIN], {}, "12 async routes on the asyncio loop; 2,300 sync routes in threads"),
+        (LIVE[:1], {}, "1 async route on the asyncio loop; 0 sync routes in threads"),
+        (
+            [*LIVE, *PLAIN[:230]],
+            {"websocket": application},
+            "12 async routes and websockets on the asyncio loop; 230 sync routes in threads",
+        ),
+        (
+            [*LIVE, *PLAIN[:2]],
+            {"takes": "nothing", "websocket": application},
+            "websockets on the asyncio loop; 14 routes in threads",
+        ),
+        (PLAIN, {"takes": "all"}, "all requests on the asyncio loop"),
+        (
+            PLAIN,
+            {"takes": "all", "websocket": application},
+            "all requests and websockets on the asyncio loop",
+        ),
+    ],
+)
+def test_the_road_table_is_one_line(urls: list[Any], more: dict[str, Any], text: str) -> None:
+    assert str(part(*urls, **more)) == text

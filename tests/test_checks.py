@@ -44,7 +44,6 @@ HEROKU = Platform(name="Heroku", marker="DYNO", values={}, why={})
 CAUSES: list[tuple[str, CheckContext, str]] = [
     ("E001", seen(facts={"debug": True}), "DEBUG = False"),
     ("E002", seen(facts={"allowed_hosts": ()}), "ALLOWED_HOSTS"),
-    ("E003", seen(facts={"asgi_only": True, "application": ""}), "WSGI_APPLICATION"),
     ("W001", seen(facts={"databases": (dataclasses.replace(SOUND, deferred=True),)}), "IMMEDIATE"),
     ("W002", seen(facts={"local_caches": ("default",)}), "Redis"),
     ("W003", seen(facts={"local_sessions": True}), "SESSION_ENGINE"),
@@ -145,6 +144,13 @@ PATHS: list[tuple[str, Any, str, str, str]] = [
         "tests.site.shop.wsgi.application",
     ),
     (
+        "ASGI_APPLICATION",
+        "tests.site.shop.asgi.aplication",
+        "E010",
+        "the module tests.site.shop.asgi has no aplication",
+        "tests.site.shop.asgi.application",
+    ),
+    (
         "MIDDLEWARE",
         ["django.middleware.gzip.GZipMiddleware", "django.middleware.gzipp.GZipMiddleware"],
         "E007",
@@ -201,6 +207,11 @@ def test_a_readiness_check_that_names_nothing_is_found_before_anything_is_loaded
     assert message.msg == f"--readiness_checks holds {path!r}, but {problem}."
 
 
+def test_an_application_that_nothing_loads_may_name_nothing(settings: Any) -> None:
+    settings.ASGI_APPLICATION = "no.such"
+    assert run_rules(seen({"asgi": "off"}, broken_paths=tuple(broken_paths()))) == []
+
+
 def test_what_can_only_be_known_by_loading_is_left_alone(settings: Any, tmp_path: Path) -> None:
     package = tmp_path / "lazy_names"
     package.mkdir()
@@ -244,8 +255,8 @@ def test_strict_makes_warnings_fatal() -> None:
 
 
 def test_errors_are_told_together() -> None:
-    what = seen(facts={"debug": True, "asgi_only": True})
-    with pytest.raises(ProdserveError, match=r"(?s)E001.*E003"):
+    what = seen(facts={"debug": True, "allowed_hosts": ()})
+    with pytest.raises(ProdserveError, match=r"(?s)E001.*E002"):
         raise_on_errors(what.plan, what.project)
 
 

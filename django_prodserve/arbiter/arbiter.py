@@ -20,7 +20,7 @@ from gunicorn.errors import HaltServer
 from ..machine.proc import raise_own_oom_score
 from ..monitoring.server_facts import server_facts
 from ..scoreboard.board import Scoreboard, board_path, last_board
-from ..scoreboard.events import Event
+from ..scoreboard.events import Event, last_of, read
 from ..scoreboard.slot import GO_HUNG, SERVING
 from ..scoreboard.stacks import Stacks
 from ..utils.units import counted
@@ -260,13 +260,14 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             self.log.error("Worker %s crashed while it stopped. Stack:\n%s", pid, crash)
         if verdict is None and not member.killed:
             self.monitor.reports.log_unfinished(member)
+        told = last_of(read([member.slot.events]), "boot")
         self.board.release(member.slot)
         self.monitor.reports.forget(pid)
         if worker is not None:
             worker.tmp.close()
             self.cfg.child_exit(self, worker)
         if verdict is not None and not (member.served and now - member.born > 10):
-            self._failed_early(member, status)
+            self._failed_early(member, status, told.text if told is not None else "No worker could boot.")
 
     def _end(self, member: WorkerHandle, status: int) -> WorkerExit:
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
@@ -280,11 +281,11 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             out_of_memory=by_another and self.monitor.memory.was_killer(),
         )
 
-    def _failed_early(self, member: WorkerHandle, status: int) -> None:
+    def _failed_early(self, member: WorkerHandle, status: int, reason: str) -> None:
         """Increase the delay before the next attempt; stop if no worker has ever served, or none can."""
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
         if code in (self.WORKER_BOOT_ERROR, self.APP_LOAD_ERROR) and not self.has_served:
-            raise HaltServer("No worker could boot.", code)
+            raise HaltServer(reason, code)
         if member.born >= self.last_failure:
             self.start_failed("")
         if policies.gives_up(self.rounds, len(self.pool.serving())):
@@ -354,8 +355,9 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         worker.slot.start(os.getpid(), self.number, self.cfg.threads, time.monotonic())
 
     def serves_now(self, worker: Any) -> None:
-        """In the worker, when it has loaded."""
-        worker.slot.state = SERVING
+        """In the worker, when it has loaded; our own has its application's startup before it serves."""
+        if not getattr(worker, "marks_its_start", False):
+            worker.slot.state = SERVING
 
 
 def install_slot_hooks(config: Any) -> None:

@@ -1,23 +1,25 @@
-"""What a worker needs to run async views: the application, which requests it gets, and threads for its calls.
+"""What a worker runs on its asyncio loop: the applications, which requests they get, threads for their calls.
 
 Built in the arbiter, before the fork. The worker calls ``wants`` in the thread that receives a request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
+from ..utils.units import counted
 from . import shared_loop
 from .handler import Handler, load, why_not
 from .leases import Leases
+from .project import ASGIApplication, ProjectApplication
 from .routes import Routes
 from .sending import Sender
 
-ASGIApplication = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
-"""Called with a scope, ``receive`` and ``send``."""
+Takes = Literal["all", "async routes", "nothing"]
+"""Which HTTP requests run on the loop."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class AsyncPart:
     """The async part of a project."""
 
     application: ASGIApplication
+    """The application for HTTP: Django's, or the project's own."""
     routes: Routes
     leases: Leases
     """The threads for what may block."""
@@ -36,10 +39,19 @@ class AsyncPart:
     """Return whether a path may be one of a file, which is served in threads."""
     script: str = ""
     """The script name, which is not in a route."""
+    takes: Takes = "async routes"
+    websocket: ASGIApplication | None = None
+    """The application for websockets; None if the project has none for them."""
+    lifespan: ASGIApplication | None = None
+    """The application that may want to know when a worker starts and stops."""
+    name: str = ""
+    """The dotted path of the project's own application."""
 
     @classmethod
     def find(
         cls,
+        project: ProjectApplication | None,
+        takes: Takes,
         files: Sequence[Callable[[str], bool]],
         script: str,
         *,
@@ -47,22 +59,49 @@ class AsyncPart:
         patience: float,
         speedups: bool,
     ) -> AsyncPart | None:
-        """Return it; None if no route of the project is async.
+        """Return it; None if nothing of the project runs on a loop.
 
         ``threads`` may run what blocks at a time; a call waits ``patience`` seconds for one.
         """
         routes = Routes()
-        if not routes.has_async:
+        if takes == "async routes" and not routes.has_async:
+            takes = "nothing"
+        websocket = project.websocket if project is not None else None
+        if takes == "nothing" and websocket is None:
             return None
         leases = Leases(threads, patience)
-        application = load(leases, speedups=speedups)
-        why = (
-            ""
-            if isinstance(application, Handler)
-            else f"Django's own handler: {why_not() or '--speedups off'}"
+        application: ASGIApplication
+        if takes == "all" and project is not None and project.foreign:
+            application, why = project.application, ""
+        else:
+            application = load(leases, speedups=speedups)
+            ours = isinstance(application, Handler)
+            why = "" if ours else f"Django's own handler: {why_not() or '--speedups off'}"
+        return cls(
+            application,
+            routes,
+            leases,
+            why,
+            speedups and not shared_loop.why_not(),
+            files,
+            script,
+            takes,
+            websocket,
+            project.lifespan if project is not None else None,
+            project.path if project is not None else "",
         )
-        shares_loop = speedups and not shared_loop.why_not()
-        return cls(application, routes, leases, why, shares_loop, files, script)
+
+    def __str__(self) -> str:
+        threads = self.routes.sync_routes
+        if self.takes == "all":
+            on_loop = "all requests"
+            on_loop += " and websockets" if self.websocket is not None else ""
+            return f"{on_loop} on the asyncio loop"
+        here = [counted(self.routes.async_routes, "async route")] if self.takes == "async routes" else []
+        here += ["websockets"] if self.websocket is not None else []
+        threads += 0 if self.takes == "async routes" else self.routes.async_routes
+        kind = "sync route" if self.takes == "async routes" else "route"
+        return f"{' and '.join(here)} on the asyncio loop; {counted(threads, kind)} in threads"
 
     @property
     def is_ours(self) -> bool:
@@ -76,7 +115,11 @@ class AsyncPart:
 
     def wants(self, path: str) -> bool:
         """Return whether the request for a path, as the client sent it, runs on the asyncio loop."""
+        if self.takes == "nothing":
+            return False
         if "%" in path:
             path = unquote(path)
         path = path.removeprefix(self.script)
-        return self.routes.road(path) == "async" and not any(is_file(path) for is_file in self.files)
+        if self.takes == "async routes" and self.routes.road(path) != "async":
+            return False
+        return not any(is_file(path) for is_file in self.files)

@@ -117,8 +117,8 @@ class Options:
     )
     asgi: str = option(
         "hybrid",
-        choice("hybrid", "off"),
-        "Run async views on an asyncio loop next to the threads, or, with off, in threads.",
+        choice("hybrid", "asgi", "off"),
+        "Run async views on an asyncio loop next to the threads; asgi: all views; off: none.",
         why="an async view that waits holds no thread",
         exported=True,
     )

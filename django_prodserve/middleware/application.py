@@ -24,7 +24,8 @@ from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
-from ..asgi.part import AsyncPart
+from ..asgi.part import AsyncPart, Takes
+from ..asgi.project import ProjectApplication, load_application
 from ..asgi.routes import Routes
 from ..config.trust import parse_trust
 from ..logs import request_id
@@ -33,7 +34,8 @@ from ..speedups.asgiref_locals import install, install_connections
 from ..startup.dry_run import REFUSALS, Refused, cause
 from ..staticfiles.layer import StaticLayer
 from ..staticfiles.media import find_uploads
-from ..staticfiles.placement import WSGI, full_name, with_files
+from ..staticfiles.placement import WSGI, with_files
+from ..utils.names import full_name
 from ..utils.notice import part
 from ..utils.tracebacks import project_error
 from .health import HealthMiddleware, Paths
@@ -109,18 +111,19 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
 
 
 def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> AsyncPart | None:
-    """Return what runs async views on the asyncio loop; None if the project has none."""
-    if plan.asgi.value != "hybrid":
+    """Return what runs on the asyncio loop; None if nothing of the project does."""
+    if plan.asgi.value == "off":
         return None
+    project = load_application()
     files = []
     while isinstance(wsgi, StaticLayer):
         files.append(wsgi.may_answer)
         wsgi = wsgi.application
-    if observer := _observer(plan, wsgi):
-        if Routes().has_async:
-            say(part("async", f"all views run in threads: {observer} must see each request"))
-        return None
+    observer = _observer(plan, wsgi)
+    takes = _taken(plan, project, observer)
     found = AsyncPart.find(
+        project,
+        takes,
         files,
         os.environ.get("SCRIPT_NAME", ""),
         threads=plan.threads.value,
@@ -128,9 +131,41 @@ def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> Asy
         # If the plan finds no other speedup for this Python, it has not been disabled.
         speedups=plan.speedups.value or plan.speedups.is_computed,
     )
+    if takes == "nothing" and (found.routes if found else Routes()).has_async:
+        say(part("async", f"all views run in threads: {observer} must see each request"))
     if found is not None:
-        say(part("async", f"{found.routes}{found.why_stock and f'; {found.why_stock}'}"))
+        say(part("async", _described(plan, found, project)))
     return found
+
+
+def _described(plan: Plan, found: AsyncPart, project: ProjectApplication | None) -> str:
+    """Return what runs where, why, and what it costs."""
+    text = str(found)
+    if found.takes == "all" and project is not None and project.foreign:
+        return (
+            f"{text}, by {project.path}, {_reason(project)}. Each sync view costs a thread call; "
+            "--asgi hybrid lets Django answer HTTP without it"
+        )
+    if found.takes == "all":
+        text += f" ({plan.asgi.source}): each sync view costs a thread call"
+    return f"{text}; {found.why_stock}" if found.why_stock else text
+
+
+def _reason(project: ProjectApplication) -> str:
+    """Return why all HTTP requests go to the project's own application."""
+    own = full_name(project.application)
+    if project.foreign != own:
+        return f"whose HTTP part is {project.foreign} and not Django's handler"
+    kind = "" if own == project.path else f"is {own} and "
+    return f"which {kind or 'is '}not Django's handler"
+
+
+def _taken(plan: Plan, project: ProjectApplication | None, observer: str) -> Takes:
+    """Return which HTTP requests run on the loop."""
+    is_stated = plan.asgi.source != "default"
+    if plan.asgi.value == "asgi" or (project is not None and project.foreign and not is_stated):
+        return "all"
+    return "nothing" if observer else "async routes"
 
 
 def _observer(plan: Plan, wsgi: WSGI) -> str:

@@ -51,7 +51,6 @@ class Project:
     settings_module: str
     application: str
     """Dotted path of WSGI_APPLICATION; empty for Django's own."""
-    asgi_only: bool
     debug: bool
     allowed_hosts: tuple[str, ...]
     databases: tuple[Database, ...]
@@ -87,7 +86,6 @@ class Project:
         return cls(
             settings_module=getattr(settings, "SETTINGS_MODULE", "") or "(settings.configure)",
             application=application,
-            asgi_only=not application and bool(getattr(settings, "ASGI_APPLICATION", None)),
             debug=bool(settings.DEBUG),
             allowed_hosts=tuple(settings.ALLOWED_HOSTS),
             databases=tuple(read_database(alias, entry) for alias, entry in settings.DATABASES.items()),

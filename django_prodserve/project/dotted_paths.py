@@ -44,6 +44,7 @@ def broken_paths(readiness_checks: Iterable[str] = ()) -> Iterator[BrokenPath]:
         yield BrokenPath("ROOT_URLCONF", urlconf, *found)
     for name, values in (
         ("WSGI_APPLICATION", [getattr(settings, "WSGI_APPLICATION", None)]),
+        ("ASGI_APPLICATION", [getattr(settings, "ASGI_APPLICATION", None)]),
         ("MIDDLEWARE", settings.MIDDLEWARE),
         ("TEMPLATES", [*_context_processors()]),
     ):

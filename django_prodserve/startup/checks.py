@@ -32,11 +32,6 @@ NO_HOSTS = Error(
     hint='In the settings: ALLOWED_HOSTS = ["shop.example"]. To try this project here: prodserve --local',
     id="prodserve.E002",
 )
-ASGI_ONLY = Error(
-    "This project has an ASGI_APPLICATION and no WSGI_APPLICATION; prodserve serves WSGI.",
-    hint='In the settings, if its views work under WSGI: WSGI_APPLICATION = "shop.wsgi.application"',
-    id="prodserve.E003",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,26 +122,24 @@ PATH_IDS = {
     "MIDDLEWARE": "E007",
     "READINESS_CHECKS": "E008",
     "TEMPLATES": "E009",
+    "ASGI_APPLICATION": "E010",
 }
 
 
 def _dotted_paths(seen: CheckContext) -> Iterator[CheckMessage]:
     for broken_path in seen.broken_paths:
         name, holds, place = broken_path.setting, "is", f"{broken_path.setting} in the settings"
+        if name == "ASGI_APPLICATION" and seen.plan.asgi.value == "off":
+            continue
         if name == "READINESS_CHECKS":
             name = place = seen.plan.readiness_checks.source
-        if broken_path.setting not in ("ROOT_URLCONF", "WSGI_APPLICATION"):
+        if broken_path.setting not in ("ROOT_URLCONF", "WSGI_APPLICATION", "ASGI_APPLICATION"):
             holds = "holds"
         yield Error(
             f"{name} {holds} {broken_path.path!r}, but {broken_path.problem}.",
             hint=f"Did you mean {broken_path.guess!r}?" if broken_path.guess else f"Correct {place}",
             id=f"prodserve.{PATH_IDS[broken_path.setting]}",
         )
-
-
-def _asgi(seen: CheckContext) -> Iterator[CheckMessage]:
-    if seen.project.asgi_only:
-        yield ASGI_ONLY
 
 
 def _sqlite(seen: CheckContext) -> Iterator[CheckMessage]:
@@ -314,7 +307,7 @@ def _static(seen: CheckContext) -> Iterator[CheckMessage]:
 
 
 RULES: tuple[Rule, ...] = (
-    *(_debug, _hosts, _host_names, _asgi, _dotted_paths, _sqlite, _memory, _proxy),
+    *(_debug, _hosts, _host_names, _dotted_paths, _sqlite, _memory, _proxy),
     *(_answers, _connections, _machine, _static),
 )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.handlers.wsgi import WSGIHandler
 from whitenoise import WhiteNoise
 
+from ..utils.names import full_name
 from . import StaticFiles
 from .media import Uploads
 from .middleware import ensure_made, stand_in
@@ -59,9 +60,3 @@ def _wrapper(application: Any) -> str:
     if isinstance(application, WhiteNoise):  # serves only files, and comes after ours
         application = application.application
     return "" if isinstance(application, WSGIHandler) else full_name(application)
-
-
-def full_name(application: Any) -> str:
-    """Return module and name of a WSGI application: its own, or those of its class."""
-    named = application if hasattr(application, "__qualname__") else type(application)
-    return f"{named.__module__}.{named.__qualname__}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..asgi import shared_loop
@@ -19,6 +19,7 @@ from ..scoreboard.slot import Request, Slot
 from .async_request import ENDING, TIMEOUT, AsyncRequest, AsyncStream
 from .asyncio_loop import AsyncioLoop, stack_of
 from .connection import Connection
+from .lifespan import Lifespan
 from .request_handler import ConnectionResponse
 
 if TYPE_CHECKING:
@@ -71,13 +72,25 @@ class AsyncRequests:
         self.running: dict[int, AsyncRequest] = {}
         self.loop = AsyncioLoop(self.slot, self, worker.log)
         self.event_loop = self.loop.loop
+        self.lifespan: Lifespan | None = None
+        if part.lifespan is not None:
+            self.lifespan = Lifespan(part.lifespan, part.name, self.event_loop, worker.log)
+        self.state: dict[str, Any] = {} if self.lifespan is None else self.lifespan.state
+        """What the application has stored at its startup; each scope gets a copy."""
         self.rows = [*reversed(self.slot.task_rows)]
         """Free rows of the scoreboard."""
         self._sweeps = False
 
-    def start(self) -> None:
-        """Start the loop."""
+    def start(self, is_wanted: Callable[[], bool]) -> None:
+        """Start the loop, and the application; raise ProdserveError if its startup fails."""
         self.loop.start()
+        if self.lifespan is not None:
+            self.lifespan.start(is_wanted)
+
+    def stop(self, deadline: float) -> None:
+        """Shut the application down, after the last request."""
+        if self.lifespan is not None:
+            self.lifespan.stop(deadline)
 
     def thread_started(self) -> None:
         """Let ``async_to_sync`` in this thread of the pool use the loop."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import time
 from contextlib import suppress
 from functools import partial
@@ -16,15 +17,18 @@ from typing import Any
 
 from gunicorn.workers.base import Worker
 
+from ..errors import ProdserveError
 from ..logs import nonblocking
 from ..middleware.application import Application
 from ..scoreboard import stop_flags
 from ..scoreboard.board import REASONS, Scoreboard
+from ..scoreboard.events import Event, write
 from ..scoreboard.slot import GO_HUNG, RETIRING, SERVING, Slot
 from ..startup import monkey_patching
 from ..utils import fork_guard
 from . import refusals
 from .access_log import AccessLog
+from .async_requests import AsyncRequests
 from .asyncio_loop import CHECK_SECONDS
 from .config import WorkerConfig
 from .deadlines import Deadlines
@@ -34,6 +38,8 @@ from .watchdog import HUNG, RequestWatchdog, RunningRequests, ThreadRequests
 LINGER_IDLE = 2.0
 """Seconds that a retiring worker waits for a request that a client may be sending on an idle connection."""
 SPARE_SLOTS = 8
+BOOT_ERROR = 3
+"""Gunicorn's exit code of a worker that failed to boot."""
 
 
 class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
@@ -45,6 +51,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     application: Application
     """The same as ``wsgi``, with its layers by name: the event loop does the work of some of them."""
     config: WorkerConfig
+    marks_its_start = True
+    """Whether this class shows on the scoreboard by itself that it serves."""
     is_supervised = False
     """Whether our arbiter replaces this worker on request."""
 
@@ -97,10 +105,10 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         watchdog = partial(RequestWatchdog, self.slot, **limits, log=self.log)
         self.watches = [*map(watchdog, sources)]
         self.access.configure()
+        if tasks is not None:
+            self._start(tasks)
         self.slot.state = SERVING
         self.reactor.acceptor.start()
-        if tasks is not None:
-            tasks.start()
         self.reactor.scheduler.start()
         self._wakeup = select.poll()
         self._wakeup.register(self.PIPE[0], select.POLLIN)
@@ -120,6 +128,17 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         if fork_guard.PROCESS.is_copy:  # a signal handler or other code in the main thread has forked
             fork_guard.end("The main thread", None, self.log)
         self._drain()
+
+    def _start(self, tasks: AsyncRequests) -> None:
+        """Start the asyncio loop and the application on it; a failed startup is a failed boot."""
+        try:
+            tasks.start(lambda: bool(self.alive))
+        except ProdserveError as error:
+            self.log.critical("%s", error)
+            text = f"{error.message} ({error.where})" if error.where else error.message
+            write(self.slot.events, Event(time.time(), "boot", text))
+            nonblocking.drain()
+            sys.exit(BOOT_ERROR)
 
     def _tick(self, now: float) -> None:
         self.notify()
@@ -190,6 +209,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
                 self.reactor.async_requests.tick(now)
             self._sleep(0.02)
             now = time.monotonic()
+        if self.reactor.async_requests is not None:
+            self.reactor.async_requests.stop(deadline)
         self.access.flush()
         nonblocking.drain()
 

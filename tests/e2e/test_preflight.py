@@ -26,7 +26,7 @@ SQLITE = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"
     [
         ({"DEBUG": True}, "prodserve.E001"),
         ({"ALLOWED_HOSTS": []}, "prodserve.E002"),
-        ({"WSGI_APPLICATION": None, "ASGI_APPLICATION": "shop.asgi.application"}, "prodserve.E003"),
+        ({"ASGI_APPLICATION": "shop.asgi.aplication"}, "Did you mean 'shop.asgi.application'?"),
         ({"SECRET_KEY": ""}, "SECRET_KEY"),
         ({"ROOT_URLCONF": "shop.nowhere"}, "shop.nowhere"),
         ({"MIDDLEWARE": [*MIDDLEWARE, "shop.nowhere.Middleware"]}, "shop.nowhere"),

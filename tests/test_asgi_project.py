@@ -1,0 +1,133 @@
+"""What serves each kind of scope: Django's handler, Channels' router, and what projects put around both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
+from django.core.wsgi import get_wsgi_application
+
+from django_prodserve.asgi.project import ProjectApplication, divide, load_application
+from django_prodserve.errors import ProdserveError
+
+
+async def consumer(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("nothing is served here")
+
+
+class Wrapper:
+    """An ASGI application around another one."""
+
+    def __init__(self, application: Any) -> None:
+        self.application = application
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.application(scope, receive, send)
+
+
+class Handler(ASGIHandler):
+    """A handler of the project, which may do more."""
+
+
+class Router(ProtocolTypeRouter):  # type: ignore[misc]  # Channels has no types
+    """A router of the project, which does more."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await super().__call__(scope, receive, send)
+
+
+class Named(ProtocolTypeRouter):  # type: ignore[misc]  # Channels has no types
+    """A router of the project, which does nothing of its own."""
+
+
+def parts(application: Any) -> tuple[str, bool, bool]:
+    found = divide("shop.asgi.application", application)
+    return found.foreign, found.has_websockets, found.has_lifespan
+
+
+django = get_asgi_application()
+sockets = AllowedHostsOriginValidator(URLRouter([]))
+
+
+@pytest.mark.parametrize(
+    ("application", "expected"),
+    [
+        (django, ("", False, False)),
+        (ProtocolTypeRouter({"http": django, "websocket": sockets}), ("", True, False)),
+        (ProtocolTypeRouter({"websocket": sockets}), ("", True, False)),
+        (ProtocolTypeRouter({"http": django}), ("", False, False)),
+        (ProtocolTypeRouter({"http": django, "lifespan": consumer}), ("", False, True)),
+        (Named({"http": django, "websocket": sockets}), ("", True, False)),
+        (
+            ProtocolTypeRouter({"http": URLRouter([]), "websocket": sockets}),
+            ("channels.routing.URLRouter", True, False),
+        ),
+        (Router({"http": django}), (f"{__name__}.Router", True, True)),
+        (Wrapper(django), (f"{__name__}.Wrapper", True, True)),
+        (Wrapper(ProtocolTypeRouter({"http": django})), (f"{__name__}.Wrapper", True, True)),
+        (Handler(), (f"{__name__}.Handler", True, True)),
+        (
+            ASGIStaticFilesHandler(django),
+            ("django.contrib.staticfiles.handlers.ASGIStaticFilesHandler", True, True),
+        ),
+        (consumer, (f"{__name__}.consumer", True, True)),
+    ],
+    ids=range(13),
+)
+def test_what_serves_http_websockets_and_lifespan(application: Any, expected: tuple[str, bool, bool]) -> None:
+    assert parts(application) == expected
+
+
+def test_the_outermost_application_gets_websockets_and_lifespan() -> None:
+    router = ProtocolTypeRouter({"http": django, "websocket": sockets, "lifespan": consumer})
+    found = divide("shop.asgi.application", router)
+    assert found.websocket is found.lifespan is router
+    plain = divide("shop.asgi.application", django)
+    assert plain.websocket is plain.lifespan is None
+
+
+def test_a_project_without_the_setting_has_none(settings: Any) -> None:
+    settings.ASGI_APPLICATION = None
+    assert load_application() is None
+    del settings.ASGI_APPLICATION
+    assert load_application() is None
+
+
+def test_the_setting_is_imported(settings: Any) -> None:
+    settings.ASGI_APPLICATION = f"{__name__}.django"
+    assert load_application() == ProjectApplication(path=f"{__name__}.django", application=django)
+
+
+wsgi = get_wsgi_application()
+number = 7
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "shop.no_such_module.application",
+            "shop.no_such_module.application cannot be loaded: ",
+        ),
+        (
+            "tests.test_asgi_project.nothing",
+            "tests.test_asgi_project.nothing cannot be loaded: ",
+        ),
+        ("nodots", "ASGI_APPLICATION nodots cannot be loaded: "),
+        ("tests.test_asgi_project", "'tests.test_asgi_project', but that is a module."),
+        ("tests.test_asgi_project.wsgi", "but that is Django's WSGI application."),
+        ("tests.test_asgi_project.Wrapper", "but that is a class and not an instance of it."),
+        ("tests.test_asgi_project.number", "but that is an object of class int, which cannot be called."),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_its_fix(settings: Any, path: str, message: str) -> None:
+    settings.ASGI_APPLICATION = path
+    with pytest.raises(ProdserveError) as caught:
+        load_application()
+    assert message in str(caught.value)
+    assert caught.value.hint
