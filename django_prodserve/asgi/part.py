@@ -13,11 +13,27 @@ from urllib.parse import unquote
 from . import shared_loop
 from .handler import Handler, load, why_not
 from .leases import Leases
+from .leases import why_not as leases_why_not
 from .routes import Routes
 from .sending import Sender
 
 ASGIApplication = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 """Called with a scope, ``receive`` and ``send``."""
+
+
+def _websocket_part() -> ASGIApplication | None:
+    from django.conf import settings
+    from django.core.handlers.asgi import ASGIHandler
+    from django.utils.module_loading import import_string
+
+    path = getattr(settings, "ASGI_APPLICATION", None)
+    if not path:
+        return None
+    application: Any = import_string(path)
+    mapping = getattr(application, "application_mapping", None)
+    if mapping is not None:
+        return application if "websocket" in mapping else None
+    return None if type(application) is ASGIHandler else application
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,10 @@ class AsyncPart:
     """Why Django's own handler serves the requests; empty if ours does."""
     shares_loop: bool
     """Whether ``async_to_sync`` in the threads of the pool may use the worker's loop."""
+    websocket: ASGIApplication | None = None
+    """The application of websockets; None if the project has none."""
+    floats: bool = False
+    """Whether the sync code of each websocket may run in a leased thread of its own."""
     files: Sequence[Callable[[str], bool]] = ()
     """Return whether a path may be one of a file, which is served in threads."""
     script: str = ""
@@ -52,7 +72,8 @@ class AsyncPart:
         ``threads`` may run what blocks at a time; a call waits ``patience`` seconds for one.
         """
         routes = Routes()
-        if not routes.has_async:
+        websocket = _websocket_part()
+        if not routes.has_async and websocket is None:
             return None
         leases = Leases(threads, patience)
         application = load(leases, speedups=speedups)
@@ -62,7 +83,8 @@ class AsyncPart:
             else f"Django's own handler: {why_not() or '--speedups off'}"
         )
         shares_loop = speedups and not shared_loop.why_not()
-        return cls(application, routes, leases, why, shares_loop, files, script)
+        floats = speedups and not leases_why_not()
+        return cls(application, routes, leases, why, shares_loop, websocket, floats, files, script)
 
     @property
     def is_ours(self) -> bool:
