@@ -14,6 +14,7 @@ from ..utils.units import counted
 from . import shared_loop
 from .handler import Handler, load, why_not
 from .leases import Leases
+from .leases import why_not as leases_why_not
 from .project import ASGIApplication, ProjectApplication
 from .routes import Routes
 from .sending import Sender
@@ -35,6 +36,8 @@ class AsyncPart:
     """Why Django's own handler serves the requests; empty if ours does."""
     shares_loop: bool
     """Whether ``async_to_sync`` in the threads of the pool may use the worker's loop."""
+    floats: bool = False
+    """Whether the sync code of each websocket may run in a leased thread of its own."""
     files: Sequence[Callable[[str], bool]] = ()
     """Return whether a path may be one of a file, which is served in threads."""
     script: str = ""
@@ -82,26 +85,25 @@ class AsyncPart:
             routes,
             leases,
             why,
-            speedups and not shared_loop.why_not(),
-            files,
-            script,
-            takes,
-            websocket,
-            project.lifespan if project is not None else None,
-            project.path if project is not None else "",
+            shares_loop=speedups and not shared_loop.why_not(),
+            floats=speedups and not leases_why_not(),
+            files=files,
+            script=script,
+            takes=takes,
+            websocket=websocket,
+            lifespan=project.lifespan if project is not None else None,
+            name=project.path if project is not None else "",
         )
 
     def __str__(self) -> str:
-        threads = self.routes.sync_routes
+        sockets = [] if self.websocket is None else ["websockets"]
+        counts = self.routes.async_routes, self.routes.sync_routes
         if self.takes == "all":
-            on_loop = "all requests"
-            on_loop += " and websockets" if self.websocket is not None else ""
-            return f"{on_loop} on the asyncio loop"
-        here = [counted(self.routes.async_routes, "async route")] if self.takes == "async routes" else []
-        here += ["websockets"] if self.websocket is not None else []
-        threads += 0 if self.takes == "async routes" else self.routes.async_routes
-        kind = "sync route" if self.takes == "async routes" else "route"
-        return f"{' and '.join(here)} on the asyncio loop; {counted(threads, kind)} in threads"
+            return f"{' and '.join(['all requests', *sockets])} on the asyncio loop"
+        if self.takes == "nothing":
+            return f"websockets on the asyncio loop; {counted(sum(counts), 'route')} in threads"
+        here, there = [counted(counts[0], "async route"), *sockets], counted(counts[1], "sync route")
+        return f"{' and '.join(here)} on the asyncio loop; {there} in threads"
 
     @property
     def is_ours(self) -> bool:

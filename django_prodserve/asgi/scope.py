@@ -8,6 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 
+def websocket_scope_of(environ: dict[str, Any], request: Any, subprotocols: list[str]) -> dict[str, Any]:
+    """Return the ASGI scope of a websocket."""
+    scope = scope_of(environ, request, "websocket")
+    del scope["method"]
+    scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
+    scope["subprotocols"] = subprotocols
+    scope["extensions"] = {"websocket.http.response": {}}
+    return scope
+
+
 def scope_of(environ: dict[str, Any], request: Any, kind: str = "http") -> dict[str, Any]:
     """Return the ASGI scope of a request; its headers are those that the middleware has left."""
     headers = [

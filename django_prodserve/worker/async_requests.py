@@ -21,6 +21,7 @@ from .asyncio_loop import AsyncioLoop, stack_of
 from .connection import Connection
 from .lifespan import Lifespan
 from .request_handler import ConnectionResponse
+from .websockets import WebSockets
 
 if TYPE_CHECKING:
     from ..asgi.part import AsyncPart
@@ -55,6 +56,9 @@ class Connections(Protocol):
     def drop(self, connection: Connection) -> None:
         """Close a connection."""
 
+    def close(self, connection: Connection, now: float, *, politely: bool) -> None:
+        """Close a connection, ``politely`` once its client does, too."""
+
     def report_failure(self) -> None:
         """Log an internal error of the server."""
 
@@ -80,6 +84,9 @@ class AsyncRequests:
         self.rows = [*reversed(self.slot.task_rows)]
         """Free rows of the scoreboard."""
         self._sweeps = False
+        self.websockets = (
+            None if part.websocket is None else WebSockets(reactor, part, self.loop, self.rows, limit)
+        )
 
     def start(self, is_wanted: Callable[[], bool]) -> None:
         """Start the loop, and the application; raise ProdserveError if its startup fails."""
@@ -98,7 +105,7 @@ class AsyncRequests:
             shared_loop.share(self.event_loop)
 
     def __len__(self) -> int:
-        return len(self.running)
+        return len(self.running) + len(self.websockets or ())
 
     # In the thread that receives the request.
 
@@ -161,7 +168,7 @@ class AsyncRequests:
         for running in [*self.running.values()]:
             if running.task is task or (name and running.name == name):
                 return f"{running.request.method} {running.request.path} (id {running.name})"
-        return "A task of no request"
+        return (self.websockets and self.websockets.describe(task)) or "A task of no request"
 
     # In the loop's thread.
 

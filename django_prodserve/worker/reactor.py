@@ -21,6 +21,7 @@ from typing import Any
 from ..http import limits
 from ..http.exceptions import ClientGoneError, FileShrankError
 from ..http.parser import ParserSettings
+from ..http.websocket_handshake import asks_for_websocket
 from ..scoreboard.board import Scoreboard
 from ..scoreboard.slot import Slot
 from ..utils import fork_guard
@@ -79,6 +80,7 @@ class Reactor:
         part = worker.application.async_part if worker.sees_no_requests else None
         self.async_requests = None if part is None else AsyncRequests(self, part, config.worker_connections)
         self.handler.adopt = None if self.async_requests is None else self.async_requests.adopt
+        self.websockets = None if self.async_requests is None else self.async_requests.websockets
         self.keep_alive = float(config.keepalive)
         self.retiring = False
         self.steps: tuple[Callable[[Connection, float], None], ...] = (
@@ -205,6 +207,9 @@ class Reactor:
                 self.slot.count_static()
                 data, keep = found
                 return self.reply(connection, data, now, keep=keep)
+        if self.websockets is not None and asks_for_websocket(request):
+            refusal = self.websockets.submit(connection)
+            return None if refusal is None else self.send_error(connection, refusal, now, keep=False)
         behind = None
         tasks = self.async_requests
         if tasks is not None and tasks.wants(request.path):
@@ -412,3 +417,5 @@ class Reactor:
             self.async_requests.retire(deadline)
         self.management.retire()
         self.acceptor.drain(self.on_accept, now)
+        if self.websockets is not None:
+            self.websockets.retire(deadline)

@@ -196,7 +196,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.reactor.retire(now, deadline)
         stop_flags.mark_stopped_accepting(self)
         next_look = now
-        while self.reactor.connections and now < deadline:
+        while (self.reactor.connections or self.reactor.websockets) and now < deadline:
             if now >= next_look:
                 next_look = now + 0.25
                 self._tick(now)
