@@ -72,7 +72,7 @@ def test_a_chat_goes_on_through_a_reload(shop: Server, visitor: Browser) -> None
     address = shop.address.replace("http", "ws") + "/reading-room/chat/"
     is_at_the_table = "return document.querySelector('.state').textContent.includes('at the table')"
     visitor.wait(lambda: visitor.script(is_at_the_table), "the chat")
-    with connect(address) as other:
+    with connect(address, origin=shop.address) as other:
         say(visitor, "Ada", "Good evening.")
         assert json.loads(other.recv(20))["text"] == "Good evening."
         other.send(json.dumps({"name": "Ben", "text": "And to <i>you</i>."}))
@@ -83,7 +83,7 @@ def test_a_chat_goes_on_through_a_reload(shop: Server, visitor: Browser) -> None
             pass
         assert other.close_code == 1012
     say(visitor, "Ada", "Still here?")  # into a connection that may just be on its way
-    with connect(f"{address}?after=0") as other:
+    with connect(f"{address}?after=0", origin=shop.address) as other:
         said = [json.loads(other.recv(20))["text"] for _ in range(3)]
         assert said[-1] == "Still here?"
     visitor.wait(lambda: visitor.script(TALK) == [*expected, "Ada Still here?"], "the third remark")
