@@ -45,6 +45,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     application: Application
     """The same as ``wsgi``, with its layers by name: the event loop does the work of some of them."""
     config: WorkerConfig
+    prodserve: Any
+    """Our arbiter, as it was when it forked; plain Gunicorn sets none."""
     is_supervised = False
     """Whether our arbiter replaces this worker on request."""
 
@@ -101,6 +103,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.reactor.acceptor.start()
         if tasks is not None:
             tasks.start()
+            if self.is_supervised:
+                self.prodserve.stacks.add_tasks(self.slot.index, tasks.stacks)
         self.reactor.scheduler.start()
         self._wakeup = select.poll()
         self._wakeup.register(self.PIPE[0], select.POLLIN)

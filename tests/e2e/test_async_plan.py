@@ -34,7 +34,7 @@ def test_a_start_warns_when_the_project_is_loaded_and_shares_the_connections(env
         decided = ask(server, "/status.json").json()["plan"]["decisions"]
         assert (decided["threads"]["value"], decided["leases"]["value"]) == ("5", "5")
         assert ROADS in decided["asgi"]["why"]
-        assert server.get("/async/hello/").text == "hello"
+        assert 'prodserve_leases{worker="0"} 5.0' in ask(server, "/metrics").text
 
 
 @pytest.mark.slow
