@@ -97,7 +97,9 @@ class Options:
         computed="from the machine",
     )
     db_connections: int | None = option(
-        None, POSITIVE, "Maximum database connections of this server; caps workers x threads."
+        None,
+        POSITIVE,
+        "Maximum database connections of this server; caps workers, threads and leases.",
     )
     queue_timeout: float = option(
         2.0,

@@ -80,6 +80,11 @@ class Application:
         """The application behind the probes and the ids."""
         return self.proxy or self.health.application
 
+    @property
+    def roads(self) -> str:
+        """How many views run where; empty if all of them run in threads."""
+        return "" if self.async_part is None else str(self.async_part.routes)
+
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         return self.health(environ, start_response)
 
@@ -100,7 +105,7 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
         install_connections()
     readiness = Readiness(find_checks(plan.readiness_checks.value))
     health = HealthMiddleware(identity, Paths.beside_routes(plan.health_paths.value), readiness)
-    return Application(
+    application = Application(
         health=health,
         request_ids=identity,
         proxy=proxy,
@@ -108,6 +113,14 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
         async_part=_find_async_part(plan, inner, say),
         plan=plan,
     )
+    fit_leases(application, plan)
+    return application
+
+
+def fit_leases(application: Application, plan: Plan) -> None:
+    """Let as many threads be leased as the plan has for a project with these routes."""
+    if application.async_part is not None:
+        application.async_part.leases.limit = plan.with_roads(application.roads).leases.value
 
 
 def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> AsyncPart | None:

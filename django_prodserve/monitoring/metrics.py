@@ -167,6 +167,21 @@ def now(slots: Sequence[Slot]) -> Iterator[str]:
         [Sample(slot.loop_blocked, _worker(slot)) for slot in slots],
     )
     yield from gauge(
+        "leases",
+        "Threads that async requests may lease for what may block.",
+        [Sample(slot.leases, _worker(slot)) for slot in slots],
+    )
+    yield from gauge(
+        "leases_busy",
+        "Threads that async requests have leased.",
+        [Sample(slot.leases_busy, _worker(slot)) for slot in slots],
+    )
+    yield from gauge(
+        "leases_waiting",
+        "Async requests that wait for a leased thread.",
+        [Sample(slot.leases_waiting, _worker(slot)) for slot in slots],
+    )
+    yield from gauge(
         "threads_busy", "Threads that run a request.", [Sample(count, _worker(slot)) for slot, count in busy]
     )
 

@@ -36,6 +36,8 @@ class PlanInputs:
     fork_safe: bool = True
     """Whether this system survives forking a loaded process."""
     footprint: Footprint | None = None
+    roads: str = ""
+    """How many views run where, in words; empty if all run in threads, or if the project is not loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,7 @@ class Plan:
     max_body: Decision[int | None]
     workers: Decision[int]
     threads: Decision[int]
+    leases: Decision[int]
     db_connections: Decision[int | None]
     database: Decision[str]
     static: Decision[str]
@@ -125,6 +128,10 @@ class Plan:
         """Decide again from the same facts and options, and this measurement of the project."""
         return make_plan(replace(self.inputs, footprint=footprint))
 
+    def with_roads(self, roads: str) -> Plan:
+        """Decide again, now that the project is loaded; ``roads`` is empty if all views run in threads."""
+        return self if roads == self.inputs.roads else make_plan(replace(self.inputs, roads=roads))
+
     @property
     def addresses(self) -> tuple[str, ...]:
         """Return every address that the server listens on, the management address last."""
@@ -170,9 +177,11 @@ def make_plan(inputs: PlanInputs) -> Plan:
         stated_threads=wishes.stated("threads"),
         db_connections=wishes.stated("db_connections"),
         footprint=inputs.footprint,
+        has_async=bool(inputs.roads),
     )
     workers = sizing.workers()
     threads = sizing.threads(workers.value)
+    leases = sizing.leases(workers.value, threads.value)
     thought: dict[str, Decision[Any]] = {
         "platform": _platform(inputs.platform),
         "settings": Decision(project.settings_module, "already loaded; wsgi.py cannot change it", "Django"),
@@ -185,7 +194,8 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "worker_class": worker_class,
         "workers": workers,
         "threads": threads,
-        "database": _database(project, workers.value * threads.value),
+        "leases": leases,
+        "database": _database(project, workers.value, threads.value, leases.value),
         "static": Decision(project.static.mode, project.static.why, wishes.source("static")),
         "brotli": _brotli(project),
         "preload": _preload(wishes, inputs.fork_safe),
@@ -198,7 +208,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "server_timing": _server_timing(wishes),
         "access_log": _access_log(wishes),
         "concurrency_limit": choose_concurrency_limit(wishes, worker_class),
-        "asgi": choose_asgi(wishes, worker_class),
+        "asgi": choose_asgi(wishes, worker_class, inputs.roads),
     }
     plain = {
         row.name: wishes.computed(row.name)
@@ -215,7 +225,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         inputs=inputs,
         warnings=(
             *_machine_warnings(machine, cpus),
-            *sizing.warnings(workers, threads),
+            *sizing.warnings(workers, threads, leases),
             *_project_warnings(project, options),
             *_manage_warnings(wishes, worker_class),
         ),
@@ -285,11 +295,12 @@ def choose_concurrency_limit(wishes: ResolvedOptions, worker_class: Decision[str
     return wishes.computed("concurrency_limit")
 
 
-def choose_asgi(wishes: ResolvedOptions, worker_class: Decision[str]) -> Decision[str]:
+def choose_asgi(wishes: ResolvedOptions, worker_class: Decision[str], roads: str = "") -> Decision[str]:
     """Return how async views run; Gunicorn's own workers have no event loop for them."""
     if worker_class.value != "prodserve":
         return Decision("off", f"{worker_class.value} workers run async views in threads")
-    return wishes.computed("asgi")
+    plain = wishes.computed("asgi")
+    return replace(plain, why=roads) if roads else plain
 
 
 def choose_bind(machine: Machine, wishes: ResolvedOptions) -> Decision[tuple[str, ...]]:
@@ -463,7 +474,7 @@ def _brotli(project: Project) -> Decision[bool]:
     return Decision(False, "not installed, so gzip only: pip install 'django-prodserve[brotli]'")
 
 
-def _database(project: Project, slots: int) -> Decision[str]:
+def _database(project: Project, workers: int, threads: int, leases: int) -> Decision[str]:
     used = [database for database in project.databases if database.vendor != "dummy"]
     if not used:
         return Decision("none", "DATABASES is empty", "settings")
@@ -471,4 +482,5 @@ def _database(project: Project, slots: int) -> Decision[str]:
     servers = sum(found.counts for found in used)
     if not servers:
         return Decision(text, "a file, no connections to count", "settings")
-    return Decision(text, f"up to {slots * servers} connections (workers x threads x databases)", "settings")
+    most, each = workers * (threads + leases) * servers, "(threads + leases)" if leases else "threads"
+    return Decision(text, f"up to {most} connections (workers x {each} x databases)", "settings")

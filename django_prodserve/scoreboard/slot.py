@@ -41,7 +41,8 @@ _PID, _GENERATION, _STATE, _THREADS, _STARTED, _HEARTBEAT = range(6)
 _REPLACEMENT_REASON, _EXIT_MODE, _DEADLINE, _MEMORY, _CPU = range(6, 11)
 _REFUSED, _ABORTED, _SATURATED, _LIMIT, _QUEUE_WAIT = range(11, 16)
 _TASKS, _LOOP_LAG, _LOOP_BLOCKED, _WEBSOCKETS = range(16, 20)
-HEAD = 20
+_LEASES, _LEASES_BUSY, _LEASES_WAITING = range(20, 23)
+HEAD = 23
 TASK_ROWS = 16
 """Rows for requests on the asyncio loop. If more run at a time, the others are only counted."""
 # ...then a row for each thread, and those for tasks: its request, its counters, and the request's text.
@@ -192,6 +193,12 @@ class Slot:
     """How long the asyncio loop took to run a callback, at the last measurement."""
     loop_blocked = _Whole(_LOOP_BLOCKED)
     """How many times a request blocked the asyncio loop."""
+    leases = _Whole(_LEASES)
+    """Maximum number of leased threads; 0 in a worker without an asyncio loop."""
+    leases_busy = _Whole(_LEASES_BUSY)
+    """How many threads are leased, as of the main thread's last check."""
+    leases_waiting = _Whole(_LEASES_WAITING)
+    """How many async requests wait for a leased thread, as of then."""
     queue_wait = _Seconds(_QUEUE_WAIT)
     """How long requests wait for a thread, as of this second; in an overload, the wait at detection."""
     connections = _Load(CONNECTIONS)

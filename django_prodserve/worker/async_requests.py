@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..asgi import shared_loop
 from ..http.exceptions import ClientGoneError
 from ..logs import request_id
-from ..scoreboard.slot import Request, Slot
+from ..scoreboard.slot import TASK_ROWS, Request, Slot
+from ..scoreboard.stacks import describe
 from .async_request import ENDING, TIMEOUT, AsyncRequest, AsyncStream
 from .asyncio_loop import AsyncioLoop, stack_of
 from .connection import Connection
@@ -137,8 +138,10 @@ class AsyncRequests:
     # In the main thread.
 
     def tick(self, now: float) -> None:
-        """Check the loop."""
+        """Check the loop, and publish how many threads are leased."""
         self.loop.tick(now)
+        slot, leases = self.slot, self.part.leases
+        slot.leases, slot.leases_busy, slot.leases_waiting = leases.limit, leases.busy, leases.waiting
 
     def requests(self) -> Iterator[Request]:
         """Return those that run, for the watchdog."""
@@ -151,6 +154,12 @@ class AsyncRequests:
         running = self.running.get(request.row)
         task = running.task if running is not None else None
         return stack_of(task) if task is not None else "(it has ended)"
+
+    def stacks(self) -> str:
+        """Return the oldest requests, each with where its task waits, for ``dump``."""
+        now, running = time.monotonic(), [each.shown() for each in [*self.running.values()] if each.started]
+        oldest = sorted(running, key=lambda request: request.start)[:TASK_ROWS]
+        return "\n\n".join(f"{describe(request, now)}\n{self.stack(request)}" for request in oldest)
 
     def interrupt(self, request: Request) -> None:
         """Cancel the task of a request that ran too long."""
