@@ -24,6 +24,7 @@ WORKER = {
         "concurrency_limit": 16,
         "busy": 1,
         "async": 0,
+        "websockets": 0,
     },
     **{"queue": 0, "connections": 2, "requests": 9876, "memory": 64 << 20, "cpu": 1.0, "share": 0.5},
     "oldest": None,

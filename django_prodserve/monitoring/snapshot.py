@@ -162,6 +162,7 @@ def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) 
         "concurrency_limit": slot.concurrency_limit,
         "busy": len(running),
         "async": slot.tasks,
+        "websockets": slot.websockets,
         "queue": slot.waiting(),
         "connections": slot.connections,
         "requests": slot.counters().requests,

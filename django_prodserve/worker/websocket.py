@@ -117,11 +117,7 @@ class WebSocket(WebSocketLink):
             await future
         message = self._messages.popleft()
         self._held -= _size(message)
-        if not (self._reads or self.ends):
-            self._read_frames()
-            if not self.is_full:
-                self.has_heard = True  # an answer to the last ping may wait in the kernel
-                self.read_on()
+        self._read_more()
         return message
 
     async def send(self, message: Message) -> None:
@@ -242,6 +238,14 @@ class WebSocket(WebSocketLink):
         # The RFC allows to answer only the last of several pings: so a flood of them fills no buffer.
         if ping is not None and self.state == OPEN and not self.is_ahead:
             self.write(frame_head(PONG, len(ping)) + ping)
+
+    def _read_more(self) -> None:
+        """Read on after the application has received a message."""
+        if self._frames.has_bytes and not self.ends:
+            self._read_frames()
+        if not (self._reads or self.ends or self.is_full):
+            self.has_heard = True  # an answer to the last ping may wait in the kernel
+            self.read_on()
 
     def _take(self, opcode: int, payload: Any) -> None:
         self._messages.append({"type": "websocket.receive", "text" if opcode == TEXT else "bytes": payload})
