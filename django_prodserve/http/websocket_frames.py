@@ -19,7 +19,7 @@ FIN, MASKED, RESERVED, OPCODE, LENGTH = 0x80, 0x80, 0x70, 0x0F, 0x7F
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, ABNORMAL = 1000, 1001, 1002, 1005, 1006
 INVALID_DATA, TOO_BIG, INTERNAL_ERROR, SERVICE_RESTART = 1007, 1009, 1011, 1012
 UNSENDABLE = frozenset((1004, NO_CODE, ABNORMAL))
-"""Codes below 1015 that stand for a missing close frame, so that none carries them."""
+"""Codes below 1015 that mean a missing close frame: so no frame has them."""
 
 MAX_CONTROL_BYTES = 125
 MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2
@@ -166,7 +166,7 @@ def unmask(payload: bytes, key: bytes) -> bytes:
 
 
 def frame_head(opcode: int, size: int) -> bytes:
-    """Return the head of a frame of ours, with so many bytes behind it."""
+    """Return the head of a frame to a client, with so many bytes behind it."""
     if size < 126:
         return bytes((FIN | opcode, size))
     if size < 2**16:
@@ -175,7 +175,7 @@ def frame_head(opcode: int, size: int) -> bytes:
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
-    """Return a close frame; a reason that is too long is cut, and one without a code is left out."""
+    """Return a close frame; a reason that is too long is shortened, and one without a code is left out."""
     payload = b"" if code == NO_CODE else CODE.pack(code) + _cut(reason).encode()
     return frame_head(CLOSE, len(payload)) + payload
 

@@ -47,7 +47,7 @@ CONNECTING, OPEN, CLOSING, CLOSED = range(4)
 
 
 class Host(Protocol):
-    """What a websocket tells the worker."""
+    """What a websocket needs from the worker."""
 
     def accepted(self, websocket: WebSocket, subprotocol: str | None, headers: list[Any]) -> bytes:
         """Return the response that opens it."""
@@ -265,7 +265,7 @@ class WebSocket(WebSocketLink):
     def close(self, code: int, reason: str = "") -> None:
         """Send a close frame, and wait for the client's."""
         if not is_sendable(code):
-            raise ValueError(f"{code} is no close code that a server may send")
+            raise ValueError(f"{code} is not a close code that a server may send")
         if self.state == CONNECTING:
             self.leaves = code, reason
         elif self.state == OPEN:
