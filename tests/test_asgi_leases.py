@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import SyncToAsync, sync_to_async
+from django.db import close_old_connections
 
 from django_prodserve.asgi import leases
 from django_prodserve.asgi.floating import floating_lease
@@ -468,6 +469,20 @@ def test_floating_leases_share_few_threads_and_wait_as_long_as_it_takes() -> Non
         refused.release()
 
     play(scene, limit=2, patience=10.0)
+
+
+def test_a_lease_without_a_thread_needs_none_to_close_old_connections() -> None:
+    async def scene(pool: Leases) -> None:
+        lease = floating_lease(pool)
+        with lease.entered():
+            await sync_to_async(close_old_connections)()
+            assert pool.threads == 0
+            assert (await sync_to_async(name)()).startswith("prodserve-lease-")
+            calls = [sync_to_async(time.sleep)(0.1), sync_to_async(close_old_connections)()]
+            await asyncio.gather(*calls)  # the second one runs in the thread of the first
+        await until(lambda: pool.busy == 0)
+
+    play(scene)
 
 
 def test_the_sync_code_of_a_websocket_runs_by_its_lease() -> None:

@@ -18,6 +18,7 @@ from django_prodserve.http.websocket_frames import (
     close_frame,
     frame_head,
     unmask,
+    xor,
 )
 
 from .socket_frames import BINARY, CLOSE, PING, PONG, TEXT, close, frame
@@ -89,7 +90,10 @@ def test_a_key_that_has_begun_goes_on_in_the_next_piece() -> None:
         assert read(*(sent[at : at + size] for at in range(0, len(sent), size))) == [
             (BINARY, bytes(range(256)) * 40)
         ]
-    assert unmask(unmask(b"hello", b"abcd"), b"abcd") == b"hello"
+    for size in (0, 1, 5, 4096):
+        data = bytes(range(256)) * 16
+        assert xor(data[:size], b"\0\1\2\3") == unmask(data[:size], b"\0\1\2\3")
+    assert xor(b"\0\0\0\0\0", b"abcd") == b"abcda"
 
 
 @pytest.mark.parametrize(
