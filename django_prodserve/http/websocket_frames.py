@@ -8,6 +8,9 @@ read, so that no message delays the loop.
 from __future__ import annotations
 
 import codecs
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from struct import Struct
 from typing import Any
 
@@ -165,10 +168,15 @@ def xor(payload: bytes, key: bytes) -> bytes:
     return mixed.to_bytes(size, "little")
 
 
-try:  # 14 times as quick, and installed with the extra "websockets", or by other packages
-    from websockets.speedups import apply_mask as unmask
-except ImportError:
-    unmask = xor
+def _best() -> Callable[[bytes, bytes], bytes]:
+    """Return the same in C, 14 times as quick, if the extra "websockets" is installed."""
+    with suppress(ImportError):
+        found: Callable[[bytes, bytes], bytes] = import_module("websockets.speedups").apply_mask
+        return found
+    return xor
+
+
+unmask = _best()
 
 
 def frame_head(opcode: int, size: int) -> bytes:
