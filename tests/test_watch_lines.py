@@ -25,6 +25,7 @@ WORKER = {
         "busy": 1,
         "async": 0,
         "loop": None,
+        "websockets": 0,
     },
     **{"queue": 0, "connections": 2, "requests": 9876, "memory": 64 << 20, "cpu": 1.0, "share": 0.5},
     "oldest": None,

@@ -2,8 +2,8 @@
 
 Lives in a worker, on the event loop's thread. asgiref runs the sync code of all websockets of a process in
 one thread, because no request bounds it. Here each websocket has its own order: its calls run one after the
-other, in any leased thread, beside the calls of other websockets. A websocket may last for days, so it never
-keeps a thread, and a call waits for one without limit.
+other, each in any leased thread, while the calls of other websockets run in other threads. A websocket may
+last for days. So it never keeps a thread, and a call waits for one without limit.
 """
 
 from __future__ import annotations

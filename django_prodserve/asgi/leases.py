@@ -234,6 +234,9 @@ class Lease(Executor):
         call = _Call(Future(), function, args, kwargs)
         with self._pool._lock:
             if self._floats:
+                if self._thread is None and not self._calls and self._settles(function):
+                    call.future.set_result(None)
+                    return call.future
                 self._note_queries(function)
             if self._thread is None and not self._calls and (thread := self._pool._take()) is not None:
                 self._attach(thread)
@@ -299,6 +302,14 @@ class Lease(Executor):
             thread.inbox.put((self, None))
 
     # With the lock held.
+
+    def _settles(self, function: Any) -> bool:
+        """Return whether a call only does what was done when the last thread was given back.
+
+        Channels closes old connections so at each message: that would be a call to a thread for each.
+        """
+        children = [child for child in getattr(function, "args", ()) if hasattr(child, "func")]
+        return any(child.func is self._settle and not child.args for child in children)
 
     def _note_queries(self, function: Any) -> None:
         """Remember the generators that a call reads: Django reads a query through one, in several calls."""

@@ -142,6 +142,7 @@ def _of_worker(worker: dict[str, Any]) -> str:
         f"age {format_age(worker['age'])}",
         f"busy {worker['busy']}/{worker['threads']}",
         *([f"{worker['async']:,} async"] if worker["async"] else []),
+        *([counted(worker["websockets"], "websocket")] if worker["websockets"] else []),
         f"limit {worker['concurrency_limit']}",
         *([f"{worker['queue']} wait"] if worker["queue"] else []),
         counted(worker["connections"], "connection"),

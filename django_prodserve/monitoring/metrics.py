@@ -111,6 +111,15 @@ def requests(tally: Counters) -> Iterator[str]:
     yield from counter(
         "responses_aborted", "Responses that were aborted before they were complete.", [Sample(tally.aborted)]
     )
+    yield from counter("websockets_opened", "Websockets that were opened.", [Sample(tally.websockets)])
+    yield from counter(
+        "websocket_messages",
+        "Messages on websockets, by direction.",
+        [
+            Sample(tally.messages_received, {"direction": "received"}),
+            Sample(tally.messages_sent, {"direction": "sent"}),
+        ],
+    )
     yield from histogram(
         "request_duration_seconds", "Time for which requests ran.", tally.latency, tally.latency_sum
     )
@@ -155,6 +164,9 @@ def now(slots: Sequence[Slot]) -> Iterator[str]:
         "async_requests",
         "Requests that run on the asyncio loop.",
         [Sample(slot.tasks, _worker(slot)) for slot in slots],
+    )
+    yield from gauge(
+        "websockets", "Open websockets.", [Sample(slot.websockets, _worker(slot)) for slot in slots]
     )
     yield from gauge(
         "asyncio_lag_seconds",

@@ -163,6 +163,7 @@ def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) 
         "busy": len(running),
         "async": slot.tasks,
         "loop": _loop(slot) if slot.leases else None,
+        "websockets": slot.websockets,
         "queue": slot.waiting(),
         "connections": slot.connections,
         "requests": slot.counters().requests,

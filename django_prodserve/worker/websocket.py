@@ -47,7 +47,7 @@ CONNECTING, OPEN, CLOSING, CLOSED = range(4)
 
 
 class Host(Protocol):
-    """What a websocket tells the worker."""
+    """What a websocket needs from the worker."""
 
     def accepted(self, websocket: WebSocket, subprotocol: str | None, headers: list[Any]) -> bytes:
         """Return the response that opens it."""
@@ -117,11 +117,7 @@ class WebSocket(WebSocketLink):
             await future
         message = self._messages.popleft()
         self._held -= _size(message)
-        if not (self._reads or self.ends):
-            self._read_frames()
-            if not self.is_full:
-                self.has_heard = True  # an answer to the last ping may wait in the kernel
-                self.read_on()
+        self._read_more()
         return message
 
     async def send(self, message: Message) -> None:
@@ -243,6 +239,14 @@ class WebSocket(WebSocketLink):
         if ping is not None and self.state == OPEN and not self.is_ahead:
             self.write(frame_head(PONG, len(ping)) + ping)
 
+    def _read_more(self) -> None:
+        """Read on after the application has received a message."""
+        if self._frames.has_bytes and not self.ends:
+            self._read_frames()
+        if not (self._reads or self.ends or self.is_full):
+            self.has_heard = True  # an answer to the last ping may wait in the kernel
+            self.read_on()
+
     def _take(self, opcode: int, payload: Any) -> None:
         self._messages.append({"type": "websocket.receive", "text" if opcode == TEXT else "bytes": payload})
         self._held += len(payload)
@@ -261,7 +265,7 @@ class WebSocket(WebSocketLink):
     def close(self, code: int, reason: str = "") -> None:
         """Send a close frame, and wait for the client's."""
         if not is_sendable(code):
-            raise ValueError(f"{code} is no close code that a server may send")
+            raise ValueError(f"{code} is not a close code that a server may send")
         if self.state == CONNECTING:
             self.leaves = code, reason
         elif self.state == OPEN:

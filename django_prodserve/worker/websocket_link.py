@@ -29,7 +29,7 @@ class Endpoint(Protocol):
 
 
 class WebSocketLink:
-    """Reads and writes the bytes of one websocket. Subclasses say what they mean."""
+    """Reads and writes the bytes of one websocket. Subclasses give them a meaning."""
 
     __slots__ = (
         *("_is_polite", "_loop", "_out", "_pieces", "_reads", "_rooms", "_writes"),

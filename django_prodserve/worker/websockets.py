@@ -283,7 +283,7 @@ class WebSocketTask:
         if self.task is None and not self._is_open:
             self.owner.running.discard(self)
 
-    # What the websocket tells.
+    # For the websocket.
 
     def accepted(self, websocket: WebSocket, subprotocol: str | None, headers: list[Any]) -> bytes:
         """Return the response that opens it."""

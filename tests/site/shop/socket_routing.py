@@ -119,7 +119,8 @@ class Control(AsyncJsonWebsocketConsumer):
     async def receive_json(self, content: Any, **kwargs: Any) -> None:
         if content == "go":
             GO.set()
-        await self.send_json({"seen": [str(each) for each in SEEN], "ended": ENDED, "pid": os.getpid()})
+        in_order = sorted(SEEN) == SEEN
+        await self.send_json({"seen": len(SEEN), "in order": in_order, "ended": ENDED, "pid": os.getpid()})
 
 
 wsgi = get_wsgi_application()

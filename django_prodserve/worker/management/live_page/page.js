@@ -340,7 +340,7 @@ function showWorkers(live) {
     return [
       ["State", worker.state], ["Busy threads", meter, `${worker.busy}/${worker.threads}${worker.async ? `, ${number(worker.async)} async` : ""}`],
       ["Limit", number(worker.concurrency_limit)], ["Waiting", number(worker.queue)],
-      ["CPU", share], ["Memory", size(worker.memory)], ["Connections", number(worker.connections)],
+      ["CPU", share], ["Memory", size(worker.memory)], ["Connections", `${number(worker.connections)}${worker.websockets ? `, ${number(worker.websockets)} websockets` : ""}`],
       ["Requests", number(worker.requests)], ["Age", age(worker.age)],
     ];
   };
