@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLResolver, path, re_path
 from django.urls.resolvers import RegexPattern
 
+from django_prodserve.asgi.chosen_roads import Road
 from django_prodserve.asgi.leases import Leases
 from django_prodserve.asgi.part import AsyncPart
 from django_prodserve.asgi.routes import Routes
@@ -27,7 +28,8 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 def part(*urls: Any, script: str = "", files: str = "/static/", **more: Any) -> AsyncPart:
-    routes = Routes(URLResolver(RegexPattern(r"^/"), [*urls]))
+    usual: Road = "async" if more.get("takes") == "all" else "sync"
+    routes = Routes(URLResolver(RegexPattern(r"^/"), [*urls]), usual=usual)
     return AsyncPart(
         application=application,
         routes=routes,
@@ -70,34 +72,3 @@ def test_all_requests_but_those_for_files_may_run_on_the_loop() -> None:
 def test_websockets_alone_take_no_http_request() -> None:
     found = part(path("live/", live), takes="nothing", websocket=application)
     assert not found.wants("/live/")
-
-
-LIVE = [path(f"live/{number}/", live) for number in range(12)]
-PLAIN = [path(f"{number}/", plain) for number in range(2300)]
-
-
-@pytest.mark.parametrize(
-    ("urls", "more", "text"),
-    [
-        ([*LIVE, *PLAIN], {}, "12 async routes on the asyncio loop; 2,300 sync routes in threads"),
-        (LIVE[:1], {}, "1 async route on the asyncio loop; 0 sync routes in threads"),
-        (
-            [*LIVE, *PLAIN[:230]],
-            {"websocket": application},
-            "12 async routes and websockets on the asyncio loop; 230 sync routes in threads",
-        ),
-        (
-            [*LIVE, *PLAIN[:2]],
-            {"takes": "nothing", "websocket": application},
-            "websockets on the asyncio loop; 14 routes in threads",
-        ),
-        (PLAIN, {"takes": "all"}, "all requests on the asyncio loop"),
-        (
-            PLAIN,
-            {"takes": "all", "websocket": application},
-            "all requests and websockets on the asyncio loop",
-        ),
-    ],
-)
-def test_the_road_table_is_one_line(urls: list[Any], more: dict[str, Any], text: str) -> None:
-    assert str(part(*urls, **more)) == text

@@ -14,6 +14,9 @@ from django.core.wsgi import get_wsgi_application
 
 from django_prodserve.asgi.project import ProjectApplication, divide, load_application
 from django_prodserve.errors import ProdserveError
+from django_prodserve.middleware.application import _find_async_part
+
+from .facts import plan
 
 
 async def consumer(scope: Any, receive: Any, send: Any) -> None:
@@ -104,6 +107,7 @@ def test_the_setting_is_imported(settings: Any) -> None:
 
 
 wsgi = get_wsgi_application()
+router = ProtocolTypeRouter({"http": django, "websocket": sockets})
 number = 7
 
 
@@ -131,3 +135,24 @@ def test_what_cannot_be_used_is_named_with_its_fix(settings: Any, path: str, mes
         load_application()
     assert message in str(caught.value)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "stated", "line"),
+    [
+        ("consumer", {"worker_class": "gthread"}, "consumer gets no requests."),
+        ("router", {"worker_class": "gthread"}, "router gets no websockets."),
+        ("router", {"certfile": "c"}, "router gets no websockets."),
+        ("django", {"worker_class": "gthread"}, ""),
+        ("no_such", {"worker_class": "gthread"}, ""),
+        ("consumer", {"asgi": "off"}, ""),
+    ],
+)
+def test_workers_without_a_loop_name_what_they_do_not_serve(
+    settings: Any, name: str, stated: dict[str, Any], line: str
+) -> None:
+    settings.ASGI_APPLICATION = f"{__name__}.{name}"
+    lines: list[str] = []
+    assert _find_async_part(plan(**stated), wsgi, lines.append) is None
+    assert bool(lines) == bool(line)
+    assert f"gthread workers run async views in threads: {__name__}.{line}" in "".join(lines) or not line

@@ -33,7 +33,7 @@ FLOORS = [
     ["http"],
     ["scoreboard"],
     ["utils"],
-    ["errors", "signals", "timeouts"],
+    ["errors", "roads", "signals", "timeouts"],
 ]
 """Folders, and modules at the top of the package."""
 PURE = [

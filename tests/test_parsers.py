@@ -49,6 +49,9 @@ from django_prodserve.utils.units import GIB, MIB
         (parsers.boolean, True, True),
         (parsers.words, "loopback, 10.0.0.0/8", ("loopback", "10.0.0.0/8")),
         (parsers.words, ["*"], ("*",)),
+        (parsers.roads, "a:b=threads, /c/=loop", ("a:b=threads", "/c/=loop")),
+        (parsers.roads, {"a:b": "threads", "/c/": "loop"}, ("a:b=threads", "/c/=loop")),
+        (parsers.roads, {}, ()),
         (parsers.warmup, "/about/", "/about/"),
         (parsers.warmup, "off", "off"),
         (parsers.worker_class, "gthread", "gthread"),
@@ -103,6 +106,7 @@ def test_it_is_understood(parse: Any, raw: Any, value: Any) -> None:
             )
         ],
         *[(parsers.warmup, raw) for raw in ("about", "", None)],
+        *[(parsers.roads, raw) for raw in ("", "a", "a=lop", "=loop", {"a": "sync"}, {"a": None}, 5)],
         *[(parsers.words, raw) for raw in ("", ",", [], [1])],
         *[(parsers.path, raw) for raw in ("", "a\0b", 5)],
     ],

@@ -26,6 +26,8 @@ def surface() -> Iterator[str]:
     yield "option --gunicorn-conf"
     yield "option --measure"
     yield "signal worker_started"
+    yield "decorator roads.run_in_threads"
+    yield "decorator roads.run_on_loop"
     yield "decorator timeouts.request_timeout"
     yield "exception timeouts.RequestTimeout"
     yield "decorator logs.unlogged"

@@ -6,21 +6,18 @@ Built in the arbiter, before the fork. The worker calls ``wants`` in the thread 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import unquote
 
-from ..utils.units import counted
 from . import shared_loop
 from .handler import Handler, load, why_not
 from .leases import Leases
 from .leases import why_not as leases_why_not
-from .project import ASGIApplication, ProjectApplication
+from .project import ASGIApplication
+from .road_table import RoadTable, Takes
 from .routes import Routes
 from .sending import Sender
-
-Takes = Literal["all", "async routes", "nothing"]
-"""Which HTTP requests run on the loop."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +50,7 @@ class AsyncPart:
     @classmethod
     def find(
         cls,
-        project: ProjectApplication | None,
-        takes: Takes,
+        table: RoadTable,
         files: Sequence[Callable[[str], bool]],
         script: str,
         *,
@@ -66,49 +62,49 @@ class AsyncPart:
 
         ``threads`` may run what blocks at a time; a call waits ``patience`` seconds for one.
         """
-        routes = Routes()
-        if takes == "async routes" and not routes.has_async:
-            takes = "nothing"
-        websocket = project.websocket if project is not None else None
-        if takes == "nothing" and websocket is None:
+        if not table.has_loop:
             return None
-        leases = Leases(threads, patience)
+        leases, project = Leases(threads, patience), table.project
         application: ASGIApplication
-        if takes == "all" and project is not None and project.foreign:
-            application, why = project.application, ""
+        if table.foreign is not None:
+            application, why = table.foreign.application, ""
         else:
             application = load(leases, speedups=speedups)
             ours = isinstance(application, Handler)
             why = "" if ours else f"Django's own handler: {why_not() or '--speedups off'}"
         return cls(
             application,
-            routes,
+            table.routes,
             leases,
             why,
             shares_loop=speedups and not shared_loop.why_not(),
             floats=speedups and not leases_why_not(),
             files=files,
             script=script,
-            takes=takes,
-            websocket=websocket,
+            takes=table.takes,
+            websocket=project.websocket if project is not None else None,
             lifespan=project.lifespan if project is not None else None,
             name=project.path if project is not None else "",
         )
 
-    def __str__(self) -> str:
-        sockets = [] if self.websocket is None else ["websockets"]
-        counts = self.routes.async_routes, self.routes.sync_routes
-        if self.takes == "all":
-            return f"{' and '.join(['all requests', *sockets])} on the asyncio loop"
-        if self.takes == "nothing":
-            return f"websockets on the asyncio loop; {counted(sum(counts), 'route')} in threads"
-        here, there = [counted(counts[0], "async route"), *sockets], counted(counts[1], "sync route")
-        return f"{' and '.join(here)} on the asyncio loop; {there} in threads"
+    def without_views(self) -> AsyncPart | None:
+        """Return the part whose views run in threads; None if nothing is left of it.
+
+        An application in place of Django's answers nowhere else: it keeps its requests.
+        """
+        if self.takes != "async routes":
+            return self
+        return None if self.websocket is None else replace(self, takes="nothing")
 
     @property
     def is_ours(self) -> bool:
         """Return whether our handler serves the requests: it gets complete bodies, and may be cancelled."""
         return isinstance(self.application, Handler)
+
+    @property
+    def adopts(self) -> bool:
+        """Return whether the loop may send the async stream of a view in a thread."""
+        return self.is_ours and self.takes != "nothing"
 
     async def stream(self, response: Any, sender: Sender) -> None:
         """Send the async stream of a sync view, whose status and headers the sender has."""
@@ -122,6 +118,6 @@ class AsyncPart:
         if "%" in path:
             path = unquote(path)
         path = path.removeprefix(self.script)
-        if self.takes == "async routes" and self.routes.road(path) != "async":
+        if self.routes.road(path) != "async":
             return False
         return not any(is_file(path) for is_file in self.files)

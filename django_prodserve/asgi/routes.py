@@ -6,7 +6,8 @@ routes and 77 us with 2000, and runs the project's converters. One regular expre
 takes 0.15 us for a path that none of them has. Only a path that matches is resolved, once.
 
 A wrong guess costs speed, never the answer: both roads run both kinds of view. So the expression may match
-too much (whatever it cannot copy exactly, it leaves open), and never too little.
+too much (whatever it cannot copy exactly, it leaves open), and never too little. It holds the routes that do
+not take the usual road: async ones in a worker whose usual road leads to threads.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 from django.conf import settings
@@ -24,6 +25,7 @@ from django.urls.resolvers import LocalePrefixPattern, RegexPattern, RoutePatter
 from django.utils import translation
 
 from ..utils.units import counted
+from .chosen_roads import ChosenRoads, Road, match_of, namespaces_of, text_of
 
 if sys.version_info >= (3, 11):
     from re import _constants as opcodes  # type: ignore[attr-defined]
@@ -31,8 +33,6 @@ if sys.version_info >= (3, 11):
 else:
     import sre_constants as opcodes
     import sre_parse as parser
-
-Road = Literal["sync", "async"]
 
 REMEMBERED = 1024
 """Paths whose road is remembered: those that match the expression."""
@@ -48,21 +48,30 @@ MOST_LANGUAGES = 10
 
 
 class Routes:
-    """The routes of a URLconf, by the kind of their views."""
+    """The routes of a URLconf, by the roads of their views."""
 
-    def __init__(self, resolver: URLResolver | None = None) -> None:
+    def __init__(
+        self, resolver: URLResolver | None = None, chosen: ChosenRoads | None = None, usual: Road = "sync"
+    ) -> None:
+        """``usual`` is the road of all paths that have no other: async if a kind of view decides nothing."""
         self._resolver = get_resolver() if resolver is None else resolver
+        self._chosen, self._usual = chosen or ChosenRoads(), usual
+        self._chosen.check(self._resolver)
         self.async_routes = self.sync_routes = 0
+        self.alone: dict[int, Any] = {}
+        """Async views that run in threads because the project has chosen that, by their ids."""
         self._has_languages = self._is_translated = False
-        """Whether addresses of async routes begin with a language, and whether they are translated."""
-        pattern = self._resolver_expression(self._resolver)
-        self._may_match = None if pattern is None else re.compile(pattern, re.DOTALL).match
+        """Whether addresses in the expression begin with a language, and whether they are translated."""
+        found = [self._resolver_expression(self._resolver, (), "")]
+        found += [re.escape(path) + ANYTHING for path, road in self._chosen.paths if road != usual]
+        pattern = "|".join(filter(None, found))
+        self._may_match = re.compile(pattern, re.DOTALL).match if pattern else None
         self._remembered = lru_cache(maxsize=REMEMBERED)(self._resolved)
 
     @property
     def has_async(self) -> bool:
         """Whether any path may lead to an async view."""
-        return self._may_match is not None
+        return self._usual == "async" or self._may_match is not None
 
     def __str__(self) -> str:
         there, here = counted(self.async_routes, "async route"), counted(self.sync_routes, "sync route")
@@ -71,13 +80,13 @@ class Routes:
     def road(self, path: str) -> Road:
         """Return the road for a path, without the script name."""
         if self._may_match is None or self._may_match(path) is None:
-            return "sync"
+            return self._usual
         return (self._remembered if len(path) <= LONGEST_REMEMBERED else self._resolved)(path)
 
     def _resolved(self, path: str) -> Road:
-        """Return the road of the view that Django finds; async if that depends on the visitor's language."""
+        """Return the road of the view that Django finds; the other one if that depends on the language."""
         if self._is_translated:
-            return "async"
+            return self._chosen.of_path(path) or ("async" if self._usual == "sync" else "sync")
         if not self._has_languages:
             return self._found(path)
         with translation.override(translation.get_language_from_path(path) or settings.LANGUAGE_CODE):
@@ -85,34 +94,45 @@ class Routes:
 
     def _found(self, path: str) -> Road:
         try:
-            view = self._resolver.resolve(path).func
+            match = self._resolver.resolve(path)
         except (
             Exception
         ):  # no route, or a converter of the project failed: Django meets it again, and reports it
-            return "sync"
-        return "async" if iscoroutinefunction(view) else "sync"
+            return self._usual
+        return self._of(match, path)
 
-    # Building the expression. It is None without an async route.
+    def _of(self, match: Any, path: str) -> Road:
+        """Return the road of a view: the chosen one, or the usual one of its kind."""
+        if (chosen := self._chosen.of(match, path)) is not None:
+            return chosen
+        return "async" if self._usual == "async" or iscoroutinefunction(match.func) else "sync"
 
-    def _expression(self, entry: Any) -> str | None:
+    # Building the expression. It is None without a route that it must find.
+
+    def _expression(self, entry: Any, namespaces: tuple[str, ...], before: str) -> str | None:
         """Return the expression of what this entry of a URLconf adds to a path."""
         if hasattr(entry, "url_patterns"):
-            return self._resolver_expression(entry)
-        is_async = iscoroutinefunction(getattr(entry, "callback", None))
-        self.async_routes += is_async
-        self.sync_routes += not is_async
-        if not is_async:
+            return self._resolver_expression(entry, namespaces, before)
+        view, address = getattr(entry, "callback", None), before + text_of(getattr(entry, "pattern", None))
+        road = self._of(match_of(entry, namespaces), address) if callable(view) else self._usual
+        self.async_routes += road == "async"
+        self.sync_routes += road == "sync"
+        if road == "sync" and iscoroutinefunction(view):
+            self.alone[id(view)] = view
+        if road == self._usual:
             return None
         return self._own(entry.pattern) if type(entry) is URLPattern else ANYTHING
 
-    def _resolver_expression(self, resolver: Any) -> str | None:
-        found = [each for each in map(self._expression, resolver.url_patterns) if each is not None]
+    def _resolver_expression(self, resolver: Any, outer: tuple[str, ...], before: str) -> str | None:
+        namespaces, address = namespaces_of(resolver, outer), before + text_of(resolver.pattern)
+        below = [self._expression(each, namespaces, address) for each in resolver.url_patterns]
+        found = [each for each in below if each is not None]
         if not found:
             return None
-        before = self._own(resolver.pattern) if type(resolver) is URLResolver else ANYTHING
-        if before.endswith((ANYTHING, END)) or ANYTHING in found:
-            return before.removesuffix(ANYTHING).removesuffix(END) + ANYTHING
-        return f"{before}(?:{'|'.join(dict.fromkeys(found))})"
+        own = self._own(resolver.pattern) if type(resolver) is URLResolver else ANYTHING
+        if own.endswith((ANYTHING, END)) or ANYTHING in found:
+            return own.removesuffix(ANYTHING).removesuffix(END) + ANYTHING
+        return f"{own}(?:{'|'.join(dict.fromkeys(found))})"
 
     def _own(self, pattern: Any) -> str:
         """Return the expression of one part of an address."""

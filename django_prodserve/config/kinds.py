@@ -80,6 +80,7 @@ WORDS = Kind(parsers.words, "LIST", _list, _or(""))
 PROXIES = Kind(parsers.proxies, "LIST", _list, _or("none"), "private")
 PROBES = Kind(parsers.probes, "LIVE,READY", _list, _or("off"), "/livez,/readyz")
 CHECKS = Kind(parsers.checks, "LIST", _list, _or(""), "database,shop.health.queue")
+ROADS = Kind(parsers.roads, "LIST", _list, _or(""), "shop:report=threads")
 STATIC = Kind(
     parsers.boolean, example="on", typed=lambda mode: _on_or_off(mode not in (False, "off")), is_switch=True
 )

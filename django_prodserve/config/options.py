@@ -25,6 +25,7 @@ from .kinds import (
     POSITIVE,
     PROBES,
     PROXIES,
+    ROADS,
     SHARE,
     SIZE,
     STATIC,
@@ -122,6 +123,13 @@ class Options:
         choice("hybrid", "asgi", "off"),
         "Run async views on an asyncio loop next to the threads; asgi: all views; off: none.",
         why="an async view that waits holds no thread",
+        exported=True,
+    )
+    roads: tuple[str, ...] = option(
+        (),
+        ROADS,
+        "Run single views on another road: names of routes or how paths begin, each =threads or =loop.",
+        why="async views run on the loop, sync views in threads",
         exported=True,
     )
     max_body: int | None = option(

@@ -6,10 +6,11 @@ variables) or the value itself (settings). It raises ValueError, or ParseError w
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
@@ -179,6 +180,23 @@ def checks(raw: Any) -> tuple[str, ...]:
     if not all(name == "database" or re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name) for name in names):
         raise ValueError(raw)
     return names
+
+
+def roads(raw: Any) -> tuple[str, ...]:
+    """routes or how paths begin, each with =threads or =loop, separated by commas."""
+    entries = [f"{name}={road}" for name, road in raw.items()] if isinstance(raw, Mapping) else words(raw)
+    wrong = []
+    for entry in entries:
+        name, _, road = entry.rpartition("=")
+        if not name:
+            wrong.append(ParseError(f"{entry!r} has no road.", f"For example: {entry}=threads"))
+        elif road not in ("threads", "loop"):
+            guess = difflib.get_close_matches(road, ("threads", "loop"), n=1)
+            fix = f"Did you mean {guess[0]!r}?" if guess else "Write threads or loop."
+            wrong.append(ParseError(f"the road of {name!r} is {road!r}.", fix))
+    if wrong:
+        raise ParseErrors(wrong)
+    return tuple(entries)
 
 
 def one_of(*choices: str) -> Callable[[Any], str]:

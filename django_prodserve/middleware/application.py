@@ -12,7 +12,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,10 +24,11 @@ from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
-from ..asgi.part import AsyncPart, Takes
-from ..asgi.project import ProjectApplication, load_application
-from ..asgi.routes import Routes
+from ..asgi.part import AsyncPart
+from ..asgi.project import load_application
+from ..asgi.road_table import RoadTable
 from ..config.trust import parse_trust
+from ..errors import Problem, ProdserveError
 from ..logs import request_id
 from ..project.hosts import is_allowed
 from ..speedups.asgiref_locals import install, install_connections
@@ -36,14 +37,14 @@ from ..staticfiles.layer import StaticLayer
 from ..staticfiles.media import find_uploads
 from ..staticfiles.placement import WSGI, with_files
 from ..utils.names import full_name
-from ..utils.notice import part
+from ..utils.notice import part, warning
 from ..utils.tracebacks import project_error
 from .health import HealthMiddleware, Paths
 from .proxy_headers import ProxyHeadersMiddleware
 from .readiness import Readiness
 from .readiness import load_checks as find_checks
 from .request_id import RequestIDMiddleware, RequestIDs
-from .route_names import record_route_names
+from .route_names import record_route_names, run_alone
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
@@ -126,17 +127,16 @@ def fit_leases(application: Application, plan: Plan) -> None:
 def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> AsyncPart | None:
     """Return what runs on the asyncio loop; None if nothing of the project does."""
     if plan.asgi.value == "off":
+        if plan.worker_class.value in ONLY_WSGI and plan.asgi.is_computed and (unserved := _unserved()):
+            say(warning(Problem(f"{plan.asgi.why}: {unserved}.", PROXY_IN_FRONT, topic="asgi")))
         return None
-    project = load_application()
     files = []
     while isinstance(wsgi, StaticLayer):
         files.append(wsgi.may_answer)
         wsgi = wsgi.application
-    observer = _observer(plan, wsgi)
-    takes = _taken(plan, project, observer)
+    table = RoadTable.find(plan.asgi, load_application(), _observer(plan, wsgi), plan.roads)
     found = AsyncPart.find(
-        project,
-        takes,
+        table,
         files,
         os.environ.get("SCRIPT_NAME", ""),
         threads=plan.threads.value,
@@ -144,41 +144,27 @@ def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> Asy
         # If the plan finds no other speedup for this Python, it has not been disabled.
         speedups=plan.speedups.value or plan.speedups.is_computed,
     )
-    if takes == "nothing" and (found.routes if found else Routes()).has_async:
-        say(part("async", f"all views run in threads: {observer} must see each request"))
     if found is not None:
-        say(part("async", _described(plan, found, project)))
+        run_alone(table.routes.alone)
+    if found is not None or table.routes.has_async:
+        why = f"; {found.why_stock}" if found is not None and found.why_stock else ""
+        say(part("async", f"{table}{why}"))
     return found
 
 
-def _described(plan: Plan, found: AsyncPart, project: ProjectApplication | None) -> str:
-    """Return what runs where, why, and what it costs."""
-    text = str(found)
-    if found.takes == "all" and project is not None and project.foreign:
-        return (
-            f"{text}, by {project.path}, {_reason(project)}. Each sync view costs a thread call; "
-            "--asgi hybrid lets Django answer HTTP without it"
-        )
-    if found.takes == "all":
-        text += f" ({plan.asgi.source}): each sync view costs a thread call"
-    return f"{text}; {found.why_stock}" if found.why_stock else text
+ONLY_WSGI = {"gthread", "sync"}
+PROXY_IN_FRONT = "Use --worker-class prodserve, behind a proxy that handles TLS and HTTP/2."
 
 
-def _reason(project: ProjectApplication) -> str:
-    """Return why all HTTP requests go to the project's own application."""
-    own = full_name(project.application)
-    if project.foreign != own:
-        return f"whose HTTP part is {project.foreign} and not Django's handler"
-    kind = "" if own == project.path else f"is {own} and "
-    return f"which {kind or 'is '}not Django's handler"
-
-
-def _taken(plan: Plan, project: ProjectApplication | None, observer: str) -> Takes:
-    """Return which HTTP requests run on the loop."""
-    is_stated = plan.asgi.source != "default"
-    if plan.asgi.value == "asgi" or (project is not None and project.foreign and not is_stated):
-        return "all"
-    return "nothing" if observer else "async routes"
+def _unserved() -> str:
+    """Return what of ASGI_APPLICATION nobody serves; empty for nothing, or if it cannot be loaded."""
+    with suppress(ProdserveError):
+        project = load_application()
+        if project is not None and project.foreign:
+            return f"{project.path} gets no requests"
+        if project is not None and project.has_websockets:
+            return f"{project.path} gets no websockets"
+    return ""
 
 
 def _observer(plan: Plan, wsgi: WSGI) -> str:

@@ -10,6 +10,7 @@ import functools
 import sys
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from django.core.handlers.base import BaseHandler
 from django.core.signals import got_request_exception
 
@@ -18,6 +19,17 @@ from ..logs.environ_keys import EXCEPTION, ROUTE, UNLOGGED
 
 NOTES = "_prodserve_notes"
 """Marks our method: a library that traces requests may also have wrapped Django's."""
+COROUTINE_MARKS = ("_is_coroutine", "_is_coroutine_mark")
+"""What ``markcoroutinefunction`` sets on a view, in Python and in asgiref."""
+
+_alone: dict[int, Any] = {}
+"""Async views whose coroutine must not run on the worker's loop, by their ids."""
+
+
+def run_alone(views: dict[int, Any]) -> None:
+    """Give these views a loop of their own wherever a thread runs them."""
+    _alone.clear()
+    _alone.update(views)
 
 
 def record_route_names() -> None:
@@ -34,10 +46,32 @@ def record_route_names() -> None:
         meta[ROUTE] = match.view_name
         if getattr(match.func, MARK, False):
             meta[UNLOGGED] = True
+        if _alone and id(match.func) in _alone and meta is request.META:
+            return _with_view(match, alone(match.func))
         return match
 
     setattr(resolve_request, NOTES, True)
     BaseHandler.resolve_request = resolve_request  # type: ignore[method-assign]
+
+
+def _with_view(match: Any, view: Any) -> Any:
+    """Return the same match with another view; Django's class cannot be copied."""
+    found = object.__new__(type(match))
+    found.__dict__.update(match.__dict__, func=view)
+    return found
+
+
+def alone(view: Any) -> Any:
+    """Return a sync view that runs an async one on a new loop, and not on the worker's."""
+    run = async_to_sync(view, force_new_loop=True)
+
+    @functools.wraps(view)
+    def in_thread(*args: Any, **kwargs: Any) -> Any:
+        return run(*args, **kwargs)
+
+    for mark in COROUTINE_MARKS:
+        in_thread.__dict__.pop(mark, None)
+    return in_thread
 
 
 def record_exception(request: Any = None, **kwargs: Any) -> None:

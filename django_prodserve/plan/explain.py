@@ -26,7 +26,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Address": ("bind", "management_bind", "certfile", "keyfile", "umask", "backlog"),
     "Processes": (
         *("workers", "threads", "worker_class", "profile", "concurrency_limit", "worker_connections"),
-        *("asgi", "leases"),
+        *("asgi", "roads", "leases"),
         *("db_connections", "master_memory", "worker_memory", "preload", "warmup", "supervisor", "speedups"),
     ),
     "Timeouts": (

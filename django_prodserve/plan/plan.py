@@ -57,6 +57,7 @@ class Plan:
     queue_timeout: Decision[float]
     concurrency_limit: Decision[str]
     asgi: Decision[str]
+    roads: Decision[tuple[str, ...]]
     max_body: Decision[int | None]
     workers: Decision[int]
     threads: Decision[int]

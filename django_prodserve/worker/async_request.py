@@ -135,6 +135,8 @@ class AsyncRequest(Sender):
         """Run the application."""
         owner, connection, request, response = self._owner, self.connection, self.request, self.response
         handler = owner.handler
+        if handler.before is not None:
+            handler.before(request)
         environ = self.environ = connection.environ(request, connection.body)
         environ[QUEUE] = queued + connection.waited
         self.name = handler.identify(environ)
@@ -211,6 +213,8 @@ class AsyncRequest(Sender):
         if status >= 500:
             owner.handler.record_error(self.request, status, environ)
         owner.access.note(response, environ, now - started)
+        if owner.handler.after is not None:
+            owner.handler.after(environ, response)
 
     # ASGI.
 

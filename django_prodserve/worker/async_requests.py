@@ -123,7 +123,7 @@ class AsyncRequests:
         self, response: ConnectionResponse, stream: Any, environ: dict[str, Any], started: float
     ) -> bool:
         """Take over the async stream of a sync view; return False if its thread must send it."""
-        if not self.part.is_ours or len(self.running) >= self.limit:
+        if not self.part.adopts or len(self.running) >= self.limit:
             return False
         request = AsyncStream(self, response, stream, environ)
         request.started = started

@@ -76,8 +76,9 @@ class Reactor:
         self.probes = Probes(worker, board, slot, self.scheduler)
         self.management = ManagementEndpoint(worker, board, self.poller, self.probes)
         self.environs = {**self.probes.environs(config, listeners), **self.management.environs(config)}
-        # Hooks that must see every request see those of the threads.
-        part = worker.application.async_part if worker.sees_no_requests else None
+        part = worker.application.async_part
+        if part is not None and not worker.sees_no_requests:
+            part = part.without_views()
         self.async_requests = None if part is None else AsyncRequests(self, part, config.worker_connections)
         self.handler.adopt = None if self.async_requests is None else self.async_requests.adopt
         self.websockets = None if self.async_requests is None else self.async_requests.websockets

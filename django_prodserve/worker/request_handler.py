@@ -122,7 +122,11 @@ class RequestHandler:
         if application.request_ids is not None:  # the middleware's work costs half as much here
             self.identify, self.tells = application.request_ids.identity, True
             self.times = application.request_ids.timing
-        self._before, self._after = _hook(worker, "pre_request"), _hook(worker, "post_request")
+        before, self._after = _hook(worker, "pre_request"), _hook(worker, "post_request")
+        self.before = None if before is None else functools.partial(before, worker)
+        """Gunicorn's hook for a request that begins."""
+        self.after = None if self._after is None else self._guarded
+        """Gunicorn's hook for a request that has ended."""
         self.adopt: Callable[[ConnectionResponse, Any, dict[str, Any], float], bool] | None = None
         """Passes the async stream of a sync view to the asyncio loop; None if there is no loop for it."""
 
@@ -141,9 +145,9 @@ class RequestHandler:
         sampled = self.sampler.begin(running, started)
         queued = max(0.0, started - connection.arrived)
         try:
-            if self._before:
+            if self.before:
                 slot.request_started(row, started, request.method, request.path, "")
-                self._before(worker, request)
+                self.before(request)
             environ = connection.environ(request, connection.body)
             environ[QUEUE] = queued + connection.waited
             name = self.identify(environ)
@@ -193,8 +197,8 @@ class RequestHandler:
                 if status >= 500:
                     self.record_error(request, status, environ)
                 worker.access.note(answer, environ, now - started)
-                if self._after:
-                    self._guarded(environ, answer)
+                if self.after:
+                    self.after(environ, answer)
             request_id.set("")
 
     def record_error(self, request: RequestHead, status: int, environ: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ STARTUP = Path(os.environ.get("SITE_STARTUP", "/nonexistent"))
 """A file with what goes wrong at the startup; without it all goes well."""
 GONE: list[str] = []
 """Paths of requests whose client has left."""
+NAPS: list[int] = []
 
 
 async def router(scope: Any, receive: Any, send: Any) -> None:
@@ -76,10 +77,13 @@ async def api(scope: Any, receive: Any, send: Any) -> None:
     elif name == "gone":
         await reply(send, GONE)
     elif name == "nap":
+        NAPS.append(1)
         await asyncio.sleep(1)
         await reply(send, "rested")
+    elif name == "naps":
+        await reply(send, len(NAPS))
     elif name == "boom":
-        raise RuntimeError("the router broke")
+        raise RuntimeError("the view broke")
     elif name == "nothing":
         return
     else:
