@@ -15,7 +15,7 @@ MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "shop.async_urls.sync_only",
+    "shop.isolation_urls.sync_only",
 ]
 LOADS = ["--preload", pytest.param("--no-preload", marks=pytest.mark.slow)]
 ROADS = "async routes on the asyncio loop; "
@@ -30,7 +30,7 @@ def test_a_start_warns_when_the_project_is_loaded_and_shares_the_connections(env
     with serving(*flags, env=project) as server:
         assert ROADS in server.output
         (warned,) = [line for line in server.output.splitlines() if "(prodserve.W023)" in line]
-        assert "shop.async_urls.sync_only" in warned
+        assert "shop.isolation_urls.sync_only" in warned
         decided = ask(server, "/status.json").json()["plan"]["decisions"]
         assert (decided["threads"]["value"], decided["leases"]["value"]) == ("5", "5")
         assert ROADS in decided["asgi"]["why"]
