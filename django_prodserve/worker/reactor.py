@@ -37,6 +37,7 @@ from .request_handler import RequestHandler
 from .scheduler import Scheduler
 from .static_cache import StaticFileCache
 from .streaming import StreamFlowControl
+from .switch_interval import SwitchInterval
 from .write_buffer import WriteBuffer
 
 CLOSED_AT_ONCE = 32
@@ -58,11 +59,13 @@ class Reactor:
         self.streams = StreamFlowControl(self.poller, slot, config.threads, sends_files=sends_files)
         self.handler = RequestHandler(worker, self.streams, slot)
         sampler, cpus = self.handler.sampler, worker.config.cpus / max(1, config.workers)
+        interval = SwitchInterval()
         self.scheduler = Scheduler(
             *(config.threads, self, sampler, slot),
             queue_timeout=worker.config.queue_timeout,
             cpus=cpus,
             adaptive=worker.config.concurrency_limit == "auto",
+            interval=interval,
         )
         most = descriptors_for(config.worker_connections)
         policy = self.scheduler.accept_policy
@@ -77,7 +80,9 @@ class Reactor:
         self.environs = {**self.probes.environs(config, listeners), **self.management.environs(config)}
         # Hooks that must see every request see those of the threads.
         part = worker.application.async_part if worker.sees_no_requests else None
-        self.async_requests = None if part is None else AsyncRequests(self, part, config.worker_connections)
+        self.async_requests = (
+            None if part is None else AsyncRequests(self, part, config.worker_connections, interval)
+        )
         self.handler.adopt = None if self.async_requests is None else self.async_requests.adopt
         self.keep_alive = float(config.keepalive)
         self.retiring = False

@@ -1,6 +1,7 @@
 """Views that change what belongs to a request alone, let others run, and tell what they see then."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -83,7 +84,12 @@ def hello(request: HttpRequest) -> HttpResponse:
     return HttpResponse("hello")
 
 
+def interval(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(str(sys.getswitchinterval()))
+
+
 urlpatterns = [
+    path("interval/", interval),
     path("", hello),
     path("loop/", on_loop),
     path("thread/", in_thread),
