@@ -22,6 +22,7 @@ from .asyncio_loop import AsyncioLoop, stack_of
 from .connection import Connection
 from .lifespan import Lifespan
 from .request_handler import ConnectionResponse
+from .switch_interval import LOOP, SwitchInterval
 from .websockets import WebSockets
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ STREAMS_END_AFTER = 1.0
 """Seconds that an event stream continues in a worker that stops: its client then connects again."""
 LAST_CALL_SECONDS = 2.0
 """Seconds before a stopping worker ends in which the requests that still run are answered with 503."""
+IDLE_AFTER = 1.0
+"""Seconds without a request after which threads may keep the GIL as long as in other workers."""
 
 
 class Connections(Protocol):
@@ -67,7 +70,7 @@ class Connections(Protocol):
 class AsyncRequests:
     """The requests that run on the asyncio loop of one worker."""
 
-    def __init__(self, reactor: Connections, part: AsyncPart, limit: int) -> None:
+    def __init__(self, reactor: Connections, part: AsyncPart, limit: int, interval: SwitchInterval) -> None:
         worker, self.reactor, self.slot, self.limit = reactor.worker, reactor, reactor.slot, limit
         self.handler, self.streams = reactor.handler, reactor.streams
         self.log, self.access = worker.log, worker.access
@@ -88,6 +91,7 @@ class AsyncRequests:
         self.websockets = (
             None if part.websocket is None else WebSockets(reactor, part, self.loop, self.rows, limit)
         )
+        self._interval, self._had_work, self._worked_at = interval, False, 0.0
 
     def start(self, is_wanted: Callable[[], bool]) -> None:
         """Start the loop, and the application; raise ProdserveError if its startup fails."""
@@ -133,13 +137,19 @@ class AsyncRequests:
     def _begin(self, request: AsyncRequest) -> None:
         self.running[request.connection.fd] = request
         self.slot.tasks = len(self.running)
+        self._had_work = True
         self.loop.run_soon(request.begin)
 
     # In the main thread.
 
     def tick(self, now: float) -> None:
-        """Check the loop, and publish how many threads are leased."""
+        """Check the loop, let threads that compute make room for it, and publish how many are leased."""
         self.loop.tick(now)
+        if self._had_work or len(self):
+            self._had_work, self._worked_at = False, now
+            self._interval.shorten(LOOP)
+        elif now - self._worked_at >= IDLE_AFTER:
+            self._interval.restore(LOOP)
         slot, leases = self.slot, self.part.leases
         slot.leases, slot.leases_busy, slot.leases_waiting = leases.limit, leases.busy, leases.waiting
 

@@ -38,6 +38,7 @@ from .request_handler import RequestHandler
 from .scheduler import Scheduler
 from .static_cache import StaticFileCache
 from .streaming import StreamFlowControl
+from .switch_interval import SwitchInterval
 from .write_buffer import WriteBuffer
 
 CLOSED_AT_ONCE = 32
@@ -59,11 +60,13 @@ class Reactor:
         self.streams = StreamFlowControl(self.poller, slot, config.threads, sends_files=sends_files)
         self.handler = RequestHandler(worker, self.streams, slot)
         sampler, cpus = self.handler.sampler, worker.config.cpus / max(1, config.workers)
+        interval = SwitchInterval()
         self.scheduler = Scheduler(
             *(config.threads, self, sampler, slot),
             queue_timeout=worker.config.queue_timeout,
             cpus=cpus,
             adaptive=worker.config.concurrency_limit == "auto",
+            interval=interval,
         )
         most = descriptors_for(config.worker_connections)
         policy = self.scheduler.accept_policy
@@ -79,7 +82,8 @@ class Reactor:
         part = worker.application.async_part
         if part is not None and not worker.sees_no_requests:
             part = part.without_views()
-        self.async_requests = None if part is None else AsyncRequests(self, part, config.worker_connections)
+        most_tasks = config.worker_connections
+        self.async_requests = None if part is None else AsyncRequests(self, part, most_tasks, interval)
         self.handler.adopt = None if self.async_requests is None else self.async_requests.adopt
         self.websockets = None if self.async_requests is None else self.async_requests.websockets
         self.keep_alive = float(config.keepalive)

@@ -5,7 +5,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from asgiref.sync import async_to_sync
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
@@ -163,11 +163,6 @@ async def language(request: HttpRequest, code: str) -> HttpResponse:
 
 async def file(request: HttpRequest) -> FileResponse:
     return FileResponse(open(__file__, "rb"))
-
-
-def sync_only(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Middleware that cannot be async: an async view behind it holds a thread."""
-    return lambda request: get_response(request)
 
 
 urlpatterns = [
