@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
@@ -24,7 +24,9 @@ from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
+from ..asgi.leases import Leases
 from ..asgi.part import AsyncPart
+from ..asgi.project import load_project
 from ..asgi.routes import Routes
 from ..config.trust import parse_trust
 from ..logs import request_id
@@ -36,6 +38,7 @@ from ..staticfiles.media import find_uploads
 from ..staticfiles.placement import WSGI, full_name, with_files
 from ..utils.notice import part
 from ..utils.tracebacks import project_error
+from .asgi import ASGIApplication
 from .health import HealthMiddleware, Paths
 from .proxy_headers import ProxyHeadersMiddleware
 from .readiness import Readiness
@@ -65,6 +68,8 @@ class Application:
     """The static files, if they are answered in front of Django."""
     async_part: AsyncPart | None = None
     """What runs async views on the asyncio loop; None if the project has none."""
+    asgi: ASGIApplication | None = None
+    """The same for the worker classes asgi and uvicorn; None for all others."""
     plan: Plan | None = None
     """The plan for which it was built."""
 
@@ -98,7 +103,7 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
         install_connections()
     readiness = Readiness(find_checks(plan.readiness_checks.value))
     health = HealthMiddleware(identity, Paths.beside_routes(plan.health_paths.value), readiness)
-    return Application(
+    layers = Application(
         health=health,
         request_ids=identity,
         proxy=proxy,
@@ -106,16 +111,44 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
         async_part=_find_async_part(plan, inner, say),
         plan=plan,
     )
+    return replace(layers, asgi=_for_other_servers(plan, layers, inner)) if plan.is_asgi_class else layers
+
+
+def _for_other_servers(plan: Plan, layers: Application, inner: WSGI) -> ASGIApplication:
+    """Return the same for the ASGI servers of other projects, which call Django's ASGI handler."""
+    return ASGIApplication(
+        load_project(_leases(plan), speedups=_wants_speedups(plan)),
+        layers,
+        _files(inner)[0],
+        timeout=plan.timeout.value,
+        limit=plan.worker_connections.value,
+        max_body=plan.max_body.value,
+    )
+
+
+def _leases(plan: Plan) -> Leases:
+    return Leases(plan.threads.value, plan.queue_timeout.value or math.inf)
+
+
+def _wants_speedups(plan: Plan) -> bool:
+    """Return whether nobody has disabled the speedups; the plan may find none for this Python."""
+    return plan.speedups.value or plan.speedups.is_computed
+
+
+def _files(wsgi: Any) -> tuple[list[Callable[[str], bool]], Any]:
+    """Return what finds the files that are served before Django, and the application behind them."""
+    files: list[Callable[[str], bool]] = []
+    while isinstance(wsgi, StaticLayer):
+        files.append(wsgi.may_answer)
+        wsgi = wsgi.application
+    return files, wsgi
 
 
 def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> AsyncPart | None:
     """Return what runs async views on the asyncio loop; None if the project has none."""
     if plan.asgi.value != "hybrid":
         return None
-    files = []
-    while isinstance(wsgi, StaticLayer):
-        files.append(wsgi.may_answer)
-        wsgi = wsgi.application
+    files, wsgi = _files(wsgi)
     if observer := _observer(plan, wsgi):
         if Routes().has_async:
             say(part("async", f"all views run in threads: {observer} must see each request"))
@@ -125,8 +158,7 @@ def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> Asy
         os.environ.get("SCRIPT_NAME", ""),
         threads=plan.threads.value,
         patience=plan.queue_timeout.value or math.inf,
-        # If the plan finds no other speedup for this Python, it has not been disabled.
-        speedups=plan.speedups.value or plan.speedups.is_computed,
+        speedups=_wants_speedups(plan),
     )
     if found is not None:
         say(part("async", f"{found.routes}{found.why_stock and f'; {found.why_stock}'}"))
