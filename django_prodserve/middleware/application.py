@@ -25,8 +25,8 @@ from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from ..asgi.leases import Leases
+from ..asgi.other_servers import load_for_others
 from ..asgi.part import AsyncPart
-from ..asgi.project import load_project
 from ..asgi.routes import Routes
 from ..config.trust import parse_trust
 from ..logs import request_id
@@ -116,39 +116,30 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
 
 def _for_other_servers(plan: Plan, layers: Application, inner: WSGI) -> ASGIApplication:
     """Return the same for the ASGI servers of other projects, which call Django's ASGI handler."""
+    speedups = plan.speedups.value or plan.speedups.is_computed
+    leases = Leases(plan.threads.value, plan.queue_timeout.value or math.inf)
+    files: list[Callable[[str], bool]] = []
+    while isinstance(inner, StaticLayer):
+        files.append(inner.may_answer)
+        inner = inner.application
     return ASGIApplication(
-        load_project(_leases(plan), speedups=_wants_speedups(plan)),
+        load_for_others(leases, speedups=speedups),
         layers,
-        _files(inner)[0],
+        files,
         timeout=plan.timeout.value,
         limit=plan.worker_connections.value,
         max_body=plan.max_body.value,
     )
 
 
-def _leases(plan: Plan) -> Leases:
-    return Leases(plan.threads.value, plan.queue_timeout.value or math.inf)
-
-
-def _wants_speedups(plan: Plan) -> bool:
-    """Return whether nobody has disabled the speedups; the plan may find none for this Python."""
-    return plan.speedups.value or plan.speedups.is_computed
-
-
-def _files(wsgi: Any) -> tuple[list[Callable[[str], bool]], Any]:
-    """Return what finds the files that are served before Django, and the application behind them."""
-    files: list[Callable[[str], bool]] = []
-    while isinstance(wsgi, StaticLayer):
-        files.append(wsgi.may_answer)
-        wsgi = wsgi.application
-    return files, wsgi
-
-
 def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> AsyncPart | None:
     """Return what runs async views on the asyncio loop; None if the project has none."""
     if plan.asgi.value != "hybrid":
         return None
-    files, wsgi = _files(wsgi)
+    files = []
+    while isinstance(wsgi, StaticLayer):
+        files.append(wsgi.may_answer)
+        wsgi = wsgi.application
     if observer := _observer(plan, wsgi):
         if Routes().has_async:
             say(part("async", f"all views run in threads: {observer} must see each request"))
@@ -158,7 +149,8 @@ def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> Asy
         os.environ.get("SCRIPT_NAME", ""),
         threads=plan.threads.value,
         patience=plan.queue_timeout.value or math.inf,
-        speedups=_wants_speedups(plan),
+        # If the plan finds no other speedup for this Python, it has not been disabled.
+        speedups=plan.speedups.value or plan.speedups.is_computed,
     )
     if found is not None:
         say(part("async", f"{found.routes}{found.why_stock and f'; {found.why_stock}'}"))

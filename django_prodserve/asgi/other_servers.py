@@ -1,4 +1,4 @@
-"""The ASGI application of the project, for worker classes of other servers. Built before the fork."""
+"""The ASGI application of the project, for the worker classes asgi and uvicorn. Built before the fork."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .handler import load
 from .leases import Leases
 
 
-def load_project(leases: Leases, *, speedups: bool) -> Any:
+def load_for_others(leases: Leases, *, speedups: bool) -> Any:
     """Return the project's application, with our handler where it has exactly Django's."""
     path = getattr(settings, "ASGI_APPLICATION", None)
     if not path:
