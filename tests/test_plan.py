@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from django_prodserve.machine.platforms import detect
+from django_prodserve.plan import worker_classes
+from django_prodserve.plan.explain import explain
+from django_prodserve.plan.gunicorn_settings import gunicorn_settings
 from django_prodserve.plan.plan import PlanInputs, make_plan
 from django_prodserve.utils.units import GIB, MIB
 
@@ -277,3 +280,16 @@ def test_the_management_address_is_told_where_others_reach_it_or_nobody_answers(
     assert silent.management_bind.value is None
     assert silent.addresses == ("127.0.0.1:8000",)
     assert any("this is gthread" in found.message for found in silent.warnings)
+
+
+@pytest.mark.parametrize("name", worker_classes.LOST)
+def test_another_asgi_server_is_explained_by_what_it_cannot_keep(name: str) -> None:
+    made = plan(worker_class=name)
+    assert made.asgi.value == made.concurrency_limit.value == "off"
+    [told] = made.warnings
+    assert (told.topic, "the default worker runs async views itself" in told.fix) == ("worker-class", True)
+    text = explain(made, width=200)
+    for line in worker_classes.LOST[name]:
+        assert f"{name} workers: {line}" in text
+    assert gunicorn_settings(made)["worker_class"] == worker_classes.IMPORTED[name]
+    assert gunicorn_settings(made).get("http_parser") == {"asgi": "python"}.get(name)

@@ -77,7 +77,8 @@ class Options:
     worker_class: str = option(
         "prodserve",
         WORKER_CLASS,
-        "prodserve (an event loop for clients, threads for Django), or Gunicorn's gthread or sync.",
+        "prodserve (loops for clients and async views, threads for sync views), Gunicorn's gthread, sync "
+        "or asgi, or uvicorn.",
         why="a slow client occupies no thread",
         gunicorn="worker_class",
         short="-k",

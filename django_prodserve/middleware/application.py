@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
@@ -24,6 +24,8 @@ from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
+from ..asgi.leases import Leases
+from ..asgi.other_servers import load_for_others
 from ..asgi.part import AsyncPart
 from ..asgi.project import load_application
 from ..asgi.road_table import RoadTable
@@ -39,6 +41,7 @@ from ..staticfiles.placement import WSGI, with_files
 from ..utils.names import full_name
 from ..utils.notice import part, warning
 from ..utils.tracebacks import project_error
+from .asgi import ASGIApplication
 from .health import HealthMiddleware, Paths
 from .proxy_headers import ProxyHeadersMiddleware
 from .readiness import Readiness
@@ -68,6 +71,8 @@ class Application:
     """The static files, if they are answered in front of Django."""
     async_part: AsyncPart | None = None
     """What runs async views on the asyncio loop; None if the project has none."""
+    asgi: ASGIApplication | None = None
+    """The same for the worker classes asgi and uvicorn; None for all others."""
     plan: Plan | None = None
     """The plan for which it was built."""
 
@@ -114,6 +119,8 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
         async_part=_find_async_part(plan, inner, say),
         plan=plan,
     )
+    if plan.is_asgi_class:
+        return replace(application, asgi=_for_other_servers(plan, application, inner))
     fit_leases(application, plan)
     return application
 
@@ -124,16 +131,36 @@ def fit_leases(application: Application, plan: Plan) -> None:
         application.async_part.leases.limit = plan.with_roads(application.roads).leases.value
 
 
+def _for_other_servers(plan: Plan, layers: Application, inner: WSGI) -> ASGIApplication:
+    """Return the same for the ASGI servers of other projects, which call Django's ASGI handler."""
+    speedups = plan.speedups.value or plan.speedups.is_computed
+    leases = Leases(plan.threads.value, plan.queue_timeout.value or math.inf)
+    return ASGIApplication(
+        load_for_others(load_application(), leases, speedups=speedups),
+        layers,
+        _behind_files(inner)[0],
+        timeout=plan.timeout.value,
+        limit=plan.worker_connections.value,
+        max_body=plan.max_body.value,
+    )
+
+
+def _behind_files(wsgi: Any) -> tuple[list[Callable[[str], bool]], WSGI]:
+    """Return what says whether a path may be a file's, and the application behind the layers for files."""
+    files = []
+    while isinstance(wsgi, StaticLayer):
+        files.append(wsgi.may_answer)
+        wsgi = wsgi.application
+    return files, wsgi
+
+
 def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> AsyncPart | None:
     """Return what runs on the asyncio loop; None if nothing of the project does."""
     if plan.asgi.value == "off":
         if plan.worker_class.value in ONLY_WSGI and plan.asgi.is_computed and (unserved := _unserved()):
             say(warning(Problem(f"{plan.asgi.why}: {unserved}.", PROXY_IN_FRONT, topic="asgi")))
         return None
-    files = []
-    while isinstance(wsgi, StaticLayer):
-        files.append(wsgi.may_answer)
-        wsgi = wsgi.application
+    files, wsgi = _behind_files(wsgi)
     table = RoadTable.find(plan.asgi, load_application(), _observer(plan, wsgi), plan.roads)
     found = AsyncPart.find(
         table,

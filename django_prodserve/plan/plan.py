@@ -11,6 +11,7 @@ from ..config.options import option_field
 from ..config.parsers import LOOPBACK
 from ..errors import Problem
 from ..utils.decision import SET_EXPLICITLY, Decision
+from . import worker_classes
 from .sizing import THREADS, Sizing
 
 if TYPE_CHECKING:
@@ -139,6 +140,11 @@ class Plan:
         return (*self.bind.value, *filter(None, [self.management_bind.value]))
 
     @property
+    def is_asgi_class(self) -> bool:
+        """Whether another project's ASGI server runs in the workers."""
+        return self.worker_class.value in worker_classes.LOST
+
+    @property
     def database_caps_threads(self) -> bool:
         """Whether --db-connections limits the threads to fewer than the profile asks for."""
         few = self.threads.value < THREADS[self.profile.value] and self.worker_class.value != "sync"
@@ -229,6 +235,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
             *sizing.warnings(workers, threads, leases),
             *_project_warnings(project, options),
             *_manage_warnings(wishes, worker_class),
+            *worker_classes.warnings(worker_class),
         ),
     )
 
@@ -298,6 +305,8 @@ def choose_concurrency_limit(wishes: ResolvedOptions, worker_class: Decision[str
 
 def choose_asgi(wishes: ResolvedOptions, worker_class: Decision[str], roads: str = "") -> Decision[str]:
     """Return how async views run; Gunicorn's own workers have no event loop for them."""
+    if worker_class.value in worker_classes.LOST:
+        return Decision("off", f"{worker_class.value} workers run every view on a loop of their own")
     if worker_class.value != "prodserve":
         return Decision("off", f"{worker_class.value} workers run async views in threads")
     plain = wishes.computed("asgi")
