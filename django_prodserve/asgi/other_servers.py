@@ -11,9 +11,7 @@ from .leases import Leases
 from .project import ASGIApplication, ProjectApplication
 
 
-def load_for_others(
-    project: ProjectApplication | None, leases: Leases, *, speedups: bool
-) -> ASGIApplication:
+def load_for_others(project: ProjectApplication | None, leases: Leases, *, speedups: bool) -> ASGIApplication:
     """Return the project's application, with our handler where it has exactly Django's."""
     if project is not None and project.foreign:
         return project.application
