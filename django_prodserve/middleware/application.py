@@ -146,7 +146,7 @@ def _for_other_servers(plan: Plan, layers: Application, inner: WSGI) -> ASGIAppl
 
 
 def _behind_files(wsgi: WSGI) -> tuple[list[Callable[[str], bool]], WSGI]:
-    """Return what says whether a path may be a file's, and the application behind the layers for files."""
+    """Return the application behind the layers for files, and for each whether a path may be a file."""
     files: list[Callable[[str], bool]] = []
     while isinstance(wsgi, StaticLayer):
         files.append(wsgi.may_answer)
