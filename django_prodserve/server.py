@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import django
 from django.conf import settings
@@ -33,7 +33,7 @@ from .errors import Problem, ProdserveError, UsageError
 from .logs import gunicorn_logger
 from .logs.config import LogConfig
 from .machine.proc_memory import read_memory
-from .middleware.application import Application, build
+from .middleware.application import Application, build, fit_leases
 from .plan.explain import measuring_line, startup_lines, to_dict
 from .plan.gunicorn_settings import gunicorn_settings
 from .plan.pipeline import load_key
@@ -45,6 +45,7 @@ from .scoreboard.board import Scoreboard
 from .startup import listeners, monkey_patching, unix_access
 from .startup.announcer import Announcer, announcer, terminal
 from .startup.browser_notes import browser_notes
+from .startup.checks import Checks
 from .startup.files import check_files
 from .startup.fork_safety import ForkSafetyCheck, kinds_of_threads
 from .startup.origins import CALL_SITES
@@ -62,15 +63,12 @@ from .utils.tracebacks import cannot_start, during
 from .worker.config import WorkerConfig
 
 Say = Callable[[str], object]
-Check = Callable[[], None]
-Preflight = Callable[[], list[Problem]]
 
 
 def serve(
     plan: Plan,
     write: Say,
-    preflight: Preflight,
-    check_project: Check,
+    checks: Checks,
     started: float,
     kept: Supervised | None,
     *,
@@ -112,8 +110,8 @@ def serve(
                 if changed or shown:
                     say(part("prepare", "loading the project again: it may read the new files and tables"))
                     reexec.prepared(started, {**generation.handed_on(), **shown})
-            static = _prepare_static_and_report(plan, say, preflight)
-        Server(plan, static, sockets, say, check_project, started, generation).run()
+            static = _prepare_static_and_report(plan, say, checks)
+        Server(plan, static, sockets, say, checks, started, generation).run()
     except (ProdserveError, CommandError):
         raise
     except Exception as error:  # Gunicorn's own errors are RuntimeErrors and others, each a sentence
@@ -128,7 +126,7 @@ def serve(
     raise AssertionError("the arbiter's loop ends by SystemExit")
 
 
-def check(plan: Plan, write: Say, preflight: Preflight, check_project: Check) -> None:
+def check(plan: Plan, write: Say, checks: Checks) -> None:
     """Do the same as serving up to the fork: bind the address, collect, check, load, handle one request.
 
     Nothing on disk has changed afterwards: files are collected into a directory that is removed.
@@ -141,10 +139,10 @@ def check(plan: Plan, write: Say, preflight: Preflight, check_project: Check) ->
         scratch = None
         if plan.static_choice.mode == "collect":
             scratch = Path(stack.enter_context(TemporaryDirectory(prefix="prodserve-check-")))
-        static = _prepare_static_and_report(plan, say, preflight, scratch)
+        static = _prepare_static_and_report(plan, say, checks, scratch)
         with say.step("checking the project"):
-            check_project()
-        _load(plan, static, say)
+            checks.project()
+        _load(plan, static, say, checks)
 
 
 def _try_addresses(plan: Plan, say: Say) -> None:
@@ -199,11 +197,11 @@ def _collected_early(plan: Plan) -> dict[str, str]:
 
 
 def _prepare_static_and_report(
-    plan: Plan, say: Announcer, preflight: Preflight, scratch: Path | None = None
+    plan: Plan, say: Announcer, checks: Checks, scratch: Path | None = None
 ) -> StaticFiles:
     """Prepare the static files and print the few lines that come before the address."""
     with say.step("checking settings and databases"):
-        warnings = preflight()
+        warnings = checks.settings()
     count = FileCount()
     with during("The static files cannot be prepared"), say.step(count.__str__):
         static = prepare_static(
@@ -226,10 +224,11 @@ def _workers_user(plan: Plan) -> int | None:
     return workers_user(user.value) if user else None
 
 
-def _load(plan: Plan, static: StaticFiles, say: Announcer) -> tuple[Application, Trial]:
+def _load(plan: Plan, static: StaticFiles, say: Announcer, checks: Checks) -> tuple[Application, Trial]:
     """Return the whole application, and the result of its test process; report a failed warm-up request."""
     with say.step("loading the project"):
         application = _build(plan, static, say)
+    _check_loaded(plan, application, say, checks)
     trial = Trial()
     if plan.warmup.value != "off":
         with say.step(f"sending the warm-up request {plan.warmup.value}"):
@@ -251,6 +250,12 @@ def _build(plan: Plan, static: StaticFiles, say: Say) -> Application:
     return application
 
 
+def _check_loaded(plan: Plan, application: Application, say: Say, checks: Checks) -> None:
+    if application.async_part is not None:
+        for each in checks.loaded(plan.with_roads(application.roads)):
+            say(warning(each))
+
+
 def _tell(trial: Trial, say: Say) -> None:
     if trial.warning:
         say(warning(trial.warning))
@@ -266,9 +271,9 @@ def measured(plan: Plan) -> Plan:
     """Load the project, measure its memory, store that for later plans, and decide again."""
     static = prepare_static(plan.static_choice, served_by=_workers_user(plan))
     if plan.preload.value:
-        found = _measure(plan, *_load(plan, static, SILENT))
+        found = _measure(plan, *_load(plan, static, SILENT, Checks()))
     else:
-        found = _load_apart(plan, static, lambda: None, SILENT)[1]
+        found = _load_apart(plan, static, Checks(), SILENT).footprint
     if found is None:
         raise ProdserveError(
             "Nothing was measured.",
@@ -284,29 +289,34 @@ def _measure(plan: Plan, application: Application, trial: Trial) -> Footprint | 
     return weigh(application, plan.warmup.value) if trial.answered else None
 
 
-def _load_apart(
-    plan: Plan, static: StaticFiles, check_project: Check, say: Announcer
-) -> tuple[Trial, Footprint | None]:
+class LoadedApart(NamedTuple):
+    """What is known of a project that another process has loaded."""
+
+    trial: Trial
+    footprint: Footprint | None
+    roads: str | None
+
+
+def _load_apart(plan: Plan, static: StaticFiles, checks: Checks, say: Announcer) -> LoadedApart:
     """Check and load in a separate process, which is measured; errors appear before we listen."""
     path = plan.warmup.value
 
-    def load() -> tuple[Trial, list[str]]:
+    def load() -> tuple[Trial, str, list[str]]:
         with during("The application cannot be loaded"):  # here, where the import path to the error is known
             returning, lines = tuple(kinds_of_threads()), list[str]()
-            check_project()
+            checks.project()
             application = _build(plan, static, lines.append)
-            if path == "off":
-                return Trial(threads=returning), lines
-            trial = rehearse(application, path, scratch, weighs=True)
-            return replace(trial, threads=returning), lines
+            _check_loaded(plan, application, lines.append, checks)
+            trial = Trial() if path == "off" else rehearse(application, path, scratch, weighs=True)
+            return replace(trial, threads=returning), application.roads, lines
 
     close_connections()
     master = read_memory()
     with scratch_directory() as scratch:
-        lines: list[str] = []
+        roads, lines = None, list[str]()
         try:
             with say.step("loading the project"):
-                trial, lines = run_in_fork(load)
+                trial, roads, lines = run_in_fork(load)
         except (ProdserveError, CommandError):
             raise
         except Exception as error:  # an exception of a check or of an import in the project
@@ -317,7 +327,8 @@ def _load_apart(
     for line in lines:
         say(line)
     _tell(trial, say)
-    return trial, footprint(master, trial.reading, preloaded=False) if trial.reading else None
+    reading = footprint(master, trial.reading, preloaded=False) if trial.reading else None
+    return LoadedApart(trial, reading, roads)
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -329,7 +340,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         static: StaticFiles,
         sockets: Sequence[socket.socket],
         say: Announcer,
-        check_project: Check,
+        checks: Checks,
         started: float,
         generation: SupervisorLink,
     ) -> None:
@@ -337,7 +348,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.sockets = sockets[: len(plan.bind.value)]
         self.management = next(iter(sockets[len(plan.bind.value) :]), None)
         self.management_host = (plan.management_bind.value or "").removeprefix("unix:").rpartition(":")[0]
-        self.say, self.check_project, self.started = say, check_project, started
+        self.say, self.checks, self.started = say, checks, started
         self.worker_config = WorkerConfig()
         self.arbiter: ProdserveArbiter | None = None
         self.board: Scoreboard | None = None
@@ -397,7 +408,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         """Load and test; Gunicorn calls this before the socket listens, or in the worker."""
         with fork_guard.ended("Loading the project"):
             if self.cfg.preload_app:
-                application, self.trial = _load(self.plan, self.static, self.say)
+                application, self.trial = _load(self.plan, self.static, self.say, self.checks)
             else:  # the test process has already reported the lines that each worker would repeat
                 application = _build(self.plan, self.static, SILENT)
         passed = self.plan.gunicorn
@@ -407,17 +418,21 @@ class Server(BaseApplication):  # type: ignore[misc]
         if self.cfg.preload_app:
             with self.say.step("measuring the project's memory"):
                 found = _measure(self.plan, application, self.trial)
-            self.apply_footprint(found)
+            self.apply_loaded(application.roads, found)
+        fit_leases(application, self.plan)
         return application
 
-    def apply_footprint(self, found: Footprint | None) -> None:
-        """Plan again with the new measurement, and serve that plan."""
-        if found is None:
-            return
-        footprint_cache.store(found, load_key(self.plan))
+    def apply_loaded(self, roads: str | None, found: Footprint | None) -> None:
+        """Plan again with what is known of the loaded project, and serve that plan."""
         before = self.plan
-        self.apply(before.replan(found))
-        for line in measuring_line(before, self.plan):
+        after = before if roads is None else before.with_roads(roads)
+        if found is not None:
+            footprint_cache.store(found, load_key(before))
+            after = after.replan(found)
+        if after is before:
+            return
+        self.apply(after)
+        for line in measuring_line(before, after):
             self.say(line)
 
     def listen(self) -> None:
@@ -468,9 +483,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             os.environ.pop(variable, None)  # already parsed as addresses; Gunicorn would use them again
         if self.cfg.preload_app:
             with fork_guard.ended("The check of the project"), self.say.step("checking the project"):
-                self.check_project()
+                self.checks.project()
         else:
-            self.trial, found = _load_apart(self.plan, self.static, self.check_project, self.say)
-            self.apply_footprint(found)
+            self.trial, found, roads = _load_apart(self.plan, self.static, self.checks, self.say)
+            self.apply_loaded(roads, found)
         ProdserveArbiter(self).run()
         raise AssertionError("the arbiter's loop ends by SystemExit")

@@ -14,7 +14,8 @@ import pytest
 
 from django_prodserve.worker.admission import MAX_DELAY_TIMEOUTS, OverloadDetector
 from django_prodserve.worker.sampling import UncontendedSamples
-from django_prodserve.worker.scheduler import SWITCH_SECONDS_OVERLOADED, Scheduler
+from django_prodserve.worker.scheduler import Scheduler
+from django_prodserve.worker.switch_interval import SHORT_SECONDS
 
 STEP = 0.001
 
@@ -203,7 +204,7 @@ def test_what_the_kernel_holds_counts_as_soon_as_somebody_has_waited_for_long(qu
     assert not any(queue.enter(10 + number / 100) for number in range(30))  # nobody has waited 0.5 s yet
     assert queue.enter(10.6) == [10.6]
     assert queue.scheduler.needs_evaluation
-    assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS_OVERLOADED)
+    assert sys.getswitchinterval() == pytest.approx(SHORT_SECONDS)
 
 
 class Idle(Queue):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import threading
 import time
 import weakref
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 from asgiref.sync import SyncToAsync, sync_to_async
+from django.db import close_old_connections
 
 from django_prodserve.asgi import leases
+from django_prodserve.asgi.floating import floating_lease
 from django_prodserve.asgi.leases import Lease, Leases, NoThreadFreeError
 
 Scene = Callable[[Leases], Awaitable[None]]
@@ -435,3 +438,63 @@ def test_many_leases_at_once_never_share_a_thread_and_stay_in_the_limit() -> Non
         assert pool.threads <= 7
 
     play(scene, limit=7)
+
+
+def test_a_floating_lease_keeps_its_order_and_no_thread() -> None:
+    async def scene(pool: Leases) -> None:
+        seen: list[str] = []
+        lease = pool.lend(lambda: seen.append("begin"), lambda: seen.append("settle"), floats=True)
+        calls = [call(lease, seen.append, str(number)) for number in range(3)]
+        await asyncio.gather(*calls)
+        await until(lambda: pool.busy == 0)
+        assert seen == ["begin", "0", "1", "2", "settle"]
+        await call(lease, seen.append, "3")
+        await until(lambda: pool.busy == 0)
+        assert seen[5:] == ["begin", "3", "settle"]
+
+    play(scene)
+
+
+def test_floating_leases_share_few_threads_and_wait_as_long_as_it_takes() -> None:
+    async def scene(pool: Leases) -> None:
+        meets = threading.Barrier(2, timeout=20)
+        holding = [pool.lend(floats=True, patience=math.inf) for _ in range(2)]
+        both = [call(lease, meets.wait) for lease in holding]
+        waiting = [pool.lend(floats=True, patience=math.inf) for _ in range(20)]
+        late = [call(lease, name) for lease in waiting]
+        refused = pool.lend()
+        await asyncio.gather(*both)
+        assert {*await asyncio.gather(*late)} <= {"prodserve-lease-1", "prodserve-lease-2"}
+        assert await call(refused, name)
+        refused.release()
+
+    play(scene, limit=2, patience=10.0)
+
+
+def test_a_lease_without_a_thread_needs_none_to_close_old_connections() -> None:
+    async def scene(pool: Leases) -> None:
+        lease = floating_lease(pool)
+        with lease.entered():
+            await sync_to_async(close_old_connections)()
+            assert pool.threads == 0
+            assert (await sync_to_async(name)()).startswith("prodserve-lease-")
+            calls = [sync_to_async(time.sleep)(0.1), sync_to_async(close_old_connections)()]
+            await asyncio.gather(*calls)  # the second one runs in the thread of the first
+        await until(lambda: pool.busy == 0)
+
+    play(scene)
+
+
+def test_the_sync_code_of_a_websocket_runs_by_its_lease() -> None:
+    async def scene(pool: Leases) -> None:
+        meets = threading.Barrier(2, timeout=20)
+
+        async def websocket() -> None:
+            with floating_lease(pool).entered():
+                for _ in range(3):
+                    await sync_to_async(meets.wait)()  # only two threads can pass it
+
+        await asyncio.gather(websocket(), websocket())
+        await until(lambda: pool.busy == 0)
+
+    play(scene)

@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.asgi.scope import scope_of
+from django_prodserve.asgi.scope import scope_of, websocket_scope_of
 
 
-def scope(path: str = "/", version: tuple[int, int] = (1, 1), **environ: Any) -> dict[str, Any]:
+def scope(
+    path: str = "/",
+    version: tuple[int, int] = (1, 1),
+    subprotocols: list[str] | None = None,
+    **environ: Any,
+) -> dict[str, Any]:
     request = SimpleNamespace(method="GET", path=path, query="a=1", version=version)
     full = {
         "SCRIPT_NAME": "",
@@ -22,7 +27,9 @@ def scope(path: str = "/", version: tuple[int, int] = (1, 1), **environ: Any) ->
         "REMOTE_PORT": "4711",
         **environ,
     }
-    return scope_of(full, request)
+    return (
+        scope_of(full, request) if subprotocols is None else websocket_scope_of(full, request, subprotocols)
+    )
 
 
 def test_it_is_what_asgi_asks_for() -> None:
@@ -62,3 +69,12 @@ def test_without_ports_and_with_an_old_protocol() -> None:
     assert (found["server"], found["client"], found["http_version"]) == (
         *(("shop.example", None), ("", 0), "1.0"),
     )
+
+
+def test_that_of_a_websocket_has_its_own_scheme_and_no_method() -> None:
+    found = scope("/chat/", subprotocols=["chat"], HTTP_HOST="shop.example")
+    assert (found["type"], found["scheme"], found["subprotocols"]) == ("websocket", "wss", ["chat"])
+    assert "method" not in found
+    assert found["extensions"] == {"websocket.http.response": {}}
+    assert found["headers"] == [(b"host", b"shop.example")]
+    assert scope(subprotocols=[], **{"wsgi.url_scheme": "http"})["scheme"] == "ws"

@@ -6,14 +6,14 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from django_prodserve.scoreboard.board import Scoreboard
 from django_prodserve.scoreboard.slot import Slot
-from django_prodserve.worker.asyncio_loop import REPLACED_AFTER, AsyncioLoop, stack_of
+from django_prodserve.worker.asyncio_loop import CALLS, REPLACED_AFTER, AsyncioLoop, stack_of
 from django_prodserve.worker.watchdog import HUNG
 
 PATIENCE = 30.0
@@ -124,3 +124,49 @@ def test_the_stack_of_a_task_leads_to_where_it_waits(loop: AsyncioLoop) -> None:
     loop.run_soon(lambda: tasks.append(loop.loop.create_task(outer())))
     until(lambda: bool(tasks) and "in inner" in stack_of(tasks[0]))
     assert stack_of(tasks[0]).index("in outer") < stack_of(tasks[0]).index("in inner")
+
+
+class Wrapped:
+    """An awaitable of a library."""
+
+    def __init__(self, wait: Callable[[], Any]) -> None:
+        self.wait = wait
+
+    def __await__(self) -> Any:
+        return self.wait().__await__()
+
+
+def test_the_stack_leads_through_generators_and_awaitables(loop: AsyncioLoop) -> None:
+    tasks: list[asyncio.Task[None]] = []
+
+    async def inner() -> None:
+        await asyncio.sleep(PATIENCE)
+
+    async def pieces() -> AsyncIterator[str]:
+        await Wrapped(inner)
+        yield ""
+
+    async def by_loop() -> None:
+        async for _ in pieces():
+            pass
+
+    async def by_next() -> None:
+        await anext(pieces(), "")
+
+    loop.run_soon(lambda: tasks.extend(map(loop.loop.create_task, (by_loop(), by_next()))))
+    for number, outer in enumerate(("by_loop", "by_next")):
+        until(lambda number=number: len(tasks) == 2 and "in inner" in stack_of(tasks[number]))  # type: ignore[misc]
+        places = [stack_of(tasks[number]).index(f"in {name}") for name in (outer, "pieces", "inner")]
+        assert places == sorted(places)
+
+
+def test_a_deep_stack_is_cut_to_its_innermost_calls(loop: AsyncioLoop) -> None:
+    tasks: list[asyncio.Task[None]] = []
+
+    async def deep(left: int) -> None:
+        await (deep(left - 1) if left else asyncio.sleep(PATIENCE))
+
+    loop.run_soon(lambda: tasks.append(loop.loop.create_task(deep(100))))
+    until(lambda: bool(tasks) and "in sleep" in stack_of(tasks[0]))
+    shown = CALLS - 1 - 3  # without sleep(), and Python writes three lines of a recursion
+    assert f"[Previous line repeated {shown} more times]" in stack_of(tasks[0])

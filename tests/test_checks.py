@@ -20,7 +20,7 @@ from django_prodserve.project.databases import DatabaseProbe
 from django_prodserve.project.detect import Database
 from django_prodserve.project.dotted_paths import broken_paths
 from django_prodserve.startup import checks
-from django_prodserve.startup.checks import CheckContext, preflight, raise_on_errors, run_rules
+from django_prodserve.startup.checks import CheckContext, Preflight, raise_on_errors, run_rules
 from django_prodserve.staticfiles import StaticChoice
 
 from .facts import machine, postgresql, project
@@ -78,6 +78,7 @@ CAUSES: list[tuple[str, CheckContext, str]] = [
         "put STATIC_ROOT on cdn.example",
     ),
     ("W022", seen(facts={"allowed_hosts": ("shop.example", "http://localhost:8000")}), "'localhost'"),
+    ("W026", seen(facts={"daphne": True}), "INSTALLED_APPS"),
     ("W016", seen(probes=(DatabaseProbe(alias="default", error="refused"),)), "Start it, or correct"),
 ]
 
@@ -241,13 +242,35 @@ def test_ids_are_unique_and_each_has_a_cause_here() -> None:
     assert {number for number, _, _ in CAUSES} <= set(ids)
 
 
+def test_a_loaded_project_with_async_views_opens_more_connections() -> None:
+    pooled = dataclasses.replace(KEPT, max_age=0, pool_size=16)
+    what = seen(
+        facts={"databases": (KEPT, dataclasses.replace(pooled, alias="reports"))},
+        probes=(DatabaseProbe(alias="default", max_connections=50),),
+    )
+    assert run_rules(what) == []
+    loaded = dataclasses.replace(what, plan=what.plan.with_roads("2 async routes on the asyncio loop"))
+    found = {str(message.id): message.msg for message in run_rules(loaded)}
+    assert "may open 64" in found["prodserve.W012"]
+    assert "for 32 threads" in found["prodserve.W011"]
+
+
+def test_what_was_told_before_the_project_was_loaded_is_not_told_again() -> None:
+    what = seen(facts={"local_caches": ("default",)})
+    checked = Preflight(what.plan, what.project)
+    assert "W002" in [problem.code for problem in checked.settings()]
+    assert checked.loaded(what.plan.with_roads("2 async routes on the asyncio loop")) == []
+
+
 def test_strict_makes_warnings_fatal() -> None:
     what = seen({"strict": True}, facts={"local_caches": ("default",)})
     with pytest.raises(ProdserveError, match=r"^\d+ warnings?, and --strict refuses"):
-        preflight(what.plan, what.project)
+        Preflight(what.plan, what.project).settings()
     relaxed = seen(facts={"local_caches": ("default",)})
     (found,) = [
-        problem for problem in preflight(relaxed.plan, relaxed.project) if problem.check == "prodserve.W002"
+        problem
+        for problem in Preflight(relaxed.plan, relaxed.project).settings()
+        if problem.check == "prodserve.W002"
     ]
     assert found.code == "W002"
     assert "W002" not in found.message

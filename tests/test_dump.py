@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from django_prodserve.cli.dump import arranged, idle_place
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from django_prodserve.cli.dump import arranged, idle_place, on_loop
+from django_prodserve.scoreboard.board import Scoreboard
 from django_prodserve.scoreboard.slot import Request
 
 OURS = "/venv/lib/django_prodserve/worker"
@@ -49,3 +56,44 @@ def test_a_thread_of_the_project_that_waits_is_shown() -> None:
 
 def test_no_answer_has_no_threads() -> None:
     assert arranged("", [], 1.0) == []
+
+
+def test_more_tasks_than_rows_are_counted_and_the_oldest_are_shown_by_their_worker() -> None:
+    slot = Scoreboard.create(None, slots=1, rows=1, now=0.0).claim()
+    assert [*on_loop(slot, "", 1.0)] == []
+    slot.tasks = 17
+    slot.write_request(slot.task_rows[0], 4.0, "GET", "/feed/", "abc")
+    first = "17 async requests on the asyncio loop; the oldest 16 are"
+    assert [*on_loop(slot, "GET /feed/\n  File", 10.0)] == [first, "GET /feed/\n  File"]
+    assert [*on_loop(slot, "", 10.0)] == [first, "GET /feed/ [abc] for 6.0 s\n(no answer)"]
+
+
+ASKED = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from django_prodserve.scoreboard.stacks import Stacks, dump_now
+
+board = Path(sys.argv[1])
+stacks = Stacks(1, board)
+stacks.register(0)
+stacks.add_tasks(0, lambda: "GET /feed/" if len(sys.argv) == 2 else 1 / 0)
+found = []
+ask = lambda: found.append(dump_now(board, 0, os.getpid(), tasks=True, patience=30))
+asking = threading.Thread(target=ask)
+asking.start()
+while asking.is_alive():
+    time.sleep(0.01)  # the main thread runs the handler
+print("in <module>" in found[0][0] and "in dump_now" in found[0][0], found[0][1])
+print("Tasks" in stacks.read(0), stacks.crash(0) == "")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tasks"), [([], "GET /feed/"), (["broken"], "(ZeroDivisionError('division by zero'))")]
+)
+def test_the_main_thread_adds_its_tasks_behind_the_stacks_of_threads(
+    tmp_path: Path, arguments: list[str], tasks: str
+) -> None:
+    command = [sys.executable, "-c", ASKED, str(tmp_path / "board"), *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.stdout.splitlines() == [f"True {tasks}", "False True"], ended.stderr

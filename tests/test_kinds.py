@@ -22,6 +22,7 @@ TYPED = {
     "cpus": "1.5",
     "memory": "536870912",
     "db_connections": "40",
+    "roads": "shop:report=threads,/api/=loop",
     "max_body": "1048576",
     "max_requests_jitter": "7",
     "preload": "off",

@@ -82,6 +82,7 @@ def test_what_runs_and_waits(board: Scoreboard) -> None:
     slot = board.active_slots()[0]
     slot.request_started(0, 20.0, "GET", "/", "")
     slot.queue, slot.connections, slot.memory = 3, 5, 2**20
+    slot.leases, slot.leases_busy, slot.leases_waiting = 16, 7, 2
     found = read(board, ready=False)
     assert found["prodserve_requests_in_flight"] == 4
     assert found["prodserve_requests_queued"] == 3
@@ -89,6 +90,7 @@ def test_what_runs_and_waits(board: Scoreboard) -> None:
     assert found["prodserve_threads worker=0"] == 2
     assert found["prodserve_threads_busy worker=0"] == 1
     assert found["prodserve_concurrency_limit worker=0"] == 2
+    assert [found[f"prodserve_leases{name} worker=0"] for name in ("", "_busy", "_waiting")] == [16, 7, 2]
     slot.concurrency_limit = 1
     assert read(board)["prodserve_concurrency_limit worker=0"] == 1
     assert found["prodserve_worker_memory_bytes worker=0"] == 2**20

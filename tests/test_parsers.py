@@ -58,6 +58,10 @@ from django_prodserve.utils.units import GIB, MIB
         (parsers.worker_class, "prodserve", "prodserve"),
         (parsers.worker_class, "gunicorn.workers.gthread.ThreadWorker", "gthread"),
         (parsers.worker_class, "sync", "sync"),
+        (parsers.worker_class, "gunicorn.workers.gasgi.ASGIWorker", "asgi"),
+        (parsers.worker_class, "uvicorn.workers.UvicornWorker", "uvicorn"),
+        (parsers.worker_class, "uvicorn_worker.UvicornWorker", "uvicorn"),
+        (parsers.worker_class, "gunicorn.workers.UvicornWorker", "uvicorn"),
         (parsers.worker_count, "auto", None),
         (parsers.addresses, "8001", (":8001",)),
         (parsers.addresses, 8001, (":8001",)),
@@ -89,7 +93,7 @@ def test_it_is_understood(parse: Any, raw: Any, value: Any) -> None:
         *[(parsers.umask, raw) for raw in ("9", "-7", "7777", True, 0o7777)],
         *[(parsers.boolean, raw) for raw in ("", "maybe", 2, None)],
         *[(parsers.worker_count, raw) for raw in ("two", "0", "2n+", "n*n", "-n", "", "2m+1")],
-        *[(parsers.worker_class, raw) for raw in ("fast", "uvicorn.workers.UvicornWorker", "gevent", "")],
+        *[(parsers.worker_class, raw) for raw in ("fast", "a.UvicornWorker", "gevent", "")],
         *[
             (parsers.addresses, raw)
             for raw in (
@@ -135,7 +139,7 @@ def test_a_formula_counts_whole_cpus_rounded_up(formula: str, cpus: float, worke
 
 
 @pytest.mark.parametrize(
-    "raw", ["gunicorn.workers.UvicornWorker", "uvicorn_worker.UvicornWorker", "eventlet", "tornado"]
+    "raw", ["gevent", "eventlet", "tornado", "daphne", "hypercorn.workers.AsyncioWorker", "my.ASGIWorker"]
 )
 def test_a_tutorials_worker_class_gets_a_sentence_of_its_own(raw: str) -> None:
     with pytest.raises(ParseError) as told:

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from django_prodserve.machine.platforms import detect
+from django_prodserve.plan import worker_classes
+from django_prodserve.plan.explain import explain
+from django_prodserve.plan.gunicorn_settings import gunicorn_settings
 from django_prodserve.plan.plan import PlanInputs, make_plan
 from django_prodserve.utils.units import GIB, MIB
 
@@ -145,6 +148,54 @@ def test_several_databases_share_the_connections() -> None:
     assert "up to 16 connections" in made.database.value + made.database.why
 
 
+ROADS = "3 async routes on the asyncio loop; 1 sync route in threads"
+
+
+@pytest.mark.parametrize(
+    ("cpus", "stated", "sizes"),
+    [
+        (2, {}, (2, 16, 16)),
+        (2, {"threads": 4}, (2, 4, 4)),
+        (2, {"db_connections": 100}, (2, 16, 16)),
+        (2, {"db_connections": 40}, (2, 10, 10)),
+        (2, {"db_connections": 22}, (2, 6, 5)),
+        (4, {"db_connections": 6}, (3, 1, 1)),
+        (2, {"db_connections": 40, "threads": 12}, (2, 12, 8)),
+        (8, {"db_connections": 40, "threads": 12}, (3, 12, 1)),
+        (2, {"asgi": "off"}, (2, 16, 0)),
+    ],
+)
+def test_leased_threads_are_counted_where_views_are_async(
+    cpus: float, stated: dict[str, Any], sizes: tuple[int, int, int]
+) -> None:
+    site = project(databases=(postgresql(),))
+    before = plan(machine(cpus, PLENTY), site, **stated)
+    made = before.with_roads("" if before.asgi.value == "off" else ROADS)
+    assert (made.workers.value, made.threads.value, made.leases.value) == sizes
+    most = sizes[0] * (sizes[1] + sizes[2])
+    assert f"up to {most} connections" in made.database.why
+    assert made.db_connections.value is None or most <= made.db_connections.value
+    assert made.warnings == ()
+    assert before.leases.value == 0
+    assert f"up to {before.workers.value * before.threads.value} connections" in before.database.why
+
+
+def test_a_project_without_async_views_has_the_same_plan_when_it_is_loaded() -> None:
+    made = plan(db_connections=10)
+    assert made.with_roads("") is made
+
+
+def test_where_views_run_is_the_reason_of_the_way() -> None:
+    assert plan().with_roads(ROADS).asgi.why == ROADS
+    assert plan(asgi="hybrid").with_roads(ROADS).asgi.source == "test"
+
+
+def test_more_leased_threads_than_connections_are_told() -> None:
+    (found,) = plan(workers=2, threads=5, db_connections=10).with_roads(ROADS).warnings
+    assert "2 workers x (5 threads + 1 leased) may open 12 database connections, 10 are" in found.message
+    assert "--threads 3" in found.fix
+
+
 @pytest.mark.parametrize(
     ("cpus", "memory", "profile", "worker_class"),
     list(
@@ -229,3 +280,16 @@ def test_the_management_address_is_told_where_others_reach_it_or_nobody_answers(
     assert silent.management_bind.value is None
     assert silent.addresses == ("127.0.0.1:8000",)
     assert any("this is gthread" in found.message for found in silent.warnings)
+
+
+@pytest.mark.parametrize("name", worker_classes.LOST)
+def test_another_asgi_server_is_explained_by_what_it_cannot_keep(name: str) -> None:
+    made = plan(worker_class=name)
+    assert made.asgi.value == made.concurrency_limit.value == "off"
+    [told] = made.warnings
+    assert (told.topic, "the default worker runs async views itself" in told.fix) == ("worker-class", True)
+    text = explain(made, width=200)
+    for line in worker_classes.LOST[name]:
+        assert f"{name} workers: {line}" in text
+    assert gunicorn_settings(made)["worker_class"] == worker_classes.IMPORTED[name]
+    assert gunicorn_settings(made).get("http_parser") == {"asgi": "python"}.get(name)

@@ -90,6 +90,7 @@ def test_percentiles_lie_within_their_bucket(
 
 WORKER: dict[str, Any] = {
     **{"pid": 12, "state": "serving", "threads": 4, "concurrency_limit": 2, "busy": 0, "queue": 0},
+    **{"async": 0, "loop": None, "websockets": 0},
     **{"connections": 3, "requests": 70, "memory": 2**20, "share": None, "cpu": 1.0, "age": 3.0},
     "oldest": None,
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.cli.lines import verdict, wrapped
+from django_prodserve.cli.lines import loop_words, verdict, wrapped
 from django_prodserve.cli.status import format_text
 from django_prodserve.cli.watch import render
 from django_prodserve.monitoring.findings import REMEDIES, finding
@@ -24,6 +24,8 @@ WORKER = {
         "concurrency_limit": 16,
         "busy": 1,
         "async": 0,
+        "loop": None,
+        "websockets": 0,
     },
     **{"queue": 0, "connections": 2, "requests": 9876, "memory": 64 << 20, "cpu": 1.0, "share": 0.5},
     "oldest": None,
@@ -150,3 +152,18 @@ def test_lines_are_wrapped_on_a_terminal_alone() -> None:
     assert wrapped("worker    " + "word " * 40, 0) == ["worker    " + "word " * 40]
     parts = wrapped("worker    " + "word " * 40, 60)
     assert all(part.startswith(" " * 10 + "word") for part in parts[1:])
+
+
+LOOP = {"lag": 0.0021, "blocked": 1, "leases": 16, "leases_busy": 16, "leases_waiting": 4}
+
+
+def test_the_asyncio_loop_of_a_worker_has_a_line() -> None:
+    busy = {**WORKER, "async": 1234, "loop": LOOP}
+    words = "1,234 async requests, lag 2.1 ms, leased threads 16/16, 4 wait for one, blocked 1 time"
+    assert loop_words(busy) == words
+    assert any(
+        line == f"          asyncio loop: {words}" for _, line in format_text(known(workers=[busy]), 0.0)
+    )
+    assert any(words in " ".join(screen(width, workers=[busy])) for width in (100, 120))
+    idle = {**LOOP, "blocked": 0, "leases_busy": 0, "leases_waiting": 0}
+    assert loop_words({**WORKER, "loop": idle}) == loop_words(WORKER) == ""

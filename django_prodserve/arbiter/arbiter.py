@@ -329,7 +329,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         self.stacks.remove(self.board_path)
 
     def unfinished(self) -> int | None:
-        if self.plan.worker_class.value != "prodserve":
+        if self.plan.worker_class.value != "prodserve" and not self.plan.is_asgi_class:
             return None
         return sum(slot.count_running() + slot.waiting() + slot.tasks for slot in self.board.active_slots())
 

@@ -8,6 +8,7 @@
     handler            Django's ASGI handler, with calls to a thread only where something can block
     django_middleware  which of Django's own middleware can block, and when
     sending            where a response goes: in one piece, piece by piece, or as a file
+    floating           leases for the sync code of websockets
     leases             threads for what may block, each leased to one request; daemon threads of their own
 
 All of it lives in a worker, after the fork; routes and handler may also be built before it. What names no

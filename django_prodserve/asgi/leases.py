@@ -82,13 +82,23 @@ class Leases:
         self._numbers = itertools.count(1)
         self._is_closed = False
 
-    def lend(self, begin: Callable[[], None] = nothing, settle: Callable[[], None] = nothing) -> Lease:
-        """Return a lease for one request.
+    def lend(
+        self,
+        begin: Callable[[], None] = nothing,
+        settle: Callable[[], None] = nothing,
+        *,
+        floats: bool = False,
+        patience: float | None = None,
+    ) -> Lease:
+        """Return a lease for one request, or with ``floats`` one that keeps no thread between its calls.
 
         ``begin`` runs in each thread that it takes, before the first call. ``settle`` runs in a thread before
-        it is given back, unless ``release`` states that this has been done.
+        it is given back, unless ``release`` states that this has been done. A call waits ``patience`` seconds
+        for a thread, by default as long as in all leases.
         """
-        return Lease(self, begin, settle)
+        return Lease(
+            self, begin, settle, floats=floats, patience=self.patience if patience is None else patience
+        )
 
     @property
     def threads(self) -> int:
@@ -175,14 +185,22 @@ class _Call(NamedTuple):
 class Lease(Executor):
     """One request's right to a thread. An executor, because asgiref asks for one."""
 
-    def __init__(self, pool: Leases, begin: Callable[[], None], settle: Callable[[], None]) -> None:
-        self._pool, self._begin, self._settle = pool, begin, settle
+    def __init__(
+        self,
+        pool: Leases,
+        begin: Callable[[], None],
+        settle: Callable[[], None],
+        *,
+        floats: bool,
+        patience: float,
+    ) -> None:
+        self._pool, self._begin, self._settle, self._patience = pool, begin, settle, patience
         self._thread: _Thread | None = None
         self._is_new = False  # the thread is new to the lease, and begin has not run
         self._pending = 0
         self._calls: list[_Call] = []  # those that wait for a thread
         self._ticket: object = None
-        self._floats = self._is_settled = False
+        self._floats, self._is_settled = floats, False
         self._queries: weakref.WeakSet[GeneratorType[Any, Any, Any]] = weakref.WeakSet()
         self.was_refused = False
         """Whether a call got no thread in time."""
@@ -211,12 +229,14 @@ class Lease(Executor):
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a call in the thread; take one first if there is none, and wait for one if none is free."""
         if threading.current_thread() is self._thread:
-            other = self._pool.lend(self._begin, self._settle)
-            other._floats = True
+            other = self._pool.lend(self._begin, self._settle, floats=True, patience=self._patience)
             return other.submit(function, *args, **kwargs)
         call = _Call(Future(), function, args, kwargs)
         with self._pool._lock:
             if self._floats:
+                if self._thread is None and not self._calls and self._settles(function):
+                    call.future.set_result(None)
+                    return call.future
                 self._note_queries(function)
             if self._thread is None and not self._calls and (thread := self._pool._take()) is not None:
                 self._attach(thread)
@@ -229,11 +249,9 @@ class Lease(Executor):
                 return call.future
             self._pool._waiting.append(self)
             self._ticket = ticket = object()  # the timer must not keep the call alive
-        if self._pool.patience < math.inf:
+        if self._patience < math.inf:
             # In an empty context: the request would live until the timer fires.
-            asyncio.get_running_loop().call_later(
-                self._pool.patience, self._refuse, ticket, context=Context()
-            )
+            asyncio.get_running_loop().call_later(self._patience, self._refuse, ticket, context=Context())
         return call.future
 
     def release(self, *, settled: bool = False) -> None:
@@ -272,7 +290,7 @@ class Lease(Executor):
             self._pending -= len(calls)
             self._pool.refused += 1
         self.was_refused = True
-        limit, patience = self._pool.limit, format_duration(self._pool.patience)
+        limit, patience = self._pool.limit, format_duration(self._patience)
         words = f"all threads for blocking calls ({limit}) were in use for {patience}"
         for each in calls:
             if each.future.set_running_or_notify_cancel():
@@ -284,6 +302,14 @@ class Lease(Executor):
             thread.inbox.put((self, None))
 
     # With the lock held.
+
+    def _settles(self, function: Any) -> bool:
+        """Return whether a call only does what was done when the last thread was given back.
+
+        Channels closes old connections so at each message: that would be a call to a thread for each.
+        """
+        children = [child for child in getattr(function, "args", ()) if hasattr(child, "func")]
+        return any(child.func is self._settle and not child.args for child in children)
 
     def _note_queries(self, function: Any) -> None:
         """Remember the generators that a call reads: Django reads a query through one, in several calls."""

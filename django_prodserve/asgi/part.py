@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from . import shared_loop
 from .handler import Handler, load, why_not
 from .leases import Leases
+from .leases import why_not as leases_why_not
 from .project import ASGIApplication
 from .road_table import RoadTable, Takes
 from .routes import Routes
@@ -32,6 +33,8 @@ class AsyncPart:
     """Why Django's own handler serves the requests; empty if ours does."""
     shares_loop: bool
     """Whether ``async_to_sync`` in the threads of the pool may use the worker's loop."""
+    floats: bool = False
+    """Whether the sync code of each websocket may run in a leased thread of its own."""
     files: Sequence[Callable[[str], bool]] = ()
     """Return whether a path may be one of a file, which is served in threads."""
     script: str = ""
@@ -76,13 +79,14 @@ class AsyncPart:
             table.routes,
             leases,
             why,
-            speedups and not shared_loop.why_not(),
-            files,
-            script,
-            table.takes,
-            project.websocket if project is not None else None,
-            project.lifespan if project is not None else None,
-            project.path if project is not None else "",
+            shares_loop=speedups and not shared_loop.why_not(),
+            floats=speedups and not leases_why_not(),
+            files=files,
+            script=script,
+            takes=table.takes,
+            websocket=project.websocket if project is not None else None,
+            lifespan=project.lifespan if project is not None else None,
+            name=project.path if project is not None else "",
         )
 
     def without_views(self) -> AsyncPart | None:

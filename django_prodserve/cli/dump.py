@@ -1,6 +1,7 @@
 """``dump``: the stacks of a running server, threads with a request first. Runs in a command of its own.
 
-faulthandler writes the stacks (scoreboard/stacks.py); no thread is stopped.
+faulthandler writes the stacks (scoreboard/stacks.py); no thread is stopped. Stacks of async requests come
+from the worker's main thread.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from ..scoreboard.board import Scoreboard
-from ..scoreboard.slot import STATES, Request, Slot
+from ..scoreboard.slot import STATES, TASK_ROWS, Request, Slot
 from ..scoreboard.stacks import describe, dump_now, stacks_path
 from ..utils.units import counted
 
@@ -28,13 +29,13 @@ def dump(board: Scoreboard, now: float) -> Iterator[str]:
     for slot in board.active_slots():
         if not slot.pid or not stacks_path(board.path, slot.index).exists():
             continue
-        text = ""
+        text = tasks = ""
         with suppress(OSError):
-            text = dump_now(board.path, slot.index, slot.pid)
+            text, tasks = dump_now(board.path, slot.index, slot.pid, tasks=bool(slot.tasks))
         running = slot.running()
         yield f"worker {slot.pid} ({STATES[slot.state]}), busy {len(running)}/{slot.threads}"
         yield from arranged(text, running, now) or ["(no answer)"]
-        yield from on_loop(slot, now)
+        yield from on_loop(slot, tasks, now)
         yield ""
 
 
@@ -60,12 +61,18 @@ def arranged(text: str, running: Sequence[Request], now: float) -> list[str]:
     return lines
 
 
-def on_loop(slot: Slot, now: float) -> Iterator[str]:
-    """Yield the requests on the asyncio loop, the oldest first; they have no thread, and so no stack."""
+def on_loop(slot: Slot, stacks: str, now: float) -> Iterator[str]:
+    """Yield the oldest requests on the asyncio loop with their stacks; without, if the worker sent none."""
+    count = slot.tasks
+    if not count and not stacks:
+        return
+    shown = "" if count <= TASK_ROWS else f"; the oldest {TASK_ROWS} are"
+    yield f"{counted(count, 'async request')} on the asyncio loop{shown}"
+    if stacks:
+        yield stacks
+        return
     requests = sorted(slot.running_tasks(), key=lambda request: request.start)
-    if slot.tasks:
-        yield f"{counted(slot.tasks, 'async request')} on the asyncio loop"
-    yield from (f"  {describe(request, now)}" for request in requests)
+    yield from (f"{describe(request, now)}\n(no answer)" for request in requests)
 
 
 def threads(text: str) -> Iterator[tuple[int, str]]:

@@ -52,6 +52,22 @@ def _of_route(route: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def loop_words(worker: dict[str, Any]) -> str:
+    """Return the state of a worker's asyncio loop; empty if it has none, or if that is idle."""
+    loop, parts = worker["loop"], []
+    if not loop:
+        return ""
+    if worker["async"]:
+        parts += [counted(worker["async"], "async request"), f"lag {format_latency(loop['lag'])}"]
+    if loop["leases_busy"]:
+        parts.append(f"leased threads {loop['leases_busy']}/{loop['leases']}")
+    if loop["leases_waiting"]:
+        parts.append(f"{loop['leases_waiting']} wait for one")
+    if loop["blocked"]:
+        parts.append(f"blocked {counted(loop['blocked'], 'time')}")
+    return ", ".join(parts)
+
+
 def wrapped(line: str, columns: int) -> list[str]:
     """Return a line in parts that fit, all but the first indented below the text; long words are split."""
     if not columns or len(line) <= columns:

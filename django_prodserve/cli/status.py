@@ -22,7 +22,7 @@ from ..utils import terminal
 from ..utils.units import counted, format_age, format_size
 from . import control
 from .dump import dump
-from .lines import Line, clock, printable, route_lines, verdict, verdict_lines, wrapped
+from .lines import Line, clock, loop_words, printable, route_lines, verdict, verdict_lines, wrapped
 
 Say = Callable[[str], object]
 EVENTS = 5
@@ -100,6 +100,8 @@ def format_text(known: dict[str, Any], wall: float) -> Iterator[Line]:
     yield "", f"{'requests':<10}{_of_requests(known)}"
     for worker in known["workers"]:
         yield "", f"{'worker':<10}{_of_worker(worker)}"
+        if words := loop_words(worker):
+            yield "", f"{'':<10}asyncio loop: {words}"
     if any(worker["oldest"] and worker["oldest"]["age"] >= LONG_SECONDS for worker in known["workers"]):
         yield "", f"{'stacks':<10}prodserve dump shows what these requests do"
     yield from route_lines(known["routes"])
@@ -140,6 +142,7 @@ def _of_worker(worker: dict[str, Any]) -> str:
         f"age {format_age(worker['age'])}",
         f"busy {worker['busy']}/{worker['threads']}",
         *([f"{worker['async']:,} async"] if worker["async"] else []),
+        *([counted(worker["websockets"], "websocket")] if worker["websockets"] else []),
         f"limit {worker['concurrency_limit']}",
         *([f"{worker['queue']} wait"] if worker["queue"] else []),
         counted(worker["connections"], "connection"),

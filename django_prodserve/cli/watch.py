@@ -23,7 +23,7 @@ from ..scoreboard.board import Scoreboard, board_path
 from ..utils import terminal
 from ..utils.units import format_age, format_latency, format_size
 from . import control
-from .lines import Line, clock, printable, route_lines, verdict_lines, wrapped
+from .lines import Line, clock, loop_words, printable, route_lines, verdict_lines, wrapped
 
 REFRESH_SECONDS = 1.0
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -287,6 +287,8 @@ def _workers(workers: Sequence[dict[str, Any]], width: int) -> Iterator[Line]:
             "requests": f"{worker['requests']:,}",
         }
         yield "", _cells(columns, values)
+        if words := loop_words(worker):
+            yield "quiet", f"         asyncio loop: {words}"
         if (oldest := worker["oldest"]) and oldest["age"] >= 1:
             yield "warn", f"         {oldest['age']:.0f} s: {oldest['method']} {oldest['path']}"
 

@@ -77,7 +77,8 @@ class Options:
     worker_class: str = option(
         "prodserve",
         WORKER_CLASS,
-        "prodserve (an event loop for clients, threads for Django), or Gunicorn's gthread or sync.",
+        "prodserve (loops for clients and async views, threads for sync views), Gunicorn's gthread, sync "
+        "or asgi, or uvicorn.",
         why="a slow client occupies no thread",
         gunicorn="worker_class",
         short="-k",
@@ -98,7 +99,9 @@ class Options:
         computed="from the machine",
     )
     db_connections: int | None = option(
-        None, POSITIVE, "Maximum database connections of this server; caps workers x threads."
+        None,
+        POSITIVE,
+        "Maximum database connections of this server; caps workers, threads and leases.",
     )
     queue_timeout: float = option(
         2.0,

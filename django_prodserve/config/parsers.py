@@ -218,22 +218,40 @@ WORKER_CLASSES = {
     "gunicorn.workers.gthread.threadworker": "gthread",
     "sync": "sync",
     "gunicorn.workers.sync.syncworker": "sync",
+    "asgi": "asgi",
+    "gunicorn.workers.gasgi.asgiworker": "asgi",
+    "django_prodserve.worker.gunicorn_asgi.asgiworker": "asgi",
+    "uvicorn": "uvicorn",
+    "uvicorn.workers.uvicornworker": "uvicorn",
+    "uvicorn.workers.uvicornh11worker": "uvicorn",
+    "uvicorn_worker.uvicornworker": "uvicorn",
+    "uvicorn_worker.uvicornh11worker": "uvicorn",
+    "gunicorn.workers.uvicornworker": "uvicorn",
+    "django_prodserve.worker.uvicorn.uvicornworker": "uvicorn",
 }
+"""Each class, and the names under which tutorials have it."""
 
 
 def worker_class(raw: Any) -> str:
-    """prodserve, gthread or sync."""
+    """prodserve, gthread, sync, asgi or uvicorn."""
     name = str(raw).strip()
     known = WORKER_CLASSES.get(name.lower())
     if known:
         return known
     if re.search("uvicorn|asgi|hypercorn|daphne", name, re.IGNORECASE):
-        raise ParseError(f"{name!r} serves ASGI, and prodserve serves WSGI.", "Remove the option.")
-    if re.search("gevent|eventlet|tornado", name, re.IGNORECASE):
         raise ParseError(
-            f"{name!r} is not supported: prodserve uses threads.",
-            "Remove the option; set --threads if you need more.",
+            f"{name!r} is not supported.",
+            "Remove the option: the default worker runs async views itself. Or write uvicorn or asgi.",
         )
+    instead = "Remove the option. For requests that wait: --threads 64, or async views on the default worker."
+    if re.search("gevent|eventlet", name, re.IGNORECASE):
+        raise ParseError(
+            f"{name!r} is not supported: it must patch Python before Django is imported, a request costs "
+            "twice the CPU, and async views fail.",
+            instead,
+        )
+    if re.search("tornado", name, re.IGNORECASE):
+        raise ParseError(f"{name!r} is not supported: Gunicorn has removed its workers for it.", instead)
     raise ValueError(raw)
 
 

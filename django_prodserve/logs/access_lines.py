@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ..utils.log_lines import quoted, utc
-from .environ_keys import ID, QUEUE, ROUTE
+from .environ_keys import CLOSE_CODE, ID, QUEUE, ROUTE
 from .redaction import Redaction
 
 MAX_CACHED, MAX_CACHED_LENGTH = 1024, 300
@@ -46,6 +46,8 @@ class AccessRecord(NamedTuple):
     referer: str | None
     agent: str | None
     authorization: str | None
+    close_code: int | None = None
+    """Of a websocket."""
 
 
 def entry(environ: dict[str, Any], status: int, sent: int, seconds: float) -> AccessRecord:
@@ -66,6 +68,7 @@ def entry(environ: dict[str, Any], status: int, sent: int, seconds: float) -> Ac
         get("HTTP_REFERER"),
         get("HTTP_USER_AGENT"),
         get("HTTP_AUTHORIZATION"),
+        get(CLOSE_CODE),
     )
 
 
@@ -133,7 +136,7 @@ class TextLines:
             f'{record.client or "-"} - {user} [{self._clock(record.time)}] "{request}" '
             f'{record.status} {record.sent} "{known[referer]}" "{known[record.agent]}" '
             f"{record.request_id or '-'} {known[record.route]} "
-            f"{record.seconds * 1000:.1f}ms {record.queued * 1000:.1f}ms"
+            f"{record.seconds * 1000:.1f}ms {record.queued * 1000:.1f}ms{_closed(record)}"
         )
 
 
@@ -147,7 +150,7 @@ class ShortLines:
         """Return the line of one request."""
         target = self._redaction.url(record.target) if self._redaction.is_on else record.target
         request = f"{record.method} {_safe(target)}" if record.method else "-"
-        return f"{request} {record.status} {record.seconds * 1000:.1f} ms"
+        return f"{request} {record.status} {record.seconds * 1000:.1f} ms{_closed(record)}"
 
 
 class JSONLines:
@@ -163,6 +166,7 @@ class JSONLines:
         known, now, referer = self._known, record.time, record.referer
         route, name = record.route, record.request_id
         path, _, query = record.target.partition("?")
+        closed = "" if record.close_code is None else f'"close_code": {record.close_code}, '
         if self._redaction.is_on:
             query, referer = self._redaction.query(query), referer and self._redaction.url(referer)
         return (
@@ -170,11 +174,16 @@ class JSONLines:
             f'"logger": "gunicorn.access", "method": {known[record.method]}, '
             f'"path": {quoted(path)}, "query": {as_text(query) if query else "null"}, '
             f'"route": {quoted(route) if route else "null"}, '
-            f'"status": {record.status}, "bytes": {record.sent}, '
+            f'"status": {record.status}, {closed}"bytes": {record.sent}, '
             f'"duration_ms": {record.seconds * 1000:.1f}, "queue_ms": {record.queued * 1000:.1f}, '
             f'"client": {known[record.client]}, "request_id": {quoted(name) if name else "null"}, '
             f'"user_agent": {known[record.agent]}, "referer": {known[referer]}, "pid": {os.getpid()}}}'
         )
+
+
+def _closed(record: AccessRecord) -> str:
+    """Return the end of a line: the close code of a websocket."""
+    return "" if record.close_code is None else f" close={record.close_code}"
 
 
 def as_text(text: str) -> str:

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
@@ -24,6 +24,8 @@ from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
+from ..asgi.leases import Leases
+from ..asgi.other_servers import load_for_others
 from ..asgi.part import AsyncPart
 from ..asgi.project import load_application
 from ..asgi.road_table import RoadTable
@@ -39,6 +41,7 @@ from ..staticfiles.placement import WSGI, with_files
 from ..utils.names import full_name
 from ..utils.notice import part, warning
 from ..utils.tracebacks import project_error
+from .asgi import ASGIApplication
 from .health import HealthMiddleware, Paths
 from .proxy_headers import ProxyHeadersMiddleware
 from .readiness import Readiness
@@ -68,6 +71,8 @@ class Application:
     """The static files, if they are answered in front of Django."""
     async_part: AsyncPart | None = None
     """What runs async views on the asyncio loop; None if the project has none."""
+    asgi: ASGIApplication | None = None
+    """The same for the worker classes asgi and uvicorn; None for all others."""
     plan: Plan | None = None
     """The plan for which it was built."""
 
@@ -80,6 +85,11 @@ class Application:
     def inner(self) -> WSGI:
         """The application behind the probes and the ids."""
         return self.proxy or self.health.application
+
+    @property
+    def roads(self) -> str:
+        """How many views run where; empty if all of them run in threads."""
+        return "" if self.async_part is None else str(self.async_part.routes)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         return self.health(environ, start_response)
@@ -101,7 +111,7 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
         install_connections()
     readiness = Readiness(find_checks(plan.readiness_checks.value))
     health = HealthMiddleware(identity, Paths.beside_routes(plan.health_paths.value), readiness)
-    return Application(
+    application = Application(
         health=health,
         request_ids=identity,
         proxy=proxy,
@@ -109,6 +119,39 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
         async_part=_find_async_part(plan, inner, say),
         plan=plan,
     )
+    if plan.is_asgi_class:
+        return replace(application, asgi=_for_other_servers(plan, application, inner))
+    fit_leases(application, plan)
+    return application
+
+
+def fit_leases(application: Application, plan: Plan) -> None:
+    """Let as many threads be leased as the plan has for a project with these routes."""
+    if application.async_part is not None:
+        application.async_part.leases.limit = plan.with_roads(application.roads).leases.value
+
+
+def _for_other_servers(plan: Plan, layers: Application, inner: WSGI) -> ASGIApplication:
+    """Return the same for the ASGI servers of other projects, which call Django's ASGI handler."""
+    speedups = plan.speedups.value or plan.speedups.is_computed
+    leases = Leases(plan.threads.value, plan.queue_timeout.value or math.inf)
+    return ASGIApplication(
+        load_for_others(load_application(), leases, speedups=speedups),
+        layers,
+        _behind_files(inner)[0],
+        timeout=plan.timeout.value,
+        limit=plan.worker_connections.value,
+        max_body=plan.max_body.value,
+    )
+
+
+def _behind_files(wsgi: WSGI) -> tuple[list[Callable[[str], bool]], WSGI]:
+    """Return the application behind the layers for files, and for each whether a path may be a file."""
+    files: list[Callable[[str], bool]] = []
+    while isinstance(wsgi, StaticLayer):
+        files.append(wsgi.may_answer)
+        wsgi = wsgi.application
+    return files, wsgi
 
 
 def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> AsyncPart | None:
@@ -117,10 +160,7 @@ def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> Asy
         if plan.worker_class.value in ONLY_WSGI and plan.asgi.is_computed and (unserved := _unserved()):
             say(warning(Problem(f"{plan.asgi.why}: {unserved}.", PROXY_IN_FRONT, topic="asgi")))
         return None
-    files = []
-    while isinstance(wsgi, StaticLayer):
-        files.append(wsgi.may_answer)
-        wsgi = wsgi.application
+    files, wsgi = _behind_files(wsgi)
     table = RoadTable.find(plan.asgi, load_application(), _observer(plan, wsgi), plan.roads)
     found = AsyncPart.find(
         table,

@@ -111,6 +111,15 @@ def requests(tally: Counters) -> Iterator[str]:
     yield from counter(
         "responses_aborted", "Responses that were aborted before they were complete.", [Sample(tally.aborted)]
     )
+    yield from counter("websockets_opened", "Websockets that were opened.", [Sample(tally.websockets)])
+    yield from counter(
+        "websocket_messages",
+        "Messages on websockets, by direction.",
+        [
+            Sample(tally.messages_received, {"direction": "received"}),
+            Sample(tally.messages_sent, {"direction": "sent"}),
+        ],
+    )
     yield from histogram(
         "request_duration_seconds", "Time for which requests ran.", tally.latency, tally.latency_sum
     )
@@ -157,6 +166,9 @@ def now(slots: Sequence[Slot]) -> Iterator[str]:
         [Sample(slot.tasks, _worker(slot)) for slot in slots],
     )
     yield from gauge(
+        "websockets", "Open websockets.", [Sample(slot.websockets, _worker(slot)) for slot in slots]
+    )
+    yield from gauge(
         "asyncio_lag_seconds",
         "Time that the asyncio loop took to run a callback, when it was last measured.",
         [Sample(slot.loop_lag, _worker(slot)) for slot in slots],
@@ -165,6 +177,21 @@ def now(slots: Sequence[Slot]) -> Iterator[str]:
         "asyncio_blocked",
         "Times that a request blocked the asyncio loop.",
         [Sample(slot.loop_blocked, _worker(slot)) for slot in slots],
+    )
+    yield from gauge(
+        "leases",
+        "Threads that async requests may lease for what may block.",
+        [Sample(slot.leases, _worker(slot)) for slot in slots],
+    )
+    yield from gauge(
+        "leases_busy",
+        "Threads that async requests have leased.",
+        [Sample(slot.leases_busy, _worker(slot)) for slot in slots],
+    )
+    yield from gauge(
+        "leases_waiting",
+        "Async requests that wait for a leased thread.",
+        [Sample(slot.leases_waiting, _worker(slot)) for slot in slots],
     )
     yield from gauge(
         "threads_busy", "Threads that run a request.", [Sample(count, _worker(slot)) for slot, count in busy]

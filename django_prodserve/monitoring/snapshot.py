@@ -162,12 +162,25 @@ def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) 
         "concurrency_limit": slot.concurrency_limit,
         "busy": len(running),
         "async": slot.tasks,
+        "loop": _loop(slot) if slot.leases else None,
+        "websockets": slot.websockets,
         "queue": slot.waiting(),
         "connections": slot.connections,
         "requests": slot.counters().requests,
         "memory": memory(slot) if memory else slot.memory,
         "cpu": cpu_seconds(slot.pid) or slot.cpu,
         "oldest": _request(oldest, now) if oldest else None,
+    }
+
+
+def _loop(slot: Slot) -> dict[str, Any]:
+    """Return the state of a worker's asyncio loop; its lag was measured while requests ran on it."""
+    return {
+        "lag": slot.loop_lag,
+        "blocked": slot.loop_blocked,
+        "leases": slot.leases,
+        "leases_busy": slot.leases_busy,
+        "leases_waiting": slot.leases_waiting,
     }
 
 

@@ -15,6 +15,7 @@ from ..utils.decision import SET_EXPLICITLY
 from ..utils.notice import Notice, note, part, warning
 from ..utils.units import format_cpus
 from .gunicorn_settings import gunicorn_settings
+from .worker_classes import LOST
 
 if TYPE_CHECKING:
     from ..utils.decision import Decision
@@ -26,7 +27,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Address": ("bind", "management_bind", "certfile", "keyfile", "umask", "backlog"),
     "Processes": (
         *("workers", "threads", "worker_class", "profile", "concurrency_limit", "worker_connections"),
-        *("asgi", "roads"),
+        *("asgi", "roads", "leases"),
         *("db_connections", "master_memory", "worker_memory", "preload", "warmup", "supervisor", "speedups"),
     ),
     "Timeouts": (
@@ -80,13 +81,19 @@ def explain(
             ]
         if rows:
             lines += ["", terminal.styled(title, "bold", on=colour), *_columns(rows, width)]
-    lines += ["" for _ in (*plan.notes, *plan.warnings)][:1]
-    notes = [*plan.notes]
+    notes = [*plan.notes, *lost_promises(plan)]
+    lines += ["" for _ in (*notes, *plan.warnings)][:1]
     if details:
         notes += plan.details or ("Every limit of this machine could be read.",)
     for line in (*map(note, notes), *map(warning, plan.warnings)):
         lines += [row for text in line.split("\n") for row in terminal.wrapped(text, width, "  ")]
     return "\n".join(lines)
+
+
+def lost_promises(plan: Plan) -> list[str]:
+    """Return a line for each promise that the worker class cannot keep."""
+    name = plan.worker_class.value
+    return [f"{name} workers: {line}" for line in LOST.get(name, ())]
 
 
 def check_names(words: Sequence[str]) -> tuple[str, ...]:
@@ -173,7 +180,7 @@ def as_json(plan: Plan, names: Sequence[str] = ()) -> str:
             if not names or name in names
         },
         "gunicorn": gunicorn_settings(plan),
-        "notes": plan.notes,
+        "notes": [*plan.notes, *lost_promises(plan)],
         "warnings": [{"message": found.message, "fix": found.fix} for found in plan.warnings],
     }
     return json.dumps(document, indent=2, default=repr)
@@ -186,7 +193,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
             name: {"value": plan.show(name, decision.value), "why": decision.why, "source": decision.source}
             for name, decision in plan.decisions()
         },
-        "notes": list(plan.notes),
+        "notes": [*plan.notes, *lost_promises(plan)],
         "warnings": [" ".join(filter(None, (found.message, found.fix))) for found in plan.warnings],
     }
 

@@ -33,7 +33,11 @@ from ..machine.platforms import Platform, detect
 from ..project import footprint_cache, local_mode
 from ..project.detect import Project
 from ..utils import working_directory
+from ..utils.tracebacks import reason_of
 from .plan import Plan, PlanInputs, make_plan
+
+REQUEST_HOOKS = {"pre_request", "post_request"}
+"""Gunicorn's hooks that must see each request, so that all views run in threads."""
 
 
 def plan_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Plan:
@@ -63,6 +67,22 @@ def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
     reject_shared_address(plan.bind.value, plan.management_bind.value)
     measured = footprint_cache.load(load_key(plan))
     return plan.replan(measured) if measured else plan, project
+
+
+def with_roads(plan: Plan) -> Plan:
+    """Decide again with the routes of the URLconf, which is loaded; not if loading it raises an error.
+
+    A start knows more: it has loaded the WSGI application, too. A wrapper around that must see each request.
+    """
+    if plan.asgi.value == "off" or REQUEST_HOOKS.intersection(plan.gunicorn):
+        return plan.with_roads("")
+    from ..asgi.routes import Routes  # late: most commands need no URLconf
+
+    try:
+        routes = Routes()
+    except Exception as error:  # an import of the project may raise anything
+        return replace(plan, notes=(*plan.notes, f"The URLconf cannot be loaded: {reason_of(error)}"))
+    return plan.with_roads(str(routes) if routes.has_async else "")
 
 
 def load_key(plan: Plan) -> tuple[bool, str]:

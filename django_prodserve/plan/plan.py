@@ -11,6 +11,7 @@ from ..config.options import option_field
 from ..config.parsers import LOOPBACK
 from ..errors import Problem
 from ..utils.decision import SET_EXPLICITLY, Decision
+from . import worker_classes
 from .sizing import THREADS, Sizing
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class PlanInputs:
     fork_safe: bool = True
     """Whether this system survives forking a loaded process."""
     footprint: Footprint | None = None
+    roads: str = ""
+    """How many views run where, in words; empty if all run in threads, or if the project is not loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,7 @@ class Plan:
     max_body: Decision[int | None]
     workers: Decision[int]
     threads: Decision[int]
+    leases: Decision[int]
     db_connections: Decision[int | None]
     database: Decision[str]
     static: Decision[str]
@@ -126,10 +130,19 @@ class Plan:
         """Decide again from the same facts and options, and this measurement of the project."""
         return make_plan(replace(self.inputs, footprint=footprint))
 
+    def with_roads(self, roads: str) -> Plan:
+        """Decide again, now that the project is loaded; ``roads`` is empty if all views run in threads."""
+        return self if roads == self.inputs.roads else make_plan(replace(self.inputs, roads=roads))
+
     @property
     def addresses(self) -> tuple[str, ...]:
         """Return every address that the server listens on, the management address last."""
         return (*self.bind.value, *filter(None, [self.management_bind.value]))
+
+    @property
+    def is_asgi_class(self) -> bool:
+        """Whether another project's ASGI server runs in the workers."""
+        return self.worker_class.value in worker_classes.LOST
 
     @property
     def database_caps_threads(self) -> bool:
@@ -171,9 +184,11 @@ def make_plan(inputs: PlanInputs) -> Plan:
         stated_threads=wishes.stated("threads"),
         db_connections=wishes.stated("db_connections"),
         footprint=inputs.footprint,
+        has_async=bool(inputs.roads),
     )
     workers = sizing.workers()
     threads = sizing.threads(workers.value)
+    leases = sizing.leases(workers.value, threads.value)
     thought: dict[str, Decision[Any]] = {
         "platform": _platform(inputs.platform),
         "settings": Decision(project.settings_module, "already loaded; wsgi.py cannot change it", "Django"),
@@ -186,7 +201,8 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "worker_class": worker_class,
         "workers": workers,
         "threads": threads,
-        "database": _database(project, workers.value * threads.value),
+        "leases": leases,
+        "database": _database(project, workers.value, threads.value, leases.value),
         "static": Decision(project.static.mode, project.static.why, wishes.source("static")),
         "brotli": _brotli(project),
         "preload": _preload(wishes, inputs.fork_safe),
@@ -199,7 +215,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "server_timing": _server_timing(wishes),
         "access_log": _access_log(wishes),
         "concurrency_limit": choose_concurrency_limit(wishes, worker_class),
-        "asgi": choose_asgi(wishes, worker_class),
+        "asgi": choose_asgi(wishes, worker_class, inputs.roads),
     }
     plain = {
         row.name: wishes.computed(row.name)
@@ -216,9 +232,10 @@ def make_plan(inputs: PlanInputs) -> Plan:
         inputs=inputs,
         warnings=(
             *_machine_warnings(machine, cpus),
-            *sizing.warnings(workers, threads),
+            *sizing.warnings(workers, threads, leases),
             *_project_warnings(project, options),
             *_manage_warnings(wishes, worker_class),
+            *worker_classes.warnings(worker_class),
         ),
     )
 
@@ -286,11 +303,14 @@ def choose_concurrency_limit(wishes: ResolvedOptions, worker_class: Decision[str
     return wishes.computed("concurrency_limit")
 
 
-def choose_asgi(wishes: ResolvedOptions, worker_class: Decision[str]) -> Decision[str]:
+def choose_asgi(wishes: ResolvedOptions, worker_class: Decision[str], roads: str = "") -> Decision[str]:
     """Return how async views run; Gunicorn's own workers have no event loop for them."""
+    if worker_class.value in worker_classes.LOST:
+        return Decision("off", f"{worker_class.value} workers run every view on a loop of their own")
     if worker_class.value != "prodserve":
         return Decision("off", f"{worker_class.value} workers run async views in threads")
-    return wishes.computed("asgi")
+    plain = wishes.computed("asgi")
+    return replace(plain, why=roads) if roads else plain
 
 
 def choose_bind(machine: Machine, wishes: ResolvedOptions) -> Decision[tuple[str, ...]]:
@@ -464,7 +484,7 @@ def _brotli(project: Project) -> Decision[bool]:
     return Decision(False, "not installed, so gzip only: pip install 'django-prodserve[brotli]'")
 
 
-def _database(project: Project, slots: int) -> Decision[str]:
+def _database(project: Project, workers: int, threads: int, leases: int) -> Decision[str]:
     used = [database for database in project.databases if database.vendor != "dummy"]
     if not used:
         return Decision("none", "DATABASES is empty", "settings")
@@ -472,4 +492,5 @@ def _database(project: Project, slots: int) -> Decision[str]:
     servers = sum(found.counts for found in used)
     if not servers:
         return Decision(text, "a file, no connections to count", "settings")
-    return Decision(text, f"up to {slots * servers} connections (workers x threads x databases)", "settings")
+    most, each = workers * (threads + leases) * servers, "(threads + leases)" if leases else "threads"
+    return Decision(text, f"up to {most} connections (workers x {each} x databases)", "settings")

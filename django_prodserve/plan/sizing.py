@@ -46,6 +46,8 @@ class Sizing:
     stated_threads: Decision[int] | None = None
     db_connections: Decision[int] | None = None
     footprint: Footprint | None = None
+    has_async: bool = False
+    """Whether views run on asyncio loops, and call in leased threads what may block."""
 
     def workers(self) -> Decision[int]:
         """Return the explicit count, or the CPUs' count within ceiling, memory and database connections."""
@@ -71,9 +73,21 @@ class Sizing:
         if fitting is not None and fitting < threads:
             assert self.db_connections is not None
             why = f"{self.db_connections.value} database connections / {workers} workers"
-            return Decision(fitting, why + self._over_databases())
+            halved = " / 2: leased threads need as many" if self.has_async else ""
+            return Decision(fitting, why + self._over_databases() + halved)
         waits = "most wait while one computes" if self.profile == "io" else "more would compete for the CPU"
         return Decision(threads, f"profile {self.profile}: {waits}; started when needed")
+
+    def leases(self, workers: int, threads: int) -> Decision[int]:
+        """Return the threads for what async views call, within the database connections."""
+        if not self.has_async:
+            return Decision(0, "no view is known to run on an asyncio loop")
+        left = self._share(workers)
+        if left is not None and left - threads < threads:
+            assert self.db_connections is not None
+            why = f"what the threads leave of {self.db_connections.value} database connections"
+            return Decision(max(1, left - threads), why)
+        return Decision(threads, "as many as threads, for what async views call; started when needed")
 
     def by_cpus(self) -> tuple[int, str]:
         """Return the count for the CPUs, worker class and profile, at least 2, and the reason."""
@@ -97,10 +111,11 @@ class Sizing:
             )
         if self.db_connections is not None:
             threads = self.stated_threads.value if self.stated_threads else 1
-            most = max(1, self.db_connections.value // (threads * self.databases))
+            most = max(1, self.db_connections.value // ((threads + self.has_async) * self.databases))
+            leased = ", 1 leased" if self.has_async else ""
             yield (
                 most,
-                f"{self.db_connections.value} database connections / {threads} threads"
+                f"{self.db_connections.value} database connections / {threads} threads{leased}"
                 + self._over_databases(),
             )
 
@@ -146,16 +161,23 @@ class Sizing:
 
     def threads_by_database(self, workers: int) -> int | None:
         """Return the maximum number of threads for --db-connections, at least 1; None without that limit."""
+        share = self._share(workers)
+        return None if share is None else max(1, math.ceil(share / 2) if self.has_async else share)
+
+    def _share(self, workers: int) -> int | None:
+        """Return the database connections of each worker, to each database; None without a limit."""
         if self.db_connections is None:
             return None
-        return max(1, self.db_connections.value // (workers * self.databases))
+        return self.db_connections.value // (workers * self.databases)
 
     @property
     def usable(self) -> str:
         """Return the memory that the plan may use, as text."""
         return f"{format_size((self.memory or 0) * MEMORY_SHARE)} usable"
 
-    def warnings(self, workers: Decision[int], threads: Decision[int]) -> Iterator[Problem]:
+    def warnings(
+        self, workers: Decision[int], threads: Decision[int], leases: Decision[int]
+    ) -> Iterator[Problem]:
         """Yield a problem for every figure that does not fit, with a figure that does."""
         yield from self._memory_warnings(workers)
         by_cpus, _ = self.by_cpus()
@@ -167,12 +189,15 @@ class Sizing:
                 topic="workers",
             )
         share = self.db_connections
-        most = workers.value * threads.value * self.databases
+        most = workers.value * (threads.value + leases.value) * self.databases
         if share is not None and most > share.value:
             fitting = self.threads_by_database(workers.value)
             fix = f"{fitting} threads are recommended: --threads {fitting}"
+            each = f"{threads.value} threads"
+            if leases.value:
+                each = f"({each} + {leases.value} leased)"
             yield Problem(
-                f"{workers.value} workers x {threads.value} threads{self._over_databases(' x ')} "
+                f"{workers.value} workers x {each}{self._over_databases(' x ')} "
                 f"may open {most} database connections, {share.value} are allowed ({share.source}).",
                 fix if threads.value > 1 else "Use fewer workers.",
                 topic="db-connections",

@@ -67,6 +67,8 @@ class Project:
     ssl_redirect: bool = False
     prodserver: bool = False
     """Whether the other project, django-prodserver, is installed too."""
+    daphne: bool = False
+    """Whether daphne is an installed app, which replaces runserver."""
     link: str = ""
     """The link to the working directory, if the operator did not name it."""
     links: tuple[str, ...] = ()
@@ -97,6 +99,7 @@ class Project:
             ),
             ssl_redirect=bool(settings.SECURE_SSL_REDIRECT),
             prodserver=any(str(app).startswith("django_prodserver") for app in settings.INSTALLED_APPS),
+            daphne=any(str(app).partition(".")[0] == "daphne" for app in settings.INSTALLED_APPS),
             static=choose_static(wanted=static, collect=collect),
             brotli=importlib.util.find_spec("brotli") is not None,
             gunicorn_conf=os.path.exists("gunicorn.conf.py"),

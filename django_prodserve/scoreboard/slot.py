@@ -40,8 +40,9 @@ _FIRST = {method: number * CLASSES for number, method in enumerate(METHODS)}
 _PID, _GENERATION, _STATE, _THREADS, _STARTED, _HEARTBEAT = range(6)
 _REPLACEMENT_REASON, _EXIT_MODE, _DEADLINE, _MEMORY, _CPU = range(6, 11)
 _REFUSED, _ABORTED, _SATURATED, _LIMIT, _QUEUE_WAIT = range(11, 16)
-_TASKS, _LOOP_LAG, _LOOP_BLOCKED = range(16, 19)
-HEAD = 19
+_TASKS, _LOOP_LAG, _LOOP_BLOCKED, _WEBSOCKETS = range(16, 20)
+_LEASES, _LEASES_BUSY, _LEASES_WAITING = range(20, 23)
+HEAD = 23
 TASK_ROWS = 16
 """Rows for requests on the asyncio loop. If more run at a time, the others are only counted."""
 # ...then a row for each thread, and those for tasks: its request, its counters, and the request's text.
@@ -51,7 +52,8 @@ _LATENCY = len(METHODS) * CLASSES  # before it: a cell for each method and class
 _QUEUED = _LATENCY + BUCKETS
 _SAMPLES = _QUEUED + BUCKETS
 _STATIC = _SAMPLES + 1  # only in the first row: it is counted under a lock
-WHOLE, TALLY_CELLS = _STATIC + 1, _STATIC + 6
+_OPENED, _MESSAGES_IN, _MESSAGES_OUT = range(_STATIC + 1, _STATIC + 4)  # only in the row of tasks
+WHOLE, TALLY_CELLS = _STATIC + 4, _STATIC + 9
 _LATENCY_SUM, _QUEUED_SUM, _CPU_SUM, _WAIT_SUM, _DELAY_SUM = range(WHOLE, TALLY_CELLS)
 """The whole-number counters come first, then those in seconds."""
 _TEXT = _TALLY + TALLY_CELLS
@@ -93,6 +95,10 @@ class Counters:
     refused: int = 0
     aborted: int = 0
     """Responses that ended before they were complete."""
+    websockets: int = 0
+    """Websockets that were opened."""
+    messages_received: int = 0
+    messages_sent: int = 0
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -181,10 +187,18 @@ class Slot:
     """Maximum number of requests that the worker runs at a time now: its threads, or fewer."""
     tasks = _Whole(_TASKS)
     """How many requests run on the asyncio loop."""
+    websockets = _Whole(_WEBSOCKETS)
+    """How many websockets are open."""
     loop_lag = _Seconds(_LOOP_LAG)
     """How long the asyncio loop took to run a callback, at the last measurement."""
     loop_blocked = _Whole(_LOOP_BLOCKED)
     """How many times a request blocked the asyncio loop."""
+    leases = _Whole(_LEASES)
+    """Maximum number of leased threads; 0 in a worker without an asyncio loop."""
+    leases_busy = _Whole(_LEASES_BUSY)
+    """How many threads are leased, as of the main thread's last check."""
+    leases_waiting = _Whole(_LEASES_WAITING)
+    """How many async requests wait for a leased thread, as of then."""
     queue_wait = _Seconds(_QUEUE_WAIT)
     """How long requests wait for a thread, as of this second; in an overload, the wait at detection."""
     connections = _Load(CONNECTIONS)
@@ -300,6 +314,25 @@ class Slot:
             self.seconds[at] = 0.0
         self.count_request(self.task_rows[0], now, status, started, queued_seconds, method)
 
+    # A websocket, in the loop's thread.
+
+    def websocket_opened(self) -> None:
+        """Count a websocket that the application has accepted."""
+        self.websockets += 1
+        self.whole[self.task_rows[0] + _TALLY + _OPENED] += 1
+
+    def websocket_closed(self) -> None:
+        """Record that an open websocket has ended."""
+        self.websockets -= 1
+
+    def count_message_received(self) -> None:
+        """Count a message of a client."""
+        self.whole[self.task_rows[0] + _TALLY + _MESSAGES_IN] += 1
+
+    def count_message_sent(self) -> None:
+        """Count a message of an application."""
+        self.whole[self.task_rows[0] + _TALLY + _MESSAGES_OUT] += 1
+
     def count_request(
         self, at: int, now: float, status: int, started: float, queued_seconds: float, method: str
     ) -> None:
@@ -404,4 +437,7 @@ def counters(whole: Sequence[int], seconds: Sequence[float], refused: int, abort
         delay_sum=delay_sum,
         refused=refused,
         aborted=aborted,
+        websockets=whole[_OPENED],
+        messages_received=whole[_MESSAGES_IN],
+        messages_sent=whole[_MESSAGES_OUT],
     )

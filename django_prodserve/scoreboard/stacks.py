@@ -3,6 +3,8 @@
 faulthandler's handler is C: it answers while a thread holds the GIL or all threads are hung. The arbiter
 opens a file for each slot before it forks; a worker registers the handler first after the fork. Another
 process sends the signal and reads the file: the arbiter in its tick, ``dump`` in its own process.
+
+A worker with an asyncio loop adds the stacks of tasks: its main thread writes them behind those of threads.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -24,6 +27,8 @@ DUMP: int = signal.SIGRTMIN + 1 if hasattr(signal, "SIGRTMIN") else getattr(sign
 
 
 FATAL = "Fatal Python error: "
+TASKS, TASKS_END = "\nTasks of the asyncio loop:\n", "\n(end of tasks)\n"
+"""The lines around the stacks of tasks."""
 
 
 class Stacks:
@@ -44,6 +49,24 @@ class Stacks:
         faulthandler.enable(file.fileno(), all_threads=True)
         os.register_at_fork(after_in_child=_crash_on_standard_error)
 
+    def add_tasks(self, index: int, stacks: Callable[[], str]) -> None:
+        """Let the main thread of this process write the stacks of tasks, too. It is the caller."""
+        file = self.files[index]
+
+        def add(number: int, frame: object) -> None:
+            try:
+                text = stacks()
+            except Exception as error:  # it would interrupt whatever the main thread does
+                text = f"({error!r})"
+            with suppress(OSError):
+                file.write(f"{TASKS}{text}{TASKS_END}".encode("utf-8", "replace"))
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, [DUMP])  # unhandled, it would end the process
+        faulthandler.unregister(DUMP)
+        signal.signal(DUMP, add)
+        faulthandler.register(DUMP, file=file.fileno(), all_threads=True, chain=True)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [DUMP])
+
     def request_dump(self, index: int, pid: int) -> None:
         """Make a worker write its stacks; they can be read a moment later."""
         self.files[index].truncate(0)
@@ -51,13 +74,16 @@ class Stacks:
             os.kill(pid, DUMP)
 
     def read(self, index: int) -> str:
-        """Return the stacks that a worker has written since the request."""
+        """Return the stacks of threads that a worker has written since the request."""
+        return self._text(index).partition(TASKS)[0]
+
+    def _text(self, index: int) -> str:
         size = os.fstat(self.files[index].fileno()).st_size
         return os.pread(self.files[index].fileno(), size, 0).decode("utf-8", "replace")
 
     def crash(self, index: int) -> str:
         """Return the stacks that a worker wrote at a fatal error, its own thread first; empty if none."""
-        text = self.read(index)
+        text = self._text(index)
         start = text.rfind(FATAL)
         if start < 0:
             return ""
@@ -97,19 +123,26 @@ def _open(path: Path | None) -> IO[bytes]:
     return os.fdopen(descriptor, "a+b", buffering=0)
 
 
-def dump_now(board: Path, index: int, pid: int, patience: float = 2.0) -> str:
-    """Request stacks from another process; return those that arrive within ``patience`` seconds."""
+def dump_now(
+    board: Path, index: int, pid: int, *, tasks: bool = False, patience: float = 2.0
+) -> tuple[str, str]:
+    """Request the stacks of another process; return those of threads, and of ``tasks`` if it has some.
+
+    Return what arrives within ``patience`` seconds: the main thread, which writes the tasks, may be hung.
+    """
     path = stacks_path(board, index)
     os.truncate(path, 0)
     os.kill(pid, DUMP)
-    before, deadline = "", time.monotonic() + patience
+    text = before = ""
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         time.sleep(0.02)
         text = path.read_text("utf-8", "replace")
-        if text and text == before:
-            return text
+        if text.endswith(TASKS_END) if tasks else text and text == before:
+            break
         before = text
-    return before
+    threads, _, rest = text.partition(TASKS)
+    return threads, rest.partition(TASKS_END)[0]
 
 
 _THREAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)", re.MULTILINE)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.checks import CheckMessage, Error, Warning, register
 
 from ..errors import Problem, ProdserveError, UsageError
+from ..project.async_facts import AsyncFacts
 from ..project.databases import DatabaseProbe, probe_all
 from ..project.dotted_paths import BrokenPath, broken_paths
 from ..utils.units import counted
+from . import async_checks
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
@@ -45,6 +47,8 @@ class CheckContext:
     somaxconn: int | None = None
     allow_debug: bool = False
     broken_paths: tuple[BrokenPath, ...] = ()
+    loaded: AsyncFacts | None = None
+    """The facts of a loaded project; None before, and where no view runs on the asyncio loop."""
 
     @property
     def several(self) -> bool:
@@ -55,6 +59,11 @@ class CheckContext:
     def slots(self) -> int:
         """The number of requests that run at the same time."""
         return self.plan.workers.value * self.plan.threads.value
+
+    @property
+    def connections(self) -> int:
+        """The number of connections that this server may open to each database."""
+        return self.plan.workers.value * (self.plan.threads.value + self.plan.leases.value)
 
     @property
     def proxied(self) -> bool:
@@ -237,15 +246,16 @@ def _connections(seen: CheckContext) -> Iterator[CheckMessage]:
 
 
 def _most_connections(seen: CheckContext, database: Database) -> int:
-    each = database.pool_size or seen.plan.threads.value
-    return seen.plan.workers.value * min(each, seen.plan.threads.value)
+    if database.pool_size is None:
+        return seen.connections
+    return min(seen.connections, seen.plan.workers.value * database.pool_size)
 
 
 def _persistence(
     seen: CheckContext, database: Database, answer: DatabaseProbe | None
 ) -> Iterator[CheckMessage]:
     entry = f'DATABASES["{database.alias}"]'
-    threads = seen.plan.threads.value
+    threads = seen.plan.threads.value + seen.plan.leases.value
     if database.pool_size is not None:
         if database.pool_size < threads:
             yield Warning(
@@ -259,7 +269,7 @@ def _persistence(
         yield Warning(
             f"Database {database.alias!r} gets a new connection for every request{cost}.",
             hint=f'{entry} |= {{"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}}, which keeps up to '
-            f"{seen.slots} connections open",
+            f"{seen.connections} connections open",
             id="prodserve.W010",
         )
     elif database.max_age != 0 and not database.health_checks:
@@ -291,6 +301,13 @@ def _machine(seen: CheckContext) -> Iterator[CheckMessage]:
             hint='Remove "django_prodserver" from INSTALLED_APPS, unless both are wanted',
             id="prodserve.W015",
         )
+    if seen.project.daphne:
+        yield Warning(
+            "daphne is in INSTALLED_APPS: it only replaces runserver, and loads Twisted, 23 MiB that "
+            "prodserve does not use.",
+            hint='Remove "daphne" from INSTALLED_APPS in the settings of production',
+            id="prodserve.W026",
+        )
 
 
 def _static(seen: CheckContext) -> Iterator[CheckMessage]:
@@ -306,9 +323,14 @@ def _static(seen: CheckContext) -> Iterator[CheckMessage]:
         )
 
 
+def _async(seen: CheckContext) -> Iterator[CheckMessage]:
+    if seen.loaded is not None:
+        yield from async_checks.run(seen.plan, seen.loaded)
+
+
 RULES: tuple[Rule, ...] = (
     *(_debug, _hosts, _host_names, _dotted_paths, _sqlite, _memory, _proxy),
-    *(_answers, _connections, _machine, _static),
+    *(_answers, _connections, _machine, _static, _async),
 )
 
 
@@ -326,22 +348,55 @@ def raise_on_errors(plan: Plan, project: Project) -> None:
         raise (UsageError if typed else ProdserveError).of(map(_problem, errors))
 
 
-def preflight(plan: Plan, project: Project) -> list[Problem]:
-    """Return the warnings; raise ProdserveError if there are any and --strict is on.
+class Checks(NamedTuple):
+    """The checks of a start, in their order; all raise on errors. The first and the last return warnings."""
 
-    ``raise_on_errors`` has looked for errors before.
-    """
-    found = run_rules(build_context(plan, project, allow_debug=plan.allow_debug.value))
-    warnings = [_problem(message) for message in found if not message.is_serious()]
-    if warnings and plan.strict.value:
-        count = counted(len(warnings), "warning")
-        first = Problem(
-            f"{count}, and {plan.strict.source} refuses to serve with warnings.",
-            "Do what each of them recommends, silence it, or remove --strict.",
-            topic="strict",
-        )
-        raise ProdserveError.of([first, *warnings])
-    return warnings
+    settings: Callable[[], list[Problem]] = list
+    """Of settings, machine and databases."""
+    project: Callable[[], None] = lambda: None
+    """Django's own."""
+    loaded: Callable[[Plan], list[Problem]] = lambda plan: []
+    """Of a project that is loaded and has an asyncio loop."""
+
+
+class Preflight:
+    """The checks of one start, in two parts: of settings and databases, and of the loaded project."""
+
+    def __init__(self, plan: Plan, project: Project) -> None:
+        self._plan, self._project = plan, project
+        self._seen: CheckContext | None = None
+        self._told: set[str | None] = set()
+
+    def settings(self) -> list[Problem]:
+        """Return the warnings; raise ProdserveError if there are any and --strict is on.
+
+        ``raise_on_errors`` has looked for errors before.
+        """
+        plan = self._plan
+        self._seen = build_context(plan, self._project, allow_debug=plan.allow_debug.value)
+        return self._warnings(self._seen)
+
+    def loaded(self, plan: Plan) -> list[Problem]:
+        """Return the warnings that only a loaded project with an asyncio loop has; raise like ``settings``.
+
+        Its plan may open more connections than the one that ``settings`` has seen.
+        """
+        seen = self._seen or build_context(plan, self._project, allow_debug=plan.allow_debug.value)
+        return self._warnings(replace(seen, plan=plan, loaded=AsyncFacts.read()))
+
+    def _warnings(self, seen: CheckContext) -> list[Problem]:
+        found = [each for each in run_rules(seen) if not each.is_serious() and each.id not in self._told]
+        self._told.update(each.id for each in found)
+        warnings = [_problem(message) for message in found]
+        if warnings and seen.plan.strict.value:
+            count = counted(len(warnings), "warning")
+            first = Problem(
+                f"{count}, and {seen.plan.strict.source} refuses to serve with warnings.",
+                "Do what each of them recommends, silence it, or remove --strict.",
+                topic="strict",
+            )
+            raise ProdserveError.of([first, *warnings])
+        return warnings
 
 
 def _problem(message: CheckMessage) -> Problem:
@@ -376,10 +431,12 @@ def _somaxconn() -> int | None:
 @register("prodserve", deploy=True)
 def check_deployment(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """Run the same rules under ``manage.py check --deploy``, for the plan without command-line flags."""
-    from ..plan.pipeline import inspect_now
+    from ..plan.pipeline import inspect_now, with_roads
 
     try:
         plan, project = inspect_now({})
+        plan = with_roads(plan)
     except ProdserveError as error:
         return [Error(str(error), hint="prodserve plan shows the same error", id="prodserve.E004")]
-    return run_rules(build_context(plan, project, paths=broken_paths(plan.readiness_checks.value)))
+    seen = build_context(plan, project, paths=broken_paths(plan.readiness_checks.value))
+    return run_rules(replace(seen, loaded=None if plan.asgi.value == "off" else AsyncFacts.read()))

@@ -9,6 +9,7 @@ import os
 import ssl
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ..config.gunicorn import make_logger, new_config
@@ -18,10 +19,13 @@ from ..utils.fork import run_in_fork
 if TYPE_CHECKING:
     from ..plan.plan import Plan
 
+NEEDED = {"uvicorn": ("uvicorn", "uvicorn-worker")}
+"""Packages that a worker class needs."""
+
 
 def check_files(plan: Plan) -> None:
     """Raise one UsageError that lists everything that cannot be used."""
-    problems = [*certificate_problems(plan)]
+    problems = [*package_problems(plan), *certificate_problems(plan)]
     problems += log_problems(plan.access_log.value, plan.access_log.source, "access-log")
     if log := plan.gunicorn.get("errorlog"):
         problems += log_problems(str(log.value), log.source, "logs")
@@ -29,6 +33,21 @@ def check_files(plan: Plan) -> None:
     problems += user_problems(plan)
     if problems:
         raise UsageError.of(problems)
+
+
+def package_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield what the worker class needs and this environment has not."""
+    chosen = plan.worker_class
+    missing = [name for name in NEEDED.get(chosen.value, ()) if find_spec(name.replace("-", "_")) is None]
+    if missing:
+        yield Problem(
+            f"{chosen.source} {chosen.value} needs {' and '.join(missing)}, which this environment lacks.",
+            "Run pip install 'django-prodserve[uvicorn]'. Or remove the option: the default worker runs "
+            "async views itself.",
+            "",
+            "file",
+            "worker-class",
+        )
 
 
 def certificate_problems(plan: Plan) -> Iterator[Problem]:

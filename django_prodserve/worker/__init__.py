@@ -5,6 +5,7 @@
     scheduler                gives the request a thread, queues it, or refuses it
     request_handler          calls Django
     async_requests           runs async views as tasks on the asyncio loop (asyncio_loop) instead
+    websockets               runs the applications of websockets as such tasks (websocket, websocket_link)
     streaming, write_buffer  keep the bytes that the client accepts later
 
 ``reactor`` connects these modules. Every module names the thread in which it runs.

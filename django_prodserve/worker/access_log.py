@@ -57,7 +57,19 @@ class AccessLog:
         """Note a request that the server itself answered; ``head`` is None if none could be parsed."""
         if not self.is_on:
             return
-        status, size = reply[9 : reply.index(b"\r\n")].decode(), body_size(reply)
+        status = reply[9 : reply.index(b"\r\n")].decode()
+        self._note_own(head, environ, status, body_size(reply), seconds)
+
+    def note_websocket(
+        self, head: RequestHead, environ: dict[str, Any], status: str, sent: int, seconds: float
+    ) -> None:
+        """Note a websocket that has ended, or whose handshake was refused."""
+        if self.is_on and environ:
+            self._note_own(head, environ, status, sent, seconds)
+
+    def _note_own(
+        self, head: RequestHead | None, environ: dict[str, Any], status: str, size: int, seconds: float
+    ) -> None:
         if not self.is_gunicorns:
             self.add(environ, int(status[:3]), size, seconds)
         elif head is not None and isinstance(self._log, Logger):

@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..asgi import shared_loop
 from ..http.exceptions import ClientGoneError
 from ..logs import request_id
-from ..scoreboard.slot import Request, Slot
+from ..scoreboard.slot import TASK_ROWS, Request, Slot
+from ..scoreboard.stacks import describe
 from .async_request import ENDING, TIMEOUT, AsyncRequest, AsyncStream
 from .asyncio_loop import AsyncioLoop, stack_of
 from .connection import Connection
 from .lifespan import Lifespan
 from .request_handler import ConnectionResponse
+from .switch_interval import LOOP, SwitchInterval
+from .websockets import WebSockets
 
 if TYPE_CHECKING:
     from ..asgi.part import AsyncPart
@@ -34,6 +37,8 @@ STREAMS_END_AFTER = 1.0
 """Seconds that an event stream continues in a worker that stops: its client then connects again."""
 LAST_CALL_SECONDS = 2.0
 """Seconds before a stopping worker ends in which the requests that still run are answered with 503."""
+IDLE_AFTER = 1.0
+"""Seconds without a request after which threads may keep the GIL as long as in other workers."""
 
 
 class Connections(Protocol):
@@ -55,6 +60,9 @@ class Connections(Protocol):
     def drop(self, connection: Connection) -> None:
         """Close a connection."""
 
+    def close(self, connection: Connection, now: float, *, politely: bool) -> None:
+        """Close a connection, ``politely`` once its client does, too."""
+
     def report_failure(self) -> None:
         """Log an internal error of the server."""
 
@@ -62,7 +70,7 @@ class Connections(Protocol):
 class AsyncRequests:
     """The requests that run on the asyncio loop of one worker."""
 
-    def __init__(self, reactor: Connections, part: AsyncPart, limit: int) -> None:
+    def __init__(self, reactor: Connections, part: AsyncPart, limit: int, interval: SwitchInterval) -> None:
         worker, self.reactor, self.slot, self.limit = reactor.worker, reactor, reactor.slot, limit
         self.handler, self.streams = reactor.handler, reactor.streams
         self.log, self.access = worker.log, worker.access
@@ -78,6 +86,10 @@ class AsyncRequests:
         self.rows = [*reversed(self.slot.task_rows)]
         """Free rows of the scoreboard."""
         self._sweeps = False
+        self.websockets = (
+            None if part.websocket is None else WebSockets(reactor, part, self.loop, self.rows, limit)
+        )
+        self._interval, self._had_work, self._worked_at = interval, False, 0.0
 
     def start(self, is_wanted: Callable[[], bool]) -> None:
         """Start the loop, and the application; raise ProdserveError if its startup fails."""
@@ -96,7 +108,7 @@ class AsyncRequests:
             shared_loop.share(self.event_loop)
 
     def __len__(self) -> int:
-        return len(self.running)
+        return len(self.running) + len(self.websockets or ())
 
     # In the thread that receives the request.
 
@@ -123,13 +135,21 @@ class AsyncRequests:
     def _begin(self, request: AsyncRequest) -> None:
         self.running[request.connection.fd] = request
         self.slot.tasks = len(self.running)
+        self._had_work = True
         self.loop.run_soon(request.begin)
 
     # In the main thread.
 
     def tick(self, now: float) -> None:
-        """Check the loop."""
+        """Check the loop, let threads that compute make room for it, and publish how many are leased."""
         self.loop.tick(now)
+        if self._had_work or len(self):
+            self._had_work, self._worked_at = False, now
+            self._interval.shorten(LOOP)
+        elif now - self._worked_at >= IDLE_AFTER:
+            self._interval.restore(LOOP)
+        slot, leases = self.slot, self.part.leases
+        slot.leases, slot.leases_busy, slot.leases_waiting = leases.limit, leases.busy, leases.waiting
 
     def requests(self) -> Iterator[Request]:
         """Return those that run, for the watchdog."""
@@ -142,6 +162,12 @@ class AsyncRequests:
         running = self.running.get(request.row)
         task = running.task if running is not None else None
         return stack_of(task) if task is not None else "(it has ended)"
+
+    def stacks(self) -> str:
+        """Return the oldest requests, each with where its task waits, for ``dump``."""
+        now, running = time.monotonic(), [each.shown() for each in [*self.running.values()] if each.started]
+        oldest = sorted(running, key=lambda request: request.start)[:TASK_ROWS]
+        return "\n\n".join(f"{describe(request, now)}\n{self.stack(request)}" for request in oldest)
 
     def interrupt(self, request: Request) -> None:
         """Cancel the task of a request that ran too long."""
@@ -159,7 +185,7 @@ class AsyncRequests:
         for running in [*self.running.values()]:
             if running.task is task or (name and running.name == name):
                 return f"{running.request.method} {running.request.path} (id {running.name})"
-        return "A task of no request"
+        return (self.websockets and self.websockets.describe(task)) or "A task of no request"
 
     # In the loop's thread.
 

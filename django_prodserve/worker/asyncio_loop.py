@@ -8,6 +8,7 @@ calls code that waits: every other task waits behind it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ from .watchdog import HUNG
 CHECK_SECONDS = 0.15
 """Interval of the main thread's checks. A task that is found in two of them in a row blocks the loop."""
 CALLS = 12
-"""Calls of a blocking task that the log shows, the innermost ones."""
+"""Calls of a task that are shown, the innermost ones."""
 REPLACED_AFTER = 20.0
 """Seconds after which the arbiter replaces a worker whose loop is blocked."""
 
@@ -127,19 +128,32 @@ def _place(frame: Any) -> str:
     return f"{frame.f_code.co_filename}, line {frame.f_lineno} ({frame.f_code.co_name})"
 
 
-def stack_of(task: asyncio.Task[Any]) -> str:
-    """Return the stack of a task that waits, its outermost coroutine first."""
-    frames = []
-    waits: Any = task.get_coro()
-    while waits is not None:
-        frame = next((found for key in FRAMES if (found := getattr(waits, key, None)) is not None), None)
-        if frame is None:
-            break
-        frames.append((frame, frame.f_lineno))
-        waits = next((found for key in AWAITS if (found := getattr(waits, key, None)) is not None), None)
-    return "".join(traceback.StackSummary.extract(iter(frames)).format()).rstrip() or "(it runs)"
-
-
 FRAMES = "cr_frame", "gi_frame", "ag_frame"
 AWAITS = "cr_await", "gi_yieldfrom", "ag_await"
 """What coroutines, generators and async generators show of themselves."""
+ITERATORS = {"async_generator_asend", "async_generator_athrow", "anext_awaitable", "coroutine_wrapper"}
+"""Types of CPython between one that awaits and a generator or coroutine; they show nothing of themselves."""
+
+
+def stack_of(task: asyncio.Task[Any]) -> str:
+    """Return the innermost calls of a task that waits, its outermost coroutine first."""
+    frames = []
+    waits: Any = task.get_coro()
+    while waits is not None:
+        frame = _first(waits, FRAMES)
+        if frame is not None:
+            frames.append((frame, frame.f_lineno))
+            waits = _first(waits, AWAITS)
+        elif type(waits).__name__ in ITERATORS:
+            waits = next(filter(_leads_on, gc.get_referents(waits)), None)
+        else:
+            break
+    return "".join(traceback.StackSummary.extract(iter(frames[-CALLS:])).format()).rstrip() or "(it runs)"
+
+
+def _leads_on(thing: Any) -> bool:
+    return type(thing).__name__ in ITERATORS or _first(thing, FRAMES) is not None
+
+
+def _first(thing: Any, names: tuple[str, ...]) -> Any:
+    return next((found for name in names if (found := getattr(thing, name, None)) is not None), None)

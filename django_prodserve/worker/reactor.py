@@ -21,6 +21,7 @@ from typing import Any
 from ..http import limits
 from ..http.exceptions import ClientGoneError, FileShrankError
 from ..http.parser import ParserSettings
+from ..http.websocket_handshake import asks_for_websocket
 from ..scoreboard.board import Scoreboard
 from ..scoreboard.slot import Slot
 from ..utils import fork_guard
@@ -37,6 +38,7 @@ from .request_handler import RequestHandler
 from .scheduler import Scheduler
 from .static_cache import StaticFileCache
 from .streaming import StreamFlowControl
+from .switch_interval import SwitchInterval
 from .write_buffer import WriteBuffer
 
 CLOSED_AT_ONCE = 32
@@ -58,11 +60,13 @@ class Reactor:
         self.streams = StreamFlowControl(self.poller, slot, config.threads, sends_files=sends_files)
         self.handler = RequestHandler(worker, self.streams, slot)
         sampler, cpus = self.handler.sampler, worker.config.cpus / max(1, config.workers)
+        interval = SwitchInterval()
         self.scheduler = Scheduler(
             *(config.threads, self, sampler, slot),
             queue_timeout=worker.config.queue_timeout,
             cpus=cpus,
             adaptive=worker.config.concurrency_limit == "auto",
+            interval=interval,
         )
         most = descriptors_for(config.worker_connections)
         policy = self.scheduler.accept_policy
@@ -78,8 +82,10 @@ class Reactor:
         part = worker.application.async_part
         if part is not None and not worker.sees_no_requests:
             part = part.without_views()
-        self.async_requests = None if part is None else AsyncRequests(self, part, config.worker_connections)
+        most_tasks = config.worker_connections
+        self.async_requests = None if part is None else AsyncRequests(self, part, most_tasks, interval)
         self.handler.adopt = None if self.async_requests is None else self.async_requests.adopt
+        self.websockets = None if self.async_requests is None else self.async_requests.websockets
         self.keep_alive = float(config.keepalive)
         self.retiring = False
         self.steps: tuple[Callable[[Connection, float], None], ...] = (
@@ -206,6 +212,9 @@ class Reactor:
                 self.slot.count_static()
                 data, keep = found
                 return self.reply(connection, data, now, keep=keep)
+        if self.websockets is not None and asks_for_websocket(request):
+            refusal = self.websockets.submit(connection)
+            return None if refusal is None else self.send_error(connection, refusal, now, keep=False)
         behind = None
         tasks = self.async_requests
         if tasks is not None and tasks.wants(request.path):
@@ -413,3 +422,5 @@ class Reactor:
             self.async_requests.retire(deadline)
         self.management.retire()
         self.acceptor.drain(self.on_accept, now)
+        if self.websockets is not None:
+            self.websockets.retire(deadline)

@@ -9,7 +9,6 @@ and the worker process use only the scheduler, not its parts. Pool threads call 
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from .admission import AdmissionControl, QueueState
 from .concurrency_limit import AdaptiveConcurrencyLimit, WorkerUsage
 from .connection import Connection
 from .sampling import UncontendedSamples
+from .switch_interval import OVERLOAD, SwitchInterval
 from .thread_pool import BUSY_EVENTS_PER_SECOND, LeaderFollowerPool, PoolTasks, Promotion
 
 SHORT_SECONDS = 0.001
@@ -34,9 +34,6 @@ RATE_SECONDS = 5
 MIN_SERVED, MIN_RATE_SECONDS = 5, 0.25
 """How many requests must have ended, and in how many seconds, before the worker uses the measured rate."""
 NO_QUEUE = (math.inf, 0)
-SWITCH_SECONDS, SWITCH_SECONDS_OVERLOADED = 0.005, 0.001
-"""How long a thread may keep the GIL while another wants it. Each system call releases the GIL. A thread that
-refuses requests would then wait behind every thread that computes."""
 
 NOBODY: Sequence[Connection] = ()
 
@@ -106,6 +103,7 @@ class Scheduler:
         queue_timeout: float = 0.0,
         cpus: float = 1.0,
         adaptive: bool = True,
+        interval: SwitchInterval | None = None,
     ) -> None:
         self.threads = threads
         self.pool: LeaderFollowerPool[Connection] = LeaderFollowerPool(threads, host)
@@ -128,8 +126,7 @@ class Scheduler:
         """Times and ended requests of the last ticks at which there was a queue."""
         self._queued_since = NO_QUEUE
         """The oldest of these marks."""
-        # Otherwise the project has set its own interval, which stays.
-        self._may_switch = math.isclose(sys.getswitchinterval(), SWITCH_SECONDS)
+        self._interval = interval or SwitchInterval()
         display.concurrency_limit = self.limiter.limit
 
     def start(self) -> None:
@@ -224,7 +221,7 @@ class Scheduler:
         others_do = not was_on and delay > overload.timeout and self._host.peers_overloaded()
         refuses = overload.update(delay, queue.total, queue.rate, now, others_do=others_do)
         if refuses and not was_on:
-            self._switch_after(SWITCH_SECONDS_OVERLOADED)
+            self._interval.shorten(OVERLOAD)
             self._refusing = self.needs_evaluation = True
             self._overload_delay = delay
         return refuses
@@ -304,13 +301,8 @@ class Scheduler:
             self._queued_marks.clear()
             self._queued_since = NO_QUEUE
         self._refuses(self._queue(now), now)
-        if not self._overload.is_on and sys.getswitchinterval() < SWITCH_SECONDS:
-            self._switch_after(SWITCH_SECONDS)
-
-    def _switch_after(self, seconds: float) -> None:
-        """Set how long a thread may keep the GIL, unless the project set that before the start."""
-        if self._may_switch:
-            sys.setswitchinterval(seconds)
+        if not self._overload.is_on:
+            self._interval.restore(OVERLOAD)
 
     def _evaluate(self, events: int) -> None:
         """Decide how many requests run at a time, by samples of those that ran alone.

@@ -53,6 +53,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
     config: WorkerConfig
     marks_its_start = True
     """Whether this class shows on the scoreboard by itself that it serves."""
+    prodserve: Any
+    """Our arbiter, as it was when it forked; plain Gunicorn sets none."""
     is_supervised = False
     """Whether our arbiter replaces this worker on request."""
 
@@ -139,6 +141,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             write(self.slot.events, Event(time.time(), "boot", text))
             nonblocking.drain()
             sys.exit(BOOT_ERROR)
+        if self.is_supervised:
+            self.prodserve.stacks.add_tasks(self.slot.index, tasks.stacks)
 
     def _tick(self, now: float) -> None:
         self.notify()
@@ -196,7 +200,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.reactor.retire(now, deadline)
         stop_flags.mark_stopped_accepting(self)
         next_look = now
-        while self.reactor.connections and now < deadline:
+        while (self.reactor.connections or self.reactor.websockets) and now < deadline:
             if now >= next_look:
                 next_look = now + 0.25
                 self._tick(now)

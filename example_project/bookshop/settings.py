@@ -56,6 +56,7 @@ MIDDLEWARE = [
 
 ROOT_URLCONF = "bookshop.urls"
 WSGI_APPLICATION = "bookshop.wsgi.application"
+ASGI_APPLICATION = "bookshop.asgi.application"
 
 TEMPLATES = [
     {

@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 
-from .models import Author, Book, Edition, Genre, Review
+from .models import Author, Book, Edition, Genre, Remark, Review
 
 
 @admin.register(Author)
@@ -51,3 +51,11 @@ class ReviewAdmin(admin.ModelAdmin):
     date_hierarchy = "created"
     readonly_fields = ("photo",)  # only the review form draws photos again
     autocomplete_fields = ("book",)
+
+
+@admin.register(Remark)
+class RemarkAdmin(admin.ModelAdmin):
+    """What was said in the reading room, to remove now and then."""
+
+    list_display = ("name", "text", "created")
+    search_fields = ("name", "text")

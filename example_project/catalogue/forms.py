@@ -6,7 +6,7 @@ from django import forms
 from django.core.files.base import ContentFile
 from PIL import Image, ImageOps
 
-from .models import Edition, Genre, Review
+from .models import Edition, Genre, Remark, Review
 
 PHOTO_BYTES = 5 * 2**20
 PHOTO_PIXELS = 40_000_000  # a phone's camera has 12 to 50 million; decoded, each takes 3 bytes
@@ -25,6 +25,14 @@ class BasketForm(forms.Form):
 
     edition = forms.ModelChoiceField(Edition.objects.all())
     quantity = forms.IntegerField(min_value=0, max_value=9)
+
+
+class RemarkForm(forms.ModelForm):
+    """What a visitor says in the reading room."""
+
+    class Meta:
+        model = Remark
+        fields = ("name", "text")
 
 
 class ReviewForm(forms.ModelForm):

@@ -126,3 +126,31 @@ class Review(models.Model):
 
     def __str__(self):
         return f"{self.name} on {self.book}"
+
+    def as_dict(self):
+        """Return what the page's script shows of it."""
+        return {
+            "name": self.name,
+            "stars": self.get_stars_display(),
+            "text": self.text,
+            "book": str(self.book),
+            "url": self.book.get_absolute_url(),
+        }
+
+
+class Remark(models.Model):
+    """Something that a visitor has said in the reading room."""
+
+    name = models.CharField("your name", max_length=40)
+    text = models.CharField("your words", max_length=300)
+    created = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("pk",)
+
+    def __str__(self):
+        return f"{self.name}: {self.text}"
+
+    def as_dict(self):
+        """Return what the page's script shows of it."""
+        return {"id": self.pk, "name": self.name, "text": self.text}

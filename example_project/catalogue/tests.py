@@ -13,7 +13,8 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client, TestCase, override_settings
 from PIL import Image
 
-from .models import Book, Edition, Review
+from .models import Book, Edition, Remark, Review
+from .reading_room import reviews
 from .similarity import likeness, walk, weigh
 
 REVIEW = {"name": "Ada", "stars": 5, "text": "Read it twice."}
@@ -118,10 +119,41 @@ class PageTests(ShopTestCase):
 
     def test_the_back_room_lists_and_searches(self):
         self.client.force_login(User.objects.create_superuser("keeper"))
-        for model in ("author", "book", "edition", "genre", "review"):
+        for model in ("author", "book", "edition", "genre", "remark", "review"):
             self.page(f"/admin/catalogue/{model}/?q=a", 404 if model == "edition" else 200)
         assert "By genre" in self.page("/admin/catalogue/book/")
         self.page(f"/admin/catalogue/book/{Book.objects.get(slug='emma').pk}/change/")
+
+
+class ReadingRoomTests(ShopTestCase):
+    """What happens elsewhere is seen here; who comes back misses nothing."""
+
+    def test_the_page_shows_what_came_last(self):
+        Remark.objects.create(name="Ada", text="Has anybody read <i>Emma</i>?")
+        page = self.page("/reading-room/")
+        assert page.count('class="stars"') == 10
+        last = Review.objects.order_by("pk").last()
+        assert f"feed/?after={last.pk}" in page
+        assert "&lt;i&gt;Emma" in page or "requirements-chat.txt" in page
+        names = set(re.findall(r'"/static/([^"]+)"', page))
+        assert "catalogue/reading_room.js" in names
+        assert all(finders.find(name) for name in names)
+
+    async def test_the_feed_is_a_stream_of_events(self):
+        response = await self.async_client.get("/reading-room/feed/")
+        assert response["Content-Type"] == "text/event-stream"
+        assert response["Cache-Control"] == "no-store"
+
+    async def test_who_follows_sees_old_and_new_rows_once(self):
+        before = await reviews.newest()
+        following = reviews.follow(before - 2)
+        assert [(await anext(following)).pk for _ in range(2)] == [before - 1, before]
+        book = await Book.objects.afirst()
+        for _ in range(2):
+            written = await Review.objects.acreate(book=book, name="Ada", stars=5, text="Again.")
+            assert (await anext(following)).pk == written.pk
+        await following.aclose()
+        assert reviews.asking is None
 
 
 class BasketTests(ShopTestCase):

@@ -123,7 +123,7 @@ CONSTANTS = [
     Constant("scheduler", "SHORT_SECONDS", 0.0, "hello json"),  # none is short
     Constant("scheduler", "MEAN_WEIGHT", 0.5, "flood mixed"),
     Constant("scheduler", "MAX_COUNTED_SECONDS", INF, "flood"),
-    Constant("scheduler", "SWITCH_SECONDS_OVERLOADED", 0.005, "flood"),
+    Constant("switch_interval", "SHORT_SECONDS", 0.005, "flood"),
     Constant("concurrency_limit", "MIN_CONCURRENCY", INF, "spin mixed"),  # no limit
     Constant("concurrency_limit", "STALL_CHECK_SECONDS", 0.05, "spin mixed"),
     Constant("concurrency_limit", "IDLE_CPU_SECONDS", INF, "mixed"),

@@ -7,6 +7,11 @@ of the same round are the figures; requests per second are those of this machine
     python tests/bench/compare.py --servers prodserve,granian --views hello,io
     python tests/bench/compare.py --servers "prodserve --threads 4,gthread-2x4" --rounds 5
 
+Async views, of servers that have them:
+
+    python tests/bench/compare.py --views async-hello,async-json --base prodserve-async \
+        --servers prodserve-async,uvicorn-async,gunicorn-asgi,granian-asgi
+
 What the server itself costs, what 16 threads cost and what the access log costs:
 
     python tests/bench/compare.py --rounds 5 --views nodjango,hello,hello-close,json,db,template \
@@ -38,7 +43,7 @@ import load
 from measure import Failed, prepare, running
 from noise import QUIET, Watch, await_quiet
 from report import Cell, summary, summary_table, view_table
-from servers import CPUS, SERVERS, Server, choose
+from servers import ASGI_SERVERS, CPUS, SERVERS, Server, choose
 from views import USUAL, VIEWS, View
 
 BASE = "gthread-2x4"
@@ -60,7 +65,11 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--servers", default=",".join(SERVERS), help="a name may be followed by options")
+    parser.add_argument(
+        "--servers",
+        default=",".join(SERVERS),
+        help=f"a name may be followed by options; also {', '.join(ASGI_SERVERS)}",
+    )
     parser.add_argument("--views", default=",".join(USUAL), help=f"any of {', '.join(VIEWS)}")
     parser.add_argument("--base", help=f"ratios are to this server ({BASE}, else the first)")
     parser.add_argument("--rounds", type=bounded(int, 1, 50), default=3)
@@ -141,7 +150,7 @@ def measure_quietly(server: Server, view: View, round_: int, wanted: argparse.Na
 
 
 def measure(server: Server, view: View, round_: int, wanted: argparse.Namespace, work: Path) -> Cell:
-    connections = wanted.connections * view.crowd
+    connections = view.connections(wanted.connections)
     with running(server, work) as process:
         path = process.get(view.path).decode() if view.static else view.path
         load.threads(view, path, process.port, connections, WARM_UP)
@@ -224,7 +233,7 @@ def show(wanted: argparse.Namespace, seen: list[Cell]) -> None:
     for view in wanted.views:
         here = [cell for cell in seen if cell.view == view.name]
         if here:
-            print(f"\n## {view.name}, {wanted.connections * view.crowd} connections\n")
+            print(f"\n## {view.name}, {view.connections(wanted.connections)} connections\n")
             print(view_table(here, wanted.base))
     if seen:
         noises = [cell.noise for cell in seen]

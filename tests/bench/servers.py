@@ -21,6 +21,7 @@ class Server:
     needs: str  # the module that must be importable
     static: str = "whitenoise"  # as Django middleware, "mount" for a server's own, "" where we decide
     app: str = ""  # in INSTALLED_APPS
+    views: str = ""  # "async" for the site with async views and websockets, "sync" for the same without them
 
     def argv(self, port: int, work: Path) -> list[str]:
         return [sys.executable, *shlex.split(self.command.format(port=port, work=work))]
@@ -31,7 +32,12 @@ class Server:
         return "" if importlib.util.find_spec(self.needs) else f"no module named {self.needs}"
 
     def environment(self, port: int) -> dict[str, str]:
-        return {"BENCH_STATIC": self.static, "BENCH_APP": self.app, "BENCH_PORT": str(port)}
+        return {
+            "BENCH_STATIC": self.static,
+            "BENCH_APP": self.app,
+            "BENCH_PORT": str(port),
+            "BENCH_VIEWS": self.views,
+        }
 
 
 GUNICORN = "-m gunicorn benchsite.wsgi --bind 127.0.0.1:{port}"
@@ -76,11 +82,44 @@ SERVERS = {
 }
 
 
+PRODSERVE = "manage.py prodserve --bind 127.0.0.1:{port} --workers 2"
+GRANIAN = "-m granian benchsite.async_site:application --interface asgi --port {port} --workers 2"
+ASGI_SERVERS = {
+    server.name: server
+    for server in [
+        Server("prodserve-sync", PRODSERVE, "gunicorn", static="", app="django_prodserve", views="sync"),
+        Server("prodserve-async", PRODSERVE, "gunicorn", static="", app="django_prodserve", views="async"),
+        # With the loop and the parser that uvicorn[standard] installs; no middleware that runs in threads.
+        Server(
+            "uvicorn-async",
+            "-m uvicorn benchsite.async_site:application --port {port} --workers 2 --no-access-log",
+            needs="uvicorn",
+            static="mount",
+            views="async",
+        ),
+        Server(
+            "gunicorn-asgi",
+            "-m gunicorn benchsite.async_site:application --bind 127.0.0.1:{port} -k asgi --workers 2",
+            needs="gunicorn",
+            static="mount",
+            views="async",
+        ),
+        Server("granian-asgi", GRANIAN, "granian", static="mount", views="async"),
+        # The same with our middleware and handler.
+        *(
+            Server(f"prodserve-{name}", f"{PRODSERVE} -k {name}", needs, "", "django_prodserve", "async")
+            for name, needs in (("asgi", "gunicorn"), ("uvicorn", "uvicorn_worker"))
+        ),
+    ]
+}
+"""For async views; compare.py and bars.py know them."""
+
+
 def choose(wanted: str) -> list[Server]:
     """Return the rows of ``a,b``; what follows a name are options added to its command."""
     chosen = []
     for entry in filter(None, map(str.strip, wanted.split(","))):
         name, _, options = entry.partition(" ")
-        server = SERVERS[name]
+        server = (SERVERS | ASGI_SERVERS)[name]
         chosen.append(replace(server, name=entry, command=f"{server.command} {options}"))
     return chosen

@@ -138,7 +138,9 @@ def test_a_stream_arrives_event_by_event_and_ends_with_its_client(
         here = ("--bind", server.address.removeprefix("http://"))  # other tests serve this directory, too
         assert ", 50 async, " in run("manage.py", "prodserve", "status", *here, env=project).stdout
         dumped = run("manage.py", "prodserve", "dump", *here, env=project).stdout
-        assert "50 async requests on the asyncio loop\n  GET /async/steps/ [" in dumped
+        assert "50 async requests on the asyncio loop; the oldest 16 are\nGET /async/steps/ [" in dumped
+        assert dumped.count("GET /async/steps/ [") == 16
+        assert len(re.findall(r'async_urls\.py", line \d+, in pieces\n +await STEP\.wait\(\)', dumped)) == 16
         for stream in streams:
             stream.close()
         until(lambda: len(ended(server)) == 51)

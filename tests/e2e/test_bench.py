@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 
 COMPARE = Path(__file__).parent.parent / "bench" / "compare.py"
 BEHAVIOUR, ABLATION = COMPARE.with_name("behaviour.py"), COMPARE.with_name("ablation.py")
+BARS = COMPARE.with_name("bars.py")
 # Enough to run all that the scenarios are made of; a figure of each.
 FIGURES = {
     "slowmix": "p99 ms",
@@ -42,6 +43,20 @@ def test_the_bench_shows_how_servers_behave() -> None:
     found = json.loads(done.stdout)
     for scenario, figure in FIGURES.items():
         assert figure in found[scenario]["prodserve"], found[scenario]
+
+
+@pytest.mark.timeout(240)
+def test_the_bench_judges_async_views() -> None:
+    flags = "--only async-hello,open-streams --rounds 1 --scale 0.01"
+    flags += " --servers prodserve-async,gunicorn-asgi"
+    done = subprocess.run([sys.executable, BARS, *flags.split()], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = re.findall(
+        r"^\| (\S.*?) +\| +([\d.e+]+) \| +[<>]= \S+ \| +(?:yes|NO) \|$", done.stdout, re.MULTILINE
+    )
+    judged = {row: float(value) for row, value in rows}
+    assert judged["async hello: CPU / best"] > 0, done.stdout
+    assert judged["500 open streams: more threads"] <= 2, done.stdout
 
 
 def test_the_bench_neutralises_a_constant() -> None:

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,23 @@ TRACING = """from opentelemetry import trace
     exporter = OTLPSpanExporter("{collector}/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=100))
     trace.set_tracer_provider(provider)"""
+INSTRUMENTED = """import os
+import sys
+
+from opentelemetry.instrumentation.django import DjangoInstrumentor
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
+DjangoInstrumentor().instrument()
+from django.core.management import execute_from_command_line
+
+execute_from_command_line(sys.argv)
+"""
 SENTRY = """import sentry_sdk
 
     sentry_sdk.init(dsn="{dsn}", shutdown_timeout=1)"""
 VIEWS = """
+
+import asyncio
 
 def traced(request):
     from opentelemetry import trace
@@ -72,7 +86,18 @@ def fails(request):
     raise RuntimeError(f"the view broke in {os.getpid()}")
 
 
+async def waits(request, number):
+    await asyncio.sleep(0.05)
+    return HttpResponse(threading.current_thread().name)
+
+
+async def fails_later(request):
+    await asyncio.sleep(0)
+    raise RuntimeError(f"the view broke on {threading.current_thread().name} in {os.getpid()}")
+
+
 urlpatterns += [path("traced/", traced), path("fails/", fails), path("agents/", agents)]
+urlpatterns += [path("later/", fails_later), path("waits/<int:number>/", waits)]
 """
 
 
@@ -169,14 +194,36 @@ def test_errors_arrive_from_every_worker(env: Any, tmp_path: Path, collector: Co
     def reach(pids: list[int]) -> None:
         def everybody() -> bool:
             assert server.get("/fails/").status == 500
-            return sum(collector.said(f"the view broke in {pid}") for pid in server.workers(2)) == 2
+            assert server.get("/later/").status == 500
+            return all(
+                collector.said(f"the view broke {place} {pid}")
+                for pid in server.workers(2)
+                for place in ("in", "on prodserve-asyncio in")
+            )
 
         until(everybody, lambda: server.output)
 
-    with serving("--workers", "2", env=env(), cwd=site) as server:
+    with serving("--workers", "2", env=env(WSGI_APPLICATION=None), cwd=site) as server:
         through_every_change(server, reach)
-    event = next(body for body in collector.posted if b"the view broke" in body)
-    assert json.loads(event.splitlines()[2])["request"]["url"].endswith("/fails/")
+    for words, path in (b"the view broke in", "/fails/"), (b"the view broke on", "/later/"):
+        event = next(body for body in collector.posted if words in body)
+        assert json.loads(event.splitlines()[2])["request"]["url"].endswith(path)
+
+
+def test_requests_on_both_roads_have_spans_of_their_own(
+    env: Any, tmp_path: Path, collector: Collector
+) -> None:
+    """The instrumentation for Django names the route; requests that run at the same time do not mix."""
+    need_package("opentelemetry", "opentelemetry.instrumentation", "opentelemetry.instrumentation.django")
+    site = a_site(tmp_path, TRACING.format(collector=f"http://{collector.address}"))
+    (site / "manage.py").write_text(INSTRUMENTED)
+    with serving("--workers", "1", env=env(WSGI_APPLICATION=None), cwd=site) as server:
+        with ThreadPoolExecutor(8) as pool:
+            texts = {answer.text for answer in pool.map(server.get, [f"/waits/{n}/" for n in range(8)])}
+        assert texts == {"prodserve-asyncio"}
+        assert server.get("/fails/").status == 500
+        wanted = ["GET fails/", "GET waits/<int:number>/", *(f"/waits/{n}/" for n in range(8))]
+        until(lambda: all(map(collector.said, wanted)), lambda: server.output)
 
 
 def test_tracing_that_starts_before_the_fork_raises_no_alarm(

@@ -136,7 +136,7 @@ class Command(BaseCommand):
         # Late: the plan reads settings, and importing Gunicorn parses the environment.
         from ...cli.export_conf import render_conf, search_path
         from ...plan.explain import as_json, check_names, explain
-        from ...plan.pipeline import inspect_now
+        from ...plan.pipeline import inspect_now, with_roads
         from ...staticfiles.script_name import settle
         from ...utils.tracebacks import during
 
@@ -144,6 +144,8 @@ class Command(BaseCommand):
         with during("The project's settings cannot be used"):
             settle()
             plan, project = inspect_now(flags)
+        if action == "plan":
+            plan = with_roads(plan)
         if flags.get("measure"):
             from ...server import measured
 
@@ -176,24 +178,19 @@ class Command(BaseCommand):
         monkey_patching.refuse()
         skipped = flags.get("skip_checks")
 
+        report = check_report.CheckReport(self.say, as_json=bool(flags.get("json")))
+        say = report.say if action == "check" else self.say
+        found = checks.Checks()
         if not skipped:
             checks.raise_on_errors(plan, project)
-
-        def preflight() -> list[Problem]:
-            return [] if skipped else checks.preflight(plan, project)
-
-        report = check_report.CheckReport(self.say, as_json=bool(flags.get("json")))
-
-        def check_project() -> None:
-            if not skipped:
-                self.check_project(report.say if action == "check" else self.say)
-
+            preflight = checks.Preflight(plan, project)
+            found = checks.Checks(preflight.settings, lambda: self.check_project(say), preflight.loaded)
         if action == "check":
-            server.check(plan, report.say, preflight, check_project)
+            server.check(plan, say, found)
             self.stdout.write(report.summary())
         else:
             self.as_json = messages.is_json(self.stdout, {"log_format": plan.log_format.value})
-            server.serve(plan, self.say, preflight, check_project, started, kept, prepared=prepared)
+            server.serve(plan, say, found, started, kept, prepared=prepared)
 
     def check_project(self, say: Callable[[str], object]) -> None:
         """Run Django's system checks; raise one error that lists all their errors, print the warnings."""

@@ -340,7 +340,7 @@ function showWorkers(live) {
     return [
       ["State", worker.state], ["Busy threads", meter, `${worker.busy}/${worker.threads}${worker.async ? `, ${number(worker.async)} async` : ""}`],
       ["Limit", number(worker.concurrency_limit)], ["Waiting", number(worker.queue)],
-      ["CPU", share], ["Memory", size(worker.memory)], ["Connections", number(worker.connections)],
+      ["CPU", share], ["Memory", size(worker.memory)], ["Connections", `${number(worker.connections)}${worker.websockets ? `, ${number(worker.websockets)} websockets` : ""}`],
       ["Requests", number(worker.requests)], ["Age", age(worker.age)],
     ];
   };
@@ -348,12 +348,30 @@ function showWorkers(live) {
     const row = make("tr", {}, make("th", { scope: "row" }, `pid ${worker.pid}`),
       ...cells(worker).map(([label, ...content]) =>
         make("td", { "data-label": label, class: label === "State" ? `state-${worker.state}` : "" }, make("span", {}, ...content))));
-    if (!worker.oldest || worker.oldest.age < 1) return [row];
-    const oldest = `${worker.oldest.method} ${worker.oldest.path} for ${duration(worker.oldest.age)}`;
-    return [row, make("tr", {}, make("td", { colspan: 10, class: "oldest" }, make("span", { class: "long" }, `oldest request of ${worker.pid}: ${oldest}`)))];
+    const below = [loopOf(worker), oldestOf(worker)].filter(Boolean).map((text) =>
+      make("tr", {}, make("td", { colspan: 10, class: "oldest" }, make("span", { class: "long" }, text))));
+    return [row, ...below];
   }));
   const ended = Object.entries(live.restarts).map(([reason, count]) => `${reason} ${count}`).join(", ");
   $("restarts").textContent = ended && `Replaced since the start: ${ended}`;
+}
+
+function oldestOf(worker) {
+  const oldest = worker.oldest;
+  return oldest && oldest.age >= 1 && `oldest request of ${worker.pid}: ${oldest.method} ${oldest.path} for ${duration(oldest.age)}`;
+}
+
+/** Return the state of a worker's asyncio loop; nothing without one. It lags, and blocks, while requests run on it. */
+function loopOf(worker) {
+  const loop = worker.loop;
+  if (!loop) return null;
+  const parts = [
+    `${number(worker.async)} async`, `lag ${duration(worker.async ? loop.lag : 0)}`,
+    `leased threads ${loop.leases_busy}/${loop.leases}`,
+  ];
+  if (loop.leases_waiting) parts.push(`${number(loop.leases_waiting)} wait for one`);
+  if (loop.blocked) parts.push(`blocked ${number(loop.blocked)} times`);
+  return `asyncio loop of ${worker.pid}: ${parts.join(", ")}`;
 }
 
 /** Return whether a table shows something else so far: what is selected in it would be lost for nothing. */

@@ -1,7 +1,9 @@
 """Production settings; variables of the bench say where files lie and who serves static ones."""
 
+import importlib.util
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 WORK = Path(os.environ["BENCH_WORK"])
 STATIC = os.environ["BENCH_STATIC"]  # whitenoise, mount (a server's own) or nothing
@@ -10,8 +12,13 @@ APP = os.environ.get("BENCH_APP", "")
 SECRET_KEY = "only for the bench, and long enough that no check complains about it 0123456789"
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
-ROOT_URLCONF = "benchsite.urls"
-WSGI_APPLICATION = "benchsite.wsgi.application"
+VIEWS = os.environ.get("BENCH_VIEWS", "")  # async, sync (the same without them), or nothing (the usual site)
+WSGI_APPLICATION = "benchsite.wsgi.django" if VIEWS else "benchsite.wsgi.application"
+ROOT_URLCONF = "benchsite.async_urls" if VIEWS == "async" else "benchsite.urls"
+if VIEWS == "async":
+    ASGI_APPLICATION = "benchsite.async_site.application"
+    if importlib.util.find_spec("channels"):
+        CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
@@ -53,6 +60,17 @@ DATABASES = {
         "OPTIONS": {"transaction_mode": "IMMEDIATE"},
     }
 }
+if "BENCH_DATABASE" in os.environ:  # the address of a PostgreSQL database
+    found = urlsplit(os.environ["BENCH_DATABASE"])
+    DATABASES["default"] = {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": found.path.lstrip("/"),
+        "HOST": found.hostname or "",
+        "PORT": str(found.port or ""),
+        "USER": found.username or "",
+        "PASSWORD": found.password or "",
+        "CONN_MAX_AGE": 60,
+    }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 STATIC_URL = "static/"
