@@ -46,6 +46,8 @@ class AsyncPart:
     """The application that may want to know when a worker starts and stops."""
     name: str = ""
     """The dotted path of the project's own application."""
+    roads: str = ""
+    """What runs where, in one line."""
     state: dict[str, Any] = field(default_factory=dict)
     """What that application stores at its startup, in one worker: each scope gets a copy."""
 
@@ -87,6 +89,7 @@ class AsyncPart:
             websocket=project.websocket if project is not None else None,
             lifespan=project.lifespan if project is not None else None,
             name=project.path if project is not None else "",
+            roads=str(table),
         )
 
     def without_views(self) -> AsyncPart | None:

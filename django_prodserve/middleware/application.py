@@ -28,7 +28,7 @@ from ..asgi.leases import Leases
 from ..asgi.other_servers import load_for_others
 from ..asgi.part import AsyncPart
 from ..asgi.project import load_application
-from ..asgi.road_table import RoadTable
+from ..asgi.road_table import RoadTable, observing_hooks
 from ..config.trust import parse_trust
 from ..errors import Problem, ProdserveError
 from ..logs import request_id
@@ -88,8 +88,8 @@ class Application:
 
     @property
     def roads(self) -> str:
-        """How many views run where; empty if all of them run in threads."""
-        return "" if self.async_part is None else str(self.async_part.routes)
+        """What runs where; empty if all of it runs in threads."""
+        return "" if self.async_part is None else self.async_part.roads
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         return self.health(environ, start_response)
@@ -196,8 +196,8 @@ def _unserved() -> str:
 
 def _observer(plan: Plan, wsgi: WSGI) -> str:
     """Return the name of what must see each request, and sees only those in threads; empty for nothing."""
-    if hooks := {"pre_request", "post_request"}.intersection(plan.gunicorn):
-        return f"Gunicorn's {' and '.join(sorted(hooks))}"
+    if hooks := observing_hooks(plan.gunicorn):
+        return hooks
     return "" if isinstance(wsgi, WSGIHandler) else f"{full_name(wsgi)} (WSGI_APPLICATION)"
 
 
