@@ -13,6 +13,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.wsgi import get_wsgi_application
 
 from django_prodserve.asgi.project import ProjectApplication, divide, load_application
+from django_prodserve.cli.export_conf import _environment
 from django_prodserve.errors import ProdserveError, UsageError
 from django_prodserve.middleware.application import _find_async_part
 from django_prodserve.plan.pipeline import with_roads
@@ -176,3 +177,11 @@ def test_the_plan_is_made_without_an_application_that_cannot_be_loaded(settings:
 def test_a_plan_refuses_a_road_for_no_route() -> None:
     with pytest.raises(UsageError, match="test has 'nothing', but no route or view has this name"):
         with_roads(plan(roads="nothing=loop"))
+
+
+def test_a_file_for_gunicorn_states_no_default_mode() -> None:
+    def names(**stated: Any) -> list[str]:
+        return [name for name, _, _ in _environment(plan(**stated)) if name.startswith("PRODSERVE_ASGI")]
+
+    assert names() == []
+    assert names(asgi="hybrid") == names(asgi="off") == names(worker_class="gthread") == ["PRODSERVE_ASGI"]

@@ -145,6 +145,8 @@ def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
     if configuration := os.environ.get(CONFIGURATION):
         yield CONFIGURATION, configuration, "their class, for django-configurations"
     for row in option_fields():
+        if row.name == "asgi" and plan.asgi.source == "default":
+            continue  # a stated hybrid bypasses an application in place of Django's
         text = row.typed(getattr(plan, row.name).value) if row.exported else ""
         if text:
             yield row.variable, text, _why(plan, row.name)
