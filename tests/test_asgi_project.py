@@ -160,6 +160,12 @@ def test_workers_without_a_loop_name_what_they_do_not_serve(
     assert f"gthread workers run async views in threads: {__name__}.{line}" in "".join(lines) or not line
 
 
+def test_roads_without_a_loop_are_named() -> None:
+    lines: list[str] = []
+    assert _find_async_part(plan(asgi="off", roads="nothing=loop"), wsgi, lines.append) is None
+    assert lines == ["async     test has no effect: --asgi is off"]
+
+
 def test_the_plan_names_the_application_in_place_of_djangos(settings: Any) -> None:
     settings.ASGI_APPLICATION = f"{__name__}.consumer"
     found = with_roads(plan()).asgi

@@ -157,6 +157,8 @@ def _behind_files(wsgi: WSGI) -> tuple[list[Callable[[str], bool]], WSGI]:
 def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> AsyncPart | None:
     """Return what runs on the asyncio loop; None if nothing of the project does."""
     if plan.asgi.value == "off":
+        if plan.roads.value:
+            say(part("async", f"{plan.roads.source} has no effect: --asgi is off"))
         if plan.worker_class.value in ONLY_WSGI and plan.asgi.is_computed and (unserved := _unserved()):
             say(warning(Problem(f"{plan.asgi.why}: {unserved}.", PROXY_IN_FRONT, topic="asgi")))
         return None
