@@ -146,7 +146,7 @@ def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
         yield CONFIGURATION, configuration, "their class, for django-configurations"
     for row in option_fields():
         if row.name == "asgi" and plan.asgi.source == "default":
-            continue  # a stated hybrid bypasses an application in place of Django's
+            continue  # set explicitly, hybrid bypasses an application in place of Django's
         text = row.typed(getattr(plan, row.name).value) if row.exported else ""
         if text:
             yield row.variable, text, _why(plan, row.name)
