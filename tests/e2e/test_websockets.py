@@ -268,6 +268,25 @@ def test_a_client_waits_while_the_application_is_busy_and_the_other_way_round(
         play(scene())
 
 
+def test_a_fork_of_an_application_takes_no_websocket(project: dict[str, str]) -> None:
+    with serving("--workers", "1", env=project) as server:
+
+        async def scene() -> None:
+            async with (
+                opened(server, "/ws/echo/") as other,
+                opened(server, "/ws/plain/?forks") as forked,
+            ):
+                server.wait_for("The websocket /ws/plain/ forked a process that came back")
+                await forked.send("x")
+                await (await forked.ping())
+                await other.send("x")
+                assert await other.recv() == "x"
+            ended = (await control(server))["ended"]
+            assert {"echo 1000", "plain 1000 "} <= {*ended}
+
+        play(scene())
+
+
 def test_a_stop_tells_clients_and_applications(project: dict[str, str]) -> None:
     with serving("--workers", "2", "--access-log", "-", env=project) as server:
 

@@ -89,6 +89,10 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "websocket.accept"})
     if what == "returns":
         return
+    if what == "forks":
+        if (copy := os.fork()) == 0:
+            return  # in a copy of the worker, which must not speak to the client
+        await asyncio.to_thread(os.waitpid, copy, 0)
     if what == "late":  # receives nothing until it is told to
         while not GO.is_set():
             await asyncio.sleep(0.01)
