@@ -43,8 +43,8 @@ ENDS_WITHIN = 30.0
 """Seconds in which an application must receive the end of its websocket; else its task is cancelled."""
 LAST_CALL_SECONDS = 2.0
 """Seconds before a stopping worker ends in which the applications that still run are cancelled."""
-CLIENT_CLOSED_REQUEST = 499
-"""The status in the log of a handshake whose client left before the answer, as in nginx."""
+SWITCHING_PROTOCOLS, CLIENT_CLOSED_REQUEST = 101, 499
+"""The status of a websocket in the log; as in nginx, another one if its client left before the answer."""
 REASONS = {GOING_AWAY: "the server stops", SERVICE_RESTART: "the server restarts"}
 
 
@@ -276,7 +276,7 @@ class WebSocketTask:
         if self._row:
             self.owner.rows.append(self._row)
             self._row = 0
-        if status == HTTPStatus.SWITCHING_PROTOCOLS:
+        if status == SWITCHING_PROTOCOLS:
             slot.websocket_opened()
 
     def _forget(self) -> None:
@@ -288,11 +288,12 @@ class WebSocketTask:
     def accepted(self, websocket: WebSocket, subprotocol: str | None, headers: list[Any]) -> bytes:
         """Return the response that opens it."""
         response = handshake.accept(self.request, subprotocol, headers, self._told_id)
-        self._answered(HTTPStatus.SWITCHING_PROTOCOLS)
+        self._answered(SWITCHING_PROTOCOLS)
         return response
 
     def denied(self, websocket: WebSocket, status: int, headers: list[Any]) -> bytes:
         """Return the response of an application that refuses it; without headers, the whole."""
+        status = int(status)  # applications also send members of HTTPStatus
         if not headers:
             response = error_responses.reply(_status_line(status))
             websocket.bytes_sent = body_size(response)
@@ -318,7 +319,7 @@ class WebSocketTask:
         owner, now = self.owner, time.monotonic()
         self._answered(CLIENT_CLOSED_REQUEST)
         status = self._status
-        if status == HTTPStatus.SWITCHING_PROTOCOLS:
+        if status == SWITCHING_PROTOCOLS:
             owner.slot.websocket_closed()
             self.environ[CLOSE_CODE] = websocket.code
         owner.slot.aborted += websocket.aborted
