@@ -190,7 +190,7 @@ class WebSocketTask:
 
     async def _run(self) -> None:
         owner = self.owner
-        if owner.rows:
+        if owner.rows and not self._is_counted:
             self._row = owner.rows.pop()
         try:
             await self._work()
