@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .asyncio_loop import AsyncioLoop
     from .request_handler import RequestHandler
 
+SHARE = 0.9
+"""Share of a worker's connections that may be websockets: the others are for requests."""
 CHECK_SECONDS = 1.0
 """Interval at which the loop checks the clients of websockets: 1,000 checks take 0.5 ms."""
 HANDSHAKE_SECONDS = 60.0
@@ -75,7 +77,8 @@ class WebSockets:
         worker = reactor.worker
         self.reactor, self.worker, self.slot, self.handler = reactor, worker, reactor.slot, reactor.handler
         self.part, self.application = part, part.websocket
-        self.loop, self.event_loop, self.rows, self.limit = loop, loop.loop, rows, limit
+        self.loop, self.event_loop, self.rows = loop, loop.loop, rows
+        self.limit = max(1, int(limit * SHARE))
         proxy = worker.application.proxy
         self.sanitize = proxy.sanitize if proxy is not None else lambda environ: None
         self.running: set[WebSocketTask] = set()

@@ -197,6 +197,7 @@ def test_what_is_no_handshake_is_answered(project: dict[str, str]) -> None:
             assert client.recv(100) == b"\x81\x0dwith the head"
 
 
+@pytest.mark.slow
 def test_a_hostile_client_ends_alone(project: dict[str, str]) -> None:
     with serving("--workers", "1", env=project) as server:
         with connect_sync(address(server, "/ws/echo/"), proxy=None) as other:
@@ -239,6 +240,7 @@ def test_a_hostile_client_ends_alone(project: dict[str, str]) -> None:
         until(lambda: play(control(server))["ended"].count("echo 1006") >= 20)
 
 
+@pytest.mark.slow
 def test_a_client_waits_while_the_application_is_busy_and_the_other_way_round(
     project: dict[str, str],
 ) -> None:
@@ -300,6 +302,7 @@ def test_a_stop_tells_clients_and_applications(project: dict[str, str]) -> None:
 
         play(scene())
         assert server.process.wait(timeout=30) == 0
+        assert "Stopping: no requests and 11 websockets running, at most" in server.output
         assert "the application has ended" in server.output
         assert server.output.count(" close=1001") == 11
 
@@ -339,6 +342,7 @@ def test_a_reload_moves_websockets_to_the_new_generation(project: dict[str, str]
         play(scene())
 
 
+@pytest.mark.slow
 def test_websockets_are_spread_over_the_workers(project: dict[str, str]) -> None:
     with serving("--workers", "2", env=project) as server:
 
