@@ -19,7 +19,13 @@ from ..asgi.scope import websocket_scope_of
 from ..http import websocket_handshake as handshake
 from ..http.exceptions import ClientGoneError
 from ..http.response import body_size, complete
-from ..http.websocket_frames import GOING_AWAY, INTERNAL_ERROR, NORMAL, SERVICE_RESTART
+from ..http.websocket_frames import (
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    MAX_MESSAGE_BYTES,
+    NORMAL,
+    SERVICE_RESTART,
+)
 from ..logs import request_id
 from ..logs.environ_keys import CLOSE_CODE, EXCEPTION, QUEUE
 from ..middleware.route_names import name_of
@@ -79,6 +85,7 @@ class WebSockets:
         self.part, self.application = part, part.websocket
         self.loop, self.event_loop, self.rows = loop, loop.loop, rows
         self.limit = max(1, int(limit * SHARE))
+        self.message_bytes = min(worker.config.max_body or MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES)
         proxy = worker.application.proxy
         self.sanitize = proxy.sanitize if proxy is not None else lambda environ: None
         self.running: set[WebSocketTask] = set()
@@ -173,7 +180,7 @@ class WebSocketTask:
     def __init__(self, owner: WebSockets, connection: Connection) -> None:
         assert connection.request is not None
         self.owner, self.connection, self.request = owner, connection, connection.request
-        self.websocket = WebSocket(self, owner.event_loop, connection)
+        self.websocket = WebSocket(self, owner.event_loop, connection, limit=owner.message_bytes)
         self.environ: dict[str, Any] = {}
         self.name, self.started, self._row, self._status = "", 0.0, 0, 0
         self.task: asyncio.Task[None] | None = None
