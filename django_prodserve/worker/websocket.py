@@ -130,6 +130,8 @@ class WebSocket(WebSocketLink):
             await self._send(message)
         elif self.state == CONNECTING:
             self._answer(kind, message)
+            if self.is_ahead:
+                await self.room()
         elif self.code:
             await self._send_late(kind)
         elif kind == "websocket.close":

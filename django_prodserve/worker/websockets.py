@@ -256,7 +256,7 @@ class WebSocketTask:
                 websocket.close(INTERNAL_ERROR)
             elif websocket.state == CONNECTING:
                 websocket.gone()
-        owner.handler.record_error(self.request, self._status, self.environ)
+            owner.handler.record_error(self.request, self._status, self.environ)
 
     def _refuse(self, status: int, response: bytes) -> None:
         """Answer the handshake with a response of the server."""
@@ -288,6 +288,8 @@ class WebSocketTask:
             self._row = 0
         if status == SWITCHING_PROTOCOLS:
             slot.websocket_opened()
+        elif status >= 500:
+            self.owner.handler.record_error(self.request, status, self.environ)
 
     def _forget(self) -> None:
         if self.task is None and not self._is_open:
@@ -297,7 +299,8 @@ class WebSocketTask:
 
     def accepted(self, websocket: WebSocket, subprotocol: str | None, headers: list[Any]) -> bytes:
         """Return the response that opens it."""
-        response = handshake.accept(self.request, subprotocol, headers, self._told_id)
+        name = "" if _names_one(headers) else self._told_id
+        response = handshake.accept(self.request, subprotocol, headers, name)
         self._answered(SWITCHING_PROTOCOLS)
         return response
 
@@ -314,7 +317,7 @@ class WebSocketTask:
             texts = lines.decode("latin-1").split("\r\n")[:-1]
             response = complete(_status_line(status), texts, b"", keep=False)
         self._answered(status)
-        return error_responses.with_request_id(response, self._told_id)
+        return response if _names_one(headers) else error_responses.with_request_id(response, self._told_id)
 
     def received(self) -> None:
         """Count a message of the client."""
@@ -377,6 +380,11 @@ class WebSocketTask:
     def _was_cancelled(self) -> bool:
         """Return whether the server has cancelled the application: never while the websocket is open."""
         return self.websocket.state not in (CONNECTING, OPEN)
+
+
+def _names_one(headers: list[Any]) -> bool:
+    """Return whether the application adds its own id to the response."""
+    return any(name.lower() == b"x-request-id" for name, _ in headers)
 
 
 def _status_line(status: int) -> str:

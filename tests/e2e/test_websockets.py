@@ -147,6 +147,7 @@ def test_messages_pass_and_each_end_has_its_code_and_its_line(project: dict[str,
                         pass
                 assert refused.value.response.status_code == status
                 assert body in (refused.value.response.body or b"")
+                assert len(refused.value.response.headers.get_all("X-Request-ID")) == 1
             server.wait_for("RuntimeError: the view broke early")
 
             async with opened(server, "/ws/broken/") as client:

@@ -79,7 +79,7 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
     await receive()
     what = scope["query_string"].decode()
     if what == "denial":
-        headers = [(b"content-type", b"application/json")]
+        headers = [(b"content-type", b"application/json"), (b"x-request-id", b"own")]
         await send({"type": "websocket.http.response.start", "status": 401, "headers": headers})
         body = json.dumps({"why": "no token"}).encode()
         await send({"type": "websocket.http.response.body", "body": body})
