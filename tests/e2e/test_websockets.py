@@ -271,10 +271,15 @@ def test_a_client_waits_while_the_application_is_busy_and_the_other_way_round(
         play(scene())
 
 
-def test_a_fork_of_an_application_takes_no_websocket(project: dict[str, str]) -> None:
+def test_an_application_that_blocks_or_forks_is_named(project: dict[str, str]) -> None:
     with serving("--workers", "1", env=project) as server:
 
         async def scene() -> None:
+            async with opened(server, "/ws/plain/?blocks"):
+                line = server.wait_for("blocks the asyncio loop")
+            assert re.search(
+                r"The websocket /ws/plain/ \(id \w+\) blocks .*socket_routing\.py, line \d+", line
+            )
             async with (
                 opened(server, "/ws/echo/") as other,
                 opened(server, "/ws/plain/?forks") as forked,

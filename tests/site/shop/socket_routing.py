@@ -93,6 +93,8 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
         if (copy := os.fork()) == 0:
             return  # in a copy of the worker, which must not speak to the client
         await asyncio.to_thread(os.waitpid, copy, 0)
+    if what == "blocks":
+        time.sleep(1)
     if what == "late":  # receives nothing until it is told to
         while not GO.is_set():
             await asyncio.sleep(0.01)
