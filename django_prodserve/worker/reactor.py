@@ -78,7 +78,7 @@ class Reactor:
         self.environs = {**self.probes.environs(config, listeners), **self.management.environs(config)}
         # Hooks that must see every request see those of the threads.
         part = worker.application.async_part if worker.sees_no_requests else None
-        self.async_requests = None if part is None else AsyncRequests(self, part, most)
+        self.async_requests = None if part is None else AsyncRequests(self, part, config.worker_connections)
         self.handler.adopt = None if self.async_requests is None else self.async_requests.adopt
         self.websockets = None if self.async_requests is None else self.async_requests.websockets
         self.keep_alive = float(config.keepalive)

@@ -33,6 +33,7 @@ from ..scoreboard import stop_flags
 from ..scoreboard.slot import Slot
 from ..utils import fork_guard
 from . import error_responses
+from .acceptor import descriptors_for
 from .connection import Connection
 from .websocket import CLOSED, CONNECTING, OPEN, WebSocket
 
@@ -84,7 +85,7 @@ class WebSockets:
         self.reactor, self.worker, self.slot, self.handler = reactor, worker, reactor.slot, reactor.handler
         self.part, self.application = part, part.websocket
         self.loop, self.event_loop, self.rows = loop, loop.loop, rows
-        self.limit = max(1, int(limit * SHARE))
+        self.limit = max(1, int(descriptors_for(limit) * SHARE))
         self.message_bytes = min(worker.config.max_body or MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES)
         proxy = worker.application.proxy
         self.sanitize = proxy.sanitize if proxy is not None else lambda environ: None
