@@ -240,7 +240,7 @@ def test_a_loaded_project_with_async_views_opens_more_connections() -> None:
     assert run_rules(what) == []
     loaded = dataclasses.replace(what, plan=what.plan.with_roads("2 async routes on the asyncio loop"))
     found = {str(message.id): message.msg for message in run_rules(loaded)}
-    assert "may open 64" in found["prodserve.W012"]
+    assert "may open 66" in found["prodserve.W012"]
     assert "for 32 threads" in found["prodserve.W011"]
 
 

@@ -138,6 +138,12 @@ class Plan:
         return (*self.bind.value, *filter(None, [self.management_bind.value]))
 
     @property
+    def connections(self) -> int:
+        """The number of connections that this server may open to each database."""
+        keeps = self.worker_class.value == "prodserve" and self.inputs.project.keeps_connections
+        return self.workers.value * (self.threads.value + self.leases.value + keeps)
+
+    @property
     def database_caps_threads(self) -> bool:
         """Whether --db-connections limits the threads to fewer than the profile asks for."""
         few = self.threads.value < THREADS[self.profile.value] and self.worker_class.value != "sync"
@@ -178,6 +184,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         db_connections=wishes.stated("db_connections"),
         footprint=inputs.footprint,
         has_async=bool(inputs.roads),
+        keeps_connections=worker_class.value == "prodserve" and project.keeps_connections,
     )
     workers = sizing.workers()
     threads = sizing.threads(workers.value)
@@ -195,7 +202,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "workers": workers,
         "threads": threads,
         "leases": leases,
-        "database": _database(project, workers.value, threads.value, leases.value),
+        "database": _database(project, workers.value, threads.value, leases.value, sizing),
         "static": Decision(project.static.mode, project.static.why, wishes.source("static")),
         "brotli": _brotli(project),
         "preload": _preload(wishes, inputs.fork_safe),
@@ -474,7 +481,7 @@ def _brotli(project: Project) -> Decision[bool]:
     return Decision(False, "not installed, so gzip only: pip install 'django-prodserve[brotli]'")
 
 
-def _database(project: Project, workers: int, threads: int, leases: int) -> Decision[str]:
+def _database(project: Project, workers: int, threads: int, leases: int, sizing: Sizing) -> Decision[str]:
     used = [database for database in project.databases if database.vendor != "dummy"]
     if not used:
         return Decision("none", "DATABASES is empty", "settings")
@@ -482,5 +489,7 @@ def _database(project: Project, workers: int, threads: int, leases: int) -> Deci
     servers = sum(found.counts for found in used)
     if not servers:
         return Decision(text, "a file, no connections to count", "settings")
-    most, each = workers * (threads + leases) * servers, "(threads + leases)" if leases else "threads"
+    most = workers * sizing.connections(threads, leases) * servers
+    each = " + ".join(["threads", *["leases"] * bool(leases), *["1"] * sizing.keeps_connections])
+    each = f"({each})" if "+" in each else each
     return Decision(text, f"up to {most} connections (workers x {each} x databases)", "settings")

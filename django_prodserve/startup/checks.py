@@ -66,11 +66,6 @@ class CheckContext:
         return self.plan.workers.value * self.plan.threads.value
 
     @property
-    def connections(self) -> int:
-        """The number of connections that this server may open to each database."""
-        return self.plan.workers.value * (self.plan.threads.value + self.plan.leases.value)
-
-    @property
     def proxied(self) -> bool:
         """Whether a proxy on another machine is trusted."""
         return is_proxied(self.plan)
@@ -254,8 +249,15 @@ def _connections(seen: CheckContext) -> Iterator[CheckMessage]:
 
 def _most_connections(seen: CheckContext, database: Database) -> int:
     if database.pool_size is None:
-        return seen.connections
-    return min(seen.connections, seen.plan.workers.value * database.pool_size)
+        return seen.plan.connections
+    return min(seen.plan.connections, seen.plan.workers.value * database.pool_size)
+
+
+def _kept(plan: Plan) -> int:
+    """Return how many connections CONN_MAX_AGE would keep: one for the thread that waits for clients, too."""
+    return (
+        plan.connections if plan.inputs.project.keeps_connections else plan.connections + plan.workers.value
+    )
 
 
 def _persistence(
@@ -276,7 +278,7 @@ def _persistence(
         yield Warning(
             f"Database {database.alias!r} gets a new connection for every request{cost}.",
             hint=f'{entry} |= {{"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}}, which keeps up to '
-            f"{seen.connections} connections open",
+            f"{_kept(seen.plan)} connections open",
             id="prodserve.W010",
         )
     elif database.max_age != 0 and not database.health_checks:
