@@ -69,20 +69,20 @@ def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
     return plan.replan(measured) if measured else plan, project
 
 
-def with_roads(plan: Plan) -> Plan:
+def with_road_table(plan: Plan) -> Plan:
     """Decide again with the routes of the URLconf, which is loaded; not if loading it raises an error.
 
     A start knows more: it has loaded the WSGI application, too. A wrapper around that must see each request.
     """
     if plan.asgi.value == "off" or REQUEST_HOOKS.intersection(plan.gunicorn):
-        return plan.with_roads("")
+        return plan.with_road_table("")
     from ..asgi.routes import Routes  # late: most commands need no URLconf
 
     try:
         routes = Routes()
     except Exception as error:  # an import of the project may raise anything
         return replace(plan, notes=(*plan.notes, f"The URLconf cannot be loaded: {reason_of(error)}"))
-    return plan.with_roads(str(routes) if routes.has_async else "")
+    return plan.with_road_table(str(routes) if routes.has_async else "")
 
 
 def load_key(plan: Plan) -> tuple[bool, str]:

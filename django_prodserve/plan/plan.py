@@ -36,7 +36,7 @@ class PlanInputs:
     fork_safe: bool = True
     """Whether this system survives forking a loaded process."""
     footprint: Footprint | None = None
-    roads: str = ""
+    road_table: str = ""
     """How many views run where, in words; empty if all run in threads, or if the project is not loaded."""
 
 
@@ -128,9 +128,9 @@ class Plan:
         """Decide again from the same facts and options, and this measurement of the project."""
         return make_plan(replace(self.inputs, footprint=footprint))
 
-    def with_roads(self, roads: str) -> Plan:
-        """Decide again, now that the project is loaded; ``roads`` is empty if all views run in threads."""
-        return self if roads == self.inputs.roads else make_plan(replace(self.inputs, roads=roads))
+    def with_road_table(self, table: str) -> Plan:
+        """Decide again, now that the project is loaded; the table is empty if all views run in threads."""
+        return self if table == self.inputs.road_table else make_plan(replace(self.inputs, road_table=table))
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -183,7 +183,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         stated_threads=wishes.stated("threads"),
         db_connections=wishes.stated("db_connections"),
         footprint=inputs.footprint,
-        has_async=bool(inputs.roads),
+        has_async=bool(inputs.road_table),
         keeps_connections=worker_class.value == "prodserve" and project.keeps_connections,
     )
     workers = sizing.workers()
@@ -215,7 +215,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "server_timing": _server_timing(wishes),
         "access_log": _access_log(wishes),
         "concurrency_limit": choose_concurrency_limit(wishes, worker_class),
-        "asgi": choose_asgi(wishes, worker_class, inputs.roads),
+        "asgi": choose_asgi(wishes, worker_class, inputs.road_table),
     }
     plain = {
         row.name: wishes.computed(row.name)
@@ -302,12 +302,12 @@ def choose_concurrency_limit(wishes: ResolvedOptions, worker_class: Decision[str
     return wishes.computed("concurrency_limit")
 
 
-def choose_asgi(wishes: ResolvedOptions, worker_class: Decision[str], roads: str = "") -> Decision[str]:
+def choose_asgi(wishes: ResolvedOptions, worker_class: Decision[str], road_table: str = "") -> Decision[str]:
     """Return how async views run; Gunicorn's own workers have no event loop for them."""
     if worker_class.value != "prodserve":
         return Decision("off", f"{worker_class.value} workers run async views in threads")
     plain = wishes.computed("asgi")
-    return replace(plain, why=roads) if roads else plain
+    return replace(plain, why=road_table) if road_table else plain
 
 
 def choose_bind(machine: Machine, wishes: ResolvedOptions) -> Decision[tuple[str, ...]]:

@@ -440,11 +440,11 @@ def _somaxconn() -> int | None:
 @register("prodserve", deploy=True)
 def check_deployment(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """Run the same rules under ``manage.py check --deploy``, for the plan without command-line flags."""
-    from ..plan.pipeline import inspect_now, with_roads
+    from ..plan.pipeline import inspect_now, with_road_table
 
     try:
         plan, project = inspect_now({})
-        plan = with_roads(plan)
+        plan = with_road_table(plan)
     except ProdserveError as error:
         return [Error(str(error), hint="prodserve plan shows the same error", id="prodserve.E004")]
     seen = build_context(plan, project, paths=broken_paths(plan.readiness_checks.value))
