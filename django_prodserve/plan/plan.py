@@ -11,6 +11,7 @@ from ..config.options import option_field
 from ..config.parsers import LOOPBACK
 from ..errors import Problem
 from ..utils.decision import SET_EXPLICITLY, Decision
+from .database import choose_database
 from .sizing import THREADS, Sizing
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "workers": workers,
         "threads": threads,
         "leases": leases,
-        "database": _database(project, workers.value, threads.value, leases.value, sizing),
+        "database": choose_database(project, workers.value, threads.value, leases.value, sizing),
         "static": Decision(project.static.mode, project.static.why, wishes.source("static")),
         "brotli": _brotli(project),
         "preload": _preload(wishes, inputs.fork_safe),
@@ -479,17 +480,3 @@ def _brotli(project: Project) -> Decision[bool]:
     if project.brotli:
         return Decision(True, "static files are compressed with br and gzip")
     return Decision(False, "not installed, so gzip only: pip install 'django-prodserve[brotli]'")
-
-
-def _database(project: Project, workers: int, threads: int, leases: int, sizing: Sizing) -> Decision[str]:
-    used = [database for database in project.databases if database.vendor != "dummy"]
-    if not used:
-        return Decision("none", "DATABASES is empty", "settings")
-    text = ", ".join(f"{found.alias}: {found.product} {found.where}".rstrip() for found in used)
-    servers = sum(found.counts for found in used)
-    if not servers:
-        return Decision(text, "a file, no connections to count", "settings")
-    most = workers * sizing.connections(threads, leases) * servers
-    each = " + ".join(["threads", *["leases"] * bool(leases), *["1"] * sizing.keeps_connections])
-    each = f"({each})" if "+" in each else each
-    return Decision(text, f"up to {most} connections (workers x {each} x databases)", "settings")
