@@ -22,7 +22,7 @@ _BOTH = (
     "--timeout ends async views only, and only before the response begins",
     "--slow-request has no effect: nothing logs where a slow request waits",
     "with --max-requests, a worker ends before its replacement serves",
-    "a sync view costs about twice the CPU that it costs in the default worker",
+    "a short sync view costs about three times the CPU that it costs in the default worker",
 )
 LOST: Mapping[str, tuple[str, ...]] = {
     "asgi": (
