@@ -43,7 +43,7 @@ class Worker:
         self.handler = SimpleNamespace(
             identify=lambda environ: "7", tells=True, record_error=self.record_error
         )
-        part: Any = SimpleNamespace(websocket=application, floats=False, leases=None)
+        part: Any = SimpleNamespace(websocket=application, floats=False, leases=None, state={})
         self.rows = [*self.slot.task_rows]
         loop: Any = SimpleNamespace(loop=self.loop, run_soon=self.loop.call_soon)
         self.websockets = WebSockets(self, part, loop, self.rows, limit)  # type: ignore[arg-type]
