@@ -17,7 +17,7 @@ from django_prodserve.logs.access_lines import (
     TextLines,
     entry,
 )
-from django_prodserve.logs.environ_keys import ID, QUEUE, ROUTE
+from django_prodserve.logs.environ_keys import CLOSE_CODE, ID, QUEUE, ROUTE
 from django_prodserve.logs.redaction import Redaction
 
 NASTY = (
@@ -199,3 +199,13 @@ def test_a_short_line_has_what_a_developer_looks_for() -> None:
     hidden = ShortLines(Redaction(("query",)))(entry(environ(), 200, 321, 0.0456))
     assert "tea" not in hidden
     assert ShortLines(Redaction(()))(entry({}, 400, 12, 0.0)) == "- 400 0.0 ms"
+
+
+def test_a_websocket_has_its_close_code() -> None:
+    closed = environ(**{CLOSE_CODE: 1001})
+    assert as_json(**{CLOSE_CODE: 1001})["close_code"] == 1001
+    assert "close_code" not in as_json()
+    assert as_text(**{CLOSE_CODE: 1001}).endswith("ms close=1001")
+    assert (
+        ShortLines(Redaction(()))(entry(closed, 101, 0, 1.0)) == "GET /shop/?q=tea 101 1000.0 ms close=1001"
+    )

@@ -320,6 +320,23 @@ def test_a_ping_without_an_answer_ends_it() -> None:
     play(scene)
 
 
+def test_a_slow_client_is_not_taken_for_dead_while_it_reads() -> None:
+    async def scene(scene: Scene) -> None:
+        websocket, client = scene.websocket, scene.client
+        await scene.open()
+        await websocket.send({"type": "websocket.send", "bytes": bytes(60_000)})
+        websocket.check(now() + PING_SECONDS + 1)  # the ping is behind the message
+        before = websocket.arrived_bytes
+        await client.read(30_000)
+        await until(lambda: websocket.arrived_bytes > before)
+        websocket.check(now() + 2 * PING_SECONDS + 2)
+        assert websocket.state == OPEN
+        websocket.check(now() + 3 * PING_SECONDS + 3)
+        assert websocket.state == CLOSED
+
+    play(scene)
+
+
 def test_a_client_whose_messages_wait_is_not_taken_for_dead() -> None:
     async def scene(scene: Scene) -> None:
         websocket, client = scene.websocket, scene.client

@@ -73,7 +73,7 @@ class WebSocket(WebSocketLink):
 
     __slots__ = (
         *("_connects", "_denial", "_frames", "_held", "_host", "_messages"),
-        *("_pings_at", "_turns", "_waits", "closes_at", "code", "ended_at"),
+        *("_arrived", "_ping_ends", "_pings_at", "_turns", "_waits", "closes_at", "code", "ended_at"),
         *("has_heard", "is_told", "leaves", "reason", "state"),
     )
 
@@ -93,6 +93,8 @@ class WebSocket(WebSocketLink):
         self._waits: list[asyncio.Future[None]] = []
         self._connects, self._turns = True, 0
         self._denial: bytes | None = None  # the head of the application's own refusal
+        self._arrived = self._ping_ends = 0
+        """Bytes that the client had when the last ping was sent, and those up to its end."""
         self._pings_at = self.closes_at = self.ended_at = 0.0
         self.has_heard = True
         """Whether anything has come since the last ping."""
@@ -327,16 +329,20 @@ class WebSocket(WebSocketLink):
 
     def _ping(self, now: float) -> None:
         """Ask for a sign of life; end it if the last question was not answered."""
+        self._pings_at = now + PING_SECONDS
+        arrived = self.arrived_bytes
         if not self._reads:  # an answer would wait behind messages that the application has not received
             is_dead = self.has_failed()
+        elif not self.has_heard and self._arrived < arrived < self._ping_ends:
+            self._arrived = arrived  # a slow client, which still reads what was sent before the ping
+            return
         else:
             is_dead = not self.has_heard
         if is_dead:
             self.gone()
             return
-        self.has_heard, self._pings_at = False, now + PING_SECONDS
-        if not self.is_ahead:
-            self.write(frame_head(PING, 0))
+        self.write(frame_head(PING, 0))
+        self.has_heard, self._arrived, self._ping_ends = False, arrived, self.position
 
 
 def _size(message: Message) -> int:

@@ -7,6 +7,9 @@ so it counts in the balance between workers and in their limits, and a copy of t
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
+import termios
 from collections import deque
 from contextlib import suppress
 from socket import MSG_DONTWAIT, SO_ERROR, SOL_SOCKET, SocketType
@@ -33,7 +36,7 @@ class WebSocketLink:
 
     __slots__ = (
         *("_is_polite", "_loop", "_out", "_pieces", "_reads", "_rooms", "_writes"),
-        *("aborted", "bytes_sent", "checked", "connection", "ends", "moved"),
+        *("aborted", "bytes_sent", "checked", "connection", "ends", "moved", "position"),
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connection: Endpoint) -> None:
@@ -46,8 +49,8 @@ class WebSocketLink:
         self.ends = self.aborted = self._is_polite = False
         """Whether the link closes after its last byte, whether the client read too slowly, and whether it may
         still be sending."""
-        self.bytes_sent = self.moved = 0
-        """Bytes sent, and those of them since the time of the last check."""
+        self.position = self.bytes_sent = self.moved = 0
+        """All bytes written, those of messages, and those that have left since the time of the last check."""
         self.checked = 0.0
 
     # For subclasses.
@@ -119,6 +122,7 @@ class WebSocketLink:
             return
         size = len(data)
         self.bytes_sent += size
+        self.position += len(head) + size
         if size <= JOINED_BYTES:
             head, size = head + data, 0
         if not self._out:
@@ -192,6 +196,15 @@ class WebSocketLink:
         """Continue after the last byte: close the link, if it ends."""
         if self.ends:
             self.closed(politely=self._is_polite)
+
+    @property
+    def arrived_bytes(self) -> int:
+        """Return how many bytes the client's system has acknowledged."""
+        unacknowledged = 0
+        with suppress(OSError):  # not on every system
+            found = fcntl.ioctl(self.connection.fd, termios.TIOCOUTQ, bytes(4))
+            unacknowledged = int.from_bytes(found, sys.byteorder)
+        return self.position - self._out - unacknowledged
 
     @property
     def is_ahead(self) -> bool:

@@ -271,6 +271,21 @@ def test_a_client_waits_while_the_application_is_busy_and_the_other_way_round(
         play(scene())
 
 
+@pytest.mark.slow
+def test_a_client_that_answers_no_ping_is_gone(project: dict[str, str]) -> None:
+    with serving("--workers", "1", env=project) as server, raw(server, "/ws/plain/?dead") as dead:
+
+        async def scene() -> None:
+            async with opened(server, "/ws/echo/", ping_interval=None) as alive:
+                assert answer(dead)[0] == 101
+                assert await asyncio.to_thread(rest, dead) == b"\x89\x00"  # one ping, and the end
+                await alive.send("x")
+                assert await alive.recv() == "x"
+            assert "plain 1006 " in (await control(server))["ended"]
+
+        play(scene())
+
+
 def test_an_application_that_blocks_or_forks_is_named(project: dict[str, str]) -> None:
     with serving("--workers", "1", env=project) as server:
 
