@@ -46,6 +46,8 @@ class AsyncPart:
     """The application that may want to know when a worker starts and stops."""
     name: str = ""
     """The dotted path of the project's own application."""
+    road_table: str = ""
+    """What runs where, in words."""
 
     @classmethod
     def find(
@@ -85,6 +87,7 @@ class AsyncPart:
             websocket=project.websocket if project is not None else None,
             lifespan=project.lifespan if project is not None else None,
             name=project.path if project is not None else "",
+            road_table=str(table),
         )
 
     def without_views(self) -> AsyncPart | None:

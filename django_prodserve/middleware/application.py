@@ -87,9 +87,9 @@ class Application:
         return self.proxy or self.health.application
 
     @property
-    def roads(self) -> str:
-        """How many views run where; empty if all of them run in threads."""
-        return "" if self.async_part is None else str(self.async_part.routes)
+    def road_table(self) -> str:
+        """What runs where, in words; empty if nothing runs on a loop."""
+        return "" if self.async_part is None else self.async_part.road_table
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         return self.health(environ, start_response)
@@ -128,7 +128,7 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
 def fit_leases(application: Application, plan: Plan) -> None:
     """Let as many threads be leased as the plan has for a project with these routes."""
     if application.async_part is not None:
-        application.async_part.leases.limit = plan.with_roads(application.roads).leases.value
+        application.async_part.leases.limit = plan.with_road_table(application.road_table).leases.value
 
 
 def _for_other_servers(plan: Plan, layers: Application, inner: WSGI) -> ASGIApplication:

@@ -69,20 +69,23 @@ def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
     return plan.replan(measured) if measured else plan, project
 
 
-def with_roads(plan: Plan) -> Plan:
-    """Decide again with the routes of the URLconf, which is loaded; not if loading it raises an error.
+def with_road_table(plan: Plan) -> Plan:
+    """Decide again with the routes and applications of the project, which are loaded; not if they raise.
 
-    A start knows more: it has loaded the WSGI application, too. A wrapper around that must see each request.
+    A start knows more: it has loaded WSGI_APPLICATION, too. A wrapper around Django must see each request.
     """
-    if plan.asgi.value == "off" or REQUEST_HOOKS.intersection(plan.gunicorn):
-        return plan.with_roads("")
-    from ..asgi.routes import Routes  # late: most commands need no URLconf
+    if plan.asgi.value == "off":
+        return plan.with_road_table("")
+    from ..asgi.project import load_application  # late: most commands need no URLconf
+    from ..asgi.road_table import RoadTable
 
+    hooks = REQUEST_HOOKS.intersection(plan.gunicorn)
+    observer = f"Gunicorn's {' and '.join(sorted(hooks))}" if hooks else ""
     try:
-        routes = Routes()
+        table = RoadTable.find(plan.asgi, load_application(), observer, plan.roads)
     except Exception as error:  # an import of the project may raise anything
-        return replace(plan, notes=(*plan.notes, f"The URLconf cannot be loaded: {reason_of(error)}"))
-    return plan.with_roads(str(routes) if routes.has_async else "")
+        return replace(plan, notes=(*plan.notes, f"The project cannot be loaded: {reason_of(error)}"))
+    return plan.with_road_table(str(table) if table.has_loop else "")
 
 
 def load_key(plan: Plan) -> tuple[bool, str]:
