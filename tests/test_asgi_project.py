@@ -13,8 +13,10 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.wsgi import get_wsgi_application
 
 from django_prodserve.asgi.project import ProjectApplication, divide, load_application
-from django_prodserve.errors import ProdserveError
+from django_prodserve.cli.export_conf import _environment
+from django_prodserve.errors import ProdserveError, UsageError
 from django_prodserve.middleware.application import _find_async_part
+from django_prodserve.plan.pipeline import with_road_table
 
 from .facts import plan
 
@@ -156,3 +158,38 @@ def test_workers_without_a_loop_name_what_they_do_not_serve(
     assert _find_async_part(plan(**stated), wsgi, lines.append) is None
     assert bool(lines) == bool(line)
     assert f"gthread workers run async views in threads: {__name__}.{line}" in "".join(lines) or not line
+
+
+def test_roads_without_a_loop_are_named() -> None:
+    lines: list[str] = []
+    assert _find_async_part(plan(asgi="off", roads="nothing=loop"), wsgi, lines.append) is None
+    assert lines == ["async     test has no effect: --asgi is off"]
+
+
+def test_the_plan_names_the_application_in_place_of_djangos(settings: Any) -> None:
+    settings.ASGI_APPLICATION = f"{__name__}.consumer"
+    found = with_road_table(plan()).asgi
+    assert (found.value, found.source) == ("hybrid", "default")
+    assert found.why.startswith(f"all requests and websockets on the asyncio loop, by {__name__}.consumer, ")
+    assert with_road_table(plan(asgi="hybrid")).asgi.why.endswith(
+        "consumer gets no HTTP requests: test is hybrid"
+    )
+
+
+def test_the_plan_is_made_without_an_application_that_cannot_be_loaded(settings: Any) -> None:
+    settings.ASGI_APPLICATION = "no.such"
+    assert with_road_table(plan()).notes[-1].startswith("ASGI_APPLICATION no.such cannot be loaded: ")
+    assert with_road_table(plan(asgi="off")).notes == ()
+
+
+def test_a_plan_refuses_a_road_for_no_route() -> None:
+    with pytest.raises(UsageError, match="test has 'nothing', but no route or view has this name"):
+        with_road_table(plan(roads="nothing=loop"))
+
+
+def test_a_file_for_gunicorn_states_no_default_mode() -> None:
+    def names(**stated: Any) -> list[str]:
+        return [name for name, _, _ in _environment(plan(**stated)) if name.startswith("PRODSERVE_ASGI")]
+
+    assert names() == []
+    assert names(asgi="hybrid") == names(asgi="off") == names(worker_class="gthread") == ["PRODSERVE_ASGI"]

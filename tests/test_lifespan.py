@@ -17,7 +17,7 @@ from django_prodserve.errors import ProdserveError
 from django_prodserve.worker import lifespan
 from django_prodserve.worker.lifespan import Lifespan
 
-Make = Callable[[Any], Lifespan]
+Make = Callable[..., Lifespan]
 LATER = 30.0
 
 
@@ -28,7 +28,11 @@ def make() -> Iterator[Make]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     log = logging.getLogger("tests.lifespan")
-    yield lambda application: Lifespan(application, "shop.asgi.application", loop, log)
+
+    def make_one(application: Any, state: dict[str, Any] | None = None) -> Lifespan:
+        return Lifespan(application, "shop.asgi.application", {} if state is None else state, loop, log)
+
+    yield make_one
     tasks = asyncio.run_coroutine_threadsafe(cancel_all(), loop)
     tasks.result(LATER)
     loop.call_soon_threadsafe(loop.stop)
@@ -55,11 +59,12 @@ async def whole(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_startup_and_shutdown_with_what_the_application_stores(make: Make) -> None:
-    found = make(whole)
+    state: dict[str, Any] = {}
+    found = make(whole, state)
     found.start(always)
-    assert found.state == {"seen": ["lifespan.startup"]}
+    assert state == {"seen": ["lifespan.startup"]}
     found.stop(time.monotonic() + LATER)
-    assert found.state == {"seen": ["lifespan.startup", "lifespan.shutdown"]}
+    assert state == {"seen": ["lifespan.startup", "lifespan.shutdown"]}
 
 
 async def returns(scope: Any, receive: Any, send: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 from django.urls import ResolverMatch
@@ -35,15 +35,14 @@ class ChosenRoads:
         self.paths = sorted((pair for pair in pairs if pair[0].startswith("/")), key=_longest_first)
         """The beginnings of paths, the longest first."""
 
-    def of(self, match: Any, path: str) -> Road | None:
-        """Return the road that is chosen for a view: for its name, its path, or by its decorator."""
+    def of(self, view: Any, path: str, names: Callable[[], tuple[str, ...]]) -> Road | None:
+        """Return the road that is chosen for a view: for one of its names, its path, or by its decorator."""
         if self._names:
-            for name in (match.view_name, match._func_path):
+            for name in names():
                 if name in self._names:
                     return self._names[name]
-        if (road := self.of_path(path)) is not None:
+        if self.paths and (road := self.of_path(path)) is not None:
             return road
-        view = match.func
         word = getattr(view, MARK, None) or getattr(getattr(view, "view_class", None), MARK, None)
         return None if word is None else ROADS[word]
 
@@ -85,7 +84,7 @@ class ChosenRoads:
 class NoChoice(ChosenRoads):
     """For a project in which one road is right for all views: decorators choose nothing."""
 
-    def of(self, match: Any, path: str) -> Road | None:
+    def of(self, view: Any, path: str, names: Callable[[], tuple[str, ...]]) -> Road | None:
         """Return None."""
         return None
 
@@ -122,8 +121,7 @@ def routes_of(entry: Any, namespaces: tuple[str, ...] = (), before: str = "") ->
         for each in entry.url_patterns:
             yield from routes_of(each, own, address)
     elif callable(getattr(entry, "callback", None)):
-        match = match_of(entry, namespaces)
-        yield Route((match.view_name, match._func_path), address)
+        yield Route(names_of(entry, namespaces), address)
 
 
 def text_of(pattern: Any) -> str:
@@ -137,6 +135,12 @@ def namespaces_of(resolver: Any, outer: tuple[str, ...]) -> tuple[str, ...]:
     return (*outer, *filter(None, [getattr(resolver, "namespace", None)]))
 
 
-def match_of(entry: Any, namespaces: tuple[str, ...]) -> Any:
-    """Return what Django finds for a route, without its arguments: with the names of route and view."""
-    return ResolverMatch(entry.callback, (), {}, getattr(entry, "name", None), namespaces=[*namespaces])
+def names_of(entry: Any, namespaces: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of a route: its own, and the one of its view."""
+    name = getattr(entry, "name", None)
+    return names_in(ResolverMatch(entry.callback, (), {}, name, namespaces=[*namespaces]))
+
+
+def names_in(match: Any) -> tuple[str, ...]:
+    """Return the same for what Django has found."""
+    return match.view_name, match._func_path

@@ -6,7 +6,7 @@ Built in the arbiter, before the fork. The worker calls ``wants`` in the thread 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -46,8 +46,10 @@ class AsyncPart:
     """The application that may want to know when a worker starts and stops."""
     name: str = ""
     """The dotted path of the project's own application."""
-    road_table: str = ""
-    """What runs where, in words."""
+    roads: str = ""
+    """What runs where, in one line."""
+    state: dict[str, Any] = field(default_factory=dict)
+    """What that application stores at its startup, in one worker: each scope gets a copy."""
 
     @classmethod
     def find(
@@ -87,7 +89,7 @@ class AsyncPart:
             websocket=project.websocket if project is not None else None,
             lifespan=project.lifespan if project is not None else None,
             name=project.path if project is not None else "",
-            road_table=str(table),
+            roads=str(table),
         )
 
     def without_views(self) -> AsyncPart | None:

@@ -5,6 +5,7 @@ Built after the project is loaded. It creates no middleware and no handler.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +18,15 @@ from .routes import Routes
 
 Takes = Literal["all", "async routes", "nothing"]
 """Which HTTP requests run on the loop."""
+REQUEST_HOOKS = {"pre_request", "post_request"}
+"""Gunicorn's hooks for each request. They may block, so that views run where they may, too."""
 NO_ROADS: Decision[tuple[str, ...]] = Decision((), "none is chosen")
+
+
+def observing_hooks(settings: Iterable[str]) -> str:
+    """Return the names of the hooks among these settings of Gunicorn that must see each request."""
+    hooks = sorted(REQUEST_HOOKS.intersection(settings))
+    return f"Gunicorn's {' and '.join(hooks)}" if hooks else ""
 
 
 @dataclass(frozen=True, kw_only=True)

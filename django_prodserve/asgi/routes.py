@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
@@ -25,7 +25,7 @@ from django.urls.resolvers import LocalePrefixPattern, RegexPattern, RoutePatter
 from django.utils import translation
 
 from ..utils.units import counted
-from .chosen_roads import ChosenRoads, Road, match_of, namespaces_of, text_of
+from .chosen_roads import ChosenRoads, Road, names_in, names_of, namespaces_of, text_of
 
 if sys.version_info >= (3, 11):
     from re import _constants as opcodes  # type: ignore[attr-defined]
@@ -99,13 +99,11 @@ class Routes:
             Exception
         ):  # no route, or a converter of the project failed: Django meets it again, and reports it
             return self._usual
-        return self._of(match, path)
+        return self._chosen.of(match.func, path, partial(names_in, match)) or self._by_kind(match.func)
 
-    def _of(self, match: Any, path: str) -> Road:
-        """Return the road of a view: the chosen one, or the usual one of its kind."""
-        if (chosen := self._chosen.of(match, path)) is not None:
-            return chosen
-        return "async" if self._usual == "async" or iscoroutinefunction(match.func) else "sync"
+    def _by_kind(self, view: Any) -> Road:
+        """Return the road of a view for which none is chosen."""
+        return "async" if self._usual == "async" or iscoroutinefunction(view) else "sync"
 
     # Building the expression. It is None without a route that it must find.
 
@@ -114,10 +112,12 @@ class Routes:
         if hasattr(entry, "url_patterns"):
             return self._resolver_expression(entry, namespaces, before)
         view, address = getattr(entry, "callback", None), before + text_of(getattr(entry, "pattern", None))
-        road = self._of(match_of(entry, namespaces), address) if callable(view) else self._usual
+        names = partial(names_of, entry, namespaces)
+        chosen = self._chosen.of(view, address, names) if callable(view) else self._usual
+        road = chosen or self._by_kind(view)
         self.async_routes += road == "async"
         self.sync_routes += road == "sync"
-        if road == "sync" and iscoroutinefunction(view):
+        if chosen == "sync" and iscoroutinefunction(view):
             self.alone[id(view)] = view
         if road == self._usual:
             return None

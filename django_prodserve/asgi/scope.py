@@ -25,7 +25,8 @@ def scope_of(environ: dict[str, Any], request: Any, kind: str = "http") -> dict[
     port = environ.get("SERVER_PORT")
     return {
         "type": kind,
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        # Not 2.4: a send after the client has left does nothing, and raises no OSError.
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1" if request.version >= (1, 1) else "1.0",
         "method": request.method,
         "scheme": environ["wsgi.url_scheme"],

@@ -31,6 +31,7 @@ FIXED = {
     "forwarder_headers": _LAYERS,
     "logger_class": "times in UTC; lines do not depend on LOGGING; Gunicorn's routine lines are at debug",
     "proc_name": "the name in ps, where setproctitle is installed",
+    "http_parser": "the other parser loses connections after large bodies",
     "worker_tmp_dir": "in memory, so that a heartbeat does not wait for a disk",
     "control_socket_disable": "its default path fails without HOME, and a second server would take it over",
 }
@@ -145,6 +146,8 @@ def _environment(plan: Plan) -> Iterator[tuple[str, str, str]]:
     if configuration := os.environ.get(CONFIGURATION):
         yield CONFIGURATION, configuration, "their class, for django-configurations"
     for row in option_fields():
+        if row.name == "asgi" and plan.asgi.source == "default":
+            continue  # set explicitly, hybrid bypasses an application in place of Django's
         text = row.typed(getattr(plan, row.name).value) if row.exported else ""
         if text:
             yield row.variable, text, _why(plan, row.name)

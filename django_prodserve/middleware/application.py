@@ -28,7 +28,7 @@ from ..asgi.leases import Leases
 from ..asgi.other_servers import load_for_others
 from ..asgi.part import AsyncPart
 from ..asgi.project import load_application
-from ..asgi.road_table import RoadTable
+from ..asgi.road_table import RoadTable, observing_hooks
 from ..config.trust import parse_trust
 from ..errors import Problem, ProdserveError
 from ..logs import request_id
@@ -88,8 +88,8 @@ class Application:
 
     @property
     def road_table(self) -> str:
-        """What runs where, in words; empty if nothing runs on a loop."""
-        return "" if self.async_part is None else self.async_part.road_table
+        """What runs where; empty if all of it runs in threads."""
+        return "" if self.async_part is None else self.async_part.roads
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         return self.health(environ, start_response)
@@ -157,6 +157,8 @@ def _behind_files(wsgi: WSGI) -> tuple[list[Callable[[str], bool]], WSGI]:
 def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> AsyncPart | None:
     """Return what runs on the asyncio loop; None if nothing of the project does."""
     if plan.asgi.value == "off":
+        if plan.roads.value:
+            say(part("async", f"{plan.roads.source} has no effect: --asgi is off"))
         if plan.worker_class.value in ONLY_WSGI and plan.asgi.is_computed and (unserved := _unserved()):
             say(warning(Problem(f"{plan.asgi.why}: {unserved}.", PROXY_IN_FRONT, topic="asgi")))
         return None
@@ -196,8 +198,8 @@ def _unserved() -> str:
 
 def _observer(plan: Plan, wsgi: WSGI) -> str:
     """Return the name of what must see each request, and sees only those in threads; empty for nothing."""
-    if hooks := {"pre_request", "post_request"}.intersection(plan.gunicorn):
-        return f"Gunicorn's {' and '.join(sorted(hooks))}"
+    if hooks := observing_hooks(plan.gunicorn):
+        return hooks
     return "" if isinstance(wsgi, WSGIHandler) else f"{full_name(wsgi)} (WSGI_APPLICATION)"
 
 

@@ -19,7 +19,7 @@ from ..logs.environ_keys import EXCEPTION, ROUTE, UNLOGGED
 
 NOTES = "_prodserve_notes"
 """Marks our method: a library that traces requests may also have wrapped Django's."""
-COROUTINE_MARKS = ("_is_coroutine", "_is_coroutine_mark")
+COROUTINE_MARKS = ("_is_coroutine", "_is_coroutine_marker")
 """What ``markcoroutinefunction`` sets on a view, in Python and in asgiref."""
 
 _alone: dict[int, Any] = {}

@@ -27,7 +27,7 @@ from django.conf import settings
 from ..config import gunicorn, parsers, resolve
 from ..config.options import Options, SourcedValue
 from ..config.resolve import Layer
-from ..errors import Problem, UsageError
+from ..errors import Problem, ProdserveError, UsageError
 from ..machine.detect import Machine
 from ..machine.platforms import Platform, detect
 from ..project import footprint_cache, local_mode
@@ -35,9 +35,6 @@ from ..project.detect import Project
 from ..utils import working_directory
 from ..utils.tracebacks import reason_of
 from .plan import Plan, PlanInputs, make_plan
-
-REQUEST_HOOKS = {"pre_request", "post_request"}
-"""Gunicorn's hooks that must see each request, so that all views run in threads."""
 
 
 def plan_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Plan:
@@ -70,21 +67,23 @@ def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
 
 
 def with_road_table(plan: Plan) -> Plan:
-    """Decide again with the routes and applications of the project, which are loaded; not if they raise.
+    """Decide again with the routes and the ASGI application, which this loads; add a note if that fails.
 
-    A start knows more: it has loaded WSGI_APPLICATION, too. A wrapper around Django must see each request.
+    A start knows more: it has loaded the WSGI application, too. A wrapper around that must see each request.
     """
     if plan.asgi.value == "off":
         return plan.with_road_table("")
     from ..asgi.project import load_application  # late: most commands need no URLconf
-    from ..asgi.road_table import RoadTable
+    from ..asgi.road_table import RoadTable, observing_hooks
 
-    hooks = REQUEST_HOOKS.intersection(plan.gunicorn)
-    observer = f"Gunicorn's {' and '.join(sorted(hooks))}" if hooks else ""
     try:
-        table = RoadTable.find(plan.asgi, load_application(), observer, plan.roads)
+        table = RoadTable.find(plan.asgi, load_application(), observing_hooks(plan.gunicorn), plan.roads)
+    except UsageError:
+        raise
+    except ProdserveError as error:
+        return replace(plan, notes=(*plan.notes, error.message))
     except Exception as error:  # an import of the project may raise anything
-        return replace(plan, notes=(*plan.notes, f"The project cannot be loaded: {reason_of(error)}"))
+        return replace(plan, notes=(*plan.notes, f"The URLconf cannot be loaded: {reason_of(error)}"))
     return plan.with_road_table(str(table) if table.has_loop else "")
 
 

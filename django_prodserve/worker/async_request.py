@@ -52,7 +52,6 @@ class Owner(Protocol):
     streams: StreamFlowControl
     event_loop: asyncio.AbstractEventLoop
     rows: list[int]
-    state: dict[str, Any]
     log: Any
     access: Any
 
@@ -148,7 +147,7 @@ class AsyncRequest(Sender):
             response.timing = partial(timing_since, environ, self.started)
         owner.sanitize(environ)
         self.scope = scope_of(environ, request)
-        self.scope["state"] = owner.state.copy()
+        self.scope["state"] = owner.part.state.copy()
         body = connection.body[0] if connection.body is not None else BytesIO()
         self._body = Body(cast(BinaryIO, body))
         await owner.part.application(self.scope, self._body, self)

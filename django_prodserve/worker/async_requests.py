@@ -82,9 +82,7 @@ class AsyncRequests:
         self.event_loop = self.loop.loop
         self.lifespan: Lifespan | None = None
         if part.lifespan is not None:
-            self.lifespan = Lifespan(part.lifespan, part.name, self.event_loop, worker.log)
-        self.state: dict[str, Any] = {} if self.lifespan is None else self.lifespan.state
-        """What the application has stored at its startup; each scope gets a copy."""
+            self.lifespan = Lifespan(part.lifespan, part.name, part.state, self.event_loop, worker.log)
         self.rows = [*reversed(self.slot.task_rows)]
         """Free rows of the scoreboard."""
         self._sweeps = False

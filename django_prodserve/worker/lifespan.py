@@ -31,11 +31,16 @@ class Lifespan:
     """The lifespan of one application in one worker."""
 
     def __init__(
-        self, application: ASGIApplication, name: str, loop: asyncio.AbstractEventLoop, log: Any
+        self,
+        application: ASGIApplication,
+        name: str,
+        state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop,
+        log: Any,
     ) -> None:
-        self.state: dict[str, Any] = {}
-        """What the application stores at its startup: each scope gets a copy."""
-        self._application, self._name, self._loop, self._log = application, name, loop, log
+        """``state`` is where the application stores what each scope gets a copy of."""
+        self._application, self._name, self._state = application, name, state
+        self._loop, self._log = loop, log
         self._is_answered, self._has_ended = threading.Event(), threading.Event()
         self._messages: asyncio.Queue[str] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
@@ -111,7 +116,7 @@ class Lifespan:
         scope = {
             "type": "lifespan",
             "asgi": {"version": "3.0", "spec_version": "2.0"},
-            "state": self.state,
+            "state": self._state,
         }
         try:
             await self._application(scope, self._receive, self._send)

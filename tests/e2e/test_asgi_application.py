@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from websockets.sync.client import connect
 
 from .needs import need_package
 from .serving import Server, run, serving, until
@@ -60,6 +61,9 @@ def assert_requests_are_answered(server: Server) -> None:
     first, second = (server.get("/api/state").json() for _ in "12")
     assert first == {"greeting": "hello from the startup", "mine": 1, "shared": 1}
     assert second == first | {"shared": 2}  # each scope has a copy of the state, with the same objects
+
+    with connect(f"ws://127.0.0.1:{server.port}/anything", proxy=None) as client:
+        assert client.recv() == "hello from the startup"
 
     assert server.get("/").text == "hello"
     assert thread(server, "/roads/live/") == LOOP

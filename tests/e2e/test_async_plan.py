@@ -85,4 +85,4 @@ def test_threads_and_leased_threads_keep_within_the_connections(env: Env) -> Non
 def test_plan_shows_the_plan_if_the_urls_cannot_be_loaded(env: Env) -> None:
     planned = run("manage.py", "prodserve", "plan", env=env(ROOT_URLCONF="shop.nowhere"))
     assert planned.returncode == 0
-    assert "The project cannot be loaded: " in planned.stdout
+    assert "The URLconf cannot be loaded: " in planned.stdout

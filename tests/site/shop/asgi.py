@@ -21,6 +21,10 @@ async def router(scope: Any, receive: Any, send: Any) -> None:
     """Answer what is below /api/, and pass everything else on."""
     if scope["type"] == "lifespan":
         await lifespan(scope, receive, send)
+    elif scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": scope["state"]["greeting"]})
     elif scope["type"] == "http" and scope["path"].startswith("/api/"):
         await api(scope, receive, send)
     else:
