@@ -251,7 +251,7 @@ def _build(plan: Plan, static: StaticFiles, say: Say) -> Application:
 
 
 def _check_loaded(plan: Plan, application: Application, say: Say, checks: Checks) -> None:
-    if application.async_part is not None:
+    if application.async_part is not None or plan.is_asgi_class:
         for each in checks.loaded(plan.with_road_table(application.road_table)):
             say(warning(each))
 

@@ -171,7 +171,9 @@ def test_the_plan_names_the_application_in_place_of_djangos(settings: Any) -> No
     found = with_road_table(plan()).asgi
     assert (found.value, found.source) == ("hybrid", "default")
     assert found.why.startswith(f"all requests and websockets on the asyncio loop, by {__name__}.consumer, ")
-    assert with_road_table(plan(asgi="hybrid")).asgi.why.endswith("consumer gets no HTTP requests: test is hybrid")
+    assert with_road_table(plan(asgi="hybrid")).asgi.why.endswith(
+        "consumer gets no HTTP requests: test is hybrid"
+    )
 
 
 def test_the_plan_is_made_without_an_application_that_cannot_be_loaded(settings: Any) -> None:

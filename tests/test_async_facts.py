@@ -233,6 +233,15 @@ def test_a_receiver_is_told_what_it_misses(parameter: str, is_required: bool, wo
     assert words in found.msg
 
 
+@pytest.mark.parametrize("stated", [{"asgi": "asgi"}, {"worker_class": "uvicorn"}])
+def test_where_no_request_runs_in_threads_each_one_has_a_scope(stated: dict[str, Any]) -> None:
+    names = [Receiver(name=f"shop.{name}", parameter=name, is_required=True) for name in ("environ", "scope")]
+    facts = AsyncFacts(sync_only=("a.B",), receivers=tuple(names))
+    found = [*async_checks.run(plan(**stated), facts)]
+    assert [message.id for message in found] == ["prodserve.W023", "prodserve.W025"]
+    assert "shop.environ" in found[1].msg
+
+
 # Websockets.
 
 

@@ -66,6 +66,10 @@ def test_more_tasks_than_rows_are_counted_and_the_oldest_are_shown_by_their_work
     first = "17 async requests on the asyncio loop; the oldest 16 are"
     assert [*on_loop(slot, "GET /feed/\n  File", 10.0)] == [first, "GET /feed/\n  File"]
     assert [*on_loop(slot, "", 10.0)] == [first, "GET /feed/ [abc] for 6.0 s\n(no answer)"]
+    slot.websockets = 3
+    assert next(on_loop(slot, "x", 1.0)).startswith("17 async requests and 3 websockets on the asyncio loop;")
+    slot.tasks = 0
+    assert next(on_loop(slot, "x", 1.0)) == "3 websockets on the asyncio loop"
 
 
 ASKED = """

@@ -165,5 +165,6 @@ def test_the_asyncio_loop_of_a_worker_has_a_line() -> None:
         line == f"          asyncio loop: {words}" for _, line in format_text(known(workers=[busy]), 0.0)
     )
     assert any(words in " ".join(screen(width, workers=[busy])) for width in (100, 120))
+    assert loop_words({**WORKER, "websockets": 3, "loop": {**LOOP, "blocked": 0}}).startswith("lag 2.1 ms, ")
     idle = {**LOOP, "blocked": 0, "leases_busy": 0, "leases_waiting": 0}
     assert loop_words({**WORKER, "loop": idle}) == loop_words(WORKER) == ""

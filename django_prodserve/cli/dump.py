@@ -31,7 +31,9 @@ def dump(board: Scoreboard, now: float) -> Iterator[str]:
             continue
         text = tasks = ""
         with suppress(OSError):
-            text, tasks = dump_now(board.path, slot.index, slot.pid, tasks=bool(slot.tasks))
+            text, tasks = dump_now(
+                board.path, slot.index, slot.pid, tasks=bool(slot.tasks or slot.websockets)
+            )
         running = slot.running()
         yield f"worker {slot.pid} ({STATES[slot.state]}), busy {len(running)}/{slot.threads}"
         yield from arranged(text, running, now) or ["(no answer)"]
@@ -63,11 +65,15 @@ def arranged(text: str, running: Sequence[Request], now: float) -> list[str]:
 
 def on_loop(slot: Slot, stacks: str, now: float) -> Iterator[str]:
     """Yield the oldest requests on the asyncio loop with their stacks; without, if the worker sent none."""
-    count = slot.tasks
+    count, parts = slot.tasks + slot.websockets, []
     if not count and not stacks:
         return
+    if slot.tasks or not slot.websockets:
+        parts.append(counted(slot.tasks, "async request"))
+    if slot.websockets:
+        parts.append(counted(slot.websockets, "websocket"))
     shown = "" if count <= TASK_ROWS else f"; the oldest {TASK_ROWS} are"
-    yield f"{counted(count, 'async request')} on the asyncio loop{shown}"
+    yield f"{' and '.join(parts)} on the asyncio loop{shown}"
     if stacks:
         yield stacks
         return

@@ -58,7 +58,9 @@ def loop_words(worker: dict[str, Any]) -> str:
     if not loop:
         return ""
     if worker["async"]:
-        parts += [counted(worker["async"], "async request"), f"lag {format_latency(loop['lag'])}"]
+        parts.append(counted(worker["async"], "async request"))
+    if worker["async"] or worker["websockets"]:
+        parts.append(f"lag {format_latency(loop['lag'])}")
     if loop["leases_busy"]:
         parts.append(f"leased threads {loop['leases_busy']}/{loop['leases']}")
     if loop["leases_waiting"]:

@@ -22,10 +22,11 @@ WHITENOISE = "whitenoise.middleware.WhiteNoiseMiddleware"
 
 def run(plan: Plan, facts: AsyncFacts) -> Iterator[CheckMessage]:
     """Yield what applies to a project with async views or websockets."""
-    if plan.leases.value and (facts.async_views or plan.asgi.value == "asgi"):
+    takes_all = plan.is_asgi_class or plan.asgi.value == "asgi"
+    if takes_all or (plan.leases.value and facts.async_views):
         yield from _middleware(plan, facts)
         yield from _transactions(facts)
-        yield from _receivers(facts)
+        yield from _receivers(facts, has_environs=not takes_all)
     yield from _origin(facts)
 
 
@@ -54,8 +55,10 @@ def _transactions(facts: AsyncFacts) -> Iterator[CheckMessage]:
         )
 
 
-def _receivers(facts: AsyncFacts) -> Iterator[CheckMessage]:
+def _receivers(facts: AsyncFacts, *, has_environs: bool) -> Iterator[CheckMessage]:
     for found in facts.receivers:
+        if found.parameter == "scope" and not has_environs:
+            continue  # every request sends it
         lacks = "requests of sync views" if found.parameter == "scope" else "requests of async views"
         result = "each of them fails" if found.is_required else "it learns nothing about them"
         yield Warning(

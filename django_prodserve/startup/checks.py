@@ -441,4 +441,5 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     except ProdserveError as error:
         return [Error(str(error), hint="prodserve plan shows the same error", id="prodserve.E004")]
     seen = build_context(plan, project, paths=broken_paths(plan.readiness_checks.value))
-    return run_rules(replace(seen, loaded=None if plan.asgi.value == "off" else AsyncFacts.read()))
+    in_threads = plan.asgi.value == "off" and not plan.is_asgi_class
+    return run_rules(replace(seen, loaded=None if in_threads else AsyncFacts.read()))

@@ -164,10 +164,14 @@ class AsyncRequests:
         return stack_of(task) if task is not None else "(it has ended)"
 
     def stacks(self) -> str:
-        """Return the oldest requests, each with where its task waits, for ``dump``."""
-        now, running = time.monotonic(), [each.shown() for each in [*self.running.values()] if each.started]
-        oldest = sorted(running, key=lambda request: request.start)[:TASK_ROWS]
-        return "\n\n".join(f"{describe(request, now)}\n{self.stack(request)}" for request in oldest)
+        """Return the oldest requests and websockets, each with where its task waits, for ``dump``."""
+        now = time.monotonic()
+        found = [(each.shown(), each.task) for each in [*self.running.values()] if each.started]
+        if self.websockets is not None:
+            found += self.websockets.shown()
+        oldest = sorted(found, key=lambda pair: pair[0].start)[:TASK_ROWS]
+        lines = [(describe(request, now), task) for request, task in oldest]
+        return "\n\n".join(f"{line}\n{stack_of(task) if task else '(it begins)'}" for line, task in lines)
 
     def interrupt(self, request: Request) -> None:
         """Cancel the task of a request that ran too long."""

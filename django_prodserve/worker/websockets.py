@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
 from http import HTTPStatus
@@ -30,7 +30,7 @@ from ..logs import request_id
 from ..logs.environ_keys import CLOSE_CODE, EXCEPTION, QUEUE
 from ..middleware.route_names import name_of
 from ..scoreboard import stop_flags
-from ..scoreboard.slot import Slot
+from ..scoreboard.slot import Request, Slot
 from ..utils import fork_guard
 from . import error_responses
 from .acceptor import descriptors_for
@@ -106,6 +106,12 @@ class WebSockets:
             if each.task is task or (name and each.name == name):
                 return f"The websocket {each.request.path} (id {each.name})"
         return ""
+
+    def shown(self) -> Iterator[tuple[Request, asyncio.Task[Any] | None]]:
+        """Yield those that are open, and their tasks, for ``dump``."""
+        for each in [*self.running]:
+            times = (each.started, each.started)
+            yield Request(0, 0, 0, *times, "WebSocket", each.request.path, each.name), each.task
 
     # In the thread that receives the handshake.
 

@@ -120,6 +120,9 @@ def test_messages_pass_and_each_end_has_its_code_and_its_line(project: dict[str,
                 assert live["workers"][0]["connections"] == 2  # with the one that asks
                 here = ("--bind", server.address.removeprefix("http://"))
                 assert ", 1 websocket, " in run("manage.py", "prodserve", "status", *here, env=project).stdout
+                dumped = run("manage.py", "prodserve", "dump", *here, env=project).stdout
+                assert "\n1 websocket on the asyncio loop\nWebSocket /ws/echo/" in dumped
+                assert "in await_many_dispatch" in dumped  # there Channels waits for a message
                 await client.close(3001, "bye")
             server.wait_for(
                 re.compile(r'"GET /ws/echo/\?a=1 HTTP/1\.1" 101 1118\d{3} .*ms close=3001$').search

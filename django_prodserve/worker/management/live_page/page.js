@@ -366,7 +366,7 @@ function loopOf(worker) {
   const loop = worker.loop;
   if (!loop) return null;
   const parts = [
-    `${number(worker.async)} async`, `lag ${duration(worker.async ? loop.lag : 0)}`,
+    `${number(worker.async)} async`, `lag ${duration(worker.async || worker.websockets ? loop.lag : 0)}`,
     `leased threads ${loop.leases_busy}/${loop.leases}`,
   ];
   if (loop.leases_waiting) parts.push(`${number(loop.leases_waiting)} wait for one`);
