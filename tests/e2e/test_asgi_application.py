@@ -32,7 +32,8 @@ def thread(server: Server, path: str) -> str:
 
 
 def test_an_application_around_django_gets_all_requests(env: Env, tmp_path: Path) -> None:
-    environ = project(env) | {"SITE_STARTUP": str(tmp_path / "startup")}
+    hooks = {"GUNICORN": {"pre_request": "shop.hooks.pre_request"}}
+    environ = project(env, PRODSERVE=hooks) | {"SITE_STARTUP": str(tmp_path / "startup")}
     flags = ("--workers", "1", "--max-body", "1m", "--access-log", "-")
     with serving(*flags, env=environ) as server:
         assert "by shop.asgi.router, which is not Django's handler. Each sync view costs" in server.output
@@ -60,6 +61,7 @@ def test_an_application_around_django_gets_all_requests(env: Env, tmp_path: Path
 def assert_requests_are_answered(server: Server) -> None:
     first, second = (server.get("/api/state").json() for _ in "12")
     assert first == {"greeting": "hello from the startup", "mine": 1, "shared": 1}
+    server.wait_for("saw /api/state")
     assert second == first | {"shared": 2}  # each scope has a copy of the state, with the same objects
 
     with connect(f"ws://127.0.0.1:{server.port}/anything", proxy=None) as client:
