@@ -252,7 +252,7 @@ def _build(plan: Plan, static: StaticFiles, say: Say) -> Application:
 
 def _check_loaded(plan: Plan, application: Application, say: Say, checks: Checks) -> None:
     if application.async_part is not None:
-        for each in checks.loaded(plan.with_roads(application.roads)):
+        for each in checks.loaded(plan.with_road_table(application.road_table)):
             say(warning(each))
 
 
@@ -294,7 +294,7 @@ class LoadedApart(NamedTuple):
 
     trial: Trial
     footprint: Footprint | None
-    roads: str | None
+    road_table: str | None
 
 
 def _load_apart(plan: Plan, static: StaticFiles, checks: Checks, say: Announcer) -> LoadedApart:
@@ -308,15 +308,15 @@ def _load_apart(plan: Plan, static: StaticFiles, checks: Checks, say: Announcer)
             application = _build(plan, static, lines.append)
             _check_loaded(plan, application, lines.append, checks)
             trial = Trial() if path == "off" else rehearse(application, path, scratch, weighs=True)
-            return replace(trial, threads=returning), application.roads, lines
+            return replace(trial, threads=returning), application.road_table, lines
 
     close_connections()
     master = read_memory()
     with scratch_directory() as scratch:
-        roads, lines = None, list[str]()
+        road_table, lines = None, list[str]()
         try:
             with say.step("loading the project"):
-                trial, roads, lines = run_in_fork(load)
+                trial, road_table, lines = run_in_fork(load)
         except (ProdserveError, CommandError):
             raise
         except Exception as error:  # an exception of a check or of an import in the project
@@ -328,7 +328,7 @@ def _load_apart(plan: Plan, static: StaticFiles, checks: Checks, say: Announcer)
         say(line)
     _tell(trial, say)
     reading = footprint(master, trial.reading, preloaded=False) if trial.reading else None
-    return LoadedApart(trial, reading, roads)
+    return LoadedApart(trial, reading, road_table)
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -418,14 +418,14 @@ class Server(BaseApplication):  # type: ignore[misc]
         if self.cfg.preload_app:
             with self.say.step("measuring the project's memory"):
                 found = _measure(self.plan, application, self.trial)
-            self.apply_loaded(application.roads, found)
+            self.apply_loaded(application.road_table, found)
         fit_leases(application, self.plan)
         return application
 
-    def apply_loaded(self, roads: str | None, found: Footprint | None) -> None:
+    def apply_loaded(self, road_table: str | None, found: Footprint | None) -> None:
         """Plan again with what is known of the loaded project, and serve that plan."""
         before = self.plan
-        after = before if roads is None else before.with_roads(roads)
+        after = before if road_table is None else before.with_road_table(road_table)
         if found is not None:
             footprint_cache.store(found, load_key(before))
             after = after.replan(found)
@@ -485,7 +485,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             with fork_guard.ended("The check of the project"), self.say.step("checking the project"):
                 self.checks.project()
         else:
-            self.trial, found, roads = _load_apart(self.plan, self.static, self.checks, self.say)
-            self.apply_loaded(roads, found)
+            self.trial, found, road_table = _load_apart(self.plan, self.static, self.checks, self.say)
+            self.apply_loaded(road_table, found)
         ProdserveArbiter(self).run()
         raise AssertionError("the arbiter's loop ends by SystemExit")

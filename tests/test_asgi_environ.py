@@ -74,7 +74,10 @@ def test_nobody_else_does() -> None:
     assert left["headers"] == [(b"host", b"shop.example")]
 
 
-def test_a_unix_socket_has_no_address() -> None:
-    given = scope(client=None, server=("/run/shop.sock", None))
+@pytest.mark.parametrize(
+    ("server", "seen"), [(("/run/shop.sock", None), "/run/shop.sock"), (("/", "r"), ""), (None, "")]
+)
+def test_a_unix_socket_has_no_address(server: Any, seen: str) -> None:
+    given = scope(client=None, server=server)
     left = sanitised(given, environ_of(given, ""))
-    assert (left["client"], left["server"]) == (("", 0), ("/run/shop.sock", None))
+    assert (left["client"], left["server"]) == (("", 0), (seen, None))

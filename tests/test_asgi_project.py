@@ -16,7 +16,7 @@ from django_prodserve.asgi.project import ProjectApplication, divide, load_appli
 from django_prodserve.cli.export_conf import _environment
 from django_prodserve.errors import ProdserveError, UsageError
 from django_prodserve.middleware.application import _find_async_part
-from django_prodserve.plan.pipeline import with_roads
+from django_prodserve.plan.pipeline import with_road_table
 
 from .facts import plan
 
@@ -168,21 +168,23 @@ def test_roads_without_a_loop_are_named() -> None:
 
 def test_the_plan_names_the_application_in_place_of_djangos(settings: Any) -> None:
     settings.ASGI_APPLICATION = f"{__name__}.consumer"
-    found = with_roads(plan()).asgi
+    found = with_road_table(plan()).asgi
     assert (found.value, found.source) == ("hybrid", "default")
     assert found.why.startswith(f"all requests and websockets on the asyncio loop, by {__name__}.consumer, ")
-    assert with_roads(plan(asgi="hybrid")).asgi.why.endswith("consumer gets no HTTP requests: test is hybrid")
+    assert with_road_table(plan(asgi="hybrid")).asgi.why.endswith(
+        "consumer gets no HTTP requests: test is hybrid"
+    )
 
 
 def test_the_plan_is_made_without_an_application_that_cannot_be_loaded(settings: Any) -> None:
     settings.ASGI_APPLICATION = "no.such"
-    assert with_roads(plan()).notes[-1].startswith("ASGI_APPLICATION no.such cannot be loaded: ")
-    assert with_roads(plan(asgi="off")).notes == ()
+    assert with_road_table(plan()).notes[-1].startswith("ASGI_APPLICATION no.such cannot be loaded: ")
+    assert with_road_table(plan(asgi="off")).notes == ()
 
 
 def test_a_plan_refuses_a_road_for_no_route() -> None:
     with pytest.raises(UsageError, match="test has 'nothing', but no route or view has this name"):
-        with_roads(plan(roads="nothing=loop"))
+        with_road_table(plan(roads="nothing=loop"))
 
 
 def test_a_file_for_gunicorn_states_no_default_mode() -> None:

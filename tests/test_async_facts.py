@@ -64,7 +64,7 @@ def views(*urls: Any) -> list[Callable[..., Any]]:
 
 
 def warnings(static: Any = "collect", **facts: Any) -> list[CheckMessage]:
-    made = plan(project_=project(static=StaticChoice(mode=static, why=""))).with_roads(ROADS)
+    made = plan(project_=project(static=StaticChoice(mode=static, why=""))).with_road_table(ROADS)
     return [*async_checks.run(made, AsyncFacts(**{"async_views": 1, **facts}))]
 
 
@@ -297,7 +297,7 @@ def test_the_application_with_open_websockets_is_named(settings: Any, path_: str
 def test_what_runs_in_threads_has_no_warning() -> None:
     facts = AsyncFacts(async_views=1, sync_only=("a.B",), atomic=("a.b",), atomic_alias="default")
     assert [*async_checks.run(plan(), facts)] == []
-    assert [*async_checks.run(plan().with_roads(ROADS), AsyncFacts(sync_only=("a.B",)))] == []
+    assert [*async_checks.run(plan().with_road_table(ROADS), AsyncFacts(sync_only=("a.B",)))] == []
 
 
 async def around(scope: Any, receive: Any, send: Any) -> None:
@@ -322,7 +322,7 @@ def test_an_application_around_django_that_keeps_connections_is_named(
 ) -> None:
     settings.ASGI_APPLICATION = f"{HERE}.{name}"
     entry = Database(**{"alias": "default", "vendor": "postgresql", "where": "shop", **database})
-    made = plan(project_=project(databases=(entry,)), **stated).with_roads(ROADS)
+    made = plan(project_=project(databases=(entry,)), **stated).with_road_table(ROADS)
     found = [*async_checks.run(made, AsyncFacts.read())]
     assert [message.id for message in found] == ["prodserve.W028"] * is_found
     assert not found or f"in {HERE}.around each request" in found[0].msg

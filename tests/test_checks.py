@@ -249,9 +249,9 @@ def test_a_loaded_project_with_async_views_opens_more_connections() -> None:
         probes=(DatabaseProbe(alias="default", max_connections=50),),
     )
     assert run_rules(what) == []
-    loaded = dataclasses.replace(what, plan=what.plan.with_roads("2 async routes on the asyncio loop"))
+    loaded = dataclasses.replace(what, plan=what.plan.with_road_table("2 async routes on the asyncio loop"))
     found = {str(message.id): message.msg for message in run_rules(loaded)}
-    assert "may open 64" in found["prodserve.W012"]
+    assert "may open 66" in found["prodserve.W012"]
     assert "for 32 threads" in found["prodserve.W011"]
 
 
@@ -259,7 +259,7 @@ def test_what_was_told_before_the_project_was_loaded_is_not_told_again() -> None
     what = seen(facts={"local_caches": ("default",)})
     checked = Preflight(what.plan, what.project)
     assert "W002" in [problem.code for problem in checked.settings()]
-    assert checked.loaded(what.plan.with_roads("2 async routes on the asyncio loop")) == []
+    assert checked.loaded(what.plan.with_road_table("2 async routes on the asyncio loop")) == []
 
 
 def test_strict_makes_warnings_fatal() -> None:

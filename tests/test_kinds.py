@@ -93,3 +93,10 @@ def test_a_conf_carries_what_the_layers_and_workers_decide_by() -> None:
     text = render_conf(changed, "/srv/shop", "/srv/shop")
     assert "os.environ['PRODSERVE_CPUS'] = '1.5'  # a test [computed]" in text
     assert "os.environ['PRODSERVE_QUEUE_TIMEOUT'] = '3'" in text
+
+
+def test_a_conf_carries_the_worker_class_for_the_layers() -> None:
+    text = render_conf(plan(worker_class="asgi"), "/srv/shop", "/srv/shop")
+    assert "os.environ['PRODSERVE_WORKER_CLASS'] = 'asgi'" in text
+    assert "worker_class = 'django_prodserve.worker.gunicorn_asgi.ASGIWorker'" in text
+    assert "http_parser = 'python'  # the other parser" in text

@@ -170,7 +170,7 @@ def test_leased_threads_are_counted_where_views_are_async(
 ) -> None:
     site = project(databases=(postgresql(),))
     before = plan(machine(cpus, PLENTY), site, **stated)
-    made = before.with_roads("" if before.asgi.value == "off" else ROADS)
+    made = before.with_road_table("" if before.asgi.value == "off" else ROADS)
     assert (made.workers.value, made.threads.value, made.leases.value) == sizes
     most = sizes[0] * (sizes[1] + sizes[2])
     assert f"up to {most} connections" in made.database.why
@@ -180,18 +180,48 @@ def test_leased_threads_are_counted_where_views_are_async(
     assert f"up to {before.workers.value * before.threads.value} connections" in before.database.why
 
 
+@pytest.mark.parametrize(
+    ("stated", "roads", "sizes", "reason"),
+    [
+        ({}, "", (2, 16, 0), "up to 34 connections (workers x (threads + 1) x databases)"),
+        ({}, ROADS, (2, 16, 16), "up to 66 connections (workers x (threads + leases + 1) x databases)"),
+        ({"db_connections": 20}, "", (2, 9, 0), "up to 20 connections"),
+        ({"db_connections": 20}, ROADS, (2, 5, 4), "up to 20 connections"),
+        ({"db_connections": 5}, ROADS, (1, 2, 2), "up to 5 connections"),
+        ({"db_connections": 20, "worker_class": "gthread"}, "", (2, 10, 0), "up to 20 connections"),
+    ],
+)
+def test_the_thread_that_waits_keeps_a_connection_too(
+    stated: dict[str, Any], roads: str, sizes: tuple[int, int, int], reason: str
+) -> None:
+    kept = dataclasses.replace(postgresql(), max_age=60)
+    made = plan(machine(2, PLENTY), project(databases=(kept,)), **stated).with_road_table(roads)
+    assert (made.workers.value, made.threads.value, made.leases.value) == sizes
+    assert reason in made.database.why
+    assert f"up to {made.connections} " in made.database.why
+    assert made.warnings == ()
+
+
+def test_more_connections_than_allowed_are_told_with_each_kind_of_thread() -> None:
+    kept = dataclasses.replace(postgresql(), max_age=None)
+    made = plan(machine(2, PLENTY), project(databases=(kept,)), workers=2, threads=5, db_connections=10)
+    (found,) = made.warnings
+    assert "2 workers x (5 threads + 1 that waits) may open 12 database connections" in found.message
+    assert "--threads 4" in found.fix
+
+
 def test_a_project_without_async_views_has_the_same_plan_when_it_is_loaded() -> None:
     made = plan(db_connections=10)
-    assert made.with_roads("") is made
+    assert made.with_road_table("") is made
 
 
 def test_where_views_run_is_the_reason_of_the_way() -> None:
-    assert plan().with_roads(ROADS).asgi.why == ROADS
-    assert plan(asgi="hybrid").with_roads(ROADS).asgi.source == "test"
+    assert plan().with_road_table(ROADS).asgi.why == ROADS
+    assert plan(asgi="hybrid").with_road_table(ROADS).asgi.source == "test"
 
 
 def test_more_leased_threads_than_connections_are_told() -> None:
-    (found,) = plan(workers=2, threads=5, db_connections=10).with_roads(ROADS).warnings
+    (found,) = plan(workers=2, threads=5, db_connections=10).with_road_table(ROADS).warnings
     assert "2 workers x (5 threads + 1 leased) may open 12 database connections, 10 are" in found.message
     assert "--threads 3" in found.fix
 

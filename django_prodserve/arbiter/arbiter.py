@@ -333,6 +333,9 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             return None
         return sum(slot.count_running() + slot.waiting() + slot.tasks for slot in self.board.active_slots())
 
+    def websockets(self) -> int:
+        return sum(slot.websockets for slot in self.board.active_slots())
+
     def kill_remaining(self) -> None:
         """Log the unfinished requests of the remaining workers, and kill the workers."""
         for member in self.pool:

@@ -192,15 +192,15 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         number, is_new = self.unfinished(), self.generation.during_reload and not self.all_ready
         if self.failed or is_new or not (number or for_good):
             return False
-        most = format_duration(patience)
+        most, sockets = format_duration(patience), self.websockets()
+        what = _count(number) + (f" and {counted(sockets, 'websocket')}" if sockets else "")
         if not for_good:
-            who = f"Generation {self.generation.number}"
-            self._log_notice("%s finishes %s, for at most %s.", who, _count(number), most)
+            self._log_notice("Generation %d finishes %s, for at most %s.", self.generation.number, what, most)
         elif drain:
             still = f"{format_duration(drain)} of drain delay, in which requests are still accepted"
-            self._log_notice("Stopping: %s running; %s; then at most %s.", _count(number), still, most)
+            self._log_notice("Stopping: %s running; %s; then at most %s.", what, still, most)
         else:
-            self._log_notice("Stopping: %s running, at most %s.", _count(number), most)
+            self._log_notice("Stopping: %s running, at most %s.", what, most)
         return True
 
     def _log_notice(self, message: str, *arguments: object) -> None:
@@ -210,6 +210,10 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     def unfinished(self) -> int | None:
         """Return how many requests run or wait in the workers; None if the workers do not report it."""
         return None
+
+    def websockets(self) -> int:
+        """Return how many websockets are open."""
+        return 0
 
     def _drain(self, seconds: float) -> bool:
         """Keep serving while load balancers learn of the stop; return whether the operator is in a hurry."""

@@ -22,7 +22,7 @@ def environ_of(scope: dict[str, Any], script: str) -> dict[str, Any]:
 
     A header whose name has an underscore is dropped, as Gunicorn does: it would hide one with a hyphen.
     """
-    client, server = scope.get("client") or ("", 0), scope.get("server") or ("", None)
+    client, server = _address(scope.get("client")), _address(scope.get("server"))
     query = scope.get("query_string", b"").decode("latin-1")
     raw = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
     environ: dict[str, Any] = {
@@ -54,6 +54,14 @@ def environ_of(scope: dict[str, Any], script: str) -> dict[str, Any]:
             text = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}"
         environ[key] = text
     return environ
+
+
+def _address(given: Any) -> tuple[Any, Any]:
+    """Return host and port. Of a unix socket uvicorn gives the path; Gunicorn 27.0.1 two letters of it."""
+    if not given:
+        return "", None
+    host, port = given
+    return (host, port) if port is None or isinstance(port, int) else ("", None)
 
 
 WEB_SCHEMES = {"ws": "http", "wss": "https"}

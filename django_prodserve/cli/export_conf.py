@@ -31,6 +31,7 @@ FIXED = {
     "forwarder_headers": _LAYERS,
     "logger_class": "times in UTC; lines do not depend on LOGGING; Gunicorn's routine lines are at debug",
     "proc_name": "the name in ps, where setproctitle is installed",
+    "http_parser": "the other parser loses connections after large bodies",
     "worker_tmp_dir": "in memory, so that a heartbeat does not wait for a disk",
     "control_socket_disable": "its default path fails without HOME, and a second server would take it over",
 }

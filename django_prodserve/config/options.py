@@ -82,6 +82,7 @@ class Options:
         why="a slow client occupies no thread",
         gunicorn="worker_class",
         short="-k",
+        exported=True,
     )
     cpus: float | None = option(
         None,

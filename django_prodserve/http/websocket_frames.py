@@ -67,6 +67,11 @@ class FrameReader:
         """Return whether bytes wait to be read."""
         return self._at < len(self._buffer)
 
+    @property
+    def missing(self) -> int:
+        """Return how many bytes of a message are known to follow."""
+        return self._left
+
     def feed(self, data: bytes) -> None:
         """Add bytes that have arrived."""
         rest = self._buffer[self._at :] if self._at < len(self._buffer) else b""

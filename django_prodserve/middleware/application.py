@@ -87,7 +87,7 @@ class Application:
         return self.proxy or self.health.application
 
     @property
-    def roads(self) -> str:
+    def road_table(self) -> str:
         """What runs where; empty if all of it runs in threads."""
         return "" if self.async_part is None else self.async_part.roads
 
@@ -128,7 +128,7 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
 def fit_leases(application: Application, plan: Plan) -> None:
     """Let as many threads be leased as the plan has for a project with these routes."""
     if application.async_part is not None:
-        application.async_part.leases.limit = plan.with_roads(application.roads).leases.value
+        application.async_part.leases.limit = plan.with_road_table(application.road_table).leases.value
 
 
 def _for_other_servers(plan: Plan, layers: Application, inner: WSGI) -> ASGIApplication:

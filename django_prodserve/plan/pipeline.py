@@ -66,13 +66,13 @@ def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
     return plan.replan(measured) if measured else plan, project
 
 
-def with_roads(plan: Plan) -> Plan:
+def with_road_table(plan: Plan) -> Plan:
     """Decide again with the routes and the ASGI application, which this loads; add a note if that fails.
 
     A start knows more: it has loaded the WSGI application, too. A wrapper around that must see each request.
     """
     if plan.asgi.value == "off":
-        return plan.with_roads("")
+        return plan.with_road_table("")
     from ..asgi.project import load_application  # late: most commands need no URLconf
     from ..asgi.road_table import RoadTable, observing_hooks
 
@@ -84,7 +84,7 @@ def with_roads(plan: Plan) -> Plan:
         return replace(plan, notes=(*plan.notes, error.message))
     except Exception as error:  # an import of the project may raise anything
         return replace(plan, notes=(*plan.notes, f"The URLconf cannot be loaded: {reason_of(error)}"))
-    return plan.with_roads(str(table) if table.has_loop else "")
+    return plan.with_road_table(str(table) if table.has_loop else "")
 
 
 def load_key(plan: Plan) -> tuple[bool, str]:

@@ -12,6 +12,7 @@ from ..config.parsers import LOOPBACK
 from ..errors import Problem
 from ..utils.decision import SET_EXPLICITLY, Decision
 from . import worker_classes
+from .database import choose_database
 from .sizing import THREADS, Sizing
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class PlanInputs:
     fork_safe: bool = True
     """Whether this system survives forking a loaded process."""
     footprint: Footprint | None = None
-    roads: str = ""
+    road_table: str = ""
     """How many views run where, in words; empty if all run in threads, or if the project is not loaded."""
 
 
@@ -130,9 +131,9 @@ class Plan:
         """Decide again from the same facts and options, and this measurement of the project."""
         return make_plan(replace(self.inputs, footprint=footprint))
 
-    def with_roads(self, roads: str) -> Plan:
-        """Decide again, now that the project is loaded; ``roads`` is empty if all views run in threads."""
-        return self if roads == self.inputs.roads else make_plan(replace(self.inputs, roads=roads))
+    def with_road_table(self, table: str) -> Plan:
+        """Decide again, now that the project is loaded; the table is empty if all views run in threads."""
+        return self if table == self.inputs.road_table else make_plan(replace(self.inputs, road_table=table))
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -143,6 +144,12 @@ class Plan:
     def is_asgi_class(self) -> bool:
         """Whether another project's ASGI server runs in the workers."""
         return self.worker_class.value in worker_classes.LOST
+
+    @property
+    def connections(self) -> int:
+        """The number of connections that this server may open to each database."""
+        keeps = self.worker_class.value == "prodserve" and self.inputs.project.keeps_connections
+        return self.workers.value * (self.threads.value + self.leases.value + keeps)
 
     @property
     def database_caps_threads(self) -> bool:
@@ -184,7 +191,8 @@ def make_plan(inputs: PlanInputs) -> Plan:
         stated_threads=wishes.stated("threads"),
         db_connections=wishes.stated("db_connections"),
         footprint=inputs.footprint,
-        has_async=bool(inputs.roads),
+        has_async=bool(inputs.road_table),
+        keeps_connections=worker_class.value == "prodserve" and project.keeps_connections,
     )
     workers = sizing.workers()
     threads = sizing.threads(workers.value)
@@ -202,7 +210,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "workers": workers,
         "threads": threads,
         "leases": leases,
-        "database": _database(project, workers.value, threads.value, leases.value),
+        "database": choose_database(project, workers.value, threads.value, leases.value, sizing),
         "static": Decision(project.static.mode, project.static.why, wishes.source("static")),
         "brotli": _brotli(project),
         "preload": _preload(wishes, inputs.fork_safe),
@@ -215,7 +223,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "server_timing": _server_timing(wishes),
         "access_log": _access_log(wishes),
         "concurrency_limit": choose_concurrency_limit(wishes, worker_class),
-        "asgi": choose_asgi(wishes, worker_class, inputs.roads),
+        "asgi": choose_asgi(wishes, worker_class, inputs.road_table),
     }
     plain = {
         row.name: wishes.computed(row.name)
@@ -303,14 +311,14 @@ def choose_concurrency_limit(wishes: ResolvedOptions, worker_class: Decision[str
     return wishes.computed("concurrency_limit")
 
 
-def choose_asgi(wishes: ResolvedOptions, worker_class: Decision[str], roads: str = "") -> Decision[str]:
+def choose_asgi(wishes: ResolvedOptions, worker_class: Decision[str], road_table: str = "") -> Decision[str]:
     """Return how async views run; Gunicorn's own workers have no event loop for them."""
     if worker_class.value in worker_classes.LOST:
         return Decision("off", f"{worker_class.value} workers run every view on a loop of their own")
     if worker_class.value != "prodserve":
         return Decision("off", f"{worker_class.value} workers run async views in threads")
     plain = wishes.computed("asgi")
-    return replace(plain, why=roads) if roads else plain
+    return replace(plain, why=road_table) if road_table else plain
 
 
 def choose_bind(machine: Machine, wishes: ResolvedOptions) -> Decision[tuple[str, ...]]:
@@ -482,15 +490,3 @@ def _brotli(project: Project) -> Decision[bool]:
     if project.brotli:
         return Decision(True, "static files are compressed with br and gzip")
     return Decision(False, "not installed, so gzip only: pip install 'django-prodserve[brotli]'")
-
-
-def _database(project: Project, workers: int, threads: int, leases: int) -> Decision[str]:
-    used = [database for database in project.databases if database.vendor != "dummy"]
-    if not used:
-        return Decision("none", "DATABASES is empty", "settings")
-    text = ", ".join(f"{found.alias}: {found.product} {found.where}".rstrip() for found in used)
-    servers = sum(found.counts for found in used)
-    if not servers:
-        return Decision(text, "a file, no connections to count", "settings")
-    most, each = workers * (threads + leases) * servers, "(threads + leases)" if leases else "threads"
-    return Decision(text, f"up to {most} connections (workers x {each} x databases)", "settings")

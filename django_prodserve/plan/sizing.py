@@ -48,6 +48,11 @@ class Sizing:
     footprint: Footprint | None = None
     has_async: bool = False
     """Whether views run on asyncio loops, and call in leased threads what may block."""
+    keeps_connections: bool = False
+    """Whether a thread keeps its connection while another thread of the pool runs a request.
+
+    The pool has one thread more than run requests (worker/thread_pool.py). With CONN_MAX_AGE it has one, too.
+    """
 
     def workers(self) -> Decision[int]:
         """Return the explicit count, or the CPUs' count within ceiling, memory and database connections."""
@@ -73,8 +78,10 @@ class Sizing:
         if fitting is not None and fitting < threads:
             assert self.db_connections is not None
             why = f"{self.db_connections.value} database connections / {workers} workers"
-            halved = " / 2: leased threads need as many" if self.has_async else ""
-            return Decision(fitting, why + self._over_databases() + halved)
+            why += self._over_databases()
+            if self.keeps_connections:
+                why += ", and one thread more keeps a connection"
+            return Decision(fitting, why + (", half of them for leased threads" if self.has_async else ""))
         waits = "most wait while one computes" if self.profile == "io" else "more would compete for the CPU"
         return Decision(threads, f"profile {self.profile}: {waits}; started when needed")
 
@@ -111,11 +118,12 @@ class Sizing:
             )
         if self.db_connections is not None:
             threads = self.stated_threads.value if self.stated_threads else 1
-            most = max(1, self.db_connections.value // ((threads + self.has_async) * self.databases))
-            leased = ", 1 leased" if self.has_async else ""
+            each = self.connections(threads, int(self.has_async))
+            most = max(1, self.db_connections.value // (each * self.databases))
+            threads_of_each = self._in_words(threads, int(self.has_async))
             yield (
                 most,
-                f"{self.db_connections.value} database connections / {threads} threads{leased}"
+                f"{self.db_connections.value} database connections / {threads_of_each}"
                 + self._over_databases(),
             )
 
@@ -165,10 +173,19 @@ class Sizing:
         return None if share is None else max(1, math.ceil(share / 2) if self.has_async else share)
 
     def _share(self, workers: int) -> int | None:
-        """Return the database connections of each worker, to each database; None without a limit."""
+        """Return the connections of a worker's busy threads to each database; None without a limit."""
         if self.db_connections is None:
             return None
-        return self.db_connections.value // (workers * self.databases)
+        return self.db_connections.value // (workers * self.databases) - self.keeps_connections
+
+    def connections(self, threads: int, leases: int) -> int:
+        """Return how many connections a worker with these threads may open to each database."""
+        return threads + leases + self.keeps_connections
+
+    def _in_words(self, threads: int, leases: int) -> str:
+        parts = [f"{threads} threads", *([f"{leases} leased"] if leases else [])]
+        parts += ["1 that waits"] if self.keeps_connections else []
+        return f"({' + '.join(parts)})" if len(parts) > 1 else parts[0]
 
     @property
     def usable(self) -> str:
@@ -189,13 +206,11 @@ class Sizing:
                 topic="workers",
             )
         share = self.db_connections
-        most = workers.value * (threads.value + leases.value) * self.databases
+        most = workers.value * self.connections(threads.value, leases.value) * self.databases
         if share is not None and most > share.value:
             fitting = self.threads_by_database(workers.value)
             fix = f"{fitting} threads are recommended: --threads {fitting}"
-            each = f"{threads.value} threads"
-            if leases.value:
-                each = f"({each} + {leases.value} leased)"
+            each = self._in_words(threads.value, leases.value)
             yield Problem(
                 f"{workers.value} workers x {each}{self._over_databases(' x ')} "
                 f"may open {most} database connections, {share.value} are allowed ({share.source}).",

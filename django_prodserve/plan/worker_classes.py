@@ -20,9 +20,9 @@ _BOTH = (
     "no limit adapts to the load: only more than --worker-connections requests are refused with 503",
     "a view that blocks the loop stops its whole worker, and after 20 s the arbiter kills it",
     "--timeout ends async views only, and only before the response begins",
-    "--slow-request and prodserve dump show no stack of a running request",
+    "--slow-request has no effect: nothing logs where a slow request waits",
     "with --max-requests, a worker ends before its replacement serves",
-    "a sync view costs about twice the CPU that it costs in the default worker",
+    "a short sync view costs about three times the CPU that it costs in the default worker",
 )
 LOST: Mapping[str, tuple[str, ...]] = {
     "asgi": (

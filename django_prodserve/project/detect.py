@@ -79,6 +79,11 @@ class Project:
     """Why no interpreter can be started, which a supervisor needs; mostly empty."""
     no_supervisor_is_certain: bool = False
 
+    @property
+    def keeps_connections(self) -> bool:
+        """Whether a thread keeps its own connection from one request to the next."""
+        return any(found.counts and found.max_age != 0 and not found.pool_size for found in self.databases)
+
     @classmethod
     def inspect(cls, *, static: bool = True, collect: bool = True) -> Project:
         """Read the settings that are loaded now; ``static`` and ``collect`` are the operator's options."""

@@ -61,11 +61,6 @@ class CheckContext:
         return self.plan.workers.value * self.plan.threads.value
 
     @property
-    def connections(self) -> int:
-        """The number of connections that this server may open to each database."""
-        return self.plan.workers.value * (self.plan.threads.value + self.plan.leases.value)
-
-    @property
     def proxied(self) -> bool:
         """Whether a proxy on another machine is trusted."""
         return is_proxied(self.plan)
@@ -247,8 +242,15 @@ def _connections(seen: CheckContext) -> Iterator[CheckMessage]:
 
 def _most_connections(seen: CheckContext, database: Database) -> int:
     if database.pool_size is None:
-        return seen.connections
-    return min(seen.connections, seen.plan.workers.value * database.pool_size)
+        return seen.plan.connections
+    return min(seen.plan.connections, seen.plan.workers.value * database.pool_size)
+
+
+def _kept(plan: Plan) -> int:
+    """Return how many connections CONN_MAX_AGE would keep: one for the thread that waits for clients, too."""
+    return (
+        plan.connections if plan.inputs.project.keeps_connections else plan.connections + plan.workers.value
+    )
 
 
 def _persistence(
@@ -269,7 +271,7 @@ def _persistence(
         yield Warning(
             f"Database {database.alias!r} gets a new connection for every request{cost}.",
             hint=f'{entry} |= {{"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}}, which keeps up to '
-            f"{seen.connections} connections open",
+            f"{_kept(seen.plan)} connections open",
             id="prodserve.W010",
         )
     elif database.max_age != 0 and not database.health_checks:
@@ -431,11 +433,11 @@ def _somaxconn() -> int | None:
 @register("prodserve", deploy=True)
 def check_deployment(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """Run the same rules under ``manage.py check --deploy``, for the plan without command-line flags."""
-    from ..plan.pipeline import inspect_now, with_roads
+    from ..plan.pipeline import inspect_now, with_road_table
 
     try:
         plan, project = inspect_now({})
-        plan = with_roads(plan)
+        plan = with_road_table(plan)
     except ProdserveError as error:
         return [Error(str(error), hint="prodserve plan shows the same error", id="prodserve.E004")]
     seen = build_context(plan, project, paths=broken_paths(plan.readiness_checks.value))

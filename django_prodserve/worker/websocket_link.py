@@ -57,6 +57,11 @@ class WebSocketLink:
         """Return whether no more may be read now."""
         raise NotImplementedError
 
+    @property
+    def read_size(self) -> int:
+        """Return how many bytes to read at a time."""
+        raise NotImplementedError
+
     def arrived(self, data: bytes) -> None:
         """Take bytes of the client."""
         raise NotImplementedError
@@ -92,7 +97,7 @@ class WebSocketLink:
             self.stop_reading()
             return
         try:
-            data = self.connection.sock.recv(limits.RECEIVE_BYTES, MSG_DONTWAIT)
+            data = self.connection.sock.recv(self.read_size, MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:

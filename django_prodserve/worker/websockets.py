@@ -19,7 +19,13 @@ from ..asgi.scope import websocket_scope_of
 from ..http import websocket_handshake as handshake
 from ..http.exceptions import ClientGoneError
 from ..http.response import body_size, complete
-from ..http.websocket_frames import GOING_AWAY, INTERNAL_ERROR, NORMAL, SERVICE_RESTART
+from ..http.websocket_frames import (
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    MAX_MESSAGE_BYTES,
+    NORMAL,
+    SERVICE_RESTART,
+)
 from ..logs import request_id
 from ..logs.environ_keys import CLOSE_CODE, EXCEPTION, QUEUE
 from ..middleware.route_names import name_of
@@ -27,6 +33,7 @@ from ..scoreboard import stop_flags
 from ..scoreboard.slot import Slot
 from ..utils import fork_guard
 from . import error_responses
+from .acceptor import descriptors_for
 from .connection import Connection
 from .websocket import CLOSED, CONNECTING, OPEN, WebSocket
 
@@ -35,6 +42,8 @@ if TYPE_CHECKING:
     from .asyncio_loop import AsyncioLoop
     from .request_handler import RequestHandler
 
+SHARE = 0.9
+"""Share of a worker's connections that may be websockets: the others are for requests."""
 CHECK_SECONDS = 1.0
 """Interval at which the loop checks the clients of websockets: 1,000 checks take 0.5 ms."""
 HANDSHAKE_SECONDS = 60.0
@@ -43,8 +52,8 @@ ENDS_WITHIN = 30.0
 """Seconds in which an application must receive the end of its websocket; else its task is cancelled."""
 LAST_CALL_SECONDS = 2.0
 """Seconds before a stopping worker ends in which the applications that still run are cancelled."""
-CLIENT_CLOSED_REQUEST = 499
-"""The status in the log of a handshake whose client left before the answer, as in nginx."""
+SWITCHING_PROTOCOLS, CLIENT_CLOSED_REQUEST = 101, 499
+"""The status of a websocket in the log; as in nginx, another one if its client left before the answer."""
 REASONS = {GOING_AWAY: "the server stops", SERVICE_RESTART: "the server restarts"}
 
 
@@ -75,7 +84,9 @@ class WebSockets:
         worker = reactor.worker
         self.reactor, self.worker, self.slot, self.handler = reactor, worker, reactor.slot, reactor.handler
         self.part, self.application = part, part.websocket
-        self.loop, self.event_loop, self.rows, self.limit = loop, loop.loop, rows, limit
+        self.loop, self.event_loop, self.rows = loop, loop.loop, rows
+        self.limit = max(1, int(descriptors_for(limit) * SHARE))
+        self.message_bytes = min(worker.config.max_body or MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES)
         proxy = worker.application.proxy
         self.sanitize = proxy.sanitize if proxy is not None else lambda environ: None
         self.running: set[WebSocketTask] = set()
@@ -170,7 +181,7 @@ class WebSocketTask:
     def __init__(self, owner: WebSockets, connection: Connection) -> None:
         assert connection.request is not None
         self.owner, self.connection, self.request = owner, connection, connection.request
-        self.websocket = WebSocket(self, owner.event_loop, connection)
+        self.websocket = WebSocket(self, owner.event_loop, connection, limit=owner.message_bytes)
         self.environ: dict[str, Any] = {}
         self.name, self.started, self._row, self._status = "", 0.0, 0, 0
         self.task: asyncio.Task[None] | None = None
@@ -190,7 +201,7 @@ class WebSocketTask:
 
     async def _run(self) -> None:
         owner = self.owner
-        if owner.rows:
+        if owner.rows and not self._is_counted:
             self._row = owner.rows.pop()
         try:
             await self._work()
@@ -247,7 +258,7 @@ class WebSocketTask:
                 websocket.close(INTERNAL_ERROR)
             elif websocket.state == CONNECTING:
                 websocket.gone()
-        owner.handler.record_error(self.request, self._status, self.environ)
+            owner.handler.record_error(self.request, self._status, self.environ)
 
     def _refuse(self, status: int, response: bytes) -> None:
         """Answer the handshake with a response of the server."""
@@ -277,8 +288,10 @@ class WebSocketTask:
         if self._row:
             self.owner.rows.append(self._row)
             self._row = 0
-        if status == HTTPStatus.SWITCHING_PROTOCOLS:
+        if status == SWITCHING_PROTOCOLS:
             slot.websocket_opened()
+        elif status >= 500:
+            self.owner.handler.record_error(self.request, status, self.environ)
 
     def _forget(self) -> None:
         if self.task is None and not self._is_open:
@@ -288,12 +301,14 @@ class WebSocketTask:
 
     def accepted(self, websocket: WebSocket, subprotocol: str | None, headers: list[Any]) -> bytes:
         """Return the response that opens it."""
-        response = handshake.accept(self.request, subprotocol, headers, self._told_id)
-        self._answered(HTTPStatus.SWITCHING_PROTOCOLS)
+        name = "" if _names_one(headers) else self._told_id
+        response = handshake.accept(self.request, subprotocol, headers, name)
+        self._answered(SWITCHING_PROTOCOLS)
         return response
 
     def denied(self, websocket: WebSocket, status: int, headers: list[Any]) -> bytes:
         """Return the response of an application that refuses it; without headers, the whole."""
+        status = int(status)  # applications also send members of HTTPStatus
         if not headers:
             response = error_responses.reply(_status_line(status))
             websocket.bytes_sent = body_size(response)
@@ -304,7 +319,7 @@ class WebSocketTask:
             texts = lines.decode("latin-1").split("\r\n")[:-1]
             response = complete(_status_line(status), texts, b"", keep=False)
         self._answered(status)
-        return error_responses.with_request_id(response, self._told_id)
+        return response if _names_one(headers) else error_responses.with_request_id(response, self._told_id)
 
     def received(self) -> None:
         """Count a message of the client."""
@@ -319,7 +334,7 @@ class WebSocketTask:
         owner, now = self.owner, time.monotonic()
         self._answered(CLIENT_CLOSED_REQUEST)
         status = self._status
-        if status == HTTPStatus.SWITCHING_PROTOCOLS:
+        if status == SWITCHING_PROTOCOLS:
             owner.slot.websocket_closed()
             self.environ[CLOSE_CODE] = websocket.code
         owner.slot.aborted += websocket.aborted
@@ -367,6 +382,11 @@ class WebSocketTask:
     def _was_cancelled(self) -> bool:
         """Return whether the server has cancelled the application: never while the websocket is open."""
         return self.websocket.state not in (CONNECTING, OPEN)
+
+
+def _names_one(headers: list[Any]) -> bool:
+    """Return whether the application adds its own id to the response."""
+    return any(name.lower() == b"x-request-id" for name, _ in headers)
 
 
 def _status_line(status: int) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from .management import MANAGEMENT, ask
+from .postgres import cluster
 from .serving import run, serving, until
 
 Env = Callable[..., dict[str, str]]
@@ -60,6 +62,24 @@ def test_threads_make_room_for_the_loop_while_it_has_work(env: Env) -> None:
         assert server.get("/nap/?seconds=0").status == 200
         until(lambda: server.get("/interval/").text == "0.001")
         until(lambda: server.get("/interval/").text == "0.005")
+
+
+@pytest.mark.slow
+def test_threads_and_leased_threads_keep_within_the_connections(env: Env) -> None:
+    with cluster() as postgres, postgres.running():
+        kept = {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True, "OPTIONS": {"application_name": "shop"}}
+        databases = {"default": postgres.settings("postgres", **kept)}
+        project = env(ROOT_URLCONF="shop.isolation_urls", WSGI_APPLICATION=None, DATABASES=databases)
+        flags = ("--workers", "2", "--db-connections", "8", "--queue-timeout", "0")
+        with serving(*flags, env=project) as server, ThreadPoolExecutor(40) as clients:
+            paths = ["/query/", "/async-query/"] * 150
+            answers = [clients.submit(server.get, path) for path in paths]
+            seen = set()
+            while not all(answer.done() for answer in answers):
+                ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'shop'"
+                seen.add(postgres.sql(ours)[0][0])
+            assert {answer.result().status for answer in answers} == {200}
+            assert 6 <= max(seen) <= 8  # both kinds of threads have some, in both workers
 
 
 def test_plan_shows_the_plan_if_the_urls_cannot_be_loaded(env: Env) -> None:

@@ -177,7 +177,7 @@ def test_a_helper_of_a_view_holds_no_socket_and_hears_sigterm(env: Any, site: Pa
         assert server.get("/end-helper/").text == str(-signal.SIGTERM)
 
 
-@pytest.mark.parametrize("kind", ["gthread", "sync"])
+@pytest.mark.parametrize("kind", ["gthread", "sync", pytest.param("asgi", marks=pytest.mark.slow)])
 def test_nor_has_gunicorns_own_worker_a_second(env: Any, site: Path, kind: str) -> None:
     with serving("--workers", "1", "--worker-class", kind, env=env(), cwd=site) as server:
         workers = server.workers(1)

@@ -147,6 +147,7 @@ def test_messages_pass_and_each_end_has_its_code_and_its_line(project: dict[str,
                         pass
                 assert refused.value.response.status_code == status
                 assert body in (refused.value.response.body or b"")
+                assert len(refused.value.response.headers.get_all("X-Request-ID")) == 1
             server.wait_for("RuntimeError: the view broke early")
 
             async with opened(server, "/ws/broken/") as client:
@@ -197,6 +198,7 @@ def test_what_is_no_handshake_is_answered(project: dict[str, str]) -> None:
             assert client.recv(100) == b"\x81\x0dwith the head"
 
 
+@pytest.mark.slow
 def test_a_hostile_client_ends_alone(project: dict[str, str]) -> None:
     with serving("--workers", "1", env=project) as server:
         with connect_sync(address(server, "/ws/echo/"), proxy=None) as other:
@@ -239,6 +241,7 @@ def test_a_hostile_client_ends_alone(project: dict[str, str]) -> None:
         until(lambda: play(control(server))["ended"].count("echo 1006") >= 20)
 
 
+@pytest.mark.slow
 def test_a_client_waits_while_the_application_is_busy_and_the_other_way_round(
     project: dict[str, str],
 ) -> None:
@@ -268,6 +271,30 @@ def test_a_client_waits_while_the_application_is_busy_and_the_other_way_round(
         play(scene())
 
 
+def test_an_application_that_blocks_or_forks_is_named(project: dict[str, str]) -> None:
+    with serving("--workers", "1", env=project) as server:
+
+        async def scene() -> None:
+            async with opened(server, "/ws/plain/?blocks"):
+                line = server.wait_for("blocks the asyncio loop")
+            assert re.search(
+                r"The websocket /ws/plain/ \(id \w+\) blocks .*socket_routing\.py, line \d+", line
+            )
+            async with (
+                opened(server, "/ws/echo/") as other,
+                opened(server, "/ws/plain/?forks") as forked,
+            ):
+                server.wait_for("The websocket /ws/plain/ forked a process that came back")
+                await forked.send("x")
+                await (await forked.ping())
+                await other.send("x")
+                assert await other.recv() == "x"
+            ended = (await control(server))["ended"]
+            assert {"echo 1000", "plain 1000 "} <= {*ended}
+
+        play(scene())
+
+
 def test_a_stop_tells_clients_and_applications(project: dict[str, str]) -> None:
     with serving("--workers", "2", "--access-log", "-", env=project) as server:
 
@@ -281,6 +308,7 @@ def test_a_stop_tells_clients_and_applications(project: dict[str, str]) -> None:
 
         play(scene())
         assert server.process.wait(timeout=30) == 0
+        assert "Stopping: no requests and 11 websockets running, at most" in server.output
         assert "the application has ended" in server.output
         assert server.output.count(" close=1001") == 11
 
@@ -320,6 +348,7 @@ def test_a_reload_moves_websockets_to_the_new_generation(project: dict[str, str]
         play(scene())
 
 
+@pytest.mark.slow
 def test_websockets_are_spread_over_the_workers(project: dict[str, str]) -> None:
     with serving("--workers", "2", env=project) as server:
 

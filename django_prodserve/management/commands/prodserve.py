@@ -136,7 +136,7 @@ class Command(BaseCommand):
         # Late: the plan reads settings, and importing Gunicorn parses the environment.
         from ...cli.export_conf import render_conf, search_path
         from ...plan.explain import as_json, check_names, explain
-        from ...plan.pipeline import inspect_now, with_roads
+        from ...plan.pipeline import inspect_now, with_road_table
         from ...staticfiles.script_name import settle
         from ...utils.tracebacks import during
 
@@ -145,7 +145,7 @@ class Command(BaseCommand):
             settle()
             plan, project = inspect_now(flags)
         if action == "plan":
-            plan = with_roads(plan)
+            plan = with_road_table(plan)
         if flags.get("measure"):
             from ...server import measured
 

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
+from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 from django.utils import timezone, translation
@@ -88,7 +89,20 @@ def interval(request: HttpRequest) -> HttpResponse:
     return HttpResponse(str(sys.getswitchinterval()))
 
 
+def query(request: HttpRequest) -> HttpResponse:
+    """Hold a database connection for a moment."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(0.02)")
+    return HttpResponse()
+
+
+async def async_query(request: HttpRequest) -> HttpResponse:
+    return await sync_to_async(query)(request)
+
+
 urlpatterns = [
+    path("query/", query),
+    path("async-query/", async_query),
     path("interval/", interval),
     path("", hello),
     path("loop/", on_loop),

@@ -79,7 +79,7 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
     await receive()
     what = scope["query_string"].decode()
     if what == "denial":
-        headers = [(b"content-type", b"application/json")]
+        headers = [(b"content-type", b"application/json"), (b"x-request-id", b"own")]
         await send({"type": "websocket.http.response.start", "status": 401, "headers": headers})
         body = json.dumps({"why": "no token"}).encode()
         await send({"type": "websocket.http.response.body", "body": body})
@@ -89,6 +89,12 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "websocket.accept"})
     if what == "returns":
         return
+    if what == "forks":
+        if (copy := os.fork()) == 0:
+            return  # in a copy of the worker, which must not speak to the client
+        await asyncio.to_thread(os.waitpid, copy, 0)
+    if what == "blocks":
+        time.sleep(1)
     if what == "late":  # receives nothing until it is told to
         while not GO.is_set():
             await asyncio.sleep(0.01)
