@@ -25,6 +25,7 @@ from django.views import View
 
 from django_prodserve.project import async_facts
 from django_prodserve.project.async_facts import AsyncFacts, Receiver
+from django_prodserve.project.detect import Database
 from django_prodserve.startup import async_checks
 from django_prodserve.staticfiles import StaticChoice
 
@@ -306,3 +307,31 @@ def test_what_runs_in_threads_has_no_warning() -> None:
     facts = AsyncFacts(async_views=1, sync_only=("a.B",), atomic=("a.b",), atomic_alias="default")
     assert [*async_checks.run(plan(), facts)] == []
     assert [*async_checks.run(plan().with_road_table(ROADS), AsyncFacts(sync_only=("a.B",)))] == []
+
+
+async def around(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("nothing is served here")
+
+
+@pytest.mark.parametrize(
+    ("name", "database", "stated", "is_found"),
+    [
+        ("around", {"max_age": 60.0}, {}, True),
+        ("around", {"max_age": None}, {}, True),
+        ("around", {"max_age": 60.0}, {"asgi": "asgi"}, True),
+        ("around", {"max_age": 60.0}, {"asgi": "hybrid"}, False),
+        ("around", {"max_age": 0.0}, {}, False),
+        ("around", {"max_age": 60.0, "pool_size": 4}, {}, False),
+        ("around", {"max_age": 60.0, "vendor": "sqlite"}, {}, False),
+        ("no_such", {"max_age": 60.0}, {}, False),
+    ],
+)
+def test_an_application_around_django_that_keeps_connections_is_named(
+    settings: Any, name: str, database: dict[str, Any], stated: dict[str, Any], is_found: bool
+) -> None:
+    settings.ASGI_APPLICATION = f"{HERE}.{name}"
+    entry = Database(**{"alias": "default", "vendor": "postgresql", "where": "shop", **database})
+    made = plan(project_=project(databases=(entry,)), **stated).with_road_table(ROADS)
+    found = [*async_checks.run(made, AsyncFacts.read())]
+    assert [message.id for message in found] == ["prodserve.W028"] * is_found
+    assert not found or f"in {HERE}.around each request" in found[0].msg

@@ -19,6 +19,9 @@ from django.db import connections
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
+from ..asgi.project import load_application
+from ..errors import ProdserveError
+
 CHECKS_ORIGIN = "channels.security.websocket.OriginValidator"
 WRAPPED = "inner", "application", "app"
 """Where a wrapper of an ASGI application keeps what it wraps."""
@@ -47,6 +50,8 @@ class AsyncFacts:
     atomic: tuple[str, ...] = ()
     """Async views that ATOMIC_REQUESTS breaks."""
     receivers: tuple[Receiver, ...] = ()
+    foreign: str = ""
+    """The path of the ASGI application, if something else than Django's handler answers HTTP in it."""
     open_sockets: str = ""
     """The websocket application in which nobody checks the Origin header."""
 
@@ -61,6 +66,7 @@ class AsyncFacts:
             atomic_alias=alias,
             atomic=tuple(atomic),
             receivers=tuple(one_sided()),
+            foreign=_foreign(),
             open_sockets=_open_sockets(getattr(settings, "ASGI_APPLICATION", None)),
         )
 
@@ -119,6 +125,14 @@ def name_of(function: Any) -> str:
     if not hasattr(named, "__qualname__"):
         named = type(named)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def _foreign() -> str:
+    try:
+        application = load_application()
+    except ProdserveError:  # whoever serves the application reports it
+        return ""
+    return application.path if application is not None and application.foreign else ""
 
 
 def _open_sockets(path: str | None) -> str:

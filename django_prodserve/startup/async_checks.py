@@ -27,6 +27,8 @@ def run(plan: Plan, facts: AsyncFacts) -> Iterator[CheckMessage]:
         yield from _middleware(plan, facts)
         yield from _transactions(facts)
         yield from _receivers(facts, has_environs=not takes_all)
+    if facts.foreign and (plan.asgi.value == "asgi" or plan.asgi.source == "default"):
+        yield from _connections(plan, facts)
     yield from _origin(facts)
 
 
@@ -53,6 +55,18 @@ def _transactions(facts: AsyncFacts) -> Iterator[CheckMessage]:
             "transaction through sync_to_async",
             id="prodserve.W024",
         )
+
+
+def _connections(plan: Plan, facts: AsyncFacts) -> Iterator[CheckMessage]:
+    for database in plan.inputs.project.databases:
+        if database.counts and database.max_age != 0 and database.pool_size is None:
+            entry = f'DATABASES["{database.alias}"]'
+            yield Warning(
+                f"Database {database.alias!r} keeps its connections, but in {facts.foreign} each request has "
+                "threads of its own: no other request uses its connection, which stays open.",
+                hint=f'{entry}["CONN_MAX_AGE"] = 0, or with PostgreSQL {entry}["OPTIONS"] = {{"pool": True}}',
+                id="prodserve.W028",
+            )
 
 
 def _receivers(facts: AsyncFacts, *, has_environs: bool) -> Iterator[CheckMessage]:

@@ -97,7 +97,7 @@ class Lifespan:
         if not self._is_answered.wait(max(0.0, deadline - began)):
             took = format_duration(round(time.monotonic() - began, 1))
             self._log.warning(
-                "The lifespan shutdown of %s did not complete within %s, when the graceful timeout ended.",
+                "The lifespan shutdown of %s did not complete within %s: --graceful-timeout ends it.",
                 *(self._name, took),
             )
         elif self._answer.get("type") == "lifespan.shutdown.failed":

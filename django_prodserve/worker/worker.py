@@ -37,6 +37,10 @@ from .watchdog import HUNG, RequestWatchdog, RunningRequests, ThreadRequests
 
 LINGER_IDLE = 2.0
 """Seconds that a retiring worker waits for a request that a client may be sending on an idle connection."""
+BEFORE_KILL = 0.5
+"""Seconds before the deadline in which a worker logs that a shutdown takes too long: then it is killed."""
+HUNG_SHUTDOWN = 1.0
+"""Seconds for the shutdown of the application in a worker that is replaced because it hangs."""
 SPARE_SLOTS = 8
 BOOT_ERROR = 3
 """Gunicorn's exit code of a worker that failed to boot."""
@@ -214,7 +218,8 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             self._sleep(0.02)
             now = time.monotonic()
         if self.reactor.async_requests is not None:
-            self.reactor.async_requests.stop(deadline)
+            most = HUNG_SHUTDOWN if self.slot.exit_mode == GO_HUNG else deadline - now - BEFORE_KILL
+            self.reactor.async_requests.stop(now + most)
         self.access.flush()
         nonblocking.drain()
 

@@ -31,22 +31,15 @@ def thread(server: Server, path: str) -> str:
     return found
 
 
-def test_an_application_around_django_gets_all_requests(env: Env, tmp_path: Path) -> None:
-    environ = project(env) | {"SITE_STARTUP": str(tmp_path / "startup")}
+def test_an_application_around_django_gets_all_requests(env: Env) -> None:
+    hooks = {"GUNICORN": {"pre_request": "shop.hooks.pre_request"}}
+    environ = project(env, PRODSERVE=hooks)
     flags = ("--workers", "1", "--max-body", "1m", "--access-log", "-")
     with serving(*flags, env=environ) as server:
         assert "by shop.asgi.router, which is not Django's handler. Each sync view costs" in server.output
         assert server.output.index("startup in ") < server.output.index(" ready in ")
         assert_requests_are_answered(server)
         assert_a_client_that_leaves_is_reported(server)
-
-        (tmp_path / "startup").write_text("starlette")
-        here = ("--bind", server.address.removeprefix("http://"))
-        reloaded = run(*MANAGE, "reload", *here, env=environ)
-        assert reloaded.returncode == 1
-        reason = "The lifespan startup of shop.asgi.router failed: ConnectionError: the broker is away"
-        assert f"Reload failed; generation 1 keeps serving. {reason} (shop/asgi.py, line " in reloaded.stderr
-        assert server.get("/api/state").status == 200
 
         nap = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
         nap.request("GET", "/api/nap")
@@ -57,9 +50,23 @@ def test_an_application_around_django_gets_all_requests(env: Env, tmp_path: Path
         server.wait_for("shutdown in ")  # after the last request
 
 
+@pytest.mark.slow
+def test_a_reload_whose_startup_fails_leaves_the_old_release_serving(env: Env, tmp_path: Path) -> None:
+    environ = project(env) | {"SITE_STARTUP": str(tmp_path / "startup")}
+    with serving("--workers", "1", env=environ) as server:
+        (tmp_path / "startup").write_text("starlette")
+        here = ("--bind", server.address.removeprefix("http://"))
+        reloaded = run(*MANAGE, "reload", *here, env=environ)
+        assert reloaded.returncode == 1
+        reason = "The lifespan startup of shop.asgi.router failed: ConnectionError: the broker is away"
+        assert f"Reload failed; generation 1 keeps serving. {reason} (shop/asgi.py, line " in reloaded.stderr
+        assert server.get("/api/state").status == 200
+
+
 def assert_requests_are_answered(server: Server) -> None:
     first, second = (server.get("/api/state").json() for _ in "12")
     assert first == {"greeting": "hello from the startup", "mine": 1, "shared": 1}
+    server.wait_for("saw /api/state")
     assert second == first | {"shared": 2}  # each scope has a copy of the state, with the same objects
 
     with connect(f"ws://127.0.0.1:{server.port}/anything", proxy=None) as client:
