@@ -98,7 +98,7 @@ def uploads(port: int) -> None:
 @pytest.mark.slow
 @CLASSES
 def test_another_asgi_server_has_our_limits(project: dict[str, str], kind: str) -> None:
-    flags = ("--workers", "1", "--worker-class", kind, "--worker-connections", "2", "--timeout", "1s")
+    flags = ("--workers", "1", "--worker-class", kind, "--worker-connections", "2", "--timeout", "5s")
     with serving(*flags, "--max-body", "1m", env=project) as server:
         assert server.get("/async/size/", "POST", body=b"x" * (2**20 + 1)).status == 413
         assert server.get("/async/size/", "POST", body=b"x" * 2**20).text == str(2**20)
