@@ -50,6 +50,7 @@ def warnings(worker_class: Decision[str]) -> Iterator[Problem]:
         yield Problem(
             f"{worker_class.source} {name}: these workers wait for slow clients, share connections unevenly "
             "and answer nothing while a view blocks the loop.",
-            "Remove the option: the default worker runs async views itself. prodserve plan lists the losses.",
+            "Remove the option: the default worker runs async views and websockets itself. "
+            "prodserve plan lists what is lost.",
             topic="worker-class",
         )
