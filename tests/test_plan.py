@@ -317,7 +317,10 @@ def test_another_asgi_server_is_explained_by_what_it_cannot_keep(name: str) -> N
     made = plan(worker_class=name)
     assert made.asgi.value == made.concurrency_limit.value == "off"
     [told] = made.warnings
-    assert (told.topic, "the default worker runs async views itself" in told.fix) == ("worker-class", True)
+    assert (told.topic, "the default worker runs async views and websockets itself" in told.fix) == (
+        "worker-class",
+        True,
+    )
     text = explain(made, width=200)
     for line in worker_classes.LOST[name]:
         assert f"{name} workers: {line}" in text

@@ -241,7 +241,8 @@ def worker_class(raw: Any) -> str:
     if re.search("uvicorn|asgi|hypercorn|daphne", name, re.IGNORECASE):
         raise ParseError(
             f"{name!r} is not supported.",
-            "Remove the option: the default worker runs async views itself. Or write uvicorn or asgi.",
+            "Remove the option: the default worker runs async views and websockets itself. "
+            "Or write uvicorn or asgi.",
         )
     instead = "Remove the option. For requests that wait: --threads 64, or async views on the default worker."
     if re.search("gevent|eventlet", name, re.IGNORECASE):

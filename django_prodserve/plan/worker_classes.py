@@ -21,6 +21,7 @@ _BOTH = (
     "a view that blocks the loop stops its whole worker, and after 20 s the arbiter kills it",
     "--timeout ends async views only, and only before the response begins",
     "--slow-request has no effect: nothing logs where a slow request waits",
+    "websockets have no line in the access log, and status does not count them",
     "with --max-requests, a worker ends before its replacement serves",
     "a short sync view costs about three times the CPU that it costs in the default worker",
 )
@@ -34,6 +35,8 @@ LOST: Mapping[str, tuple[str, ...]] = {
     "uvicorn": (
         *_BOTH,
         "a client may take any time to send a body",
+        "--limit-request-line, -fields and -field-size have no effect",
+        "Gunicorn's hooks pre_request and post_request are not called",
         "at a stop, a request that arrives on a keep-alive connection may be lost",
     ),
 }
@@ -47,6 +50,7 @@ def warnings(worker_class: Decision[str]) -> Iterator[Problem]:
         yield Problem(
             f"{worker_class.source} {name}: these workers wait for slow clients, share connections unevenly "
             "and answer nothing while a view blocks the loop.",
-            "Remove the option: the default worker runs async views itself. prodserve plan lists the losses.",
+            "Remove the option: the default worker runs async views and websockets itself. "
+            "prodserve plan lists what is lost.",
             topic="worker-class",
         )

@@ -43,7 +43,7 @@ def package_problems(plan: Plan) -> Iterator[Problem]:
         yield Problem(
             f"{chosen.source} {chosen.value} needs {' and '.join(missing)}, which this environment lacks.",
             "Run pip install 'django-prodserve[uvicorn]'. Or remove the option: the default worker runs "
-            "async views itself.",
+            "async views and websockets itself.",
             "",
             "file",
             "worker-class",
