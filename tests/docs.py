@@ -136,6 +136,14 @@ def codes() -> Iterator[Entry]:
         yield Entry(name, sentence, [f'JSON:    "code": "{name}"'])
 
 
+def exports() -> Iterator[Entry]:
+    """Yield an entry for every kind of file that ``prodserve export`` writes."""
+    from django_prodserve.export.kinds import KINDS
+
+    for name, kind in KINDS.items():
+        yield Entry(name, f"{kind.about[0].upper()}{kind.about[1:]}.", [f"prodserve export {name}"])
+
+
 def exit_codes() -> Iterator[Entry]:
     """Yield an entry for every exit code."""
     from django_prodserve.errors import EXIT_CODES
@@ -151,6 +159,7 @@ GENERATED = {
     "events.md": events,
     "codes.md": codes,
     "exit-codes-and-signals.md": exit_codes,
+    "export.md": exports,
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from django_prodserve.cli.arguments import ACTIONS
 from django_prodserve.config.options import option_fields
+from django_prodserve.export.kinds import KINDS
 
 from .facts import plan
 
@@ -25,6 +26,9 @@ def surface() -> Iterator[str]:
     yield "option --watch"
     yield "option --gunicorn-conf"
     yield "option --measure"
+    yield "option --output"
+    yield "option --force"
+    yield from (f"export {name}" for name in KINDS)
     yield "signal worker_started"
     yield "decorator timeouts.request_timeout"
     yield "exception timeouts.RequestTimeout"

@@ -1,0 +1,222 @@
+"""``prodserve export``: what each file holds, and that the files of one plan agree with each other."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_prodserve.cli.export import write
+from django_prodserve.errors import ProdserveError, UsageError
+from django_prodserve.export import site as sites
+from django_prodserve.export.facts import Facts
+from django_prodserve.export.kinds import KINDS, check_kinds
+from django_prodserve.export.layout import File
+from django_prodserve.machine.platforms import detect
+
+from .e2e.needs import need_program
+from .facts import plan, site
+
+
+def facts(kind: str, site_facts: dict[str, Any] | None = None, **stated: Any) -> Facts:
+    """Return the facts for a file of this kind, with these options set by flags."""
+    target = KINDS[kind].target
+    decided = plan(target.machine(), platform=detect(target.environ), source="--flag", **stated)
+    return Facts.of(decided, site(**site_facts or {}), target, f"prodserve export {kind}")
+
+
+def exported(kind: str, site_facts: dict[str, Any] | None = None, **stated: Any) -> dict[str, str]:
+    """Return the files of this kind: name to text."""
+    return {file.name: file.text for file in KINDS[kind].render(facts(kind, site_facts, **stated))}
+
+
+def value(text: str, key: str) -> str:
+    """Return the value of a key in a unit; fail unless it is there once."""
+    (found,) = re.findall(rf"^{key}=(.*)$", text, re.MULTILINE)
+    return found
+
+
+PLANS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "patient": {"timeout": 600, "graceful_timeout": 90, "drain_delay": 12.5},
+    "small": {"cpus": "0.5", "memory": "256m", "max_body": "10m"},
+    "hasty": {"timeout": "1500ms", "keep_alive": 5, "graceful_timeout": 2},
+    "endless": {"timeout": 0, "workers": "2n+1", "migrate": True},
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("kind", KINDS)
+class TestEveryFile:
+    def test_is_the_same_again(self, kind: str, name: str) -> None:
+        assert exported(kind, **PLANS[name]) == exported(kind, **PLANS[name])
+
+    def test_has_a_head_that_a_person_can_follow(self, kind: str, name: str) -> None:
+        for file, text in exported(kind, **PLANS[name]).items():
+            assert text.startswith(f"# {file}, written by: prodserve export {kind}")
+            assert ("To change by hand:" in text) != ("Nothing is left to change by hand." in text)
+            assert not [line for line in text.split("\n") if line.endswith(" ")]
+            assert text.endswith("\n")
+            assert not text.endswith("\n\n")
+
+    def test_holds_only_what_was_set_as_a_flag(self, kind: str, name: str) -> None:
+        text = "".join(exported(kind, **PLANS[name]).values())
+        commands = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
+        flags = set(re.findall(r"--([a-z-]+)=", "\n".join(commands)))
+        allowed = {option.replace("_", "-") for option in PLANS[name]}
+        allowed |= {"max-body"} if KINDS[kind].target.is_container else set()
+        assert flags <= allowed
+
+
+def test_a_size_of_this_machine_is_in_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in KINDS:
+        machine = KINDS[kind].target.machine()
+        assert (machine.cpus, machine.memory_effective) == (1.0, 512 * 2**20)
+
+
+# systemd
+
+
+@pytest.mark.parametrize("kind", ["systemd", "systemd-socket"])
+@pytest.mark.parametrize("name", PLANS)
+def test_systemd_accepts_the_unit_and_rates_it_well(kind: str, name: str, tmp_path: Path) -> None:
+    analyze = need_program("systemd-analyze")
+    python = {"program": ("/bin/true",), "user": "root", "directory": "/"}
+    for file, text in exported(kind, python, bind="127.0.0.1:8000", **PLANS[name]).items():
+        (tmp_path / file).write_text(text)
+    for command in (
+        ["verify", "--recursive-errors=yes", "--man=no"],
+        ["security", "--offline=yes", "--threshold=40", "--no-pager"],
+    ):
+        ended = subprocess.run(
+            [analyze, *command, "./shop.service"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert command[0] != "verify" or ended.stderr == ""
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_unit_gives_the_server_its_time(name: str) -> None:
+    unit = exported("systemd", **PLANS[name])["shop.service"]
+    known = facts("systemd", **PLANS[name])
+    assert int(value(unit, "TimeoutStopSec")) > known.drain.value + known.graceful.value
+    assert int(value(unit, "TimeoutStartSec")) >= (600 if PLANS[name].get("migrate") else 90)
+    assert value(unit, "Type") == "notify"
+    assert value(unit, "ExecReload") == "/srv/shop/venv/bin/prodserve reload"
+
+
+def test_a_size_is_a_limit_of_the_unit_and_no_flag() -> None:
+    unit = exported("systemd", cpus="1.5", memory="1g")["shop.service"]
+    assert (value(unit, "CPUQuota"), value(unit, "MemoryMax")) == ("150%", "1024M")
+    assert value(unit, "ExecStart") == "/srv/shop/venv/bin/prodserve"
+    assert "CPUQuota" not in exported("systemd")["shop.service"]
+
+
+def test_the_socket_has_the_address_and_the_service_has_none() -> None:
+    files = exported("systemd-socket", bind="unix:/run/shop/shop.sock", timeout=60)
+    assert value(files["shop.socket"], "ListenStream") == "/run/shop/shop.sock"
+    assert value(files["shop.socket"], "SocketMode") == "0660"
+    assert value(files["shop.service"], "ExecStart") == "/srv/shop/venv/bin/prodserve --timeout=60"
+    assert "SocketMode" not in exported("systemd-socket")["shop.socket"]
+
+
+def test_a_unix_socket_of_the_service_has_a_directory() -> None:
+    unit = exported("systemd", bind="unix:/run/shop/web/s.sock")["shop.service"]
+    assert value(unit, "RuntimeDirectory") == "shop/web"
+    with pytest.raises(UsageError, match="only root may create a socket in /run") as caught:
+        exported("systemd", bind="unix:/run/shop.sock")
+    assert caught.value.hint == "--bind unix:/run/shop/shop.sock"
+    with pytest.raises(UsageError, match="fd://3 is a descriptor"):
+        exported("systemd", bind="fd://3")
+
+
+def test_a_project_in_a_home_stays_readable() -> None:
+    assert value(exported("systemd")["shop.service"], "ProtectHome") == "yes"
+    hidden = exported("systemd", {"hidden": "/home/anna/shop"})["shop.service"]
+    assert value(hidden, "ProtectHome") == "read-only"
+    assert "/home/anna/shop" in hidden
+
+
+def test_a_low_port_needs_its_capability() -> None:
+    unit = exported("systemd", bind="0.0.0.0:80")["shop.service"]
+    assert value(unit, "AmbientCapabilities") == "CAP_NET_BIND_SERVICE"
+    assert value(exported("systemd")["shop.service"], "CapabilityBoundingSet") == ""
+
+
+def test_strange_paths_are_quoted() -> None:
+    odd = {"directory": "/srv/my shop%1", "program": ("/srv/my shop/v$1/prodserve",)}
+    unit = exported("systemd", {**odd, "writable": {"/srv/a b": "uploads"}})["shop.service"]
+    assert value(unit, "WorkingDirectory") == "/srv/my shop%%1"
+    assert value(unit, "ExecStart") == '"/srv/my shop/v$$1/prodserve"'
+    assert value(unit, "ReadWritePaths") == '"-/srv/a b"'
+
+
+# Names and paths
+
+
+@pytest.mark.parametrize(
+    ("module", "base", "name"),
+    [
+        ("shop.settings", "/srv/other", "shop"),
+        ("config.settings.production", "/srv/My_Shop/current", "my-shop"),
+        ("settings", "/app", "site"),
+        ("", "/", "site"),
+    ],
+)
+def test_the_name_of_the_site(module: str, base: str, name: str) -> None:
+    assert sites.site_name(module, base) == name
+
+
+def test_domains_are_those_that_a_browser_can_open() -> None:
+    hosts = ["*", "localhost", "127.0.0.1", "[::1]", ".shop.example", "WWW.shop.example", "web", ".localhost"]
+    assert list(sites.find_domains(hosts)) == ["shop.example", "www.shop.example"]
+    assert site(domains=()).domain == "site.example"
+
+
+def test_a_directory_inside_another_needs_no_line() -> None:
+    found = [("/srv/a", "SQLite"), ("/srv/a/media", "uploads"), ("/tmp/x", "log"), ("relative", "log")]
+    assert sites.collapse(iter(found)) == {"/srv/a": "SQLite"}
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "fix"),
+    [
+        ([], "export needs the kind of file.", "systemd-socket"),
+        (["sytemd"], "There is no export 'sytemd'.", "Did you mean systemd?"),
+        (["unit"], "There is no export 'unit'.", "Did you mean systemd?"),
+        (["gunicorn"], "There is no export 'gunicorn'.", "plan --gunicorn-conf"),
+        (["xyz"], "There is no export 'xyz'.", "There are systemd,"),
+    ],
+)
+def test_a_wrong_kind_names_the_right_one(words: list[str], message: str, fix: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_kinds(words)
+    assert caught.value.message == message
+    assert fix in caught.value.hint
+
+
+def test_no_file_is_replaced_unasked_and_none_is_written_then(tmp_path: Path) -> None:
+    files = [File("a", "new\n"), File("b", "new\n")]
+    (tmp_path / "b").write_text("edited\n")
+    with pytest.raises(ProdserveError, match="b exists, and differs") as caught:
+        list(write(files, tmp_path, force=False))
+    assert "--force" in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert list(write(files, tmp_path, force=True)) == [f"{tmp_path}/a written", f"{tmp_path}/b written"]
+    assert (tmp_path / "b").read_text() == "new\n"
+    assert next(write(files, tmp_path, force=False)) == f"{tmp_path}/a is up to date"
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ProdserveError, match="cannot be written"):
+        list(write([File("a", "x\n")], tmp_path / "file", force=False))
+    with pytest.raises(ProdserveError, match="cannot be written"):
+        list(write([File("a", "x\n")], tmp_path, force=True))
