@@ -154,6 +154,106 @@ def test_strange_paths_are_quoted() -> None:
     assert value(unit, "ReadWritePaths") == '"-/srv/a b"'
 
 
+# Proxies
+
+
+def setting(text: str, pattern: str) -> str:
+    """Return what a pattern finds in a file, comments aside; fail unless it is there once."""
+    code = "\n".join(line for line in text.split("\n") if not line.lstrip().startswith("#"))
+    (found,) = set(re.findall(pattern, code))
+    return str(found)
+
+
+PROXY_NUMBERS = {
+    "nginx": (r"proxy_read_timeout (\d+)s", r"^ +keepalive_timeout (\d+)s", r"client_max_body_size (\d+)"),
+    "caddy": (r"response_header_timeout (\d+)s", r"keepalive (\d+)s", r"max_size (\d+)"),
+    "haproxy": (r"timeout server (\d+)s", r"pool-purge-delay (\d+)s", r"content-length\) gt (\d+)"),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("kind", PROXY_NUMBERS)
+def test_a_proxy_agrees_with_the_server(kind: str, name: str) -> None:
+    (text,) = exported(kind, **PLANS[name]).values()
+    known = facts(kind, **PLANS[name])
+    wait, idle, body = (f"(?m){pattern}" for pattern in PROXY_NUMBERS[kind])
+    assert int(setting(text, wait)) >= known.timeout.value + 10
+    assert int(setting(text, wait)) >= 10
+    assert 0 < int(setting(text, idle)) <= 0.8 * known.keep_alive.value
+    if "max_body" in PLANS[name]:
+        assert int(setting(text, body)) == 10 * 2**20
+    elif kind == "nginx":
+        assert int(setting(text, body)) == 0
+    else:
+        assert not re.search(body, text)
+    # Caddy replaces X-Forwarded-Host of a client by itself.
+    assert kind == "caddy" or len(re.findall('X-Forwarded-Host *("";)?\n', text)) == 1
+    assert re.search("[ -]Forwarded", text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("nginx", "close;"),
+        ("caddy", "keepalive off"),
+        ("haproxy", "pool-max-conn 0"),
+    ],
+)
+def test_a_server_without_keep_alive_gets_new_connections(kind: str, words: str) -> None:
+    (text,) = exported(kind, keep_alive=0).values()
+    assert words in text
+    assert "keepalive_timeout" not in text
+
+
+def test_nginx_of_every_version_starts_with_it() -> None:
+    text = exported("nginx")["shop.conf"]
+    assert setting(text, r"listen (443.*);") == "443 ssl http2"
+    assert "http2 on;" not in re.sub("#.*", "", text)
+
+
+@pytest.mark.parametrize(("drain", "most"), [(0.5, 500), (4, 4000), (600, 4000)])
+def test_haproxy_notices_a_drain_before_it_ends(drain: float, most: int) -> None:
+    text = exported("haproxy", drain_delay=drain)["haproxy.cfg"]
+    interval, fast, fall = (int(setting(text, rf" {word} (\d+)")) for word in ("inter", "fastinter", "fall"))
+    assert interval + (fall - 1) * fast <= most < 1000 * drain + 1
+    assert "option httpchk GET /readyz" in text
+    assert "shutdown-sessions" not in re.sub("#.*", "", text)
+
+
+def test_haproxy_asks_nothing_of_a_server_that_does_not_drain() -> None:
+    assert " check " not in re.sub("#.*", "", exported("haproxy")["haproxy.cfg"])
+
+
+def test_haproxy_reaches_a_unix_socket() -> None:
+    text = re.sub("#.*", "", exported("haproxy", bind="unix:/run/shop/s")["haproxy.cfg"])
+    assert "server shop unix@/run/shop/s " in text
+    assert "chroot" not in text
+    assert "tcp-ut" not in text
+
+
+def test_a_certificate_moves_to_the_proxy() -> None:
+    pair = {"certfile": "/etc/tls/cert.pem", "keyfile": "/etc/tls/key.pem"}
+    assert "ssl_certificate     /etc/tls/cert.pem;" in exported("nginx", **pair)["shop.conf"]
+    assert "\ttls /etc/tls/cert.pem /etc/tls/key.pem\n" in exported("caddy", **pair)["Caddyfile"]
+    for kind in PROXY_NUMBERS:
+        (text,) = exported(kind, timeout=60, **pair).values()
+        assert "#   prodserve --timeout=60\n" in text
+        assert "without --certfile and --keyfile" in re.sub(r"\s+#\s+", " ", text)
+
+
+def test_files_that_the_server_leaves_to_the_proxy() -> None:
+    place = {"static_root": "/srv/shop/static"}
+    assert "alias /srv/shop/static/;" in exported("nginx", place, static=False)["shop.conf"]
+    assert "handle_path /static/* {" in exported("caddy", place, static=False)["Caddyfile"]
+    assert "/srv/shop/static" not in exported("nginx", place)["shop.conf"]
+
+
+def test_a_proxy_of_another_machine_must_be_trusted() -> None:
+    assert "--trusted-proxies" in exported("nginx", bind="10.0.0.5:8000")["shop.conf"]
+    assert "server 10.0.0.5:8000;" in exported("nginx", bind="10.0.0.5:8000")["shop.conf"]
+    assert "server 127.0.0.1:8000;" in exported("nginx", bind="0.0.0.0:8000")["shop.conf"]
+
+
 # Names and paths
 
 

@@ -11,10 +11,12 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..config import kinds
 from ..config.options import option_fields
 from ..config.parsers import Count
+from ..config.row import Row
 from ..errors import UsageError
 from ..utils.decision import Decision
 from ..utils.units import MIB, format_size
@@ -160,7 +162,16 @@ def flags_of(plan: Plan, names: frozenset[str]) -> Iterator[str]:
         elif row.kind.is_repeated:
             yield from (f"{row.flag}={part}" for part in value)
         else:
-            yield f"{row.flag}={value.text if isinstance(value, Count) else row.typed(value)}"
+            yield f"{row.flag}={_typed(row, value)}"
+
+
+def _typed(row: Row, value: Any) -> str:
+    """Return a value as people write it: ``10m``, not 10485760."""
+    if isinstance(value, Count):
+        return value.text
+    if row.kind is kinds.SIZE and value % MIB == 0:
+        return f"{value // MIB}m"
+    return row.typed(value)
 
 
 def parse_address(text: str, directory: str) -> Address:

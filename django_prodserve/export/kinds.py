@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import Problem, UsageError
-from . import systemd, target
+from . import caddy, haproxy, nginx, systemd, target
 from .facts import Facts
 from .layout import File
 from .target import Target
@@ -24,6 +24,9 @@ class Kind(NamedTuple):
 KINDS: Mapping[str, Kind] = {
     "systemd": Kind("a hardened unit with watchdog and reload", target.SYSTEMD, systemd.service),
     "systemd-socket": Kind("the same with a socket unit", target.SYSTEMD, systemd.with_socket),
+    "nginx": Kind("a site of nginx: TLS, websockets, streams, timeouts", target.PROXY, nginx.site),
+    "caddy": Kind("a Caddyfile with the same", target.PROXY, caddy.site),
+    "haproxy": Kind("a haproxy.cfg with the same, for one machine or several", target.PROXY, haproxy.site),
 }
 ALIASES = {
     "docker": "dockerfile",

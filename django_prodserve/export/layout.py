@@ -50,21 +50,23 @@ def written(
 def _wrapped(lines: Sequence[str]) -> Iterator[str]:
     """Yield lines with long comments on several lines, and no empty line twice."""
     before = ""
-    for line in lines:
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
         text = line.lstrip()
-        if text.startswith("# ") and len(line) > WIDTH:
+        if not text and (before.endswith("{") or after.lstrip().startswith("}")):
+            continue  # a part of the template that this project does not need
+        if text.startswith("# ") and len(line.expandtabs(4)) > WIDTH:
             start = line[: len(line) - len(text)] + "# "
             yield from textwrap.wrap(
                 text.removeprefix("# "),
-                WIDTH,
+                WIDTH - 3 * start.count("\t"),
                 initial_indent=start,
                 subsequent_indent=start,
                 break_long_words=False,
                 break_on_hyphens=False,
             )
-        elif line or before:
+        elif text or before:
             yield line.rstrip()
-        before = line
+        before = text
 
 
 def block(*lines: str) -> str:
