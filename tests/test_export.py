@@ -12,20 +12,29 @@ import pytest
 from django_prodserve.cli.export import write
 from django_prodserve.errors import ProdserveError, UsageError
 from django_prodserve.export import site as sites
+from django_prodserve.export.build import Build, package_names
 from django_prodserve.export.facts import Facts
 from django_prodserve.export.kinds import KINDS, check_kinds
 from django_prodserve.export.layout import File
+from django_prodserve.export.variables import Tried, find_required
 from django_prodserve.machine.platforms import detect
 
 from .e2e.needs import need_program
 from .facts import plan, site
+
+BUILD = Build(
+    manager="pip",
+    lock="requirements.txt",
+    names=frozenset({"django", "django-prodserve", "psycopg"}),
+    required=Tried(substitutes={"SECRET_KEY": "only-for-the-build"}),
+)
 
 
 def facts(kind: str, site_facts: dict[str, Any] | None = None, **stated: Any) -> Facts:
     """Return the facts for a file of this kind, with these options set by flags."""
     target = KINDS[kind].target
     decided = plan(target.machine(), platform=detect(target.environ), source="--flag", **stated)
-    return Facts.of(decided, site(**site_facts or {}), target, f"prodserve export {kind}")
+    return Facts.of(decided, site(**site_facts or {}), target, f"prodserve export {kind}", BUILD)
 
 
 def exported(kind: str, site_facts: dict[str, Any] | None = None, **stated: Any) -> dict[str, str]:
@@ -39,9 +48,19 @@ def value(text: str, key: str) -> str:
     return found
 
 
+def stop_seconds(text: str) -> int:
+    """Return the time after which the supervisor of this file kills."""
+    (found,) = re.findall(
+        r"^ *(?:TimeoutStopSec=|stopwaitsecs=|stop_grace_period: |#.*--stop-timeout )(\d+)",
+        text,
+        re.MULTILINE,
+    )
+    return int(found)
+
+
 PLANS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "patient": {"timeout": 600, "graceful_timeout": 90, "drain_delay": 12.5},
+    "patient": {"timeout": 600, "graceful_timeout": 13, "drain_delay": 12.5},
     "small": {"cpus": "0.5", "memory": "256m", "max_body": "10m"},
     "hasty": {"timeout": "1500ms", "keep_alive": 5, "graceful_timeout": 2},
     "endless": {"timeout": 0, "workers": "2n+1", "migrate": True},
@@ -64,7 +83,7 @@ class TestEveryFile:
 
     def test_holds_only_what_was_set_as_a_flag(self, kind: str, name: str) -> None:
         text = "".join(exported(kind, **PLANS[name]).values())
-        commands = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
+        commands = [line for line in text.split("\n") if "prodserve" in line and "#" not in line]
         flags = set(re.findall(r"--([a-z-]+)=", "\n".join(commands)))
         allowed = {option.replace("_", "-") for option in PLANS[name]}
         allowed |= {"max-body"} if KINDS[kind].target.is_container else set()
@@ -152,6 +171,144 @@ def test_strange_paths_are_quoted() -> None:
     assert value(unit, "WorkingDirectory") == "/srv/my shop%%1"
     assert value(unit, "ExecStart") == '"/srv/my shop/v$$1/prodserve"'
     assert value(unit, "ReadWritePaths") == '"-/srv/a b"'
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("kind", ["systemd", "supervisor", "compose", "dockerfile"])
+def test_nothing_kills_before_the_server_has_stopped(kind: str, name: str) -> None:
+    text = next(iter(exported(kind, **PLANS[name]).values()))
+    known = facts(kind, **PLANS[name])
+    assert stop_seconds(text) > known.drain.value + known.graceful.value
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("kind", ["dockerfile", "compose"])
+class TestContainer:
+    def test_has_the_size_of_its_plan_and_always_a_maximum_of_a_body(self, kind: str, name: str) -> None:
+        text = next(iter(exported(kind, **PLANS[name]).values()))
+        assert len(re.findall(r'"--max-body=\d+m"', text)) == 1
+        if kind == "compose":
+            size = ("0.5", "256M") if name == "small" else ("1", "512M")
+            assert re.findall(r"^ +(?:cpus|memory): (.*)$", text, re.M) == [f'"{size[0]}"', size[1]]
+
+    def test_runs_as_a_number_with_words_and_no_shell(self, kind: str, name: str) -> None:
+        text = next(iter(exported(kind, **PLANS[name]).values()))
+        assert re.search(r'(?m)^(USER 10001:10001|    user: "10001:10001")$', text)
+        assert re.search(r'(?m)^(CMD|    command:) \["prodserve", ', text)
+        assert "tmpfs:" not in text
+
+
+def test_the_key_of_the_build_is_in_no_layer() -> None:
+    text = exported("dockerfile", {"static_root": "/srv/shop/current/static"})["Dockerfile"]
+    lines = re.findall(r"(?m)^.*only-for-the-build.*$", text)
+    assert [line.split()[0] for line in lines] == ["RUN"]
+    assert "collectstatic --no-input" in lines[0]
+    assert "collectstatic" not in exported("dockerfile")["Dockerfile"].partition("FROM")[2]
+    ignored = exported("dockerfile", {"static_root": "/srv/shop/current/static"})[".dockerignore"]
+    assert {"static", ".git", "**/.env*"} <= {*ignored.split("\n")}
+
+
+def test_what_the_project_writes_survives_its_container() -> None:
+    place = {"writable": {"/srv/shop/current/media": "uploads", "/srv/shop/current": "SQLite"}}
+    assert "install -d -o 10001 -g 10001 /app/media" in exported("dockerfile", place)["Dockerfile"]
+    text = exported("compose", place)["compose.yaml"]
+    assert "      - media:/app/media\n" in text
+    assert "/app\n" not in text
+    assert "SQLite: it is in the project's directory" in text
+
+
+def test_a_proxy_before_a_container_is_trusted_unless_somebody_chose() -> None:
+    assert "PRODSERVE_TRUSTED_PROXIES: private" in exported("compose")["compose.yaml"]
+    chosen = exported("compose", trusted_proxies="10.0.0.5")["compose.yaml"]
+    assert "PRODSERVE_TRUSTED_PROXIES" not in chosen
+    assert '"--trusted-proxies=10.0.0.5"' in chosen
+
+
+@pytest.mark.parametrize("bind", ["unix:/run/s", "127.0.0.1:8000", "localhost:8000"])
+def test_an_address_that_nobody_outside_reaches_is_refused(bind: str) -> None:
+    for kind in ("dockerfile", "compose"):
+        with pytest.raises(UsageError, match="inside a container cannot be reached"):
+            exported(kind, bind=bind)
+
+
+@pytest.mark.parametrize("manager", ["pip", "uv", "poetry"])
+def test_hadolint_accepts_the_dockerfile(
+    manager: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = Build(manager=manager, lock=f"{manager}.lock", names=BUILD.names, required=BUILD.required)
+    monkeypatch.setitem(globals(), "BUILD", build)
+    (tmp_path / "Dockerfile").write_text(
+        exported("dockerfile", {"static_root": "/srv/shop/static"})["Dockerfile"]
+    )
+    ended = subprocess.run(
+        [need_program("hadolint"), "Dockerfile"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_system_packages_follow_from_the_lock_file(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("-r base.txt\npsycopg[binary,pool]>=3\n# mysqlclient\n")
+    (tmp_path / "base.txt").write_text("Django==6.0\ndjango_prodserve\n--hash=x\n")
+    names = frozenset(package_names(tmp_path / "requirements.txt"))
+    assert {"django", "django-prodserve", "psycopg", "psycopg-binary"} <= names
+    assert Build(manager="pip", lock="x", names=names, required=Tried()).packages == ([], [])
+    (tmp_path / "uv.lock").write_text('[[package]]\nname = "psycopg2"\n\n[[package]]\nname = "mysqlclient"\n')
+    names = frozenset(package_names(tmp_path / "uv.lock"))
+    assert Build(manager="uv", lock="x", names=names, required=Tried()).packages == (
+        ["default-libmysqlclient-dev", "gcc", "libc6-dev", "libpq-dev", "pkg-config"],
+        ["libmariadb3", "libpq5"],
+    )
+    assert BUILD.packages == ([], ["libpq5"])
+
+
+SETTINGS = """
+import os, pathlib
+here = pathlib.Path(__file__).parent
+if (here / ".env").exists():
+    for line in open(here / ".env"):
+        os.environ.setdefault(*line.strip().split("=", 1))
+SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY")
+HOSTS = os.environ.get("HOSTS", "").split(",")
+POOL = int(os.environ["POOL_MAX"])
+assert os.environ["DATABASE_URL"].partition("://")[0] == "sqlite"
+"""
+
+
+def test_the_variables_that_settings_require_are_found_by_trying(tmp_path: Path) -> None:
+    (tmp_path / "required_settings.py").write_text(SETTINGS)
+    (tmp_path / ".env").write_text("DJANGO_SECRET_KEY=secret\nPOOL_MAX=4\nDATABASE_URL=sqlite://\n")
+    found = find_required(tmp_path, {"DJANGO_SETTINGS_MODULE": "required_settings"})
+    assert found.error == ""
+    assert [*found.substitutes] == ["DATABASE_URL", "DJANGO_SECRET_KEY", "POOL_MAX"]
+    assert found.substitutes["POOL_MAX"] == "1"
+    assert "secret" not in found.substitutes["DJANGO_SECRET_KEY"]
+
+
+def test_settings_that_fail_without_a_variable_are_reported(tmp_path: Path) -> None:
+    (tmp_path / "broken_settings.py").write_text("SECRET_KEY = 'x'\nraise ValueError('broken here')\n")
+    found = find_required(tmp_path, {"DJANGO_SETTINGS_MODULE": "broken_settings"})
+    assert (found.error, found.substitutes) == ("ValueError: broken here", {})
+
+
+def test_the_release_line_migrates_unless_the_server_does() -> None:
+    text = exported("procfile")["Procfile"]
+    assert re.findall(r"(?m)^[a-z]+: .*$", text) == [
+        "release: python manage.py migrate --no-input",
+        "web: prodserve",
+    ]
+    assert "release:" not in exported("procfile", migrate=True)["Procfile"]
+
+
+def test_a_stop_that_the_platform_would_end_is_refused() -> None:
+    with pytest.raises(UsageError, match="Heroku kills 30 s after the stop signal") as caught:
+        exported("procfile", graceful_timeout=60)
+    assert caught.value.hint == "--graceful-timeout 25"
+
+
+def test_a_percent_sign_is_none_of_supervisord_s() -> None:
+    text = exported("supervisor", {"directory": "/srv/100%"}, access_log_sample="10%")["shop.conf"]
+    assert value(text, "directory") == "/srv/100%%"
+    assert value(text, "command") == "/srv/shop/venv/bin/prodserve --access-log-sample=10%%"
 
 
 # Proxies

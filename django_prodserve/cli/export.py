@@ -12,6 +12,7 @@ from typing import Any
 
 from ..config.options import option_fields
 from ..errors import Problem, ProdserveError, UsageError
+from ..export.build import NO_IMAGE, Build
 from ..export.facts import Facts, flags_of, shown, stated_options
 from ..export.kinds import KINDS, check_kinds
 from ..export.layout import File
@@ -51,8 +52,19 @@ def files_of(
         for problem in plan.warnings:
             note(warning(problem))
     stated = [*flags_of(plan, frozenset(stated_options(plan)))]
-    facts = Facts.of(plan, Site.inspect(), target, shown(["prodserve", "export", kind, *stated]))
-    return render(facts)
+    site = Site.inspect()
+    build = _build(site) if target.is_container else NO_IMAGE
+    return render(Facts.of(plan, site, target, shown(["prodserve", "export", kind, *stated]), build))
+
+
+_builds: dict[str, Build] = {}
+"""Each try loads the settings in a process, so several files share one answer."""
+
+
+def _build(site: Site) -> Build:
+    if site.directory not in _builds:
+        _builds[site.directory] = Build.inspect(Path(site.directory), site.variables)
+    return _builds[site.directory]
 
 
 def _refuse_together(flags: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +20,7 @@ from ..config.row import Row
 from ..errors import UsageError
 from ..utils.decision import Decision
 from ..utils.units import MIB, format_size
+from .build import NO_IMAGE, Build
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
@@ -69,7 +70,9 @@ class Facts:
     bind: tuple[str, ...]
     """The addresses that were set, as flags."""
     address: Address
-    settings: dict[str, str]
+    size: tuple[str, ...]
+    """CPUs and memory that were set, as flags: for a target that cannot limit them itself."""
+    settings: Mapping[str, str]
     """Variables that choose the settings: no secrets."""
     workers: str
     """The processes and threads that the plan has for the size of the target."""
@@ -95,11 +98,18 @@ class Facts:
     """The certificate and the key that were set for the server, which a proxy uses instead."""
     key: str = ""
     serves_static: bool = True
+    has_own_body: bool = True
+    """Whether a flag or the settings set a maximum size of a body."""
+    trusts_someone: bool = True
+    """Whether a flag, the settings or the platform name the trusted proxies."""
+    has_database: bool = True
+    build: Build = NO_IMAGE
+    """What an image of the project needs."""
     is_stated: frozenset[str] = frozenset()
     """Names of the options that were set for this export."""
 
     @classmethod
-    def of(cls, plan: Plan, site: Site, target: Target, made_by: str) -> Facts:
+    def of(cls, plan: Plan, site: Site, target: Target, made_by: str, build: Build = NO_IMAGE) -> Facts:
         """Derive everything from a plan for the target."""
         stated = frozenset(stated_options(plan))
         probes = [*plan.health_paths.value, "", ""]
@@ -109,11 +119,9 @@ class Facts:
             target=target,
             flags=tuple(flags_of(plan, stated - {"bind"} - NOT_COMMAND)),
             bind=tuple(flags_of(plan, stated & {"bind"})),
+            size=tuple(flags_of(plan, stated & {"cpus", "memory"})),
             address=parse_address(plan.bind.value[0], site.directory),
-            settings={
-                "DJANGO_SETTINGS_MODULE": site.settings,
-                **({"DJANGO_CONFIGURATION": site.configuration} if site.configuration else {}),
-            },
+            settings=site.variables,
             workers=f"{plan.workers.value} workers x {plan.threads.value} threads",
             timeout=plan.timeout,
             proxy_timeout=proxy_timeout(plan.timeout.value),
@@ -132,13 +140,29 @@ class Facts:
             certificate=plan.certfile.value or "",
             key=plan.keyfile.value or "",
             serves_static=plan.inputs.options.static,
+            has_own_body=plan.max_body.value is not None,
+            trusts_someone=plan.trusted_proxies.source != "default",
+            has_database=plan.database.value != "none",
+            build=build,
             is_stated=stated,
         )
 
-    def command(self, *, bind: bool = True, without: Sequence[str] = ()) -> list[str]:
+    def command(self, *, bind: bool = True, size: bool = False) -> list[str]:
         """Return the words that start the server on a host."""
-        kept = [flag for flag in self.flags if flag.partition("=")[0] not in without]
-        return [*self.site.program, *(self.bind if bind else ()), *kept]
+        return [*self.site.program, *(self.bind if bind else ()), *self.flags, *(self.size if size else ())]
+
+    def refuse_slow_stop(self, platform: str, kills_after: int) -> None:
+        """Raise UsageError if the server stops later than the platform kills it, which no file can change."""
+        need = self.drain.value + self.graceful.value
+        if need >= kills_after:
+            room = max(1, kills_after - EXIT - math.ceil(self.drain.value))
+            raise UsageError(
+                f"{platform} kills {kills_after} s after the stop signal, but drain {self.drain.value:g} s + "
+                f"graceful timeout {self.graceful.value:g} s is {need:g} s.",
+                f"--graceful-timeout {room}",
+                code="conflict",
+                topic="export",
+            )
 
 
 def stated_options(plan: Plan) -> Iterator[str]:

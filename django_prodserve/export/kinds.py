@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import Problem, UsageError
-from . import caddy, haproxy, nginx, systemd, target
+from . import caddy, compose, dockerfile, haproxy, nginx, procfile, supervisor, systemd, target
 from .facts import Facts
 from .layout import File
 from .target import Target
@@ -27,6 +27,10 @@ KINDS: Mapping[str, Kind] = {
     "nginx": Kind("a site of nginx: TLS, websockets, streams, timeouts", target.PROXY, nginx.site),
     "caddy": Kind("a Caddyfile with the same", target.PROXY, caddy.site),
     "haproxy": Kind("a haproxy.cfg with the same, for one machine or several", target.PROXY, haproxy.site),
+    "dockerfile": Kind("a Dockerfile and its .dockerignore", target.CONTAINER, dockerfile.files),
+    "compose": Kind("a compose.yaml with limits and volumes", target.SIZED_CONTAINER, compose.file),
+    "supervisor": Kind("a program of supervisord", target.HOST, supervisor.program),
+    "procfile": Kind("a Procfile, for Heroku and others", target.HEROKU, procfile.file),
 }
 ALIASES = {
     "docker": "dockerfile",

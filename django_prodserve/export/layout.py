@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -54,6 +55,9 @@ def _wrapped(lines: Sequence[str]) -> Iterator[str]:
         text = line.lstrip()
         if not text and (before.endswith("{") or after.lstrip().startswith("}")):
             continue  # a part of the template that this project does not need
+        if re.match("# (?!prodserve |hadolint )[a-z]", text):  # a reason, which elsewhere follows a colon
+            line = line.replace(f"# {text[2]}", f"# {text[2].upper()}", 1)
+            text = line.lstrip()
         if text.startswith("# ") and len(line.expandtabs(4)) > WIDTH:
             start = line[: len(line) - len(text)] + "# "
             yield from textwrap.wrap(

@@ -56,6 +56,12 @@ class Site:
         """The first domain, or the placeholder."""
         return self.domains[0] if self.domains else PLACEHOLDER
 
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The variables that choose the settings."""
+        found = {"DJANGO_SETTINGS_MODULE": self.settings, CONFIGURATION: self.configuration}
+        return {name: text for name, text in found.items() if text}
+
     @classmethod
     def inspect(cls) -> Site:
         """Read the facts of the project that is loaded now."""
@@ -77,7 +83,7 @@ class Site:
             python=find_python(Path(directory)),
             static_url=str(settings.STATIC_URL or ""),
             static_root=str(settings.STATIC_ROOT or ""),
-            writable=collapse(find_writable()),
+            writable=collapse(find_writable(), directory),
         )
 
 
@@ -140,11 +146,12 @@ def find_writable() -> Iterator[tuple[str, str]]:
             yield os.path.dirname(str(handler["filename"])), f"log of the handler {name}"
 
 
-def collapse(found: Iterator[tuple[str, str]]) -> Mapping[str, str]:
+def collapse(found: Iterator[tuple[str, str]], project: str = "") -> Mapping[str, str]:
     """Return each directory once, without those inside another and those in a temporary directory."""
+    temporary = tuple(place for place in ("/tmp/", "/var/tmp/", "/dev/") if not project.startswith(place))
     places: dict[str, list[str]] = {}
     for path, what in found:
-        if os.path.isabs(path) and not path.startswith(("/tmp", "/var/tmp", "/dev")):
+        if os.path.isabs(path) and not f"{path}/".startswith(temporary):
             places.setdefault(working_directory.by_name(os.path.normpath(path)), []).append(what)
     outer = {path for path in places for other in places if path.startswith(other.rstrip("/") + "/")}
     return {path: "; ".join(dict.fromkeys(places[path])) for path in sorted(places) if path not in outer}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ def export(*words: str, env: Any, cwd: Path) -> str:
 
 def test_all_kinds_are_the_same_anywhere_and_hold_no_secret(env: Any, tmp_path: Path) -> None:
     site = copy_site(tmp_path)
+    (site / "requirements.txt").write_text("django-prodserve\n")
     database = {"ENGINE": "django.db.backends.postgresql", "NAME": "shop", "PASSWORD": "password-4711"}
     settings = {"DATABASES": {"default": database}, "SECRET_KEY": "key-4711"}
     text = export(*KINDS, env=env(**settings), cwd=site)
@@ -78,3 +82,34 @@ def test_a_wrong_line_is_one_message(env: Any, words: list[str], message: str, f
     assert message in error
     assert fix in hint
     assert ended.stdout == ""
+
+
+SETTINGS = """
+import os, pathlib
+SECRET_KEY = os.environ["SHOP_SECRET"]
+WORDS = int(os.environ["SHOP_WORDS"])
+ALLOWED_HOSTS = os.environ.get("HOSTS", "shop.example").split(",")
+INSTALLED_APPS = ["django.contrib.staticfiles", "django.contrib.admin", "django.contrib.auth",
+                  "django.contrib.contenttypes", "django.contrib.messages", "django_prodserve"]
+BASE_DIR = pathlib.Path(__file__).parent
+STATIC_URL, STATIC_ROOT = "/static/", BASE_DIR / "collected"
+"""
+
+
+def test_the_build_line_collects_with_nothing_but_its_own_variables(env: Any, tmp_path: Path) -> None:
+    (tmp_path / "shop_settings.py").write_text(SETTINGS)
+    environ = env({"DJANGO_SETTINGS_MODULE": "shop_settings", "SHOP_SECRET": "key-4711", "SHOP_WORDS": "5"})
+    words = ["-m", "django_prodserve", "export", "dockerfile"]
+    ended = run(*words, env=environ, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "has no uv.lock, poetry.lock or requirements.txt" in complaints(ended)[0]
+    (tmp_path / "requirements.txt").write_text("django-prodserve\n")
+    ended = run(*words, env=environ, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "4711" not in ended.stdout
+    assert "#   - variables that the settings require: SHOP_SECRET, SHOP_WORDS\n" in ended.stdout
+    (line,) = re.findall(r"^RUN (.*collectstatic --no-input)", ended.stdout, re.MULTILINE)
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    line = line.replace("python -m", "PYTHONPATH=. python -m")
+    subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, env={"PATH": path}, check=True, capture_output=True)
+    assert (tmp_path / "collected" / "admin" / "css" / "base.css").exists()
