@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from django_prodserve.cli.export import write
+from django_prodserve.config.options import SourcedValue
+from django_prodserve.config.resolve import platform_layer, resolve
 from django_prodserve.errors import ProdserveError, UsageError
 from django_prodserve.export import site as sites
 from django_prodserve.export.build import Build, package_names
@@ -18,9 +21,11 @@ from django_prodserve.export.kinds import KINDS, check_kinds
 from django_prodserve.export.layout import File
 from django_prodserve.export.variables import Tried, find_required
 from django_prodserve.machine.platforms import detect
+from django_prodserve.plan.pipeline import platform_variables
+from django_prodserve.plan.plan import PlanInputs, make_plan
 
-from .e2e.needs import need_program
-from .facts import plan, site
+from .e2e.needs import need_package, need_program
+from .facts import project, site
 
 BUILD = Build(
     manager="pip",
@@ -33,7 +38,15 @@ BUILD = Build(
 def facts(kind: str, site_facts: dict[str, Any] | None = None, **stated: Any) -> Facts:
     """Return the facts for a file of this kind, with these options set by flags."""
     target = KINDS[kind].target
-    decided = plan(target.machine(), platform=detect(target.environ), source="--flag", **stated)
+    platform = detect(target.environ)
+    layers = [
+        {name: SourcedValue(given, "--flag") for name, given in stated.items()},
+        platform_variables(target.environ, []),
+        platform_layer(platform.name, platform.values),
+    ]
+    decided = make_plan(
+        PlanInputs(machine=target.machine(), platform=platform, project=project(), options=resolve(layers))
+    )
     return Facts.of(decided, site(**site_facts or {}), target, f"prodserve export {kind}", BUILD)
 
 
@@ -48,16 +61,30 @@ def value(text: str, key: str) -> str:
     return found
 
 
-def stop_seconds(text: str) -> int:
-    """Return the time after which the supervisor of this file kills."""
-    (found,) = re.findall(
-        r"^ *(?:TimeoutStopSec=|stopwaitsecs=|stop_grace_period: |#.*--stop-timeout )(\d+)",
-        text,
-        re.MULTILINE,
-    )
-    return int(found)
+KILLS = {
+    "systemd": r"^TimeoutStopSec=(\d+)$",
+    "systemd-socket": r"^TimeoutStopSec=(\d+)$",
+    "supervisor": r"^stopwaitsecs=(\d+)$",
+    "dockerfile": r"^#.* --stop-timeout (\d+) ",
+    "compose": r"^    stop_grace_period: (\d+)s$",
+    "kubernetes": r"^      terminationGracePeriodSeconds: (\d+)$",
+    "fly": r'^kill_timeout = "(\d+)s"$',
+    "render": r"^    maxShutdownDelaySeconds: (\d+)$",
+    "kamal": r"^ *(?:stop-timeout|drain_timeout): (\d+)$",
+}
+"""What says when a supervisor kills, in each kind of file."""
+SIZED = {
+    "compose": (r'cpus: "(.*)"', r"memory: (\d+)M"),
+    "kubernetes": (r"cpu: (\d+m)", r"memory: (\d+)Mi"),
+    "fly": (r"cpus = (\d+)", r'memory = "(\d+)mb"'),
+    "cloudrun": (r'cpu: "(.*)"', r"memory: (\d+)Mi"),
+    "kamal": (r'cpus: "(.*)"', r"memory: (\d+)m"),
+}
+"""What limits CPUs and MiB, in each kind of file."""
 
 
+REFUSED = {("cloudrun", "migrate"), ("cloudrun", "graceful_timeout"), ("cloudrun", "drain_delay")}
+"""Options that a platform cannot follow."""
 PLANS: dict[str, dict[str, Any]] = {
     "plain": {},
     "patient": {"timeout": 600, "graceful_timeout": 13, "drain_delay": 12.5},
@@ -67,14 +94,19 @@ PLANS: dict[str, dict[str, Any]] = {
 }
 
 
+def stated(kind: str, name: str) -> dict[str, Any]:
+    """Return the options of a plan that this kind can follow."""
+    return {key: given for key, given in PLANS[name].items() if (kind, key) not in REFUSED}
+
+
 @pytest.mark.parametrize("name", PLANS)
 @pytest.mark.parametrize("kind", KINDS)
 class TestEveryFile:
     def test_is_the_same_again(self, kind: str, name: str) -> None:
-        assert exported(kind, **PLANS[name]) == exported(kind, **PLANS[name])
+        assert exported(kind, **stated(kind, name)) == exported(kind, **stated(kind, name))
 
     def test_has_a_head_that_a_person_can_follow(self, kind: str, name: str) -> None:
-        for file, text in exported(kind, **PLANS[name]).items():
+        for file, text in exported(kind, **stated(kind, name)).items():
             assert text.startswith(f"# {file}, written by: prodserve export {kind}")
             assert ("To change by hand:" in text) != ("Nothing is left to change by hand." in text)
             assert not [line for line in text.split("\n") if line.endswith(" ")]
@@ -82,11 +114,12 @@ class TestEveryFile:
             assert not text.endswith("\n\n")
 
     def test_holds_only_what_was_set_as_a_flag(self, kind: str, name: str) -> None:
-        text = "".join(exported(kind, **PLANS[name]).values())
+        text = "".join(exported(kind, **stated(kind, name)).values())
         commands = [line for line in text.split("\n") if "prodserve" in line and "#" not in line]
         flags = set(re.findall(r"--([a-z-]+)=", "\n".join(commands)))
         allowed = {option.replace("_", "-") for option in PLANS[name]}
         allowed |= {"max-body"} if KINDS[kind].target.is_container else set()
+        allowed |= {"keep-alive"} if kind == "kamal" else set()
         assert flags <= allowed
 
 
@@ -174,28 +207,44 @@ def test_strange_paths_are_quoted() -> None:
 
 
 @pytest.mark.parametrize("name", PLANS)
-@pytest.mark.parametrize("kind", ["systemd", "supervisor", "compose", "dockerfile"])
+@pytest.mark.parametrize("kind", KILLS)
 def test_nothing_kills_before_the_server_has_stopped(kind: str, name: str) -> None:
-    text = next(iter(exported(kind, **PLANS[name]).values()))
-    known = facts(kind, **PLANS[name])
-    assert stop_seconds(text) > known.drain.value + known.graceful.value
+    text = next(iter(exported(kind, **stated(kind, name)).values()))
+    known = facts(kind, **stated(kind, name))
+    found = [int(seconds) for seconds in re.findall(KILLS[kind], text, re.MULTILINE)]
+    assert found
+    assert min(found) > known.drain.value + known.graceful.value
 
 
-@pytest.mark.parametrize("name", PLANS)
-@pytest.mark.parametrize("kind", ["dockerfile", "compose"])
+@pytest.mark.parametrize("kind", SIZED)
+def test_a_container_has_the_size_that_was_set_or_a_small_one(kind: str) -> None:
+    cpus, memory = SIZED[kind]
+    for more, expected in (({}, {"1", "1000m"}), ({"cpus": "2"}, {"2", "2000m"})):
+        text = next(iter(exported(kind, memory="256m", **more).values()))
+        assert setting(text, cpus) in expected
+        assert setting(text, memory) == "256"
+    assert setting(next(iter(exported(kind).values())), memory) == "512"
+
+
+IMAGES = sorted(kind for kind in KINDS if KINDS[kind].target.is_container)
+
+
+@pytest.mark.parametrize("name", ["plain", "small"])
+@pytest.mark.parametrize("kind", IMAGES)
 class TestContainer:
-    def test_has_the_size_of_its_plan_and_always_a_maximum_of_a_body(self, kind: str, name: str) -> None:
-        text = next(iter(exported(kind, **PLANS[name]).values()))
-        assert len(re.findall(r'"--max-body=\d+m"', text)) == 1
-        if kind == "compose":
-            size = ("0.5", "256M") if name == "small" else ("1", "512M")
-            assert re.findall(r"^ +(?:cpus|memory): (.*)$", text, re.M) == [f'"{size[0]}"', size[1]]
+    def test_always_has_a_maximum_of_a_body(self, kind: str, name: str) -> None:
+        text = next(iter(exported(kind, **stated(kind, name)).values()))
+        size = setting(text, r"--max-body=(\d+)m\b")
+        assert size == ("10" if name == "small" else "32" if kind == "cloudrun" else "100")
 
     def test_runs_as_a_number_with_words_and_no_shell(self, kind: str, name: str) -> None:
-        text = next(iter(exported(kind, **PLANS[name]).values()))
-        assert re.search(r'(?m)^(USER 10001:10001|    user: "10001:10001")$', text)
-        assert re.search(r'(?m)^(CMD|    command:) \["prodserve", ', text)
+        text = next(iter(exported(kind, **stated(kind, name)).values()))
+        user = re.search(r'(?m)^( *user: "|USER |  *runAsUser: )10001\b', text)
+        assert user or kind in ("fly", "render", "cloudrun")  # as the image
+        exec_form = re.search(r'(?m)^ *(CMD|command:|args:) \["prodserve", ', text)
+        assert exec_form or re.search(r'(?m)^ *(app = "|dockerCommand: |cmd: )prodserve ', text)
         assert "tmpfs:" not in text
+        assert "Memory}" not in text
 
 
 def test_the_key_of_the_build_is_in_no_layer() -> None:
@@ -226,7 +275,7 @@ def test_a_proxy_before_a_container_is_trusted_unless_somebody_chose() -> None:
 
 @pytest.mark.parametrize("bind", ["unix:/run/s", "127.0.0.1:8000", "localhost:8000"])
 def test_an_address_that_nobody_outside_reaches_is_refused(bind: str) -> None:
-    for kind in ("dockerfile", "compose"):
+    for kind in IMAGES:
         with pytest.raises(UsageError, match="inside a container cannot be reached"):
             exported(kind, bind=bind)
 
@@ -299,10 +348,71 @@ def test_the_release_line_migrates_unless_the_server_does() -> None:
     assert "release:" not in exported("procfile", migrate=True)["Procfile"]
 
 
-def test_a_stop_that_the_platform_would_end_is_refused() -> None:
-    with pytest.raises(UsageError, match="Heroku kills 30 s after the stop signal") as caught:
-        exported("procfile", graceful_timeout=60)
-    assert caught.value.hint == "--graceful-timeout 25"
+@pytest.mark.parametrize(
+    ("kind", "given", "message", "fix"),
+    [
+        ("procfile", {"graceful_timeout": 60}, "Heroku kills 30 s after", "--graceful-timeout 25"),
+        ("cloudrun", {"graceful_timeout": 25}, "Cloud Run kills 10 s after", "--graceful-timeout 5"),
+        ("fly", {"graceful_timeout": 400}, "Fly kills 300 s after", "--graceful-timeout 295"),
+        ("cloudrun", {"migrate": True}, "gives a start 240 s, but it may take 900 s", "gcloud run jobs"),
+        ("cloudrun", {"certfile": "/c", "keyfile": "/k"}, "router ends TLS", "Leave --certfile"),
+        ("fly", {"certfile": "/c"}, "router ends TLS", "Leave --certfile"),
+        ("procfile", {"bind": "unix:/run/s"}, "cannot be reached by the platform's router", "Leave --bind"),
+    ],
+)
+def test_what_cannot_be_is_refused(kind: str, given: dict[str, Any], message: str, fix: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        exported(kind, **given)
+    assert message in caught.value.message
+    assert fix in caught.value.hint
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_probes_of_a_pod_fit_its_start_and_its_drain(name: str) -> None:
+    text = exported("kubernetes", **PLANS[name])["kubernetes.yaml"]
+    known = facts("kubernetes", **PLANS[name])
+    startup, readiness = text.partition("startupProbe:")[2], text.partition("readinessProbe:")[2]
+    least = 600 if PLANS[name].get("migrate") else 60
+    assert 5 * int(re.findall(r"failureThreshold: (\d+)", startup)[0]) >= least
+    assert 2 * int(re.findall(r"periodSeconds: (\d+)", readiness)[0]) < known.drain.value
+    assert re.findall(r"timeoutSeconds: (\d+)", text) == ["5"] * 3
+    assert "preStop:" not in re.sub("#.*", "", text)
+
+
+def test_a_deployment_leaves_its_number_to_the_autoscaler() -> None:
+    text = re.sub("#.*", "", exported("kubernetes")["kubernetes.yaml"])
+    assert not re.search(r"\breplicas:", text)
+    assert int(setting(text, r"minAvailable: (\d+)")) < int(setting(text, r"minReplicas: (\d+)"))
+    (requests,), (limits,) = (re.findall(rf"{word}: (\{{.*\}})", text) for word in ("requests", "limits"))
+    assert requests == limits
+
+
+def test_kamal_s_proxy_never_meets_a_connection_that_the_server_closed() -> None:
+    assert "--keep-alive=1d" in exported("kamal")["deploy.yml"]
+    assert "--keep-alive=1d" not in exported("kamal", keep_alive=75)["deploy.yml"]
+    assert int(setting(exported("kamal", timeout=600)["deploy.yml"], r"response_timeout: (\d+)")) >= 610
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("kind", ["compose", "kubernetes", "render", "cloudrun", "kamal"])
+def test_the_yaml_can_be_read(kind: str, name: str) -> None:
+    need_package("yaml")
+    import yaml
+
+    for text in exported(kind, **stated(kind, name)).values():
+        for document in yaml.safe_load_all(text):
+            assert isinstance(document, dict)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib is new in Python 3.11")
+@pytest.mark.parametrize("name", PLANS)
+def test_the_toml_can_be_read(name: str) -> None:
+    import tomllib
+
+    read = tomllib.loads(exported("fly", **PLANS[name])["fly.toml"])
+    assert read["vm"][0]["memory"] == ("256mb" if name == "small" else "512mb")
+    assert read["processes"]["app"].startswith("prodserve --")
+    assert read["http_service"]["checks"][0]["path"] == "/readyz"
 
 
 def test_a_percent_sign_is_none_of_supervisord_s() -> None:
@@ -331,8 +441,8 @@ PROXY_NUMBERS = {
 @pytest.mark.parametrize("name", PLANS)
 @pytest.mark.parametrize("kind", PROXY_NUMBERS)
 def test_a_proxy_agrees_with_the_server(kind: str, name: str) -> None:
-    (text,) = exported(kind, **PLANS[name]).values()
-    known = facts(kind, **PLANS[name])
+    (text,) = exported(kind, **stated(kind, name)).values()
+    known = facts(kind, **stated(kind, name))
     wait, idle, body = (f"(?m){pattern}" for pattern in PROXY_NUMBERS[kind])
     assert int(setting(text, wait)) >= known.timeout.value + 10
     assert int(setting(text, wait)) >= 10

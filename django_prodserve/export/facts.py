@@ -31,7 +31,6 @@ ANSWER = 10  # seconds in which a 504 of the server reaches the proxy, also thro
 IDLE_SHARE = 0.8  # of 240 POSTs at that moment, over a cable of 20 ms, 0 failed; 24 if the proxy waits longer
 EXIT = 5  # seconds; workers that exceed the graceful timeout are killed, and the server ends, within 2
 DAY = 86_400  # seconds
-CONTAINER_BODY = 100 * MIB
 RESERVE = 64 * MIB  # of the file system with request bodies; the server keeps it free (worker/limits.py)
 BODIES = 8  # large uploads at the same time
 
@@ -76,6 +75,8 @@ class Facts:
     """Variables that choose the settings: no secrets."""
     workers: str
     """The processes and threads that the plan has for the size of the target."""
+    slots: int
+    """How many requests run at a time."""
 
     timeout: Decision[float]
     proxy_timeout: Decision[int]
@@ -123,6 +124,7 @@ class Facts:
             address=parse_address(plan.bind.value[0], site.directory),
             settings=site.variables,
             workers=f"{plan.workers.value} workers x {plan.threads.value} threads",
+            slots=plan.workers.value * plan.threads.value,
             timeout=plan.timeout,
             proxy_timeout=proxy_timeout(plan.timeout.value),
             keep_alive=plan.keep_alive,
@@ -251,15 +253,13 @@ def body_size(plan: Plan, target: Target) -> Decision[int]:
     if plan.max_body.value is not None:
         return Decision(plan.max_body.value, f"--max-body {format_size(plan.max_body.value)}")
     if target.is_container:
-        return Decision(
-            CONTAINER_BODY, "a container has little disk for request bodies; --max-body changes it"
-        )
+        return Decision(target.body, f"{target.body_why}; --max-body changes it")
     return Decision(0, "no maximum here: the server's --max-body and Django's limits decide")
 
 
 def spool_size(plan: Plan, target: Target) -> Decision[int]:
     """Return the disk that request bodies need."""
-    body = body_size(plan, target).value or CONTAINER_BODY
+    body = body_size(plan, target).value or target.body
     size = math.ceil((RESERVE + BODIES * body) / (256 * MIB)) * 256 * MIB
     why = f"{BODIES} bodies of {format_size(body)}, and {format_size(RESERVE)} that the server keeps free"
     return Decision(size, why)

@@ -7,7 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import Problem, UsageError
-from . import caddy, compose, dockerfile, haproxy, nginx, procfile, supervisor, systemd, target
+from . import (
+    caddy,
+    compose,
+    dockerfile,
+    haproxy,
+    kubernetes,
+    nginx,
+    platforms,
+    procfile,
+    supervisor,
+    systemd,
+    target,
+)
 from .facts import Facts
 from .layout import File
 from .target import Target
@@ -31,6 +43,11 @@ KINDS: Mapping[str, Kind] = {
     "compose": Kind("a compose.yaml with limits and volumes", target.SIZED_CONTAINER, compose.file),
     "supervisor": Kind("a program of supervisord", target.HOST, supervisor.program),
     "procfile": Kind("a Procfile, for Heroku and others", target.HEROKU, procfile.file),
+    "kubernetes": Kind("Deployment, Service, autoscaler, budget", target.KUBERNETES, kubernetes.manifests),
+    "fly": Kind("a fly.toml", target.FLY, platforms.fly),
+    "render": Kind("a render.yaml", target.RENDER, platforms.render),
+    "cloudrun": Kind("a service of Cloud Run", target.CLOUD_RUN, platforms.cloud_run),
+    "kamal": Kind("a deploy.yml of Kamal", target.SIZED_CONTAINER, platforms.kamal),
 }
 ALIASES = {
     "docker": "dockerfile",

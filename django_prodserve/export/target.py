@@ -25,15 +25,16 @@ class Target:
     """Whether the server runs in an image, with the project in /app."""
     is_sized: bool = False
     """Whether the file limits CPUs and memory. If not, the server plans for the machine where it starts."""
-    is_proxy: bool = False
-    """Whether the file is for the program in front, and holds no command of the server."""
+    body: int = 100 * MIB
+    """Maximum size of a body in a container for which none was set."""
+    body_why: str = "a container has little disk for request bodies"
 
     def machine(self) -> Machine:
         """Return the machine to plan for: the default size of a container, and nothing of this machine."""
-        why = "the default of an exported file; --cpus and --memory set others"
+        why = "a small size, because none was set: --memory changes it"
         return Machine(
             cpus=DEFAULT_CPUS,
-            cpus_why=why,
+            cpus_why="a small size, because none was set: --cpus changes it",
             quota=DEFAULT_CPUS,
             memory_total=DEFAULT_MEMORY,
             memory_limit=DEFAULT_MEMORY,
@@ -48,14 +49,22 @@ class Target:
         )
 
 
+_CLOUD_RUN_BODY = "Cloud Run passes 32 MiB over HTTP/1, and its /tmp is memory"
+
 SYSTEMD = Target(environ={"INVOCATION_ID": "1"})
 HOST = Target(environ={})
 """A process manager that sets no variable."""
-PROXY = Target(environ={}, is_proxy=True)
+PROXY = Target(environ={})
 CONTAINER = Target(environ={"container": "oci"}, is_container=True)
 SIZED_CONTAINER = Target(environ={"container": "oci"}, is_container=True, is_sized=True)
 KUBERNETES = Target(environ={"KUBERNETES_SERVICE_HOST": "1"}, is_container=True, is_sized=True)
 HEROKU = Target(environ={"DYNO": "web.1"})
 FLY = Target(environ={"FLY_APP_NAME": "app"}, is_container=True, is_sized=True)
 RENDER = Target(environ={"RENDER": "true", "PORT": "10000"}, is_container=True)
-CLOUD_RUN = Target(environ={"K_SERVICE": "app", "PORT": "8080"}, is_container=True, is_sized=True)
+CLOUD_RUN = Target(
+    environ={"K_SERVICE": "app", "PORT": "8080"},
+    is_container=True,
+    is_sized=True,
+    body=32 * MIB,
+    body_why=_CLOUD_RUN_BODY,
+)
