@@ -14,8 +14,10 @@ from django_prodserve.cli.export import write
 from django_prodserve.config.options import SourcedValue
 from django_prodserve.config.resolve import platform_layer, resolve
 from django_prodserve.errors import ProdserveError, UsageError
+from django_prodserve.export import reading
 from django_prodserve.export import site as sites
 from django_prodserve.export.build import Build, package_names
+from django_prodserve.export.check import contradictions
 from django_prodserve.export.facts import Facts
 from django_prodserve.export.kinds import KINDS, check_kinds
 from django_prodserve.export.layout import File
@@ -587,3 +589,128 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         list(write([File("a", "x\n")], tmp_path / "file", force=False))
     with pytest.raises(ProdserveError, match="cannot be written"):
         list(write([File("a", "x\n")], tmp_path, force=True))
+
+
+# --check
+
+
+def faults(kind: str, text: str, **given: Any) -> list[str]:
+    """Return what contradicts a plan with these options."""
+    return [problem.message for problem in contradictions(kind, text, facts(kind, **given))]
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_export_writes_contradicts_nothing(kind: str, name: str) -> None:
+    for file, text in exported(kind, **stated(kind, name)).items():
+        if file != ".dockerignore":
+            # The command of a container has the maximum of a body as a flag.
+            more = {"max_body": "100m"} if KINDS[kind].target.is_container else {}
+            assert faults(kind, text, **{**more, **stated(kind, name)}) == []
+            assert reading.kind_of(text) in (kind, kind.removesuffix("-socket"))
+
+
+@pytest.mark.parametrize("kind", sorted({*KINDS} - {"systemd-socket"}))
+def test_the_command_of_a_file_is_read_again(kind: str) -> None:
+    given = {"timeout": 61, "log_redact": "token,password", "workers": "2n+1"}
+    text = next(iter(exported(kind, **given).values()))
+    assert {"--timeout=61", "--log-redact=token,password", "--workers=2n+1"} <= {*reading.command(text)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new", "given", "message"),
+    [
+        ("systemd", "TimeoutStopSec=30", "TimeoutStopSec=20s", {}, "TimeoutStopSec 20s ends before"),
+        ("systemd", "TimeoutStopSec=95", "", {"graceful_timeout": 90}, "by default 90 s, ends before"),
+        ("systemd", "Type=notify", "Type=notify-reload", {}, "Type is not notify"),
+        ("systemd", "ExecReload=", "#ExecReload=", {}, "no ExecReload"),
+        ("systemd", "TimeoutStartSec=900", "TimeoutStartSec=2min", {"migrate": True}, "is too short"),
+        ("systemd-socket", "SocketMode=0660", "SocketMode=0666", {"bind": "unix:/run/a/s"}, "Every account"),
+        ("supervisor", "stopwaitsecs=30", "", {}, "by default 10 s, ends before"),
+        ("supervisor", "stopsignal=TERM", "stopsignal=QUIT", {}, "not TERM"),
+        ("compose", "stop_grace_period: 30s", "stop_grace_period: 10s", {}, "ends before the server"),
+        ("compose", "- tmp:/tmp", "- data:/data\n    tmpfs:\n      - /tmp", {}, "/tmp is memory"),
+        ("compose", '"127.0.0.1:8000:8000"', '"8000:80"', {}, "Port 80 is not the server's"),
+        ("kubernetes", "Seconds: 32", "Seconds: 20", {}, "terminationGracePeriodSeconds 20 ends"),
+        ("kubernetes", "strategy:", "replicas: 3\n  strategy:", {}, "Each apply resets"),
+        ("kubernetes", "emptyDir: {", "emptyDir: {medium: Memory, ", {}, "/tmp is memory"),
+        (
+            "kubernetes",
+            "limits: {cpu: 1000m, memory: 512Mi}",
+            "limits: {memory: 1Gi}",
+            {},
+            "is not its limit",
+        ),
+        ("kubernetes", "limits: {cpu: 1000m, memory: 512Mi}", "limits: {memory: 1Gi}", {}, "limit of CPU"),
+        ("kubernetes", "failureThreshold: 24", "failureThreshold: 3", {}, "startup probe ends too early"),
+        ("kubernetes", "minAvailable: 1", "minAvailable: 2", {}, "no node can be drained"),
+        (
+            "kubernetes",
+            "path: /livez, port: http}\n            periodSeconds: 10\n            timeoutSeconds: 5",
+            "path: /livez, port: http}\n            periodSeconds: 10",
+            {},
+            "A liveness probe of 1 s",
+        ),
+        ("kubernetes", "mountPath: /tmp", "mountPath: /data", {}, "/tmp is read-only"),
+        ("kubernetes", "path: /livez", "path: /login/", {}, "The probe asks /login/"),
+        ("kubernetes", "containerPort: 8000", "containerPort: 80", {}, "Port 80 is not"),
+        (
+            "kubernetes",
+            "ports:\n            - {name: http, c",
+            "lifecycle: {preStop: {exec: {command: "
+            "[sleep, '15']}}}\n          ports:\n            - {name: http, c",
+            {},
+            "+ preStop 15 s",
+        ),
+        ("fly", 'kill_timeout = "17s"', "", {"graceful_timeout": 12}, "by default 5 s, ends"),
+        ("render", "Seconds: 30", "Seconds: 20", {}, "maxShutdownDelaySeconds 20 ends"),
+        ("kamal", "response_timeout: 130", "", {}, "response_timeout, by default 30 s, gives up"),
+        ("cloudrun", "timeoutSeconds: 130", "timeoutSeconds: 60", {}, "timeoutSeconds 60 gives up"),
+        ("nginx", "proxy_read_timeout 130s;", "", {}, "by default 60 s, gives up"),
+        ("nginx", "keepalive_timeout 60s;", "keepalive_timeout 75s;", {}, "is too long for the server's"),
+        ("nginx", "client_max_body_size 0;", "", {}, "client_max_body_size 1m is not the server's"),
+        (
+            "nginx",
+            "client_max_body_size 10485760;",
+            "client_max_body_size 4G;",
+            {"max_body": "10m"},
+            "4G is not",
+        ),
+        ("nginx", "proxy_http_version 1.1;", "", {}, "HTTP/1.0"),
+        ("nginx", "proxy_buffering off;", "", {}, "proxy_buffering is on"),
+        ("nginx", 'proxy_set_header Forwarded "";', "", {}, "Forwarded of a client"),
+        ("nginx", "server 127.0.0.1:8000;", "server 127.0.0.1:8001;", {}, "sends requests to 127.0.0.1:8001"),
+        ("caddy", "keepalive 60s", "", {}, "by default 120 s, is too long"),
+        ("caddy", "max_size 10485760", "max_size 1m", {"max_body": "10m"}, "max_size 1m is not"),
+        ("caddy", "response_header_timeout 130s", "response_header_timeout 1m", {}, "gives up before"),
+        ("haproxy", "timeout server 130s", "timeout server 50000ms", {}, "timeout server 50000ms gives up"),
+        ("haproxy", "timeout server 130s", "", {}, "There is no timeout server"),
+        ("haproxy", "option http-no-delay", "", {}, "210 ms"),
+        ("haproxy", "retry-on conn-failure", "retry-on all-retryable-errors", {}, "a POST twice"),
+        ("haproxy", "fall 2", "fall 9", {"drain_delay": 4}, "notices a drain after"),
+        (
+            "haproxy",
+            "rise 1",
+            "rise 1 on-marked-down shutdown-sessions",
+            {"drain_delay": 4},
+            "shutdown-sessions",
+        ),
+        ("haproxy", "tcp-ut 4s", "", {}, "until the timeout"),
+        ("dockerfile", 'CMD ["prodserve", "--max-body=100m"]', "CMD prodserve", {}, "A shell gets"),
+        ("dockerfile", "USER 10001:10001", "USER app", {}, "The account is root's, or a name"),
+        ("dockerfile", "EXPOSE 8000", "EXPOSE 80\nENV SECRET_KEY=x", {}, "EXPOSE 80"),
+        ("dockerfile", "EXPOSE 8000", "EXPOSE 80\nENV SECRET_KEY=x", {}, "stays in the image"),
+    ],
+)
+def test_a_planted_contradiction_is_found(
+    kind: str, old: str, new: str, given: dict[str, Any], message: str
+) -> None:
+    text = "\n".join(exported(kind, **given).values())
+    assert old in text
+    assert message in "\n".join(faults(kind, text.replace(old, new, 1), **given))
+
+
+def test_a_container_without_a_maximum_of_a_body_is_found() -> None:
+    text = exported("kubernetes")["kubernetes.yaml"]
+    assert "no --max-body" in faults("kubernetes", text)[0]
+    assert faults("kubernetes", text, max_body="100m") == []

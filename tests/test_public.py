@@ -28,6 +28,7 @@ def surface() -> Iterator[str]:
     yield "option --measure"
     yield "option --output"
     yield "option --force"
+    yield "option --check"
     yield from (f"export {name}" for name in KINDS)
     yield "signal worker_started"
     yield "decorator timeouts.request_timeout"

@@ -36,6 +36,7 @@ FLAGS = {
     "--measure": ("plan",),
     "--output": ("export",),
     "--force": ("export",),
+    "--check": ("export",),
 }
 """The action that each flag belongs to."""
 ALIASES = {"explain": "help"}

@@ -41,10 +41,11 @@ _DOES = {
     "--measure": "load the project and measure the memory that it uses.",
     "--output": "write the files into this directory instead of printing them.",
     "--force": "replace files that exist.",
+    "--check": "compare a file that exists with the plan; exit 1 if they contradict each other.",
 }
 WORDS = {flag: f"With {actions.listed(actions.FLAGS[flag])}: {text}" for flag, text in _DOES.items()}
 """Flags that belong to a single action."""
-WITH_VALUE = {"--output": "DIR"}
+WITH_VALUE = {"--output": "DIR", "--check": "FILE"}
 """Those of them that take a value."""
 
 
@@ -158,7 +159,9 @@ class FlatParser(argparse.ArgumentParser):
             value = row.kind.example or row.metavar
             raise UsageError(f"{flag} needs a value.", f"For example: {flag} {value}", topic=name)
         if "expected" in problem and what in WITH_VALUE:
-            raise UsageError(f"{flag} needs a value.", f"For example: {flag} deploy", topic="export")
+            raise UsageError(
+                f"{flag} needs a value.", f"For example: {flag} {WITH_VALUE[flag]}", topic="export"
+            )
         if "ignored explicit argument" in problem:
             raise UsageError(f"{flag} takes no value.", f"Write {what.replace('/', ' or ')}", topic=name[3:])
         raise UsageError(message[:1].upper() + message[1:], "prodserve --help lists all options.")

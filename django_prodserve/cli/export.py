@@ -12,13 +12,16 @@ from typing import Any
 
 from ..config.options import option_fields
 from ..errors import Problem, ProdserveError, UsageError
+from ..export import reading
 from ..export.build import NO_IMAGE, Build
+from ..export.check import contradictions
 from ..export.facts import Facts, flags_of, shown, stated_options
 from ..export.kinds import KINDS, check_kinds
 from ..export.layout import File
 from ..export.site import Site
 from ..plan.pipeline import inspect_for
 from ..utils.notice import warning
+from .arguments import control_parser
 
 
 def export(
@@ -29,8 +32,11 @@ def export(
     note: Callable[[str], object],
 ) -> None:
     """Print the files of these kinds; with ``--output`` write them into a directory."""
-    kinds = check_kinds(words)
     _refuse_together(flags)
+    if file := flags.get("check"):
+        out(check(Path(file), words, flags))
+        return
+    kinds = check_kinds(words)
     files = [file for kind in kinds for file in files_of(kind, flags, environ, note)]
     if directory := flags.get("output"):
         for line in write(files, Path(directory), force=bool(flags.get("force"))):
@@ -44,10 +50,7 @@ def files_of(
 ) -> Sequence[File]:
     """Return the files of one kind for the project that is loaded."""
     _, target, render = KINDS[kind]
-    # Variables of prodserve were set by the operator. All others describe this machine, not the target.
-    known = {row.variable for row in option_fields()}
-    kept = {name: text for name, text in environ.items() if name in known}
-    plan, _ = inspect_for(target.machine(), flags, {**kept, **target.environ})
+    plan, _ = inspect_for(target.machine(), flags, {**ours(environ), **target.environ})
     if target.is_sized:
         for problem in plan.warnings:
             note(warning(problem))
@@ -55,6 +58,37 @@ def files_of(
     site = Site.inspect()
     build = _build(site) if target.is_container else NO_IMAGE
     return render(Facts.of(plan, site, target, shown(["prodserve", "export", kind, *stated]), build))
+
+
+def ours(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of prodserve: an operator set them. All others describe this machine."""
+    known = {row.variable for row in option_fields()}
+    return {name: text for name, text in environ.items() if name in known}
+
+
+def check(file: Path, words: Sequence[str], flags: Mapping[str, Any]) -> str:
+    """Compare a file with the plan for the command that it holds; raise ProdserveError if they contradict."""
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", "") or "it is not a text file"
+        fix = "Name a file that this user may read: --check FILE"
+        raise ProdserveError(f"{file} cannot be read: {reason}.", fix, code="file", topic="export") from error
+    kind = check_kinds(words)[0] if words else reading.kind_of(text)
+    if not kind:
+        raise UsageError(
+            f"{file} shows no kind of file.", f"prodserve export KIND --check {file}", topic="export"
+        )
+    parsed = vars(control_parser("prodserve").parse_args(reading.command(text)))
+    names = {row.name for row in option_fields()} - {"chdir", "env_file", "config"}
+    set_there = {name: value for name, value in parsed.items() if name in names}
+    target = KINDS[kind].target
+    plan, _ = inspect_for(
+        target.machine(), {**flags, **set_there}, {**ours(reading.variables(text)), **target.environ}
+    )
+    if found := contradictions(kind, text, Facts.of(plan, Site.inspect(), target, "")):
+        raise ProdserveError.of(problem._replace(message=f"{file}: {problem.message}") for problem in found)
+    return f"{file}: its numbers agree with the plan"
 
 
 _builds: dict[str, Build] = {}

@@ -65,7 +65,7 @@ def test_output_writes_files_and_replaces_none(env: Any, tmp_path: Path) -> None
         (["export"], "export needs the kind of file.", "For example: prodserve export systemd."),
         (["export", "sistemd"], "There is no export 'sistemd'.", "Did you mean systemd?"),
         (["export", "systemd", "--force"], "--force works with --output.", "--output DIR --force"),
-        (["export", "systemd", "--output"], "--output needs a value.", "--output deploy"),
+        (["export", "systemd", "--output"], "--output needs a value.", "--output DIR"),
         (["export", "systemd", "--local"], "--local tries a project on this machine", "Remove --local."),
         (
             ["plan", "--output", "x"],
@@ -113,3 +113,28 @@ def test_the_build_line_collects_with_nothing_but_its_own_variables(env: Any, tm
     line = line.replace("python -m", "PYTHONPATH=. python -m")
     subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, env={"PATH": path}, check=True, capture_output=True)
     assert (tmp_path / "collected" / "admin" / "css" / "base.css").exists()
+
+
+def test_check_finds_what_was_edited(env: Any, tmp_path: Path) -> None:
+    site = copy_site(tmp_path)
+    unit = site / "shop.service"
+    unit.write_text(export("systemd", "--graceful-timeout", "40", env=env(), cwd=site))
+    words = ("export", "--check", "shop.service")
+    assert export(*words[1:], env=env(), cwd=site) == "shop.service: its numbers agree with the plan\n"
+    unit.write_text(unit.read_text().replace("--graceful-timeout=40", "--graceful-timeout=60"))
+    ended = run("manage.py", "prodserve", *words, env=env(), cwd=site)
+    assert ended.returncode == 1
+    assert complaints(ended) == [
+        "prodserve: error: shop.service: TimeoutStopSec 45 ends before the server: drain 0 s + graceful "
+        "timeout 60 s.",
+        "  Fix:  Set it to 65, or lower --graceful-timeout",
+    ]
+    assert ended.stdout == ""
+    (site / "notes").write_text("hello")
+    for name, message in {
+        "notes": "notes shows no kind of file.",
+        "gone": "gone cannot be read: No such",
+    }.items():
+        ended = run("manage.py", "prodserve", "export", "--check", name, env=env(), cwd=site)
+        assert ended.returncode in (1, 2)
+        assert message in complaints(ended)[0]
