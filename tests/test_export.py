@@ -120,6 +120,7 @@ class TestEveryFile:
         commands = [line for line in text.split("\n") if "prodserve" in line and "#" not in line]
         flags = set(re.findall(r"--([a-z-]+)=", "\n".join(commands)))
         allowed = {option.replace("_", "-") for option in PLANS[name]}
+        allowed |= {"bind"} if kind in ("systemd", "supervisor") else set()
         allowed |= {"max-body"} if KINDS[kind].target.is_container else set()
         allowed |= {"keep-alive"} if kind == "kamal" else set()
         assert flags <= allowed
@@ -165,7 +166,7 @@ def test_the_unit_gives_the_server_its_time(name: str) -> None:
 def test_a_size_is_a_limit_of_the_unit_and_no_flag() -> None:
     unit = exported("systemd", cpus="1.5", memory="1g")["shop.service"]
     assert (value(unit, "CPUQuota"), value(unit, "MemoryMax")) == ("150%", "1024M")
-    assert value(unit, "ExecStart") == "/srv/shop/venv/bin/prodserve"
+    assert value(unit, "ExecStart") == "/srv/shop/venv/bin/prodserve --bind=127.0.0.1:8000"
     assert "CPUQuota" not in exported("systemd")["shop.service"]
 
 
@@ -175,6 +176,9 @@ def test_the_socket_has_the_address_and_the_service_has_none() -> None:
     assert value(files["shop.socket"], "SocketMode") == "0660"
     assert value(files["shop.service"], "ExecStart") == "/srv/shop/venv/bin/prodserve --timeout=60"
     assert "SocketMode" not in exported("systemd-socket")["shop.socket"]
+    # systemd creates it as root, where the account of the server may not.
+    files = exported("systemd-socket", bind="unix:/run/shop.sock")
+    assert "RuntimeDirectory" not in files["shop.service"]
 
 
 def test_a_unix_socket_of_the_service_has_a_directory() -> None:
@@ -204,7 +208,7 @@ def test_strange_paths_are_quoted() -> None:
     odd = {"directory": "/srv/my shop%1", "program": ("/srv/my shop/v$1/prodserve",)}
     unit = exported("systemd", {**odd, "writable": {"/srv/a b": "uploads"}})["shop.service"]
     assert value(unit, "WorkingDirectory") == "/srv/my shop%%1"
-    assert value(unit, "ExecStart") == '"/srv/my shop/v$$1/prodserve"'
+    assert value(unit, "ExecStart") == '"/srv/my shop/v$$1/prodserve" --bind=127.0.0.1:8000'
     assert value(unit, "ReadWritePaths") == '"-/srv/a b"'
 
 
@@ -420,7 +424,9 @@ def test_the_toml_can_be_read(name: str) -> None:
 def test_a_percent_sign_is_none_of_supervisord_s() -> None:
     text = exported("supervisor", {"directory": "/srv/100%"}, access_log_sample="10%")["shop.conf"]
     assert value(text, "directory") == "/srv/100%%"
-    assert value(text, "command") == "/srv/shop/venv/bin/prodserve --access-log-sample=10%%"
+    assert value(text, "command") == (
+        "/srv/shop/venv/bin/prodserve --bind=127.0.0.1:8000 --access-log-sample=10%%"
+    )
 
 
 # Proxies

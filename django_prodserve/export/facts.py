@@ -67,7 +67,9 @@ class Facts:
     flags: tuple[str, ...]
     """The options that were set for this export, as flags of the server, without its address."""
     bind: tuple[str, ...]
-    """The addresses that were set, as flags."""
+    """The addresses that were set for this export, as flags."""
+    has_own_address: bool
+    """Whether a flag or the settings set the address."""
     address: Address
     size: tuple[str, ...]
     """CPUs and memory that were set, as flags: for a target that cannot limit them itself."""
@@ -121,6 +123,7 @@ class Facts:
             flags=tuple(flags_of(plan, stated - {"bind"} - NOT_COMMAND)),
             bind=tuple(flags_of(plan, stated & {"bind"})),
             size=tuple(flags_of(plan, stated & {"cpus", "memory"})),
+            has_own_address=not plan.bind.is_computed,
             address=parse_address(plan.bind.value[0], site.directory),
             settings=site.variables,
             workers=f"{plan.workers.value} workers x {plan.threads.value} threads",
@@ -150,8 +153,12 @@ class Facts:
         )
 
     def command(self, *, bind: bool = True, size: bool = False) -> list[str]:
-        """Return the words that start the server on a host."""
-        return [*self.site.program, *(self.bind if bind else ()), *self.flags, *(self.size if size else ())]
+        """Return the words that start the server on a host.
+
+        They always name the address: the server computes another in a container, and a proxy must find it.
+        """
+        address = self.bind if self.has_own_address else (f"--bind={self.address.reached}",)
+        return [*self.site.program, *(address if bind else ()), *self.flags, *(self.size if size else ())]
 
     def refuse_slow_stop(self, platform: str, kills_after: int) -> None:
         """Raise UsageError if the server stops later than the platform kills it, which no file can change."""

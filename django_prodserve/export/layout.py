@@ -55,7 +55,9 @@ def _wrapped(lines: Sequence[str]) -> Iterator[str]:
         text = line.lstrip()
         if not text and (before.endswith("{") or after.lstrip().startswith("}")):
             continue  # a part of the template that this project does not need
-        if re.match("# (?!prodserve |hadolint )[a-z]", text):  # a reason, which elsewhere follows a colon
+        if re.match(
+            "# (?!prodserve |hadolint |systemctl |systemd |nginx )[a-z]", text
+        ):  # a reason, which elsewhere follows a colon
             line = line.replace(f"# {text[2]}", f"# {text[2].upper()}", 1)
             text = line.lstrip()
         if text.startswith("# ") and len(line.expandtabs(4)) > WIDTH:

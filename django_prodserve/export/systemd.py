@@ -67,7 +67,7 @@ OOMPolicy=continue
 {_size(facts)}
 
 # Hardening: {name} can write to the directories below, and to nothing else.
-{_directories(facts)}
+{_directories(facts, has_socket=has_socket)}
 ProtectSystem=strict
 {_home(facts)}
 PrivateTmp=yes
@@ -135,9 +135,9 @@ def _environment(facts: Facts) -> str:
 def _address_comment(facts: Facts, *, has_socket: bool) -> str:
     if has_socket:
         return f"# No address: it would win over the socket of {facts.site.name}.socket."
-    if facts.bind:
+    if facts.has_own_address:
         return ""
-    return f"# Its address is {facts.address.reached}. For a proxy in front: prodserve export nginx"
+    return "# For this machine alone, where a proxy is: prodserve export nginx"
 
 
 def _size(facts: Facts) -> str:
@@ -152,14 +152,14 @@ def _size(facts: Facts) -> str:
     )
 
 
-def _directories(facts: Facts) -> str:
+def _directories(facts: Facts, *, has_socket: bool) -> str:
     site, lines = facts.site, []
     lines += [
         f"# /var/cache/{site.name} is for static files, /var/lib/{site.name} is the home directory.",
         f"CacheDirectory={site.name}",
         f"StateDirectory={site.name}",
     ]
-    if facts.address.is_unix and (inside := _below_run(facts)):
+    if facts.address.is_unix and not has_socket and (inside := _below_run(facts)):
         lines += [
             "# The directory of the unix socket, for the account and its group.",
             f"RuntimeDirectory={inside}",
