@@ -184,6 +184,17 @@ def template(node: ast.expr) -> str:
     return "..."
 
 
+EXAMPLE = re.compile(r"^# (\S+), written by: prodserve export (\S+)\n(?:(?!```).*\n)*", re.MULTILINE)
+"""A block of a page that shows an exported file."""
+
+
+def with_examples(text: str) -> str:
+    """Return a page whose exported files are those of the code."""
+    from .exports import exported
+
+    return EXAMPLE.sub(lambda match: exported(match[2])[match[1]], text)
+
+
 def sections(text: str) -> list[tuple[str, str]]:
     """Split a file at its headings of the second level: title and all below it; the first has no title."""
     fence, parts = False, [("", "")]
@@ -224,6 +235,11 @@ def main() -> None:
         path = DOCS / name
         path.write_text(render(path.read_text(), [*entries()]))
         sys.stdout.write(f"{path}\n")
+    for path in sorted(DOCS.glob("*.md")):
+        text = path.read_text()
+        if (shown := with_examples(text)) != text:
+            path.write_text(shown)
+            sys.stdout.write(f"{path}\n")
 
 
 if __name__ == "__main__":

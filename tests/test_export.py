@@ -11,50 +11,18 @@ from typing import Any
 import pytest
 
 from django_prodserve.cli.export import write
-from django_prodserve.config.options import SourcedValue
-from django_prodserve.config.resolve import platform_layer, resolve
 from django_prodserve.errors import ProdserveError, UsageError
 from django_prodserve.export import reading
 from django_prodserve.export import site as sites
 from django_prodserve.export.build import Build, package_names
 from django_prodserve.export.check import contradictions
-from django_prodserve.export.facts import Facts
 from django_prodserve.export.kinds import KINDS, check_kinds
 from django_prodserve.export.layout import File
 from django_prodserve.export.variables import Tried, find_required
-from django_prodserve.machine.platforms import detect
-from django_prodserve.plan.pipeline import platform_variables
-from django_prodserve.plan.plan import PlanInputs, make_plan
 
 from .e2e.needs import need_package, need_program
-from .facts import project, site
-
-BUILD = Build(
-    manager="pip",
-    lock="requirements.txt",
-    names=frozenset({"django", "django-prodserve", "psycopg"}),
-    required=Tried(substitutes={"SECRET_KEY": "only-for-the-build"}),
-)
-
-
-def facts(kind: str, site_facts: dict[str, Any] | None = None, **stated: Any) -> Facts:
-    """Return the facts for a file of this kind, with these options set by flags."""
-    target = KINDS[kind].target
-    platform = detect(target.environ)
-    layers = [
-        {name: SourcedValue(given, "--flag") for name, given in stated.items()},
-        platform_variables(target.environ, []),
-        platform_layer(platform.name, platform.values),
-    ]
-    decided = make_plan(
-        PlanInputs(machine=target.machine(), platform=platform, project=project(), options=resolve(layers))
-    )
-    return Facts.of(decided, site(**site_facts or {}), target, f"prodserve export {kind}", BUILD)
-
-
-def exported(kind: str, site_facts: dict[str, Any] | None = None, **stated: Any) -> dict[str, str]:
-    """Return the files of this kind: name to text."""
-    return {file.name: file.text for file in KINDS[kind].render(facts(kind, site_facts, **stated))}
+from .exports import BUILD, exported, facts
+from .facts import site
 
 
 def value(text: str, key: str) -> str:
@@ -257,7 +225,7 @@ def test_the_key_of_the_build_is_in_no_layer() -> None:
     text = exported("dockerfile", {"static_root": "/srv/shop/current/static"})["Dockerfile"]
     lines = re.findall(r"(?m)^.*only-for-the-build.*$", text)
     assert [line.split()[0] for line in lines] == ["RUN"]
-    assert "collectstatic --no-input" in lines[0]
+    assert f"{lines[0]}\n    python manage.py collectstatic --no-input" in text
     assert "collectstatic" not in exported("dockerfile")["Dockerfile"].partition("FROM")[2]
     ignored = exported("dockerfile", {"static_root": "/srv/shop/current/static"})[".dockerignore"]
     assert {"static", ".git", "**/.env*"} <= {*ignored.split("\n")}
@@ -287,13 +255,10 @@ def test_an_address_that_nobody_outside_reaches_is_refused(bind: str) -> None:
 
 
 @pytest.mark.parametrize("manager", ["pip", "uv", "poetry"])
-def test_hadolint_accepts_the_dockerfile(
-    manager: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hadolint_accepts_the_dockerfile(manager: str, tmp_path: Path) -> None:
     build = Build(manager=manager, lock=f"{manager}.lock", names=BUILD.names, required=BUILD.required)
-    monkeypatch.setitem(globals(), "BUILD", build)
     (tmp_path / "Dockerfile").write_text(
-        exported("dockerfile", {"static_root": "/srv/shop/static"})["Dockerfile"]
+        exported("dockerfile", {"static_root": "/srv/shop/static"}, build=build)["Dockerfile"]
     )
     ended = subprocess.run(
         [need_program("hadolint"), "Dockerfile"], cwd=tmp_path, capture_output=True, text=True, timeout=60

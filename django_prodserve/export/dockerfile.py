@@ -54,7 +54,7 @@ USER {USER}
 EXPOSE {facts.address.port}
 # Liveness, answered before Django: ALLOWED_HOSTS does not matter.
 HEALTHCHECK --interval=30s --timeout=5s --start-period={facts.start.value}s \\
-    CMD {json.dumps(health_command(facts))}
+    CMD {_split(health_command(facts))}
 # The exec form: the server is PID 1 and gets the stop signal itself.
 # {facts.body.why}
 CMD {json.dumps(command(facts))}
@@ -66,8 +66,8 @@ CMD {json.dumps(command(facts))}
         goes_to=f"{site.directory}/Dockerfile",
         apply=[
             f"docker build --tag {site.name} .",
-            f"docker run --publish 127.0.0.1:{facts.address.port}:{facts.address.port} --env-file .env "
-            f"--stop-timeout {facts.stop.value} {site.name}",
+            f"docker run --publish 127.0.0.1:{facts.address.port}:{facts.address.port} \\",
+            f"  --env-file .env --stop-timeout {facts.stop.value} {site.name}",
         ],
         by_hand=_by_hand(facts),
     )
@@ -134,7 +134,8 @@ def _collect(facts: Facts) -> str:
     program = "python manage.py" if facts.build.has_manage else "python -m django"
     return block(
         "# The values are for the build alone: no key of the site is in the image or in its history.",
-        f"RUN {names} {program} collectstatic --no-input \\",
+        f"RUN {names} \\",
+        f"    {program} collectstatic --no-input \\",
         f"    && chmod -R a+rX {PROJECT}",
     )
 
@@ -148,6 +149,12 @@ def _directories(facts: Facts) -> str:
         "# Directories that the project writes to. A new volume takes its owner from here.",
         f"RUN install -d -o {owner} -g {group} {' '.join(map(shlex.quote, owned))}",
     )
+
+
+def _split(words: list[str]) -> str:
+    """Return words in the exec form, the last one on a line of its own."""
+    *first, last = map(json.dumps, words)
+    return f"[{', '.join(first)}, \\\n    {last}]"
 
 
 def _assignments(variables: dict[str, str]) -> str:

@@ -108,7 +108,7 @@ def test_the_build_line_collects_with_nothing_but_its_own_variables(env: Any, tm
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "4711" not in ended.stdout
     assert "#   - variables that the settings require: SHOP_SECRET, SHOP_WORDS\n" in ended.stdout
-    (line,) = re.findall(r"^RUN (.*collectstatic --no-input)", ended.stdout, re.MULTILINE)
+    (line,) = re.findall(r"^RUN (.*\\\n.*collectstatic --no-input)", ended.stdout, re.MULTILINE)
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     line = line.replace("python -m", "PYTHONPATH=. python -m")
     subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, env={"PATH": path}, check=True, capture_output=True)
