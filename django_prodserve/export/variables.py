@@ -20,7 +20,7 @@ MOST_TRIES = 20
 PATIENCE = 60  # seconds for one try; an import of a large project takes ten
 
 PROBE = """
-import builtins, io, json, os, sys
+import builtins, io, json, os, pathlib, sys
 
 reads = []
 record = reads.append
@@ -51,6 +51,8 @@ has_configuration = "DJANGO_CONFIGURATION" in os.environ
 os.environ.__class__ = Recording
 os.stat, io.open = hiding(stat), hiding(opened)
 builtins.open = io.open
+if accessor := getattr(pathlib, "_NormalAccessor", None):  # Python 3.10 keeps the functions of its import
+    accessor.stat, accessor.open = staticmethod(os.stat), staticmethod(io.open)
 sys.path.insert(0, os.getcwd())
 error = ""
 try:
