@@ -136,6 +136,14 @@ def codes() -> Iterator[Entry]:
         yield Entry(name, sentence, [f'JSON:    "code": "{name}"'])
 
 
+def exports() -> Iterator[Entry]:
+    """Yield an entry for every kind of file that ``prodserve export`` writes."""
+    from django_prodserve.export.kinds import KINDS
+
+    for name, kind in KINDS.items():
+        yield Entry(name, f"{kind.about[0].upper()}{kind.about[1:]}.", [f"prodserve export {name}"])
+
+
 def exit_codes() -> Iterator[Entry]:
     """Yield an entry for every exit code."""
     from django_prodserve.errors import EXIT_CODES
@@ -151,6 +159,7 @@ GENERATED = {
     "events.md": events,
     "codes.md": codes,
     "exit-codes-and-signals.md": exit_codes,
+    "export.md": exports,
 }
 
 
@@ -173,6 +182,17 @@ def template(node: ast.expr) -> str:
     if isinstance(node, ast.JoinedStr):
         return "".join(map(template, node.values))
     return "..."
+
+
+EXAMPLE = re.compile(r"^# (\S+), written by: prodserve export (\S+)\n(?:(?!```).*\n)*", re.MULTILINE)
+"""A block of a page that shows an exported file."""
+
+
+def with_examples(text: str) -> str:
+    """Return a page whose exported files are those of the code."""
+    from .exports import exported
+
+    return EXAMPLE.sub(lambda match: exported(match[2])[match[1]], text)
 
 
 def sections(text: str) -> list[tuple[str, str]]:
@@ -215,6 +235,11 @@ def main() -> None:
         path = DOCS / name
         path.write_text(render(path.read_text(), [*entries()]))
         sys.stdout.write(f"{path}\n")
+    for path in sorted(DOCS.glob("*.md")):
+        text = path.read_text()
+        if (shown := with_examples(text)) != text:
+            path.write_text(shown)
+            sys.stdout.write(f"{path}\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 from django_prodserve.config.options import Options, SourcedValue
 from django_prodserve.config.resolve import resolve
+from django_prodserve.export.site import Site
 from django_prodserve.machine.detect import Machine
 from django_prodserve.machine.platforms import NOWHERE, Platform
 from django_prodserve.plan.plan import Plan, PlanInputs, make_plan
@@ -77,3 +78,20 @@ def plan(
             fork_safe=fork_safe,
         )
     )
+
+
+def site(**facts: Any) -> Site:
+    """Return the names and paths of a project in /srv/shop."""
+    known: dict[str, Any] = {
+        "name": "shop",
+        "domains": ("shop.example", "www.shop.example"),
+        "directory": "/srv/shop/current",
+        "program": ("/srv/shop/venv/bin/prodserve",),
+        "settings": "shop.settings",
+        "user": "shop",
+        "python": "3.13",
+        "static_url": "/static/",
+        "static_root": "",
+        "writable": {"/srv/shop/media": "MEDIA_ROOT: uploads"},
+    }
+    return Site(**{**known, **facts})

@@ -35,6 +35,7 @@ LINES = {
     "prodserve help worker-cl": ["worker-class"],
     "prodserve plan worker-cl": ["worker-class"],
     "prodserve plan --js": ["--json"],
+    "prodserve export systemd-": ["systemd-socket"],
     "prodserve --skip-c": ["--skip-checks"],
     "prodserve --setti": ["--settings"],
     "prodserve --workers 2 re": ["reload"],

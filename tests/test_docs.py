@@ -33,6 +33,15 @@ def test_what_is_generated_is_up_to_date(page: str) -> None:
     assert PAGES[page] == expected, "run: python -m tests.docs"
 
 
+def test_files_of_a_page_are_those_that_export_writes() -> None:
+    shown = {match for page in PAGES.values() for match in docs.EXAMPLE.findall(page)}
+    assert {"systemd", "systemd-socket", "nginx", "caddy", "dockerfile", "kubernetes", "procfile"} <= {
+        kind for _, kind in shown
+    }
+    for page, text in PAGES.items():
+        assert text == docs.with_examples(text), f"{page}: run python -m tests.docs"
+
+
 def test_every_option_and_decision_has_an_entry() -> None:
     wanted = [row.flag[2:] for row in option_fields()]
     found = titles("options.md")

@@ -11,6 +11,7 @@ import pytest
 
 from django_prodserve.cli.arguments import ACTIONS
 from django_prodserve.config.options import option_fields
+from django_prodserve.export.kinds import KINDS
 
 from .facts import plan
 
@@ -25,6 +26,10 @@ def surface() -> Iterator[str]:
     yield "option --watch"
     yield "option --gunicorn-conf"
     yield "option --measure"
+    yield "option --output"
+    yield "option --force"
+    yield "option --check"
+    yield from (f"export {name}" for name in KINDS)
     yield "signal worker_started"
     yield "decorator roads.run_in_threads"
     yield "decorator roads.run_on_loop"

@@ -177,6 +177,13 @@ class TestOurs:
         assert static_cache.take(base, directory) is None
 
 
+def test_a_home_that_the_process_may_not_see_is_passed_over(tmp_path, monkeypatch):
+    # The kernel refuses to look at such a name, as it refuses ProtectHome's /home to all but root.
+    monkeypatch.setenv("HOME", "/" + "x" * 300)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert private_directory.bases()[-1].parent == tmp_path
+
+
 def test_the_places_and_their_order(tmp_path, monkeypatch):
     for name, value in {"XDG_CACHE_HOME": "/x", "HOME": str(tmp_path), "TMPDIR": "/t"}.items():
         monkeypatch.setenv(name, value)

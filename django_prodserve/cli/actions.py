@@ -16,6 +16,7 @@ ACTIONS = {
     "serve": "serve the project (the default action)",
     "plan": "print every decision with its reason, or only the named ones; starts nothing",
     "check": "load the project, send the warm-up request and try the address; serves nothing",
+    "export": "print files for another machine: a systemd unit, a proxy's configuration and others",
     "reload": "serve new code, settings and environment without losing a request",
     "stop": "let running requests finish, then stop the server",
     "status": "print the problems, workers and events of the running server",
@@ -33,6 +34,9 @@ FLAGS = {
     "--watch": ("status",),
     "--gunicorn-conf": ("plan",),
     "--measure": ("plan",),
+    "--output": ("export",),
+    "--force": ("export",),
+    "--check": ("export",),
 }
 """The action that each flag belongs to."""
 ALIASES = {"explain": "help"}
@@ -58,7 +62,6 @@ ANSWERS = {
     **dict.fromkeys(("test", "doctor", "verify", "validate", "lint"), "prodserve check"),
     **dict.fromkeys(("stacks", "threads", "trace", "backtrace"), "prodserve dump"),
     **dict.fromkeys(("man", "docs", "manual"), "prodserve help"),
-    "export": "prodserve plan --gunicorn-conf",
     "version": "prodserve --version",
     "local": "prodserve --local",
     "migrate": "prodserve --migrate applies migrations before it serves.",
@@ -125,6 +128,8 @@ def chosen(words: str | Sequence[str] | None) -> str:
     if word in READING_ACTIONS:
         return word
     if word == "plan" and all(names_a_decision(name) for name in words[1:]):
+        return word
+    if word == "export":  # the words behind it are kinds of files, which the export knows
         return word
     unknown = [other for other in words if other not in ACTIONS]
     if unknown:

@@ -39,9 +39,14 @@ _DOES = {
     "--watch": "refresh it every second.",
     "--gunicorn-conf": "print a gunicorn.conf.py that serves the same way.",
     "--measure": "load the project and measure the memory that it uses.",
+    "--output": "write the files into this directory instead of printing them.",
+    "--force": "replace files that exist.",
+    "--check": "compare a file that exists with the plan; exit 1 if they contradict each other.",
 }
 WORDS = {flag: f"With {actions.listed(actions.FLAGS[flag])}: {text}" for flag, text in _DOES.items()}
 """Flags that belong to a single action."""
+WITH_VALUE = {"--output": "DIR", "--check": "FILE"}
+"""Those of them that take a value."""
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -62,7 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="*", default=[], metavar="ACTION", help=argparse.SUPPRESS)
     single = parser.add_argument_group("options of single actions")
     for flag, text in WORDS.items():
-        single.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
+        more: dict[str, Any] = (
+            {"metavar": WITH_VALUE[flag]} if flag in WITH_VALUE else {"action": "store_true"}
+        )
+        single.add_argument(flag, default=argparse.SUPPRESS, help=text, **more)
     single.add_argument(
         "--skip-checks", action="store_true", default=False, help="Skip the preflight and Django's checks."
     )
@@ -150,6 +158,10 @@ class FlatParser(argparse.ArgumentParser):
         if "expected" in problem and (row := options.option_field(name.replace("-", "_"))):
             value = row.kind.example or row.metavar
             raise UsageError(f"{flag} needs a value.", f"For example: {flag} {value}", topic=name)
+        if "expected" in problem and what in WITH_VALUE:
+            raise UsageError(
+                f"{flag} needs a value.", f"For example: {flag} {WITH_VALUE[flag]}", topic="export"
+            )
         if "ignored explicit argument" in problem:
             raise UsageError(f"{flag} takes no value.", f"Write {what.replace('/', ' or ')}", topic=name[3:])
         raise UsageError(message[:1].upper() + message[1:], "prodserve --help lists all options.")

@@ -11,9 +11,10 @@ from ..config.kinds import PATH
 from ..config.options import option_fields
 from ..config.row import Row
 from ..errors import UsageError
+from ..export.kinds import KINDS
 from ..utils import manual
 from .actions import ACTIONS
-from .arguments import WORDS
+from .arguments import WITH_VALUE, WORDS
 
 SHELLS = ("bash", "zsh", "fish")
 USE = {
@@ -94,6 +95,7 @@ def _bash() -> Iterator[str]:
         if choices := _choices(row):
             yield f"    {'|'.join(_spellings(row))}) {_bash_words(choices)}; return ;;"
     paths = "|".join(flag for row in option_fields() if row.kind is PATH for flag in _spellings(row))
+    paths = "|".join([paths, *WITH_VALUE])
     yield f"    {paths}) local IFS=$'\\n'; compopt -o filenames 2>/dev/null"
     yield '      COMPREPLY=($(compgen -f -- "$cur")); return ;;'
     yield f"    {'|'.join(_valued())}) COMPREPLY=(); return ;;"
@@ -102,6 +104,7 @@ def _bash() -> Iterator[str]:
     yield "  esac"
     yield f'  if [[ "$cur" == -* ]]; then {_bash_words(_flags())}'
     yield f'  elif [[ " ${{COMP_WORDS[*]:0:COMP_CWORD}} " == *" plan "* ]]; then {_bash_words(_names())}'
+    yield f'  elif [[ " ${{COMP_WORDS[*]:0:COMP_CWORD}} " == *" export "* ]]; then {_bash_words(KINDS)}'
     yield f"  else {_bash_words(ACTIONS)}; fi"
     yield "}"
     yield "complete -F _prodserve prodserve"
@@ -130,6 +133,7 @@ def _zsh() -> Iterator[str]:
         ("${words[CURRENT-1]} == (help|explain)", _topics()),
         ("${words[CURRENT-1]} == completion", SHELLS),
         ("${words[CURRENT-1]} == plan && ${words[CURRENT]} != -*", _names()),
+        ("${words[CURRENT-1]} == export && ${words[CURRENT]} != -*", KINDS),
     ):
         yield f"  if [[ {words} ]]; then"
         yield f"    compadd -- {' '.join(offered)}"
@@ -141,7 +145,7 @@ def _zsh() -> Iterator[str]:
             equals = "" if row.kind.is_switch or flag == row.short else "="
             yield f"    '*{flag}{equals}[{_zsh_text(row.help)}]{_zsh_value(row)}' \\"
     for flag, text in OTHERS.items():
-        value = f":{flag[2:]}: " if flag in VALUED else ""
+        value = f":{flag[2:]}: " if flag in VALUED else ":file:_files" if flag in WITH_VALUE else ""
         yield f"    '{flag}[{_zsh_text(text)}]{value}' \\"
     yield "    '*:action:->action'"
     yield "  if [[ $state == action ]]; then _describe action actions; fi"
@@ -162,7 +166,12 @@ def _fish() -> Iterator[str]:
     first = f"not __fish_seen_subcommand_from {' '.join(ACTIONS)}"
     for name, text in ACTIONS.items():
         yield f"complete -c prodserve -n '{first}' -a {name} -d '{_fish_text(text)}'"
-    for seen, words in (("help explain", _topics()), ("completion", SHELLS), ("plan", _names())):
+    for seen, words in (
+        ("help explain", _topics()),
+        ("completion", SHELLS),
+        ("plan", _names()),
+        ("export", KINDS),
+    ):
         yield f"complete -c prodserve -n '__fish_seen_subcommand_from {seen}' -a '{' '.join(words)}'"
     for row in option_fields():
         for flag in _switches(row):
@@ -171,7 +180,7 @@ def _fish() -> Iterator[str]:
             value += f" -s {row.short[1:]}" if row.short else ""
             yield f"complete -c prodserve -l {flag[2:]} -d '{_fish_text(row.help)}'{value}"
     for flag, text in OTHERS.items():
-        value = " -x" if flag in VALUED else ""
+        value = " -x" if flag in VALUED else " -r -F" if flag in WITH_VALUE else ""
         yield f"complete -c prodserve -l {flag[2:]} -d '{_fish_text(text)}'{value}"
 
 

@@ -45,9 +45,7 @@ def plan_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) 
 def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> tuple[Plan, Project]:
     """Decide, and return the project's facts too, for the preflight."""
     platform = detect(environ)
-    wishes = collect_options(flags, environ, getattr(settings, "PRODSERVE", {}), platform)
-    if wishes.chdir:  # set in a file or in the settings; a flag took effect earlier
-        working_directory.enter(wishes.chdir, source=wishes.source("chdir"))
+    wishes = _options_here(flags, environ, platform)
     if wishes.local:
         local_mode.refuse_in_public(wishes, platform)
         wishes = replace(wishes, notes=(*local_mode.apply(), *wishes.notes))
@@ -85,6 +83,26 @@ def with_road_table(plan: Plan) -> Plan:
     except Exception as error:  # an import of the project may raise anything
         return replace(plan, notes=(*plan.notes, f"The URLconf cannot be loaded: {reason_of(error)}"))
     return plan.with_road_table(str(table) if table.has_loop else "")
+
+
+def inspect_for(
+    machine: Machine, flags: Mapping[str, Any], environ: Mapping[str, str]
+) -> tuple[Plan, Project]:
+    """Decide for another machine with this environment: no size and no platform of this one counts."""
+    platform = detect(environ)
+    wishes = _options_here(flags, environ, platform)
+    project = Project.inspect(static=wishes.static, collect=wishes.private_static)
+    plan = make_plan(PlanInputs(machine=machine, platform=platform, project=project, options=wishes))
+    reject_shared_address(plan.bind.value, plan.management_bind.value)
+    return plan, project
+
+
+def _options_here(flags: Mapping[str, Any], environ: Mapping[str, str], platform: Platform) -> Options:
+    """Resolve the options, and change to the directory that they name."""
+    wishes = collect_options(flags, environ, getattr(settings, "PRODSERVE", {}), platform)
+    if wishes.chdir:  # set in a file or in the settings; a flag took effect earlier
+        working_directory.enter(wishes.chdir, source=wishes.source("chdir"))
+    return wishes
 
 
 def load_key(plan: Plan) -> tuple[bool, str]:

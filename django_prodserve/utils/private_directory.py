@@ -25,7 +25,8 @@ def bases(served_by: int | None = None) -> list[Path]:
         cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
         if cache.is_absolute():
             found.append(cache / "django-prodserve")
-        with contextlib.suppress(RuntimeError):  # a user without a home directory
+        # A user without a home directory; one that this process may not see (ProtectHome of systemd).
+        with contextlib.suppress(RuntimeError, OSError):
             if Path.home().is_dir():
                 found.append(Path.home() / ".cache" / "django-prodserve")
     if me == 0 and Path("/var/cache").is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from . import stock as stock_projects
 from .groups import making_groups
+from .needs import need_program
 from .serving import environment
 
 
@@ -37,6 +39,19 @@ def env(tmp_path: Path) -> Callable[..., dict[str, str]]:
         return environment(tmp_path, extra, **site)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a certificate for localhost and shop.example; return the folder of cert.pem and key.pem."""
+    folder = tmp_path_factory.mktemp("certificate")
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,DNS:shop.example"]
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    subprocess.run(
+        [need_program("openssl"), "req", "-x509", *kind, *subject, *files], check=True, capture_output=True
+    )
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -114,19 +114,6 @@ def free_ports(count: int) -> list[int]:
         return [listener.getsockname()[1] for listener in sockets]
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a certificate for localhost; return the folder of cert.pem and key.pem."""
-    folder = tmp_path_factory.mktemp("certificate")
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    subprocess.run(
-        [need_program("openssl"), "req", "-x509", *kind, *subject, *files], check=True, capture_output=True
-    )
-    return folder
-
-
 @contextlib.contextmanager
 def nginx(folder: Path, certificate: Path, upstream: str) -> Iterator[Nginx]:
     """Run nginx in front of an upstream until the block ends."""

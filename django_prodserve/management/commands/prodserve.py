@@ -140,6 +140,13 @@ class Command(BaseCommand):
         from ...staticfiles.script_name import settle
         from ...utils.tracebacks import during
 
+        if action == "export":
+            from ...cli.export import export
+
+            with during("The project's settings cannot be used"):
+                settle()
+                export(flags["names"], flags, os.environ, self.stdout.write, self.complain)
+            return
         names = check_names(flags["names"]) if action == "plan" else ()
         with during("The project's settings cannot be used"):
             settle()
@@ -221,6 +228,10 @@ class Command(BaseCommand):
         text = messages.said_as_json(line) if self.as_json else messages.said_as_text(line, self.stdout._out)
         self.stdout.write(text)
         self.stdout.flush()
+
+    def complain(self, line: str) -> None:
+        """Write one line next to the output that a file or a program gets."""
+        self.stderr.write(line, style_func=str)
 
 
 def version_line() -> str:

@@ -1,0 +1,150 @@
+"""``prodserve export``: plan for each target, then print the files or write them.
+
+Runs in the command's process, main thread, with settings loaded. Starts nothing and opens no connection.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config.options import option_fields
+from ..errors import Problem, ProdserveError, UsageError
+from ..export import reading
+from ..export.build import NO_IMAGE, Build
+from ..export.check import contradictions
+from ..export.facts import Facts, flags_of, shown, stated_options
+from ..export.kinds import KINDS, check_kinds
+from ..export.layout import File
+from ..export.site import Site
+from ..plan.pipeline import inspect_for
+from ..utils.notice import warning
+from .arguments import control_parser
+
+
+def export(
+    words: Sequence[str],
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    out: Callable[[str], object],
+    note: Callable[[str], object],
+) -> None:
+    """Print the files of these kinds; with ``--output`` write them into a directory."""
+    _refuse_together(flags)
+    if file := flags.get("check"):
+        out(check(Path(file), words, flags))
+        return
+    kinds = check_kinds(words)
+    files = [file for kind in kinds for file in files_of(kind, flags, environ, note)]
+    if directory := flags.get("output"):
+        for line in write(files, Path(directory), force=bool(flags.get("force"))):
+            out(line)
+    else:
+        out("\n".join(file.text for file in files))
+
+
+def files_of(
+    kind: str, flags: Mapping[str, Any], environ: Mapping[str, str], note: Callable[[str], object] = str
+) -> Sequence[File]:
+    """Return the files of one kind for the project that is loaded."""
+    _, target, render = KINDS[kind]
+    plan, _ = inspect_for(target.machine(), flags, {**ours(environ), **target.environ})
+    if target.is_sized:
+        for problem in plan.warnings:
+            note(warning(problem))
+    stated = [*flags_of(plan, frozenset(stated_options(plan)))]
+    site = Site.inspect()
+    build = _build(site) if target.is_container else NO_IMAGE
+    return render(Facts.of(plan, site, target, shown(["prodserve", "export", kind, *stated]), build))
+
+
+def ours(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of prodserve: an operator set them. All others describe this machine."""
+    known = {row.variable for row in option_fields()}
+    return {name: text for name, text in environ.items() if name in known}
+
+
+def check(file: Path, words: Sequence[str], flags: Mapping[str, Any]) -> str:
+    """Compare a file with the plan for the command that it holds; raise ProdserveError if they contradict."""
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", "") or "it is not a text file"
+        fix = "Name a file that this user may read: --check FILE"
+        raise ProdserveError(f"{file} cannot be read: {reason}.", fix, code="file", topic="export") from error
+    kind = check_kinds(words)[0] if words else reading.kind_of(text)
+    if not kind:
+        raise UsageError(
+            f"{file} shows no kind of file.", f"prodserve export KIND --check {file}", topic="export"
+        )
+    parsed = vars(control_parser("prodserve").parse_args(reading.command(text)))
+    names = {row.name for row in option_fields()} - {"chdir", "env_file", "config"}
+    set_there = {name: value for name, value in parsed.items() if name in names}
+    target = KINDS[kind].target
+    plan, _ = inspect_for(
+        target.machine(), {**flags, **set_there}, {**ours(reading.variables(text)), **target.environ}
+    )
+    if found := contradictions(kind, text, Facts.of(plan, Site.inspect(), target, "")):
+        raise ProdserveError.of(problem._replace(message=f"{file}: {problem.message}") for problem in found)
+    return f"{file}: its numbers agree with the plan"
+
+
+_builds: dict[str, Build] = {}
+"""Each try loads the settings in a process, so several files share one answer."""
+
+
+def _build(site: Site) -> Build:
+    if site.directory not in _builds:
+        _builds[site.directory] = Build.inspect(Path(site.directory), site.variables)
+    return _builds[site.directory]
+
+
+def _refuse_together(flags: Mapping[str, Any]) -> None:
+    """Raise UsageError for what an export cannot follow."""
+    if flags.get("force") and not flags.get("output"):
+        raise UsageError(
+            "--force works with --output.", "prodserve export WHAT --output DIR --force", topic="export"
+        )
+    if flags.get("local"):
+        raise UsageError("--local tries a project on this machine; a file is for another.", "Remove --local.")
+
+
+def write(files: Sequence[File], directory: Path, *, force: bool) -> Iterator[str]:
+    """Write all files, or none; yield a line for each. Raise ProdserveError if a file is there already."""
+    different = [file for file in files if _is_other(directory / file.name, file.text)]
+    if different and not force:
+        raise ProdserveError.of(
+            Problem(
+                f"{directory / file.name} exists, and differs from what export writes.",
+                "To replace it: --force. To compare: prodserve export WHAT | diff FILE -",
+                code="file",
+                topic="export",
+            )
+            for file in different
+        )
+    for file in files:
+        path = directory / file.name
+        try:
+            is_new = not path.exists() or path.read_text() != file.text
+            if is_new:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(file.text)
+        except (OSError, UnicodeDecodeError) as error:
+            raise _cannot_write(path, error) from error
+        yield f"{path} {'written' if is_new else 'is up to date'}"
+
+
+def _is_other(path: Path, text: str) -> bool:
+    """Return whether something else is at this path."""
+    try:
+        return os.path.lexists(path) and path.read_text() != text
+    except (OSError, UnicodeDecodeError):
+        return True
+
+
+def _cannot_write(path: Path, error: Exception) -> ProdserveError:
+    reason = getattr(error, "strerror", "") or "it is not a text file"
+    fix = "Name a directory in which this user may write: --output DIR"
+    return ProdserveError(f"{path} cannot be written: {reason}.", fix, code="file", topic="export")

@@ -1,0 +1,88 @@
+"""A compose.yaml for the image of the Dockerfile. Pure."""
+
+from __future__ import annotations
+
+import json
+
+from ..utils.units import MIB
+from .container import PROJECT, USER, by_hand, command, health_command, inside
+from .facts import Facts
+from .layout import File, written
+
+
+def file(facts: Facts) -> list[File]:
+    """Return the file."""
+    name, port = facts.site.name, facts.address.port
+    volumes = {"tmp": "/tmp"}
+    for path in facts.site.writable:
+        if (place := inside(facts, path)) != PROJECT:
+            volumes[_volume(place, volumes)] = place
+    body = f"""
+services:
+  web:
+    image: {name}
+    build: .
+    # {facts.body.why}
+    command: {json.dumps(command(facts))}
+    # SECRET_KEY and whatever else the settings read, as KEY=VALUE lines.
+    env_file: .env
+    environment:
+{_environment(facts)}
+    ports:
+      # For a proxy on this machine alone: prodserve export nginx
+      - "127.0.0.1:{port}:{port}"
+    # {facts.stop.why}
+    stop_grace_period: {facts.stop.value}s
+    restart: unless-stopped
+    deploy:
+      resources:
+        limits:
+          # {facts.cpus.why}; the server plans {facts.workers}
+          cpus: "{facts.cpus.value:g}"
+          # {facts.memory.why}
+          memory: {facts.memory.value // MIB}M
+    healthcheck:
+      test: {json.dumps(["CMD", *health_command(facts)])}
+      interval: 30s
+      timeout: 5s
+      # {facts.start.why}
+      start_period: {facts.start.value}s
+    user: "{USER}"
+    read_only: true
+    cap_drop: [ALL]
+    security_opt: ["no-new-privileges:true"]
+    volumes:
+      # Request bodies, on a disk: a tmpfs would count against the limit of memory.
+      # {facts.spool.why}: {facts.spool.value // MIB} MiB
+{chr(10).join(f"      - {volume}:{place}" for volume, place in volumes.items())}
+
+volumes:
+{chr(10).join(f"  {volume}:" for volume in volumes)}
+"""
+    return [
+        written(
+            "compose.yaml",
+            body,
+            made_by=facts.made_by,
+            goes_to=f"{facts.site.directory}/compose.yaml",
+            apply=["prodserve export dockerfile --output .", "docker compose up --build --detach"],
+            by_hand=["the file .env: the secrets; in no repository and in no image", *by_hand(facts)],
+        )
+    ]
+
+
+def _volume(place: str, others: dict[str, str]) -> str:
+    """Return a name for the volume of a directory."""
+    name = place.strip("/").rpartition("/")[2].lower() or "data"
+    word = "".join(letter if letter.isalnum() else "-" for letter in name)
+    return word if word not in others else f"{word}-{len(others)}"
+
+
+def _environment(facts: Facts) -> str:
+    lines = [f"      {name}: {text}" for name, text in facts.settings.items()]
+    if not facts.trusts_someone:
+        lines += [
+            "      # Requests come through the container's network, so the proxy has one of its addresses.",
+            "      PRODSERVE_TRUSTED_PROXIES: private",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,40 @@
+"""A Procfile, for Heroku and for every program that reads the format. Pure.
+
+The server takes port, trust and times from the platform, so no line names them.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from ..errors import UsageError
+from .facts import Facts
+from .layout import File, written
+
+HEROKU_KILLS = 30  # seconds after SIGTERM
+
+
+def file(facts: Facts) -> list[File]:
+    """Return the Procfile."""
+    facts.refuse_slow_stop("Heroku", HEROKU_KILLS)
+    if facts.address.is_unix:
+        raise UsageError(
+            f"unix:{facts.address.path} cannot be reached by the platform's router.",
+            "Leave --bind out: the platform names the port.",
+            topic="export",
+        )
+    command = shlex.join(["prodserve", *facts.bind, *facts.flags, *facts.size])
+    lines = [f"web: {command}"]
+    if facts.has_database and "migrate" not in facts.is_stated:
+        lines.insert(0, "release: python manage.py migrate --no-input")
+    text = "\n".join(["# prodserve reads PORT, and knows the times of the platform.", *lines])
+    return [
+        written(
+            "Procfile",
+            text,
+            made_by=facts.made_by,
+            goes_to=f"{facts.site.directory}/Procfile",
+            apply=["git add Procfile && git commit -m Procfile && git push heroku"],
+            by_hand=["heroku config:set SECRET_KEY=...: the secrets, and what else the settings read"],
+        )
+    ]
