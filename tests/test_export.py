@@ -231,6 +231,13 @@ def test_the_key_of_the_build_is_in_no_layer() -> None:
     assert {"static", ".git", "**/.env*"} <= {*ignored.split("\n")}
 
 
+def test_a_build_without_hashes_and_compression_is_named() -> None:
+    place = {"static_root": "/srv/shop/current/static"}
+    plain = exported("dockerfile", {**place, "has_plain_storage": True})["Dockerfile"]
+    assert 'STORAGES["staticfiles"]' in plain
+    assert "STORAGES" not in exported("dockerfile", place)["Dockerfile"]
+
+
 def test_what_the_project_writes_survives_its_container() -> None:
     place = {"writable": {"/srv/shop/current/media": "uploads", "/srv/shop/current": "SQLite"}}
     assert "install -d -o 10001 -g 10001 /app/media" in exported("dockerfile", place)["Dockerfile"]

@@ -81,6 +81,11 @@ def _by_hand(facts: Facts) -> list[str]:
         found.append(
             "STATIC_ROOT is not set, so each start collects the static files; set it, and the build does so"
         )
+    elif facts.site.has_plain_storage and facts.serves_static:
+        found.append(
+            'STORAGES["staticfiles"] is Django\'s default: the build writes plain names without compression; '
+            "whitenoise.storage.CompressedManifestStaticFilesStorage adds both"
+        )
     return found
 
 

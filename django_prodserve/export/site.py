@@ -15,6 +15,7 @@ from typing import Any
 from django.conf import settings
 
 from ..project.settings_bootstrap import CONFIGURATION
+from ..staticfiles.choice import Storage
 from ..utils import command_line, working_directory
 
 PLACEHOLDER = "site.example"
@@ -48,6 +49,8 @@ class Site:
     """The version of Python, such as 3.13."""
     static_url: str = ""
     static_root: str = ""
+    has_plain_storage: bool = False
+    """Whether collectstatic writes plain names without compression, as Django does by default."""
     writable: Mapping[str, str]
     """Each directory that the project writes to, and what it writes there."""
 
@@ -83,6 +86,7 @@ class Site:
             python=find_python(Path(directory)),
             static_url=str(settings.STATIC_URL or ""),
             static_root=str(settings.STATIC_ROOT or ""),
+            has_plain_storage=Storage.from_settings().is_default,
             writable=collapse(find_writable(), directory),
         )
 
