@@ -261,6 +261,7 @@ def test_an_address_that_nobody_outside_reaches_is_refused(bind: str) -> None:
             exported(kind, bind=bind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manager", ["pip", "uv", "poetry"])
 def test_hadolint_accepts_the_dockerfile(manager: str, tmp_path: Path) -> None:
     build = Build(manager=manager, lock=f"{manager}.lock", names=BUILD.names, required=BUILD.required)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,7 +25,12 @@ def lacking(name: str, reason: str) -> NoReturn:
 
 def need_program(name: str) -> str:
     """Return the path of a program, of a server that is not on PATH too."""
-    elsewhere = ["/usr/sbin", "/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+    elsewhere = [
+        str(Path(sys.executable).parent),
+        "/usr/sbin",
+        "/sbin",
+        *map(str, Path("/usr/lib/postgresql").glob("*/bin")),
+    ]
     path = shutil.which(name) or shutil.which(name, path=os.pathsep.join(elsewhere))
     if path is None:
         lacking(name, f"the program {name} is not installed")
