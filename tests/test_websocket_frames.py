@@ -69,7 +69,7 @@ def test_pieces_and_fragments_change_nothing(
     opcode = TEXT if is_text else BINARY
     sent = b""
     for number, part in enumerate(parts):
-        sent += frame(CONTINUATION if number else opcode, part, last=part is parts[-1], key=key)
+        sent += frame(CONTINUATION if number else opcode, part, last=number == len(parts) - 1, key=key)
         sent += frame(PONG, b"!", key=key) if number % 2 else b""
     places = [0, *sorted(min(cut, len(sent)) for cut in cuts), len(sent)]
     pieces = [sent[start:end] for start, end in pairwise(places)]
