@@ -92,10 +92,10 @@ def after_load(server: Server, load: str, requests: int) -> float:
 def compare(environ: Mapping[str, str], requests: int) -> dict[str, tuple[float, float]]:
     """Return the total PSS after each load, one after the other, of prodserve and of plain Gunicorn.
 
-    Without the supervisor, which plain Gunicorn has no counterpart of: it takes less than 8 MiB
-    (test_supervisor.py).
+    Without what plain Gunicorn has no counterpart of: the supervisor takes less than 8 MiB
+    (test_supervisor.py), the asyncio loop with the project's ASGI application 1 MiB in each worker.
     """
-    with serving(*SIZE, "--no-supervisor", env=environ, cwd=EXAMPLE) as server:
+    with serving(*SIZE, "--no-supervisor", "--asgi", "off", env=environ, cwd=EXAMPLE) as server:
         ours = [after_load(server, load, requests) for load in LOADS]
     with plain_gunicorn(environ) as server:
         plain = [after_load(server, load, requests) for load in LOADS]
