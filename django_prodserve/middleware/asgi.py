@@ -152,7 +152,8 @@ class ASGIApplication:
         status = min(exchange.status or 500, 599)
         if self._slot is not None and UNLOGGED not in environ:
             method = environ["REQUEST_METHOD"]
-            self._slot.task_finished(0, now, status, exchange.started, 0.0, method)
+            answered = exchange.begun if exchange.is_event_stream else now
+            self._slot.task_finished(0, answered, status, exchange.started, 0.0, method)
             if not exchange.is_event_stream:
                 self._slot.routes.add(environ.get(ROUTE) or NO_ROUTE, now, now - exchange.started)
         if self._log is not None:
@@ -200,7 +201,7 @@ class Exchange:
 
     def __init__(self, send: Send, environ: dict[str, Any], started: float) -> None:
         self._send, self.environ, self.started = send, environ, started
-        self.name, self.times = "", False
+        self.name, self.times, self.begun = "", False, started
         self.status, self.sent, self.headers = 0, 0, list[tuple[bytes, bytes]]()
         self.is_event_stream = self._is_complete = False
         self._task: asyncio.Future[None] | None = None
@@ -219,7 +220,7 @@ class Exchange:
     def _begin(self, message: Message) -> Message:
         headers = [*message.get("headers", ())]
         known = {name.lower(): value for name, value in headers}
-        self.status = message["status"]
+        self.status, self.begun = message["status"], time.monotonic()
         self.is_event_stream = known.get(b"content-type", b"").startswith(b"text/event-stream")
         if self.name and b"x-request-id" not in known:
             headers.append((b"x-request-id", self.name.encode()))

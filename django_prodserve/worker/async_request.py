@@ -88,6 +88,8 @@ class AsyncRequest(Sender):
         """Why the request must end now; empty while it may continue."""
         self._body: Body | None = None
         self._sends, self._pieces = True, 0
+        self._begun = 0.0
+        """When a stream has begun."""
         self._watch = False
 
     def begin(self) -> None:
@@ -204,10 +206,12 @@ class AsyncRequest(Sender):
         environ.update((key, scope[key]) for key in (ROUTE, UNLOGGED, EXCEPTION) if key in scope)
         now = time.monotonic()
         status = min(response.status_code or 500, 599)
-        owner.slot.task_finished(self.row, now, status, started, queued, self.request.method)
+        is_event_stream = self.is_event_stream  # it lasts as long as its client stays
+        answered = self._begun or now if is_event_stream else now
+        owner.slot.task_finished(self.row, answered, status, started, queued, self.request.method)
         if self.row:
             owner.rows.append(self.row)
-        if not self.is_event_stream:  # it lasts as long as its client stays
+        if not is_event_stream:
             owner.slot.routes.add(environ.get(ROUTE) or NO_ROUTE, now, now - started)
         if status >= 500:
             owner.handler.record_error(self.request, status, environ)
@@ -239,6 +243,7 @@ class AsyncRequest(Sender):
         if last:
             return
         self.progress = time.monotonic()
+        self._begun = self._begun or self.progress
         if response.is_ahead:
             await response.room()
         self._pieces += 1

@@ -130,6 +130,11 @@ def test_a_stream_arrives_event_by_event_and_ends_with_its_client(
         stream.close()
         until(lambda: ended(server) == ["read"])
 
+        assert server.get("/async/events/?count=21&pause=0.1").text.endswith("data: 20\n\n")
+        seconds = re.search(r"request_duration_seconds_sum\S* (\S+)", ask(server, "/metrics").text)
+        assert seconds is not None
+        assert float(seconds[1]) < 2  # the stream counts with the time to its beginning
+
         streams = [opened(server, f"/async/steps/?name={number}") for number in range(50)]
         assert all(stream.readline() == b"data: 0\n" for stream in streams)
         assert server.get("/").text == "hello"  # the only thread is free
@@ -143,7 +148,7 @@ def test_a_stream_arrives_event_by_event_and_ends_with_its_client(
         assert len(re.findall(r'async_urls\.py", line \d+, in pieces\n +await STEP\.wait\(\)', dumped)) == 16
         for stream in streams:
             stream.close()
-        until(lambda: len(ended(server)) == 51)
+        until(lambda: len(ended(server)) == 52)
 
         stream = opened(server, "/async/sync-steps/?name=adopted")
         assert stream.readline() == b"data: 0\n"
