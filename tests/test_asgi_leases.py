@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import os
+import signal
 import threading
 import time
 import weakref
@@ -19,6 +21,7 @@ from django.db import close_old_connections
 from django_prodserve.asgi import leases
 from django_prodserve.asgi.floating import floating_lease
 from django_prodserve.asgi.leases import Lease, Leases, NoThreadFreeError
+from django_prodserve.utils import fork_guard
 
 Scene = Callable[[Leases], Awaitable[None]]
 
@@ -496,5 +499,35 @@ def test_the_sync_code_of_a_websocket_runs_by_its_lease() -> None:
 
         await asyncio.gather(websocket(), websocket())
         await until(lambda: pool.busy == 0)
+
+    play(scene)
+
+
+def test_a_copy_that_a_call_forks_ends_although_another_thread_held_the_lock() -> None:
+    """That thread is not in the copy, so nobody would release the lock there."""
+    held, has_ended, copies = threading.Event(), threading.Event(), list[int]()
+
+    def forks() -> int:
+        assert held.wait(20)
+        copies.append(os.fork())
+        if not copies[0]:
+            fork_guard.PROCESS.is_copy = True
+            running[0].set_result = os._exit  # type: ignore[method-assign]  # as fork_guard.mark arranges it
+            return 7
+        code = os.waitstatus_to_exitcode(os.waitpid(copies[0], 0)[1])
+        has_ended.set()
+        return code
+
+    running: list[Future[int]] = []
+
+    async def scene(pool: Leases) -> None:
+        lease = pool.lend()
+        running.append(lease.submit(forks))
+        with pool._lock:
+            held.set()
+            if not has_ended.wait(10):
+                os.kill(copies[0], signal.SIGKILL)
+        assert await asyncio.wrap_future(running[0]) == 7
+        lease.release()
 
     play(scene)

@@ -35,6 +35,7 @@ import asgiref
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
 from ..speedups.fingerprints import fingerprint
+from ..utils import fork_guard
 from ..utils.units import format_duration
 
 LOG = logging.getLogger("gunicorn.error")
@@ -352,6 +353,8 @@ class Lease(Executor):
 
     def _count_down(self) -> None:
         """Count a call as done before its result is known: the lease can then be released."""
+        if fork_guard.PROCESS.is_copy:  # forked by the call, perhaps while the loop's thread held the lock
+            return
         with self._pool._lock:
             self._pending -= 1
 
