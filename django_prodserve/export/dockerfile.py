@@ -14,6 +14,8 @@ from .facts import Facts
 from .layout import File, block, written
 
 VENV = "/venv"
+CACHE = "/var/cache/packages"
+"""Where the build keeps what it has downloaded, outside the image."""
 IGNORED = (
     *("# Secrets.", "**/.env*", "**/*.pem", "**/*.key", "**/id_*"),
     *("# The history, and what tools leave behind.", ".git", ".github", "**/__pycache__", "**/*.pyc"),
@@ -103,30 +105,34 @@ def _install(facts: Facts) -> str:
     build = facts.build
     if build.manager == "uv":
         return f"""RUN pip install --no-cache-dir "uv>=0.5,<1"
-ENV UV_PROJECT_ENVIRONMENT={VENV} UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy
+ENV UV_PROJECT_ENVIRONMENT={VENV} UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy \\
+    UV_CACHE_DIR={CACHE}
 COPY pyproject.toml {build.lock} ./
-RUN --mount=type=cache,target=/root/.cache/uv \\
-    uv sync --locked --no-dev --no-install-project
+{_cached("uv sync --locked --no-dev --no-install-project")}
 ENV PATH={VENV}/bin:$PATH"""
     if build.manager == "poetry":
         return f"""RUN pip install --no-cache-dir "poetry>=2,<3" && python -m venv {VENV}
-ENV VIRTUAL_ENV={VENV} POETRY_NO_INTERACTION=1
+ENV VIRTUAL_ENV={VENV} POETRY_NO_INTERACTION=1 POETRY_CACHE_DIR={CACHE}
 COPY pyproject.toml {build.lock} ./
-RUN --mount=type=cache,target=/root/.cache/pypoetry \\
-    poetry install --only main --no-root
+{_cached("poetry install --only main --no-root")}
 ENV PATH={VENV}/bin:$PATH"""
     folder, slash, _ = build.lock.rpartition("/")
     return f"""RUN python -m venv {VENV}
-ENV PATH={VENV}/bin:$PATH
+ENV PATH={VENV}/bin:$PATH PIP_CACHE_DIR={CACHE}
 COPY {f"{folder}/ {folder}/" if slash else f"{build.lock} ./"}
-RUN --mount=type=cache,target=/root/.cache/pip \\
-    pip install --requirement {build.lock}"""
+# hadolint ignore=DL3042
+{_cached(f"pip install --requirement {build.lock}")}"""
+
+
+def _cached(command: str) -> str:
+    """Return the line that runs a command with the cache of downloads."""
+    return f"RUN --mount=type=cache,target={CACHE} \\\n    {command}"
 
 
 def _second_install(facts: Facts) -> str:
     """Return the line that installs the project itself, if it is a package."""
     if facts.build.manager == "uv":
-        return "RUN --mount=type=cache,target=/root/.cache/uv uv sync --locked --no-dev"
+        return _cached("uv sync --locked --no-dev")
     return ""
 
 
