@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+from django_prodserve.cli.actions import ACTIONS, ALIASES
+from django_prodserve.utils.early_signals import PRINTING
 from django_prodserve.utils.log_lines import write_if_read
 
 
@@ -59,3 +61,7 @@ def test_streams_that_are_shielded_are_the_same_objects(tmp_path: object) -> Non
     ]
     with open(moved, "rb") as file:
         assert file.read() == b"moved"
+
+
+def test_every_action_but_serve_prints_completely() -> None:
+    assert {*ACTIONS, *ALIASES} - {"serve"} <= PRINTING
