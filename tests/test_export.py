@@ -559,6 +559,8 @@ def test_no_file_is_replaced_unasked_and_none_is_written_then(tmp_path: Path) ->
     assert list(write(files, tmp_path, force=True)) == [f"{tmp_path}/a written", f"{tmp_path}/b written"]
     assert (tmp_path / "b").read_text() == "new\n"
     assert next(write(files, tmp_path, force=False)) == f"{tmp_path}/a is up to date"
+    (tmp_path / "a").write_bytes(b"\xff")  # no text
+    assert next(write(files, tmp_path, force=True)) == f"{tmp_path}/a written"
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Runs in the command's process, main thread, with settings loaded. Starts nothing
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from ..errors import Problem, ProdserveError, UsageError
 from ..export import reading
 from ..export.build import NO_IMAGE, Build
 from ..export.check import contradictions
-from ..export.facts import Facts, flags_of, shown, stated_options
+from ..export.facts import Facts, flags_of, stated_options
 from ..export.kinds import KINDS, check_kinds
 from ..export.layout import File
 from ..export.site import Site
-from ..plan.pipeline import inspect_for
+from ..plan.pipeline import plan_for
 from ..utils.notice import warning
 from .arguments import control_parser
 
@@ -50,20 +51,24 @@ def files_of(
 ) -> Sequence[File]:
     """Return the files of one kind for the project that is loaded."""
     _, target, render = KINDS[kind]
-    plan, _ = inspect_for(target.machine(), flags, {**ours(environ), **target.environ})
+    plan = plan_for(target.machine(), flags, {**ours(environ), **target.environ})
     if target.is_sized:
         for problem in plan.warnings:
             note(warning(problem))
     stated = [*flags_of(plan, frozenset(stated_options(plan)))]
     site = Site.inspect()
     build = _build(site) if target.is_container else NO_IMAGE
-    return render(Facts.of(plan, site, target, shown(["prodserve", "export", kind, *stated]), build))
+    made_by = shlex.join(["prodserve", "export", kind, *stated])
+    return render(Facts.of(plan, site, target, made_by, build))
 
 
 def ours(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of prodserve: an operator set them. All others describe this machine."""
-    known = {row.variable for row in option_fields()}
-    return {name: text for name, text in environ.items() if name in known}
+    """Return the variables that an operator set for prodserve. All others describe this machine."""
+    return {
+        name: text
+        for name, text in environ.items()
+        if name.startswith("PRODSERVE_") and name != "PRODSERVE_MILLICPUS"
+    }
 
 
 def check(file: Path, words: Sequence[str], flags: Mapping[str, Any]) -> str:
@@ -83,7 +88,7 @@ def check(file: Path, words: Sequence[str], flags: Mapping[str, Any]) -> str:
     names = {row.name for row in option_fields()} - {"chdir", "env_file", "config"}
     set_there = {name: value for name, value in parsed.items() if name in names}
     target = KINDS[kind].target
-    plan, _ = inspect_for(
+    plan = plan_for(
         target.machine(), {**flags, **set_there}, {**ours(reading.variables(text)), **target.environ}
     )
     if found := contradictions(kind, text, Facts.of(plan, Site.inspect(), target, "")):
@@ -113,8 +118,9 @@ def _refuse_together(flags: Mapping[str, Any]) -> None:
 
 def write(files: Sequence[File], directory: Path, *, force: bool) -> Iterator[str]:
     """Write all files, or none; yield a line for each. Raise ProdserveError if a file is there already."""
-    different = [file for file in files if _is_other(directory / file.name, file.text)]
-    if different and not force:
+    new = [file for file in files if not _is_there(directory / file.name, file.text)]
+    others = [file for file in new if os.path.lexists(directory / file.name)]
+    if others and not force:
         raise ProdserveError.of(
             Problem(
                 f"{directory / file.name} exists, and differs from what export writes.",
@@ -122,29 +128,27 @@ def write(files: Sequence[File], directory: Path, *, force: bool) -> Iterator[st
                 code="file",
                 topic="export",
             )
-            for file in different
+            for file in others
         )
     for file in files:
         path = directory / file.name
-        try:
-            is_new = not path.exists() or path.read_text() != file.text
-            if is_new:
+        if file in new:
+            try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(file.text)
-        except (OSError, UnicodeDecodeError) as error:
-            raise _cannot_write(path, error) from error
-        yield f"{path} {'written' if is_new else 'is up to date'}"
+            except OSError as error:
+                raise ProdserveError(
+                    f"{path} cannot be written: {error.strerror}.",
+                    "Name a directory in which this user may write: --output DIR",
+                    code="file",
+                    topic="export",
+                ) from error
+        yield f"{path} {'written' if file in new else 'is up to date'}"
 
 
-def _is_other(path: Path, text: str) -> bool:
-    """Return whether something else is at this path."""
+def _is_there(path: Path, text: str) -> bool:
+    """Return whether this text is in the file already."""
     try:
-        return os.path.lexists(path) and path.read_text() != text
+        return path.read_text() == text
     except (OSError, UnicodeDecodeError):
-        return True
-
-
-def _cannot_write(path: Path, error: Exception) -> ProdserveError:
-    reason = getattr(error, "strerror", "") or "it is not a text file"
-    fix = "Name a directory in which this user may write: --output DIR"
-    return ProdserveError(f"{path} cannot be written: {reason}.", fix, code="file", topic="export")
+        return False

@@ -85,16 +85,14 @@ def with_road_table(plan: Plan) -> Plan:
     return plan.with_road_table(str(table) if table.has_loop else "")
 
 
-def inspect_for(
-    machine: Machine, flags: Mapping[str, Any], environ: Mapping[str, str]
-) -> tuple[Plan, Project]:
+def plan_for(machine: Machine, flags: Mapping[str, Any], environ: Mapping[str, str]) -> Plan:
     """Decide for another machine with this environment: no size and no platform of this one counts."""
     platform = detect(environ)
     wishes = _options_here(flags, environ, platform)
     project = Project.inspect(static=wishes.static, collect=wishes.private_static)
     plan = make_plan(PlanInputs(machine=machine, platform=platform, project=project, options=wishes))
     reject_shared_address(plan.bind.value, plan.management_bind.value)
-    return plan, project
+    return plan
 
 
 def _options_here(flags: Mapping[str, Any], environ: Mapping[str, str], platform: Platform) -> Options:

@@ -84,6 +84,15 @@ def test_a_wrong_line_is_one_message(env: Any, words: list[str], message: str, f
     assert ended.stdout == ""
 
 
+def test_a_variable_that_is_no_option_is_refused_as_in_a_start(env: Any) -> None:
+    ended = run("manage.py", "prodserve", "export", "nginx", env=env({"PRODSERVE_TIMOUT": "60"}))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert complaints(ended) == [
+        "prodserve: error: Unknown variable PRODSERVE_TIMOUT.",
+        "  Fix:  Did you mean PRODSERVE_TIMEOUT?",
+    ]
+
+
 SETTINGS = """
 import os, pathlib
 SECRET_KEY = os.environ["SHOP_SECRET"]
