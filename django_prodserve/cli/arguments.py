@@ -159,9 +159,8 @@ class FlatParser(argparse.ArgumentParser):
             value = row.kind.example or row.metavar
             raise UsageError(f"{flag} needs a value.", f"For example: {flag} {value}", topic=name)
         if "expected" in problem and what in WITH_VALUE:
-            raise UsageError(
-                f"{flag} needs a value.", f"For example: {flag} {WITH_VALUE[flag]}", topic="export"
-            )
+            topic = actions.FLAGS[flag][0]
+            raise UsageError(f"{flag} needs a value.", f"For example: {flag} {WITH_VALUE[flag]}", topic=topic)
         if "ignored explicit argument" in problem:
             raise UsageError(f"{flag} takes no value.", f"Write {what.replace('/', ' or ')}", topic=name[3:])
         raise UsageError(message[:1].upper() + message[1:], "prodserve --help lists all options.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from ..utils.units import MIB
-from .container import PROJECT, USER, by_hand, command, health_command, inside
+from .container import USER, by_hand, command, health_command, own_directories
 from .facts import Facts
 from .layout import File, written
 
@@ -14,9 +14,8 @@ def file(facts: Facts) -> list[File]:
     """Return the file."""
     name, port = facts.site.name, facts.address.port
     volumes = {"tmp": "/tmp"}
-    for path in facts.site.writable:
-        if (place := inside(facts, path)) != PROJECT:
-            volumes[_volume(place, volumes)] = place
+    for place in own_directories(facts):
+        volumes[_volume(place, volumes)] = place
     body = f"""
 services:
   web:

@@ -8,6 +8,8 @@ from .facts import Facts
 
 PROJECT = "/app"
 USER = "10001:10001"
+MIGRATE = "python manage.py migrate --no-input"
+"""What a platform runs before a deploy."""
 
 
 def command(facts: Facts) -> list[str]:
@@ -45,9 +47,10 @@ def inside(facts: Facts, path: str) -> str:
     return path
 
 
-def own_directories(facts: Facts) -> list[str]:
-    """Return the directories in the image that the project writes to; never the project itself."""
-    return [place for path in facts.site.writable if (place := inside(facts, path)) != PROJECT]
+def own_directories(facts: Facts) -> dict[str, str]:
+    """Return what the project writes to which directory of the image; never to the project itself."""
+    places = {inside(facts, path): what for path, what in facts.site.writable.items()}
+    return {place: what for place, what in places.items() if place != PROJECT}
 
 
 def by_hand(facts: Facts) -> list[str]:

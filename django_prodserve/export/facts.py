@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +17,7 @@ from ..config.options import option_fields
 from ..config.parsers import Count
 from ..config.row import Row
 from ..errors import UsageError
+from ..http.limits import DISK_RESERVE
 from ..utils.decision import Decision
 from ..utils.units import MIB, format_size
 from .build import NO_IMAGE, Build
@@ -31,7 +31,6 @@ ANSWER = 10  # seconds in which a 504 of the server reaches the proxy, also thro
 IDLE_SHARE = 0.8  # of 240 POSTs at that moment, over a cable of 20 ms, 0 failed; 24 if the proxy waits longer
 EXIT = 5  # seconds; workers that exceed the graceful timeout are killed, and the server ends, within 2
 DAY = 86_400  # seconds
-RESERVE = 64 * MIB  # of the file system with request bodies; the server keeps it free (worker/limits.py)
 BODIES = 8  # large uploads at the same time
 
 NOT_COMMAND = {"cpus", "memory", "chdir", "local"}
@@ -160,6 +159,11 @@ class Facts:
         address = self.bind if self.has_own_address else (f"--bind={self.address.reached}",)
         return [*self.site.program, *(address if bind else ()), *self.flags, *(self.size if size else ())]
 
+    @property
+    def migrates_before(self) -> bool:
+        """Whether the platform must migrate before a deploy, because the server does not."""
+        return self.has_database and "migrate" not in self.is_stated
+
     def refuse_slow_stop(self, platform: str, kills_after: int) -> None:
         """Raise UsageError if the server stops later than the platform kills it, which no file can change."""
         need = self.drain.value + self.graceful.value
@@ -267,11 +271,7 @@ def body_size(plan: Plan, target: Target) -> Decision[int]:
 def spool_size(plan: Plan, target: Target) -> Decision[int]:
     """Return the disk that request bodies need."""
     body = body_size(plan, target).value or target.body
-    size = math.ceil((RESERVE + BODIES * body) / (256 * MIB)) * 256 * MIB
-    why = f"{BODIES} bodies of {format_size(body)}, and {format_size(RESERVE)} that the server keeps free"
+    size = math.ceil((DISK_RESERVE + BODIES * body) / (256 * MIB)) * 256 * MIB
+    kept = format_size(DISK_RESERVE)
+    why = f"{BODIES} bodies of {format_size(body)}, and {kept} that the server keeps free"
     return Decision(size, why)
-
-
-def shown(flags: Sequence[str]) -> str:
-    """Return words as a shell accepts them."""
-    return shlex.join(flags)

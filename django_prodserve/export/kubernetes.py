@@ -6,7 +6,7 @@ import json
 import math
 
 from ..utils.units import MIB
-from .container import PROJECT, USER, by_hand, command, inside
+from .container import USER, by_hand, command, own_directories
 from .facts import Facts
 from .layout import File, indented, written
 
@@ -139,14 +139,13 @@ def _by_hand(facts: Facts) -> list[str]:
     found = [f"image: registry.example/{name}:1, built with: prodserve export dockerfile"]
     found.append(f"the Secret {name}: see the first command above")
     found += by_hand(facts)
-    for path, what in facts.site.writable.items():
-        if (place := inside(facts, path)) != PROJECT:
-            found.append(f"{what}: {place} needs a volume; the file system of a pod is read-only")
+    for place, what in own_directories(facts).items():
+        found.append(f"{what}: {place} needs a volume; the file system of a pod is read-only")
     found.append(
         f"an Ingress: its proxy must accept bodies of {body} MiB and wait {facts.proxy_timeout.value} s; for "
         f"ingress-nginx proxy-body-size: {body}m and proxy-read-timeout: {facts.proxy_timeout.value}"
     )
-    if "migrate" not in facts.is_stated and facts.has_database:
+    if facts.migrates_before:
         found.append("migrations: a Job before the rollout, or export with --migrate")
     return found
 

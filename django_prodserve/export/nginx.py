@@ -7,9 +7,10 @@ slow client: an upload of 100 MiB took 1.1 s so, and 2.1 s through nginx's own b
 from __future__ import annotations
 
 import re
+import shlex
 from urllib.parse import urlsplit
 
-from .facts import Facts, shown
+from .facts import Facts
 from .layout import File, block, indented, written
 
 KEPT = 32  # idle connections of each nginx worker; nginx 1.29.7 keeps as many by default
@@ -108,7 +109,7 @@ def certificate_files(facts: Facts) -> tuple[str, str]:
 def server_command(facts: Facts) -> str:
     """Return the command of the server behind; the proxy has its certificate."""
     kept = [flag for flag in facts.flags if not flag.startswith(("--certfile=", "--keyfile="))]
-    return shown(["prodserve", *facts.bind, *kept])
+    return shlex.join(["prodserve", *facts.bind, *kept])
 
 
 def by_hand(facts: Facts) -> list[str]:

@@ -12,7 +12,7 @@ import shlex
 
 from ..errors import UsageError
 from ..utils.units import MIB
-from .container import PROJECT, USER, by_hand, command, inside
+from .container import MIGRATE, USER, by_hand, command, own_directories
 from .facts import Facts
 from .layout import File, indented, written
 
@@ -30,7 +30,7 @@ def fly(facts: Facts) -> list[File]:
     _refuse_certificate(facts, "Fly")
     name = facts.site.name
     memory = math.ceil(facts.memory.value / FLY_MEMORY) * FLY_MEMORY // MIB
-    release = "" if not _migrates(facts) else f'\n[deploy]\n  release_command = "{MIGRATE}"\n'
+    release = "" if not facts.migrates_before else f'\n[deploy]\n  release_command = "{MIGRATE}"\n'
     check = f"""
   [[http_service.checks]]
     method = "GET"
@@ -91,14 +91,11 @@ kill_timeout = "{facts.stop.value}s"
     ]
 
 
-MIGRATE = "python manage.py migrate --no-input"
-
-
 def render(facts: Facts) -> list[File]:
     """Return render.yaml."""
     facts.refuse_slow_stop("Render", RENDER_KILLS)
     _refuse_certificate(facts, "Render")
-    release = f"    preDeployCommand: {MIGRATE}\n" if _migrates(facts) else ""
+    release = f"    preDeployCommand: {MIGRATE}\n" if facts.migrates_before else ""
     health = f"    healthCheckPath: {facts.ready or facts.live}\n" if facts.live else ""
     variables = [f"      - {{key: {name}, value: {text}}}" for name, text in facts.settings.items()]
     for name in facts.build.required.substitutes:
@@ -208,11 +205,7 @@ def kamal(facts: Facts) -> list[File]:
         # Its transport has no IdleConnTimeout (internal/server/target.go of kamal-proxy).
         options = ["--keep-alive=1d"]
     secrets = [*facts.build.required.substitutes] or ["SECRET_KEY"]
-    volumes = [
-        f"{name}-{place.strip('/').replace('/', '-')}:{place}"
-        for path in facts.site.writable
-        if (place := inside(facts, path)) != PROJECT
-    ]
+    volumes = [f"{name}-{place.strip('/').replace('/', '-')}:{place}" for place in own_directories(facts)]
     body = f"""
 service: {name}
 image: {name}
@@ -285,11 +278,6 @@ env:
             ],
         )
     ]
-
-
-def _migrates(facts: Facts) -> bool:
-    """Return whether the platform must migrate before a deploy, because the server does not."""
-    return facts.has_database and "migrate" not in facts.is_stated
 
 
 def _refuse_certificate(facts: Facts, platform: str) -> None:

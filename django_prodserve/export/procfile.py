@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 
 from ..errors import UsageError
+from .container import MIGRATE
 from .facts import Facts
 from .layout import File, written
 
@@ -25,8 +26,8 @@ def file(facts: Facts) -> list[File]:
         )
     command = shlex.join(["prodserve", *facts.bind, *facts.flags, *facts.size])
     lines = [f"web: {command}"]
-    if facts.has_database and "migrate" not in facts.is_stated:
-        lines.insert(0, "release: python manage.py migrate --no-input")
+    if facts.migrates_before:
+        lines.insert(0, f"release: {MIGRATE}")
     text = "\n".join(["# prodserve reads PORT, and knows the times of the platform.", *lines])
     return [
         written(
