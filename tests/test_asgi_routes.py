@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_prodserve.asgi import routes
+from django_prodserve.asgi.road_table import RoadTable
 from django_prodserve.asgi.routes import ANYTHING, END, Routes, copied
 
 
@@ -65,13 +66,17 @@ def walked(*patterns: Any) -> Routes:
     return Routes(resolver(*patterns))
 
 
+def table(routes: Routes) -> str:
+    return str(RoadTable(takes="async routes", routes=routes))
+
+
 def roads(*patterns: Any) -> Callable[[str], str]:
     return walked(*patterns).road
 
 
 def test_a_project_without_async_views_has_no_expression() -> None:
     found = walked(path("", sync), path("a/", include([path("b/", Sync.as_view())])))
-    assert (found.has_async, found.async_routes, found.sync_routes, str(found)) == (
+    assert (found.has_async, found.async_routes, found.sync_routes, table(found)) == (
         False,
         0,
         2,
@@ -83,8 +88,8 @@ def test_a_project_without_async_views_has_no_expression() -> None:
 def test_the_numbers_are_those_of_the_plan() -> None:
     live_routes = [path(f"live/{number}/", live) for number in range(12)]
     found = walked(*live_routes, *(path(f"{number}/", sync) for number in range(2300)))
-    assert str(found) == "12 async routes on the asyncio loop; 2,300 sync routes in threads"
-    assert str(walked(path("", live))) == "1 async route on the asyncio loop; 0 sync routes in threads"
+    assert table(found) == "12 async routes on the asyncio loop; 2,300 sync routes in threads"
+    assert table(walked(path("", live))) == "1 async route on the asyncio loop; 0 sync routes in threads"
 
 
 @pytest.mark.parametrize("view", [live, Live.as_view(), Marked()], ids=["function", "class", "marked"])

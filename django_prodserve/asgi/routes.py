@@ -24,7 +24,6 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.urls.resolvers import LocalePrefixPattern, RegexPattern, RoutePattern
 from django.utils import translation
 
-from ..utils.units import counted
 from .chosen_roads import ChosenRoads, Road, names_in, names_of, namespaces_of, text_of
 
 if sys.version_info >= (3, 11):
@@ -72,10 +71,6 @@ class Routes:
     def has_async(self) -> bool:
         """Whether any path may lead to an async view."""
         return self._usual == "async" or self._may_match is not None
-
-    def __str__(self) -> str:
-        there, here = counted(self.async_routes, "async route"), counted(self.sync_routes, "sync route")
-        return f"{there} on the asyncio loop; {here} in threads"
 
     def road(self, path: str) -> Road:
         """Return the road for a path, without the script name."""

@@ -207,7 +207,7 @@ class AsyncRequest(Sender):
         now = time.monotonic()
         status = min(response.status_code or 500, 599)
         is_event_stream = self.is_event_stream  # it lasts as long as its client stays
-        answered = self._begun or now if is_event_stream else now
+        answered = (is_event_stream and self._begun) or now
         owner.slot.task_finished(self.row, answered, status, started, queued, self.request.method)
         if self.row:
             owner.rows.append(self.row)

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..asgi import shared_loop
 from ..http.exceptions import ClientGoneError
-from ..logs import request_id
 from ..scoreboard.slot import TASK_ROWS, Request, Slot
 from ..scoreboard.stacks import describe
 from .async_request import ENDING, TIMEOUT, AsyncRequest, AsyncStream
-from .asyncio_loop import AsyncioLoop, stack_of
+from .asyncio_loop import AsyncioLoop, request_id_of, stack_of
 from .connection import Connection
 from .lifespan import Lifespan
 from .request_handler import ConnectionResponse
 from .switch_interval import LOOP, SwitchInterval
-from .websockets import WebSockets
+from .websockets import LAST_CALL_SECONDS, WebSockets
 
 if TYPE_CHECKING:
     from ..asgi.part import AsyncPart
@@ -35,8 +34,6 @@ SWEEP_SECONDS = 0.25
 """Interval at which the loop checks the clients of its requests."""
 STREAMS_END_AFTER = 1.0
 """Seconds that an event stream continues in a worker that stops: its client then connects again."""
-LAST_CALL_SECONDS = 2.0
-"""Seconds before a stopping worker ends in which the requests that still run are answered with 503."""
 IDLE_AFTER = 1.0
 """Seconds without a request after which threads may keep the GIL as long as in other workers."""
 
@@ -185,7 +182,7 @@ class AsyncRequests:
 
     def describe(self, task: asyncio.Task[Any]) -> str:
         """Name the request of a task."""
-        name = _name_of(task)
+        name = request_id_of(task)
         for running in [*self.running.values()]:
             if running.task is task or (name and running.name == name):
                 return f"{running.request.method} {running.request.path} (id {running.name})"
@@ -247,9 +244,3 @@ class AsyncRequests:
         running.unwatch()
         self.running.pop(running.connection.fd, None)
         self.slot.tasks = len(self.running)
-
-
-def _name_of(task: asyncio.Task[Any]) -> str:
-    """Return the request id in the context of a task, which a task of a request inherits (Python 3.12)."""
-    context: Mapping[Any, Any] = getattr(task, "get_context", dict)()
-    return str(context.get(request_id, ""))

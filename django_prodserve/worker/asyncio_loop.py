@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import Any, Protocol
 
+from ..logs import request_id
 from ..scoreboard.events import Event, innermost, write
 from ..scoreboard.slot import Slot
 from ..utils import fork_guard
@@ -112,6 +113,12 @@ class AsyncioLoop:
             *(text, stack),
         )
         write(self._slot.events, Event(time.time(), "loop blocked", text, innermost(stack)))
+
+
+def request_id_of(task: asyncio.Task[Any]) -> str:
+    """Return the request id in the context of a task, which a task of a request inherits (Python 3.12)."""
+    context: Mapping[Any, Any] = getattr(task, "get_context", dict)()
+    return str(context.get(request_id, ""))
 
 
 def _calls(frame: Any) -> list[traceback.FrameSummary]:

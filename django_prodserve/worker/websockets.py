@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from http import HTTPStatus
@@ -34,6 +34,7 @@ from ..scoreboard.slot import Request, Slot
 from ..utils import fork_guard
 from . import error_responses
 from .acceptor import descriptors_for
+from .asyncio_loop import request_id_of
 from .connection import Connection
 from .websocket import CLOSED, CONNECTING, OPEN, WebSocket
 
@@ -51,7 +52,7 @@ HANDSHAKE_SECONDS = 60.0
 ENDS_WITHIN = 30.0
 """Seconds in which an application must receive the end of its websocket; else its task is cancelled."""
 LAST_CALL_SECONDS = 2.0
-"""Seconds before a stopping worker ends in which the applications that still run are cancelled."""
+"""Seconds before a stopping worker ends in which the tasks that still run are cancelled."""
 SWITCHING_PROTOCOLS, CLIENT_CLOSED_REQUEST = 101, 499
 """The status of a websocket in the log; as in nginx, another one if its client left before the answer."""
 REASONS = {GOING_AWAY: "the server stops", SERVICE_RESTART: "the server restarts"}
@@ -100,8 +101,7 @@ class WebSockets:
 
     def describe(self, task: asyncio.Task[Any]) -> str:
         """Name the websocket of a task; empty if it belongs to none."""
-        context: Mapping[Any, Any] = getattr(task, "get_context", dict)()
-        name = str(context.get(request_id, ""))
+        name = request_id_of(task)
         for each in [*self.running]:
             if each.task is task or (name and each.name == name):
                 return f"The websocket {each.request.path} (id {each.name})"
