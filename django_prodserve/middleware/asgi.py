@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from ..asgi.environ import environ_of, sanitised
 from ..asgi.leases import NoThreadFreeError
+from ..http.websocket_frames import GOING_AWAY, SERVICE_RESTART
 from ..logs import request_id
 from ..logs.environ_keys import ROUTE, UNLOGGED
 from ..scoreboard.routes import NO_ROUTE
@@ -31,8 +32,6 @@ WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 STREAMS_END_AFTER = 1.0
 """Seconds after which a stopping worker ends event streams, as our own worker does."""
-GOING_AWAY, SERVICE_RESTART = 1001, 1012
-"""Close codes of websockets, when the server stops and when a new generation serves."""
 UNAVAILABLE, TOO_SLOW, TOO_LARGE = "503 Service Unavailable", "504 Gateway Timeout", "413 Content Too Large"
 ENDING = "the worker stops"
 
@@ -294,7 +293,7 @@ class Exchange:
 
         parts = await asyncio.to_thread(application, self.environ, start_response)
         try:
-            pieces, data = iter(parts), b""
+            pieces = iter(parts)
             while True:
                 piece = await asyncio.to_thread(next, pieces, None)
                 if begun and not self.status:
@@ -303,8 +302,8 @@ class Exchange:
                         (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers
                     ]
                     await self({"type": "http.response.start", "status": int(status[:3]), "headers": encoded})
-                data = piece or b""
-                await self({"type": "http.response.body", "body": data, "more_body": piece is not None})
+                more = piece is not None
+                await self({"type": "http.response.body", "body": piece or b"", "more_body": more})
                 if piece is None:
                     return
         finally:

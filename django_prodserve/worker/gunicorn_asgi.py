@@ -7,17 +7,15 @@ Lives in a worker, whose main thread runs the loop and everything on it. For peo
 from __future__ import annotations
 
 import asyncio
-import signal
-from contextlib import suppress
 from typing import Any
 
 from gunicorn.asgi.protocol import ASGIProtocol
-from gunicorn.workers import base, gasgi
+from gunicorn.workers import gasgi
 
 from ..logs.gunicorn_logger import Logger
-from ..middleware.application import Application
 from ..middleware.asgi import ASGIApplication
 from ..scoreboard import stop_flags
+from .other_servers import asgi_of, init_signals, meanwhile
 
 LINGER_IDLE = 2.0
 """Seconds that a stopping worker waits for a request that a client may be sending on an idle connection."""
@@ -65,9 +63,7 @@ class ASGIWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # Gunicorn has no typ
         """Accept ``threads``: they are for what blocks."""
 
     def init_signals(self) -> None:
-        """Let Python handle signals, not the loop: it would obey those that are not the arbiter's."""
-        base.Worker.init_signals(self)
-        signal.set_wakeup_fd(-1)
+        init_signals(self)
 
     def handle_quit(self, sig: int, frame: object) -> None:
         self.handle_quit_signal()
@@ -87,14 +83,9 @@ class ASGIWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # Gunicorn has no typ
         super().run()
 
     async def _shutdown(self) -> None:
-        ending = asyncio.ensure_future(self._end_connections())
-        await asyncio.sleep(0)  # the loop accepts what waits in the listeners' queues
-        try:
+        async with meanwhile(self._end_connections()):
+            await asyncio.sleep(0)  # the loop accepts what waits in the listeners' queues
             await super()._shutdown()
-        finally:
-            ending.cancel()
-            with suppress(asyncio.CancelledError):
-                await ending
 
     async def _end_connections(self) -> None:
         """End what has no end of its own: websockets, event streams, and connections without a request."""
@@ -107,9 +98,3 @@ class ASGIWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # Gunicorn has no typ
                 for protocol in [*self.protocols]:
                     protocol.close_if_idle()
             await asyncio.sleep(0.05)
-
-
-def asgi_of(application: Application) -> ASGIApplication:
-    """Return the ASGI side of the application."""
-    assert application.asgi is not None, "the plan has another worker class"
-    return application.asgi

@@ -6,22 +6,19 @@ Lives in a worker, whose main thread runs the loop and everything on it. For peo
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers import base
 from uvicorn.server import Server as BaseServer
 from uvicorn_worker import UvicornWorker as BaseWorker
 
 from ..middleware.asgi import ASGIApplication
 from ..scoreboard import stop_flags
-from .gunicorn_asgi import asgi_of
+from .other_servers import asgi_of, init_signals, meanwhile
 
 BEFORE_THE_END = 0.5
 """Seconds before the graceful timeout in which uvicorn cancels what still runs: then the arbiter kills it."""
@@ -40,13 +37,8 @@ class Server(BaseServer):  # type: ignore[misc]  # the lint group installs no uv
         yield
 
     async def shutdown(self, sockets: Any = None) -> None:
-        ending = asyncio.ensure_future(self._end_connections())
-        try:
+        async with meanwhile(self._end_connections()):
             await super().shutdown(sockets)
-        finally:
-            ending.cancel()
-            with suppress(asyncio.CancelledError):
-                await ending
 
     async def _end_connections(self) -> None:
         """End what has no end of its own: event streams. uvicorn itself closes websockets."""
@@ -76,8 +68,7 @@ class UvicornWorker(BaseWorker):  # type: ignore[misc]  # the same
         self.config.timeout_graceful_shutdown = patience
 
     def init_signals(self) -> None:
-        base.Worker.init_signals(self)
-        signal.set_wakeup_fd(-1)
+        init_signals(self)
 
     def handle_exit(self, sig: int, frame: object) -> None:
         self.alive = False
