@@ -285,3 +285,11 @@ def test_errors_are_told_together() -> None:
 
 def test_every_message_is_a_check_message() -> None:
     assert all(isinstance(message, CheckMessage) for _, what, _ in CAUSES for message in run_rules(what))
+
+
+@pytest.mark.parametrize(("worker_class", "more"), [("prodserve", 1), ("gthread", 0)])
+def test_only_our_workers_have_a_thread_more_that_keeps_a_connection(worker_class: str, more: int) -> None:
+    context = seen({"worker_class": worker_class}, facts={"databases": (postgresql(),)})
+    (hint,) = [found.hint for found in run_rules(context) if found.id == "prodserve.W010"]
+    kept = context.plan.workers.value * (context.plan.threads.value + more)
+    assert f"keeps up to {kept} connections open" in str(hint)

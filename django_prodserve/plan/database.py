@@ -11,10 +11,8 @@ if TYPE_CHECKING:
     from .sizing import Sizing
 
 
-def choose_database(
-    project: Project, workers: int, threads: int, leases: int, sizing: Sizing
-) -> Decision[str]:
-    """Return the databases; the reason has the number of connections."""
+def choose_database(project: Project, connections: int, leases: int, sizing: Sizing) -> Decision[str]:
+    """Return the databases; the reason has the number of connections, so many to each of them."""
     used = [database for database in project.databases if database.vendor != "dummy"]
     if not used:
         return Decision("none", "DATABASES is empty", "settings")
@@ -22,7 +20,7 @@ def choose_database(
     servers = sum(found.counts for found in used)
     if not servers:
         return Decision(text, "a file, no connections to count", "settings")
-    most = workers * sizing.connections(threads, leases) * servers
+    most = connections * servers
     each = " + ".join(["threads", *["leases"] * bool(leases), *["1"] * sizing.keeps_connections])
     each = f"({each})" if "+" in each else each
     return Decision(text, f"up to {most} connections (workers x {each} x databases)", "settings")

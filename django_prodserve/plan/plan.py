@@ -114,6 +114,8 @@ class Plan:
     env_file: Decision[str | None]
     reload: Decision[bool]
 
+    connections: int
+    """Connections that this server may open to each database."""
     static_choice: StaticChoice
     """How static files are served, for the module that prepares them."""
     gunicorn: Mapping[str, SourcedValue]
@@ -146,10 +148,9 @@ class Plan:
         return self.worker_class.value in worker_classes.LOST
 
     @property
-    def connections(self) -> int:
-        """The number of connections that this server may open to each database."""
-        keeps = self.worker_class.value == "prodserve" and self.inputs.project.keeps_connections
-        return self.workers.value * (self.threads.value + self.leases.value + keeps)
+    def has_loop(self) -> bool:
+        """Whether anything of the loaded project runs on an asyncio loop."""
+        return self.is_asgi_class or bool(self.inputs.road_table)
 
     @property
     def database_caps_threads(self) -> bool:
@@ -197,6 +198,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
     workers = sizing.workers()
     threads = sizing.threads(workers.value)
     leases = sizing.leases(workers.value, threads.value)
+    connections = workers.value * sizing.connections(threads.value, leases.value)
     thought: dict[str, Decision[Any]] = {
         "platform": _platform(inputs.platform),
         "settings": Decision(project.settings_module, "already loaded; wsgi.py cannot change it", "Django"),
@@ -210,7 +212,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "workers": workers,
         "threads": threads,
         "leases": leases,
-        "database": choose_database(project, workers.value, threads.value, leases.value, sizing),
+        "database": choose_database(project, connections, leases.value, sizing),
         "static": Decision(project.static.mode, project.static.why, wishes.source("static")),
         "brotli": _brotli(project),
         "preload": _preload(wishes, inputs.fork_safe),
@@ -233,6 +235,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
     return Plan(
         **thought,
         **plain,
+        connections=connections,
         static_choice=project.static,
         gunicorn=options.gunicorn,
         notes=(*options.notes, *_links(project, thought["supervisor"])),

@@ -39,6 +39,11 @@ class Database:
         return self.vendor not in {"sqlite", "dummy"}
 
     @property
+    def keeps_connections(self) -> bool:
+        """Whether a thread keeps its own connection from one request to the next."""
+        return self.counts and self.max_age != 0 and not self.pool_size
+
+    @property
     def product(self) -> str:
         """The name of the database's software as its makers write it."""
         return PRODUCTS.get(self.vendor, self.vendor)
@@ -81,8 +86,8 @@ class Project:
 
     @property
     def keeps_connections(self) -> bool:
-        """Whether a thread keeps its own connection from one request to the next."""
-        return any(found.counts and found.max_age != 0 and not found.pool_size for found in self.databases)
+        """Whether a thread keeps its own connection to any database."""
+        return any(database.keeps_connections for database in self.databases)
 
     @classmethod
     def inspect(cls, *, static: bool = True, collect: bool = True) -> Project:

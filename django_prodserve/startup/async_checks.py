@@ -59,7 +59,7 @@ def _transactions(facts: AsyncFacts) -> Iterator[CheckMessage]:
 
 def _connections(plan: Plan, facts: AsyncFacts) -> Iterator[CheckMessage]:
     for database in plan.inputs.project.databases:
-        if database.counts and database.max_age != 0 and database.pool_size is None:
+        if database.keeps_connections:
             entry = f'DATABASES["{database.alias}"]'
             yield Warning(
                 f"Database {database.alias!r} keeps its connections, but in {facts.foreign} each request has "

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.core.checks import CheckMessage, Error, Warning, register
 
 from ..errors import Problem, ProdserveError, UsageError
-from ..project.async_facts import AsyncFacts
 from ..project.databases import DatabaseProbe, probe_all
 from ..project.dotted_paths import BrokenPath, broken_paths
 from ..utils.units import counted
@@ -22,6 +21,7 @@ from . import async_checks
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
+    from ..project.async_facts import AsyncFacts
     from ..project.detect import Database, Project
 
 DEBUG_ON = Error(
@@ -247,10 +247,9 @@ def _most_connections(seen: CheckContext, database: Database) -> int:
 
 
 def _kept(plan: Plan) -> int:
-    """Return how many connections CONN_MAX_AGE would keep: one for the thread that waits for clients, too."""
-    return (
-        plan.connections if plan.inputs.project.keeps_connections else plan.connections + plan.workers.value
-    )
+    """Return how many connections CONN_MAX_AGE would keep; our thread that waits for clients has one, too."""
+    own = plan.worker_class.value == "prodserve"
+    return plan.workers.value * (plan.threads.value + plan.leases.value + own)
 
 
 def _persistence(
@@ -384,7 +383,7 @@ class Preflight:
         Its plan may open more connections than the one that ``settings`` has seen.
         """
         seen = self._seen or build_context(plan, self._project, allow_debug=plan.allow_debug.value)
-        return self._warnings(replace(seen, plan=plan, loaded=AsyncFacts.read()))
+        return self._warnings(_with_loaded(replace(seen, plan=plan)))
 
     def _warnings(self, seen: CheckContext) -> list[Problem]:
         found = [each for each in run_rules(seen) if not each.is_serious() and each.id not in self._told]
@@ -399,6 +398,15 @@ class Preflight:
             )
             raise ProdserveError.of([first, *warnings])
         return warnings
+
+
+def _with_loaded(seen: CheckContext) -> CheckContext:
+    """Add the facts of the loaded project, if that has a loop."""
+    if not seen.plan.has_loop:
+        return seen
+    from ..project.async_facts import AsyncFacts  # late: every command of Django imports this module
+
+    return replace(seen, loaded=AsyncFacts.read())
 
 
 def _problem(message: CheckMessage) -> Problem:
@@ -441,5 +449,4 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     except ProdserveError as error:
         return [Error(str(error), hint="prodserve plan shows the same error", id="prodserve.E004")]
     seen = build_context(plan, project, paths=broken_paths(plan.readiness_checks.value))
-    in_threads = plan.asgi.value == "off" and not plan.is_asgi_class
-    return run_rules(replace(seen, loaded=None if in_threads else AsyncFacts.read()))
+    return run_rules(_with_loaded(seen))
