@@ -33,7 +33,7 @@ from .errors import Problem, ProdserveError, UsageError
 from .logs import gunicorn_logger
 from .logs.config import LogConfig
 from .machine.proc_memory import read_memory
-from .middleware.application import Application, build, fit_leases
+from .middleware.application import Application, build, unserved
 from .plan.explain import measuring_line, startup_lines, to_dict
 from .plan.gunicorn_settings import gunicorn_settings
 from .plan.pipeline import load_key
@@ -251,8 +251,11 @@ def _build(plan: Plan, static: StaticFiles, say: Say) -> Application:
 
 
 def _check_loaded(plan: Plan, application: Application, say: Say, checks: Checks) -> None:
-    if application.async_part is not None or plan.is_asgi_class:
-        for each in checks.loaded(plan.with_road_table(application.road_table)):
+    if (problem := unserved(plan)) is not None:
+        say(warning(problem))
+    plan = plan.with_road_table(application.road_table)
+    if plan.has_loop:
+        for each in checks.loaded(plan):
             say(warning(each))
 
 
@@ -419,7 +422,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             with self.say.step("measuring the project's memory"):
                 found = _measure(self.plan, application, self.trial)
             self.apply_loaded(application.road_table, found)
-        fit_leases(application, self.plan)
+            if application.async_part is not None:
+                application.async_part.leases.limit = self.plan.leases.value
         return application
 
     def apply_loaded(self, road_table: str | None, found: Footprint | None) -> None:

@@ -84,6 +84,11 @@ class RoadTable:
             return self.has_sockets
         return self.takes == "all" or self.has_sockets or self.routes.has_async
 
+    @property
+    def in_plan(self) -> str:
+        """What runs where, for the plan; empty if all of it runs in threads."""
+        return str(self) if self.has_loop else ""
+
     def __str__(self) -> str:
         """Return what runs where, why, and what it costs."""
         return "; ".join(filter(None, [self._where(), self.unused and f"{self.unused} has no effect"]))

@@ -1,7 +1,7 @@
 """The WSGI middleware around Django: probes, request ids, proxy trust, static files, media. Outermost first.
 
-Built once, before the fork (in the worker with --no-preload). Each middleware does O(1) work, reads no
-settings and takes no lock.
+Built once, before the fork (in the worker with --no-preload), with what runs on an asyncio loop. Each
+middleware does O(1) work, reads no settings and takes no lock.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ..staticfiles.layer import StaticLayer
 from ..staticfiles.media import find_uploads
 from ..staticfiles.placement import WSGI, with_files
 from ..utils.names import full_name
-from ..utils.notice import part, warning
+from ..utils.notice import part
 from ..utils.tracebacks import project_error
 from .asgi import ASGIApplication
 from .health import HealthMiddleware, Paths
@@ -121,14 +121,7 @@ def build(plan: Plan, static: StaticFiles, say: Callable[[str], object] = str) -
     )
     if plan.is_asgi_class:
         return replace(application, asgi=_for_other_servers(plan, application, inner))
-    fit_leases(application, plan)
     return application
-
-
-def fit_leases(application: Application, plan: Plan) -> None:
-    """Let as many threads be leased as the plan has for a project with these routes."""
-    if application.async_part is not None:
-        application.async_part.leases.limit = plan.with_road_table(application.road_table).leases.value
 
 
 def _for_other_servers(plan: Plan, layers: Application, inner: WSGI) -> ASGIApplication:
@@ -159,8 +152,6 @@ def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> Asy
     if plan.asgi.value == "off":
         if plan.roads.value:
             say(part("async", f"{plan.roads.source} has no effect: --asgi is off"))
-        if plan.worker_class.value in ONLY_WSGI and plan.asgi.is_computed and (unserved := _unserved()):
-            say(warning(Problem(f"{plan.asgi.why}: {unserved}.", PROXY_IN_FRONT, topic="asgi")))
         return None
     files, wsgi = _behind_files(wsgi)
     table = RoadTable.find(plan.asgi, load_application(), _observer(plan, wsgi), plan.roads)
@@ -168,7 +159,7 @@ def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> Asy
         table,
         files,
         os.environ.get("SCRIPT_NAME", ""),
-        threads=plan.threads.value,
+        threads=plan.with_road_table(table.in_plan).leases.value,
         patience=plan.queue_timeout.value or math.inf,
         # If the plan finds no other speedup for this Python, it has not been disabled.
         speedups=plan.speedups.value or plan.speedups.is_computed,
@@ -181,19 +172,20 @@ def _find_async_part(plan: Plan, wsgi: Any, say: Callable[[str], object]) -> Asy
     return found
 
 
-ONLY_WSGI = {"gthread", "sync"}
-PROXY_IN_FRONT = "Use --worker-class prodserve, behind a proxy that handles TLS and HTTP/2."
+def unserved(plan: Plan) -> Problem | None:
+    """Return what of ASGI_APPLICATION the workers do not serve because of their class; this loads it.
 
-
-def _unserved() -> str:
-    """Return what of ASGI_APPLICATION nobody serves; empty for nothing, or if it cannot be loaded."""
+    None for nothing, and if it cannot be loaded.
+    """
+    if plan.asgi.value != "off" or not plan.asgi.is_computed or plan.is_asgi_class:
+        return None
     with suppress(ProdserveError):
         project = load_application()
-        if project is not None and project.foreign:
-            return f"{project.path} gets no requests"
-        if project is not None and project.has_websockets:
-            return f"{project.path} gets no websockets"
-    return ""
+        if project is not None and (project.foreign or project.has_websockets):
+            what = "requests" if project.foreign else "websockets"
+            fix = "Use --worker-class prodserve, behind a proxy that handles TLS and HTTP/2."
+            return Problem(f"{plan.asgi.why}: {project.path} gets no {what}.", fix, topic="asgi")
+    return None
 
 
 def _observer(plan: Plan, wsgi: WSGI) -> str:

@@ -82,7 +82,7 @@ def with_road_table(plan: Plan) -> Plan:
         return replace(plan, notes=(*plan.notes, error.message))
     except Exception as error:  # an import of the project may raise anything
         return replace(plan, notes=(*plan.notes, f"The URLconf cannot be loaded: {reason_of(error)}"))
-    return plan.with_road_table(str(table) if table.has_loop else "")
+    return plan.with_road_table(table.in_plan)
 
 
 def plan_for(machine: Machine, flags: Mapping[str, Any], environ: Mapping[str, str]) -> Plan:
