@@ -29,6 +29,7 @@ from ..signals import worker_started
 from ..speedups.immortal import make_immortal
 from ..startup import monkey_patching
 from ..utils import fork_guard, standard_streams
+from ..utils.names import full_name
 from ..utils.outlet import drain
 from ..worker import stop_signals
 
@@ -232,10 +233,7 @@ def _loaded(name: str, users: Any) -> Hook:
 
 def _title(users: Any) -> str:
     """Return the user's name for this hook."""
-    if isinstance(users, str):
-        return users
-    named = users if hasattr(users, "__qualname__") else type(users)
-    return f"{named.__module__}.{named.__qualname__}"
+    return users if isinstance(users, str) else full_name(users)
 
 
 def guard(name: str, users: Hook, title: str) -> Hook:

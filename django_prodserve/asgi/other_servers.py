@@ -1,8 +1,12 @@
-"""The ASGI application of the project, for the worker classes asgi and uvicorn. Built before the fork."""
+"""The ASGI application of the project, for the worker classes asgi and uvicorn.
+
+Built before the fork (in the worker with --no-preload).
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from copy import copy
+from typing import Any, cast
 
 from django.core.handlers.asgi import ASGIHandler
 
@@ -18,6 +22,6 @@ def load_for_others(project: ProjectApplication | None, leases: Leases, *, speed
     handler: ASGIApplication = load(leases, speedups=speedups)
     if project is None or type(project.application) is ASGIHandler:
         return handler
-    router: Any = project.application  # of Channels
-    router.application_mapping["http"] = handler
-    return project.application
+    router: Any = copy(project.application)  # of Channels; the project's own stays as it is
+    router.application_mapping = {**router.application_mapping, "http": handler}
+    return cast("ASGIApplication", router)

@@ -1,7 +1,8 @@
 """The project's ASGI_APPLICATION: loaded, and which part of it serves HTTP, websockets and lifespan.
 
-Runs after the project is loaded: in the arbiter, before the fork (in the worker with --no-preload). Channels
-is not imported here: if the project uses it, it has been.
+Runs where the project is loaded: in the arbiter, before the fork (in the worker with --no-preload), in the
+test process, and in the commands plan and check. Channels is not imported here: if the project uses it, it
+has been.
 """
 
 from __future__ import annotations

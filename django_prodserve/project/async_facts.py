@@ -19,8 +19,9 @@ from django.db import connections
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
-from ..asgi.project import load_application
+from ..asgi.project import ProjectApplication, load_application
 from ..errors import ProdserveError
+from ..utils.names import full_name
 
 CHECKS_ORIGIN = "channels.security.websocket.OriginValidator"
 WRAPPED = "inner", "application", "app"
@@ -59,6 +60,7 @@ class AsyncFacts:
     def read(cls) -> AsyncFacts:
         """Read them; the URLconf is loaded if it is not."""
         views = [*async_views(get_resolver())]
+        project = _project()
         alias, atomic = broken_by_transactions(views)
         return cls(
             async_views=len(views),
@@ -66,8 +68,8 @@ class AsyncFacts:
             atomic_alias=alias,
             atomic=tuple(atomic),
             receivers=tuple(one_sided()),
-            foreign=_foreign(),
-            open_sockets=_open_sockets(getattr(settings, "ASGI_APPLICATION", None)),
+            foreign=project.path if project is not None and project.foreign else "",
+            open_sockets=project.path if project is not None and _opens_sockets(project.application) else "",
         )
 
 
@@ -121,28 +123,23 @@ def one_sided() -> Iterator[Receiver]:
 
 def name_of(function: Any) -> str:
     """Return module and name of a function or of a view, also of one in a wrapper or a partial."""
-    named = getattr(function, "view_class", None) or getattr(function, "func", function)
-    if not hasattr(named, "__qualname__"):
-        named = type(named)
-    return f"{named.__module__}.{named.__qualname__}"
+    return full_name(getattr(function, "view_class", None) or getattr(function, "func", function))
 
 
-def _foreign() -> str:
+def _project() -> ProjectApplication | None:
     try:
-        application = load_application()
+        return load_application()
     except ProdserveError:  # whoever serves the application reports it
-        return ""
-    return application.path if application is not None and application.foreign else ""
+        return None
 
 
-def _open_sockets(path: str | None) -> str:
-    """Return the path of the ASGI application if somebody may open its websockets from any site."""
+def _opens_sockets(application: Any) -> bool:
+    """Return whether a page of any site may open the websockets of an application."""
     try:
-        application = import_string(path) if path else None
         part = getattr(application, "application_mapping", {}).get("websocket")
-        return f"{path}" if part is not None and leads_to_consumer(part, import_string(CHECKS_ORIGIN)) else ""
-    except Exception:  # an import may raise anything; whoever serves the application reports it
-        return ""
+        return part is not None and leads_to_consumer(part, import_string(CHECKS_ORIGIN))
+    except Exception:  # a router of the project may do anything
+        return False
 
 
 def leads_to_consumer(part: Any, checks: type) -> bool:
