@@ -170,6 +170,9 @@ def test_a_low_port_needs_its_capability() -> None:
     unit = exported("systemd", bind="0.0.0.0:80")["shop.service"]
     assert value(unit, "AmbientCapabilities") == "CAP_NET_BIND_SERVICE"
     assert value(exported("systemd")["shop.service"], "CapabilityBoundingSet") == ""
+    tls = {"certfile": "/c", "keyfile": "/k", "redirect_http": "80"}
+    unit = exported("systemd", bind="0.0.0.0:8443", **tls)["shop.service"]
+    assert value(unit, "AmbientCapabilities") == "CAP_NET_BIND_SERVICE"
 
 
 def test_strange_paths_are_quoted() -> None:
@@ -483,8 +486,9 @@ def test_a_certificate_moves_to_the_proxy() -> None:
     pair = {"certfile": "/etc/tls/cert.pem", "keyfile": "/etc/tls/key.pem"}
     assert "ssl_certificate     /etc/tls/cert.pem;" in exported("nginx", **pair)["shop.conf"]
     assert "\ttls /etc/tls/cert.pem /etc/tls/key.pem\n" in exported("caddy", **pair)["Caddyfile"]
+    plain = {"redirect_http": "80", "acme_webroot": "/var/www"}
     for kind in PROXY_NUMBERS:
-        (text,) = exported(kind, timeout=60, **pair).values()
+        (text,) = exported(kind, timeout=60, **pair, **plain).values()
         assert "#   prodserve --timeout=60\n" in text
         assert "without --certfile and --keyfile" in re.sub(r"\s+#\s+", " ", text)
 

@@ -25,6 +25,7 @@ from .kinds import (
     POSITIVE,
     PROBES,
     PROXIES,
+    REDIRECT,
     ROADS,
     SHARE,
     SIZE,
@@ -266,6 +267,17 @@ class Options:
     )
     certfile: str | None = option(None, PATH, "TLS certificate (PEM).", gunicorn="certfile")
     keyfile: str | None = option(None, PATH, "TLS key (PEM).", gunicorn="keyfile")
+    redirect_http: str | None = option(
+        None,
+        REDIRECT,
+        "Address of plain HTTP whose requests are redirected to https: PORT, HOST:PORT, unix:PATH, fd://N.",
+    )
+    acme_webroot: str | None = option(
+        None,
+        PATH,
+        "Directory from which --redirect-http serves the files of /.well-known/acme-challenge/.",
+        worker=True,
+    )
     trusted_proxies: tuple[str, ...] = option(
         ("loopback",),
         PROXIES,

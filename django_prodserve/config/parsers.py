@@ -293,6 +293,13 @@ def management(raw: Any) -> str | None:
     return address(text)
 
 
+def redirect(raw: Any) -> str | None:
+    """HOST:PORT, PORT, unix:PATH, fd://N or off."""
+    if raw is False or str(raw).strip().lower() == "off":
+        return None
+    return address(raw)
+
+
 def _host_and_port(text: str, raw: str) -> str:
     """Return ``host:port``; a port without a host stays open (``:8000``) for the plan to decide."""
     if re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}", text):

@@ -157,6 +157,16 @@ def contradictions(values: Mapping[str, Any], sources: Mapping[str, str]) -> Ite
         )
     if values.get("keyfile") and not values.get("certfile"):
         yield _conflict(f"{sources['keyfile']} names a key without its certificate.", "Add --certfile PATH")
+    if values.get("redirect_http") and not values.get("certfile"):
+        yield _conflict(
+            f"{sources['redirect_http']} redirects to https, which this server does not serve.",
+            "Add --certfile PATH and --keyfile PATH. Behind a proxy, the proxy redirects.",
+        )
+    elif values.get("acme_webroot") and not values.get("redirect_http"):
+        yield _conflict(
+            f"{sources['acme_webroot']} has no effect without a listener for plain HTTP.",
+            "Add --redirect-http 80",
+        )
 
 
 def _conflict(message: str, fix: str = "Remove one of them.") -> Problem:

@@ -99,6 +99,8 @@ class Facts:
     certificate: str = ""
     """The certificate and the key that were set for the server, which a proxy uses instead."""
     key: str = ""
+    redirect: str = ""
+    """The address at which the server redirects plain HTTP; empty if it does not."""
     serves_static: bool = True
     has_own_body: bool = True
     """Whether a flag or the settings set a maximum size of a body."""
@@ -143,6 +145,7 @@ class Facts:
             ready=probes[1],
             certificate=plan.certfile.value or "",
             key=plan.keyfile.value or "",
+            redirect=plan.redirect_http.value or "",
             serves_static=plan.inputs.options.static,
             has_own_body=plan.max_body.value is not None,
             trusts_someone=plan.trusted_proxies.source != "default",

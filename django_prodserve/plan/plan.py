@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import kinds
 from ..config.options import option_field
-from ..config.parsers import LOOPBACK
 from ..errors import Problem
 from ..utils.decision import SET_EXPLICITLY, Decision
-from . import worker_classes
+from . import further_addresses, worker_classes
 from .database import choose_database
 from .sizing import THREADS, Sizing
 
@@ -91,6 +90,8 @@ class Plan:
     umask: Decision[int]
     certfile: Decision[str | None]
     keyfile: Decision[str | None]
+    redirect_http: Decision[str | None]
+    acme_webroot: Decision[str | None]
     access_log: Decision[str | None]
     log_format: Decision[str]
     log_redact: Decision[tuple[str, ...] | None]
@@ -139,8 +140,8 @@ class Plan:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Return every address that the server listens on, the management address last."""
-        return (*self.bind.value, *filter(None, [self.management_bind.value]))
+        """Return every address that the server listens on: the site's, for plain HTTP, for management."""
+        return (*self.bind.value, *filter(None, [self.redirect_http.value, self.management_bind.value]))
 
     @property
     def is_asgi_class(self) -> bool:
@@ -199,11 +200,13 @@ def make_plan(inputs: PlanInputs) -> Plan:
     threads = sizing.threads(workers.value)
     leases = sizing.leases(workers.value, threads.value)
     connections = workers.value * sizing.connections(threads.value, leases.value)
+    bind = choose_bind(machine, wishes)
+    management, redirect = wishes.computed("management_bind"), wishes.computed("redirect_http")
     thought: dict[str, Decision[Any]] = {
         "platform": _platform(inputs.platform),
         "settings": Decision(project.settings_module, "already loaded; wsgi.py cannot change it", "Django"),
         "application": _application(project),
-        "bind": choose_bind(machine, wishes),
+        "bind": bind,
         "cpus": cpus,
         "memory": memory,
         "master_memory": sizing.master_memory(),
@@ -221,7 +224,8 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "trusted_hops": _hops(wishes),
         "supervisor": _supervisor(wishes, project, linux=inputs.fork_safe),
         "max_requests_jitter": _jitter(wishes),
-        "management_bind": choose_manage(wishes, worker_class),
+        "management_bind": further_addresses.choose_management(management, worker_class),
+        "redirect_http": further_addresses.choose_redirect(redirect, bind, worker_class),
         "server_timing": _server_timing(wishes),
         "access_log": _access_log(wishes),
         "concurrency_limit": choose_concurrency_limit(wishes, worker_class),
@@ -245,7 +249,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
             *_machine_warnings(machine, cpus),
             *sizing.warnings(workers, threads, leases),
             *_project_warnings(project, options),
-            *_manage_warnings(wishes, worker_class),
+            *further_addresses.warnings(management, redirect, worker_class),
             *worker_classes.warnings(worker_class),
         ),
     )
@@ -338,33 +342,6 @@ def choose_bind(machine: Machine, wishes: ResolvedOptions) -> Decision[tuple[str
     if machine.container:
         return Decision((f"{host}:8000",), f"in a container, whose address is private ({machine.container})")
     return Decision((f"{host}:8000",), "this machine only; --bind 0.0.0.0:8000 opens it to others")
-
-
-def choose_manage(wishes: ResolvedOptions, worker_class: Decision[str]) -> Decision[str | None]:
-    """Return the explicit address; none with Gunicorn's own workers, which have no management server."""
-    if wishes.stated("management_bind") and worker_class.value != "prodserve":
-        return Decision(None, f"{worker_class.value} workers have no event loop to answer there")
-    return wishes.computed("management_bind")
-
-
-def _manage_warnings(wishes: ResolvedOptions, worker_class: Decision[str]) -> Iterator[Problem]:
-    stated = wishes.stated("management_bind")
-    if stated is None:
-        return
-    if worker_class.value != "prodserve":
-        yield Problem(
-            f"Nothing answers on {stated.value} ({stated.source}): only the worker class prodserve has a "
-            f"management server, and this is {worker_class.value}.",
-            "Remove the address, or use --worker-class prodserve",
-            topic="management-bind",
-        )
-    elif not stated.value.startswith(LOOPBACK):
-        yield Problem(
-            f"The management address {stated.value} ({stated.source}) has no password: anybody who reaches "
-            "it sees paths, stack traces and decisions.",
-            "Use 127.0.0.1 and an SSH tunnel.",
-            topic="management-bind",
-        )
 
 
 def _machine_warnings(machine: Machine, cpus: Decision[float]) -> Iterator[Problem]:

@@ -26,6 +26,7 @@ NEEDED = {"uvicorn": ("uvicorn", "uvicorn-worker")}
 def check_files(plan: Plan) -> None:
     """Raise one UsageError that lists everything that cannot be used."""
     problems = [*package_problems(plan), *certificate_problems(plan)]
+    problems += webroot_problems(plan)
     problems += log_problems(plan.access_log.value, plan.access_log.source, "access-log")
     if log := plan.gunicorn.get("errorlog"):
         problems += log_problems(str(log.value), log.source, "logs")
@@ -84,6 +85,19 @@ def _refusal(use: Callable[[], object]) -> str:
     except OSError as error:
         return error.strerror or str(error)
     return ""
+
+
+def webroot_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield why the directory of --acme-webroot cannot be read."""
+    found = plan.acme_webroot
+    if found.value is None:
+        return
+    try:
+        os.scandir(found.value).close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        fix = f"mkdir -p {found.value}, or name the directory that the certificate's client writes."
+        yield Problem(f"{found.source} {found.value} cannot be used: {why}.", fix, "", "file", "acme-webroot")
 
 
 LOGGING = ("logconfig_dict", "logconfig_json", "logconfig", "syslog", "syslog_addr", "syslog_facility")

@@ -30,6 +30,7 @@ from .acceptor import Acceptor, descriptors_for
 from .async_requests import AsyncRequests
 from .connection import IDLE, LINGER, OWNED, STREAM, Connection
 from .management.endpoint import ManagementEndpoint
+from .plain_http import PlainHTTP
 from .poller import READ, make_poller
 from .poller import WRITE as WRITABLE
 from .probes import Probes
@@ -78,7 +79,9 @@ class Reactor:
         self.static_cache = StaticFileCache(worker, self.errors)
         self.probes = Probes(worker, board, slot, self.scheduler)
         self.management = ManagementEndpoint(worker, board, self.poller, self.probes)
-        self.environs = {**self.probes.environs(config, listeners), **self.management.environs(config)}
+        plain = PlainHTTP(worker, listeners)
+        self.environs = {**self.probes.environs(config, plain.site), **self.management.environs(config)}
+        self.environs |= plain.environs(config, self.probes.page)
         part = worker.application.async_part
         if part is not None and not worker.sees_no_requests:
             part = part.without_views()
@@ -205,6 +208,10 @@ class Reactor:
         if responder is not None:
             keep = not (request.should_close() or self.retiring)
             return self.reply(connection, responder(request, keep), now, keep=keep)
+        if connection.environs.otherwise is not None:
+            keep = not (request.should_close() or self.retiring)
+            make = partial(connection.environs.otherwise, request, keep)
+            return self.send_error(connection, make, now, keep=keep)
         hit = self.static_cache.files.get(request.path)
         if hit is not None:
             found = self.static_cache.find(connection, hit)

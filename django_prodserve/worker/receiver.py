@@ -99,7 +99,11 @@ class RequestReceiver:
             return None
         connection.number += 1
         connection.request = request
-        if request.length == 0:
+        needs_no_body = request.length == 0
+        if connection.environs.otherwise is not None and not needs_no_body:
+            needs_no_body = True
+            request.force_close()  # the next request would begin behind the body
+        if needs_no_body:
             connection.buffer = request.rest
             return request.rest
         connection.buffer = b""
