@@ -20,6 +20,7 @@ from ..machine.quota import throttling
 from ..machine.tcp_info import accept_queue
 from ..scoreboard.board import REASONS, Scoreboard
 from ..scoreboard.slot import BOUNDS, CLASSES, METHODS, STATES, Counters, Slot
+from ..tls.expiry import read_expiries
 from .server_facts import versions
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -46,7 +47,7 @@ class Metrics:
         """Return all metrics; ``ready`` is the result of the readiness probe."""
         tally, slots = self.board.totals(), self.board.active_slots()
         lines = [*requests(tally), *now(slots), *self.waiting(), *workers(slots, self.board.restarts())]
-        lines += [*self.quota(), *self.server(ready)]
+        lines += [*self.quota(), *self.certificates(), *self.server(ready)]
         return "".join(lines).encode()
 
     def waiting(self) -> Iterator[str]:
@@ -77,6 +78,15 @@ class Metrics:
             "cpu_quota_throttled_seconds",
             "Time for which the CPU quota stopped threads.",
             [Sample(told.seconds)],
+        )
+
+    def certificates(self) -> Iterator[str]:
+        """Yield until when the certificates are valid."""
+        found = read_expiries(self.board.summary().get("certificates"))
+        yield from gauge(
+            "tls_certificate_expires_seconds",
+            "Unix time until which a certificate is valid.",
+            [Sample(one.expires, {"certificate": one.name, "file": one.file}) for one in found],
         )
 
     def server(self, ready: bool) -> Iterator[str]:
