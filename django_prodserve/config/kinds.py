@@ -76,6 +76,7 @@ WORKER_CLASS = Kind(parsers.worker_class, "prodserve|gthread|sync|asgi|uvicorn",
 MANAGEMENT = Kind(parsers.management, "ADDRESS", example="9000")
 HEADER = Kind(parsers.client_address_header, "NAME", example="X-Real-IP")
 ADDRESSES = Kind(parsers.addresses, "ADDRESS", _list, _or(""), "127.0.0.1:8000", is_repeated=True)
+FILES = Kind(parsers.paths, "PATH", _list, _or(""), is_repeated=True)
 WORDS = Kind(parsers.words, "LIST", _list, _or(""))
 PROXIES = Kind(parsers.proxies, "LIST", _list, _or("none"), "private")
 PROBES = Kind(parsers.probes, "LIVE,READY", _list, _or("off"), "/livez,/readyz")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Machine": ("platform", "cpus", "memory"),
     "Project": ("settings", "application", "database"),
-    "Address": ("bind", "management_bind", "certfile", "keyfile", "umask", "backlog"),
+    "Address": ("bind", "management_bind", "tls", "certfile", "keyfile", "umask", "backlog"),
     "Processes": (
         *("workers", "threads", "worker_class", "profile", "concurrency_limit", "worker_connections"),
         *("asgi", "roads", "leases"),
