@@ -42,7 +42,7 @@ from .project import footprint_cache, static_root
 from .project.databases import close_connections
 from .project.footprint import Footprint, footprint
 from .scoreboard.board import Scoreboard
-from .startup import listeners, monkey_patching, unix_access
+from .startup import certificates, listeners, monkey_patching, unix_access
 from .startup.announcer import Announcer, announcer, terminal
 from .startup.browser_notes import browser_notes
 from .startup.checks import Checks
@@ -56,6 +56,7 @@ from .staticfiles.script_name import forget_if_told
 from .supervisor import addresses, launch, reexec
 from .supervisor.link import Supervised, SupervisorLink
 from .supervisor.protocol import ServingFacts
+from .tls.contexts import TLSContexts
 from .utils import early_signals, fork_guard, working_directory
 from .utils.fork import ChildError, ChildLateError, run_in_fork
 from .utils.notice import Notice, note, part, warning
@@ -313,6 +314,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.management_host = (plan.management_bind.value or "").removeprefix("unix:").rpartition(":")[0]
         self.say, self.checks, self.started = say, checks, started
         self.worker_config = WorkerConfig()
+        self.tls: TLSContexts | None = None  # also if Gunicorn's own workers serve TLS
         self.arbiter: ProdserveArbiter | None = None
         self.board: Scoreboard | None = None
         """Shared memory of all processes: the arbiter creates it before the first worker."""
@@ -455,5 +457,6 @@ class Server(BaseApplication):  # type: ignore[misc]
         else:
             self.trial, found, road_table = _load_apart(self.plan, self.static, self.checks, self.say)
             self.apply_loaded(road_table, found)
+        self.tls = certificates.contexts(self.plan, self.cfg)
         ProdserveArbiter(self).run()
         raise AssertionError("the arbiter's loop ends by SystemExit")

@@ -48,9 +48,7 @@ def served(port: int) -> str:
     return ssl.get_server_certificate(("127.0.0.1", port), timeout=PATIENCE)
 
 
-def connected(
-    port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None
-) -> ssl.SSLSocket:
+def connected(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
     """Return a connection over TLS; the certificate is not verified."""
     plain = socket.create_connection(("127.0.0.1", port), PATIENCE)
     return context.wrap_socket(plain, server_hostname="localhost", session=session)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,8 +97,8 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Made]:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, pairs: list[Made]) -> Iterator[Scene]:
-    yield Scene(tmp_path, pairs[0])
+def scene(tmp_path: Path, pairs: list[Made]) -> Scene:
+    return Scene(tmp_path, pairs[0])
 
 
 def test_what_serves_is_shown_and_not_loaded_again(scene: Scene, pairs: list[Made]) -> None:
@@ -132,7 +131,7 @@ def test_a_renewed_pair_is_taken_over_once(scene: Scene, pairs: list[Made]) -> N
 
 
 def a_worker(scene: Scene) -> Any:
-    """Return copies of the contexts and orders, as a fork has them: memory is copied, the orders are shared."""
+    """Return contexts and orders as a fork has them: memory is copied, the orders are shared."""
     contexts = TLSContexts.make(new_config(), [scene.pair])
     renewals = Renewals.__new__(Renewals)
     renewals.__dict__ = {**scene.renewals.__dict__, "_loaded": [*scene.renewals._loaded], "_failed": [0]}
@@ -141,7 +140,7 @@ def a_worker(scene: Scene) -> Any:
     )
 
 
-def test_files_that_are_written_apart_are_taken_over_without_a_warning(scene: Scene, pairs: list[Made]) -> None:
+def test_files_that_are_written_apart_cause_no_warning(scene: Scene, pairs: list[Made]) -> None:
     scene.write_certificate(pairs[1].certificate)
     scene.go(WRITING_SECONDS - 2 * LOOK_SECONDS - 1)
     assert scene.arbiter.lines == []
@@ -169,7 +168,9 @@ def test_a_pair_that_does_not_fit_is_one_warning_and_the_old_one_serves(
         os.unlink(scene.pair.certfile)
     scene.go(WRITING_SECONDS + 4 * LOOK_SECONDS)
     (line,) = scene.arbiter.lines
-    assert line.startswith(f"warning The new files of the certificate of shop0.example ({scene.pair}) are not")
+    assert line.startswith(
+        f"warning The new files of the certificate of shop0.example ({scene.pair}) are not"
+    )
     assert "The old certificate serves, and expires on " in line
     assert [event.kind for event in scene.arbiter.events] == ["certificate refused"]
     assert scene.expiry.refused
@@ -220,7 +221,7 @@ def test_links_are_followed_like_those_of_certbot(tmp_path: Path, pairs: list[Ma
     assert scene.expiry.name == "shop1.example"
 
 
-def test_a_pair_that_was_written_while_the_project_loaded_is_taken_over(tmp_path: Path, pairs: list[Made]) -> None:
+def test_a_pair_that_was_written_during_the_start_is_taken_over(tmp_path: Path, pairs: list[Made]) -> None:
     scene = Scene(tmp_path, pairs[0])
     scene.write(pairs[1])
     scene.watch = CertificateWatch(scene.arbiter, [scene.pair], scene.contexts, scene.renewals)  # type: ignore[arg-type]
@@ -228,7 +229,7 @@ def test_a_pair_that_was_written_while_the_project_loaded_is_taken_over(tmp_path
     assert scene.expiry.name == "shop1.example"
 
 
-def test_a_file_that_changes_at_every_look_is_taken_over_all_the_same(scene: Scene, pairs: list[Made]) -> None:
+def test_a_file_that_always_changes_is_taken_over(scene: Scene, pairs: list[Made]) -> None:
     scene.write(pairs[1])
     for number in range(30):
         os.utime(scene.pair.certfile, (number, number))
@@ -248,7 +249,8 @@ def test_a_worker_that_cannot_load_it_says_so_after_some_attempts(scene: Scene, 
 
 
 @pytest.mark.parametrize(
-    ("left", "first_word"), [(15 * DAY, ""), (13.5 * DAY, "expires"), (3600.0, "expires"), (-2 * DAY, "expired")]
+    ("left", "first_word"),
+    [(15 * DAY, ""), (13.5 * DAY, "expires"), (3600.0, "expires"), (-2 * DAY, "expired")],
 )
 def test_the_end_of_a_certificate_is_said_once_a_day(
     tmp_path: Path, pairs: list[Made], monkeypatch: pytest.MonkeyPatch, left: float, first_word: str
@@ -282,7 +284,7 @@ def test_a_reload_does_not_say_it_again(tmp_path: Path, pairs: list[Made]) -> No
     assert (scene.arbiter.lines, len(scene.arbiter.events)) == ([], count)
 
 
-def test_certificates_of_gunicorns_own_workers_are_shown_and_not_loaded(tmp_path: Path, pairs: list[Made]) -> None:
+def test_certificates_of_gunicorns_own_workers_are_only_shown(tmp_path: Path, pairs: list[Made]) -> None:
     scene = Scene(tmp_path, pairs[0])
     scene.watch = CertificateWatch(scene.arbiter, [scene.pair], None, None)  # type: ignore[arg-type]
     scene.go(10)

@@ -18,6 +18,7 @@ from .kinds import (
     COUNT,
     CPUS,
     DURATION,
+    FILES,
     HEADER,
     HOPS,
     MANAGEMENT,
@@ -265,8 +266,18 @@ class Options:
         why="user and group may connect, others not",
         gunicorn="umask",
     )
-    certfile: str | None = option(None, PATH, "TLS certificate (PEM).", gunicorn="certfile")
-    keyfile: str | None = option(None, PATH, "TLS key (PEM).", gunicorn="keyfile")
+    certfile: tuple[str, ...] = option(
+        (),
+        FILES,
+        "TLS certificate (PEM), repeatable: clients get the one for the host that they name.",
+        gunicorn="certfile",
+    )
+    keyfile: tuple[str, ...] = option(
+        (),
+        FILES,
+        "TLS key (PEM), repeatable: one for each certificate, in the same order.",
+        gunicorn="keyfile",
+    )
     redirect_http: str | None = option(
         None,
         REDIRECT,

@@ -19,7 +19,7 @@ from ..machine.proc_memory import read_memory
 from ..machine.quota import throttling
 from ..machine.tcp_info import accept_queue
 from ..scoreboard.board import REASONS, Scoreboard
-from ..scoreboard.slot import BOUNDS, CLASSES, METHODS, STATES, Counters, Slot
+from ..scoreboard.slot import BOUNDS, CLASSES, HANDSHAKE_FAILURES, METHODS, STATES, Counters, Slot
 from ..tls.expiry import read_expiries
 from .server_facts import versions
 
@@ -130,6 +130,7 @@ def requests(tally: Counters) -> Iterator[str]:
             Sample(tally.messages_sent, {"direction": "sent"}),
         ],
     )
+    yield from handshakes(tally)
     yield from histogram(
         "request_duration_seconds", "Time for which requests ran.", tally.latency, tally.latency_sum
     )
@@ -138,6 +139,24 @@ def requests(tally: Counters) -> Iterator[str]:
         "Time for which requests waited for a thread.",
         tally.queued,
         tally.queued_sum,
+    )
+
+
+def handshakes(tally: Counters) -> Iterator[str]:
+    """Yield the counters of TLS; all are 0 without --certfile."""
+    new = tally.handshakes - tally.resumed_handshakes
+    yield from counter(
+        "tls_handshakes",
+        "TLS handshakes that were completed, by whether the client resumed a session.",
+        [Sample(new, {"resumed": "no"}), Sample(tally.resumed_handshakes, {"resumed": "yes"})],
+    )
+    yield from counter(
+        "tls_handshakes_failed",
+        "TLS handshakes that failed, by reason.",
+        [
+            Sample(count, {"reason": reason})
+            for reason, count in zip(HANDSHAKE_FAILURES, tally.failed_handshakes, strict=True)
+        ],
     )
 
 

@@ -25,7 +25,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Machine": ("platform", "cpus", "memory"),
     "Project": ("settings", "application", "database"),
     "Address": (
-        *("bind", "management_bind", "certfile", "keyfile", "redirect_http", "acme_webroot"),
+        *("bind", "management_bind", "tls", "certfile", "keyfile", "redirect_http", "acme_webroot"),
         *("umask", "backlog"),
     ),
     "Processes": (

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from ..config import kinds
 from ..config.options import option_field
 from ..errors import Problem
+from ..tls.key_pairs import KeyPair, key_pairs
 from ..utils.decision import SET_EXPLICITLY, Decision
-from . import further_addresses, worker_classes
+from . import further_addresses, tls, worker_classes
 from .database import choose_database
 from .sizing import THREADS, Sizing
 
@@ -88,8 +89,9 @@ class Plan:
     limit_request_fields: Decision[int]
     limit_request_field_size: Decision[int]
     umask: Decision[int]
-    certfile: Decision[str | None]
-    keyfile: Decision[str | None]
+    certfile: Decision[tuple[str, ...]]
+    keyfile: Decision[tuple[str, ...]]
+    tls: Decision[str]
     redirect_http: Decision[str | None]
     acme_webroot: Decision[str | None]
     access_log: Decision[str | None]
@@ -144,6 +146,11 @@ class Plan:
         return (*self.bind.value, *filter(None, [self.redirect_http.value, self.management_bind.value]))
 
     @property
+    def certificates(self) -> tuple[KeyPair, ...]:
+        """Return the certificates with their keys; the first is for clients that name no host."""
+        return key_pairs(self.certfile.value, self.keyfile.value)
+
+    @property
     def is_asgi_class(self) -> bool:
         """Whether another project's ASGI server runs in the workers."""
         return self.worker_class.value in worker_classes.LOST
@@ -182,7 +189,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
     wishes = ResolvedOptions(options, inputs.platform)
     cpus = choose_cpus(machine, wishes)
     memory = choose_memory(machine, wishes)
-    worker_class = choose_worker_class(wishes)
+    worker_class = worker_classes.choose(wishes.computed("worker_class"), options.gunicorn)
     sizing = Sizing(
         cpus=cpus.value,
         memory=memory.value,
@@ -199,6 +206,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
     workers = sizing.workers()
     threads = sizing.threads(workers.value)
     leases = sizing.leases(workers.value, threads.value)
+    certfile = wishes.computed("certfile")
     connections = workers.value * sizing.connections(threads.value, leases.value)
     bind = choose_bind(machine, wishes)
     management, redirect = wishes.computed("management_bind"), wishes.computed("redirect_http")
@@ -230,6 +238,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "access_log": _access_log(wishes),
         "concurrency_limit": choose_concurrency_limit(wishes, worker_class),
         "asgi": choose_asgi(wishes, worker_class, inputs.road_table),
+        "tls": tls.choose_tls(certfile, worker_class),
     }
     plain = {
         row.name: wishes.computed(row.name)
@@ -242,7 +251,11 @@ def make_plan(inputs: PlanInputs) -> Plan:
         connections=connections,
         static_choice=project.static,
         gunicorn=options.gunicorn,
-        notes=(*options.notes, *_links(project, thought["supervisor"])),
+        notes=(
+            *options.notes,
+            *tls.notes(thought["tls"], worker_class, options.gunicorn),
+            *_links(project, thought["supervisor"]),
+        ),
         details=machine.notes,
         inputs=inputs,
         warnings=(
@@ -251,6 +264,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
             *_project_warnings(project, options),
             *further_addresses.warnings(management, redirect, worker_class),
             *worker_classes.warnings(worker_class),
+            *tls.warnings(certfile, worker_class, options.gunicorn, workers.value * threads.value),
         ),
     )
 
@@ -294,21 +308,6 @@ def choose_cpus(machine: Machine, wishes: ResolvedOptions) -> Decision[float]:
 def choose_memory(machine: Machine, wishes: ResolvedOptions) -> Decision[int | None]:
     """Return the explicit memory, or the tightest limit; None if neither is known."""
     return wishes.stated("memory") or Decision(machine.memory_effective, machine.memory_effective_why)
-
-
-def choose_worker_class(wishes: ResolvedOptions) -> Decision[str]:
-    """Return the explicit class, or prodserve's; Gunicorn's threads for protocols that prodserve lacks."""
-    plain = wishes.computed("worker_class")
-    passed = wishes.options.gunicorn
-    foreign = {
-        "TLS": wishes.options.certfile is not None,
-        "the uwsgi protocol": "protocol" in passed and passed["protocol"].value != "http",
-        "HTTP/2": "http_protocols" in passed and "h2" in str(passed["http_protocols"].value),
-    }
-    for what, is_wanted in foreign.items():
-        if is_wanted and plain.value == "prodserve":
-            return Decision("gthread", f"{what} is served by Gunicorn's own threads: put a proxy in front")
-    return plain
 
 
 def choose_concurrency_limit(wishes: ResolvedOptions, worker_class: Decision[str]) -> Decision[str]:

@@ -185,7 +185,7 @@ def _memory(seen: CheckContext) -> Iterator[CheckMessage]:
 
 
 def _proxy(seen: CheckContext) -> Iterator[CheckMessage]:
-    tls = seen.plan.certfile.value is not None
+    tls = bool(seen.plan.certfile.value)
     elsewhere = any(map(_is_public, seen.plan.bind.value))
     if seen.project.ssl_redirect and not tls and elsewhere and not seen.proxied:
         yield Warning(

@@ -1,6 +1,6 @@
-"""How the arbiter makes workers load a renewed certificate: a number for each pair, and the content of its files.
+"""How the arbiter makes workers load a renewed certificate: an order for each pair, and its files in memory.
 
-Made in the arbiter, before the first fork: the workers share the numbers and the files. The arbiter writes,
+Made in the arbiter, before the first fork: the workers share the orders and the files. The arbiter writes,
 workers read. The files are in memory, because workers may not be allowed to read those of the operator: a
 server that root starts gives up root's rights in its workers.
 """
@@ -66,7 +66,11 @@ class Renewals:
     def source(self, number: int) -> KeyPair:
         """Return the paths of the stored content; without files in memory, the operator's."""
         files = self._files[number]
-        return KeyPair(*(f"/proc/self/fd/{descriptor}" for descriptor in files)) if files else self._pairs[number]
+        return (
+            KeyPair(*(f"/proc/self/fd/{descriptor}" for descriptor in files))
+            if files
+            else self._pairs[number]
+        )
 
 
 class PairContent(NamedTuple):

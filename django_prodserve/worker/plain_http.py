@@ -43,6 +43,11 @@ class PlainHTTP:
         self._https = HTTPS if HTTPS in ports or not ports else ports[0]
         self._http = HTTP if self.listener is None else _port(self.listener)
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """The descriptor of the listener, if there is one."""
+        return () if self.listener is None else (self.listener.fileno(),)
+
     def environs(self, config: Any, probes: Callable[[str], Responder | None]) -> dict[int, EnvironBuilder]:
         """Return the builder of environs for requests to this listener; ``probes`` finds their pages."""
         if self.listener is None:

@@ -5,7 +5,9 @@ Lives in a worker, in the thread that owns the connection, most often the one th
 
 from __future__ import annotations
 
-from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
+from contextlib import suppress
+
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 
 from ..http import limits
 from ..http.body import ChunkedReceiver, FixedLengthReceiver
@@ -57,6 +59,11 @@ class RequestReceiver:
             return self._feed(connection, data, now)
         except (LimitRequestLine, LimitRequestHeaders) as error:
             raise naming(error, self._settings) from None
+
+    def read_head(self, connection: Connection, data: bytes) -> None:
+        """Read request line and headers of a request that is refused, for the log; they may be incomplete."""
+        with suppress(NeedMoreError, ParseException):
+            connection.request = self._reader.read(data, 0, connection.peer, 1)
 
     def _feed(self, connection: Connection, data: bytes, now: float) -> bool:
         if connection.arriving is None:
@@ -118,5 +125,5 @@ class RequestReceiver:
             0,
         )
         if request._expected_100_continue and not request.rest:
-            connection.send_nowait(CONTINUE)
+            connection.send_interim(CONTINUE)
         return request.rest

@@ -25,6 +25,8 @@ from ..scoreboard.board import REASONS, Scoreboard
 from ..scoreboard.events import Event, write
 from ..scoreboard.slot import GO_HUNG, RETIRING, SERVING, Slot
 from ..startup import monkey_patching
+from ..tls.contexts import TLSContexts
+from ..tls.key_pairs import KeyPair
 from ..tls.renewal import Renewals
 from ..utils import fork_guard
 from . import refusals
@@ -67,6 +69,9 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         super().__init__(*args, **kwargs)
         self.slot = self._claim()
         self._reopens = False
+        if self.cfg.is_ssl and getattr(self.app, "tls", None) is None:  # under plain Gunicorn
+            pair = KeyPair(self.cfg.certfile or self.cfg.keyfile, self.cfg.keyfile)
+            self.app.tls = TLSContexts.make(self.cfg, [pair])
 
     def _claim(self) -> Slot:
         """Take a free slot on the scoreboard, in the arbiter, before the fork.
