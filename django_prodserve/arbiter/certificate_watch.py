@@ -89,7 +89,8 @@ class CertificateWatch:
         self._next_look = 0.0
         self._next_warning: float | None = None
         """When to warn again, as Unix time; None until the first look."""
-        self._is_over = False
+        self._is_over: bool | None = None
+        """Whether one has ended; None until the first look."""
 
     def tick(self, now: float) -> None:
         """Look at the files if it is time, and at the clock."""
@@ -184,7 +185,7 @@ class CertificateWatch:
         """Warn once a day, and immediately when a certificate ends."""
         near = [expiry for expiry in self._expiries if expiry.is_near(wall)]
         is_first, is_over = self._next_warning is None, any(expiry.is_over(wall) for expiry in near)
-        ends_now, self._is_over = is_over and not self._is_over and not is_first, is_over
+        ends_now, self._is_over = is_over and self._is_over is False, is_over
         if self._next_warning is not None and wall < self._next_warning and not ends_now:
             return
         self._next_warning = wall + AGAIN_SECONDS

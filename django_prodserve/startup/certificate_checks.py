@@ -27,6 +27,6 @@ def run(certificates: Sequence[Expiry]) -> Iterator[CheckMessage]:
         if expiry.is_near(wall):
             yield Warning(
                 f"{expiry.sentence(wall)}.",
-                hint="Renew it, and find out why that did not happen. A running server takes it over by itself",
+                hint="Renew it, and find out why that did not happen. A running server takes it over",
                 id="prodserve.W029",
             )
