@@ -12,7 +12,7 @@ import pytest
 
 from django_prodserve.config import parsers
 from django_prodserve.config.parse_errors import ParseError
-from django_prodserve.errors import UsageError
+from django_prodserve.errors import ProdserveError, UsageError
 from django_prodserve.http.parser import ParserSettings, RequestHead
 from django_prodserve.plan.pipeline import reject_shared_address
 from django_prodserve.startup import listeners
@@ -103,6 +103,16 @@ def test_an_address_of_another_machine_names_the_option() -> None:
     (problem,) = refused.value.problems
     assert problem.message == "192.0.2.1:8080 is not an address of this machine."
     assert problem.fix == "For all of its addresses: --redirect-http 0.0.0.0:80"
+
+
+def test_a_taken_port_names_the_option() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(ProdserveError) as refused:
+            listeners.bind(["127.0.0.1:0"], 0o007, None, address)
+    (problem,) = refused.value.problems
+    assert problem.message.startswith(f"{address} is already in use by ")
+    assert "choose another port: --redirect-http 127.0.0.1:" in problem.fix
 
 
 def test_off_and_false_mean_none() -> None:

@@ -56,7 +56,7 @@ class WatchedPair:
     """...and when they began to."""
     retry_at: float = 0.0
     refused: str = ""
-    """Why the content that lies there is not used."""
+    """Why the present content is not used."""
     told: tuple[bytes, ...] = ()
     """The digests of what was reported."""
 
@@ -191,9 +191,9 @@ class CertificateWatch:
         self._next_warning = wall + AGAIN_SECONDS
         for expiry in near:
             text = expiry.sentence(wall)
-            if not is_first:  # the checks of the start have said it
+            if not is_first:  # the checks of the start have printed it
                 log = self._arbiter.log.error if expiry.is_over(wall) else self._arbiter.log.warning
-                log("%s. A renewed one is taken over without a reload.", text)
+                log("%s. Renew it: the server uses the new one without a reload.", text)
             self._arbiter.record_event("certificate expires", text)
 
 

@@ -26,7 +26,7 @@ def run(certificates: Sequence[Expiry]) -> Iterator[CheckMessage]:
     for expiry in certificates:
         if expiry.is_near(wall):
             yield Warning(
-                f"{expiry.sentence(wall)}.",
+                f"The certificate of {expiry.name} ({expiry.file}) {expiry.consequence(wall)}.",
                 hint="Renew it, and find out why that did not happen. A running server takes it over",
                 id="prodserve.W029",
             )

@@ -48,10 +48,13 @@ class Expiry(NamedTuple):
             return f"expired on {day}, {format_age(wall - self.expires)} ago"
         return f"expires on {day}, in {format_age(self.expires - wall)}"
 
+    def consequence(self, wall: float) -> str:
+        """Return the same with what it means for clients."""
+        return self.when(wall) + (": clients refuse this site" if self.is_over(wall) else "")
+
     def sentence(self, wall: float) -> str:
         """Return the same as a sentence without its full stop."""
-        end = ": clients refuse this site" if self.is_over(wall) else ""
-        return f"The certificate of {self.name} ({self.file}) {self.when(wall)}{end}"
+        return f"The certificate of {self.name} ({self.file}) {self.consequence(wall)}"
 
     def as_dict(self) -> dict[str, Any]:
         return self._asdict()
