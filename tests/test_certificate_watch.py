@@ -18,6 +18,7 @@ from django_prodserve.arbiter.certificate_watch import (
     CertificateWatch,
 )
 from django_prodserve.config.gunicorn import new_config
+from django_prodserve.scoreboard.board import Scoreboard
 from django_prodserve.scoreboard.events import SEVERITY, Event
 from django_prodserve.tls.certificates import parse_pem
 from django_prodserve.tls.contexts import TLSContexts
@@ -235,6 +236,33 @@ def test_a_file_that_always_changes_is_taken_over(scene: Scene, pairs: list[Made
         os.utime(scene.pair.certfile, (number, number))
         scene.go(0)
     assert scene.expiry.name == "shop1.example"
+
+
+def test_a_busy_worker_loads_what_was_ordered_and_not_what_was_refused(
+    scene: Scene, pairs: list[Made]
+) -> None:
+    worker = a_worker(scene)
+    scene.write(pairs[1])
+    scene.go(2 * LOOK_SECONDS)
+    scene.write(Made(pairs[2].certificate, pairs[0].key))
+    scene.go(2 * LOOK_SECONDS)
+    assert worker.follow() is None
+    assert worker.certificates[0].names[0] == "shop1.example"
+
+
+def test_many_certificates_fit_into_the_status(tmp_path: Path, pairs: list[Made]) -> None:
+    scene = Scene(tmp_path, pairs[0])
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    many = []
+    for number in range(40):
+        many.append(KeyPair(str(folder / f"{number}.pem"), scene.pair.keyfile))
+        Path(many[-1].certfile).write_text(pairs[0].certificate)
+    board = Scoreboard.create(None, slots=1, rows=1, now=1.0)
+    scene.arbiter.log_line = lambda **facts: board.write_summary(facts)  # type: ignore[method-assign]
+    scene.watch = CertificateWatch(scene.arbiter, many, None, None)  # type: ignore[arg-type]
+    scene.go(4)
+    assert len(board.summary()["certificates"]) > 5
 
 
 def test_a_worker_that_cannot_load_it_says_so_after_some_attempts(scene: Scene, pairs: list[Made]) -> None:

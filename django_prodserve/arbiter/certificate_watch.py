@@ -9,6 +9,7 @@ looks, and tried again for a while if it does not fit. The old one serves until 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -36,8 +37,8 @@ CHANGING_SECONDS = 30.0
 """Seconds after which files that change at every look are tried all the same."""
 AGAIN_SECONDS = 86400.0
 """Seconds between two warnings that a certificate expires."""
-MOST_SHOWN = 16
-"""Certificates in the status, those that expire first: its memory is limited."""
+SHOWN_BYTES = 2500
+"""Bytes of the certificates in the status, about 12 of them: its memory is limited."""
 
 
 @dataclass
@@ -143,8 +144,12 @@ class CertificateWatch:
         if self._contexts is None or self._renewals is None:
             parse_pem(content.certificate)
             return
-        self._contexts.renew(number, self._renewals.put(number, content))
-        self._renewals.order(number)
+        try:
+            self._contexts.renew(number, self._renewals.put(number, content))
+        except KeyPairError:
+            self._renewals.restore(number)
+            raise
+        self._renewals.order(number, content)
 
     def _report_renewed(self, number: int) -> None:
         expiry = self._expiry(number)
@@ -178,7 +183,9 @@ class CertificateWatch:
         """Show the certificates in the status."""
         found = [self._expiry(number) for number in range(len(self._watched))]
         self._expiries = [expiry for expiry in found if expiry is not None]
-        shown = [_short(expiry).as_dict() for expiry in soonest(self._expiries, MOST_SHOWN)]
+        shown = [_short(expiry).as_dict() for expiry in soonest(self._expiries)]
+        while len(json.dumps(shown)) > SHOWN_BYTES:
+            shown.pop()
         self._arbiter.log_line(certificates=shown)
 
     def _warn(self, wall: float) -> None:
@@ -209,4 +216,4 @@ def _signature(path: str) -> tuple[object, ...]:
 def _short(expiry: Expiry) -> Expiry:
     """Return it with few names and short texts."""
     names = tuple(name[:64] for name in expiry.names[:2])
-    return expiry._replace(names=names, file=expiry.file[-100:], refused=expiry.refused[:60])
+    return expiry._replace(names=names, file=expiry.file[-120:], refused=expiry.refused[:200])

@@ -65,6 +65,6 @@ def read_expiries(found: Any) -> list[Expiry]:
     return [Expiry(**{**one, "names": tuple(one["names"])}) for one in found or ()]
 
 
-def soonest(expiries: Sequence[Expiry], most: int) -> list[Expiry]:
-    """Return those that end first, at most so many."""
-    return sorted(expiries, key=lambda one: one.expires)[:most]
+def soonest(expiries: Sequence[Expiry]) -> list[Expiry]:
+    """Return those that end first before the others."""
+    return sorted(expiries, key=lambda one: one.expires)

@@ -30,6 +30,7 @@ class Renewals:
         """The order that this process has followed, for each pair: a new worker begins with the arbiter's."""
         self._failed = [0] * len(pairs)
         self._files = [_files_in_memory(pair) for pair in pairs]
+        self._ordered: list[PairContent | None] = [None] * len(pairs)
 
     # In the arbiter.
 
@@ -40,8 +41,14 @@ class Renewals:
             os.pwrite(descriptor, data or b"", 0)
         return self.source(number)
 
-    def order(self, number: int) -> None:
+    def restore(self, number: int) -> None:
+        """Store what was ordered last: a worker that was busy may load it only now."""
+        if (content := self._ordered[number]) is not None:
+            self.put(number, content)
+
+    def order(self, number: int, content: PairContent) -> None:
         """Make each worker load a pair, as this process has."""
+        self._ordered[number] = content
         self._loaded[number] += 1
         self._orders[number] = self._loaded[number]
 
