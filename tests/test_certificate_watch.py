@@ -320,6 +320,9 @@ def test_certificates_of_gunicorns_own_workers_are_only_shown(tmp_path: Path, pa
     scene.go(10)
     assert scene.expiry.name == "shop1.example"
     assert scene.contexts.certificates[0].names[0] == "shop0.example"
+    scene.write(Made(pairs[1].certificate, pairs[2].key))
+    scene.go(WRITING_SECONDS + 4 * LOOK_SECONDS)
+    assert scene.arbiter.lines[-1].endswith("does not belong to the certificate. New connections fail.")
 
 
 def test_when_is_said_as_a_day_and_a_distance() -> None:

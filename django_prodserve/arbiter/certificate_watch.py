@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ..scoreboard.events import Event, last_of
 from ..tls.certificates import CertificateError, parse_pem, read_certificate
-from ..tls.contexts import KeyPairError, TLSContexts
+from ..tls.contexts import KeyPairError, TLSContexts, pair_refusal
 from ..tls.expiry import Expiry, soonest
 from ..tls.key_pairs import KeyPair
 from ..tls.renewal import PairContent, Renewals, content_of
@@ -142,7 +142,9 @@ class CertificateWatch:
     def _load(self, number: int, content: PairContent) -> None:
         """Load the content here, then make the workers do the same; Gunicorn's read the files themselves."""
         if self._contexts is None or self._renewals is None:
-            parse_pem(content.certificate)
+            pair = self._watched[number].pair
+            if why := pair_refusal(pair):
+                raise KeyPairError(pair, why)
             return
         try:
             self._contexts.renew(number, self._renewals.put(number, content))
@@ -168,6 +170,8 @@ class CertificateWatch:
             f"The new files of the certificate of {expiry.name} ({watched.pair}) are not used: "
             f"{watched.refused}. The old certificate serves, and {expiry.when(time.time())}"
         )
+        if self._contexts is None:
+            text = f"{watched.pair} cannot be used for TLS: {watched.refused}. New connections fail"
         self._arbiter.log.warning("%s.", text)
         self._arbiter.record_event("certificate refused", text)
 
