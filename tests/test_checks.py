@@ -51,7 +51,7 @@ CAUSES: list[tuple[str, CheckContext, str]] = [
     ("W002", seen(facts={"local_caches": ("default",)}), "Redis"),
     ("W003", seen(facts={"local_sessions": True}), "SESSION_ENGINE"),
     ("W004", seen(facts={"local_channels": True}), "channels_redis"),
-    ("W005", seen({"bind": "0.0.0.0:80", "certfile": "c"}, facts={"ssl_redirect": True}), ""),
+    ("W005", seen({"bind": "0.0.0.0:80", "certfile": ("c",)}, facts={"ssl_redirect": True}), ""),
     ("W005", seen({"bind": "0.0.0.0:80"}, facts={"ssl_redirect": True}), "--trusted-proxies private"),
     ("W006", seen({"bind": "0.0.0.0:80", "trusted_proxies": "*"}), "--trusted-proxies 10.0.0.5"),
     ("W007", seen({"bind": "0.0.0.0:80"}), "--certfile"),
@@ -100,7 +100,7 @@ def test_each_cause_has_its_message_with_a_way_out(number: str, what: CheckConte
     [
         seen(),
         seen(certificates=(Expiry(("shop.example",), "/c.pem", time.time() + 15 * DAY),)),
-        seen({"bind": "0.0.0.0:80", "certfile": "c"}, facts={"ssl_redirect": True}),
+        seen({"bind": "0.0.0.0:80", "certfile": ("c",)}, facts={"ssl_redirect": True}),
         seen({"bind": "0.0.0.0:80", "trusted_proxies": "private"}, facts={"ssl_redirect": True}),
         seen({"bind": "0.0.0.0:80", "trusted_proxies": "*"}, platform=HEROKU),
         seen({"bind": "unix:/run/a.sock"}),

@@ -337,8 +337,8 @@ def test_the_release_line_migrates_unless_the_server_does() -> None:
         ("cloudrun", {"graceful_timeout": 25}, "Cloud Run kills 10 s after", "--graceful-timeout 5"),
         ("fly", {"graceful_timeout": 400}, "Fly kills 300 s after", "--graceful-timeout 295"),
         ("cloudrun", {"migrate": True}, "gives a start 240 s, but it may take 900 s", "gcloud run jobs"),
-        ("cloudrun", {"certfile": "/c", "keyfile": "/k"}, "router ends TLS", "Leave --certfile"),
-        ("fly", {"certfile": "/c"}, "router ends TLS", "Leave --certfile"),
+        ("cloudrun", {"certfile": ("/c",), "keyfile": ("/k",)}, "router ends TLS", "Leave --certfile"),
+        ("fly", {"certfile": ("/c",)}, "router ends TLS", "Leave --certfile"),
         ("procfile", {"bind": "unix:/run/s"}, "cannot be reached by the platform's router", "Leave --bind"),
     ],
 )
@@ -483,7 +483,7 @@ def test_haproxy_reaches_a_unix_socket() -> None:
 
 
 def test_a_certificate_moves_to_the_proxy() -> None:
-    pair = {"certfile": "/etc/tls/cert.pem", "keyfile": "/etc/tls/key.pem"}
+    pair = {"certfile": ("/etc/tls/cert.pem",), "keyfile": ("/etc/tls/key.pem",)}
     assert "ssl_certificate     /etc/tls/cert.pem;" in exported("nginx", **pair)["shop.conf"]
     assert "\ttls /etc/tls/cert.pem /etc/tls/key.pem\n" in exported("caddy", **pair)["Caddyfile"]
     plain = {"redirect_http": "80", "acme_webroot": "/var/www"}

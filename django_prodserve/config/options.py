@@ -270,12 +270,14 @@ class Options:
         (),
         FILES,
         "TLS certificate (PEM), repeatable: clients get the one for the host that they name.",
+        why="plain HTTP, also behind a proxy that handles TLS",
         gunicorn="certfile",
     )
     keyfile: tuple[str, ...] = option(
         (),
         FILES,
         "TLS key (PEM), repeatable: one for each certificate, in the same order.",
+        why="the files of the certificates contain them",
         gunicorn="keyfile",
     )
     redirect_http: str | None = option(

@@ -48,7 +48,7 @@ LOST: Mapping[str, tuple[str, ...]] = {
 
 
 def choose(stated: Decision[str], passed: Mapping[str, SourcedValue]) -> Decision[str]:
-    """Return the class that is stated, or the default one; Gunicorn's threads for the uwsgi protocol."""
+    """Return the class that is set, or the default one; Gunicorn's threads for the uwsgi protocol."""
     if "protocol" in passed and passed["protocol"].value != "http" and stated.value == "prodserve":
         return Decision("gthread", "the uwsgi protocol is served by Gunicorn's own threads")
     return stated

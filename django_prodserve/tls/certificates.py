@@ -1,6 +1,6 @@
-"""What a certificate file says: for which names, from when, until when, and the kind of its key.
+"""What a certificate file contains: for which names, from when, until when, and the kind of its key.
 
-Python's ssl module tells this of a peer's certificate alone, and only of one that it trusts. So this module
+Python's ssl module shows this of a peer's certificate alone, and only if it trusts the peer. So this module
 reads the few fields itself, out of the DER form of X.509 (RFC 5280 4.1). It checks no signature.
 """
 
@@ -24,7 +24,7 @@ TEXT = {0x0C: "utf-8", 0x13: "ascii", 0x14: "latin-1", 0x16: "ascii", 0x1E: "utf
 
 
 class CertificateError(ValueError):
-    """A file is no certificate; the text says why, as part of a sentence."""
+    """A file does not hold a certificate; the text is the reason, as part of a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ OPTIONS = ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
 
 
 class KeyPairError(Exception):
-    """A certificate cannot be used with its key; the text says why, as part of a sentence."""
+    """A certificate cannot be used with its key; the text is the reason, as part of a sentence."""
 
     def __init__(self, pair: KeyPair, why: str) -> None:
         super().__init__(why)
@@ -41,7 +41,7 @@ class TLSContexts:
         loaded = [self._load(number, pair) for number, pair in enumerate(self.pairs)]
         self._contexts = [context for context, _ in loaded]
         self.certificates = [certificate for _, certificate in loaded]
-        """What the certificates say, in the order of ``pairs``."""
+        """What the certificates contain, in the order of ``pairs``."""
         self._by_name = self._index()
 
     @classmethod
@@ -80,7 +80,7 @@ class TLSContexts:
 
         It is first tried in a new context: a key that does not fit would break the one that serves. The
         context stays, because clients resume sessions with its keys. A certificate with a key of another kind
-        gets a new context: in the old one, the old certificate would stay beside it.
+        gets a new context: in the old one, the old certificate would stay next to it.
         """
         context, certificate = self._load(number, files or self.pairs[number], self._contexts[number])
         self._contexts[number] = context
@@ -90,7 +90,7 @@ class TLSContexts:
     def _load(
         self, number: int, pair: KeyPair, live: ssl.SSLContext | None = None
     ) -> tuple[ssl.SSLContext, Certificate]:
-        """Return a context with this pair, the live one if it can be; and what the certificate says."""
+        """Return a context with this pair, the live one if it can be; and what the certificate contains."""
         with usable(pair), frozen(pair) as copy:
             with open(copy.certfile, "rb") as file:
                 certificate = parse_pem(file.read())
@@ -184,6 +184,7 @@ def usable(pair: KeyPair) -> Iterator[None]:
 REASONS = {
     "KEY_VALUES_MISMATCH": "the key does not belong to the certificate",
     "KEY_TYPE_MISMATCH": "the key does not belong to the certificate",
+    "NO_CERTIFICATE_ASSIGNED": "the key does not belong to the certificate",  # it is of another kind
     "EE_KEY_TOO_SMALL": "its key is too short for OpenSSL",
     "CA_MD_TOO_WEAK": "its signature is too weak for OpenSSL",
 }

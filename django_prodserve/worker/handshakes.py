@@ -44,6 +44,29 @@ def plain_http() -> bytes:
     return complete("400 Bad Request", lines, PLAIN_HTTP, keep=False)
 
 
+class TimeShare:
+    """How long handshakes may take now. ``limited``: requests wait meanwhile."""
+
+    def __init__(self) -> None:
+        self._left, self._at = SLICE_SECONDS, 0.0
+
+    def slice(self, now: float, *, limited: bool) -> float:
+        """Return the seconds for which handshakes may run from now on; zero or less: not yet."""
+        if not limited:
+            return SLICE_SECONDS
+        self._left = min(SLICE_SECONDS, self._left + (now - self._at) * SHARE)
+        self._at = now
+        return self._left
+
+    def spend(self, seconds: float) -> None:
+        """Record that handshakes took so long; the last one may have taken more than was left."""
+        self._left = max(-SLICE_SECONDS, self._left - seconds)
+
+    def wait(self, *, limited: bool) -> float:
+        """Return the seconds until handshakes may run again."""
+        return max(0.0, -self._left / SHARE) if limited else 0.0
+
+
 class HandshakeHost(Protocol):
     """What handshakes need from the reactor."""
 
@@ -93,7 +116,7 @@ class Handshakes:
         self._preface = Preface(settings) if settings.proxy_protocol != "off" else None
         self._ready: deque[Connection] = deque()
         """Connections whose bytes have arrived. Those that have begun come first: they need less CPU."""
-        self._budget, self._checked = SLICE_SECONDS, 0.0
+        self._share = TimeShare()
 
     def enqueue(self, connection: Connection, now: float) -> None:
         """Keep a connection with an event until the other events are handled. It stays owned."""
@@ -107,21 +130,16 @@ class Handshakes:
         if not self._ready:
             return
         started = now = self._clock()
-        seconds = SLICE_SECONDS
-        if requests_wait:
-            seconds = self._budget = min(SLICE_SECONDS, self._budget + (now - self._checked) * SHARE)
-        self._checked = now
+        seconds = self._share.slice(now, limited=requests_wait)
         while self._ready and now - started < seconds:
             self._host.guard(self.step, self._ready.popleft(), now)
             now = self._clock()
         if requests_wait:
-            self._budget -= now - started
+            self._share.spend(now - started)
 
     def timeout(self, *, requests_wait: bool) -> float | None:
         """Return how long the worker may wait for events; None if no handshake is due."""
-        if not self._ready:
-            return None
-        return max(0.0, -self._budget / SHARE) if requests_wait else 0.0
+        return self._share.wait(limited=requests_wait) if self._ready else None
 
     def step(self, connection: Connection, now: float) -> None:
         """Continue one handshake with what has arrived."""

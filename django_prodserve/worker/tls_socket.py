@@ -80,13 +80,13 @@ class TLSSocket:
         self._waiting: deque[tuple[bytes | memoryview, int]] = deque()
         """Encrypted pieces that the kernel has not taken, each with its bytes of the caller."""
         self._encrypted = self._left = 0
-        """Bytes of the caller that are encrypted, and those that have left, of which no call told so far."""
+        """Bytes of the caller that are encrypted, and those that have left. No call has reported them."""
         self.has_begun = False
         """Whether the client has got its first answer in the handshake."""
         self.is_ended = False
         """Whether the client sends no more."""
         self.is_closing = False
-        """Whether this side has said that it sends no more."""
+        """Whether this side has sent its goodbye."""
         self.holds_partial = False
         """Whether a part of a record has arrived."""
         self.peer = TLSPeer(self._tls)
@@ -115,7 +115,7 @@ class TLSSocket:
                 return False
             except ssl.SSLError as error:
                 with suppress(OSError):
-                    self._flush(0)  # the alert that says why
+                    self._flush(0)  # the alert with the reason
                 raise HandshakeError(reason_for(error)) from error
             # In TLS 1.3 only session tickets wait now: they leave with the first response.
             if self._tls.version() != "TLSv1.3":
@@ -258,7 +258,7 @@ class TLSSocket:
     # The end.
 
     def say_goodbye(self) -> bool:
-        """Tell the client that nothing follows; return whether that has left."""
+        """Announce that nothing follows (``close_notify``); return whether that has left."""
         with self._lock:
             if not self.is_closing:
                 self.is_closing = True
@@ -274,7 +274,7 @@ class TLSSocket:
         self._bare.shutdown(how)
 
     def close(self) -> None:
-        """Close the socket, without a word: a response that was cut off must not look complete."""
+        """Close the socket, without a word: a truncated response must not look complete."""
         self._bare.close()
 
 
