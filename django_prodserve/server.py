@@ -42,7 +42,7 @@ from .project import footprint_cache, static_root
 from .project.databases import close_connections
 from .project.footprint import Footprint, footprint
 from .scoreboard.board import Scoreboard
-from .startup import listeners, monkey_patching, unix_access
+from .startup import certificates, listeners, monkey_patching, unix_access
 from .startup.announcer import Announcer, announcer, terminal
 from .startup.browser_notes import browser_notes
 from .startup.checks import Checks
@@ -53,9 +53,10 @@ from .startup.prepare import prepare
 from .staticfiles import FileCount, StaticFiles, describe, missing_names, prepare_static
 from .staticfiles.media import MediaRoot
 from .staticfiles.script_name import forget_if_told
-from .supervisor import launch, reexec
+from .supervisor import addresses, launch, reexec
 from .supervisor.link import Supervised, SupervisorLink
 from .supervisor.protocol import ServingFacts
+from .tls.contexts import TLSContexts
 from .utils import early_signals, fork_guard, working_directory
 from .utils.fork import ChildError, ChildLateError, run_in_fork
 from .utils.notice import Notice, note, part, warning
@@ -81,7 +82,7 @@ def serve(
     startup/prepare.py's steps are done.
     """
     signal.signal(signal.SIGTERM, early_signals.stop)
-    sockets = _take_inherited(plan, kept) if kept else _bind_in_time(plan, write)
+    sockets = addresses.take_inherited(plan, kept) if kept else addresses.bind_in_time(plan, write)
     generation = kept or (launch.supervised if plan.supervisor.value else launch.standalone)(plan, sockets)
     is_text = plan.log_format.value != "json"
     say = announcer(write, text=is_text, place=generation.run_dir, number=generation.number)
@@ -134,7 +135,7 @@ def check(plan: Plan, write: Say, checks: Checks) -> None:
     sys.dont_write_bytecode = True
     say = Announcer(write, terminal())
     check_files(plan)
-    _try_addresses(plan, say)
+    addresses.try_out(plan, say)
     with ExitStack() as stack:
         scratch = None
         if plan.static_choice.mode == "collect":
@@ -143,48 +144,6 @@ def check(plan: Plan, write: Say, checks: Checks) -> None:
         with say.step("checking the project"):
             checks.project()
         _load(plan, static, say, checks)
-
-
-def _try_addresses(plan: Plan, say: Say) -> None:
-    """Bind the addresses as a test, except those that the running server of this project holds."""
-    held: set[str] = set()
-    for record in launch.servers_here(plan.settings.value):
-        known = {*record.get("binds", ()), *record.get("addresses", ()), record.get("management", "")}
-        if ours := known & set(plan.addresses):
-            where = ", ".join(address for address in plan.addresses if address in ours)
-            text = f"This project's server (pid {record['pid']}) serves {where}; prodserve reload updates it"
-            say(note(text, event="check", running=record["pid"]))
-        held |= ours
-    management = plan.management_bind.value
-    free = [address for address in plan.bind.value if address not in held]
-    listeners.try_bind(free, plan.umask.value, None if management in held else management)
-
-
-def _bind(plan: Plan) -> list[socket.socket]:
-    check_files(plan)
-    return listeners.bind(plan.bind.value, plan.umask.value, plan.management_bind.value)
-
-
-def _bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
-    """Bind; if a server of this project was just killed, wait until its last requests are answered."""
-    deadline = 0.0
-    while True:
-        try:
-            return _bind(plan)
-        except ProdserveError:
-            if not deadline:
-                seconds = launch.predecessor_drain_seconds(plan)
-                deadline = time.monotonic() + seconds
-                if seconds:
-                    say(f"waiting for the addresses of a server that was killed, up to {seconds:g} s")
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(0.2)
-
-
-def _take_inherited(plan: Plan, kept: Supervised) -> list[socket.socket]:
-    check_files(plan)
-    return kept.take(plan.addresses)
 
 
 def _collected_early(plan: Plan) -> dict[str, str]:
@@ -348,16 +307,19 @@ class Server(BaseApplication):  # type: ignore[misc]
         generation: SupervisorLink,
     ) -> None:
         self.plan, self.static, self.generation = plan, static, generation
-        self.sockets = sockets[: len(plan.bind.value)]
-        self.management = next(iter(sockets[len(plan.bind.value) :]), None)
+        self.sockets = sockets[:-1] if plan.management_bind.value else sockets
+        """Those of the site, and behind them the one for plain HTTP, if there is one."""
+        self.has_redirect = plan.redirect_http.value is not None
+        self.management = sockets[-1] if plan.management_bind.value else None
         self.management_host = (plan.management_bind.value or "").removeprefix("unix:").rpartition(":")[0]
         self.say, self.checks, self.started = say, checks, started
         self.worker_config = WorkerConfig()
+        self.tls: TLSContexts | None = None  # also if Gunicorn's own workers serve TLS
         self.arbiter: ProdserveArbiter | None = None
         self.board: Scoreboard | None = None
         """Shared memory of all processes: the arbiter creates it before the first worker."""
         self.alive, self.trial = ForkSafetyCheck(), Trial()
-        self.addresses, self.notes = list[str](), list[str]()
+        self.addresses, self.redirects, self.notes = list[str](), list[str](), list[str]()
         super().__init__()
 
     def do_load_config(self) -> None:
@@ -448,8 +410,10 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.say(warning(line))
         CALL_SITES.stop()
         tls = bool(self.cfg.is_ssl)
-        self.addresses = [listeners.url(socket, tls=tls) for socket in self.sockets]
-        self.notes = [*browser_notes(self.plan, self.sockets, tls=tls, loaded=self.cfg.preload_app)]
+        site = self.sockets[: len(self.plan.bind.value)]
+        self.addresses = [listeners.url(socket, tls=tls) for socket in site]
+        self.redirects = [listeners.url(socket, tls=False) for socket in self.sockets[len(site) :]]
+        self.notes = [*browser_notes(self.plan, site, tls=tls, loaded=self.cfg.preload_app)]
         if self.management is not None:
             self.management.listen(self.cfg.backlog)
 
@@ -457,6 +421,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         """Print the addresses, now that the workers answer there."""
         if self.management is not None:
             self.say(f"management {listeners.url(self.management, tls=False)}")
+        for address in self.redirects:
+            self.say(part("redirect", f"{address} to https"))
         seconds, addresses = time.monotonic() - self.started, self.addresses
         if not self.generation.during_reload:  # otherwise the supervisor reports that it serves
             how_to_stop = "  Ctrl-C stops it" if os.isatty(1) and self.generation.number == 1 else ""
@@ -491,5 +457,6 @@ class Server(BaseApplication):  # type: ignore[misc]
         else:
             self.trial, found, road_table = _load_apart(self.plan, self.static, self.checks, self.say)
             self.apply_loaded(road_table, found)
+        self.tls = certificates.contexts(self.plan, self.cfg)
         ProdserveArbiter(self).run()
         raise AssertionError("the arbiter's loop ends by SystemExit")

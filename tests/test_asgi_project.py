@@ -144,7 +144,6 @@ def test_what_cannot_be_used_is_named_with_its_fix(settings: Any, path: str, mes
     [
         ("consumer", {"worker_class": "gthread"}, "consumer gets no requests."),
         ("router", {"worker_class": "gthread"}, "router gets no websockets."),
-        ("router", {"certfile": "c"}, "router gets no websockets."),
         ("django", {"worker_class": "gthread"}, ""),
         ("no_such", {"worker_class": "gthread"}, ""),
         ("consumer", {"asgi": "off"}, ""),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from django_prodserve.project.dotted_paths import broken_paths
 from django_prodserve.startup import checks
 from django_prodserve.startup.checks import CheckContext, Preflight, raise_on_errors, run_rules
 from django_prodserve.staticfiles import StaticChoice
+from django_prodserve.tls.expiry import Expiry
 
 from .facts import machine, postgresql, project
 
+DAY = 86400.0
 SOUND = Database(alias="default", vendor="sqlite", where="db.sqlite3", max_age=0)
 KEPT = dataclasses.replace(postgresql(), max_age=60, health_checks=True)
 
@@ -48,7 +51,7 @@ CAUSES: list[tuple[str, CheckContext, str]] = [
     ("W002", seen(facts={"local_caches": ("default",)}), "Redis"),
     ("W003", seen(facts={"local_sessions": True}), "SESSION_ENGINE"),
     ("W004", seen(facts={"local_channels": True}), "channels_redis"),
-    ("W005", seen({"bind": "0.0.0.0:80", "certfile": "c"}, facts={"ssl_redirect": True}), ""),
+    ("W005", seen({"bind": "0.0.0.0:80", "certfile": ("c",)}, facts={"ssl_redirect": True}), ""),
     ("W005", seen({"bind": "0.0.0.0:80"}, facts={"ssl_redirect": True}), "--trusted-proxies private"),
     ("W006", seen({"bind": "0.0.0.0:80", "trusted_proxies": "*"}), "--trusted-proxies 10.0.0.5"),
     ("W007", seen({"bind": "0.0.0.0:80"}), "--certfile"),
@@ -96,7 +99,8 @@ def test_each_cause_has_its_message_with_a_way_out(number: str, what: CheckConte
     "what",
     [
         seen(),
-        seen({"bind": "0.0.0.0:80", "certfile": "c"}, facts={"ssl_redirect": True}),
+        seen(certificates=(Expiry(("shop.example",), "/c.pem", time.time() + 15 * DAY),)),
+        seen({"bind": "0.0.0.0:80", "certfile": ("c",)}, facts={"ssl_redirect": True}),
         seen({"bind": "0.0.0.0:80", "trusted_proxies": "private"}, facts={"ssl_redirect": True}),
         seen({"bind": "0.0.0.0:80", "trusted_proxies": "*"}, platform=HEROKU),
         seen({"bind": "unix:/run/a.sock"}),
@@ -253,6 +257,24 @@ def test_a_loaded_project_with_async_views_opens_more_connections() -> None:
     found = {str(message.id): message.msg for message in run_rules(loaded)}
     assert "may open 66" in found["prodserve.W012"]
     assert "for 32 threads" in found["prodserve.W011"]
+
+
+@pytest.mark.parametrize(
+    ("days", "told"),
+    [
+        (15, None),
+        (9.1, r"The certificate of shop\.example \(/c\.pem\) expires on \S+, in 9 days\."),
+        (
+            -3.1,
+            r"The certificate of shop\.example \(/c\.pem\) expired on \S+, 3 days ago: clients refuse .*\.",
+        ),
+    ],
+)
+def test_a_certificate_that_ends_soon_is_a_warning(days: float, told: str | None) -> None:
+    expiry = Expiry(("shop.example",), "/c.pem", time.time() + days * DAY)
+    found = run_rules(seen(certificates=(expiry,)))
+    assert [str(message.id) for message in found] == (["prodserve.W029"] if told else [])
+    assert all(re.fullmatch(told or "", str(message.msg)) and message.hint for message in found)
 
 
 def test_what_was_told_before_the_project_was_loaded_is_not_told_again() -> None:

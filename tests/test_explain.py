@@ -50,7 +50,7 @@ def test_lines_fit_and_continue_below_the_reason(width: int) -> None:
 
 def test_a_path_that_is_longer_than_a_line_stays_whole() -> None:
     path = f"/srv/{'long/' * 30}"
-    text = explain(replace(plan(), certfile=Decision(path, "a test", "--certfile")))
+    text = explain(replace(plan(), certfile=Decision((path,), "a test", "--certfile")))
     assert path in [line.strip() for line in text.splitlines()]
 
 

@@ -170,6 +170,9 @@ def test_a_low_port_needs_its_capability() -> None:
     unit = exported("systemd", bind="0.0.0.0:80")["shop.service"]
     assert value(unit, "AmbientCapabilities") == "CAP_NET_BIND_SERVICE"
     assert value(exported("systemd")["shop.service"], "CapabilityBoundingSet") == ""
+    tls = {"certfile": "/c", "keyfile": "/k", "redirect_http": "80"}
+    unit = exported("systemd", bind="0.0.0.0:8443", **tls)["shop.service"]
+    assert value(unit, "AmbientCapabilities") == "CAP_NET_BIND_SERVICE"
 
 
 def test_strange_paths_are_quoted() -> None:
@@ -334,8 +337,8 @@ def test_the_release_line_migrates_unless_the_server_does() -> None:
         ("cloudrun", {"graceful_timeout": 25}, "Cloud Run kills 10 s after", "--graceful-timeout 5"),
         ("fly", {"graceful_timeout": 400}, "Fly kills 300 s after", "--graceful-timeout 295"),
         ("cloudrun", {"migrate": True}, "gives a start 240 s, but it may take 900 s", "gcloud run jobs"),
-        ("cloudrun", {"certfile": "/c", "keyfile": "/k"}, "router ends TLS", "Leave --certfile"),
-        ("fly", {"certfile": "/c"}, "router ends TLS", "Leave --certfile"),
+        ("cloudrun", {"certfile": ("/c",), "keyfile": ("/k",)}, "router ends TLS", "Leave --certfile"),
+        ("fly", {"certfile": ("/c",)}, "router ends TLS", "Leave --certfile"),
         ("procfile", {"bind": "unix:/run/s"}, "cannot be reached by the platform's router", "Leave --bind"),
     ],
 )
@@ -480,11 +483,12 @@ def test_haproxy_reaches_a_unix_socket() -> None:
 
 
 def test_a_certificate_moves_to_the_proxy() -> None:
-    pair = {"certfile": "/etc/tls/cert.pem", "keyfile": "/etc/tls/key.pem"}
+    pair = {"certfile": ("/etc/tls/cert.pem",), "keyfile": ("/etc/tls/key.pem",)}
     assert "ssl_certificate     /etc/tls/cert.pem;" in exported("nginx", **pair)["shop.conf"]
     assert "\ttls /etc/tls/cert.pem /etc/tls/key.pem\n" in exported("caddy", **pair)["Caddyfile"]
+    plain = {"redirect_http": "80", "acme_webroot": "/var/www"}
     for kind in PROXY_NUMBERS:
-        (text,) = exported(kind, timeout=60, **pair).values()
+        (text,) = exported(kind, timeout=60, **pair, **plain).values()
         assert "#   prodserve --timeout=60\n" in text
         assert "without --certfile and --keyfile" in re.sub(r"\s+#\s+", " ", text)
 

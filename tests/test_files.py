@@ -14,10 +14,12 @@ from django_prodserve.config.gunicorn import new_config
 from django_prodserve.config.options import SourcedValue
 from django_prodserve.errors import CODES, UsageError
 from django_prodserve.startup.files import check_files
+from django_prodserve.tls.contexts import ENCRYPTED
 from django_prodserve.utils.fork import run_in_fork
 
 from .e2e.needs import need_program
 from .facts import plan
+from .test_tls_contexts import RSA, make
 
 
 def refused(gunicorn: dict[str, Any] | None = None, **stated: Any) -> list[tuple[str, str]]:
@@ -42,13 +44,15 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 def test_what_can_be_used_passes(pair: tuple[str, str], tmp_path: Path) -> None:
     settings = {"ciphers": "ECDHE+AESGCM", "ca_certs": pair[0], "errorlog": str(tmp_path / "log")}
-    assert refused(settings, certfile=pair[0], keyfile=pair[1], access_log=str(tmp_path / "access")) == []
+    assert (
+        refused(settings, certfile=(pair[0],), keyfile=(pair[1],), access_log=str(tmp_path / "access")) == []
+    )
     assert refused({"logconfig_dict": {"version": 1}, "user": os.geteuid(), "errorlog": "-"}) == []
 
 
 def test_everything_that_is_wrong_is_listed() -> None:
     found = refused(
-        {"errorlog": "/nowhere/e"}, certfile="/nowhere/c", keyfile="/nowhere/k", access_log="/nowhere/a"
+        {"errorlog": "/nowhere/e"}, certfile=("/nowhere/c",), keyfile=("/nowhere/k",), access_log="/nowhere/a"
     )
     assert [message.partition(": ")[0] for message, _ in found] == [
         "test /nowhere/c cannot be read",
@@ -69,14 +73,34 @@ def test_everything_that_is_wrong_is_listed() -> None:
 def test_what_every_handshake_would_fail_on_is_refused(
     pair: tuple[str, str], settings: dict[str, Any], words: str
 ) -> None:
-    ((message, fix),) = refused(settings, certfile=pair[0], keyfile=pair[1])
+    ((message, fix),) = refused(settings, certfile=(pair[0],), keyfile=(pair[1],))
     assert words in message
     assert fix.startswith("Correct ")
 
 
 def test_a_certificate_that_is_none_is_named(tmp_path: Path) -> None:
-    ((message, _),) = refused(certfile=__file__)
+    ((message, _),) = refused(certfile=(__file__,))
     assert message == f"{__file__} cannot be used for TLS: it is not in PEM format."
+
+
+def test_each_pair_is_tried(pair: tuple[str, str], tmp_path: Path) -> None:
+    other = make(tmp_path, "other", RSA)
+    locked = make(tmp_path, "locked", "-newkey rsa:2048 -passout pass:secret")
+    found = refused(
+        certfile=(pair[0], other.certfile, locked.certfile), keyfile=(pair[1], pair[1], locked.keyfile)
+    )
+    assert [message for message, _ in found] == [
+        f"{other.certfile} and {pair[1]} cannot be used for TLS: the key does not belong to the certificate.",
+        f"{locked.certfile} and {locked.keyfile} cannot be used for TLS: {ENCRYPTED}.",
+    ]
+    assert found[1][1] == f"Store it without a password: openssl pkey -in {locked.keyfile} -out key.pem"
+
+
+def test_client_certificates_need_issuers(pair: tuple[str, str]) -> None:
+    stated = {"certfile": (pair[0],), "keyfile": (pair[1],)}
+    ((message, _),) = refused({"cert_reqs": 2}, **stated)
+    assert message == "cert_reqs asks for client certificates, but no issuer is trusted: all are refused."
+    assert refused({"cert_reqs": 2, "ca_certs": pair[0]}, **stated) == []
 
 
 @pytest.mark.parametrize(

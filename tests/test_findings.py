@@ -21,6 +21,7 @@ from django_prodserve.scoreboard.events import BAD, CRASHES, SEVERITY, WARN, Eve
 from django_prodserve.scoreboard.history import Sample
 from django_prodserve.scoreboard.routes import NO_ROUTE, OTHERS, RouteTime
 from django_prodserve.scoreboard.slot import BUCKETS
+from django_prodserve.tls.expiry import Expiry
 
 WORKER: dict[str, Any] = {
     **{"pid": 12, "state": "serving", "threads": 4, "busy": 0, "memory": 0, "oldest": None}
@@ -34,6 +35,8 @@ CLOCK = 50_602.0
 """14:03:22 UTC."""
 
 
+DAY = 86400.0
+SHOP = Expiry(("shop.example", "www.shop.example"), "/c.pem", 1_800_000_000.0)
 FAILED = RequestError(CLOCK, 500, "GET", EVIL, "shop.urls.boom", "shop.Broken", "id")
 SLOW, QUICK = RouteTime("shop.urls.slow", 20, 30.0, 4.0), RouteTime("shop.urls.index", 1000, 10.0, 0.1)
 
@@ -48,6 +51,18 @@ def errors(share: float) -> Point:
     [
         ({}, []),
         ({"workers": []}, [(BAD, "No worker serves requests")]),
+        ({"certificates": [SHOP], "wall": SHOP.expires - 15 * DAY}, []),
+        (
+            {"certificates": [SHOP], "wall": SHOP.expires - 9 * DAY},
+            [(WARN, "The certificate of shop.example (/c.pem) expires on 2027-01-15, in 9 days")],
+        ),
+        (
+            {"certificates": [SHOP._replace(refused="no key")], "wall": SHOP.expires + 3 * DAY},
+            [
+                (BAD, "The certificate of shop.example (/c.pem) expired on 2027-01-15, 3 days ago: clients"),
+                (WARN, "The new files of the certificate of shop.example are not used: no key"),
+            ],
+        ),
         ({"workers": [{**WORKER, "state": "retiring"}]}, [(BAD, "No worker serves requests")]),
         (
             {"workers": [BUSY], "now": replace(NOW, refused=2712.3)},

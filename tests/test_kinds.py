@@ -29,6 +29,8 @@ TYPED = {
     "warmup": "/about/",
     "certfile": "cert.pem",
     "keyfile": "key.pem",
+    "redirect_http": "0.0.0.0:80",
+    "acme_webroot": "/srv/acme",
     "trusted_hops": "2",
     "access_log": "-",
     "log_redact": "query,token",

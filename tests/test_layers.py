@@ -31,6 +31,7 @@ FLOORS = [
     ["speedups"],
     ["config"],
     ["machine"],
+    ["tls"],
     ["http"],
     ["scoreboard"],
     ["utils"],
@@ -70,6 +71,8 @@ PURE = [
     "middleware/request_id",
     "plan/plan",
     "plan/sizing",
+    "plan/tls",
+    "tls/key_pairs",
     "utils/decision",
     "utils/units",
 ]

@@ -14,6 +14,7 @@ from django_prodserve.machine.tcp_info import accept_queue
 from django_prodserve.monitoring import metrics
 from django_prodserve.scoreboard.board import REASONS, Scoreboard
 from django_prodserve.scoreboard.slot import BOUNDS, SERVING
+from django_prodserve.tls.expiry import Expiry
 
 
 @pytest.fixture
@@ -49,6 +50,16 @@ def read(board: Scoreboard, listeners: Any = (), *, ready: bool = True) -> dict[
             assert key not in samples
             samples[key] = sample.value
     return samples
+
+
+def test_the_end_of_each_certificate_is_a_metric(board: Scoreboard) -> None:
+    expiries = [Expiry(("shop.example",), f"/{kind}.pem", 2e9).as_dict() for kind in ("rsa", "ec")]
+    board.write_summary({"certificates": expiries})
+    found = {name: value for name, value in read(board).items() if "certificate_expires" in name}
+    assert found == {
+        f"prodserve_tls_certificate_expires_seconds certificate=shop.example file=/{kind}.pem": 2e9
+        for kind in ("rsa", "ec")
+    }
 
 
 def test_requests_by_method_and_class(board: Scoreboard) -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from django_prodserve.config.options import SourcedValue
+from django_prodserve.config.resolve import resolve
+from django_prodserve.errors import UsageError
 from django_prodserve.machine.platforms import detect
-from django_prodserve.plan import worker_classes
+from django_prodserve.plan import tls, worker_classes
 from django_prodserve.plan.explain import explain
 from django_prodserve.plan.gunicorn_settings import gunicorn_settings
 from django_prodserve.plan.plan import PlanInputs, make_plan
+from django_prodserve.tls.key_pairs import KeyPair
 from django_prodserve.utils.units import GIB, MIB
 
 from .facts import machine, plan, postgresql, project, wishes
@@ -326,3 +332,60 @@ def test_another_asgi_server_is_explained_by_what_it_cannot_keep(name: str) -> N
         assert f"{name} workers: {line}" in text
     assert gunicorn_settings(made)["worker_class"] == worker_classes.IMPORTED[name]
     assert gunicorn_settings(made).get("http_parser") == {"asgi": "python"}.get(name)
+
+
+PAIR = {"certfile": "a.pem,b.pem", "keyfile": "a.key,b.key"}
+
+
+def test_the_default_worker_serves_tls_and_shows_what_it_costs() -> None:
+    assert plan().tls.value == "off"
+    made = plan(**PAIR)
+    assert made.worker_class.value == "prodserve"
+    assert (made.tls.value, made.tls.why) == ("1.2, 1.3", tls.COST)
+    assert [str(pair) for pair in made.certificates] == ["a.pem and a.key", "b.pem and b.key"]
+    settings = gunicorn_settings(made)
+    assert (settings["certfile"], settings["keyfile"]) == ("a.pem", "a.key")
+    assert "certfile" not in gunicorn_settings(plan())
+
+
+def test_gunicorns_threads_warn_of_handshakes_and_of_the_certificates_they_do_not_have() -> None:
+    made = plan(**PAIR, worker_class="gthread", workers=2, threads=3)
+    stall, single = (found.message for found in made.warnings)
+    assert stall == "gthread workers wait for the TLS handshake of each client: 6 that stall stop the site."
+    assert single == "gthread workers have one certificate: all clients get a.pem."
+    assert made.tls.why == "as Gunicorn's gthread workers do it"
+
+
+def test_http2_is_served_by_threads_that_are_asked_for() -> None:
+    passed = {"http_protocols": SourcedValue("h2,h1", "PRODSERVE['GUNICORN']['http_protocols']")}
+    stated = {"worker_class": SourcedValue("gthread", "--worker-class")}
+    with pytest.raises(UsageError, match="asks for HTTP/2, which the worker class prodserve does not speak"):
+        resolve([], gunicorn=passed)
+    options = resolve([stated], gunicorn=passed)
+    inputs = replace(plan(workers=2, threads=3).inputs, options=replace(options, workers=2, threads=3))
+    (told,) = make_plan(inputs).warnings
+    assert "the streams of a connection run one after another" in told.message
+    assert re.search(r"Each connection holds a thread: \d+ connections stop the site", told.message)
+
+
+def test_settings_of_tls_without_an_effect_are_named() -> None:
+    passed = {
+        name: SourcedValue(value, name)
+        for name, value in {
+            "do_handshake_on_connect": True,
+            "suppress_ragged_eofs": False,
+            "ssl_version": 5,
+            "ciphers": "ECDHE",
+        }.items()
+    }
+    options = resolve([{"certfile": SourcedValue("a", "test")}], gunicorn=passed)
+    made = make_plan(replace(plan().inputs, options=options))
+    assert [note.partition(" ")[0] for note in made.notes] == [*tls.WITHOUT_EFFECT]
+    assert make_plan(replace(plan().inputs, options=resolve([], gunicorn=passed))).notes == ()
+
+
+def test_each_certificate_needs_its_key() -> None:
+    message = "test names 2 and test 1: each certificate needs its own key."
+    with pytest.raises(UsageError, match=message):
+        plan(certfile="a,b", keyfile="c")
+    assert plan(certfile=["a", "b"]).certificates == (KeyPair("a"), KeyPair("b"))

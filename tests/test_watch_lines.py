@@ -13,6 +13,7 @@ from django_prodserve.monitoring.findings import REMEDIES, finding
 from django_prodserve.monitoring.snapshot import busiest_routes
 from django_prodserve.scoreboard.events import BAD, WARN
 from django_prodserve.scoreboard.routes import RouteTime
+from django_prodserve.tls.expiry import Expiry
 
 LONG = "A request has run for 12 s: GET /reports/yearly/ which is a sentence that no narrow terminal holds"
 WORKER = {
@@ -105,6 +106,13 @@ def test_status_begins_with_the_verdict_and_what_to_do_and_names_both_ages() -> 
     assert lines[5][1] == "release   generation 7, loaded 23 s ago"
     assert next(format_text(known(), 0.0)) == ("ok", "Serving normally")
     assert [verdict(findings), verdict(findings[1:]), verdict([])] == ["bad", "warn", "ok"]
+
+
+def test_status_says_until_when_certificates_are_valid() -> None:
+    found = [Expiry((f"shop{number}.example",), "/c.pem", number * 86400.0).as_dict() for number in (3, 40)]
+    lines = [line for _, line in format_text(known(certificates=found), 0.0)]
+    at = lines.index("tls       shop3.example expires on 1970-01-04, in 3 days")
+    assert lines[at + 1] == "          shop40.example expires on 1970-02-10, in 40 days"
 
 
 @pytest.mark.parametrize(("age", "is_told"), [(0.2, False), (3.0, True)])

@@ -23,6 +23,8 @@ from ..scoreboard.board import Scoreboard, board_path, last_board
 from ..scoreboard.events import Event, last_of, read
 from ..scoreboard.slot import GO_HUNG, SERVING
 from ..scoreboard.stacks import Stacks
+from ..tls.contexts import TLSContexts
+from ..tls.renewal import Renewals
 from ..utils.units import counted
 from . import hooks, policies
 from .lifecycle import Lifecycle
@@ -63,6 +65,9 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         self.systemd = True
         self.plan = self.app.plan  # loading has measured the project since
         self.make_board()
+        self.tls: TLSContexts | None = self.app.tls
+        self.renewals = None if self.tls is None else Renewals(self.tls.pairs)
+        self.app.renewals = self.renewals
         self.monitor = WorkerMonitor(self)
         super().start()
         if self.generation.during_reload:
@@ -96,10 +101,10 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
             self.board = Scoreboard.create(None, slots=slots, rows=rows, now=now, document=document)
             self.stacks = Stacks(slots, None)
         self.app.board = self.board
-        self.note: dict[str, str] = {}
+        self.note: dict[str, Any] = {}
         self.log_line(profile=self.plan.profile.value, settings=self.plan.settings.value)
 
-    def log_line(self, **facts: str) -> None:
+    def log_line(self, **facts: Any) -> None:
         """Write facts to the scoreboard for ``status``."""
         self.note |= facts
         self.board.write_summary(self.note)

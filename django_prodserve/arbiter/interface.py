@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from ..plan.plan import Plan
     from ..scoreboard.board import Scoreboard
     from ..scoreboard.stacks import Stacks
+    from ..tls.contexts import TLSContexts
+    from ..tls.renewal import Renewals
     from .policies import Verdict
     from .worker_pool import WorkerHandle, WorkerPool
 
@@ -23,6 +25,11 @@ class ArbiterActions(Protocol):
     timeout: int
     """Maximum seconds per iteration of a worker's event loop; 0 for no limit. Gunicorn's setting."""
     LISTENERS: list[Any]
+    all_ready: bool
+    """Whether the first full set of workers has answered."""
+    tls: TLSContexts | None
+    """None if our workers serve no TLS."""
+    renewals: Renewals | None
 
     def replace(self, member: WorkerHandle, verdict: Verdict) -> bool:
         """Replace a worker, starting its replacement first; False if it must wait or is already marked."""
@@ -40,7 +47,7 @@ class ArbiterActions(Protocol):
         """Record an event on the scoreboard."""
         ...
 
-    def log_line(self, **facts: str) -> None:
+    def log_line(self, **facts: Any) -> None:
         """Record facts on the scoreboard for ``status``."""
         ...
 

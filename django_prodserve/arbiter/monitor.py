@@ -18,6 +18,7 @@ from ..scoreboard.board import REASONS
 from ..scoreboard.events import Event, last_of
 from ..utils.units import format_age, format_share
 from . import policies
+from .certificate_watch import CertificateWatch
 from .memory_guard import MemoryGuard
 from .overload import CALM_SECONDS, OverloadWatch, overloaded
 from .policies import Verdict
@@ -44,6 +45,9 @@ class WorkerMonitor:
         self.next_survey, self.survey_every = 0.0, SURVEY_SECONDS
         self.quota, self.throttled_since = QuotaWatch(), 0.0
         self.overload = OverloadWatch()
+        self.certificates = CertificateWatch(
+            arbiter, arbiter.plan.certificates, arbiter.tls, arbiter.renewals
+        )
         self.last_frozen = -policies.MIN_AGE_SECONDS
         self.next_look = 0.0
         self.raised: set[str] = set()
@@ -63,6 +67,7 @@ class WorkerMonitor:
                 self.advise,
                 self.watch_quota,
                 self.watch_overload,
+                self.watch_certificates,
                 self.record_history,
                 self.log_lost_lines,
             ):
@@ -191,6 +196,11 @@ class WorkerMonitor:
         elif load is None:
             self.end_overload(now)
 
+    def watch_certificates(self, now: float) -> None:
+        """Take renewed certificates over, and warn before one expires, once this generation serves."""
+        if self.arbiter.all_ready:
+            self.certificates.tick(now)
+
     def end_overload(self, now: float, calm: float = CALM_SECONDS) -> None:
         """Report that an overload is over, after so many calm seconds; after none if this generation ends."""
         if text := self.overload.end(now, self.arbiter.board.refused, calm):
@@ -198,6 +208,7 @@ class WorkerMonitor:
 
     def resume(self, events: Sequence[Event]) -> None:
         """Continue or close conditions whose start the previous generation has reported, but not the end."""
+        self.certificates.resume(events)
         if last_open(events, "overload", "overload over"):
             self.arbiter.record_event(
                 "overload over", "The overload ended with a reload, or continues in the new generation"

@@ -23,7 +23,7 @@ def scope_of(environ: dict[str, Any], request: Any, kind: str = "http") -> dict[
     script = environ["SCRIPT_NAME"]
     path = (script + environ["PATH_INFO"]).encode("latin-1").decode("utf-8", "replace")
     port = environ.get("SERVER_PORT")
-    return {
+    scope = {
         "type": kind,
         # Not 2.4: a send after the client has left does nothing, and raises no OSError.
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -40,6 +40,9 @@ def scope_of(environ: dict[str, Any], request: Any, kind: str = "http") -> dict[
         "state": {},
         "extensions": {},
     }
+    if "gunicorn.socket" in environ:
+        scope["gunicorn.socket"] = environ["gunicorn.socket"]
+    return scope
 
 
 def headers_of(environ: dict[str, Any]) -> list[tuple[bytes, bytes]]:

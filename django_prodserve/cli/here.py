@@ -16,6 +16,7 @@ from ..errors import Problem, ProdserveError
 from ..machine.detect import Machine
 from ..machine.platforms import Platform, detect
 from ..plan import plan as planning
+from ..plan import worker_classes
 from ..plan.sizing import Sizing
 from ..utils.decision import Decision
 
@@ -56,7 +57,7 @@ def _decide(row: Row, wishes: planning.ResolvedOptions) -> Decision[Any] | None:
         cpus=cpus.value,
         memory=memory.value,
         profile=wishes.options.profile,
-        worker_class=planning.choose_worker_class(wishes).value,
+        worker_class=worker_classes.choose(wishes.computed("worker_class"), wishes.options.gunicorn).value,
         databases=1,
         stated_workers=wishes.stated("workers"),
         stated_threads=wishes.stated("threads"),

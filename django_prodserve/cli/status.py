@@ -18,6 +18,7 @@ from ..monitoring.snapshot import full_snapshot, measured
 from ..scoreboard.board import Scoreboard, board_path
 from ..scoreboard.slot import BOUNDS
 from ..scoreboard.stacks import format_request
+from ..tls.expiry import read_expiries
 from ..utils import terminal
 from ..utils.units import counted, format_age, format_size
 from . import control
@@ -98,6 +99,8 @@ def format_text(known: dict[str, Any], wall: float) -> Iterator[Line]:
     loaded = f"loaded {format_age(known['uptime'])} ago"
     yield "", f"{'release':<10}generation {known['generation']}, {loaded}"
     yield "", f"{'requests':<10}{_of_requests(known)}"
+    for number, expiry in enumerate(read_expiries(known.get("certificates"))):
+        yield "", f"{'' if number else 'tls':<10}{expiry.name} {expiry.when(wall)}"
     for worker in known["workers"]:
         yield "", f"{'worker':<10}{_of_worker(worker)}"
         if words := loop_words(worker):

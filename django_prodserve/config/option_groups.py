@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "where to serve": ("bind", "certfile", "keyfile", "umask", "backlog", "management_bind"),
+    "where to serve": (
+        *("bind", "certfile", "keyfile", "redirect_http", "acme_webroot"),
+        *("umask", "backlog", "management_bind"),
+    ),
     "size": (
         *("profile", "workers", "threads", "worker_class", "cpus", "memory", "db_connections"),
         *("concurrency_limit", "worker_connections", "asgi", "roads"),

@@ -18,6 +18,7 @@ from .kinds import (
     COUNT,
     CPUS,
     DURATION,
+    FILES,
     HEADER,
     HOPS,
     MANAGEMENT,
@@ -25,6 +26,7 @@ from .kinds import (
     POSITIVE,
     PROBES,
     PROXIES,
+    REDIRECT,
     ROADS,
     SHARE,
     SIZE,
@@ -264,8 +266,31 @@ class Options:
         why="user and group may connect, others not",
         gunicorn="umask",
     )
-    certfile: str | None = option(None, PATH, "TLS certificate (PEM).", gunicorn="certfile")
-    keyfile: str | None = option(None, PATH, "TLS key (PEM).", gunicorn="keyfile")
+    certfile: tuple[str, ...] = option(
+        (),
+        FILES,
+        "TLS certificate (PEM), repeatable: clients get the one for the host that they name.",
+        why="plain HTTP, also behind a proxy that handles TLS",
+        gunicorn="certfile",
+    )
+    keyfile: tuple[str, ...] = option(
+        (),
+        FILES,
+        "TLS key (PEM), repeatable: one for each certificate, in the same order.",
+        why="the files of the certificates contain them",
+        gunicorn="keyfile",
+    )
+    redirect_http: str | None = option(
+        None,
+        REDIRECT,
+        "Address of plain HTTP whose requests are redirected to https: PORT, HOST:PORT, unix:PATH, fd://N.",
+    )
+    acme_webroot: str | None = option(
+        None,
+        PATH,
+        "Directory from which --redirect-http serves the files of /.well-known/acme-challenge/.",
+        worker=True,
+    )
     trusted_proxies: tuple[str, ...] = option(
         ("loopback",),
         PROXIES,

@@ -125,6 +125,14 @@ def path(raw: Any) -> str:
     return text
 
 
+def paths(raw: Any) -> tuple[str, ...]:
+    """a path, or a list of paths; as text, they are separated by commas."""
+    parts = raw.split(",") if isinstance(raw, str) else [raw] if isinstance(raw, os.PathLike) else list(raw)
+    if not parts:
+        raise ValueError(raw)
+    return tuple(path(part.strip() if isinstance(part, str) else part) for part in parts)
+
+
 def warmup(raw: Any) -> str:
     """a path that begins with / such as /about/, or off."""
     text = str(raw)
@@ -291,6 +299,13 @@ def management(raw: Any) -> str | None:
     if text.startswith("fd://"):
         raise _no_address(f"{raw!r} cannot be the management address.", "HOST:PORT, PORT or unix:PATH")
     return address(text)
+
+
+def redirect(raw: Any) -> str | None:
+    """HOST:PORT, PORT, unix:PATH, fd://N or off."""
+    if raw is False or str(raw).strip().lower() == "off":
+        return None
+    return address(raw)
 
 
 def _host_and_port(text: str, raw: str) -> str:

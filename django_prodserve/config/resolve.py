@@ -131,6 +131,7 @@ def resolve(
             found += _complaints(row, stated, error)
         sources[row.name] = stated.source
     found += contradictions(values, sources)
+    found += foreign_protocols(values, gunicorn or {})
     if found:
         # An error of an import in the project is the project's, even if a setting caused the import.
         is_project = all(problem.code == "project" for problem in found)
@@ -155,8 +156,37 @@ def contradictions(values: Mapping[str, Any], sources: Mapping[str, str]) -> Ite
             f"{sources['env_file']} comes too late: Django has read the settings by then.",
             "Use --env-file, or set PRODSERVE_ENV_FILE.",
         )
-    if values.get("keyfile") and not values.get("certfile"):
+    certificates, keys = values.get("certfile", ()), values.get("keyfile", ())
+    if keys and not certificates:
         yield _conflict(f"{sources['keyfile']} names a key without its certificate.", "Add --certfile PATH")
+    elif keys and len(keys) != len(certificates):
+        yield _conflict(
+            f"{sources['certfile']} names {len(certificates)} and {sources['keyfile']} {len(keys)}: "
+            "each certificate needs its own key.",
+            "Name as many keys as certificates, in the same order, or none: then the certificates' files "
+            "hold them.",
+        )
+    if values.get("redirect_http") and not values.get("certfile"):
+        yield _conflict(
+            f"{sources['redirect_http']} redirects to https, which this server does not serve.",
+            "Add --certfile PATH and --keyfile PATH. Behind a proxy, the proxy redirects.",
+        )
+    elif values.get("acme_webroot") and not values.get("redirect_http"):
+        yield _conflict(
+            f"{sources['acme_webroot']} has no effect without a listener for plain HTTP.",
+            "Add --redirect-http 80",
+        )
+
+
+def foreign_protocols(values: Mapping[str, Any], gunicorn: Mapping[str, SourcedValue]) -> Iterator[Problem]:
+    """Yield that HTTP/2 is asked for, unless the workers that speak it are, too."""
+    protocols = gunicorn.get("http_protocols")
+    if protocols and "h2" in str(protocols.value) and values.get("worker_class") in (None, "prodserve"):
+        yield _conflict(
+            f"{protocols.source} asks for HTTP/2, which the worker class prodserve does not speak.",
+            "Let a proxy speak it: prodserve export nginx. Or add --worker-class gthread, where "
+            "streams run one after another and each connection holds a thread.",
+        )
 
 
 def _conflict(message: str, fix: str = "Remove one of them.") -> Problem:

@@ -99,6 +99,8 @@ class Facts:
     certificate: str = ""
     """The certificate and the key that were set for the server, which a proxy uses instead."""
     key: str = ""
+    redirect: str = ""
+    """The address at which the server redirects plain HTTP; empty if it does not."""
     serves_static: bool = True
     has_own_body: bool = True
     """Whether a flag or the settings set a maximum size of a body."""
@@ -141,8 +143,9 @@ class Facts:
             memory=Decision(plan.memory.value or 0, plan.memory.why, plan.memory.source),
             live=probes[0],
             ready=probes[1],
-            certificate=plan.certfile.value or "",
-            key=plan.keyfile.value or "",
+            certificate=next(iter(plan.certfile.value), ""),
+            key=next(iter(plan.keyfile.value), ""),
+            redirect=plan.redirect_http.value or "",
             serves_static=plan.inputs.options.static,
             has_own_body=plan.max_body.value is not None,
             trusts_someone=plan.trusted_proxies.source != "default",

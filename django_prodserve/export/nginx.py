@@ -106,9 +106,13 @@ def certificate_files(facts: Facts) -> tuple[str, str]:
     return f"{place}/fullchain.pem", f"{place}/privkey.pem"
 
 
+OF_TLS = ("--certfile=", "--keyfile=", "--redirect-http=", "--acme-webroot=")
+"""Flags that a server behind a proxy with TLS must not have."""
+
+
 def server_command(facts: Facts) -> str:
     """Return the command of the server behind; the proxy has its certificate."""
-    kept = [flag for flag in facts.flags if not flag.startswith(("--certfile=", "--keyfile="))]
+    kept = [flag for flag in facts.flags if not flag.startswith(OF_TLS)]
     return shlex.join(["prodserve", *facts.bind, *kept])
 
 

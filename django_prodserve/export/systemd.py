@@ -199,9 +199,12 @@ def _home(facts: Facts) -> str:
 
 
 def _capabilities(facts: Facts, *, has_socket: bool) -> str:
-    if 0 < facts.address.port < 1024 and not has_socket:
+    ports = [] if has_socket else [facts.address.port]
+    if facts.redirect and not facts.redirect.startswith(("unix:", "fd:")):
+        ports.append(int(facts.redirect.rpartition(":")[2]))
+    if low := [port for port in ports if 0 < port < 1024]:
         return block(
-            f"# Port {facts.address.port} needs this one.",
+            f"# Port {low[0]} needs this one.",
             "AmbientCapabilities=CAP_NET_BIND_SERVICE",
             "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",
         )

@@ -33,6 +33,8 @@ class EnvironBuilder:
     ) -> None:
         self.page = page
         """Returns the function that answers a path here without Django, or None."""
+        self.otherwise: Responder | None = None
+        """Answers every other request to this listener, without its body; None if Django does."""
         self.base: dict[str, Any] = {
             **wsgi.base_environ(config),
             "wsgi.multithread": True,

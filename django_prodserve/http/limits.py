@@ -10,6 +10,9 @@ KIB, MIB = 2**10, 2**20
 
 HEAD_SECONDS = 30.0
 """From the first byte of a request, or the start of a connection, until its headers are complete."""
+HANDSHAKE_SECONDS = 10.0
+"""From the start of a connection until its TLS handshake is complete: two or three round trips. nginx waits
+60 s, Gunicorn's threads without a limit."""
 STALL_SECONDS = 30.0
 """A request body or a response must average ``MIN_RATE`` in each period of this length."""
 MIN_RATE = 250

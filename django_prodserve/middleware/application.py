@@ -183,7 +183,7 @@ def unserved(plan: Plan) -> Problem | None:
         project = load_application()
         if project is not None and (project.foreign or project.has_websockets):
             what = "requests" if project.foreign else "websockets"
-            fix = "Use --worker-class prodserve, behind a proxy that handles TLS and HTTP/2."
+            fix = "Use --worker-class prodserve, behind a proxy that handles HTTP/2."
             return Problem(f"{plan.asgi.why}: {project.path} gets no {what}.", fix, topic="asgi")
     return None
 

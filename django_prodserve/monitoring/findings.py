@@ -14,6 +14,7 @@ from ..plan.sizing import KILL_SHARE, REPLACE_SHARE
 from ..scoreboard.errors import RequestError
 from ..scoreboard.events import BAD, CRASHES, WARN, Event, last_of
 from ..scoreboard.routes import NO_ROUTE, OTHERS, RouteTime
+from ..tls.expiry import Expiry
 from ..utils.units import (
     counted,
     format_clock,
@@ -66,6 +67,14 @@ REMEDIES = {
         "max-requests",
     ),
     "reload failed": Remedy("Correct the error, then run prodserve reload again.", "reload failed"),
+    "certificate expires": Remedy(
+        "Renew it, and find out why it was not renewed; the server takes the new files over by itself.",
+        "certificate expires",
+    ),
+    "certificate refused": Remedy(
+        "Write a certificate and the key that belongs to it; the server tries again by itself.",
+        "certificate refused",
+    ),
     "throttled": Remedy("Raise the CPU limit, or lower what a request computes.", "throttled"),
     "crashed": Remedy("Read the stack of the event: it ends where the worker crashed.", "crashed"),
     "killed": Remedy("Find out which process or user sent SIGKILL to the worker.", "killed"),
@@ -109,6 +118,7 @@ class Observed:
     memory_limit: int = 0
     failed_reload: str = ""
     """Why the last reload failed; empty if it did not."""
+    certificates: Sequence[Expiry] = ()
 
 
 def evaluate(seen: Observed) -> list[Finding]:
@@ -120,6 +130,7 @@ def evaluate(seen: Observed) -> list[Finding]:
         *_of_memory(seen),
         *_of_events(seen.events, seen.wall),
         *_of_reload(seen.failed_reload, seen.events),
+        *_of_certificates(seen.certificates, seen.wall),
     ]
     return sorted(found, key=lambda finding: finding.level != BAD)
 
@@ -239,6 +250,15 @@ def _of_reload(reason: str, events: Sequence[Event]) -> Iterator[Finding]:
         when = f" ({format_clock(failed.time)})" if failed else ""
         text = f"The last reload failed{when}, and the release before it keeps serving: {line}"
         yield finding(WARN, "reload failed", text)
+
+
+def _of_certificates(certificates: Sequence[Expiry], wall: float) -> Iterator[Finding]:
+    for expiry in certificates:
+        if expiry.is_near(wall):
+            yield finding(BAD if expiry.is_over(wall) else WARN, "certificate expires", expiry.sentence(wall))
+        if expiry.refused:
+            text = f"The new files of the certificate of {expiry.name} are not used: {expiry.refused}"
+            yield finding(WARN, "certificate refused", text)
 
 
 def _of_events(events: Sequence[Event], wall: float) -> Iterator[Finding]:

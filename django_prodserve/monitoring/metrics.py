@@ -19,7 +19,8 @@ from ..machine.proc_memory import read_memory
 from ..machine.quota import throttling
 from ..machine.tcp_info import accept_queue
 from ..scoreboard.board import REASONS, Scoreboard
-from ..scoreboard.slot import BOUNDS, CLASSES, METHODS, STATES, Counters, Slot
+from ..scoreboard.slot import BOUNDS, CLASSES, HANDSHAKE_FAILURES, METHODS, STATES, Counters, Slot
+from ..tls.expiry import read_expiries
 from .server_facts import versions
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -46,7 +47,7 @@ class Metrics:
         """Return all metrics; ``ready`` is the result of the readiness probe."""
         tally, slots = self.board.totals(), self.board.active_slots()
         lines = [*requests(tally), *now(slots), *self.waiting(), *workers(slots, self.board.restarts())]
-        lines += [*self.quota(), *self.server(ready)]
+        lines += [*self.quota(), *self.certificates(), *self.server(ready)]
         return "".join(lines).encode()
 
     def waiting(self) -> Iterator[str]:
@@ -77,6 +78,15 @@ class Metrics:
             "cpu_quota_throttled_seconds",
             "Time for which the CPU quota stopped threads.",
             [Sample(told.seconds)],
+        )
+
+    def certificates(self) -> Iterator[str]:
+        """Yield until when the certificates are valid."""
+        found = read_expiries(self.board.summary().get("certificates"))
+        yield from gauge(
+            "tls_certificate_expires_seconds",
+            "Unix time until which a certificate is valid.",
+            [Sample(one.expires, {"certificate": one.name, "file": one.file}) for one in found],
         )
 
     def server(self, ready: bool) -> Iterator[str]:
@@ -120,6 +130,7 @@ def requests(tally: Counters) -> Iterator[str]:
             Sample(tally.messages_sent, {"direction": "sent"}),
         ],
     )
+    yield from handshakes(tally)
     yield from histogram(
         "request_duration_seconds", "Time for which requests ran.", tally.latency, tally.latency_sum
     )
@@ -128,6 +139,24 @@ def requests(tally: Counters) -> Iterator[str]:
         "Time for which requests waited for a thread.",
         tally.queued,
         tally.queued_sum,
+    )
+
+
+def handshakes(tally: Counters) -> Iterator[str]:
+    """Yield the counters of TLS; all are 0 without --certfile."""
+    new = tally.handshakes - tally.resumed_handshakes
+    yield from counter(
+        "tls_handshakes",
+        "TLS handshakes that were completed, by whether the client resumed a session.",
+        [Sample(new, {"resumed": "no"}), Sample(tally.resumed_handshakes, {"resumed": "yes"})],
+    )
+    yield from counter(
+        "tls_handshakes_failed",
+        "TLS handshakes that failed, by reason.",
+        [
+            Sample(count, {"reason": reason})
+            for reason, count in zip(HANDSHAKE_FAILURES, tally.failed_handshakes, strict=True)
+        ],
     )
 
 

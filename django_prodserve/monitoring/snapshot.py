@@ -20,6 +20,7 @@ from ..scoreboard.events import BAD
 from ..scoreboard.routes import RouteTime
 from ..scoreboard.slot import BOUNDS, STATES, Counters, Request, Slot
 from ..supervisor.protocol import ServerRecord
+from ..tls.expiry import read_expiries
 from .advice import AGREES_WITH_WAITING
 from .findings import Finding, Observed, evaluate
 from .rates import VERDICT_SECONDS, latest, points, steadily_waiting
@@ -54,7 +55,7 @@ def _live(
     sample = board.sample(time.time(), now, tally)
     workers = [worker(slot, now, memory) for slot in board.active_slots()]
     samples = [*history.read(board.history, last=round(VERDICT_SECONDS) + 4), sample]
-    failed = board.read_errors()
+    failed, summary = board.read_errors(), board.summary()
     point = latest(samples)
     findings = evaluate(
         Observed(
@@ -69,9 +70,9 @@ def _live(
             memory_used=board.memory_used,
             memory_limit=board.memory_limit,
             failed_reload=failed_reload(record),
+            certificates=read_expiries(summary.get("certificates")),
         )
     )
-    summary = board.summary()
     if "advice" in summary:
         findings, summary["advice"] = with_advice(findings, summary)
     return {
@@ -89,6 +90,7 @@ def _live(
         "recent_errors": [error.as_dict() for error in failed],
         "routes": busiest_routes(board.read_routes(now)),
         "latest_event": [len(events), events[-1].time if events else 0.0],
+        "certificates": [],
         **summary,
     }
 

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Machine": ("platform", "cpus", "memory"),
     "Project": ("settings", "application", "database"),
-    "Address": ("bind", "management_bind", "certfile", "keyfile", "umask", "backlog"),
+    "Address": (
+        *("bind", "management_bind", "tls", "certfile", "keyfile", "redirect_http", "acme_webroot"),
+        *("umask", "backlog"),
+    ),
     "Processes": (
         *("workers", "threads", "worker_class", "profile", "concurrency_limit", "worker_connections"),
         *("asgi", "roads", "leases"),
@@ -160,7 +163,7 @@ def _single(plan: Plan, name: str, decision: Decision[Any], width: int, *, colou
     if (row := option_field(name)) is not None:
         ways = f'{row.flag}, the variable {row.variable}, or PRODSERVE = {{"{row.key}": ...}} in the settings'
         yield from terminal.wrapped(f"  Set it with {ways}.", width, "  ")
-        takes_over = "needs a restart" if name in ("bind", "management_bind") else TAKEN_OVER
+        takes_over = "needs a restart" if name in ("bind", "management_bind", "redirect_http") else TAKEN_OVER
         yield from terminal.wrapped(f"  A running server {takes_over}.", width, "  ")
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..config.kinds import FILES
 from ..config.options import option_fields
 from ..config.trust import parse_trust
 from .worker_classes import IMPORTED
@@ -55,6 +56,8 @@ def _from_rows(plan: Plan) -> Iterator[tuple[str, Any]]:
         name = row.gunicorn
         if name and name not in {*DECIDED_BY_LAYERS, "config", "chdir"}:
             value = getattr(plan, row.name).value
+            if row.kind is FILES:
+                value = next(iter(value), None)  # Gunicorn has one certificate
             if value is not None:
                 yield name, value
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -59,7 +59,7 @@ def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
         fork_safe=sys.platform != "darwin",
     )
     plan = make_plan(inputs)
-    reject_shared_address(plan.bind.value, plan.management_bind.value)
+    reject_shared_address(plan)
     measured = footprint_cache.load(load_key(plan))
     return plan.replan(measured) if measured else plan, project
 
@@ -91,7 +91,7 @@ def plan_for(machine: Machine, flags: Mapping[str, Any], environ: Mapping[str, s
     wishes = _options_here(flags, environ, platform)
     project = Project.inspect(static=wishes.static, collect=wishes.private_static)
     plan = make_plan(PlanInputs(machine=machine, platform=platform, project=project, options=wishes))
-    reject_shared_address(plan.bind.value, plan.management_bind.value)
+    reject_shared_address(plan)
     return plan
 
 
@@ -187,16 +187,24 @@ def _config_file(layers: tuple[Layer, ...]) -> SourcedValue | None:
     return None
 
 
-def reject_shared_address(addresses: Sequence[str], manage: str | None) -> None:
-    """Raise ProdserveError if the site would be served on the management address."""
-    for address in addresses if manage else ():
-        if manage and _is_same(address, manage):
-            raise UsageError(
-                f"--management-bind {manage} is the address of the site itself ({address}).",
-                "Choose another port: --management-bind 9001",
-                code="conflict",
-                topic="management-bind",
-            )
+def reject_shared_address(plan: Plan) -> None:
+    """Raise UsageError if one address has two purposes."""
+    taken = [(address, "the site itself") for address in plan.bind.value]
+    further = (
+        ("--redirect-http", plan.redirect_http.value, "the redirects to https", "0.0.0.0:8080"),
+        ("--management-bind", plan.management_bind.value, "the management server", "9001"),
+    )
+    for flag, stated, purpose, other in further:
+        for address, owner in taken if stated else ():
+            if stated and _is_same(address, stated):
+                raise UsageError(
+                    f"{flag} {stated} is the address of {owner} ({address}).",
+                    f"Choose another port: {flag} {other}",
+                    code="conflict",
+                    topic=flag[2:],
+                )
+        if stated:
+            taken.append((stated, purpose))
 
 
 def _is_same(one: str, other: str) -> bool:

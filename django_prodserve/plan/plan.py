@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import kinds
 from ..config.options import option_field
-from ..config.parsers import LOOPBACK
 from ..errors import Problem
+from ..tls.key_pairs import KeyPair, key_pairs
 from ..utils.decision import SET_EXPLICITLY, Decision
-from . import worker_classes
+from . import further_addresses, tls, worker_classes
 from .database import choose_database
 from .sizing import THREADS, Sizing
 
@@ -89,8 +89,11 @@ class Plan:
     limit_request_fields: Decision[int]
     limit_request_field_size: Decision[int]
     umask: Decision[int]
-    certfile: Decision[str | None]
-    keyfile: Decision[str | None]
+    certfile: Decision[tuple[str, ...]]
+    keyfile: Decision[tuple[str, ...]]
+    tls: Decision[str]
+    redirect_http: Decision[str | None]
+    acme_webroot: Decision[str | None]
     access_log: Decision[str | None]
     log_format: Decision[str]
     log_redact: Decision[tuple[str, ...] | None]
@@ -139,8 +142,13 @@ class Plan:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Return every address that the server listens on, the management address last."""
-        return (*self.bind.value, *filter(None, [self.management_bind.value]))
+        """Return every address that the server listens on: the site's, for plain HTTP, for management."""
+        return (*self.bind.value, *filter(None, [self.redirect_http.value, self.management_bind.value]))
+
+    @property
+    def certificates(self) -> tuple[KeyPair, ...]:
+        """Return the certificates with their keys; the first is for clients that name no host."""
+        return key_pairs(self.certfile.value, self.keyfile.value)
 
     @property
     def is_asgi_class(self) -> bool:
@@ -181,7 +189,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
     wishes = ResolvedOptions(options, inputs.platform)
     cpus = choose_cpus(machine, wishes)
     memory = choose_memory(machine, wishes)
-    worker_class = choose_worker_class(wishes)
+    worker_class = worker_classes.choose(wishes.computed("worker_class"), options.gunicorn)
     sizing = Sizing(
         cpus=cpus.value,
         memory=memory.value,
@@ -198,12 +206,15 @@ def make_plan(inputs: PlanInputs) -> Plan:
     workers = sizing.workers()
     threads = sizing.threads(workers.value)
     leases = sizing.leases(workers.value, threads.value)
+    certfile = wishes.computed("certfile")
     connections = workers.value * sizing.connections(threads.value, leases.value)
+    bind = choose_bind(machine, wishes)
+    management, redirect = wishes.computed("management_bind"), wishes.computed("redirect_http")
     thought: dict[str, Decision[Any]] = {
         "platform": _platform(inputs.platform),
         "settings": Decision(project.settings_module, "already loaded; wsgi.py cannot change it", "Django"),
         "application": _application(project),
-        "bind": choose_bind(machine, wishes),
+        "bind": bind,
         "cpus": cpus,
         "memory": memory,
         "master_memory": sizing.master_memory(),
@@ -221,11 +232,13 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "trusted_hops": _hops(wishes),
         "supervisor": _supervisor(wishes, project, linux=inputs.fork_safe),
         "max_requests_jitter": _jitter(wishes),
-        "management_bind": choose_manage(wishes, worker_class),
+        "management_bind": further_addresses.choose_management(management, worker_class),
+        "redirect_http": further_addresses.choose_redirect(redirect, bind, worker_class),
         "server_timing": _server_timing(wishes),
         "access_log": _access_log(wishes),
         "concurrency_limit": choose_concurrency_limit(wishes, worker_class),
         "asgi": choose_asgi(wishes, worker_class, inputs.road_table),
+        "tls": tls.choose_tls(certfile, worker_class),
     }
     plain = {
         row.name: wishes.computed(row.name)
@@ -238,15 +251,20 @@ def make_plan(inputs: PlanInputs) -> Plan:
         connections=connections,
         static_choice=project.static,
         gunicorn=options.gunicorn,
-        notes=(*options.notes, *_links(project, thought["supervisor"])),
+        notes=(
+            *options.notes,
+            *tls.notes(thought["tls"], worker_class, options.gunicorn),
+            *_links(project, thought["supervisor"]),
+        ),
         details=machine.notes,
         inputs=inputs,
         warnings=(
             *_machine_warnings(machine, cpus),
             *sizing.warnings(workers, threads, leases),
             *_project_warnings(project, options),
-            *_manage_warnings(wishes, worker_class),
+            *further_addresses.warnings(management, redirect, worker_class),
             *worker_classes.warnings(worker_class),
+            *tls.warnings(certfile, worker_class, options.gunicorn, workers.value * threads.value),
         ),
     )
 
@@ -292,21 +310,6 @@ def choose_memory(machine: Machine, wishes: ResolvedOptions) -> Decision[int | N
     return wishes.stated("memory") or Decision(machine.memory_effective, machine.memory_effective_why)
 
 
-def choose_worker_class(wishes: ResolvedOptions) -> Decision[str]:
-    """Return the explicit class, or prodserve's; Gunicorn's threads for protocols that prodserve lacks."""
-    plain = wishes.computed("worker_class")
-    passed = wishes.options.gunicorn
-    foreign = {
-        "TLS": wishes.options.certfile is not None,
-        "the uwsgi protocol": "protocol" in passed and passed["protocol"].value != "http",
-        "HTTP/2": "http_protocols" in passed and "h2" in str(passed["http_protocols"].value),
-    }
-    for what, is_wanted in foreign.items():
-        if is_wanted and plain.value == "prodserve":
-            return Decision("gthread", f"{what} is served by Gunicorn's own threads: put a proxy in front")
-    return plain
-
-
 def choose_concurrency_limit(wishes: ResolvedOptions, worker_class: Decision[str]) -> Decision[str]:
     """Return the explicit limit, or one that the worker measures; Gunicorn's own workers have no limit."""
     if worker_class.value != "prodserve":
@@ -338,33 +341,6 @@ def choose_bind(machine: Machine, wishes: ResolvedOptions) -> Decision[tuple[str
     if machine.container:
         return Decision((f"{host}:8000",), f"in a container, whose address is private ({machine.container})")
     return Decision((f"{host}:8000",), "this machine only; --bind 0.0.0.0:8000 opens it to others")
-
-
-def choose_manage(wishes: ResolvedOptions, worker_class: Decision[str]) -> Decision[str | None]:
-    """Return the explicit address; none with Gunicorn's own workers, which have no management server."""
-    if wishes.stated("management_bind") and worker_class.value != "prodserve":
-        return Decision(None, f"{worker_class.value} workers have no event loop to answer there")
-    return wishes.computed("management_bind")
-
-
-def _manage_warnings(wishes: ResolvedOptions, worker_class: Decision[str]) -> Iterator[Problem]:
-    stated = wishes.stated("management_bind")
-    if stated is None:
-        return
-    if worker_class.value != "prodserve":
-        yield Problem(
-            f"Nothing answers on {stated.value} ({stated.source}): only the worker class prodserve has a "
-            f"management server, and this is {worker_class.value}.",
-            "Remove the address, or use --worker-class prodserve",
-            topic="management-bind",
-        )
-    elif not stated.value.startswith(LOOPBACK):
-        yield Problem(
-            f"The management address {stated.value} ({stated.source}) has no password: anybody who reaches "
-            "it sees paths, stack traces and decisions.",
-            "Use 127.0.0.1 and an SSH tunnel.",
-            topic="management-bind",
-        )
 
 
 def _machine_warnings(machine: Machine, cpus: Decision[float]) -> Iterator[Problem]:

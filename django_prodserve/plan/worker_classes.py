@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from ..errors import Problem
 from ..utils.decision import Decision
+
+if TYPE_CHECKING:
+    from ..config.options import SourcedValue
 
 IMPORTED: Mapping[str, str] = {
     "prodserve": "django_prodserve.worker.ProdserveWorker",
@@ -41,6 +45,13 @@ LOST: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """What workers with the ASGI server of another project do not do."""
+
+
+def choose(stated: Decision[str], passed: Mapping[str, SourcedValue]) -> Decision[str]:
+    """Return the class that is set, or the default one; Gunicorn's threads for the uwsgi protocol."""
+    if "protocol" in passed and passed["protocol"].value != "http" and stated.value == "prodserve":
+        return Decision("gthread", "the uwsgi protocol is served by Gunicorn's own threads")
+    return stated
 
 
 def warnings(worker_class: Decision[str]) -> Iterator[Problem]:

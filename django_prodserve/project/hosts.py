@@ -1,4 +1,4 @@
-"""The hosts that Django accepts. Runs in the command, before workers are forked. Reads settings alone."""
+"""The hosts that Django accepts. Runs in the command, and in workers for plain HTTP. Reads settings alone."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def is_allowed(host: str) -> bool:
     allowed = settings.ALLOWED_HOSTS or (DEVELOPMENT if settings.DEBUG else [])
     domain, _ = split_domain_port(host)
     return bool(domain) and validate_host(domain, allowed)
+
+
+def port_of(host: str) -> str:
+    """Return the port in a Host header that Django accepts; empty if there is none."""
+    return split_domain_port(host)[1]

@@ -36,6 +36,14 @@ CLASSES = 5
 _OTHER = (len(METHODS) - 1) * CLASSES
 _FIRST = {method: number * CLASSES for number, method in enumerate(METHODS)}
 
+HANDSHAKE_FAILURES = (
+    *("http", "not-tls", "version", "cipher", "client-certificate"),
+    *("alert", "closed", "timeout", "no-room", "other"),
+)
+"""Why TLS handshakes fail: the client speaks plain HTTP, or no TLS; it shares no version or cipher with this
+server; its certificate is missing or wrong; it refused the server's; it closed, or took too long; the worker
+had no room for more connections; anything else."""
+
 # All data is in cells of eight bytes: first the header of a slot...
 _PID, _GENERATION, _STATE, _THREADS, _STARTED, _HEARTBEAT = range(6)
 _REPLACEMENT_REASON, _EXIT_MODE, _DEADLINE, _MEMORY, _CPU = range(6, 11)
@@ -53,7 +61,9 @@ _QUEUED = _LATENCY + BUCKETS
 _SAMPLES = _QUEUED + BUCKETS
 _STATIC = _SAMPLES + 1  # only in the first row: it is counted under a lock
 _OPENED, _MESSAGES_IN, _MESSAGES_OUT = range(_STATIC + 1, _STATIC + 4)  # only in the row of tasks
-WHOLE, TALLY_CELLS = _STATIC + 4, _STATIC + 9
+_HANDSHAKES, _RESUMED, _FAILED_HANDSHAKES = range(_STATIC + 4, _STATIC + 7)  # only in the first row
+WHOLE = _FAILED_HANDSHAKES + len(HANDSHAKE_FAILURES)
+TALLY_CELLS = WHOLE + 5
 _LATENCY_SUM, _QUEUED_SUM, _CPU_SUM, _WAIT_SUM, _DELAY_SUM = range(WHOLE, TALLY_CELLS)
 """The whole-number counters come first, then those in seconds."""
 _TEXT = _TALLY + TALLY_CELLS
@@ -99,6 +109,11 @@ class Counters:
     """Websockets that were opened."""
     messages_received: int = 0
     messages_sent: int = 0
+    handshakes: int = 0
+    """TLS handshakes that are complete, resumed or not."""
+    resumed_handshakes: int = 0
+    failed_handshakes: tuple[int, ...] = (0,) * len(HANDSHAKE_FAILURES)
+    """In the order of HANDSHAKE_FAILURES."""
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -353,6 +368,18 @@ class Slot:
         with self._lock:
             self.whole[self.rows[0] + _TALLY + _STATIC] += 1
 
+    def count_handshake(self, *, resumed: bool) -> None:
+        """Count a TLS handshake that is complete."""
+        first = self.rows[0] + _TALLY
+        with self._lock:
+            self.whole[first + _HANDSHAKES] += 1
+            self.whole[first + _RESUMED] += resumed
+
+    def count_failed_handshake(self, reason: str) -> None:
+        """Count a TLS handshake that failed, by a word of HANDSHAKE_FAILURES."""
+        with self._lock:
+            self.whole[self.rows[0] + _TALLY + _FAILED_HANDSHAKES + HANDSHAKE_FAILURES.index(reason)] += 1
+
     def count_refused(self) -> None:
         """Count a request that was refused because too many wait."""
         with self._lock:
@@ -440,4 +467,7 @@ def counters(whole: Sequence[int], seconds: Sequence[float], refused: int, abort
         websockets=whole[_OPENED],
         messages_received=whole[_MESSAGES_IN],
         messages_sent=whole[_MESSAGES_OUT],
+        handshakes=whole[_HANDSHAKES],
+        resumed_handshakes=whole[_RESUMED],
+        failed_handshakes=tuple(whole[_FAILED_HANDSHAKES:WHOLE]),
     )

@@ -17,12 +17,13 @@ from ..errors import Problem, ProdserveError, UsageError
 from ..project.databases import DatabaseProbe, probe_all
 from ..project.dotted_paths import BrokenPath, broken_paths
 from ..utils.units import counted
-from . import async_checks
+from . import async_checks, certificate_checks
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
     from ..project.async_facts import AsyncFacts
     from ..project.detect import Database, Project
+    from ..tls.expiry import Expiry
 
 DEBUG_ON = Error(
     "DEBUG is on: visitors would see settings and source code, and memory would grow with every query.",
@@ -47,6 +48,7 @@ class CheckContext:
     somaxconn: int | None = None
     allow_debug: bool = False
     broken_paths: tuple[BrokenPath, ...] = ()
+    certificates: tuple[Expiry, ...] = ()
     loaded: AsyncFacts | None = None
     """The facts of a loaded project; None before, and where no view runs on the asyncio loop."""
 
@@ -183,7 +185,7 @@ def _memory(seen: CheckContext) -> Iterator[CheckMessage]:
 
 
 def _proxy(seen: CheckContext) -> Iterator[CheckMessage]:
-    tls = seen.plan.certfile.value is not None
+    tls = bool(seen.plan.certfile.value)
     elsewhere = any(map(_is_public, seen.plan.bind.value))
     if seen.project.ssl_redirect and not tls and elsewhere and not seen.proxied:
         yield Warning(
@@ -324,6 +326,10 @@ def _static(seen: CheckContext) -> Iterator[CheckMessage]:
         )
 
 
+def _certificates(seen: CheckContext) -> Iterator[CheckMessage]:
+    yield from certificate_checks.run(seen.certificates)
+
+
 def _async(seen: CheckContext) -> Iterator[CheckMessage]:
     if seen.loaded is not None:
         yield from async_checks.run(seen.plan, seen.loaded)
@@ -331,7 +337,7 @@ def _async(seen: CheckContext) -> Iterator[CheckMessage]:
 
 RULES: tuple[Rule, ...] = (
     *(_debug, _hosts, _host_names, _dotted_paths, _sqlite, _memory, _proxy),
-    *(_answers, _connections, _machine, _static, _async),
+    *(_answers, _connections, _machine, _static, _certificates, _async),
 )
 
 
@@ -427,6 +433,7 @@ def build_context(
         somaxconn=_somaxconn(),
         allow_debug=allow_debug,
         broken_paths=tuple(paths),
+        certificates=tuple(certificate_checks.read_expiries(plan.certificates)),
     )
 
 

@@ -6,15 +6,14 @@ Some values can only be judged by trying them. That happens in a fork, so that t
 from __future__ import annotations
 
 import os
-import ssl
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ..config.gunicorn import make_logger, new_config
 from ..errors import Problem, UsageError
 from ..utils.fork import run_in_fork
+from .certificates import certificate_problems
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
@@ -26,6 +25,7 @@ NEEDED = {"uvicorn": ("uvicorn", "uvicorn-worker")}
 def check_files(plan: Plan) -> None:
     """Raise one UsageError that lists everything that cannot be used."""
     problems = [*package_problems(plan), *certificate_problems(plan)]
+    problems += webroot_problems(plan)
     problems += log_problems(plan.access_log.value, plan.access_log.source, "access-log")
     if log := plan.gunicorn.get("errorlog"):
         problems += log_problems(str(log.value), log.source, "logs")
@@ -50,40 +50,17 @@ def package_problems(plan: Plan) -> Iterator[Problem]:
         )
 
 
-def certificate_problems(plan: Plan) -> Iterator[Problem]:
-    """Yield what is wrong with the certificate, its key and the settings of TLS: use them once."""
-    certfile, keyfile = plan.certfile.value, plan.keyfile.value
-    if certfile is None:
+def webroot_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield why the directory of --acme-webroot cannot be read."""
+    found = plan.acme_webroot
+    if found.value is None:
         return
-    readable = True
-    for flag, file in (("--certfile", plan.certfile), ("--keyfile", plan.keyfile)):
-        if file.value and (why := _why_unreadable(file.value)):
-            readable = False
-            fix = f"Name a file that exists and that this user may read: {flag} PATH"
-            yield Problem(f"{file.source} {file.value} cannot be read: {why}.", fix, "", "tls", flag[2:])
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    if readable and (why := _refusal(partial(context.load_cert_chain, certfile, keyfile))):
-        pair = f"{certfile} and {keyfile}" if keyfile else certfile
-        fix = "Name a certificate in PEM format, and the key that belongs to it."
-        yield Problem(f"{pair} cannot be used for TLS: {why}.", fix, "", "tls", "certfile")
-    for name, use in (("ciphers", context.set_ciphers), ("ca_certs", context.load_verify_locations)):
-        found = plan.gunicorn.get(name)
-        if found and found.value and (why := _refusal(partial(use, found.value))):
-            fix = f"Correct {name}, or remove it."
-            yield Problem(f"{found.source} {found.value} cannot be used for TLS: {why}.", fix, "", "tls")
-
-
-def _refusal(use: Callable[[], object]) -> str:
-    """Return why OpenSSL refuses a value; empty if it takes it."""
     try:
-        use()
-    except ssl.SSLError as error:
-        if "PEM lib" in str(error):
-            return "it is not in PEM format"
-        return str(getattr(error, "reason", "") or error.args[-1]).rstrip(".")
+        os.scandir(found.value).close()
     except OSError as error:
-        return error.strerror or str(error)
-    return ""
+        why = error.strerror or str(error)
+        fix = f"mkdir -p {found.value}, or name the directory that the certificate's client writes."
+        yield Problem(f"{found.source} {found.value} cannot be used: {why}.", fix, "", "file", "acme-webroot")
 
 
 LOGGING = ("logconfig_dict", "logconfig_json", "logconfig", "syslog", "syslog_addr", "syslog_facility")
@@ -136,14 +113,6 @@ def _become(uid: int, gid: int) -> None:
         os.setgid(gid)
     if uid != os.geteuid():
         os.setuid(uid)
-
-
-def _why_unreadable(path: str) -> str:
-    try:
-        with open(path, "rb"):
-            return ""
-    except OSError as error:
-        return error.strerror or str(error)
 
 
 def log_problems(path: str | None, source: str, topic: str) -> Iterator[Problem]:

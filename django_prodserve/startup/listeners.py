@@ -20,12 +20,15 @@ from ..utils import command_line
 UNIX_PATH_BYTES = 107 if os.uname().sysname == "Linux" else 103
 
 
-def bind(addresses: Sequence[str], umask: int, manage: str | None = None) -> list[socket.socket]:
+def bind(
+    addresses: Sequence[str], umask: int, manage: str | None = None, redirect: str | None = None
+) -> list[socket.socket]:
     """Return a bound socket for each address; raise ProdserveError if that is not possible.
 
-    The socket of the management address comes last.
+    The socket for plain HTTP comes behind those of the site, that of the management address last.
     """
-    asked = [(address, PUBLIC) for address in addresses] + ([(manage, MANAGE)] if manage else [])
+    asked = [(address, PUBLIC) for address in addresses] + ([(redirect, REDIRECT)] if redirect else [])
+    asked += [(manage, MANAGE)] if manage else []
     targets = [_resolve(*parts) for parts in asked]
     refuse_overlapping([(address, target) for (address, _), target in zip(asked, targets, strict=True)])
     sockets: list[socket.socket] = []
@@ -46,10 +49,13 @@ def bind(addresses: Sequence[str], umask: int, manage: str | None = None) -> lis
     return sockets
 
 
-def try_bind(addresses: Sequence[str], umask: int, manage: str | None = None) -> None:
+def try_bind(
+    addresses: Sequence[str], umask: int, manage: str | None = None, redirect: str | None = None
+) -> None:
     """Bind the addresses and release them; a stale unix socket, which serving replaces, is kept."""
     tried = [address for address in addresses if not _is_replaceable(address)]
-    for bound in bind(tried, umask, None if manage and _is_replaceable(manage) else manage):
+    others = [None if other and _is_replaceable(other) else other for other in (manage, redirect)]
+    for bound in bind(tried, umask, *others):
         close(bound)
 
 
@@ -134,6 +140,7 @@ class _Option(NamedTuple):
 
 
 PUBLIC = _Option("--bind", "For all of its addresses: --bind 0.0.0.0:8000")
+REDIRECT = _Option("--redirect-http", "For all of its addresses: --redirect-http 0.0.0.0:80")
 MANAGE = _Option("--management-bind", "For this machine alone: --management-bind 9000")
 
 

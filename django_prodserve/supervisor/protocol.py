@@ -82,6 +82,8 @@ class ServerRecord(_OnceServing):
     addresses: list[str]
     """The addresses that were bound, with the ports that the kernel chose."""
     management: str
+    redirect: str
+    """The address of plain HTTP whose requests are redirected; empty without one."""
     supervisor: bool
     why: str
     """Why there is a supervisor, or none."""

@@ -32,6 +32,8 @@ class WorkerConfig:
     """Seconds after which the worker logs the stack of a running request; 0 disables it."""
     cpus: float = 1.0
     """CPUs for all workers together."""
+    acme_webroot: str | None = None
+    """The directory with the files for a certificate authority."""
 
     @classmethod
     def from_plan(cls, plan: Plan | None) -> WorkerConfig:

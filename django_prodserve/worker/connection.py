@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from ..http.body import ChunkedReceiver, FixedLengthReceiver
     from ..http.environ import EnvironBuilder
     from ..http.parser import RequestHead
+    from .tls_socket import TLSSocket
     from .write_buffer import WriteBuffer
 
-IDLE, HEAD, BODY, OWNED, WRITE, STREAM, LINGER = range(7)
+IDLE, HEAD, BODY, OWNED, WRITE, STREAM, LINGER, HANDSHAKE = range(8)
 """Between requests; request line and headers, or a body, arrive; a thread owns it; a complete response is
 being sent; a stream is being sent while its thread produces more; closed by us, until the client closes,
-too."""
+too; the client must begin or continue the TLS handshake."""
 
 
 class Connection:
@@ -46,11 +47,14 @@ class Connection:
             "fd",
         ),
         *("introduced", "is_registered", "keep"),
-        *("bytes_since_check", "number", "write_buffer", "peer", "request", "sock", "state", "waited"),
+        *("bytes_since_check", "number", "write_buffer", "peer", "request", "sock", "state", "tls", "waited"),
     )
 
     def __init__(self, sock: socket.SocketType, peer: Any, environs: EnvironBuilder) -> None:
-        self.sock, self.peer, self.environs = sock, peer, environs
+        self.sock: socket.SocketType | TLSSocket = sock
+        self.tls: TLSSocket | None = None
+        """The same as ``sock`` once the client speaks TLS."""
+        self.peer, self.environs = peer, environs
         self.fd = sock.fileno()
         self.introduced: Mapping[str, str] | None = None
         """Client data from the PROXY protocol, from which ``peer`` then has its address. None until the
@@ -75,7 +79,14 @@ class Connection:
 
     def environ(self, request: RequestHead, body: tuple[IO[bytes], int] | None) -> dict[str, Any]:
         """Return the environ of one of its requests."""
-        return self.environs.build(request, self.peer, body, self.introduced)
+        environ = self.environs.build(request, self.peer, body, self.introduced)
+        if self.tls is not None:
+            environ["gunicorn.socket"] = self.tls.peer
+        return environ
+
+    def speak_tls(self, tls: TLSSocket) -> None:
+        """Talk to the client through TLS from now on."""
+        self.sock = self.tls = tls
 
     def acquire(self) -> bool:
         """Become its owner; return False if another thread owns it."""
@@ -107,19 +118,45 @@ class Connection:
         except OSError as error:
             raise ClientGoneError(*error.args) from error
 
+    def send_interim(self, data: bytes) -> None:
+        """Send an interim response; a client that reads nothing does not get it."""
+        if self.tls is None:
+            self.send_nowait(data)
+            return
+        try:
+            self.tls.send_whole(data)
+        except OSError as error:
+            raise ClientGoneError(*error.args) from error
+
     def holds_unread(self) -> bool:
         """Return whether unread bytes have arrived: closing now would truncate our response."""
+        if self.tls is not None and self.tls.holds_partial:
+            return True
         count = fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4))
         return bool(self.buffer) or count != bytes(4)
 
     def is_gone(self) -> bool:
         """Return whether the client has closed, or only stopped sending, which looks the same."""
+        if self.tls is not None:
+            return self._has_ended(self.tls)
         try:
             return not self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:
             return True
+
+    def _has_ended(self, tls: TLSSocket) -> bool:
+        """Read what has arrived, because the end is encrypted too; keep bytes of later requests."""
+        if self.buffer:
+            return tls.is_ended
+        try:
+            self.buffer = tls.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return not self.buffer
 
     def forget_request(self) -> None:
         """Discard the state of the request that is over; what belongs to the connection stays."""

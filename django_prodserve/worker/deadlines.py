@@ -11,7 +11,7 @@ from functools import partial
 from ..http import limits
 from ..http.exceptions import ClientGoneError
 from . import error_responses
-from .connection import BODY, HEAD, IDLE, STREAM, WRITE, Connection
+from .connection import BODY, HANDSHAKE, HEAD, IDLE, STREAM, WRITE, Connection
 from .poller import READ
 from .poller import WRITE as WRITABLE
 from .reactor import Reactor
@@ -48,6 +48,8 @@ class Deadlines:
                 reactor.arm(connection, WRITABLE if state == WRITE else READ)
             elif state in (HEAD, BODY):
                 reactor.send_error(connection, error_responses.request_timeout, now, keep=False)
+            elif state == HANDSHAKE:
+                reactor.end_handshake(connection, "timeout")
             elif state == IDLE:
                 connection.release()
                 reactor.close_idle(connection, now)
@@ -56,6 +58,13 @@ class Deadlines:
                 reactor.drop(connection)
         except ClientGoneError:
             reactor.drop(connection)
+
+    def _end_handshake(self, connection: Connection) -> None:
+        if connection.acquire():
+            if connection.state == HANDSHAKE:
+                self._reactor.end_handshake(connection, "timeout")
+            else:
+                self._reactor.arm(connection, READ)
 
     def turn_away(self, now: float) -> None:
         """Refuse requests that wait for hung threads: another worker has taken over."""
@@ -70,8 +79,10 @@ class Deadlines:
                 reactor.drop(connection)
 
     def hurry(self, before: float) -> None:
-        """Close connections that have been idle since the worker began to retire."""
+        """Close connections that have been idle, or in a handshake, since the worker began to retire."""
         reactor = self._reactor
         for connection in list(reactor.connections.values()):
+            if connection.state == HANDSHAKE and connection.deadline <= before + limits.HANDSHAKE_SECONDS:
+                self._end_handshake(connection)
             if connection.state == IDLE and connection.deadline <= before + reactor.keep_alive:
                 reactor.close_idle(connection, before)

@@ -42,19 +42,21 @@ class Probes:
         live, ready = self._layer.paths.everywhere
         self.pages: dict[str, Page] = {live: self.live, ready: self.ready}
         """Both probes, for the management address."""
-
-    def environs(self, config: Any, listeners: Sequence[Any]) -> dict[int, EnvironBuilder]:
-        """Return the builders of environs for the site's listeners, where the probes are answered.
-
-        Below a script name the probes have the same paths as under Gunicorn's own workers.
-        """
         ours: dict[str, Responder] = {
             below + path: partial(respond, self.pages[path])
             for path in self._layer.paths.enabled
             for below in ("", os.environ.get("SCRIPT_NAME", ""))
         }
+        self.page = ours.get
+        """Returns the function that answers a probe at a path, or None.
+
+        Below a script name the probes have the same paths as under Gunicorn's own workers.
+        """
+
+    def environs(self, config: Any, listeners: Sequence[Any]) -> dict[int, EnvironBuilder]:
+        """Return the builders of environs for the site's listeners, where the probes are answered."""
         return {
-            listener.fileno(): EnvironBuilder(config, listener.getsockname(), ours.get)
+            listener.fileno(): EnvironBuilder(config, listener.getsockname(), self.page)
             for listener in listeners
         }
 

@@ -24,12 +24,15 @@ from ..http.parser import ParserSettings
 from ..http.websocket_handshake import asks_for_websocket
 from ..scoreboard.board import Scoreboard
 from ..scoreboard.slot import Slot
+from ..tls.contexts import TLSContexts
 from ..utils import fork_guard
 from . import error_responses
 from .acceptor import Acceptor, descriptors_for
 from .async_requests import AsyncRequests
-from .connection import IDLE, LINGER, OWNED, STREAM, Connection
+from .connection import HANDSHAKE, IDLE, LINGER, OWNED, STREAM, Connection
+from .handshakes import Handshakes
 from .management.endpoint import ManagementEndpoint
+from .plain_http import PlainHTTP
 from .poller import READ, make_poller
 from .poller import WRITE as WRITABLE
 from .probes import Probes
@@ -70,15 +73,22 @@ class Reactor:
         )
         most = descriptors_for(config.worker_connections)
         policy = self.scheduler.accept_policy
+        settings = ParserSettings(config)
         self.acceptor = Acceptor(listeners, self.poller, board, slot, most, self.make_room, policy)
         self.unaccepted, self.peers_overloaded = self.acceptor.unaccepted, partial(board.others_refuse, slot)
         self.wake_main_thread = worker.wake
-        self.receiver = RequestReceiver(ParserSettings(config), max_body=worker.config.max_body or 0)
+        self.receiver = RequestReceiver(settings, max_body=worker.config.max_body or 0)
         self.errors = error_responses.ErrorResponder(worker)
         self.static_cache = StaticFileCache(worker, self.errors)
         self.probes = Probes(worker, board, slot, self.scheduler)
         self.management = ManagementEndpoint(worker, board, self.poller, self.probes)
-        self.environs = {**self.probes.environs(config, listeners), **self.management.environs(config)}
+        plain = PlainHTTP(worker, listeners)
+        self.plain = {self.management.descriptor, *plain.descriptors}
+        """Listeners that speak plain HTTP even if the site speaks TLS."""
+        tls: TLSContexts | None = getattr(worker.app, "tls", None)
+        self.handshakes = None if tls is None else Handshakes(self, tls, settings, slot)
+        self.environs = {**self.probes.environs(config, plain.site), **self.management.environs(config)}
+        self.environs |= plain.environs(config, self.probes.page)
         part = worker.application.async_part
         if part is not None and not worker.sees_no_requests:
             part = part.without_views()
@@ -91,6 +101,7 @@ class Reactor:
         self.steps: tuple[Callable[[Connection, float], None], ...] = (
             *(self.receive, self.receive, self.receive),  # IDLE, HEAD, BODY
             *(self.ignore, self.flush, self.ignore, self.drain),  # OWNED, WRITE, STREAM, LINGER
+            self.ignore if self.handshakes is None else self.handshakes.enqueue,  # HANDSHAKE
         )
 
     # In the thread that waits for events.
@@ -100,9 +111,13 @@ class Reactor:
         acceptor = self.acceptor
         retry = acceptor.retry_at
         timeout = None if retry == math.inf else max(0.0, retry - time.monotonic())
+        handshakes, scheduler = self.handshakes, self.scheduler
+        if handshakes is not None:
+            due = handshakes.timeout(requests_wait=scheduler.queued > 0)
+            timeout = due if timeout is None else timeout if due is None else min(timeout, due)
         events = self.poller.wait(timeout if block else 0.0)
         now, listening = time.monotonic(), retry < math.inf
-        self.scheduler.events += len(events)
+        scheduler.events += len(events)
         for descriptor, _ in events:
             connection = self.connections.get(descriptor)
             if connection is not None:
@@ -111,9 +126,10 @@ class Reactor:
                 listening = True
             elif descriptor == self.management.descriptor:
                 self.management.accept(now, self.on_accept)
-        scheduler = self.scheduler
         if listening:
             acceptor.accept(now, scheduler.load, self.on_accept, overloaded=scheduler.is_overloaded)
+        if handshakes is not None:
+            handshakes.run(requests_wait=scheduler.queued > 0)
         scheduler.after_events(len(acceptor.awaiting_request))
 
     def on_accept(self, sock: SocketType, peer: Any, listener: int, now: float, waited: float) -> bool:
@@ -125,11 +141,17 @@ class Reactor:
         self.scheduler.events += 1
         self.connections[connection.fd] = connection
         self.slot.connections = len(self.connections)
+        if self.handshakes is not None and listener not in self.plain:
+            connection.state, connection.deadline = HANDSHAKE, now + limits.HANDSHAKE_SECONDS
+            self.arm(connection, READ)
+            return False
         self.run_state_handler(connection, now)
         return connection.bytes_since_check > 0
 
     def make_room(self, now: float) -> None:
-        """Close the connections that have been idle longest, to make room for new ones."""
+        """Close connections to make room: handshakes that have taken longest, or those idle for longest."""
+        if self.handshakes is not None and self._end_handshakes():
+            return
         idle = [
             candidate
             for candidate in list(self.connections.values())
@@ -137,6 +159,24 @@ class Reactor:
         ]
         for connection in heapq.nsmallest(CLOSED_AT_ONCE, idle, key=lambda connection: connection.deadline):
             self.close_idle(connection, now)
+
+    def _end_handshakes(self) -> bool:
+        """Close the oldest handshakes that are not over; return whether there were any."""
+        begun = [each for each in list(self.connections.values()) if each.state == HANDSHAKE]
+        ended = False
+        for connection in heapq.nsmallest(CLOSED_AT_ONCE, begun, key=lambda each: each.deadline):
+            if connection.acquire():
+                if connection.state == HANDSHAKE:
+                    self.end_handshake(connection, "no-room")
+                    ended = True
+                else:
+                    self.arm(connection, READ)
+        return ended
+
+    def end_handshake(self, connection: Connection, reason: str) -> None:
+        """Close a connection whose handshake is not over; its owner calls this."""
+        assert self.handshakes is not None
+        self.handshakes.fail(connection, reason)
 
     def close_idle(self, connection: Connection, now: float) -> None:
         """Close a connection that looked idle, unless its next request has arrived meanwhile."""
@@ -154,9 +194,13 @@ class Reactor:
             self.run_state_handler(connection, now)
 
     def run_state_handler(self, connection: Connection, now: float) -> None:
-        """Run the handler of the connection's state; an error costs one connection, not the worker."""
+        """Run the handler of the connection's state."""
+        self.guard(self.steps[connection.state], connection, now)
+
+    def guard(self, step: Callable[[Connection, float], None], connection: Connection, now: float) -> None:
+        """Run a step; an error costs one connection, not the worker."""
         try:
-            self.steps[connection.state](connection, now)
+            step(connection, now)
         except ClientGoneError as error:
             if isinstance(error, FileShrankError):
                 self.worker.log.error("%s", error)
@@ -205,6 +249,10 @@ class Reactor:
         if responder is not None:
             keep = not (request.should_close() or self.retiring)
             return self.reply(connection, responder(request, keep), now, keep=keep)
+        if connection.environs.otherwise is not None:
+            keep = not (request.should_close() or self.retiring)
+            make = partial(connection.environs.otherwise, request, keep)
+            return self.send_error(connection, make, now, keep=keep)
         hit = self.static_cache.files.get(request.path)
         if hit is not None:
             found = self.static_cache.find(connection, hit)
@@ -250,6 +298,9 @@ class Reactor:
 
     def drain(self, connection: Connection, now: float) -> None:
         """Discard bytes that a client sends after our response, until it closes."""
+        if connection.tls is not None and connection.tls.has_unsent:  # the goodbye
+            self.close(connection, now, politely=True)
+            return
         with suppress(BlockingIOError):
             while data := connection.receive():
                 connection.bytes_since_check += len(data)
@@ -311,6 +362,14 @@ class Reactor:
             keep=False,
         )
 
+    def refuse_plain(
+        self, connection: Connection, data: bytes, make: Callable[[], bytes], now: float
+    ) -> None:
+        """Answer a request that arrived in plain HTTP on a port for TLS, and close."""
+        self.receiver.read_head(connection, data)
+        connection.state, connection.deadline = OWNED, math.inf
+        self.send_error(connection, make, now, keep=False)
+
     def arm(self, connection: Connection, events: int) -> None:
         """Hand the connection to the thread that gets its next event."""
         connection.release()
@@ -325,6 +384,10 @@ class Reactor:
 
         A reset would truncate the response.
         """
+        if connection.tls is not None and not connection.tls.say_goodbye():
+            connection.state, connection.deadline = LINGER, now + limits.STALL_SECONDS
+            self.arm(connection, WRITABLE)
+            return
         if politely:
             with suppress(OSError):
                 connection.sock.shutdown(SHUT_WR)

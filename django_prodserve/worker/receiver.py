@@ -5,7 +5,9 @@ Lives in a worker, in the thread that owns the connection, most often the one th
 
 from __future__ import annotations
 
-from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
+from contextlib import suppress
+
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 
 from ..http import limits
 from ..http.body import ChunkedReceiver, FixedLengthReceiver
@@ -58,6 +60,11 @@ class RequestReceiver:
         except (LimitRequestLine, LimitRequestHeaders) as error:
             raise naming(error, self._settings) from None
 
+    def read_head(self, connection: Connection, data: bytes) -> None:
+        """Read request line and headers of a request that is refused, for the log; they may be incomplete."""
+        with suppress(NeedMoreError, ParseException):
+            connection.request = self._reader.read(data, 0, connection.peer, 1)
+
     def _feed(self, connection: Connection, data: bytes, now: float) -> bool:
         if connection.arriving is None:
             behind = self._head(connection, data, now)
@@ -99,7 +106,11 @@ class RequestReceiver:
             return None
         connection.number += 1
         connection.request = request
-        if request.length == 0:
+        needs_no_body = request.length == 0
+        if connection.environs.otherwise is not None and not needs_no_body:
+            needs_no_body = True
+            request.force_close()  # the next request would begin behind the body
+        if needs_no_body:
             connection.buffer = request.rest
             return request.rest
         connection.buffer = b""
@@ -114,5 +125,5 @@ class RequestReceiver:
             0,
         )
         if request._expected_100_continue and not request.rest:
-            connection.send_nowait(CONTINUE)
+            connection.send_interim(CONTINUE)
         return request.rest

@@ -13,9 +13,12 @@ import termios
 from collections import deque
 from contextlib import suppress
 from socket import MSG_DONTWAIT, SO_ERROR, SOL_SOCKET, SocketType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..http import limits
+
+if TYPE_CHECKING:
+    from .tls_socket import TLSSocket
 
 AHEAD_BYTES = 64 * 1024
 """Bytes by which an application may be ahead of its client before a send waits."""
@@ -27,7 +30,7 @@ PIECES_AT_A_TIME = 16
 class Endpoint(Protocol):
     """The connection, as far as a link needs it."""
 
-    sock: SocketType
+    sock: SocketType | TLSSocket
     fd: int
 
 

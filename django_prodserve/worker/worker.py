@@ -25,6 +25,9 @@ from ..scoreboard.board import REASONS, Scoreboard
 from ..scoreboard.events import Event, write
 from ..scoreboard.slot import GO_HUNG, RETIRING, SERVING, Slot
 from ..startup import monkey_patching
+from ..tls.contexts import TLSContexts
+from ..tls.key_pairs import KeyPair
+from ..tls.renewal import Renewals
 from ..utils import fork_guard
 from . import refusals
 from .access_log import AccessLog
@@ -66,6 +69,9 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         super().__init__(*args, **kwargs)
         self.slot = self._claim()
         self._reopens = False
+        if self.cfg.is_ssl and getattr(self.app, "tls", None) is None:  # under plain Gunicorn
+            pair = KeyPair(self.cfg.certfile or self.cfg.keyfile, self.cfg.keyfile)
+            self.app.tls = TLSContexts.make(self.cfg, [pair])
 
     def _claim(self) -> Slot:
         """Take a free slot on the scoreboard, in the arbiter, before the fork.
@@ -156,6 +162,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
             self.alive = False
         self.reactor.tick(now)
         self.deadlines.tick(now)
+        self._load_renewed()
         for watch in self.watches:
             watch.tick(now)
         if not self.slot.replacement_reason and (
@@ -171,6 +178,13 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         if not self.slot.replacement_reason and self.slot.counters().requests >= self.max_requests:
             self._request_replacement()
         self._write_logs(now)
+
+    def _load_renewed(self) -> None:
+        """Load the certificates that the arbiter has taken over; if that fails, request a replacement."""
+        renewals: Renewals | None = getattr(self.app, "renewals", None)
+        if renewals is not None and (error := renewals.follow(self.app.tls)) is not None:
+            self.log.error("A renewed certificate cannot be loaded: %s. This worker is replaced.", error)
+            self.slot.replacement_reason = REASONS.index("asked") + 1
 
     def _write_logs(self, now: float) -> None:
         """Write the noted lines, and report lines that could not be written."""

@@ -14,6 +14,7 @@ from collections import deque
 from ..http import limits
 from ..http.exceptions import ClientGoneError, FileShrankError
 from ..http.spool import check_room, open_file
+from .tls_socket import TLSSocket
 
 LARGEST = 2**30
 """Maximum bytes for one sendfile call; some systems fail beyond 2 GiB."""
@@ -87,7 +88,7 @@ class WriteBuffer:
         self.spool = None
         self.pieces.append(part)
 
-    def flush(self, sock: socket.SocketType) -> int:
+    def flush(self, sock: socket.SocketType | TLSSocket) -> int:
         """Send as much as the socket accepts now; return the number of bytes."""
         moved = 0
         try:
@@ -105,7 +106,7 @@ class WriteBuffer:
             raise ClientGoneError(*error.args) from error
         return moved
 
-    def _send_memory(self, sock: socket.SocketType, piece: memoryview) -> int:
+    def _send_memory(self, sock: socket.SocketType | TLSSocket, piece: memoryview) -> int:
         # A file shares a packet with the headers before it.
         more = MORE if len(self.pieces) > 1 else 0
         sent = sock.send(piece, socket.MSG_DONTWAIT | more)
@@ -116,8 +117,11 @@ class WriteBuffer:
             self.pieces[0] = piece[sent:]
         return sent
 
-    def _send_file(self, sock: socket.SocketType, part: FileRange) -> int:
-        sent = os.sendfile(sock.fileno(), part.descriptor, part.offset, min(part.left, LARGEST))
+    def _send_file(self, sock: socket.SocketType | TLSSocket, part: FileRange) -> int:
+        if isinstance(sock, TLSSocket):  # the kernel does not encrypt
+            sent = sock.send_range(part.descriptor, part.offset, part.left)
+        else:
+            sent = os.sendfile(sock.fileno(), part.descriptor, part.offset, min(part.left, LARGEST))
         if sent == 0:
             raise FileShrankError(
                 f"The file that answers {part.title} has become shorter while it was sent: "

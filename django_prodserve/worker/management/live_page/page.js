@@ -259,8 +259,16 @@ function remember(point) {
 
 function showServer(live) {
   const release = `generation ${live.generation} loaded ${age(live.uptime)} ago`;
-  const parts = [server.host, ...(server.bind ?? []), `up ${age(live.server_uptime)}`, release];
+  const parts = [server.host, ...(server.bind ?? []), `up ${age(live.server_uptime)}`, release, ...certificates(live)];
   $("server").textContent = parts.filter(Boolean).join(" · ");
+}
+
+/** Return until when the certificate is valid that expires first, and how many others there are. */
+function certificates({ certificates: found = [] }) {
+  if (!found.length) return [];
+  const [{ names, file, expires }, ...others] = found;
+  const day = new Date(1000 * expires).toISOString().slice(0, 10);
+  return [`certificate of ${names[0] ?? file} valid until ${day}${others.length ? `, ${others.length} others longer` : ""}`];
 }
 
 /** Show what does not change: the project's directory, its settings and the versions. */
