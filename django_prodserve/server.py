@@ -42,11 +42,11 @@ from .project import footprint_cache, static_root
 from .project.databases import close_connections
 from .project.footprint import Footprint, footprint
 from .scoreboard.board import Scoreboard
+from .side_processes.command import check_start
 from .startup import listeners, monkey_patching, unix_access
 from .startup.announcer import Announcer, announcer, terminal
 from .startup.browser_notes import browser_notes
 from .startup.checks import Checks
-from .startup.files import check_files
 from .startup.fork_safety import ForkSafetyCheck, kinds_of_threads
 from .startup.origins import CALL_SITES
 from .startup.prepare import prepare
@@ -133,7 +133,7 @@ def check(plan: Plan, write: Say, checks: Checks) -> None:
     """
     sys.dont_write_bytecode = True
     say = Announcer(write, terminal())
-    check_files(plan)
+    check_start(plan)
     _try_addresses(plan, say)
     with ExitStack() as stack:
         scratch = None
@@ -161,7 +161,7 @@ def _try_addresses(plan: Plan, say: Say) -> None:
 
 
 def _bind(plan: Plan) -> list[socket.socket]:
-    check_files(plan)
+    check_start(plan)
     return listeners.bind(plan.bind.value, plan.umask.value, plan.management_bind.value)
 
 
@@ -183,7 +183,7 @@ def _bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
 
 
 def _take_inherited(plan: Plan, kept: Supervised) -> list[socket.socket]:
-    check_files(plan)
+    check_start(plan)
     return kept.take(plan.addresses)
 
 

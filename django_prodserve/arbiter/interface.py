@@ -8,8 +8,30 @@ if TYPE_CHECKING:
     from ..plan.plan import Plan
     from ..scoreboard.board import Scoreboard
     from ..scoreboard.stacks import Stacks
-    from .policies import Verdict
+    from ..supervisor.link import SupervisorLink
+    from .policies import MemoryBudget, Verdict
     from .worker_pool import WorkerHandle, WorkerPool
+
+
+class SideMemory(Protocol):
+    """The processes beside the workers, for the memory guard."""
+
+    @property
+    def memory(self) -> int:
+        """The memory of all of them at the last measurement."""
+        ...
+
+    def measure(self) -> None:
+        """Measure each of them."""
+        ...
+
+    def check_memory(self, room: MemoryBudget, now: float) -> None:
+        """Restart one if memory is short."""
+        ...
+
+    def complete(self, now: float) -> None:
+        """Start what is missing."""
+        ...
 
 
 class ArbiterActions(Protocol):
@@ -23,6 +45,17 @@ class ArbiterActions(Protocol):
     timeout: int
     """Maximum seconds per iteration of a worker's event loop; 0 for no limit. Gunicorn's setting."""
     LISTENERS: list[Any]
+    generation: SupervisorLink
+    cfg: Any
+    sides: SideMemory
+
+    def release_sockets(self) -> None:
+        """In a fork that is no worker: close the sockets of the server."""
+        ...
+
+    def taken_memory(self) -> int:
+        """Return the memory of this server's processes at the last measurement."""
+        ...
 
     def replace(self, member: WorkerHandle, verdict: Verdict) -> bool:
         """Replace a worker, starting its replacement first; False if it must wait or is already marked."""
