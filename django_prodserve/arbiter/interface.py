@@ -21,8 +21,8 @@ class SideMemory(Protocol):
         """The memory of all of them at the last measurement."""
         ...
 
-    def measure(self) -> None:
-        """Measure each of them."""
+    def measure(self, *, new_alone: bool = False) -> None:
+        """Measure each of them, or those that were not measured yet."""
         ...
 
     def check_memory(self, room: MemoryBudget, now: float) -> None:

@@ -144,8 +144,7 @@ class MemoryGuard:
 
     def measure(self, *, new_alone: bool = False) -> None:
         """Read the memory of every worker and process, or only that of workers not yet measured."""
-        if not new_alone:
-            self.arbiter.sides.measure()
+        self.arbiter.sides.measure(new_alone=new_alone)
         for member in self.arbiter.pool:
             if new_alone and (member.slot.memory or not member.serving):
                 continue

@@ -12,13 +12,12 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from django.db import DEFAULT_DB_ALIAS, connections
 from gunicorn import util
 
-from ..machine.proc_memory import read_memory
+from ..machine.families import family_memory
 from ..plan.sizing import Sizing
 from ..project.databases import close_connections
 from ..side_processes import command, host_lock, minder, policies, spawn
@@ -204,10 +203,11 @@ class SideProcesses:
         """The memory of all processes at the last measurement."""
         return sum(slot.memory for slot in self.slots)
 
-    def measure(self) -> None:
-        """Read the memory of each process, and of all that it has started."""
+    def measure(self, *, new_alone: bool = False) -> None:
+        """Read the memory of each process and of all that it has started, or of those not yet measured."""
         for slot in self.slots:
-            slot.memory = _memory_of(slot.pid) if slot.pid else 0
+            if not (new_alone and slot.memory):
+                slot.memory = family_memory(slot.pid) if slot.pid else 0
 
     def check_memory(self, room: MemoryBudget, now: float) -> None:
         """Restart the process that has outgrown its plan before the kernel kills something."""
@@ -227,7 +227,7 @@ class SideProcesses:
         self.last_restart = now
         text = f"Process {state.name} {why}; restarting it"
         self.log.warning("%s.", text)
-        self.arbiter.record_event("memory", text)
+        self.arbiter.record_event("process memory", text)
         slot = self.slots[state.index]
         slot.asked = 1
         self._wake()
@@ -238,11 +238,3 @@ class SideProcesses:
         """Return the memory that the plan has for a process."""
         plan = self.arbiter.plan
         return process.memory or Sizing.guess(plan.master_memory.value, plan.worker_memory.value)
-
-
-def _memory_of(pid: int) -> int:
-    total = 0
-    for each in spawn.family(pid):
-        with suppress(OSError):
-            total += read_memory(Path(f"/proc/{each}")).size
-    return total

@@ -19,6 +19,7 @@ from ..machine.proc_memory import read_memory
 from ..machine.quota import throttling
 from ..machine.tcp_info import accept_queue
 from ..scoreboard.board import REASONS, Scoreboard
+from ..scoreboard.side_slot import RUNNING
 from ..scoreboard.slot import BOUNDS, CLASSES, METHODS, STATES, Counters, Slot
 from .server_facts import versions
 
@@ -46,7 +47,7 @@ class Metrics:
         """Return all metrics; ``ready`` is the result of the readiness probe."""
         tally, slots = self.board.totals(), self.board.active_slots()
         lines = [*requests(tally), *now(slots), *self.waiting(), *workers(slots, self.board.restarts())]
-        lines += [*self.quota(), *self.server(ready)]
+        lines += [*self.quota(), *processes(self.board), *self.server(ready)]
         return "".join(lines).encode()
 
     def waiting(self) -> Iterator[str]:
@@ -220,6 +221,36 @@ def workers(slots: Sequence[Slot], ended: Mapping[str, int]) -> Iterator[str]:
         "worker_cpu_seconds",
         "CPU time of a worker.",
         [Sample(cpu_seconds(slot.pid), _worker(slot)) for slot in slots if slot.pid],
+    )
+
+
+def processes(board: Scoreboard) -> Iterator[str]:
+    """Yield the metrics of the processes beside the workers."""
+    names = board.static_info.get("processes", ())
+    sides = [({"name": name}, slot) for name, slot in zip(names, board.sides, strict=False)]
+    yield from gauge(
+        "process_running",
+        "Whether a process beside the workers runs: 1 or 0.",
+        [Sample(slot.state == RUNNING, labels) for labels, slot in sides],
+    )
+    yield from counter(
+        "process_restarts",
+        "Times that a process beside the workers was started again.",
+        [Sample(slot.restarts, labels) for labels, slot in sides],
+    )
+    yield from gauge(
+        "process_memory_bytes",
+        "Memory of a process and all that it has started (PSS), measured every 15 s.",
+        [Sample(slot.memory, labels) for labels, slot in sides if slot.pid],
+    )
+    yield from gauge(
+        "process_start_time_seconds",
+        "Unix time at which a process beside the workers was started.",
+        [
+            Sample(round(time.time() - time.monotonic() + slot.started, 3), labels)
+            for labels, slot in sides
+            if slot.pid
+        ],
     )
 
 

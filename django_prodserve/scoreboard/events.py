@@ -22,8 +22,9 @@ CRASHES = ("crashed", "killed", "out of memory", "hung", "boot", "failed")
 SEVERITY = {
     **dict.fromkeys(CRASHES, BAD),
     **dict.fromkeys(("stacks", "timeout", "overload", "reload failed"), BAD),
-    **dict.fromkeys(("slow", "memory", "throttled", "loop blocked"), WARN),
-    **dict.fromkeys(("start", "reload", "overload over", "throttling over"), GOOD),
+    **dict.fromkeys(("process ended",), BAD),
+    **dict.fromkeys(("slow", "memory", "process memory", "throttled", "loop blocked"), WARN),
+    **dict.fromkeys(("start", "reload", "process recovered", "overload over", "throttling over"), GOOD),
     **dict.fromkeys(("max-requests", "max-lifetime", "fewer wanted", "asked", "advice"), PLAIN),
 }
 """Every kind of event and its severity: the live page, ``status`` and its JSON use this table."""

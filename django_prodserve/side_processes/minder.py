@@ -160,7 +160,7 @@ class Minder:
         for descriptor in self.pipes:
             os.set_blocking(descriptor, False)
         self.began, self.is_asked, self.is_killed, self.reason = now, False, False, ""
-        self.slot.pid, self.slot.started, self.slot.state = pid, now, RUNNING
+        self.slot.memory, self.slot.pid, self.slot.started, self.slot.state = 0, pid, now, RUNNING
         if not self.failures:
             self._log("info", f"started, pid {pid}")
 
@@ -181,6 +181,7 @@ class Minder:
         spawn.kill_children()
         self._read_rest(process)
         self.process, self.slot.pid, self.slot.status = None, 0, status
+        self.slot.memory = 0
         if self.is_stopping:
             how = policies.ending(status)
             if self.is_killed:

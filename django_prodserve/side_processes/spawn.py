@@ -13,8 +13,9 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
+
+from ..machine.families import children
 
 SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36
 KILL_ROUNDS = 50
@@ -92,21 +93,3 @@ def kill_children() -> None:
         except ChildProcessError:
             return
         time.sleep(0.01)  # the kernel ends them, and may give us the children of one of them
-
-
-def children(pid: int | str) -> list[int]:
-    """Return the children of a process; none if this kernel does not list them."""
-    found: list[int] = []
-    with suppress(OSError, ValueError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(OSError):
-                found += map(int, (task / "children").read_text().split())
-    return found
-
-
-def family(pid: int) -> list[int]:
-    """Return a process and everything that it has started, as far as the kernel lists it."""
-    found = [pid]
-    for each in found:
-        found += [child for child in children(each) if child not in found]
-    return found

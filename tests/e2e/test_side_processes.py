@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from . import management
-from .serving import Server, complaints, copy_site, run, serving, until
+from .serving import Server, run, serving, until
 
 Env = Callable[..., dict[str, str]]
 
@@ -153,7 +153,9 @@ def test_a_process_that_ignores_sigterm_is_killed_with_all_that_it_started(
     script: Path, tmp_path: Path, env: Env
 ) -> None:
     book = Book(tmp_path / "book")
-    with serving("--graceful-timeout", "1", "--no-supervisor", env=env(PRODSERVE=block(script, book.path, "deaf"))) as server:
+    with serving(
+        "--graceful-timeout", "1", "--no-supervisor", env=env(PRODSERVE=block(script, book.path, "deaf"))
+    ) as server:
         first = book.next(0)
         assert server.answers()
         assert server.stop() == 0
