@@ -353,7 +353,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
     # Around a fork.
 
     def release_sockets(self) -> None:
-        """In a fork that is no worker: close the sockets of the server."""
+        """In a fork that is not a worker: close the sockets of the server."""
         for listener in (*self.LISTENERS, *filter(None, [self.app.management])):
             listener.close()
         self.generation.release()

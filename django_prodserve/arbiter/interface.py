@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SideMemory(Protocol):
-    """The processes beside the workers, for the memory guard."""
+    """The processes alongside the workers, for the memory guard."""
 
     @property
     def memory(self) -> int:
@@ -50,7 +50,7 @@ class ArbiterActions(Protocol):
     sides: SideMemory
 
     def release_sockets(self) -> None:
-        """In a fork that is no worker: close the sockets of the server."""
+        """In a fork that is not a worker: close the sockets of the server."""
         ...
 
     def taken_memory(self) -> int:

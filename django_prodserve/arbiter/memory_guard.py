@@ -41,7 +41,7 @@ class MemoryMonitor:
         self.current = "memory.current" if version == 2 else "memory.usage_in_bytes"
         self.master = read_memory().size
         self.beside = beside
-        """Planned for processes beside the workers."""
+        """Planned for processes alongside the workers."""
         self.kills = self.count_kills()
         self.before = (0, 0.0)
 

@@ -1,4 +1,4 @@
-"""The minders of the processes beside the workers: start them, replace a dead one, stop them all.
+"""The minders of the processes alongside the workers: start them, replace a dead one, stop them all.
 
 Lives in the arbiter, main loop. Each minder is a fork of the arbiter (side_processes/minder.py), which knows
 it by its slot on the scoreboard. Nothing here waits, and no fault of a process reaches a worker.

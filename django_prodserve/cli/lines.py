@@ -71,7 +71,7 @@ def loop_words(worker: dict[str, Any]) -> str:
 
 
 def process_lines(processes: Sequence[dict[str, Any]]) -> list[Line]:
-    """Return a line for each process beside the workers."""
+    """Return a line for each process alongside the workers."""
     return [("warn" if each["failing"] else "", f"{'process':<10}{_of_process(each)}") for each in processes]
 
 

@@ -421,7 +421,7 @@ class Options:
     side_processes: tuple[str, ...] = option(
         (),
         PROCESSES,
-        'Start this process of PRODSERVE["PROCESSES"] beside the workers, repeatable; all for each.',
+        'Start this process of PRODSERVE["PROCESSES"] alongside the workers, repeatable; all for each.',
         why="the web workers alone",
         word="with",
     )
@@ -453,7 +453,7 @@ class Options:
 
     @property
     def beside(self) -> tuple[SideProcess, ...]:
-        """Return the processes that start beside the workers, in the order of the settings."""
+        """Return the processes that start alongside the workers, in the order of the settings."""
         return tuple(self.processes[name] for name in self.side_processes)
 
     def source(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""``PRODSERVE["PROCESSES"]``: what a project needs beside its web workers. Standard library alone.
+"""``PRODSERVE["PROCESSES"]``: what a project needs alongside its web workers. Standard library alone.
 
     PRODSERVE = {
         "PROCESSES": {
@@ -35,19 +35,19 @@ RESERVED = (ALL, "none", "off", "web", "release")
 
 @dataclass(frozen=True, kw_only=True)
 class SideProcess:
-    """A process beside the web workers, as the settings state it."""
+    """A process alongside the web workers, as the settings state it."""
 
     name: str
     command: tuple[str, ...]
     """Its words; no shell reads them."""
     memory: int | None = None
-    """Bytes that it is stated to use; None if the plan has to guess."""
+    """Bytes that the operator expects it to use; None if the plan has to guess."""
     one_host: bool = False
     """Whether only one of the hosts that share a database runs it."""
 
     @property
     def source(self) -> str:
-        """Return where it was stated."""
+        """Return its place in the settings."""
         return source_of(self.name)
 
 

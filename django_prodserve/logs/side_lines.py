@@ -1,4 +1,4 @@
-"""The lines of a process beside the workers, in the server's log, with its name.
+"""The lines of a process alongside the workers, in the server's log, with its name.
 
 Lives in the minder of that process, on its only thread. Bytes become lines: a line may be too long, not be
 text, or lack its end.

@@ -112,7 +112,7 @@ class Observed:
     routes: Sequence[RouteTime] = ()
     """The routes of the last minute or two, the one that took the most time first."""
     processes: Sequence[dict[str, Any]] = ()
-    """What runs beside the workers."""
+    """What runs alongside the workers."""
     memory_used: int = 0
     memory_limit: int = 0
     failed_reload: str = ""

@@ -225,17 +225,17 @@ def workers(slots: Sequence[Slot], ended: Mapping[str, int]) -> Iterator[str]:
 
 
 def processes(board: Scoreboard) -> Iterator[str]:
-    """Yield the metrics of the processes beside the workers."""
+    """Yield the metrics of the processes alongside the workers."""
     names = board.static_info.get("processes", ())
     sides = [({"name": name}, slot) for name, slot in zip(names, board.sides, strict=False)]
     yield from gauge(
         "process_running",
-        "Whether a process beside the workers runs: 1 or 0.",
+        "Whether a process alongside the workers runs: 1 or 0.",
         [Sample(slot.state == RUNNING, labels) for labels, slot in sides],
     )
     yield from counter(
         "process_restarts",
-        "Times that a process beside the workers was started again.",
+        "Times that a process alongside the workers was started again.",
         [Sample(slot.restarts, labels) for labels, slot in sides],
     )
     yield from gauge(
@@ -245,7 +245,7 @@ def processes(board: Scoreboard) -> Iterator[str]:
     )
     yield from gauge(
         "process_start_time_seconds",
-        "Unix time at which a process beside the workers was started.",
+        "Unix time at which a process alongside the workers was started.",
         [
             Sample(round(time.time() - time.monotonic() + slot.started, 3), labels)
             for labels, slot in sides

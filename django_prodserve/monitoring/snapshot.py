@@ -180,7 +180,7 @@ def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) 
 
 
 def side_processes(board: Scoreboard, now: float, *, measured: bool = False) -> list[dict[str, Any]]:
-    """Return the state of each process beside the workers, in the order of the plan."""
+    """Return the state of each process alongside the workers, in the order of the plan."""
     names = board.static_info.get("processes", ())
     return [
         {

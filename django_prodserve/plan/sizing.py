@@ -56,7 +56,7 @@ class Sizing:
     """
 
     beside: Sequence[SideProcess] = ()
-    """What runs beside the workers and takes a part of the memory."""
+    """What runs alongside the workers and takes a part of the memory."""
 
     def workers(self) -> Decision[int]:
         """Return the explicit count, or the CPUs' count within ceiling, memory and database connections."""
@@ -173,7 +173,7 @@ class Sizing:
         return alone + self.side_memory().value
 
     def memory_of(self, process: SideProcess) -> int:
-        """Return the memory of a process beside the workers; it shares nothing with them."""
+        """Return the memory of a process alongside the workers; it shares nothing with them."""
         if process.memory is not None:
             return process.memory
         return self.guess(self.master_memory().value, self.worker_memory().value)
@@ -184,18 +184,18 @@ class Sizing:
         return max(master, worker)
 
     def side_memory(self) -> Decision[int]:
-        """Return the memory of all processes beside the workers."""
+        """Return the memory of all processes alongside the workers."""
         if not self.beside:
-            return Decision(0, "no process runs beside the workers")
+            return Decision(0, "no process runs alongside the workers")
         parts = [
             f"{process.name} {_mib(self.memory_of(process))}"
-            f"{', a guess' if process.memory is None else ', stated'}"
+            f"{', a guess' if process.memory is None else ', set explicitly'}"
             for process in self.beside
         ]
         return Decision(sum(map(self.memory_of, self.beside)), "; ".join(parts))
 
     def _beside(self) -> str:
-        return f"{_mib(self.side_memory().value)} beside them, " if self.beside else ""
+        return f"{_mib(self.side_memory().value)} alongside them, " if self.beside else ""
 
     def threads_by_database(self, workers: int) -> int | None:
         """Return the maximum number of threads for --db-connections, at least 1; None without that limit."""

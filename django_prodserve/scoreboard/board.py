@@ -55,7 +55,7 @@ REASONS = (
 # The header's cells of eight bytes come first. The arbiter's note, the totals of workers that are gone, the
 # load table and the slots follow. Then come the rings of events, and those of errors: the arbiter's, then one
 # for each slot. The ring of samples, the tables of routes (the arbiter's first), the document, and the slots
-# of the processes beside the workers are last.
+# of the processes alongside the workers are last.
 _MAGIC, _SLOTS, _ROWS, _STARTED, _PID, _NOTE_SEQUENCE, _NOTE_LENGTH = range(7)
 _RESTARTS = 7
 _MEMORY_LIMIT, _MEMORY_USED, _ACCEPTABLE, _DOCUMENT = range(28, 32)
@@ -158,7 +158,7 @@ class Scoreboard:
     ) -> Scoreboard:
         """Create an empty scoreboard; raises OSError if the file cannot be created or the disk is full.
 
-        The document holds facts that do not change, such as the plan. ``sides`` counts the processes beside
+        The document holds facts that do not change, such as the plan. ``sides`` counts the processes alongside
         the workers.
         """
         text = json.dumps(document, separators=(",", ":")).encode() if document else b""
@@ -284,7 +284,7 @@ class Scoreboard:
 
     @cached_property
     def sides(self) -> tuple[SideSlot, ...]:
-        """The slots of the processes beside the workers, in the order of the plan."""
+        """The slots of the processes alongside the workers, in the order of the plan."""
         first = _sides(len(self.slots), self.whole[_ROWS], self.whole[_DOCUMENT])
         numbers = range(self.whole[_SIDES])
         return tuple(SideSlot(self.memory, first + number * SIDE_CELLS) for number in numbers)

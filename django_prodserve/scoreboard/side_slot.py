@@ -1,4 +1,4 @@
-"""The slot of a process beside the workers: its state, its restarts, its memory.
+"""The slot of a process alongside the workers: its state, its restarts, its memory.
 
 Lives in memory that processes share (board.py). The minder of the process writes it, but for the cells that
 name the arbiter. Readers take no lock.

@@ -1,4 +1,4 @@
-"""What a project needs beside its web workers: task workers, a scheduler.
+"""What a project needs alongside its web workers: task workers, a scheduler.
 
 Each process has a minder: a fork of the arbiter that starts it, passes its lines on, starts it again when it
 ends, and stops it. The arbiter starts the minders when all workers answer, and knows them by their slots on

@@ -1,4 +1,4 @@
-"""The program and the arguments of a process beside the workers.
+"""The program and the arguments of a process alongside the workers.
 
 Runs in the command's process before it binds, so that a wrong command is one line and nothing serves; then in
 the arbiter. Starts nothing.

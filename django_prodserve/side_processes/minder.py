@@ -1,4 +1,4 @@
-"""The minder of one process beside the workers: starts it, logs its lines, starts it again, stops it.
+"""The minder of one process alongside the workers: starts it, logs its lines, starts it again, stops it.
 
 Lives in a process of its own, a fork of the arbiter; main thread. It waits for the pipes of the process, for
 signals, and for the end of the arbiter. A signal only wakes it: what the arbiter wants is in the slot, since
@@ -199,7 +199,7 @@ class Minder:
             )
 
     def _failed(self, how: str, now: float) -> None:
-        """Start the process again after a pause; say so once, until it has run for a while."""
+        """Start the process again after a pause; log only the first failure in a row."""
         if now - self.began >= policies.STABLE_SECONDS:
             self.failures = 0
         self.failures += 1

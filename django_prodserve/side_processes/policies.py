@@ -1,4 +1,4 @@
-"""When a process beside the workers is started again, and how its end is described. Pure."""
+"""When a process alongside the workers is started again, and how its end is described. Pure."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Standalone:
         return {}
 
     def release(self) -> None:
-        """In a fork that is no worker: nothing is open."""
+        """In a fork that is not a worker: nothing is open."""
 
     def save(self) -> None:
         if self.run_dir is not None:
@@ -142,7 +142,7 @@ class Supervised:
         return {GENERATION: json.dumps({**self.given, "stderr": None})}
 
     def release(self) -> None:
-        """In a fork that is no worker: close the channel, so that the fork cannot speak for the arbiter."""
+        """In a fork that is not a worker: close the channel, which is the arbiter's."""
         self.channel.close()
 
     def ready(self, facts: ServingFacts) -> None:

@@ -374,9 +374,9 @@ function loopOf(worker) {
   return `asyncio loop of ${worker.pid}: ${parts.join(", ")}`;
 }
 
-/** Show what runs beside the workers, if anything does. */
+/** Show what runs alongside the workers, if anything does. */
 function showProcesses(processes) {
-  $("beside").hidden = !processes.length;
+  $("side").hidden = !processes.length;
   const row = (process) =>
     make("tr", {}, make("th", { scope: "row" }, process.name),
       ...[
