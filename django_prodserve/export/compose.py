@@ -8,6 +8,7 @@ from ..utils.units import MIB
 from .container import USER, by_hand, command, health_command, own_directories
 from .facts import Facts
 from .layout import File, written
+from .sides import Side
 
 
 def file(facts: Facts) -> list[File]:
@@ -16,6 +17,7 @@ def file(facts: Facts) -> list[File]:
     volumes = {"tmp": "/tmp"}
     for place in own_directories(facts):
         volumes[_volume(place, volumes)] = place
+    mounts = "\n".join(f"      - {volume}:{place}" for volume, place in volumes.items())
     body = f"""
 services:
   web:
@@ -53,7 +55,8 @@ services:
     volumes:
       # Request bodies, on a disk: a tmpfs would count against the limit of memory.
       # {facts.spool.why}: {facts.spool.value // MIB} MiB
-{chr(10).join(f"      - {volume}:{place}" for volume, place in volumes.items())}
+{mounts}
+{chr(10).join(_side(facts, side, mounts) for side in facts.sides)}
 
 volumes:
 {chr(10).join(f"  {volume}:" for volume in volumes)}
@@ -68,6 +71,37 @@ volumes:
             by_hand=["the file .env: the secrets; in no repository and in no image", *by_hand(facts)],
         )
     ]
+
+
+def _side(facts: Facts, side: Side, mounts: str) -> str:
+    """Return the service of a process that the server does not start."""
+    single = "    # Of all hosts, one may run it.\n" if side.is_single else ""
+    return f"""
+  {side.name}:
+    image: {facts.site.name}
+    build: .
+{single}    command: {json.dumps([*side.image_words])}
+    env_file: .env
+    environment:
+{_environment(facts)}
+      PRODSERVE_PROCESS: {side.name}
+    # {facts.stop.why}
+    stop_grace_period: {facts.stop.value}s
+    restart: unless-stopped
+    deploy:
+      resources:
+        limits:
+          cpus: "{facts.cpus.value:g}"
+          # {side.why}
+          memory: {side.memory // MIB}M
+    # The image's own check asks for a web server.
+    healthcheck: {{disable: true}}
+    user: "{USER}"
+    read_only: true
+    cap_drop: [ALL]
+    security_opt: ["no-new-privileges:true"]
+    volumes:
+{mounts}"""
 
 
 def _volume(place: str, others: dict[str, str]) -> str:

@@ -158,8 +158,8 @@ class Scoreboard:
     ) -> Scoreboard:
         """Create an empty scoreboard; raises OSError if the file cannot be created or the disk is full.
 
-        The document holds facts that do not change, such as the plan. ``sides`` counts the processes alongside
-        the workers.
+        The document holds facts that do not change, such as the plan. ``sides`` is the number of processes
+        alongside the workers.
         """
         text = json.dumps(document, separators=(",", ":")).encode() if document else b""
         size = _cells(slots, rows, len(text), sides) * 8

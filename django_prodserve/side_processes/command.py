@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -19,6 +18,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from ..config.side_processes import SideProcess
 from ..errors import Problem, UsageError
 from ..plan.plan import Plan
+from ..project.interpreter import find_program, is_program
 from ..startup.files import check_files
 from ..supervisor import reexec
 from ..supervisor.protocol import GENERATION
@@ -46,7 +46,7 @@ def check_start(plan: Plan) -> None:
 def _problems(process: SideProcess) -> Iterator[Problem]:
     words = process.command
     program = arguments(words)[0]
-    if not _is_program(program):
+    if not is_program(program):
         if os.sep not in program:
             what = f"there is no program {program}, neither next to {sys.executable} nor in PATH"
         elif os.path.exists(program):
@@ -93,7 +93,7 @@ def arguments(words: Sequence[str]) -> list[str]:
         return [python, *rest]
     if os.path.basename(first) == "manage.py":
         return [python, *_script(first), *rest]
-    return [_found(first), *rest]
+    return [find_program(first), *rest]
 
 
 def _script(named: str) -> list[str]:
@@ -101,18 +101,6 @@ def _script(named: str) -> list[str]:
     if os.path.isfile(named):
         return [named]
     return [sys.argv[0]] if os.path.basename(sys.argv[0]) == "manage.py" else ["-m", "django"]
-
-
-def _found(program: str) -> str:
-    """Return the path of a program: next to the interpreter first, for an environment that is not active."""
-    if os.sep in program:
-        return program
-    beside = os.path.join(os.path.dirname(sys.executable), program)
-    return beside if _is_program(beside) else shutil.which(program) or program
-
-
-def _is_program(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def environment(name: str, more: Mapping[str, str]) -> dict[str, str]:
