@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import psutil
 import pytest
 
 from . import management
-from .serving import Server, run, serving, until
+from .postgres import cluster
+from .serving import Server, complaints, copy_site, run, serving, until
 
 Env = Callable[..., dict[str, str]]
 
@@ -23,6 +25,20 @@ SCRIPT = """
 import os, signal, subprocess, sys, time
 book = open(sys.argv[1], "a", buffering=1)
 mode = sys.argv[2] if len(sys.argv) > 2 else ""
+
+if mode == "loud":
+    print("begun to flood", flush=True)
+    for number in range(20000):
+        print("line", number, "x" * 80)
+    print("y" * 100000)
+    sys.stdout.flush()
+    os.write(2, b"\\xff no text\\n")
+    print('{"level": "warning", "message": "end of the flood"}', flush=True)
+    os.write(2, b"no end")
+    mode = ""
+ballast = bytearray(int(sys.argv[3]) << 20) if mode == "fat" else b""
+if mode == "fat":
+    mode = ""
 
 def end(*_):
     book.write(f"end {os.getpid()}\\n")
@@ -172,3 +188,91 @@ def test_a_daemon_that_a_process_leaves_ends_with_it(script: Path, tmp_path: Pat
         assert gone(first, book.children()[0])
         assert server.stop() == 0
         assert gone(*book.begun(), *book.children())
+
+
+def test_a_flood_of_lines_is_json_with_the_name_and_the_site_answers(
+    script: Path, tmp_path: Path, env: Env
+) -> None:
+    book = Book(tmp_path / "book")
+    environ = env({"PRODSERVE_LOG_FORMAT": "json"}, PRODSERVE=block(script, book.path, "loud"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        bind = ("--bind", f"fd://{listener.fileno()}")
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with serving(env=environ, bind=bind, pass_fds=[listener.fileno()], address=address) as server:
+            server.wait_for("begun to flood")
+            assert server.answers()
+            server.wait_for("end of the flood")
+            pid = book.next(0)
+            server.wait_for("no text")
+            assert server.stop() == 0
+    said = [json.loads(line) for line in server.output.splitlines()]
+    ours = [line for line in said if line.get("process") == "tasks"]
+    assert {"level": "warning", "message": "end of the flood", "process": "tasks"} in ours
+    texts = [line["message"] for line in ours]
+    assert {"line 0 " + "x" * 80, "line 19999 " + "x" * 80, "\\xff no text", "no end"} <= {*texts}
+    assert [text[-24:] for text in texts if text.startswith("y")] == ["y ... (67232 bytes more)"]
+    assert {line["pid"] for line in ours if "pid" in line} == {pid}
+
+
+def test_a_process_that_outgrows_its_plan_is_restarted_before_a_worker(
+    script: Path, tmp_path: Path, env: Env
+) -> None:
+    """The stated limit is below what the process uses, and it states less than that."""
+    book = Book(tmp_path / "book")
+    settings = block(script, book.path, "fat 300", memory="20m")
+    with serving("--memory", "350m", "--workers", "1", env=env(PRODSERVE=settings)) as server:
+        first = book.next(0)
+        server.wait_for(lambda line: "Process tasks uses" in line and "restarting it" in line)
+        second = book.next(1)
+        assert ["end", str(first)] in book.lines() or gone(first)
+        assert second != first
+        assert server.answers()
+
+
+WRONG = {
+    "a": ("manage.py db_wrker", "this project has no command 'db_wrker'."),
+    "b": ("manage.py prodserve", "would start this server again."),
+    "c": ("manage.py", "names no command behind manage.py."),
+    "d": ("no-such-program -x", "there is no program no-such-program, neither next to"),
+    "e": ("./nothing", "there is no ./nothing."),
+    "f": ("/etc/passwd", "/etc/passwd is not a program that this user may run."),
+}
+
+
+def test_each_wrong_command_is_one_line_before_anything_serves(env: Env) -> None:
+    settings = {"PROCESSES": {name: command for name, (command, _) in WRONG.items()}}
+    ended = run("manage.py", "prodserve", "--with", "all", env=env(PRODSERVE=settings))
+    assert ended.returncode == 2
+    lines = [line for line in complaints(ended) if line.startswith("prodserve: error")]
+    for line, (name, (_, fault)) in zip(lines, WRONG.items(), strict=True):
+        assert f"PRODSERVE['PROCESSES'][{name!r}]" in line
+        assert fault in line
+
+
+@pytest.mark.slow
+def test_one_of_two_hosts_runs_it_and_the_other_takes_over(script: Path, tmp_path: Path, env: Env) -> None:
+    """Two directories are two hosts here: they share no lock on a file, only the database."""
+    book = Book(tmp_path / "book")
+    with cluster() as postgres:
+        database = {"default": postgres.settings("postgres")}
+        environ = env(PRODSERVE=block(script, book.path, one_host=True), DATABASES=database)
+        second_host = copy_site(tmp_path)
+        with contextlib.ExitStack() as stack:
+            running = stack.enter_context(contextlib.ExitStack())
+            running.enter_context(postgres.running())
+            first = stack.enter_context(serving(env=environ))
+            holder = book.next(0)
+            second = stack.enter_context(serving(env=environ, cwd=second_host))
+
+            def state() -> Any:
+                ended = run("manage.py", "prodserve", "status", "--json", env=environ, cwd=second_host)
+                return json.loads(ended.stdout)["processes"][0]["state"]
+
+            until(lambda: state() == "waiting")
+            assert first.stop() == 0
+            successor = book.next(1)
+            assert book.lines()[-2:] == [["end", str(holder)], ["begin", str(successor), "0"]]
+            running.close()
+            second.wait_for("is stopped: this host has lost its lock in the database")
+            until(lambda: gone(successor))
+            assert len(book.begun()) == 2
