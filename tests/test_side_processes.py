@@ -122,11 +122,11 @@ def test_a_name_that_the_settings_lack_is_refused_with_a_similar_one() -> None:
 def test_their_memory_is_a_part_of_the_plan() -> None:
     alone, both = planned(), planned("all")
     assert alone.side_memory.value == 0
-    assert both.side_memory.value == 80 * MIB + max(both.master_memory.value, both.worker_memory.value)
+    assert both.side_memory.value == 88 * MIB + max(both.master_memory.value, both.worker_memory.value)
     assert "tasks 56 MiB, a guess; beat 80 MiB, set explicitly" in both.side_memory.why
     small = planned("all", memory="300m")
     assert small.workers.value < planned(memory="300m").workers.value
-    assert "136 MiB alongside them" in small.workers.why
+    assert "144 MiB alongside them" in small.workers.why
 
 
 def lines_of(*pieces: bytes) -> list[str]:

@@ -24,6 +24,7 @@ MASTER_MEMORY = 46 * MIB
 WORKER_MEMORY = 56 * MIB
 # 16 threads used 11 to 30 MiB more than one, 4 used 2 to 7 (see project/footprint.py).
 THREAD_MEMORY = 2 * MIB
+MINDER_MEMORY = 4 * MIB  # private memory of a minder of startproject with admin, Python 3.11: 3.9 to 4.3 MiB
 STEP = 8 * MIB  # measurements are rounded up, so that plans do not change with every start
 # Shares of the memory limit. First: the planned total of all workers, since page cache, the kernel's buffers
 # and peaks use the rest. Second: the arbiter replaces the largest worker, starting its replacement first.
@@ -192,7 +193,8 @@ class Sizing:
             f"{', a guess' if process.memory is None else ', set explicitly'}"
             for process in self.beside
         ]
-        return Decision(sum(map(self.memory_of, self.beside)), "; ".join(parts))
+        size = sum(map(self.memory_of, self.beside)) + len(parts) * MINDER_MEMORY
+        return Decision(size, f"{'; '.join(parts)}; {_mib(MINDER_MEMORY)} for each minder")
 
     def _beside(self) -> str:
         return f"{_mib(self.side_memory().value)} alongside them, " if self.beside else ""
