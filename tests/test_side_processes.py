@@ -6,6 +6,7 @@ import configparser
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest
 
 from django_prodserve.config import side_processes
 from django_prodserve.config.options import SourcedValue
-from django_prodserve.config.resolve import resolve
+from django_prodserve.config.resolve import environment_layer, resolve
 from django_prodserve.errors import Problem, UsageError
+from django_prodserve.export.check import contradictions
+from django_prodserve.export.reading import command
 from django_prodserve.logs.side_lines import LONGEST, LineSplitter, json_line, text_line
 from django_prodserve.plan.plan import Plan, PlanInputs, make_plan
 from django_prodserve.side_processes import policies
@@ -22,7 +25,8 @@ from django_prodserve.side_processes.host_lock import FileLock
 from django_prodserve.side_processes.policies import SideState, too_large
 from django_prodserve.utils.units import MIB
 
-from .exports import exported
+from .e2e.needs import need_program
+from .exports import exported, facts
 from .facts import NOWHERE, machine, project
 
 
@@ -117,6 +121,14 @@ def test_a_name_that_the_settings_lack_is_refused_with_a_similar_one() -> None:
     assert raised.value.problems[0].fix == "Did you mean 'tasks'?"
     with pytest.raises(UsageError, match="has none"):
         planned("all", processes={})
+
+
+def test_the_variable_with_the_name_of_a_process_is_not_an_option() -> None:
+    problems: list[Problem] = []
+    assert environment_layer({"PRODSERVE_PROCESS": "tasks", "PRODSERVE_WITH": "tasks"}, problems) == {
+        "side_processes": SourcedValue("tasks", "PRODSERVE_WITH")
+    }
+    assert problems == []
 
 
 def test_their_memory_is_a_part_of_the_plan() -> None:
@@ -248,6 +260,33 @@ def test_the_files_with_processes_are_yaml(kind: str) -> None:
         documents = [*yaml.safe_load_all(text)]
         assert documents
         assert all(isinstance(document, dict) for document in documents)
+
+
+@pytest.mark.parametrize("kind", IN_FILES)
+def test_the_check_of_a_file_with_processes_finds_nothing(kind: str) -> None:
+    for text in exported(kind, processes=BOTH, max_body="10m").values():
+        assert contradictions(kind, text, facts(kind, processes=BOTH, max_body="10m")) == []
+        if "prodserve --" in text or '"prodserve"' in text:
+            assert "db_worker" not in " ".join(command(text))
+
+
+def test_systemd_accepts_the_unit_of_a_process_and_rates_it_well(tmp_path: Path) -> None:
+    analyze = need_program("systemd-analyze")
+    place = {"program": ("/bin/true",), "user": "root", "directory": "/"}
+    for file, text in exported("systemd", place, bind="127.0.0.1:8000", processes=BOTH).items():
+        (tmp_path / file).write_text(text.replace("ExecStart=/bin/", "ExecStart=/bin/true /bin/"))
+    for words in (
+        ["verify", "--recursive-errors=yes", "--man=no"],
+        ["security", "--offline=yes", "--threshold=40", "--no-pager"],
+    ):
+        ended = subprocess.run(
+            [analyze, *words, "./shop-tasks.service"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_the_program_of_a_process_is_ini() -> None:

@@ -53,7 +53,11 @@ def environment_layer(environ: Mapping[str, str], problems: list[Problem]) -> La
             layer.setdefault("cpus", SourcedValue(f"{text}m", variable))
         elif variable in known:
             layer[known[variable]] = SourcedValue(text, variable)
-        elif variable.startswith("PRODSERVE_") and not KUBERNETES_LINKS.search(variable):
+        elif (
+            variable.startswith("PRODSERVE_")
+            and variable != side_processes.VARIABLE
+            and not KUBERNETES_LINKS.search(variable)
+        ):
             fix = hint(variable.upper(), known, now=renamed_variable(variable))
             problems.append(Problem(f"Unknown variable {variable}.", fix, code="unknown-variable"))
     return layer

@@ -27,6 +27,8 @@ ALL = "all"
 """The word for every process of the block."""
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}", re.ASCII)
 """The exports use a name as the name of a unit, of a service or of a container."""
+VARIABLE = "PRODSERVE_PROCESS"
+"""The variable from which settings may read which process they are loaded in; not an option."""
 KEYS = ("command", "memory", "one_host")
 EXAMPLE = 'PRODSERVE["PROCESSES"] = {"tasks": "manage.py db_worker"}'
 RESERVED = (ALL, "none", "off", "web", "release")

@@ -59,7 +59,7 @@ services:
 {chr(10).join(_side(facts, side, mounts) for side in facts.sides)}
 
 volumes:
-{chr(10).join(f"  {volume}:" for volume in volumes)}
+{chr(10).join(f"  {volume}:" for volume in [*volumes, *(f"tmp-{side.name}" for side in facts.sides)])}
 """
     return [
         written(
@@ -83,7 +83,7 @@ def _side(facts: Facts, side: Side, mounts: str) -> str:
 {single}    command: {json.dumps([*side.image_words])}
     env_file: .env
     environment:
-{_environment(facts)}
+{chr(10).join(_settings(facts))}
       PRODSERVE_PROCESS: {side.name}
     # {facts.stop.why}
     stop_grace_period: {facts.stop.value}s
@@ -101,7 +101,7 @@ def _side(facts: Facts, side: Side, mounts: str) -> str:
     cap_drop: [ALL]
     security_opt: ["no-new-privileges:true"]
     volumes:
-{mounts}"""
+{mounts.replace("- tmp:", f"- tmp-{side.name}:")}"""
 
 
 def _volume(place: str, others: dict[str, str]) -> str:
@@ -111,8 +111,12 @@ def _volume(place: str, others: dict[str, str]) -> str:
     return word if word not in others else f"{word}-{len(others)}"
 
 
+def _settings(facts: Facts) -> list[str]:
+    return [f"      {name}: {text}" for name, text in facts.settings.items()]
+
+
 def _environment(facts: Facts) -> str:
-    lines = [f"      {name}: {text}" for name, text in facts.settings.items()]
+    lines = _settings(facts)
     if not facts.trusts_someone:
         lines += [
             "      # Requests come through the container's network, so the proxy has one of its addresses.",

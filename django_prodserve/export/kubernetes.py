@@ -148,7 +148,7 @@ metadata:
   name: {name}
   labels: {{app: {name}}}
 spec:
-  replicas: 1
+  # No replicas: one pod until you scale it.
   # {"One pod at a time: a second would run next to the first." if side.is_single else "The new pod first."}
   strategy: {{type: {"Recreate" if side.is_single else "RollingUpdate"}}}
   selector:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from django.core.management import get_commands
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from ..config.side_processes import SideProcess
+from ..config.side_processes import VARIABLE, SideProcess
 from ..errors import Problem, UsageError
 from ..plan.plan import Plan
 from ..project.interpreter import find_program, is_program
@@ -31,8 +31,6 @@ OURS = (GENERATION, reexec.PREPARED, *VARIABLES, "LISTEN_FDS", "LISTEN_PID", "LI
 """Variables that are for this server alone."""
 LOCKABLE = ("postgresql", "mysql", "sqlite")
 """Databases with a lock among hosts; a file of SQLite has no other host."""
-NAME = "PRODSERVE_PROCESS"
-"""The variable from which settings may read which process they are loaded in."""
 
 
 def check_start(plan: Plan) -> None:
@@ -106,4 +104,4 @@ def _script(named: str) -> list[str]:
 def environment(name: str, more: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a process: that of the workers, with its name."""
     kept = {key: value for key, value in os.environ.items() if key not in OURS}
-    return {"PYTHONUNBUFFERED": "1", **kept, **more, NAME: name}
+    return {"PYTHONUNBUFFERED": "1", **kept, **more, VARIABLE: name}
