@@ -59,6 +59,7 @@ CODES: Mapping[str, str] = {
     "project": "Code or settings of the project raised an error.",
     "reload-failed": "The new release could not start; the old one keeps serving.",
     "settings-not-loaded": "The settings module cannot be loaded.",
+    "side-process": 'The command of a process in PRODSERVE["PROCESSES"] cannot work.',
     "starting": "The running server is starting or stopping.",
     "system-check": "Django's system checks found an error.",
     "tls": "A certificate or a key cannot be used.",

@@ -42,11 +42,11 @@ from .project import footprint_cache, static_root
 from .project.databases import close_connections
 from .project.footprint import Footprint, footprint
 from .scoreboard.board import Scoreboard
+from .side_processes.command import check_start
 from .startup import certificates, listeners, monkey_patching, unix_access
 from .startup.announcer import Announcer, announcer, terminal
 from .startup.browser_notes import browser_notes
 from .startup.checks import Checks
-from .startup.files import check_files
 from .startup.fork_safety import ForkSafetyCheck, kinds_of_threads
 from .startup.origins import CALL_SITES
 from .startup.prepare import prepare
@@ -82,6 +82,7 @@ def serve(
     startup/prepare.py's steps are done.
     """
     signal.signal(signal.SIGTERM, early_signals.stop)
+    check_start(plan)
     sockets = addresses.take_inherited(plan, kept) if kept else addresses.bind_in_time(plan, write)
     generation = kept or (launch.supervised if plan.supervisor.value else launch.standalone)(plan, sockets)
     is_text = plan.log_format.value != "json"
@@ -134,7 +135,7 @@ def check(plan: Plan, write: Say, checks: Checks) -> None:
     """
     sys.dont_write_bytecode = True
     say = Announcer(write, terminal())
-    check_files(plan)
+    check_start(plan)
     addresses.try_out(plan, say)
     with ExitStack() as stack:
         scratch = None

@@ -101,7 +101,8 @@ def metrics() -> Iterator[Entry]:
     from django_prodserve.scoreboard.board import Scoreboard
     from django_prodserve.scoreboard.slot import SERVING
 
-    board = Scoreboard.create(None, slots=1, rows=1, now=1.0)
+    board = Scoreboard.create(None, slots=1, rows=1, now=1.0, document={"processes": ["tasks"]}, sides=1)
+    board.sides[0].pid = 1
     slot = board.claim()
     slot.start(1, 2, 2, now=5.0)
     slot.state = SERVING

@@ -6,6 +6,7 @@ from typing import Any
 
 from django_prodserve.config.options import SourcedValue
 from django_prodserve.config.resolve import platform_layer, resolve
+from django_prodserve.config.side_processes import read
 from django_prodserve.export.build import Build
 from django_prodserve.export.facts import Facts
 from django_prodserve.export.kinds import KINDS
@@ -24,7 +25,13 @@ BUILD = Build(
 )
 
 
-def facts(kind: str, site_facts: dict[str, Any] | None = None, build: Build = BUILD, **stated: Any) -> Facts:
+def facts(
+    kind: str,
+    site_facts: dict[str, Any] | None = None,
+    build: Build = BUILD,
+    processes: dict[str, Any] | None = None,
+    **stated: Any,
+) -> Facts:
     """Return the facts for a file of this kind, with these options set by flags."""
     target = KINDS[kind].target
     platform = detect(target.environ)
@@ -34,7 +41,12 @@ def facts(kind: str, site_facts: dict[str, Any] | None = None, build: Build = BU
         platform_layer(platform.name, platform.values),
     ]
     decided = make_plan(
-        PlanInputs(machine=target.machine(), platform=platform, project=project(), options=resolve(layers))
+        PlanInputs(
+            machine=target.machine(),
+            platform=platform,
+            project=project(),
+            options=resolve(layers, processes=read({"PROCESSES": processes}, [])),
+        )
     )
     return Facts.of(decided, site(**site_facts or {}), target, f"prodserve export {kind}", build)
 

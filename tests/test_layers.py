@@ -20,6 +20,7 @@ FLOORS = [
     ["worker"],
     ["monitoring"],
     ["middleware"],
+    ["side_processes"],
     ["supervisor"],
     ["startup"],
     ["logs"],
@@ -45,6 +46,7 @@ PURE = [
     "config/parse_errors",
     "config/parsers",
     "config/resolve",
+    "config/side_processes",
     "export/caddy",
     "export/check",
     "export/compose",
@@ -69,6 +71,7 @@ PURE = [
     "middleware/proxy_headers",
     "middleware/proxy_protocol",
     "middleware/request_id",
+    "plan/notes",
     "plan/plan",
     "plan/sizing",
     "plan/tls",
@@ -76,7 +79,7 @@ PURE = [
     "utils/decision",
     "utils/units",
 ]
-POLICIES = ["arbiter/policies", "monitoring/advice", "scoreboard/slot"]
+POLICIES = ["arbiter/policies", "monitoring/advice", "scoreboard/slot", "side_processes/policies"]
 STANDARD = set(__import__("sys").stdlib_module_names)
 
 

@@ -104,7 +104,12 @@ def test_a_path_gives_no_orders_to_a_terminal() -> None:
 def test_a_screen_is_never_wider_than_its_terminal() -> None:
     known = {
         **{"pid": 4711, "bind": ["127.0.0.1:8000"], "generation": 1234, "uptime": 99999.0},
-        **{"rates": vars(replace(QUIET, requests=123456.0)), "findings": [], "restarts": {"hung": 3}},
+        **{
+            "rates": vars(replace(QUIET, requests=123456.0)),
+            "findings": [],
+            "restarts": {"hung": 3},
+            "processes": [],
+        },
         **{"workers": [{**WORKER, "requests": 123456789}], "memory_limit": None, "events": []},
         "profile": "io",
     }

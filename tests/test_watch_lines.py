@@ -40,7 +40,14 @@ RATES = {
 def known(**facts: Any) -> dict[str, Any]:
     return {
         **{"pid": 4700, "bind": ["127.0.0.1:8000"], "generation": 7, "uptime": 23.0, "workers": [WORKER]},
-        **{"server_uptime": 4 * 86400.0, "rates": RATES, "findings": [], "restarts": {}, "events": []},
+        **{
+            "server_uptime": 4 * 86400.0,
+            "rates": RATES,
+            "findings": [],
+            "restarts": {},
+            "processes": [],
+            "events": [],
+        },
         **{"requests": 0, "statuses": {}, "refused": 0, "aborted": 0, "memory_limit": None, "advice": ""},
         **{"routes": []},
         **facts,

@@ -31,6 +31,7 @@ from .lifecycle import Lifecycle
 from .memory_guard import Headroom
 from .monitor import WorkerMonitor
 from .policies import Verdict, WorkerExit
+from .side_processes import SideProcesses
 from .worker_pool import WorkerHandle, WorkerPool
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         # "systemd" is Gunicorn's name for sockets of another owner: it does not unlink their paths.
         self.systemd = True
         self.plan = self.app.plan  # loading has measured the project since
+        self.sides = SideProcesses(self)
         self.make_board()
         self.tls: TLSContexts | None = self.app.tls
         self.renewals = None if self.tls is None else Renewals(self.tls.pairs)
@@ -87,10 +89,11 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         """Create the scoreboard; if its file cannot be written, only this server can read it."""
         slots, rows = 2 * self.num_workers + 8, self.cfg.threads + 1
         now = time.monotonic()
-        document = {"plan": self.app.explained(), "server": server_facts(self.plan)}
+        names = [process.name for process in self.sides.processes]
+        document = {"plan": self.app.explained(), "server": server_facts(self.plan), "processes": names}
         try:
             self.board = Scoreboard.create(
-                self.board_path, slots=slots, rows=rows, now=now, document=document
+                self.board_path, slots=slots, rows=rows, now=now, document=document, sides=len(names)
             )
             self.stacks = Stacks(slots, self.board_path)
         except OSError as error:
@@ -98,7 +101,9 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
                 "Cannot create the status file: %s. prodserve status and dump will not work.", error
             )
             self.board_path = None
-            self.board = Scoreboard.create(None, slots=slots, rows=rows, now=now, document=document)
+            self.board = Scoreboard.create(
+                None, slots=slots, rows=rows, now=now, document=document, sides=len(names)
+            )
             self.stacks = Stacks(slots, None)
         self.app.board = self.board
         self.note: dict[str, Any] = {}
@@ -115,6 +120,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
 
     def on_all_ready(self) -> None:
         self.monitor.run_guarded(self._go_on)
+        self.monitor.run_guarded(self.sides.start)
         self.monitor.run_guarded(self.app.announce)
 
     def _go_on(self) -> None:
@@ -246,7 +252,8 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
     def ended(self, pid: int, status: int) -> None:
         """Log why a worker has ended, unless the arbiter stopped it; keep its counts."""
         worker, member = self.WORKERS.pop(pid, None), self.pool.remove(pid)
-        if member is None:  # an orphan, if this is PID 1
+        if member is None:  # a minder; or an orphan, if this is PID 1
+            self.sides.ended(pid, status)
             return
         now = time.monotonic()
         member.served = member.served or member.slot.state == SERVING
@@ -349,6 +356,19 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
         super().kill_remaining()
 
     # Around a fork.
+
+    def release_sockets(self) -> None:
+        """In a fork that is not a worker: close the sockets of the server."""
+        for listener in (*self.LISTENERS, *filter(None, [self.app.management])):
+            listener.close()
+        self.generation.release()
+
+    def taken_memory(self) -> int:
+        return self.monitor.memory.taken()
+
+    def handle_usr1(self) -> None:
+        self.sides.signal_all(signal.SIGUSR1)
+        super().handle_usr1()
 
     def give_slot(self, worker: Any) -> None:
         """Give a worker its slot on the scoreboard, before the fork; our own workers already have one."""

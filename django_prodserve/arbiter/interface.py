@@ -8,10 +8,32 @@ if TYPE_CHECKING:
     from ..plan.plan import Plan
     from ..scoreboard.board import Scoreboard
     from ..scoreboard.stacks import Stacks
+    from ..supervisor.link import SupervisorLink
     from ..tls.contexts import TLSContexts
     from ..tls.renewal import Renewals
-    from .policies import Verdict
+    from .policies import MemoryBudget, Verdict
     from .worker_pool import WorkerHandle, WorkerPool
+
+
+class SideMemory(Protocol):
+    """The processes alongside the workers, for the memory guard."""
+
+    @property
+    def memory(self) -> int:
+        """The memory of all of them at the last measurement."""
+        ...
+
+    def measure(self, *, new_alone: bool = False) -> None:
+        """Measure each of them, or those that were not measured yet."""
+        ...
+
+    def check_memory(self, room: MemoryBudget, now: float) -> None:
+        """Restart one if memory is short."""
+        ...
+
+    def complete(self, now: float) -> None:
+        """Start what is missing."""
+        ...
 
 
 class ArbiterActions(Protocol):
@@ -30,6 +52,17 @@ class ArbiterActions(Protocol):
     tls: TLSContexts | None
     """None if our workers serve no TLS."""
     renewals: Renewals | None
+    generation: SupervisorLink
+    cfg: Any
+    sides: SideMemory
+
+    def release_sockets(self) -> None:
+        """In a fork that is not a worker: close the sockets of the server."""
+        ...
+
+    def taken_memory(self) -> int:
+        """Return the memory of this server's processes at the last measurement."""
+        ...
 
     def replace(self, member: WorkerHandle, verdict: Verdict) -> bool:
         """Replace a worker, starting its replacement first; False if it must wait or is already marked."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..supervisor.link import SupervisorLink
     from .monitor import WorkerMonitor
+    from .side_processes import SideProcesses
 else:
     _Arbiter = object
 
@@ -50,6 +51,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
     aborted = 0
     """Requests that a stop did not wait for."""
     monitor: WorkerMonitor
+    sides: SideProcesses
     watcher: Watcher | None = None
 
     def start(self) -> None:
@@ -170,9 +172,11 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         for_good = not self.generation.is_retired()
         drains = bool(self.WORKERS) and for_good and not self.generation.is_orphan()
         hasty, patience = False, self.app.plan.graceful_timeout.value
-        waits_for = self._log_stopping(self.app.plan.drain_delay.value if drains else 0.0, patience, for_good)
+        delay = self.app.plan.drain_delay.value if drains else 0.0
+        waits_for = self._log_stopping(delay, patience, for_good)
+        self.sides.stop(delay + patience)
         if drains:
-            hasty = self._drain(self.app.plan.drain_delay.value)
+            hasty = self._drain(delay)
         if for_good:
             stop_flags.mark_closing()
         sock.close_sockets(self.LISTENERS, False)
@@ -190,10 +194,13 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         The log already explains a failed start. After a reload, only requests that still run are news.
         """
         number, is_new = self.unfinished(), self.generation.during_reload and not self.all_ready
-        if self.failed or is_new or not (number or for_good):
+        if self.failed or is_new or not (number or for_good or self.sides.minders):
             return False
         most, sockets = format_duration(patience), self.websockets()
-        what = _count(number) + (f" and {counted(sockets, 'websocket')}" if sockets else "")
+        parts = [_count(number)] if number or not self.sides.minders else []
+        parts += [counted(sockets, "websocket")] if sockets else []
+        parts += self.sides.describe()
+        what = " and ".join(parts)
         if not for_good:
             self._log_notice("Generation %d finishes %s, for at most %s.", self.generation.number, what, most)
         elif drain:
@@ -230,7 +237,9 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         return False
 
     def _await_workers(self, seconds: float) -> None:
-        """Wait until every worker has ended; kill those that have not ended in time."""
+        """Wait until every worker and process has ended; kill those that have not ended in time."""
+        if not seconds:
+            self.sides.stop(HURRIED_STOP_SECONDS)
         end = time.monotonic() + seconds
         left = asked = False
         while self._has_children() and (remaining := end - time.monotonic()) > 0:
@@ -244,6 +253,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
                 if self.SIG_QUEUE.get(timeout=min(remaining, 0.2 if left else 0.01)) in IMMEDIATE_SIGNALS:
                     self.aborted = max(self.aborted, self.unfinished() or 0)
                     self._kill_all(signal.SIGQUIT)
+                    self.sides.stop(HURRIED_STOP_SECONDS)
                     end = min(end, time.monotonic() + HURRIED_STOP_SECONDS)
         self.kill_remaining()
         end = time.monotonic() + 0.3
@@ -251,7 +261,8 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
             time.sleep(0.01)
 
     def kill_remaining(self) -> None:
-        """Kill the workers that have not finished in time."""
+        """Kill the workers and processes that have not finished in time."""
+        self.sides.kill()
         self.aborted = max(self.aborted, self.unfinished() or 0)
         self._kill_all(signal.SIGKILL)
 
@@ -260,7 +271,7 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         self.reap_dirty_arbiter()
         with suppress(HaltServer):  # a worker that failed to boot changes nothing now
             self.reap_workers()
-        return bool(self.WORKERS or self.dirty_arbiter_pid)
+        return bool(self.WORKERS or self.dirty_arbiter_pid or self.sides.minders)
 
     def _kill_all(self, number: int) -> None:
         self.kill_workers(number)

@@ -30,7 +30,7 @@ MEASURE_ALONE_SECONDS = 4.0
 class MemoryMonitor:
     """The memory of this server's container, or of its machine."""
 
-    def __init__(self, limit: int | None, root: Path = Path("/")) -> None:
+    def __init__(self, limit: int | None, root: Path = Path("/"), beside: int = 0) -> None:
         self.cgroups = Cgroups.find(FileRoot(root))
         found = min(self.cgroups.memory_limits(), key=lambda limit: limit.size, default=None)
         tightest = min((size for size in (limit, found and found.size) if size), default=None)
@@ -40,6 +40,8 @@ class MemoryMonitor:
         version = self.cgroups.group("memory").version
         self.current = "memory.current" if version == 2 else "memory.usage_in_bytes"
         self.master = read_memory().size
+        self.beside = beside
+        """Planned for processes alongside the workers."""
         self.kills = self.count_kills()
         self.before = (0, 0.0)
 
@@ -49,7 +51,7 @@ class MemoryMonitor:
             return None
         used = self.used(self.level) if self.level else None
         room = MemoryBudget(
-            limit=self.limit, used=used, master=self.master, growth=self._growth(used or 0, now)
+            limit=self.limit, used=used, master=self.master + self.beside, growth=self._growth(used or 0, now)
         )
         self.before = (used or 0, now)
         return room
@@ -94,7 +96,7 @@ class MemoryGuard:
 
     def __init__(self, arbiter: ArbiterActions) -> None:
         self.arbiter, self.log = arbiter, arbiter.log
-        self.memory = MemoryMonitor(arbiter.plan.memory.value)
+        self.memory = MemoryMonitor(arbiter.plan.memory.value, beside=arbiter.plan.side_memory.value)
         self.patience = 0.05
         """Seconds until the next memory check."""
         self.last_replaced = -policies.MIN_AGE_SECONDS
@@ -111,6 +113,7 @@ class MemoryGuard:
         if room.soon > REPLACE_SHARE * room.limit or now >= self.next_measuring:
             self.next_measuring = now + (MEASURE_ALONE_SECONDS if room.used is None else MEASURE_SECONDS)
             self.measure()
+        self.arbiter.sides.check_memory(room, now)
         room = room.without(sum(member.slot.memory for member in pool.leaving()))
         planned = self.arbiter.plan.worker_memory.value
         seen = [member.update(now, planned) for member in pool.serving() if member.slot.memory]
@@ -124,8 +127,9 @@ class MemoryGuard:
         return self.memory.was_killer()
 
     def taken(self) -> int:
-        """Return the memory of the workers at the last measurement, and of the arbiter at its start."""
-        return self.memory.master + sum(member.slot.memory for member in self.arbiter.pool)
+        """Return the memory at the last measurement, and that of the arbiter at its start."""
+        workers = sum(member.slot.memory for member in self.arbiter.pool)
+        return self.memory.master + workers + self.arbiter.sides.memory
 
     def _replace(self, seen: WorkerState, verdict: Verdict, at_once: bool, now: float) -> None:
         member = self.arbiter.pool.members[seen.pid]
@@ -139,7 +143,8 @@ class MemoryGuard:
             self.last_replaced = now
 
     def measure(self, *, new_alone: bool = False) -> None:
-        """Read every worker's memory, or only that of workers not yet measured."""
+        """Read the memory of every worker and process, or only that of workers not yet measured."""
+        self.arbiter.sides.measure(new_alone=new_alone)
         for member in self.arbiter.pool:
             if new_alone and (member.slot.memory or not member.serving):
                 continue

@@ -64,6 +64,7 @@ class WorkerMonitor:
                 self.recycle,
                 self.arbiter.recovered,
                 self.arbiter.start_deferred,
+                self.arbiter.sides.complete,
                 self.advise,
                 self.watch_quota,
                 self.watch_overload,

@@ -71,7 +71,7 @@ def _flags() -> list[str]:
 
 def _names() -> list[str]:
     """Return the names of options: ``plan`` and ``help`` take them."""
-    return [row.name.replace("_", "-") for row in option_fields()]
+    return [row.topic for row in option_fields()]
 
 
 def _topics() -> list[str]:

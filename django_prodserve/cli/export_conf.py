@@ -48,6 +48,7 @@ def render_conf(plan: Plan, directory: str, search_path: str) -> str:
     lines = [
         '"""Written by `manage.py prodserve plan --gunicorn-conf`. Use: gunicorn -c /path/to/this/file"""',
         "",
+        *_not_here(plan),
         "import os",
         "import sys",
         "",
@@ -70,6 +71,13 @@ def render_conf(plan: Plan, directory: str, search_path: str) -> str:
         *(line for name, users in hooks.items() for line in _hook_line(name, users, reasons.get(name, ""))),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _not_here(plan: Plan) -> Iterator[str]:
+    """Yield a comment on what plain Gunicorn does not start."""
+    if names := plan.side_processes.value:
+        yield f"# Plain Gunicorn starts nothing alongside the workers: start {', '.join(names)} yourself."
+        yield ""
 
 
 def _line(code: str, reason: str) -> Iterator[str]:

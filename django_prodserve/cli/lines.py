@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..utils import terminal
-from ..utils.units import counted, format_latency, format_share
+from ..utils.units import counted, format_age, format_latency, format_share, format_size
 
 Line = tuple[str, str]
 """A style, or none, and a text."""
@@ -67,6 +67,23 @@ def loop_words(worker: dict[str, Any]) -> str:
         parts.append(f"{loop['leases_waiting']} wait for one")
     if loop["blocked"]:
         parts.append(f"blocked {counted(loop['blocked'], 'time')}")
+    return ", ".join(parts)
+
+
+def process_lines(processes: Sequence[dict[str, Any]]) -> list[Line]:
+    """Return a line for each process alongside the workers."""
+    return [("warn" if each["failing"] else "", f"{'process':<10}{_of_process(each)}") for each in processes]
+
+
+def _of_process(process: dict[str, Any]) -> str:
+    pid = f"pid {process['pid']} " if process["pid"] else ""
+    parts = [f"{process['name']}: {pid}{process['state']}"]
+    if process["pid"]:
+        parts += [f"age {format_age(process['age'])}", format_size(process["memory"])]
+    if process["restarts"]:
+        parts.append(counted(process["restarts"], "restart"))
+    if process["last_end"]:
+        parts.append(f"last {process['last_end']}")
     return ", ".join(parts)
 
 

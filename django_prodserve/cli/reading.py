@@ -77,7 +77,7 @@ def overview() -> str:
         lines += ["# Documents", "", *(f"  {name:<{width}}{title}" for name, title in found.items()), ""]
     width = max(map(len, ACTIONS)) + 2
     lines += ["# Actions", "", *(f"  {name:<{width}}{text}" for name, text in ACTIONS.items()), ""]
-    lines += ["# Options", "", *_columns([row.name.replace("_", "-") for row in option_fields()]), ""]
+    lines += ["# Options", "", *_columns([row.topic for row in option_fields()]), ""]
     lines += ["For example: prodserve help workers, prodserve help W005, prodserve help exit-codes"]
     return "\n".join(lines)
 
@@ -116,7 +116,7 @@ def _without_marks(entry: manual.Entry) -> str:
 
 
 def _names() -> list[str]:
-    return [*ACTIONS, *(row.name.replace("_", "-") for row in option_fields()), *CODES, "exit-codes"]
+    return [*ACTIONS, *(row.topic for row in option_fields()), *CODES, "exit-codes"]
 
 
 def _about_option(query: str, entries: Sequence[manual.Entry]) -> Iterator[str]:

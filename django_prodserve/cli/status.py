@@ -23,7 +23,17 @@ from ..utils import terminal
 from ..utils.units import counted, format_age, format_size
 from . import control
 from .dump import dump
-from .lines import Line, clock, loop_words, printable, route_lines, verdict, verdict_lines, wrapped
+from .lines import (
+    Line,
+    clock,
+    loop_words,
+    printable,
+    process_lines,
+    route_lines,
+    verdict,
+    verdict_lines,
+    wrapped,
+)
 
 Say = Callable[[str], object]
 EVENTS = 5
@@ -105,6 +115,7 @@ def format_text(known: dict[str, Any], wall: float) -> Iterator[Line]:
         yield "", f"{'worker':<10}{_of_worker(worker)}"
         if words := loop_words(worker):
             yield "", f"{'':<10}asyncio loop: {words}"
+    yield from process_lines(known["processes"])
     if any(worker["oldest"] and worker["oldest"]["age"] >= LONG_SECONDS for worker in known["workers"]):
         yield "", f"{'stacks':<10}prodserve dump shows what these requests do"
     yield from route_lines(known["routes"])

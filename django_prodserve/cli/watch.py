@@ -23,7 +23,7 @@ from ..scoreboard.board import Scoreboard, board_path
 from ..utils import terminal
 from ..utils.units import format_age, format_latency, format_size
 from . import control
-from .lines import Line, clock, loop_words, printable, route_lines, verdict_lines, wrapped
+from .lines import Line, clock, loop_words, printable, process_lines, route_lines, verdict_lines, wrapped
 
 REFRESH_SECONDS = 1.0
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -182,6 +182,7 @@ def render(
         *_traffic(known, known["rates"], points, width),
         ("", ""),
         *_workers(known["workers"], width),
+        *process_lines(known["processes"]),
     ]
     if known["restarts"]:
         counts = ", ".join(f"{reason} {count}" for reason, count in known["restarts"].items())

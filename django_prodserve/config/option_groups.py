@@ -28,7 +28,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("log_format", "log_level", "log_redact"),
     ),
     "before serving": ("wait_for_db", "migrate", "collectstatic", "preload", "warmup", "strict"),
-    "process": ("supervisor", "reload", "chdir", "env_file", "config", "speedups"),
+    "process": ("side_processes", "supervisor", "reload", "chdir", "env_file", "config", "speedups"),
     "development": ("local", "allow_debug"),
 }
 """Names of options by the title of their group. Each option is in one group."""

@@ -25,6 +25,7 @@ from .kinds import (
     PATH,
     POSITIVE,
     PROBES,
+    PROCESSES,
     PROXIES,
     REDIRECT,
     ROADS,
@@ -41,6 +42,7 @@ from .kinds import (
 )
 from .parsers import Count
 from .row import Row, option
+from .side_processes import SideProcess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -441,6 +443,13 @@ class Options:
         why="the directory in which the command was started",
         gunicorn="chdir",
     )
+    side_processes: tuple[str, ...] = option(
+        (),
+        PROCESSES,
+        'Start this process of PRODSERVE["PROCESSES"] alongside the workers, repeatable; all for each.',
+        why="the web workers alone",
+        word="with",
+    )
     supervisor: bool | None = option(
         None,
         SWITCH,
@@ -462,8 +471,15 @@ class Options:
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)
     gunicorn: Mapping[str, SourcedValue] = field(default_factory=dict, repr=False)
     """Gunicorn settings that have no row: name to value and source."""
+    processes: Mapping[str, SideProcess] = field(default_factory=dict, repr=False)
+    """What PRODSERVE["PROCESSES"] states, whether it starts here or not."""
     notes: tuple[str, ...] = field(default=(), repr=False)
     """Inputs that were seen and not used."""
+
+    @property
+    def beside(self) -> tuple[SideProcess, ...]:
+        """Return the processes that start alongside the workers, in the order of the settings."""
+        return tuple(self.processes[name] for name in self.side_processes)
 
     def source(self, name: str) -> str:
         """Return the source of the value of ``name``; empty if no source sets it."""
@@ -489,4 +505,4 @@ def option_fields() -> tuple[Row, ...]:
 
 def option_field(name: str) -> Row | None:
     """Return the declaration of an option; None for a decision that is not an option."""
-    return next((row for row in option_fields() if row.name == name), None)
+    return next((row for row in option_fields() if name and name in (row.name, row.word)), None)

@@ -151,6 +151,15 @@ def words(raw: Any) -> tuple[str, ...]:
     return tuple(parts)
 
 
+def process_names(raw: Any) -> tuple[str, ...]:
+    """a list of names in PRODSERVE["PROCESSES"], separated by commas, or all."""
+    if raw is False or (isinstance(raw, str) and raw.strip().lower() in ("none", "off")):
+        return ()
+    return tuple(
+        dict.fromkeys(name for part in words([raw] if isinstance(raw, str) else raw) for name in words(part))
+    )
+
+
 def proxies(raw: Any) -> tuple[str, ...]:
     """a list of loopback, private, unix, none, *, addresses and networks, separated by commas."""
     names = words(raw)

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import Problem, ProdserveError, UsageError
-from . import parsers
+from . import parsers, side_processes
 from .options import Options, SourcedValue, option_fields
 from .parse_errors import ParseError, ParseErrors
 from .renamed import hint, renamed_key, renamed_variable
 from .row import Row
+from .side_processes import SideProcess
 
 # Kubernetes gives every pod such variables for each Service; one may be called "prodserve".
 KUBERNETES_LINKS = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_\w+)?)$")
@@ -25,6 +26,9 @@ PREPARE = {
     "collectstatic": ("collectstatic", True),
 }
 """The words of ``PRODSERVE["PREPARE"]``: each is short for an option and its value."""
+
+BLOCKS = ("GUNICORN", "PREPARE", "PROCESSES")
+"""Keys of ``PRODSERVE`` that are not options."""
 
 Layer = Mapping[str, SourcedValue]
 """Option name to raw value. Layers are in order of precedence, the strongest first."""
@@ -49,7 +53,11 @@ def environment_layer(environ: Mapping[str, str], problems: list[Problem]) -> La
             layer.setdefault("cpus", SourcedValue(f"{text}m", variable))
         elif variable in known:
             layer[known[variable]] = SourcedValue(text, variable)
-        elif variable.startswith("PRODSERVE_") and not KUBERNETES_LINKS.search(variable):
+        elif (
+            variable.startswith("PRODSERVE_")
+            and variable != side_processes.VARIABLE
+            and not KUBERNETES_LINKS.search(variable)
+        ):
             fix = hint(variable.upper(), known, now=renamed_variable(variable))
             problems.append(Problem(f"Unknown variable {variable}.", fix, code="unknown-variable"))
     return layer
@@ -66,8 +74,8 @@ def settings_layer(block: object, problems: list[Problem]) -> Layer:
     for key, value in block.items():
         if key in known and value is not None:
             layer[known[key]] = SourcedValue(value, f"PRODSERVE[{key!r}]")
-        elif key not in known and key not in {"GUNICORN", "PREPARE"}:
-            fix = _about_key(str(key), [*known, "GUNICORN", "PREPARE"])
+        elif key not in known and key not in BLOCKS:
+            fix = _about_key(str(key), [*known, *BLOCKS])
             problems.append(Problem(f"PRODSERVE has no option {key!r}.", fix, code="unknown-key"))
     return {**_prepare_words(block.get("PREPARE"), problems), **layer}
 
@@ -114,6 +122,7 @@ def resolve(
     layers: Sequence[Layer],
     *,
     gunicorn: Mapping[str, SourcedValue] | None = None,
+    processes: Mapping[str, SideProcess] | None = None,
     problems: Sequence[Problem] = (),
     notes: Sequence[str] = (),
 ) -> Options:
@@ -132,11 +141,16 @@ def resolve(
         sources[row.name] = stated.source
     found += contradictions(values, sources)
     found += foreign_protocols(values, gunicorn or {})
+    known = processes or {}
+    if "side_processes" in values:
+        names, source = values["side_processes"], sources["side_processes"]
+        is_read = not any(problem.topic == "with" for problem in found)
+        values["side_processes"] = side_processes.choose(names, known, source, found if is_read else [])
     if found:
         # An error of an import in the project is the project's, even if a setting caused the import.
         is_project = all(problem.code == "project" for problem in found)
         raise (ProdserveError if is_project else UsageError).of(found)
-    return Options(**values, sources=sources, gunicorn=gunicorn or {}, notes=tuple(notes))
+    return Options(**values, sources=sources, gunicorn=gunicorn or {}, processes=known, notes=tuple(notes))
 
 
 def contradictions(values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[Problem]:
@@ -195,7 +209,7 @@ def _conflict(message: str, fix: str = "Remove one of them.") -> Problem:
 
 def _complaints(row: Row, stated: SourcedValue, error: Exception) -> Iterator[Problem]:
     """Yield the errors of a value: its source, and the valid values."""
-    value, source, topic = stated.value, stated.source, row.name.replace("_", "-")
+    value, source, topic = stated.value, stated.source, row.topic
     must = (row.kind.parse.__doc__ or "").strip()
     if isinstance(value, str) and not value.strip(" :"):
         yield Problem(f"{source} is set but empty.", "Give it a value, or unset it.", "", "bad-value", topic)

@@ -22,6 +22,8 @@ class Row:
     gunicorn: str = ""
     """The name of the Gunicorn setting that this option decides."""
     short: str = ""
+    word: str = ""
+    """The word of the flag, the variable and the key, if it is not the name."""
     none: str = "none"
     """The text shown if the plan decides on no value."""
     computed: str = ""
@@ -34,17 +36,22 @@ class Row:
     @property
     def flag(self) -> str:
         """Return the flag: ``--keep-alive`` for ``keep_alive``."""
-        return "--" + self.name.replace("_", "-")
+        return f"--{self.topic}"
+
+    @property
+    def topic(self) -> str:
+        """Return the word for ``prodserve help``: ``keep-alive`` for ``keep_alive``."""
+        return (self.word or self.name).replace("_", "-")
 
     @property
     def variable(self) -> str:
         """Return the variable: ``PRODSERVE_KEEP_ALIVE`` for ``keep_alive``."""
-        return "PRODSERVE_" + self.name.upper()
+        return "PRODSERVE_" + (self.word or self.name).upper()
 
     @property
     def key(self) -> str:
         """Return the key in settings: ``PRODSERVE["KEEP_ALIVE"]`` for ``keep_alive``."""
-        return self.name.upper()
+        return (self.word or self.name).upper()
 
     @property
     def default_text(self) -> str:

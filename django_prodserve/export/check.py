@@ -53,6 +53,8 @@ def contradictions(kind: str, text: str, facts: Facts) -> list[Problem]:
     code = without_comments(text)
     kind = "systemd" if kind == "systemd-socket" and "[Service]" in code else kind
     rules: list[Rule] = [_kills, _waits, _idles, *RULES.get(kind, ())]
+    if kind == "systemd" and "PRODSERVE_PROCESS=" in code:  # the unit of a process, not of the server
+        rules = [_kills]
     if facts.target.is_container and kind != "dockerfile":
         rules.append(_container)
     return [problem for rule in rules for problem in rule(kind, code, facts)]

@@ -21,6 +21,7 @@ from ..http.limits import DISK_RESERVE
 from ..utils.decision import Decision
 from ..utils.units import MIB, format_size
 from .build import NO_IMAGE, Build
+from .sides import Side, find
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
@@ -109,6 +110,8 @@ class Facts:
     has_database: bool = True
     build: Build = NO_IMAGE
     """What an image of the project needs."""
+    sides: tuple[Side, ...] = ()
+    """The processes that the server does not start."""
     is_stated: frozenset[str] = frozenset()
     """Names of the options that were set for this export."""
 
@@ -151,6 +154,7 @@ class Facts:
             trusts_someone=plan.trusted_proxies.source != "default",
             has_database=plan.database.value != "none",
             build=build,
+            sides=tuple(find(plan, site, has_manage=build is NO_IMAGE or build.has_manage)),
             is_stated=stated,
         )
 

@@ -9,6 +9,7 @@ from ..utils.units import MIB
 from .container import USER, by_hand, command, own_directories
 from .facts import Facts
 from .layout import File, indented, written
+from .sides import Side
 
 LEAST, MOST = 2, 10  # pods
 START_PERIOD = 5  # seconds between two startup probes
@@ -118,6 +119,7 @@ spec:
   minAvailable: {LEAST - 1}
   selector:
     matchLabels: {{app: {name}}}
+{"".join(_side(facts, side) for side in facts.sides)}
 """
     return [
         written(
@@ -132,6 +134,61 @@ spec:
             by_hand=list(_by_hand(facts)),
         )
     ]
+
+
+def _side(facts: Facts, side: Side) -> str:
+    """Return the Deployment of a process that the server does not start."""
+    name, (uid, _, gid) = f"{facts.site.name}-{side.name}", USER.partition(":")
+    memory = f"{side.memory // MIB}Mi"
+    return f"""
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {name}
+  labels: {{app: {name}}}
+spec:
+  # No replicas: one pod until you scale it.
+  # {"One pod at a time: a second would run next to the first." if side.is_single else "The new pod first."}
+  strategy: {{type: {"Recreate" if side.is_single else "RollingUpdate"}}}
+  selector:
+    matchLabels: {{app: {name}}}
+  template:
+    metadata:
+      labels: {{app: {name}}}
+    spec:
+      # {facts.stop.why}
+      terminationGracePeriodSeconds: {facts.stop.value}
+      automountServiceAccountToken: false
+      enableServiceLinks: false
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: {uid}
+        runAsGroup: {gid}
+        fsGroup: {gid}
+        seccompProfile: {{type: RuntimeDefault}}
+      containers:
+        - name: {side.name}
+          image: registry.example/{facts.site.name}:1
+          args: {json.dumps([*side.image_words])}
+          env:
+{indented(_settings(facts), 12)}
+            - {{name: PRODSERVE_PROCESS, value: {side.name}}}
+          envFrom:
+            - secretRef: {{name: {facts.site.name}}}
+          resources:
+            # {side.why}
+            requests: {{cpu: 100m, memory: {memory}}}
+            limits: {{memory: {memory}}}
+          securityContext:
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            capabilities: {{drop: [ALL]}}
+          volumeMounts:
+            - {{name: tmp, mountPath: /tmp}}
+      volumes:
+        - name: tmp
+          emptyDir: {{sizeLimit: 256Mi}}"""
 
 
 def _by_hand(facts: Facts) -> list[str]:
@@ -151,13 +208,18 @@ def _by_hand(facts: Facts) -> list[str]:
 
 
 def _environment(facts: Facts) -> str:
-    lines = [f"- {{name: {name}, value: {json.dumps(text)}}}" for name, text in facts.settings.items()]
+    lines = [_settings(facts)]
     if not facts.trusts_someone:
         lines += [
             "# Kubernetes does not name the proxy in front. Its address is a private one.",
             "- {name: PRODSERVE_TRUSTED_PROXIES, value: private}",
         ]
     return "\n".join(lines)
+
+
+def _settings(facts: Facts) -> str:
+    pairs = facts.settings.items()
+    return "\n".join(f"- {{name: {name}, value: {json.dumps(text)}}}" for name, text in pairs)
 
 
 def _probes(facts: Facts) -> str:

@@ -15,6 +15,7 @@ from ..utils.units import MIB
 from .container import MIGRATE, USER, by_hand, command, own_directories
 from .facts import Facts
 from .layout import File, indented, written
+from .sides import Side
 
 FLY_KILLS = 300  # seconds; the maximum of kill_timeout
 RENDER_KILLS = 300  # seconds; the maximum of maxShutdownDelaySeconds
@@ -57,6 +58,7 @@ kill_timeout = "{facts.stop.value}s"
 [processes]
   # {facts.body.why}
   app = {json.dumps(shlex.join(command(facts)))}
+{indented(chr(10).join(_fly_side(side) for side in facts.sides), 2)}
 
 [http_service]
   processes = ["app"]
@@ -91,6 +93,11 @@ kill_timeout = "{facts.stop.value}s"
     ]
 
 
+def _fly_side(side: Side) -> str:
+    more = f"# fly scale count {side.name}=1: of all machines, one may run it.\n" if side.is_single else ""
+    return f"{more}{side.name} = {json.dumps(shlex.join(side.image_words))}"
+
+
 def render(facts: Facts) -> list[File]:
     """Return render.yaml."""
     facts.refuse_slow_stop("Render", RENDER_KILLS)
@@ -115,6 +122,7 @@ services:
     maxShutdownDelaySeconds: {facts.stop.value}
     envVars:
 {chr(10).join(variables)}
+{chr(10).join(_render_side(facts, side, variables) for side in facts.sides)}
 """
     return [
         written(
@@ -128,10 +136,33 @@ services:
     ]
 
 
+def _render_side(facts: Facts, side: Side, variables: list[str]) -> str:
+    """Return the worker of a process that the server does not start."""
+    return f"""
+  - type: worker
+    name: {facts.site.name}-{side.name}
+    runtime: docker
+    dockerfilePath: ./Dockerfile
+    dockerCommand: {shlex.join(side.image_words)}
+    # {side.memory // MIB} MiB, {side.why}
+    plan: starter
+    # {facts.stop.why}
+    maxShutdownDelaySeconds: {facts.stop.value}
+    envVars:
+{chr(10).join(variables)}"""
+
+
 def cloud_run(facts: Facts) -> list[File]:
     """Return the service of Cloud Run."""
     facts.refuse_slow_stop("Cloud Run", CLOUD_RUN_KILLS)
     _refuse_certificate(facts, "Cloud Run")
+    if "side_processes" in facts.is_stated:
+        raise UsageError(
+            "Cloud Run gives an instance a CPU only while it answers a request: --with cannot work there.",
+            "Leave --with out, and run the process elsewhere: gcloud run worker-pools",
+            code="conflict",
+            topic="export",
+        )
     if facts.start.value > CLOUD_RUN_STARTS:
         raise UsageError(
             f"Cloud Run gives a start {CLOUD_RUN_STARTS} s, but it may take {facts.start.value} s: "
@@ -192,6 +223,11 @@ spec:
             by_hand=[
                 f"image: registry.example/{facts.site.name}:1, built with: prodserve export dockerfile",
                 "secrets: one entry in env for each, with valueFrom and secretKeyRef",
+                *(
+                    f"{side.name}, {shlex.join(side.image_words)}: it needs a worker pool (gcloud run "
+                    "worker-pools); an instance of a service has a CPU only while it answers"
+                    for side in facts.sides
+                ),
                 *by_hand(facts),
             ],
         )
@@ -225,6 +261,7 @@ servers:
       memory: {facts.memory.value // MIB}m
       # {facts.stop.why}
       stop-timeout: {facts.stop.value}
+{chr(10).join(_kamal_side(facts, side) for side in facts.sides)}
 
 proxy:
   ssl: true
@@ -278,6 +315,23 @@ env:
             ],
         )
     ]
+
+
+def _kamal_side(facts: Facts, side: Side) -> str:
+    """Return the role of a process that the server does not start."""
+    single = "    # Of all hosts, one may run it.\n" if side.is_single else ""
+    return f"""  {side.name}:
+{single}    hosts:
+      - 192.0.2.1
+    cmd: {shlex.join(side.image_words)}
+    proxy: false
+    options:
+      user: "{USER}"
+      # {side.why}
+      memory: {side.memory // MIB}m
+      stop-timeout: {facts.stop.value}
+      # The image's own check asks for a web server.
+      no-healthcheck: true"""
 
 
 def _refuse_certificate(facts: Facts, platform: str) -> None:

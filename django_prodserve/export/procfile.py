@@ -28,6 +28,7 @@ def file(facts: Facts) -> list[File]:
     lines = [f"web: {command}"]
     if facts.migrates_before:
         lines.insert(0, f"release: {MIGRATE}")
+    lines += [f"{side.name}: {shlex.join(side.image_words)}" for side in facts.sides]
     text = "\n".join(["# prodserve reads PORT, and knows the times of the platform.", *lines])
     return [
         written(
@@ -36,6 +37,12 @@ def file(facts: Facts) -> list[File]:
             made_by=facts.made_by,
             goes_to=f"{facts.site.directory}/Procfile",
             apply=["git add Procfile && git commit -m Procfile && git push heroku"],
-            by_hand=["heroku config:set SECRET_KEY=...: the secrets, and what else the settings read"],
+            by_hand=[
+                "heroku config:set SECRET_KEY=...: the secrets, and what else the settings read",
+                *(
+                    f"heroku ps:scale {side.name}=1: the process that the server does not start"
+                    for side in facts.sides
+                ),
+            ],
         )
     ]

@@ -13,18 +13,19 @@ from ..errors import UsageError
 from ..utils.units import MIB
 from .facts import Facts
 from .layout import File, block, written
+from .sides import Side
 
 WATCHDOG = 30  # seconds; the supervisor sends a beat every quarter of it while its loop runs
 
 
 def service(facts: Facts) -> list[File]:
     """Return the unit of the service."""
-    return [_service(facts)]
+    return [_service(facts), *_sides(facts)]
 
 
 def with_socket(facts: Facts) -> list[File]:
     """Return the unit of the service, and of the socket that systemd opens for it."""
-    return [_service(facts, has_socket=True), _socket(facts)]
+    return [_service(facts, has_socket=True), _socket(facts), *_sides(facts)]
 
 
 def _service(facts: Facts, *, has_socket: bool = False) -> File:
@@ -68,30 +69,7 @@ OOMPolicy=continue
 
 # Hardening: {name} can write to the directories below, and to nothing else.
 {_directories(facts, has_socket=has_socket)}
-ProtectSystem=strict
-{_home(facts)}
-PrivateTmp=yes
-PrivateDevices=yes
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-# Not ProcSubset=pid: the server reads the memory of the machine in /proc/meminfo.
-ProtectProc=invisible
-NoNewPrivileges=yes
-{_capabilities(facts, has_socket=has_socket)}
-# AF_NETLINK: the C library asks it for this machine's addresses when it resolves a name.
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-# Not MemoryDenyWriteExecute=yes: libraries that use libffi for callbacks would fail.
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallErrorNumber=EPERM
+{_hardening(facts, _capabilities(facts, has_socket=has_socket))}
 
 [Install]
 WantedBy=multi-user.target
@@ -109,6 +87,86 @@ WantedBy=multi-user.target
             f"journalctl -u {name} -f",
         ],
         by_hand=list(_by_hand(facts, has_socket=has_socket)),
+    )
+
+
+def _hardening(facts: Facts, capabilities: str) -> str:
+    """Return the lines that take rights from every process of the project."""
+    return f"""ProtectSystem=strict
+{_home(facts)}
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+# Not ProcSubset=pid: the server reads the memory of the machine in /proc/meminfo.
+ProtectProc=invisible
+NoNewPrivileges=yes
+{capabilities}
+# AF_NETLINK: the C library asks it for this machine's addresses when it resolves a name.
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+# Not MemoryDenyWriteExecute=yes: libraries that use libffi for callbacks would fail.
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM"""
+
+
+def _sides(facts: Facts) -> list[File]:
+    return [_side(facts, side) for side in facts.sides]
+
+
+def _side(facts: Facts, side: Side) -> File:
+    """Return the unit of a process that the server does not start."""
+    site, name = facts.site, f"{facts.site.name}-{side.name}"
+    body = f"""
+[Unit]
+Description={_text(f"{side.name} of {site.settings or site.name}")}
+Wants=network-online.target
+After=network-online.target {site.name}.service
+# It stops and restarts with the site. A reload of the site leaves it: restart it after a deploy.
+PartOf={site.name}.service
+
+[Service]
+Type=exec
+User={site.user}
+WorkingDirectory={_text(site.directory)}
+{_environment(facts)}
+Environment=PYTHONUNBUFFERED=1 PRODSERVE_PROCESS={side.name}
+EnvironmentFile=-/etc/{site.name}.env
+ExecStart={_words([*side.words])}
+# As long as the server gives its requests. {facts.stop.why}
+TimeoutStopSec={facts.stop.value}
+# SIGTERM goes to this process alone; what is left at the end is killed.
+KillMode=mixed
+Restart=always
+RestartSec=2
+{block("" if side.is_guess else f"# {side.why}", "" if side.is_guess else f"MemoryMax={side.memory // MIB}M")}
+
+{_directories(facts, has_socket=True)}
+{_hardening(facts, "CapabilityBoundingSet=")}
+
+[Install]
+WantedBy=multi-user.target
+"""
+    by_hand = ["enable it on one host only"] if side.is_single else []
+    return written(
+        f"{name}.service",
+        body,
+        made_by=facts.made_by,
+        goes_to=f"/etc/systemd/system/{name}.service",
+        apply=[
+            "systemctl daemon-reload",
+            f"systemctl enable --now {name}",
+            f"systemctl restart {name}      # after each deploy",
+        ],
+        by_hand=[*by_hand, f"what {site.name}.service names: account, paths, secrets"],
     )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 EXPENDABLE = 50
 """Thousandths of the memory limit added to a worker's usage in the OOM killer's comparison."""
+SIDE_EXPENDABLE = 100
+"""The same for a process alongside the workers: the site is worth more."""
 
 
 def raise_own_oom_score() -> None:

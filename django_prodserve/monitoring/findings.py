@@ -38,6 +38,8 @@ RECENT_SECONDS = 60.0
 """Seconds for which a past problem is named."""
 LEAK_SECONDS, LEAK_REPLACEMENTS = 3600.0, 2
 """If so many workers were replaced for their memory within this time, replacing does not help for long."""
+FAILED_STARTS = 3
+"""Starts of a process that failed in a row, from which it counts as down."""
 DOMINANT_SHARE = 0.5
 """Share of the requests' time from which a route is named: it takes more of it than all others."""
 
@@ -81,6 +83,10 @@ REMEDIES = {
     "out of memory": Remedy("Raise the memory limit, or lower --workers.", "out of memory"),
     "hung": Remedy("Read the stack of the event, and give the call that hangs a timeout.", "hung"),
     "boot": Remedy("Find out what waits while a worker starts, and give it a timeout.", "boot"),
+    "process ended": Remedy("Read its last lines in the log, before its end.", "process ended"),
+    "process memory": Remedy(
+        'Raise its "memory" in PRODSERVE["PROCESSES"], or find out what it keeps.', "process memory"
+    ),
     "failed": Remedy("Read the errors before it in the log.", "failed"),
 }
 """Remedies by kind; kinds that are events have the same names."""
@@ -114,6 +120,8 @@ class Observed:
     """The last failed requests."""
     routes: Sequence[RouteTime] = ()
     """The routes of the last minute or two, the one that took the most time first."""
+    processes: Sequence[dict[str, Any]] = ()
+    """What runs alongside the workers."""
     memory_used: int = 0
     memory_limit: int = 0
     failed_reload: str = ""
@@ -128,6 +136,7 @@ def evaluate(seen: Observed) -> list[Finding]:
         *_of_overload(seen),
         *_of_responses(seen),
         *_of_memory(seen),
+        *_of_processes(seen),
         *_of_events(seen.events, seen.wall),
         *_of_reload(seen.failed_reload, seen.events),
         *_of_certificates(seen.certificates, seen.wall),
@@ -231,6 +240,20 @@ def _of_memory(seen: Observed) -> Iterator[Finding]:
         yield finding(WARN, "leak", f"{text}{format_clock(lately[-1].time)}: {lately[-1].text}")
     elif lately and seen.wall - lately[-1].time < RECENT_SECONDS:
         yield finding(WARN, "memory", f"{format_clock(lately[-1].time)}: {lately[-1].text}")
+
+
+def _of_processes(seen: Observed) -> Iterator[Finding]:
+    for process in seen.processes:
+        if process["failing"]:
+            level = BAD if process["failing"] >= FAILED_STARTS else WARN
+            why = f": it {process['last_end']}" if process["last_end"] else ""
+            starts = counted(process["failing"], "start") + " in a row"
+            yield finding(
+                level, "process ended", f"Process {process['name']} does not stay up ({starts}){why}"
+            )
+    last = last_of(seen.events, "process memory")
+    if last is not None and seen.wall - last.time < RECENT_SECONDS:
+        yield finding(WARN, "process memory", f"{format_clock(last.time)}: {last.text}")
 
 
 def _of_largest(workers: Sequence[dict[str, Any]]) -> str:

@@ -19,6 +19,7 @@ from ..machine.proc_memory import read_memory
 from ..machine.quota import throttling
 from ..machine.tcp_info import accept_queue
 from ..scoreboard.board import REASONS, Scoreboard
+from ..scoreboard.side_slot import RUNNING
 from ..scoreboard.slot import BOUNDS, CLASSES, HANDSHAKE_FAILURES, METHODS, STATES, Counters, Slot
 from ..tls.expiry import read_expiries
 from .server_facts import versions
@@ -47,7 +48,7 @@ class Metrics:
         """Return all metrics; ``ready`` is the result of the readiness probe."""
         tally, slots = self.board.totals(), self.board.active_slots()
         lines = [*requests(tally), *now(slots), *self.waiting(), *workers(slots, self.board.restarts())]
-        lines += [*self.quota(), *self.certificates(), *self.server(ready)]
+        lines += [*self.quota(), *self.certificates(), *processes(self.board), *self.server(ready)]
         return "".join(lines).encode()
 
     def waiting(self) -> Iterator[str]:
@@ -249,6 +250,36 @@ def workers(slots: Sequence[Slot], ended: Mapping[str, int]) -> Iterator[str]:
         "worker_cpu_seconds",
         "CPU time of a worker.",
         [Sample(cpu_seconds(slot.pid), _worker(slot)) for slot in slots if slot.pid],
+    )
+
+
+def processes(board: Scoreboard) -> Iterator[str]:
+    """Yield the metrics of the processes alongside the workers."""
+    names = board.static_info.get("processes", ())
+    sides = [({"name": name}, slot) for name, slot in zip(names, board.sides, strict=False)]
+    yield from gauge(
+        "process_running",
+        "Whether a process alongside the workers runs: 1 or 0.",
+        [Sample(slot.state == RUNNING, labels) for labels, slot in sides],
+    )
+    yield from counter(
+        "process_restarts",
+        "Times that a process alongside the workers was started again.",
+        [Sample(slot.restarts, labels) for labels, slot in sides],
+    )
+    yield from gauge(
+        "process_memory_bytes",
+        "Memory of a process and all that it has started (PSS), measured every 15 s.",
+        [Sample(slot.memory, labels) for labels, slot in sides if slot.pid],
+    )
+    yield from gauge(
+        "process_start_time_seconds",
+        "Unix time at which a process alongside the workers was started.",
+        [
+            Sample(round(time.time() - time.monotonic() + slot.started, 3), labels)
+            for labels, slot in sides
+            if slot.pid
+        ],
     )
 
 

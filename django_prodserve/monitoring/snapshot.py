@@ -12,13 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..machine.families import family_memory
 from ..machine.proc import cpu_seconds
 from ..machine.proc_memory import read_memory
 from ..scoreboard import history
 from ..scoreboard.board import Scoreboard
 from ..scoreboard.events import BAD
 from ..scoreboard.routes import RouteTime
+from ..scoreboard.side_slot import STATES as SIDE_STATES
 from ..scoreboard.slot import BOUNDS, STATES, Counters, Request, Slot
+from ..side_processes.policies import ending
 from ..supervisor.protocol import ServerRecord
 from ..tls.expiry import read_expiries
 from .advice import AGREES_WITH_WAITING
@@ -54,6 +57,7 @@ def _live(
     events, tally = board.read_events(), board.totals()
     sample = board.sample(time.time(), now, tally)
     workers = [worker(slot, now, memory) for slot in board.active_slots()]
+    processes = side_processes(board, now, measured=memory is not None)
     samples = [*history.read(board.history, last=round(VERDICT_SECONDS) + 4), sample]
     failed, summary = board.read_errors(), board.summary()
     point = latest(samples)
@@ -67,6 +71,7 @@ def _live(
             events=events,
             errors=failed,
             routes=board.read_routes(now, minutes=2),
+            processes=processes,
             memory_used=board.memory_used,
             memory_limit=board.memory_limit,
             failed_reload=failed_reload(record),
@@ -81,6 +86,7 @@ def _live(
         "server_uptime": server_uptime(board, record, now),
         **counts(tally),
         "workers": workers,
+        "processes": processes,
         "restarts": board.restarts(),
         "memory_limit": board.memory_limit or None,
         "memory_used": board.memory_used or None,
@@ -173,6 +179,24 @@ def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) 
         "cpu": cpu_seconds(slot.pid) or slot.cpu,
         "oldest": _request(oldest, now) if oldest else None,
     }
+
+
+def side_processes(board: Scoreboard, now: float, *, measured: bool = False) -> list[dict[str, Any]]:
+    """Return the state of each process alongside the workers, in the order of the plan."""
+    names = board.static_info.get("processes", ())
+    return [
+        {
+            "name": name,
+            "pid": slot.pid or None,
+            "state": SIDE_STATES[slot.state],
+            "age": round(now - slot.started, 1) if slot.pid else 0.0,
+            "restarts": slot.restarts,
+            "failing": slot.failing,
+            "memory": family_memory(slot.pid) if measured and slot.pid else slot.memory,
+            "last_end": None if slot.status is None else ending(slot.status),
+        }
+        for name, slot in zip(names, board.sides, strict=False)
+    ]
 
 
 def _loop(slot: Slot) -> dict[str, Any]:

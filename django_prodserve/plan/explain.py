@@ -31,7 +31,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Processes": (
         *("workers", "threads", "worker_class", "profile", "concurrency_limit", "worker_connections"),
         *("asgi", "roads", "leases"),
-        *("db_connections", "master_memory", "worker_memory", "preload", "warmup", "supervisor", "speedups"),
+        *("db_connections", "master_memory", "worker_memory", "side_processes", "side_memory"),
+        *("preload", "warmup", "supervisor", "speedups"),
     ),
     "Timeouts": (
         *("timeout", "slow_request", "queue_timeout", "keep_alive", "graceful_timeout", "drain_delay"),
@@ -102,7 +103,8 @@ def lost_promises(plan: Plan) -> list[str]:
 def check_names(words: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the requested decisions; raise UsageError with similar names."""
     known = [name for group in GROUPS.values() for name in group]
-    names = tuple(word.lstrip("-").replace("-", "_").lower() for word in words)
+    typed = (word.lstrip("-").replace("-", "_").lower() for word in words)
+    names = tuple(row.name if (row := option_field(name)) else name for name in typed)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UsageError.of(

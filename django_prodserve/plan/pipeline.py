@@ -24,7 +24,7 @@ from typing import Any
 
 from django.conf import settings
 
-from ..config import gunicorn, parsers, resolve
+from ..config import gunicorn, parsers, resolve, side_processes
 from ..config.options import Options, SourcedValue
 from ..config.resolve import Layer
 from ..errors import Problem, ProdserveError, UsageError
@@ -135,6 +135,7 @@ def collect_options(
             resolve.platform_layer(platform.name, platform.values),
         ],
         gunicorn=gunicorn.validated(rest, problems, notes),
+        processes=side_processes.read(block, problems),
         problems=problems,
         notes=notes,
     )

@@ -13,6 +13,7 @@ from ..tls.key_pairs import KeyPair, key_pairs
 from ..utils.decision import SET_EXPLICITLY, Decision
 from . import further_addresses, tls, worker_classes
 from .database import choose_database
+from .notes import links, not_started
 from .sizing import THREADS, Sizing
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Plan:
     memory: Decision[int | None]
     master_memory: Decision[int] = field(metadata={"kind": kinds.SIZE})
     worker_memory: Decision[int] = field(metadata={"kind": kinds.SIZE})
+    side_processes: Decision[tuple[str, ...]]
+    side_memory: Decision[int] = field(metadata={"kind": kinds.SIZE})
     worker_class: Decision[str]
     queue_timeout: Decision[float]
     concurrency_limit: Decision[str]
@@ -202,6 +205,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         footprint=inputs.footprint,
         has_async=bool(inputs.road_table),
         keeps_connections=worker_class.value == "prodserve" and project.keeps_connections,
+        beside=options.beside,
     )
     workers = sizing.workers()
     threads = sizing.threads(workers.value)
@@ -219,6 +223,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "memory": memory,
         "master_memory": sizing.master_memory(),
         "worker_memory": sizing.worker_memory(),
+        "side_memory": sizing.side_memory(),
         "worker_class": worker_class,
         "workers": workers,
         "threads": threads,
@@ -254,7 +259,8 @@ def make_plan(inputs: PlanInputs) -> Plan:
         notes=(
             *options.notes,
             *tls.notes(thought["tls"], worker_class, options.gunicorn),
-            *_links(project, thought["supervisor"]),
+            *links(project, supervised=thought["supervisor"].value),
+            *not_started(options),
         ),
         details=machine.notes,
         inputs=inputs,
@@ -378,16 +384,6 @@ def _project_warnings(project: Project, options: Options) -> Iterator[Problem]:
             "To use it: --config gunicorn.conf.py",
             topic="config",
         )
-
-
-def _links(project: Project, supervisor: Decision[bool]) -> Iterator[str]:
-    """Yield implicit facts that a reload depends on: which link leads to the code."""
-    if not supervisor.value:
-        return
-    if project.link:
-        yield f"reload follows the link {project.link}, which leads here. To follow another: --chdir PATH"
-    elif project.links:
-        yield f"{' and '.join(project.links)} lead here. Choose the link that a reload follows: --chdir PATH"
 
 
 def _platform(platform: Platform) -> Decision[str]:

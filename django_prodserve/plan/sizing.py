@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from ..utils.decision import SET_EXPLICITLY, Decision
 from ..utils.units import MIB, format_cpus, format_size
 
 if TYPE_CHECKING:
+    from ..config.side_processes import SideProcess
     from ..project.footprint import Footprint
 
 # Without a measurement: the master of a preloaded, warmed and frozen project on Django 6.1, and a worker
@@ -23,6 +24,7 @@ MASTER_MEMORY = 46 * MIB
 WORKER_MEMORY = 56 * MIB
 # 16 threads used 11 to 30 MiB more than one, 4 used 2 to 7 (see project/footprint.py).
 THREAD_MEMORY = 2 * MIB
+MINDER_MEMORY = 4 * MIB  # private memory of a minder of startproject with admin, Python 3.11: 3.9 to 4.3 MiB
 STEP = 8 * MIB  # measurements are rounded up, so that plans do not change with every start
 # Shares of the memory limit. First: the planned total of all workers, since page cache, the kernel's buffers
 # and peaks use the rest. Second: the arbiter replaces the largest worker, starting its replacement first.
@@ -53,6 +55,9 @@ class Sizing:
 
     The pool has one thread more than run requests (worker/thread_pool.py). With CONN_MAX_AGE it has one, too.
     """
+
+    beside: Sequence[SideProcess] = ()
+    """What runs alongside the workers and takes a part of the memory."""
 
     def workers(self) -> Decision[int]:
         """Return the explicit count, or the CPUs' count within ceiling, memory and database connections."""
@@ -114,7 +119,7 @@ class Sizing:
             yield (
                 fits,
                 f"memory holds {fits} ({self._measured()}master {_mib(self.master_memory().value)}, "
-                f"{_mib(self.worker_memory().value)} each, {self.usable})",
+                f"{_mib(self.worker_memory().value)} each, {self._beside()}{self.usable})",
             )
         if self.db_connections is not None:
             threads = self.stated_threads.value if self.stated_threads else 1
@@ -165,7 +170,34 @@ class Sizing:
         return f"measured {self._when()}: " if self.footprint else ""
 
     def _size(self, workers: int) -> int:
-        return self.master_memory().value + workers * self.worker_memory().value
+        alone = self.master_memory().value + workers * self.worker_memory().value
+        return alone + self.side_memory().value
+
+    def memory_of(self, process: SideProcess) -> int:
+        """Return the memory of a process alongside the workers; it shares nothing with them."""
+        if process.memory is not None:
+            return process.memory
+        return self.guess(self.master_memory().value, self.worker_memory().value)
+
+    @staticmethod
+    def guess(master: int, worker: int) -> int:
+        """Return the memory of a process that states none: it loads the project, as the arbiter does."""
+        return max(master, worker)
+
+    def side_memory(self) -> Decision[int]:
+        """Return the memory of all processes alongside the workers."""
+        if not self.beside:
+            return Decision(0, "no process runs alongside the workers")
+        parts = [
+            f"{process.name} {_mib(self.memory_of(process))}"
+            f"{', a guess' if process.memory is None else ', set explicitly'}"
+            for process in self.beside
+        ]
+        size = sum(map(self.memory_of, self.beside)) + len(parts) * MINDER_MEMORY
+        return Decision(size, f"{'; '.join(parts)}; {_mib(MINDER_MEMORY)} for each minder")
+
+    def _beside(self) -> str:
+        return f"{_mib(self.side_memory().value)} alongside them, " if self.beside else ""
 
     def threads_by_database(self, workers: int) -> int | None:
         """Return the maximum number of threads for --db-connections, at least 1; None without that limit."""

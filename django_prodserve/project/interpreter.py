@@ -1,9 +1,10 @@
-"""Whether this process can start a second interpreter: frozen and embedded Pythons cannot."""
+"""Programs next to this interpreter, and whether it can start a second one: frozen Pythons cannot."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 
 
@@ -24,3 +25,16 @@ def why_no_supervisor() -> tuple[str, bool]:
 
 
 INTERPRETER = re.compile(r"\.?(python|pypy|graalpy)", re.IGNORECASE)
+
+
+def find_program(name: str) -> str:
+    """Return the path of a program: next to the interpreter first, for an environment that is not active."""
+    if os.sep in name:
+        return name
+    here = os.path.join(os.path.dirname(sys.executable), name)
+    return here if is_program(here) else shutil.which(name) or name
+
+
+def is_program(path: str) -> bool:
+    """Return whether this user may run a file."""
+    return os.path.isfile(path) and os.access(path, os.X_OK)

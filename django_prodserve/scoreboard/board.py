@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from struct import Struct
 from typing import Any
@@ -25,6 +25,8 @@ from . import errors, events, history, routes
 from .memory import SharedMemory
 from .ring import Ring
 from .routes import RouteTable, RouteTime
+from .side_slot import CELLS as SIDE_CELLS
+from .side_slot import SideSlot
 from .slot import (
     CLAIMED,
     COLUMNS,
@@ -41,7 +43,7 @@ from .slot import (
     counters,
 )
 
-MAGIC = int.from_bytes(b"prodsrv\6", "little")
+MAGIC = int.from_bytes(b"prodsrv\7", "little")
 """The last byte is the version of this layout."""
 
 REASONS = (
@@ -52,12 +54,14 @@ REASONS = (
 
 # The header's cells of eight bytes come first. The arbiter's note, the totals of workers that are gone, the
 # load table and the slots follow. Then come the rings of events, and those of errors: the arbiter's, then one
-# for each slot. The ring of samples, the tables of routes (the arbiter's first) and the document are last.
+# for each slot. The ring of samples, the tables of routes (the arbiter's first), the document, and the slots
+# of the processes alongside the workers are last.
 _MAGIC, _SLOTS, _ROWS, _STARTED, _PID, _NOTE_SEQUENCE, _NOTE_LENGTH = range(7)
 _RESTARTS = 7
 _MEMORY_LIMIT, _MEMORY_USED, _ACCEPTABLE, _DOCUMENT = range(28, 32)
 _NOTE = 32
 _NOTE_BYTES = 4096
+_SIDES = 21
 _RELEASES = 20  # odd while counts move from a slot to the totals
 _GONE = _NOTE + _NOTE_BYTES // 8
 _GONE_REFUSED, _GONE_CUT = _GONE + TALLY_CELLS, _GONE + TALLY_CELLS + 1
@@ -86,8 +90,12 @@ def _document(slots: int, rows: int) -> int:
     return _rings(slots, rows) + rings + (1 + slots) * routes.CELLS
 
 
-def _cells(slots: int, rows: int, document: int) -> int:
+def _sides(slots: int, rows: int, document: int) -> int:
     return _document(slots, rows) + (document + 7) // 8
+
+
+def _cells(slots: int, rows: int, document: int, sides: int) -> int:
+    return _sides(slots, rows, document) + sides * SIDE_CELLS
 
 
 class Scoreboard:
@@ -146,18 +154,20 @@ class Scoreboard:
         rows: int,
         now: float,
         document: Mapping[str, Any] | None = None,
+        sides: int = 0,
     ) -> Scoreboard:
         """Create an empty scoreboard; raises OSError if the file cannot be created or the disk is full.
 
-        The document holds facts that do not change, such as the plan.
+        The document holds facts that do not change, such as the plan. ``sides`` is the number of processes
+        alongside the workers.
         """
         text = json.dumps(document, separators=(",", ":")).encode() if document else b""
-        size = _cells(slots, rows, len(text)) * 8
+        size = _cells(slots, rows, len(text), sides) * 8
         shared = mmap.mmap(-1, size) if path is None else _make(path, size)
         board = cls(shared, path, slots, rows)
         board.whole[_SLOTS], board.whole[_ROWS], board.whole[_PID] = slots, rows, os.getpid()
         board.seconds[_STARTED] = now
-        board.whole[_DOCUMENT] = len(text)
+        board.whole[_DOCUMENT], board.whole[_SIDES] = len(text), sides
         first = _document(slots, rows) * 8
         board.memory.bytes[first : first + len(text)] = text
         board.whole[_MAGIC] = MAGIC
@@ -170,7 +180,8 @@ class Scoreboard:
             shared = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         size = len(shared) // 8
         head = memoryview(shared)[: min(size, _NOTE) * 8].cast("Q").tolist()
-        if head[:1] != [MAGIC] or size < _NOTE or size < _cells(head[_SLOTS], head[_ROWS], head[_DOCUMENT]):
+        counts = (_SLOTS, _ROWS, _DOCUMENT, _SIDES)
+        if head[:1] != [MAGIC] or size < _NOTE or size < _cells(*(head[cell] for cell in counts)):
             raise ValueError(f"{path} is not a scoreboard of this version of prodserve")
         return cls(shared, path, head[_SLOTS], head[_ROWS])
 
@@ -271,9 +282,17 @@ class Scoreboard:
         found: dict[str, Any] = json.loads(bytes(self.memory.bytes[first : first + length]) or b"{}")
         return found
 
+    @cached_property
+    def sides(self) -> tuple[SideSlot, ...]:
+        """The slots of the processes alongside the workers, in the order of the plan."""
+        first = _sides(len(self.slots), self.whole[_ROWS], self.whole[_DOCUMENT])
+        numbers = range(self.whole[_SIDES])
+        return tuple(SideSlot(self.memory, first + number * SIDE_CELLS) for number in numbers)
+
     def read_events(self) -> list[events.Event]:
-        """Return the events of the arbiter and the workers, the oldest first."""
-        return events.read([self.events, *(slot.events for slot in self.slots)])
+        """Return the events of the arbiter, the workers and the minders, the oldest first."""
+        rings = [*(slot.events for slot in self.slots), *(slot.events for slot in self.sides)]
+        return events.read([self.events, *rings])
 
     def read_errors(self) -> list[errors.RequestError]:
         """Return the last failed requests, the oldest first."""

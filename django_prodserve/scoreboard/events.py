@@ -22,9 +22,11 @@ CRASHES = ("crashed", "killed", "out of memory", "hung", "boot", "failed")
 SEVERITY = {
     **dict.fromkeys(CRASHES, BAD),
     **dict.fromkeys(("stacks", "timeout", "overload", "reload failed"), BAD),
-    **dict.fromkeys(("slow", "memory", "throttled", "loop blocked"), WARN),
+    **dict.fromkeys(("process ended",), BAD),
+    **dict.fromkeys(("slow", "memory", "process memory", "throttled", "loop blocked"), WARN),
     **dict.fromkeys(("certificate expires", "certificate refused"), WARN),
-    **dict.fromkeys(("start", "reload", "overload over", "throttling over", "certificate renewed"), GOOD),
+    **dict.fromkeys(("start", "reload", "process recovered", "overload over", "throttling over"), GOOD),
+    **dict.fromkeys(("certificate renewed",), GOOD),
     **dict.fromkeys(("max-requests", "max-lifetime", "fewer wanted", "asked", "advice"), PLAIN),
 }
 """Every kind of event and its severity: the live page, ``status`` and its JSON use this table."""

@@ -1,6 +1,7 @@
 """One server at a time: locks for replicas that start together, while one of them changes a database.
 
-Used by the command's process, main thread, before the fork, over a separate connection. No server waits
+Used by the command's process, main thread, before the fork, over a separate connection; and by the minder of
+a process that one host alone runs (side_processes/host_lock.py). No server waits
 inside a database: a waiting statement keeps a snapshot, and CREATE INDEX CONCURRENTLY waits for that in turn.
 """
 
@@ -20,6 +21,8 @@ from ..utils.units import format_duration
 
 LOCK_SECONDS = 600.0  # migrations of large tables take minutes; a lock that is never released, forever
 MAX_PAUSE = 1.0
+MIGRATE = "migrate"
+"""What the lock of a database is for, unless another purpose is named."""
 
 
 class Lock(Protocol):
@@ -40,26 +43,32 @@ class PostgresAdvisoryLock:
     statements. The key is known in one database only.
     """
 
-    KEY = int.from_bytes(
-        hashlib.blake2b(b"django-prodserve migrate", digest_size=8).digest(), "big", signed=True
-    )
     # Settings that would end a waiting transaction; not every release of PostgreSQL has all of them.
     LIMITS = ("idle_in_transaction_session_timeout", "transaction_timeout")
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, purpose: str, silence: float) -> None:
         self.connection = private_connection(connection)
+        self.key = int.from_bytes(_digest(f"django-prodserve {purpose}"), "big", signed=True)
+        self.silence = silence
 
     def take(self) -> bool:
         with self.connection.cursor() as cursor:
             cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-            cursor.execute(
-                "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN (%s, %s)", self.LIMITS
-            )
-            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [self.KEY])
+            for name, seconds in zip(self.LIMITS, (self.silence, 0.0), strict=True):
+                cursor.execute(
+                    "SELECT set_config(name, %s, true) FROM pg_settings WHERE name = %s",
+                    [str(round(seconds * 1000)), name],
+                )
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [self.key])
             taken = bool(cursor.fetchone()[0])
             if not taken:
                 cursor.execute("ROLLBACK")
         return taken
+
+    def prove(self) -> None:
+        """Let the session that holds the lock answer; raise the driver's exception if it is gone."""
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
 
     def release(self) -> None:
         self.connection.close()
@@ -68,19 +77,30 @@ class PostgresAdvisoryLock:
 class MySQLNamedLock:
     """MySQL's named lock, which a session holds; the name is known to the whole server."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, purpose: str, silence: float) -> None:
         self.connection = private_connection(connection)
         name = str(connection.settings_dict["NAME"])
-        self.name = "django-prodserve " + hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+        name += "" if purpose == MIGRATE else f" {purpose}"
+        self.name = f"django-prodserve {_digest(name).hex()}"
+        self.silence = round(silence) or 86400
 
     def take(self) -> bool:
         with self.connection.cursor() as cursor:
-            cursor.execute("SET SESSION wait_timeout = 86400")
+            cursor.execute("SET SESSION wait_timeout = %s", [self.silence])
             cursor.execute("SELECT GET_LOCK(%s, 0)", [self.name])
             return bool(cursor.fetchone()[0])
 
+    def prove(self) -> None:
+        """Let the session that holds the lock answer; raise the driver's exception if it is gone."""
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
     def release(self) -> None:
         self.connection.close()
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 class DirectoryLock:
@@ -112,16 +132,26 @@ def private_connection(connection: Any) -> Any:
     return own
 
 
-def lock_for(connection: Any) -> Lock | None:
-    """Return the lock of a database, or None if its vendor has none that we support."""
+def shared_lock_for(
+    connection: Any, purpose: str, silence: float = 0.0
+) -> PostgresAdvisoryLock | MySQLNamedLock | None:
+    """Return a lock among all servers of a database; None if its vendor has none that we support.
+
+    The database drops it if the session is silent for ``silence`` seconds; 0 for never.
+    """
     if connection.vendor == "postgresql":
-        return PostgresAdvisoryLock(connection)
+        return PostgresAdvisoryLock(connection, purpose, silence)
     if connection.vendor == "mysql":
-        return MySQLNamedLock(connection)
+        return MySQLNamedLock(connection, purpose, silence)
+    return None
+
+
+def lock_for(connection: Any) -> Lock | None:
+    """Return the lock for the migrations of a database, or None if there is none that we support."""
     if connection.vendor == "sqlite":
         name = str(connection.settings_dict["NAME"]).removeprefix("file:").partition("?")[0]
         return DirectoryLock(os.path.dirname(os.path.abspath(name)))
-    return None
+    return shared_lock_for(connection, MIGRATE)
 
 
 @contextmanager

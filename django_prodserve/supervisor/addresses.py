@@ -12,7 +12,6 @@ from collections.abc import Callable
 from ..errors import ProdserveError
 from ..plan.plan import Plan
 from ..startup import listeners
-from ..startup.files import check_files
 from ..utils.notice import note
 from . import launch
 from .link import Supervised
@@ -55,11 +54,9 @@ def bind_in_time(plan: Plan, say: Say) -> list[socket.socket]:
 
 def take_inherited(plan: Plan, kept: Supervised) -> list[socket.socket]:
     """Return the sockets that a supervisor holds for this plan."""
-    check_files(plan)
     return kept.take(plan.addresses)
 
 
 def _bind(plan: Plan) -> list[socket.socket]:
-    check_files(plan)
     further = (plan.management_bind.value, plan.redirect_http.value)
     return listeners.bind(plan.bind.value, plan.umask.value, *further)

@@ -53,6 +53,9 @@ class Standalone:
         """A program that replaces this one binds and records everything again."""
         return {}
 
+    def release(self) -> None:
+        """In a fork that is not a worker: nothing is open."""
+
     def save(self) -> None:
         if self.run_dir is not None:
             with contextlib.suppress(OSError):  # serve also if the disk is full
@@ -137,6 +140,10 @@ class Supervised:
         for _, number in self.inherited_sockets:
             os.set_inheritable(number, True)
         return {GENERATION: json.dumps({**self.given, "stderr": None})}
+
+    def release(self) -> None:
+        """In a fork that is not a worker: close the channel, which is the arbiter's."""
+        self.channel.close()
 
     def ready(self, facts: ServingFacts) -> None:
         self._send({"kind": MessageKind.READY, "facts": facts})

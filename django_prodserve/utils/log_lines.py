@@ -38,8 +38,8 @@ def as_json(seconds: float, level: str, logger: str, message: str, /, **more: An
         "logger": logger,
         "message": message,
         **more,
-        "pid": os.getpid(),
     }
+    fields["pid"] = fields.pop("pid", os.getpid())
     return json.dumps(fields)
 
 

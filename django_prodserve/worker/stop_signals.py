@@ -26,12 +26,19 @@ def install() -> None:
     stop_flags.install()
 
 
+def lifeline() -> int:
+    """Return the descriptor that reaches its end when the arbiter ends; once, in a fork of the arbiter."""
+    assert _parent_death_pipe is not None
+    read, write = _parent_death_pipe
+    os.close(write)
+    return read
+
+
 def install_handlers(worker: Any) -> None:
     """Make a worker stop when its arbiter asks it to or is gone. Plain Gunicorn's handlers stay unchanged."""
     if _parent_death_pipe is None:
         return
-    read, write = _parent_death_pipe
-    os.close(write)
+    read = lifeline()
     threading.Thread(
         target=_wait_for_the_end, args=(worker, read), name="prodserve-lifeline", daemon=True
     ).start()

@@ -382,6 +382,19 @@ function loopOf(worker) {
   return `asyncio loop of ${worker.pid}: ${parts.join(", ")}`;
 }
 
+/** Show what runs alongside the workers, if anything does. */
+function showProcesses(processes) {
+  $("side").hidden = !processes.length;
+  const row = (process) =>
+    make("tr", {}, make("th", { scope: "row" }, process.name),
+      ...[
+        ["State", process.failing ? `${process.state}, failing` : process.state], ["Pid", process.pid ? String(process.pid) : "–"],
+        ["Memory", process.pid ? size(process.memory) : "–"], ["Restarts", number(process.restarts)],
+        ["Age", process.pid ? age(process.age) : "–"], ["Last end", process.last_end ?? "–"],
+      ].map(([label, text]) => make("td", { "data-label": label }, make("span", {}, text))));
+  $("processes").tBodies[0].replaceChildren(...processes.map(row));
+}
+
 /** Return whether a table shows something else so far: what is selected in it would be lost for nothing. */
 function isNew(table, content) {
   const key = JSON.stringify(content);
@@ -497,6 +510,7 @@ async function look() {
   showVerdict(live);
   showTiles(live);
   showWorkers(live);
+  showProcesses(live.processes);
   showRoutes(live.routes);
   showErrors(live.recent_errors);
   showCharts();
