@@ -54,7 +54,8 @@ def files_of(
     plan = plan_for(target.machine(), flags, {**ours(environ), **target.environ})
     if target.is_sized:
         for problem in plan.warnings:
-            note(warning(problem))
+            if problem.topic != "graceful-timeout":  # the file sets when the platform kills
+                note(warning(problem))
     stated = [*flags_of(plan, frozenset(stated_options(plan)))]
     site = Site.inspect()
     build = _build(site) if target.is_container else NO_IMAGE

@@ -18,6 +18,8 @@ from ..config.parsers import Count
 from ..config.row import Row
 from ..errors import UsageError
 from ..http.limits import DISK_RESERVE
+from ..machine.platforms import KILLS_AFTER
+from ..plan.warnings import EXIT
 from ..utils.decision import Decision
 from ..utils.units import MIB, format_size
 from .build import NO_IMAGE, Build
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 ANSWER = 10  # seconds in which a 504 of the server reaches the proxy, also through a loaded machine
 IDLE_SHARE = 0.8  # of 240 POSTs at that moment, over a cable of 20 ms, 0 failed; 24 if the proxy waits longer
-EXIT = 5  # seconds; workers that exceed the graceful timeout are killed, and the server ends, within 2
 DAY = 86_400  # seconds
 BODIES = 8  # large uploads at the same time
 
@@ -107,6 +108,8 @@ class Facts:
     has_database: bool = True
     build: Build = NO_IMAGE
     """What an image of the project needs."""
+    kills_after: int = 0
+    """The platform's own time after the stop signal, which the file may change."""
     is_stated: frozenset[str] = frozenset()
     """Names of the options that were set for this export."""
 
@@ -148,6 +151,7 @@ class Facts:
             trusts_someone=plan.trusted_proxies.source != "default",
             has_database=plan.database.value != "none",
             build=build,
+            kills_after=plan.inputs.platform.kills_after,
             is_stated=stated,
         )
 
@@ -158,6 +162,12 @@ class Facts:
         """
         address = self.bind if self.has_own_address else (f"--bind={self.address.reached}",)
         return [*self.site.program, *(address if bind else ()), *self.flags, *(self.size if size else ())]
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """Variables of the server: what chooses the settings, and a changed time after the stop signal."""
+        is_longer = 0 < self.kills_after <= self.drain.value + self.graceful.value
+        return {**self.settings, **({KILLS_AFTER: str(self.stop.value)} if is_longer else {})}
 
     @property
     def migrates_before(self) -> bool:

@@ -151,7 +151,7 @@ def _by_hand(facts: Facts) -> list[str]:
 
 
 def _environment(facts: Facts) -> str:
-    lines = [f"- {{name: {name}, value: {json.dumps(text)}}}" for name, text in facts.settings.items()]
+    lines = [f"- {{name: {name}, value: {json.dumps(text)}}}" for name, text in facts.variables.items()]
     if not facts.trusts_someone:
         lines += [
             "# Kubernetes does not name the proxy in front. Its address is a private one.",

@@ -11,7 +11,7 @@ from ..config.options import option_field
 from ..config.parsers import LOOPBACK
 from ..errors import Problem
 from ..utils.decision import SET_EXPLICITLY, Decision
-from . import worker_classes
+from . import warnings, worker_classes
 from .database import choose_database
 from .sizing import THREADS, Sizing
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ..project.footprint import Footprint
     from ..staticfiles import StaticChoice
 
-LOGGED_OTHERWISE = {"logconfig", "logconfig_dict", "logconfig_json", "syslog"}
 UNLIMITED_CPUS = 8  # a container without a CPU limit shares its node with others
 
 
@@ -242,9 +241,11 @@ def make_plan(inputs: PlanInputs) -> Plan:
         details=machine.notes,
         inputs=inputs,
         warnings=(
-            *_machine_warnings(machine, cpus),
+            *warnings.about_machine(machine, cpus),
+            *warnings.about_memory(machine, options, worker_class),
+            *warnings.about_stop(machine, inputs.platform, options),
             *sizing.warnings(workers, threads, leases),
-            *_project_warnings(project, options),
+            *warnings.about_project(project, options),
             *_manage_warnings(wishes, worker_class),
             *worker_classes.warnings(worker_class),
         ),
@@ -364,43 +365,6 @@ def _manage_warnings(wishes: ResolvedOptions, worker_class: Decision[str]) -> It
             "it sees paths, stack traces and decisions.",
             "Use 127.0.0.1 and an SSH tunnel.",
             topic="management-bind",
-        )
-
-
-def _machine_warnings(machine: Machine, cpus: Decision[float]) -> Iterator[Problem]:
-    if cpus.is_computed and cpus.value < machine.cpus:
-        yield Problem(
-            f"{machine.cpus:g} CPUs are visible but this container has no CPU limit; planning for "
-            f"{cpus.value:g}.",
-            f"Set a CPU limit, or --cpus {cpus.value:g}",
-            topic="cpus",
-        )
-    unseen = machine.quota is None and machine.memory_limit is None
-    if machine.container and not machine.limits_visible and unseen:
-        yield Problem(
-            "The cgroup mount does not show this process's own group; limits may be missing.",
-            "Set --cpus and --memory",
-            topic="cpus",
-        )
-
-
-def _project_warnings(project: Project, options: Options) -> Iterator[Problem]:
-    choosers = [name for name in ("access_log_sample", "access_log_min_duration") if options.source(name)]
-    if (
-        choosers
-        and not (options.access_log or options.local)
-        and not LOGGED_OTHERWISE & set(options.gunicorn)
-    ):
-        yield Problem(
-            f"{options.source(choosers[0])} has no effect without an access log.",
-            "Add --access-log -",
-            topic="access-log",
-        )
-    if project.gunicorn_conf and options.config is None:
-        yield Problem(
-            "gunicorn.conf.py in this directory is not used.",
-            "To use it: --config gunicorn.conf.py",
-            topic="config",
         )
 
 

@@ -26,7 +26,7 @@ from ..scoreboard.events import Event, write
 from ..scoreboard.slot import GO_HUNG, RETIRING, SERVING, Slot
 from ..startup import monkey_patching
 from ..utils import fork_guard
-from . import refusals
+from . import body_space, refusals
 from .access_log import AccessLog
 from .async_requests import AsyncRequests
 from .asyncio_loop import CHECK_SECONDS
@@ -103,6 +103,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         )  # plain Gunicorn's app has none
         self.config = config or WorkerConfig.from_plan(self.application.plan)
         self.application.health.readiness.start()
+        body_space.count_bodies()
         self.reactor = Reactor(self, self.sockets, self.board, self.slot)
         self.deadlines = Deadlines(self.reactor)
         tasks = self.reactor.async_requests

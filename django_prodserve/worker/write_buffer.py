@@ -13,7 +13,7 @@ from collections import deque
 
 from ..http import limits
 from ..http.exceptions import ClientGoneError, FileShrankError
-from ..http.spool import check_room, open_file
+from ..http.spool import SPACE, open_file
 
 LARGEST = 2**30
 """Maximum bytes for one sendfile call; some systems fail beyond 2 GiB."""
@@ -72,7 +72,7 @@ class WriteBuffer:
                 self.pieces.append(self.spool)
             spool = self.spool
             end = spool.offset + spool.left
-            check_room(spool.descriptor)
+            SPACE.check(spool.descriptor)
             view = memoryview(data)
             while view:
                 wrote = os.pwrite(spool.descriptor, view, end)
