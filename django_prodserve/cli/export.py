@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config.gunicorn import CMD_ARGS
 from ..config.options import option_fields
 from ..errors import Problem, ProdserveError, UsageError
 from ..export import reading
@@ -38,6 +39,10 @@ def export(
         out(check(Path(file), words, flags))
         return
     kinds = check_kinds(words)
+    if environ.get(CMD_ARGS, "").strip():
+        message = f"{CMD_ARGS} of this shell is in no file: it describes this machine."
+        fix = f'Use PRODSERVE["GUNICORN"] in the settings, or set {CMD_ARGS} for the server'
+        note(warning(Problem(message, fix, topic="export")))
     files = [file for kind in kinds for file in files_of(kind, flags, environ, note)]
     if directory := flags.get("output"):
         for line in write(files, Path(directory), force=bool(flags.get("force"))):

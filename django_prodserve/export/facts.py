@@ -10,12 +10,9 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..config import kinds
 from ..config.options import option_fields
-from ..config.parsers import Count
-from ..config.row import Row
 from ..errors import UsageError
 from ..http.limits import DISK_RESERVE
 from ..machine.platforms import KILLS_AFTER
@@ -209,16 +206,7 @@ def flags_of(plan: Plan, names: frozenset[str]) -> Iterator[str]:
         elif row.kind.is_repeated:
             yield from (f"{row.flag}={part}" for part in value)
         else:
-            yield f"{row.flag}={_typed(row, value)}"
-
-
-def _typed(row: Row, value: Any) -> str:
-    """Return a value as people write it: ``10m``, not 10485760."""
-    if isinstance(value, Count):
-        return value.text
-    if row.kind is kinds.SIZE and value % MIB == 0:
-        return f"{value // MIB}m"
-    return row.typed(value)
+            yield f"{row.flag}={row.typed(value)}"
 
 
 def parse_address(text: str, directory: str) -> Address:
