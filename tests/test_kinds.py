@@ -47,7 +47,7 @@ TYPED = {
 @pytest.mark.parametrize("row", option_fields(), ids=lambda row: str(row.name))
 def test_what_is_typed_is_read_back(row: Row) -> None:
     value = row.kind.parse(TYPED[row.name]) if row.default in (None, ()) else row.default
-    if row.name != "workers":  # a formula; the plan decides on a number
+    if value is not None:  # no workers: the plan decides on a number
         assert row.kind.parse(row.typed(value)) == value
     assert row.show(value)
 

@@ -60,6 +60,7 @@ PURE = [
     "export/nginx",
     "export/platforms",
     "export/procfile",
+    "export/proxy",
     "export/reading",
     "export/supervisor",
     "export/systemd",

@@ -11,7 +11,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from ..config import options, parsers
 from ..config.option_groups import GROUPS
@@ -34,19 +34,53 @@ Every option is also a variable (--keep-alive is PRODSERVE_KEEP_ALIVE) and a key
 prodserve help lists the documents; prodserve help workers explains one option, and what it is here.
 """
 
-_DOES = {
-    "--json": "print JSON.",
-    "--watch": "refresh it every second.",
-    "--gunicorn-conf": "print a gunicorn.conf.py that serves the same way.",
-    "--measure": "load the project and measure the memory that it uses.",
-    "--output": "write the files into this directory instead of printing them.",
-    "--force": "replace files that exist.",
-    "--check": "compare a file that exists with the plan; exit 1 if they contradict each other.",
+
+class Flag(NamedTuple):
+    """A flag that is not an option of the server."""
+
+    about: str
+    value: str = ""
+    """What the value is, such as DIR; empty for a flag without a value."""
+
+    @property
+    def is_path(self) -> bool:
+        """Whether a shell completes the value as a path."""
+        return self.value in ("DIR", "FILE")
+
+
+def _with(flag: str, about: str, value: str = "") -> Flag:
+    return Flag(f"With {actions.listed(actions.FLAGS[flag])}: {about}", value)
+
+
+OWN_FLAGS = {
+    "--json": _with("--json", "print JSON."),
+    "--watch": _with("--watch", "refresh it every second."),
+    "--gunicorn-conf": _with("--gunicorn-conf", "print a gunicorn.conf.py that serves the same way."),
+    "--measure": _with("--measure", "load the project and measure the memory that it uses."),
+    "--output": _with("--output", "write the files into this directory instead of printing them.", "DIR"),
+    "--force": _with("--force", "replace files that exist."),
+    "--check": _with(
+        "--check", "compare a file that exists with the plan; exit 1 if they contradict each other.", "FILE"
+    ),
+    "--skip-checks": Flag("Skip the preflight and Django's checks."),
 }
-WORDS = {flag: f"With {actions.listed(actions.FLAGS[flag])}: {text}" for flag, text in _DOES.items()}
-"""Flags that belong to a single action."""
-WITH_VALUE = {"--output": "DIR", "--check": "FILE"}
-"""Those of them that take a value."""
+"""Flags of single actions."""
+DJANGO_FLAGS = {
+    "--settings": Flag("The settings module, such as mysite.settings.", "MODULE"),
+    "--pythonpath": Flag("A directory to search for the project's modules.", "DIR"),
+    "--verbosity": Flag("0 to 3; with plan, 2 also shows where each value comes from.", "N"),
+    "--traceback": Flag("Show the traceback of an error."),
+    "--no-color": Flag("No colours."),
+    "--force-color": Flag("Colours also where no terminal reads them."),
+}
+"""Flags of every Django command that control commands accept too."""
+OTHER_FLAGS = {
+    **OWN_FLAGS,
+    **DJANGO_FLAGS,
+    "--version": Flag("Print the versions."),
+    "--help": Flag("Print all options."),
+}
+"""Every flag without a row."""
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -66,14 +100,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("action", nargs="*", default=[], metavar="ACTION", help=argparse.SUPPRESS)
     single = parser.add_argument_group("options of single actions")
-    for flag, text in WORDS.items():
-        more: dict[str, Any] = (
-            {"metavar": WITH_VALUE[flag]} if flag in WITH_VALUE else {"action": "store_true"}
-        )
-        single.add_argument(flag, default=argparse.SUPPRESS, help=text, **more)
-    single.add_argument(
-        "--skip-checks", action="store_true", default=False, help="Skip the preflight and Django's checks."
-    )
+    for flag, about in OWN_FLAGS.items():
+        more: dict[str, Any] = {"metavar": about.value} if about.value else {"action": "store_true"}
+        default = False if flag == "--skip-checks" else argparse.SUPPRESS  # Django reads that one
+        single.add_argument(flag, default=default, help=about.about, **more)
     parser._optionals.title = "options of every Django command"
     parser._action_groups.remove(parser._optionals)
     for title, names in GROUPS.items():
@@ -158,9 +188,9 @@ class FlatParser(argparse.ArgumentParser):
         if "expected" in problem and (row := options.option_field(name.replace("-", "_"))):
             value = row.kind.example or row.metavar
             raise UsageError(f"{flag} needs a value.", f"For example: {flag} {value}", topic=name)
-        if "expected" in problem and what in WITH_VALUE:
-            topic = actions.FLAGS[flag][0]
-            raise UsageError(f"{flag} needs a value.", f"For example: {flag} {WITH_VALUE[flag]}", topic=topic)
+        if "expected" in problem and what in OWN_FLAGS:
+            fix = f"For example: {flag} {OWN_FLAGS[flag].value}"
+            raise UsageError(f"{flag} needs a value.", fix, topic=actions.FLAGS[flag][0])
         if "ignored explicit argument" in problem:
             raise UsageError(f"{flag} takes no value.", f"Write {what.replace('/', ' or ')}", topic=name[3:])
         raise UsageError(message[:1].upper() + message[1:], "prodserve --help lists all options.")
@@ -197,10 +227,10 @@ def control_parser(program: str) -> argparse.ArgumentParser:
     """Return the same parser without Django, for actions that need no project. It accepts Django's flags."""
     parser = FlatParser(program, allow_abbrev=False)
     add_arguments(parser)
-    for name in ("--settings", "--pythonpath", "--configuration", "-v", "--verbosity"):
-        parser.add_argument(name, help=argparse.SUPPRESS)
-    for name in ("--traceback", "--no-color", "--force-color"):
-        parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
+    for flag, about in DJANGO_FLAGS.items():
+        names = ["-v", flag] if flag == "--verbosity" else [flag]
+        parser.add_argument(*names, action="store" if about.value else "store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--configuration", help=argparse.SUPPRESS)  # of django-configurations
     return parser
 
 

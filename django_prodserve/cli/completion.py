@@ -14,7 +14,7 @@ from ..errors import UsageError
 from ..export.kinds import KINDS
 from ..utils import manual
 from .actions import ACTIONS
-from .arguments import WITH_VALUE, WORDS
+from .arguments import OTHER_FLAGS
 
 SHELLS = ("bash", "zsh", "fish")
 USE = {
@@ -35,23 +35,6 @@ def script(words: Sequence[str]) -> str:
     return "\n".join([f"# prodserve completion for {shell}. {USE[shell]}", *makers[shell](), ""])
 
 
-DJANGOS = {
-    "--settings": "The settings module, such as mysite.settings.",
-    "--pythonpath": "A directory to search for the project's modules.",
-    "--verbosity": "0 to 3; with plan, 2 also shows where each value comes from.",
-    "--traceback": "Show the traceback of an error.",
-    "--no-color": "No colours.",
-    "--force-color": "Colours also where no terminal reads them.",
-    "--version": "Print the versions.",
-    "--help": "Print all options.",
-}
-"""Options of every Django command, and what they do."""
-OTHERS = {**WORDS, "--skip-checks": "Skip the preflight and Django's checks.", **DJANGOS}
-"""Every flag without a row."""
-VALUED = ("--settings", "--pythonpath", "--verbosity")
-"""Those of them that need a value."""
-
-
 def _switches(row: Row) -> list[str]:
     return [row.flag, row.flag.replace("--", "--no-", 1)] if row.kind.is_switch else [row.flag]
 
@@ -66,7 +49,7 @@ def _choices(row: Row) -> list[str]:
 
 
 def _flags() -> list[str]:
-    return [*(flag for row in option_fields() for flag in _switches(row)), *OTHERS]
+    return [*(flag for row in option_fields() for flag in _switches(row)), *OTHER_FLAGS]
 
 
 def _names() -> list[str]:
@@ -81,7 +64,12 @@ def _topics() -> list[str]:
 def _valued() -> list[str]:
     """Return the flags whose value cannot be completed."""
     rows = [row for row in option_fields() if not (row.kind.is_switch or _choices(row) or row.kind is PATH)]
-    return [*(flag for row in rows for flag in _spellings(row)), *VALUED]
+    return [*(flag for row in rows for flag in _spellings(row)), *_others(is_path=False)]
+
+
+def _others(*, is_path: bool) -> list[str]:
+    """Return the flags without a row whose value is a path, or any other value."""
+    return [flag for flag, other in OTHER_FLAGS.items() if other.value and other.is_path == is_path]
 
 
 def _bash() -> Iterator[str]:
@@ -95,7 +83,7 @@ def _bash() -> Iterator[str]:
         if choices := _choices(row):
             yield f"    {'|'.join(_spellings(row))}) {_bash_words(choices)}; return ;;"
     paths = "|".join(flag for row in option_fields() if row.kind is PATH for flag in _spellings(row))
-    paths = "|".join([paths, *WITH_VALUE])
+    paths = "|".join([paths, *_others(is_path=True)])
     yield f"    {paths}) local IFS=$'\\n'; compopt -o filenames 2>/dev/null"
     yield '      COMPREPLY=($(compgen -f -- "$cur")); return ;;'
     yield f"    {'|'.join(_valued())}) COMPREPLY=(); return ;;"
@@ -144,9 +132,9 @@ def _zsh() -> Iterator[str]:
         for flag in (*_switches(row), *_spellings(row)[1:]):
             equals = "" if row.kind.is_switch or flag == row.short else "="
             yield f"    '*{flag}{equals}[{_zsh_text(row.help)}]{_zsh_value(row)}' \\"
-    for flag, text in OTHERS.items():
-        value = f":{flag[2:]}: " if flag in VALUED else ":file:_files" if flag in WITH_VALUE else ""
-        yield f"    '{flag}[{_zsh_text(text)}]{value}' \\"
+    for flag, other in OTHER_FLAGS.items():
+        value = ":file:_files" if other.is_path else f":{flag[2:]}: " if other.value else ""
+        yield f"    '{flag}[{_zsh_text(other.about)}]{value}' \\"
     yield "    '*:action:->action'"
     yield "  if [[ $state == action ]]; then _describe action actions; fi"
     yield "}"
@@ -179,9 +167,9 @@ def _fish() -> Iterator[str]:
             value += f" -a '{' '.join(_choices(row))}'" if _choices(row) else ""
             value += f" -s {row.short[1:]}" if row.short else ""
             yield f"complete -c prodserve -l {flag[2:]} -d '{_fish_text(row.help)}'{value}"
-    for flag, text in OTHERS.items():
-        value = " -x" if flag in VALUED else " -r -F" if flag in WITH_VALUE else ""
-        yield f"complete -c prodserve -l {flag[2:]} -d '{_fish_text(text)}'{value}"
+    for flag, other in OTHER_FLAGS.items():
+        value = " -r -F" if other.is_path else " -x" if other.value else ""
+        yield f"complete -c prodserve -l {flag[2:]} -d '{_fish_text(other.about)}'{value}"
 
 
 def _fish_text(text: str) -> str:

@@ -6,6 +6,7 @@ from the worker's main thread.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ def dump(board: Scoreboard, now: float) -> Iterator[str]:
     """Yield every worker with its threads: those with requests first, idle server threads on one line."""
     assert board.path is not None
     for slot in board.active_slots():
-        if not slot.pid or not stacks_path(board.path, slot.index).exists():
+        if not slot.pid or not os.path.exists(stacks_path(board.path, slot.index)):
             continue
         text = tasks = ""
         with suppress(OSError):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config.gunicorn import CMD_ARGS
 from ..config.options import option_fields
 from ..errors import Problem, ProdserveError, UsageError
 from ..export import reading
@@ -38,6 +39,10 @@ def export(
         out(check(Path(file), words, flags))
         return
     kinds = check_kinds(words)
+    if environ.get(CMD_ARGS, "").strip():
+        message = f"{CMD_ARGS} of this shell is in no file: it describes this machine."
+        fix = f'Use PRODSERVE["GUNICORN"] in the settings, or set {CMD_ARGS} for the server'
+        note(warning(Problem(message, fix, topic="export")))
     files = [file for kind in kinds for file in files_of(kind, flags, environ, note)]
     if directory := flags.get("output"):
         for line in write(files, Path(directory), force=bool(flags.get("force"))):
@@ -54,7 +59,8 @@ def files_of(
     plan = plan_for(target.machine(), flags, {**ours(environ), **target.environ})
     if target.is_sized:
         for problem in plan.warnings:
-            note(warning(problem))
+            if problem.topic != "graceful-timeout":  # the file sets when the platform kills
+                note(warning(problem))
     stated = [*flags_of(plan, frozenset(stated_options(plan)))]
     site = Site.inspect()
     build = _build(site) if target.is_container else NO_IMAGE

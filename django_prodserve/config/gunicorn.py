@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from ..errors import Problem
+from ..utils.paths import why_unseen
 from ..utils.tracebacks import project_line, reason_of
 from .options import SourcedValue
 
@@ -134,7 +135,7 @@ def read_config_file(named: SourcedValue, problems: list[Problem], notes: list[s
         return unusable(": only files are read.", "Name the file of that module.")
     if not os.path.isfile(path):
         fix = f"Name a file that exists. Relative paths start in {os.getcwd()}"
-        return unusable(": there is no such file.", fix)
+        return unusable(f": {why_unseen(path) or 'there is no such file'}.", fix)
     try:
         names = runpy.run_path(path, run_name="__config__")
     except (Exception, SystemExit) as error:
@@ -244,7 +245,9 @@ FILES = ("logconfig", "logconfig_json", "ca_certs")
 
 
 def _why_unreadable(path: str) -> str:
-    return "this user may not read it" if os.path.exists(path) else "there is no such file"
+    if os.path.exists(path):
+        return "this user may not read it"
+    return why_unseen(path) or "there is no such file"
 
 
 def _refusal_of_logger(named: object, source: str) -> Problem | None:

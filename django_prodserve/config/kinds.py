@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..utils.units import format_cpus, format_duration, format_size
+from ..utils.units import MIB, format_cpus, format_duration, format_size
 from . import parsers
 
 
@@ -51,6 +51,14 @@ def _list(value: tuple[str, ...]) -> str:
     return ", ".join(value) or "none"
 
 
+def _size(value: int) -> str:
+    return str(value) if value % MIB else f"{value // MIB}m"
+
+
+def _formula(value: Any) -> str:
+    return value.text if isinstance(value, parsers.Count) else str(value)
+
+
 def _unless_zero(show: Callable[[Any], str]) -> Callable[[Any], str]:
     """Return a formatter for amounts in which 0 means no limit."""
     return lambda value: show(value) if value else "off"
@@ -62,12 +70,12 @@ def _or(word: str) -> Callable[[tuple[str, ...]], str]:
 
 SWITCH = Kind(parsers.boolean, show=_on_or_off, typed=_on_or_off, example="on", is_switch=True)
 DURATION = Kind(parsers.duration, "TIME", _unless_zero(format_duration), _number, "30s")
-SIZE = Kind(parsers.size, "SIZE", format_size, example="512m")
+SIZE = Kind(parsers.size, "SIZE", format_size, _size, "512m")
 CPUS = Kind(parsers.cpus, "1.5|1500m", format_cpus, _number, "1.5")
 COUNT = Kind(parsers.count, "N", _unless_zero(str), example="100")
 POSITIVE = Kind(parsers.positive, "N", example="4")
 HOPS = Kind(parsers.hops, "N", example="2")
-WORKERS = Kind(parsers.worker_count, "N", example="2")
+WORKERS = Kind(parsers.worker_count, "N", typed=_formula, example="2")
 SHARE = Kind(parsers.share, "SHARE", _percent, _percent, "10%")
 UMASK = Kind(parsers.umask, "OCTAL", _octal, _octal, "007")
 PATH = Kind(parsers.path, "PATH")

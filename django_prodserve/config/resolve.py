@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import Problem, ProdserveError, UsageError
+from ..machine.platforms import KILLS_AFTER
 from . import parsers, side_processes
 from .options import Options, SourcedValue, option_fields
 from .parse_errors import ParseError, ParseErrors
@@ -51,6 +52,11 @@ def environment_layer(environ: Mapping[str, str], problems: list[Problem]) -> La
         if variable == "PRODSERVE_MILLICPUS":
             # Kubernetes' downward API writes limits.cpu with divisor 1m as a bare number.
             layer.setdefault("cpus", SourcedValue(f"{text}m", variable))
+        elif variable == KILLS_AFTER:
+            # A fact of the platform, which machine/platforms.py reads; a file of export sets it.
+            if not text.strip().isdecimal():
+                message = f"{variable} is {text!r}, but must be a number of seconds."
+                problems.append(Problem(message, f"{variable}=30", code="bad-value"))
         elif variable in known:
             layer[known[variable]] = SourcedValue(text, variable)
         elif (

@@ -5,6 +5,7 @@ Reads files of the project, and loads its settings in other processes to find th
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -71,12 +72,12 @@ class Build:
         """Read the project in this directory; raise ProdserveError if it has no lock file."""
         for manager, files in LOCKS.items():
             for lock in files:
-                if (directory / lock).is_file():
+                if os.path.isfile(directory / lock):
                     return cls(
                         manager=manager,
                         lock=lock,
                         names=frozenset(package_names(directory / lock)),
-                        has_manage=(directory / "manage.py").is_file(),
+                        has_manage=os.path.isfile(directory / "manage.py"),
                         required=find_required(directory, settings),
                     )
         raise ProdserveError(

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from .facts import Facts
 from .layout import File, written
-from .nginx import by_hand, certificate_files, server_command
+from .proxy import by_hand, certificate_files, server_command
 
 
 def site(facts: Facts) -> list[File]:

@@ -10,14 +10,13 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..config import kinds
 from ..config.options import option_fields
-from ..config.parsers import Count
-from ..config.row import Row
 from ..errors import UsageError
 from ..http.limits import DISK_RESERVE
+from ..machine.platforms import KILLS_AFTER
+from ..plan.warnings import EXIT
 from ..utils.decision import Decision
 from ..utils.units import MIB, format_size
 from .build import NO_IMAGE, Build
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 ANSWER = 10  # seconds in which a 504 of the server reaches the proxy, also through a loaded machine
 IDLE_SHARE = 0.8  # of 240 POSTs at that moment, over a cable of 20 ms, 0 failed; 24 if the proxy waits longer
-EXIT = 5  # seconds; workers that exceed the graceful timeout are killed, and the server ends, within 2
 DAY = 86_400  # seconds
 BODIES = 8  # large uploads at the same time
 
@@ -112,6 +110,8 @@ class Facts:
     """What an image of the project needs."""
     sides: tuple[Side, ...] = ()
     """The processes that the server does not start."""
+    kills_after: int = 0
+    """The platform's own time after the stop signal, which the file may change."""
     is_stated: frozenset[str] = frozenset()
     """Names of the options that were set for this export."""
 
@@ -155,6 +155,7 @@ class Facts:
             has_database=plan.database.value != "none",
             build=build,
             sides=tuple(find(plan, site, has_manage=build is NO_IMAGE or build.has_manage)),
+            kills_after=plan.inputs.platform.kills_after,
             is_stated=stated,
         )
 
@@ -165,6 +166,12 @@ class Facts:
         """
         address = self.bind if self.has_own_address else (f"--bind={self.address.reached}",)
         return [*self.site.program, *(address if bind else ()), *self.flags, *(self.size if size else ())]
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """Variables of the server: what chooses the settings, and a changed time after the stop signal."""
+        is_longer = 0 < self.kills_after <= self.drain.value + self.graceful.value
+        return {**self.settings, **({KILLS_AFTER: str(self.stop.value)} if is_longer else {})}
 
     @property
     def migrates_before(self) -> bool:
@@ -206,16 +213,7 @@ def flags_of(plan: Plan, names: frozenset[str]) -> Iterator[str]:
         elif row.kind.is_repeated:
             yield from (f"{row.flag}={part}" for part in value)
         else:
-            yield f"{row.flag}={_typed(row, value)}"
-
-
-def _typed(row: Row, value: Any) -> str:
-    """Return a value as people write it: ``10m``, not 10485760."""
-    if isinstance(value, Count):
-        return value.text
-    if row.kind is kinds.SIZE and value % MIB == 0:
-        return f"{value // MIB}m"
-    return row.typed(value)
+            yield f"{row.flag}={row.typed(value)}"
 
 
 def parse_address(text: str, directory: str) -> Address:

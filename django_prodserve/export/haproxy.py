@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .facts import Facts
 from .layout import File, block, indented, written
-from .nginx import by_hand, certificate_files, server_command
+from .proxy import by_hand, certificate_files, server_command
 
 PURGES = 8  # HAProxy closes half of the idle connections at each interval: 8 intervals close 255 of 256
 CUT_OFF = 4  # seconds; requests to a machine without a cable ended after 4.4 s, and after 20 s without this

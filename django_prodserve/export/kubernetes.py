@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 
 from ..utils.units import MIB
 from .container import USER, by_hand, command, own_directories
@@ -172,7 +173,7 @@ spec:
           image: registry.example/{facts.site.name}:1
           args: {json.dumps([*side.image_words])}
           env:
-{indented(_settings(facts), 12)}
+{indented(_entries(facts.settings), 12)}
             - {{name: PRODSERVE_PROCESS, value: {side.name}}}
           envFrom:
             - secretRef: {{name: {facts.site.name}}}
@@ -208,7 +209,7 @@ def _by_hand(facts: Facts) -> list[str]:
 
 
 def _environment(facts: Facts) -> str:
-    lines = [_settings(facts)]
+    lines = [_entries(facts.variables)]
     if not facts.trusts_someone:
         lines += [
             "# Kubernetes does not name the proxy in front. Its address is a private one.",
@@ -217,9 +218,8 @@ def _environment(facts: Facts) -> str:
     return "\n".join(lines)
 
 
-def _settings(facts: Facts) -> str:
-    pairs = facts.settings.items()
-    return "\n".join(f"- {{name: {name}, value: {json.dumps(text)}}}" for name, text in pairs)
+def _entries(variables: Mapping[str, str]) -> str:
+    return "\n".join(f"- {{name: {name}, value: {json.dumps(text)}}}" for name, text in variables.items())
 
 
 def _probes(facts: Facts) -> str:

@@ -104,7 +104,10 @@ def render(facts: Facts) -> list[File]:
     _refuse_certificate(facts, "Render")
     release = f"    preDeployCommand: {MIGRATE}\n" if facts.migrates_before else ""
     health = f"    healthCheckPath: {facts.ready or facts.live}\n" if facts.live else ""
-    variables = [f"      - {{key: {name}, value: {text}}}" for name, text in facts.settings.items()]
+    variables = [
+        f"      - {{key: {name}, value: {json.dumps(text) if text.isdecimal() else text}}}"
+        for name, text in facts.variables.items()
+    ]
     for name in facts.build.required.substitutes:
         kind = "generateValue: true" if name.endswith("SECRET_KEY") else "sync: false"
         variables.append(f"      - {{key: {name}, {kind}}}")
@@ -345,4 +348,4 @@ def _refuse_certificate(facts: Facts, platform: str) -> None:
 
 
 def _lines(facts: Facts, form: str) -> str:
-    return "\n".join(form.format(name, text) for name, text in facts.settings.items())
+    return "\n".join(form.format(name, text) for name, text in facts.variables.items())

@@ -185,7 +185,7 @@ def _by_hand(facts: Facts, *, has_socket: bool) -> list[str]:
 
 
 def _environment(facts: Facts) -> str:
-    variables = {**facts.settings, "HOME": f"/var/lib/{facts.site.name}"}
+    variables = {**facts.variables, "HOME": f"/var/lib/{facts.site.name}"}
     variables["XDG_CACHE_HOME"] = f"/var/cache/{facts.site.name}"
     return "\n".join(f"Environment={name}={_word(text)}" for name, text in variables.items() if text)
 

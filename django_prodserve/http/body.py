@@ -30,7 +30,7 @@ class FixedLengthReceiver:
 
     def __init__(self, length: int) -> None:
         self.left = length
-        self.spool = Spool(limits.MAX_BODY_IN_MEMORY)
+        self.spool = Spool(limits.MAX_BODY_IN_MEMORY, expected=length)
 
     def feed(self, data: bytes) -> bytes | None:
         """Add the next bytes; return the bytes behind the body, or None if it is incomplete."""

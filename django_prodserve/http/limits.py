@@ -31,8 +31,8 @@ MAX_OUTPUT_IN_MEMORY = 64 * KIB
 """Bytes not yet accepted by a client stay in memory up to this size, then in a file."""
 STREAM_AHEAD = 16 * MIB
 """How far a stream may run ahead of its reader before its thread waits."""
-DISK_RESERVE = 64 * MIB
-"""Space that our files leave free on a disk."""
+DISK_RESERVE, DISK_RESERVE_SHARE = 64 * MIB, 0.1
+"""Space that our files leave free on a disk, and the share of a small one."""
 MAX_STATIC_FILE_IN_MEMORY = 64 * KIB
 """Maximum size of a static file that a worker answers from memory..."""
 MAX_STATIC_MEMORY = 16 * MIB

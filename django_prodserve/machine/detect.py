@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..utils.units import format_size
 from .cgroups import Cgroups, CpuQuota, FileRoot, MemoryLimit, parse_amount, printable, shorten
+from .temporary import find_memory_type
 
 KERNEL_CPUS = 1 << 16  # no kernel supports as many (NR_CPUS is 8192 at most); bounds the work on garbage
 
@@ -67,6 +68,8 @@ class Machine:
     cpu_weight: str | None
     limits_visible: bool
     notes: tuple[str, ...]
+    temporary: str = ""
+    """Why files in the temporary directory are memory, such as tmpfs; empty if they are on a disk."""
 
     @classmethod
     def detect(
@@ -107,6 +110,7 @@ class Machine:
             cpu_weight=None if quota else describe_weight(cgroups, container),
             limits_visible=is_certain(cgroups),
             notes=tuple(dict.fromkeys(tree.notes)),
+            temporary=find_memory_type(tree, environ.get("TMPDIR") or "/tmp", environ),
         )
 
 

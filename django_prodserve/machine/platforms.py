@@ -7,7 +7,7 @@ November 2026.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +23,21 @@ class Platform:
     """Option name to reason, for the plan."""
     replaces_instances: bool = False
     """Whether the platform deploys new code as new instances, so that no server reloads in place."""
+    kills_after: int = 0
+    """After how many seconds the platform kills a server that it has asked to stop; 0 if that is unknown."""
+    kills_why: str = ""
+    """Where that figure comes from."""
+    kill_setting: str = ""
+    """The setting of the platform that changes it; empty if nothing does."""
 
 
 NOWHERE = Platform(name="", marker="", values={}, why={})
+
+KILLS_AFTER = "PRODSERVE_KILLS_AFTER"
+"""The variable with the seconds after which the platform kills, where its own setting was changed."""
+DOCKER_KILLS_AFTER = 10
+"""Seconds; the default of ``docker stop``, ``podman stop`` and compose."""
+DOCKER_SETTING = "stop_grace_period or docker stop --time"
 
 _ROUTED = "only the platform's router can reach this process"
 
@@ -36,6 +48,10 @@ class _Rule:
     marker: str
     values: Mapping[str, str]
     why: Mapping[str, str]
+    kills_after: int
+    kill_setting: str = ""
+    kill_variable: str = ""
+    """The variable by which the platform passes that setting to the server."""
     replaces_instances: bool = True
 
 
@@ -48,6 +64,7 @@ RULES = (
     _Rule(
         name="Heroku",
         marker="DYNO",
+        kills_after=30,
         # The router holds idle connections for 90 s, and kills a dyno 30 s after SIGTERM.
         values={**_router(1), "keep_alive": "100", "graceful_timeout": "25", "timeout": "30"},
         why={
@@ -59,18 +76,23 @@ RULES = (
     _Rule(
         name="Render",
         marker="RENDER",
+        kills_after=30,
+        kill_setting="maxShutdownDelaySeconds",
         values={**_router(3), "graceful_timeout": "25"},
         why={"graceful_timeout": "Render kills 30 s after SIGTERM"},
     ),
     _Rule(
         name="Fly",
         marker="FLY_APP_NAME",
+        kills_after=5,
+        kill_setting="kill_timeout",
         values={**_router(2), "graceful_timeout": "4"},
         why={"graceful_timeout": "Fly kills 5 s after SIGINT, unless kill_timeout is longer"},
     ),
     _Rule(
         name="Cloud Run",
         marker="K_SERVICE",
+        kills_after=10,
         values={**_router(1), "keep_alive": "620", "graceful_timeout": "8"},
         why={
             "keep_alive": "longer than the 600 s of Google's load balancer",
@@ -80,12 +102,17 @@ RULES = (
     _Rule(
         name="Railway",
         marker="RAILWAY_ENVIRONMENT",
-        values={**_router(2), "graceful_timeout": "8"},
-        why={"graceful_timeout": "Railway's draining time may be short"},
+        kills_after=3,
+        kill_setting="RAILWAY_DEPLOYMENT_DRAINING_SECONDS",
+        kill_variable="RAILWAY_DEPLOYMENT_DRAINING_SECONDS",
+        values={**_router(2), "graceful_timeout": "2"},
+        why={"graceful_timeout": "Railway kills 3 s after SIGTERM, unless its draining time is longer"},
     ),
     _Rule(
         name="Kubernetes",
         marker="KUBERNETES_SERVICE_HOST",
+        kills_after=30,
+        kill_setting="terminationGracePeriodSeconds",
         # Kubernetes removes endpoints when it stops the pod, not before: requests arrive for a few seconds.
         values={"drain_delay": "5", "graceful_timeout": "22"},
         why={
@@ -96,6 +123,8 @@ RULES = (
     _Rule(
         name="systemd",
         marker="INVOCATION_ID",
+        kills_after=90,
+        kill_setting="TimeoutStopSec",
         values={"graceful_timeout": "25"},
         why={"graceful_timeout": "well within TimeoutStopSec, 90 s by default"},
         replaces_instances=False,
@@ -112,11 +141,36 @@ def detect(environ: Mapping[str, str]) -> Platform:
                 "trusted_hops": f"{rule.name}'s router appends to X-Forwarded-For",
                 **rule.why,
             }
-            return Platform(
+            platform = Platform(
                 name=rule.name,
                 marker=rule.marker,
                 values=rule.values,
                 why=why,
                 replaces_instances=rule.replaces_instances,
+                kills_after=rule.kills_after,
+                kills_why="always" if not rule.kill_setting else f"by default: {rule.kill_setting}",
+                kill_setting=rule.kill_setting,
             )
-    return NOWHERE
+            return _changed(platform, environ, rule.kill_variable)
+    return _changed(NOWHERE, environ, "")
+
+
+def _changed(platform: Platform, environ: Mapping[str, str], variable: str) -> Platform:
+    """Return the platform with the time that a variable sets, and a graceful timeout that fits in it."""
+    for name in (KILLS_AFTER, variable):
+        text = environ.get(name, "").strip()
+        if not text.isdecimal():
+            continue
+        seconds = int(text)
+        if not platform.name:
+            return replace(platform, kills_after=seconds, kills_why=name)
+        drain = float(platform.values.get("drain_delay", 0))
+        graceful = max(1, int(seconds - max(1, seconds // 6) - drain))
+        return replace(
+            platform,
+            kills_after=seconds,
+            kills_why=name,
+            values={**platform.values, "graceful_timeout": str(graceful)},
+            why={**platform.why, "graceful_timeout": f"{platform.name} kills after {seconds} s ({name})"},
+        )
+    return platform

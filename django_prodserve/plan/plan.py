@@ -11,7 +11,7 @@ from ..config.options import option_field
 from ..errors import Problem
 from ..tls.key_pairs import KeyPair, key_pairs
 from ..utils.decision import SET_EXPLICITLY, Decision
-from . import further_addresses, tls, worker_classes
+from . import further_addresses, tls, warnings, worker_classes
 from .database import choose_database
 from .notes import links, not_started
 from .sizing import THREADS, Sizing
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ..project.footprint import Footprint
     from ..staticfiles import StaticChoice
 
-LOGGED_OTHERWISE = {"logconfig", "logconfig_dict", "logconfig_json", "syslog"}
 UNLIMITED_CPUS = 8  # a container without a CPU limit shares its node with others
 
 
@@ -265,9 +264,11 @@ def make_plan(inputs: PlanInputs) -> Plan:
         details=machine.notes,
         inputs=inputs,
         warnings=(
-            *_machine_warnings(machine, cpus),
+            *warnings.about_machine(machine, cpus),
+            *warnings.about_memory(machine, options, worker_class),
+            *warnings.about_stop(machine, inputs.platform, options),
             *sizing.warnings(workers, threads, leases),
-            *_project_warnings(project, options),
+            *warnings.about_project(project, options),
             *further_addresses.warnings(management, redirect, worker_class),
             *worker_classes.warnings(worker_class),
             *tls.warnings(certfile, worker_class, options.gunicorn, workers.value * threads.value),
@@ -347,43 +348,6 @@ def choose_bind(machine: Machine, wishes: ResolvedOptions) -> Decision[tuple[str
     if machine.container:
         return Decision((f"{host}:8000",), f"in a container, whose address is private ({machine.container})")
     return Decision((f"{host}:8000",), "this machine only; --bind 0.0.0.0:8000 opens it to others")
-
-
-def _machine_warnings(machine: Machine, cpus: Decision[float]) -> Iterator[Problem]:
-    if cpus.is_computed and cpus.value < machine.cpus:
-        yield Problem(
-            f"{machine.cpus:g} CPUs are visible but this container has no CPU limit; planning for "
-            f"{cpus.value:g}.",
-            f"Set a CPU limit, or --cpus {cpus.value:g}",
-            topic="cpus",
-        )
-    unseen = machine.quota is None and machine.memory_limit is None
-    if machine.container and not machine.limits_visible and unseen:
-        yield Problem(
-            "The cgroup mount does not show this process's own group; limits may be missing.",
-            "Set --cpus and --memory",
-            topic="cpus",
-        )
-
-
-def _project_warnings(project: Project, options: Options) -> Iterator[Problem]:
-    choosers = [name for name in ("access_log_sample", "access_log_min_duration") if options.source(name)]
-    if (
-        choosers
-        and not (options.access_log or options.local)
-        and not LOGGED_OTHERWISE & set(options.gunicorn)
-    ):
-        yield Problem(
-            f"{options.source(choosers[0])} has no effect without an access log.",
-            "Add --access-log -",
-            topic="access-log",
-        )
-    if project.gunicorn_conf and options.config is None:
-        yield Problem(
-            "gunicorn.conf.py in this directory is not used.",
-            "To use it: --config gunicorn.conf.py",
-            topic="config",
-        )
 
 
 def _platform(platform: Platform) -> Decision[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..config.gunicorn import make_logger, new_config
 from ..errors import Problem, UsageError
 from ..utils.fork import run_in_fork
+from ..utils.paths import why_unseen
 from .certificates import certificate_problems
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def check_files(plan: Plan) -> None:
     problems += log_problems(plan.access_log.value, plan.access_log.source, "access-log")
     if log := plan.gunicorn.get("errorlog"):
         problems += log_problems(str(log.value), log.source, "logs")
+    if pidfile := plan.gunicorn.get("pidfile"):
+        problems += pidfile_problems(str(pidfile.value or ""), pidfile.source)
     problems += logging_problems(plan)
     problems += user_problems(plan)
     if problems:
@@ -115,13 +118,30 @@ def _become(uid: int, gid: int) -> None:
         os.setuid(uid)
 
 
+def pidfile_problems(path: str, source: str) -> Iterator[Problem]:
+    """Yield why the file with the pid cannot be made: Gunicorn writes a new one next to it."""
+    directory = os.path.dirname(os.path.abspath(path))
+    if not path or os.access(directory, os.W_OK | os.X_OK):
+        return
+    there = "this user may not write to it" if os.path.exists(directory) else "it does not exist"
+    why = why_unseen(directory) or there
+    yield Problem(
+        f"{source} {path} cannot be written: {directory}: {why}.",
+        "Name a directory that this user may write, or remove the setting: prodserve needs none.",
+        "",
+        "file",
+    )
+
+
 def log_problems(path: str | None, source: str, topic: str) -> Iterator[Problem]:
     """Yield why a log cannot be written."""
     if path is None or path == "-":
         return
     directory = os.path.dirname(os.path.abspath(path))
     fix = "Name a file that this user may write, or - for standard output."
-    if not os.path.isdir(directory):
+    if reason := why_unseen(directory):
+        why = f"the directory {directory} cannot be used: {reason}"
+    elif not os.path.isdir(directory):
         why, fix = (
             f"the directory {directory} does not exist",
             f"mkdir -p {directory}, or - for standard output",

@@ -7,6 +7,7 @@ staticfiles: the project may not have installed the latter.
 
 from __future__ import annotations
 
+import os
 import time
 import warnings as python_warnings
 from collections.abc import Callable
@@ -203,12 +204,12 @@ def _stale_manifest(root: str) -> str:
         names: dict[str, str] = storages[STATICFILES_STORAGE_ALIAS].hashed_files  # type: ignore[attr-defined]
     except ValueError:
         return f"{root}/staticfiles.json cannot be read"
-    written = Path(root, "staticfiles.json").stat().st_mtime
+    written = os.path.getmtime(os.path.join(root, "staticfiles.json"))
     for name, hashed in names.items():
-        if not Path(root, hashed).is_file():
+        if not os.path.isfile(os.path.join(root, hashed)):
             return f"{root}/staticfiles.json names {hashed}, which does not exist"
-        plain = Path(root, name)
-        if plain.is_file() and plain.stat().st_mtime > written + 1:
+        plain = os.path.join(root, name)
+        if os.path.isfile(plain) and os.path.getmtime(plain) > written + 1:
             return f"{root}/staticfiles.json is older than {name}"
     return "" if names else f"{root}/staticfiles.json is empty"
 

@@ -168,7 +168,7 @@ def _choose_root(storage: Storage, url: str) -> StaticChoice:
     if not storage.is_default:
         why = f"STATIC_ROOT, through the project's {storage.kind.__name__}"
         return StaticChoice(mode="root", why=why, url=url, root=storage.root)
-    if Path(storage.root, "staticfiles.json").is_file():
+    if os.path.isfile(os.path.join(storage.root, "staticfiles.json")):
         why = "STATIC_ROOT and the staticfiles.json in it"
         return StaticChoice(mode="root", why=why, url=url, root=storage.root, compressed=True)
     why = (

@@ -73,7 +73,7 @@ def list_sources() -> tuple[dict[str, Source], list[str]]:
                 continue
             source = Source(storage, path)
             local = source.local_path()
-            if local is None or (Path(local).is_file() and os.access(local, os.R_OK)):
+            if local is None or (os.path.isfile(local) and os.access(local, os.R_OK)):
                 found[name] = source
             else:
                 lines.append(f"{name}: left out, {local} cannot be read")
@@ -250,7 +250,7 @@ def check_place(storage: Any, directory: Path) -> None:
     parts = {"files": storage, "manifest": getattr(storage, "manifest_storage", storage)}
     for name, part in parts.items():
         try:
-            inside = Path(part.path("")).resolve() == directory.resolve()
+            inside = os.path.realpath(part.path("")) == os.path.realpath(directory)
         except NotImplementedError:
             inside = False
         if not inside:

@@ -84,7 +84,7 @@ def remove(place: Path) -> None:
 def running() -> Iterator[tuple[Path, ServerRecord]]:
     """Yield directory and record of every running server that may be read; root sees all users' servers."""
     for ours in _private_directories():
-        for place in sorted(ours.iterdir()):
+        for place in _places(ours):
             record = read(place)
             if record is not None and is_alive(record):
                 yield place, record
@@ -93,7 +93,7 @@ def running() -> Iterator[tuple[Path, ServerRecord]]:
 def left_behind() -> Iterator[ServerRecord]:
     """Yield the records of this user's servers that were killed."""
     for ours in _private_directories():
-        for place in ours.iterdir():
+        for place in _places(ours):
             record = read(place)
             if record is not None and not is_alive(record):
                 yield record
@@ -121,6 +121,13 @@ def _private_directories() -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 if is_private(ours, uid):
                     yield ours
+
+
+def _places(ours: Path) -> list[Path]:
+    """Return the run directories inside; none for root without the capability to read others' directories."""
+    with contextlib.suppress(OSError):
+        return sorted(ours.iterdir())
+    return []
 
 
 def _other_users() -> Iterator[int]:

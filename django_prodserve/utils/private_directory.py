@@ -26,10 +26,10 @@ def bases(served_by: int | None = None) -> list[Path]:
         if cache.is_absolute():
             found.append(cache / "django-prodserve")
         # A user without a home directory; one that this process may not see (ProtectHome of systemd).
-        with contextlib.suppress(RuntimeError, OSError):
-            if Path.home().is_dir():
+        with contextlib.suppress(RuntimeError):
+            if os.path.isdir(Path.home()):
                 found.append(Path.home() / ".cache" / "django-prodserve")
-    if me == 0 and Path("/var/cache").is_dir():
+    if me == 0 and os.path.isdir("/var/cache"):
         found.append(Path("/var/cache/django-prodserve"))
     temporary = Path(os.environ.get("TMPDIR") or "/tmp")
     return [*dict.fromkeys(found), temporary / f"django-prodserve-{me}"]

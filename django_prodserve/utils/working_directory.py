@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ProdserveError, UsageError
+from .paths import why_unseen
 
 DEEPEST = 6  # directories above this one that are searched
 MAX_ENTRIES = 2000  # entries of each: a directory of releases has tens
@@ -163,6 +164,8 @@ def gone(name: str) -> str:
     """Return why a directory cannot be entered: a link without its target, or it is missing; else empty."""
     if os.path.exists(name):
         return ""
+    if reason := why_unseen(name):
+        return reason
     is_link = os.path.islink(name)
     return f"it leads to {os.path.realpath(name)}, which does not exist" if is_link else "it does not exist"
 

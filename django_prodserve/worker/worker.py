@@ -29,7 +29,7 @@ from ..tls.contexts import TLSContexts
 from ..tls.key_pairs import KeyPair
 from ..tls.renewal import Renewals
 from ..utils import fork_guard
-from . import refusals
+from . import body_space, refusals
 from .access_log import AccessLog
 from .async_requests import AsyncRequests
 from .asyncio_loop import CHECK_SECONDS
@@ -109,6 +109,7 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         )  # plain Gunicorn's app has none
         self.config = config or WorkerConfig.from_plan(self.application.plan)
         self.application.health.readiness.start()
+        body_space.count_bodies()
         self.reactor = Reactor(self, self.sockets, self.board, self.slot)
         self.deadlines = Deadlines(self.reactor)
         tasks = self.reactor.async_requests

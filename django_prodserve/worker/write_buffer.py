@@ -13,7 +13,7 @@ from collections import deque
 
 from ..http import limits
 from ..http.exceptions import ClientGoneError, FileShrankError
-from ..http.spool import check_room, open_file
+from ..http.spool import SPACE, open_file
 from .tls_socket import TLSSocket
 
 LARGEST = 2**30
@@ -73,7 +73,7 @@ class WriteBuffer:
                 self.pieces.append(self.spool)
             spool = self.spool
             end = spool.offset + spool.left
-            check_room(spool.descriptor)
+            SPACE.check(spool.descriptor)
             view = memoryview(data)
             while view:
                 wrote = os.pwrite(spool.descriptor, view, end)

@@ -123,6 +123,29 @@ def test_without_capabilities(env: Any) -> None:
         assert "CapEff:\t0000000000000000" in status
 
 
+@pytest.mark.parametrize("kind", ["closed", "loop", "file"])
+def test_every_place_that_it_asks_for_is_barred(env: Any, tmp_path: Path, kind: str) -> None:
+    """EACCES, ELOOP and ENOTDIR instead of a home, a cache, a temporary directory, static files and media."""
+    need_program("setpriv")
+    (place := tmp_path / "closed").mkdir(mode=0o000)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("")
+    place = tmp_path / kind / "inside"
+    dropped = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+    names = ("HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "TMPDIR", "TMP", "TEMP")
+    site = {"MEDIA_ROOT": f"{place}/media", "MEDIA_URL": "/media/", "STATICFILES_DIRS": [f"{place}/more"]}
+    environ = without(env(dict.fromkeys(names, str(place)), STATIC_ROOT=f"{place}/static", **site))
+    with serving("--media", env=environ, command=(*mounted("true", then=dropped), *MANAGE)) as server:
+        assert answers(server)
+        assert server.get("/media/gone.jpg").status == 404
+        assert server.get("/echo/", "POST", body=bytes(2**20)).status == 200
+        assert "Traceback" not in server.output
+    pidfile = {"GUNICORN": {"pidfile": f"{place}/pid"}}
+    ended = run(*mounted("true", then=dropped), *MANAGE, "check", env=env(PRODSERVE=pidfile))
+    assert (ended.returncode, len(complaints(ended))) == (2, 2)
+    assert f"PRODSERVE['GUNICORN']['pidfile'] {place}/pid cannot be written: {place}: " in ended.stderr
+
+
 def test_a_user_that_nobody_knows(env: Any, tmp_path: Path) -> None:
     """As OpenShift runs containers: no name, no home, nothing of its own. It may read what root may."""
     need_program("setpriv")

@@ -93,6 +93,16 @@ def test_a_variable_that_is_no_option_is_refused_as_in_a_start(env: Any) -> None
     ]
 
 
+def test_what_is_left_out_is_told(env: Any) -> None:
+    ended = run(*["manage.py", "prodserve", "export", "nginx"], env=env({"GUNICORN_CMD_ARGS": "--timeout 7"}))
+    assert ended.returncode == 0
+    assert complaints(ended) == [
+        "warning: GUNICORN_CMD_ARGS of this shell is in no file: it describes this machine.",
+        '  Fix:  Use PRODSERVE["GUNICORN"] in the settings, or set GUNICORN_CMD_ARGS for the server',
+    ]
+    assert ended.stdout == run("manage.py", "prodserve", "export", "nginx", env=env()).stdout
+
+
 SETTINGS = """
 import os, pathlib
 SECRET_KEY = os.environ["SHOP_SECRET"]

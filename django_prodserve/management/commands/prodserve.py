@@ -231,7 +231,7 @@ class Command(BaseCommand):
 
     def complain(self, line: str) -> None:
         """Write one line next to the output that a file or a program gets."""
-        self.stderr.write(line, style_func=str)
+        self.stderr.write(messages.said_as_text(line, self.stderr._out), style_func=str)
 
 
 def version_line() -> str:
