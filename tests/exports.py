@@ -9,6 +9,7 @@ from django_prodserve.config.resolve import platform_layer, resolve
 from django_prodserve.export.build import Build
 from django_prodserve.export.facts import Facts
 from django_prodserve.export.kinds import KINDS
+from django_prodserve.export.servers import needed
 from django_prodserve.export.variables import Tried
 from django_prodserve.machine.platforms import detect
 from django_prodserve.plan.pipeline import platform_variables
@@ -24,7 +25,13 @@ BUILD = Build(
 )
 
 
-def facts(kind: str, site_facts: dict[str, Any] | None = None, build: Build = BUILD, **stated: Any) -> Facts:
+def facts(
+    kind: str,
+    site_facts: dict[str, Any] | None = None,
+    build: Build = BUILD,
+    servers: tuple[str, ...] = (),
+    **stated: Any,
+) -> Facts:
     """Return the facts for a file of this kind, with these options set by flags."""
     target = KINDS[kind].target
     platform = detect(target.environ)
@@ -36,7 +43,9 @@ def facts(kind: str, site_facts: dict[str, Any] | None = None, build: Build = BU
     decided = make_plan(
         PlanInputs(machine=target.machine(), platform=platform, project=project(), options=resolve(layers))
     )
-    return Facts.of(decided, site(**site_facts or {}), target, f"prodserve export {kind}", build)
+    if servers and (more := needed(decided, servers)):
+        return facts(kind, site_facts, build, servers, **{**more, **stated})
+    return Facts.of(decided, site(**site_facts or {}), target, f"prodserve export {kind}", build, servers)
 
 
 def exported(kind: str, site_facts: dict[str, Any] | None = None, **stated: Any) -> dict[str, str]:

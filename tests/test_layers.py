@@ -58,6 +58,7 @@ PURE = [
     "export/platforms",
     "export/procfile",
     "export/reading",
+    "export/servers",
     "export/supervisor",
     "export/systemd",
     "export/target",

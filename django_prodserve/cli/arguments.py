@@ -42,11 +42,14 @@ _DOES = {
     "--output": "write the files into this directory instead of printing them.",
     "--force": "replace files that exist.",
     "--check": "compare a file that exists with the plan; exit 1 if they contradict each other.",
+    "--server": "address of a machine that serves, repeatable: several machines behind one HAProxy.",
 }
 WORDS = {flag: f"With {actions.listed(actions.FLAGS[flag])}: {text}" for flag, text in _DOES.items()}
 """Flags that belong to a single action."""
-WITH_VALUE = {"--output": "DIR", "--check": "FILE"}
+WITH_VALUE = {"--output": "DIR", "--check": "FILE", "--server": "HOST:PORT"}
 """Those of them that take a value."""
+REPEATED = {"--server"}
+"""Those of them that may be given several times."""
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -67,9 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="*", default=[], metavar="ACTION", help=argparse.SUPPRESS)
     single = parser.add_argument_group("options of single actions")
     for flag, text in WORDS.items():
-        more: dict[str, Any] = (
-            {"metavar": WITH_VALUE[flag]} if flag in WITH_VALUE else {"action": "store_true"}
-        )
+        more: dict[str, Any] = {"action": "append" if flag in REPEATED else "store_true"}
+        if flag in WITH_VALUE:
+            more = {"metavar": WITH_VALUE[flag], "action": "append" if flag in REPEATED else "store"}
         single.add_argument(flag, default=argparse.SUPPRESS, help=text, **more)
     single.add_argument(
         "--skip-checks", action="store_true", default=False, help="Skip the preflight and Django's checks."

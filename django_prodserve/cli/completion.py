@@ -14,7 +14,7 @@ from ..errors import UsageError
 from ..export.kinds import KINDS
 from ..utils import manual
 from .actions import ACTIONS
-from .arguments import WITH_VALUE, WORDS
+from .arguments import REPEATED, WITH_VALUE, WORDS
 
 SHELLS = ("bash", "zsh", "fish")
 USE = {
@@ -48,8 +48,10 @@ DJANGOS = {
 """Options of every Django command, and what they do."""
 OTHERS = {**WORDS, "--skip-checks": "Skip the preflight and Django's checks.", **DJANGOS}
 """Every flag without a row."""
-VALUED = ("--settings", "--pythonpath", "--verbosity")
-"""Those of them that need a value."""
+FILES = tuple(flag for flag, value in WITH_VALUE.items() if value in ("DIR", "FILE"))
+"""Those of them that need a file or a directory."""
+VALUED = ("--settings", "--pythonpath", "--verbosity", *({*WITH_VALUE} - {*FILES}))
+"""Those of them that need another value."""
 
 
 def _switches(row: Row) -> list[str]:
@@ -95,7 +97,7 @@ def _bash() -> Iterator[str]:
         if choices := _choices(row):
             yield f"    {'|'.join(_spellings(row))}) {_bash_words(choices)}; return ;;"
     paths = "|".join(flag for row in option_fields() if row.kind is PATH for flag in _spellings(row))
-    paths = "|".join([paths, *WITH_VALUE])
+    paths = "|".join([paths, *FILES])
     yield f"    {paths}) local IFS=$'\\n'; compopt -o filenames 2>/dev/null"
     yield '      COMPREPLY=($(compgen -f -- "$cur")); return ;;'
     yield f"    {'|'.join(_valued())}) COMPREPLY=(); return ;;"
@@ -145,8 +147,8 @@ def _zsh() -> Iterator[str]:
             equals = "" if row.kind.is_switch or flag == row.short else "="
             yield f"    '*{flag}{equals}[{_zsh_text(row.help)}]{_zsh_value(row)}' \\"
     for flag, text in OTHERS.items():
-        value = f":{flag[2:]}: " if flag in VALUED else ":file:_files" if flag in WITH_VALUE else ""
-        yield f"    '{flag}[{_zsh_text(text)}]{value}' \\"
+        value = f":{flag[2:]}: " if flag in VALUED else ":file:_files" if flag in FILES else ""
+        yield f"    '{'*' * (flag in REPEATED)}{flag}[{_zsh_text(text)}]{value}' \\"
     yield "    '*:action:->action'"
     yield "  if [[ $state == action ]]; then _describe action actions; fi"
     yield "}"
@@ -180,7 +182,7 @@ def _fish() -> Iterator[str]:
             value += f" -s {row.short[1:]}" if row.short else ""
             yield f"complete -c prodserve -l {flag[2:]} -d '{_fish_text(row.help)}'{value}"
     for flag, text in OTHERS.items():
-        value = " -x" if flag in VALUED else " -r -F" if flag in WITH_VALUE else ""
+        value = " -x" if flag in VALUED else " -r -F" if flag in FILES else ""
         yield f"complete -c prodserve -l {flag[2:]} -d '{_fish_text(text)}'{value}"
 
 

@@ -109,9 +109,19 @@ class Facts:
     """What an image of the project needs."""
     is_stated: frozenset[str] = frozenset()
     """Names of the options that were set for this export."""
+    servers: tuple[str, ...] = ()
+    """HOST:PORT of each machine, if the file names several."""
 
     @classmethod
-    def of(cls, plan: Plan, site: Site, target: Target, made_by: str, build: Build = NO_IMAGE) -> Facts:
+    def of(
+        cls,
+        plan: Plan,
+        site: Site,
+        target: Target,
+        made_by: str,
+        build: Build = NO_IMAGE,
+        servers: tuple[str, ...] = (),
+    ) -> Facts:
         """Derive everything from a plan for the target."""
         stated = frozenset(stated_options(plan))
         probes = [*plan.health_paths.value, "", ""]
@@ -149,6 +159,7 @@ class Facts:
             has_database=plan.database.value != "none",
             build=build,
             is_stated=stated,
+            servers=servers,
         )
 
     def command(self, *, bind: bool = True, size: bool = False) -> list[str]:
