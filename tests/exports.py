@@ -10,6 +10,7 @@ from django_prodserve.config.side_processes import read
 from django_prodserve.export.build import Build
 from django_prodserve.export.facts import Facts
 from django_prodserve.export.kinds import KINDS
+from django_prodserve.export.servers import needed
 from django_prodserve.export.variables import Tried
 from django_prodserve.machine.platforms import detect
 from django_prodserve.plan.pipeline import platform_variables
@@ -30,6 +31,7 @@ def facts(
     site_facts: dict[str, Any] | None = None,
     build: Build = BUILD,
     processes: dict[str, Any] | None = None,
+    servers: tuple[str, ...] = (),
     **stated: Any,
 ) -> Facts:
     """Return the facts for a file of this kind, with these options set by flags."""
@@ -48,7 +50,9 @@ def facts(
             options=resolve(layers, processes=read({"PROCESSES": processes}, [])),
         )
     )
-    return Facts.of(decided, site(**site_facts or {}), target, f"prodserve export {kind}", build)
+    if servers and (more := needed(decided, servers)):
+        return facts(kind, site_facts, build, processes, servers, **{**more, **stated})
+    return Facts.of(decided, site(**site_facts or {}), target, f"prodserve export {kind}", build, servers)
 
 
 def exported(kind: str, site_facts: dict[str, Any] | None = None, **stated: Any) -> dict[str, str]:

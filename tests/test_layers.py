@@ -62,6 +62,7 @@ PURE = [
     "export/procfile",
     "export/proxy",
     "export/reading",
+    "export/servers",
     "export/supervisor",
     "export/systemd",
     "export/target",

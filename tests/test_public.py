@@ -29,6 +29,7 @@ def surface() -> Iterator[str]:
     yield "option --output"
     yield "option --force"
     yield "option --check"
+    yield "option --server"
     yield from (f"export {name}" for name in KINDS)
     yield "signal worker_started"
     yield "decorator roads.run_in_threads"

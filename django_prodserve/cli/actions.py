@@ -37,6 +37,7 @@ FLAGS = {
     "--output": ("export",),
     "--force": ("export",),
     "--check": ("export",),
+    "--server": ("export",),
 }
 """The action that each flag belongs to."""
 ALIASES = {"explain": "help"}

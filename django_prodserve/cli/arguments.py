@@ -41,6 +41,8 @@ class Flag(NamedTuple):
     about: str
     value: str = ""
     """What the value is, such as DIR; empty for a flag without a value."""
+    is_repeated: bool = False
+    """Whether it may be given several times."""
 
     @property
     def is_path(self) -> bool:
@@ -62,6 +64,9 @@ OWN_FLAGS = {
     "--check": _with(
         "--check", "compare a file that exists with the plan; exit 1 if they contradict each other.", "FILE"
     ),
+    "--server": _with(
+        "--server", "address of a machine that serves, repeatable: several machines behind one HAProxy."
+    )._replace(value="HOST:PORT", is_repeated=True),
     "--skip-checks": Flag("Skip the preflight and Django's checks."),
 }
 """Flags of single actions."""
@@ -101,7 +106,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="*", default=[], metavar="ACTION", help=argparse.SUPPRESS)
     single = parser.add_argument_group("options of single actions")
     for flag, about in OWN_FLAGS.items():
-        more: dict[str, Any] = {"metavar": about.value} if about.value else {"action": "store_true"}
+        more: dict[str, Any] = {"action": "append" if about.is_repeated else "store"}
+        more = {**more, "metavar": about.value} if about.value else {"action": "store_true"}
         default = False if flag == "--skip-checks" else argparse.SUPPRESS  # Django reads that one
         single.add_argument(flag, default=default, help=about.about, **more)
     parser._optionals.title = "options of every Django command"

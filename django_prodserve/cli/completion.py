@@ -134,7 +134,7 @@ def _zsh() -> Iterator[str]:
             yield f"    '*{flag}{equals}[{_zsh_text(row.help)}]{_zsh_value(row)}' \\"
     for flag, other in OTHER_FLAGS.items():
         value = ":file:_files" if other.is_path else f":{flag[2:]}: " if other.value else ""
-        yield f"    '{flag}[{_zsh_text(other.about)}]{value}' \\"
+        yield f"    '{'*' * other.is_repeated}{flag}[{_zsh_text(other.about)}]{value}' \\"
     yield "    '*:action:->action'"
     yield "  if [[ $state == action ]]; then _describe action actions; fi"
     yield "}"

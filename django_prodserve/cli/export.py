@@ -20,6 +20,7 @@ from ..export.check import contradictions
 from ..export.facts import Facts, flags_of, stated_options
 from ..export.kinds import KINDS, check_kinds
 from ..export.layout import File
+from ..export.servers import needed, parse_servers
 from ..export.site import Site
 from ..plan.pipeline import plan_for
 from ..utils.notice import warning
@@ -39,6 +40,7 @@ def export(
         out(check(Path(file), words, flags))
         return
     kinds = check_kinds(words)
+    parse_servers(flags.get("server", ()), kinds)
     if environ.get(CMD_ARGS, "").strip():
         message = f"{CMD_ARGS} of this shell is in no file: it describes this machine."
         fix = f'Use PRODSERVE["GUNICORN"] in the settings, or set {CMD_ARGS} for the server'
@@ -56,16 +58,21 @@ def files_of(
 ) -> Sequence[File]:
     """Return the files of one kind for the project that is loaded."""
     _, target, render = KINDS[kind]
-    plan = plan_for(target.machine(), flags, {**ours(environ), **target.environ})
+    environ = {**ours(environ), **target.environ}
+    plan = plan_for(target.machine(), flags, environ)
+    servers = parse_servers(flags.get("server", ()), [kind])
+    if servers and (more := needed(plan, servers)):
+        plan = plan_for(target.machine(), {**flags, **more}, environ)
     if target.is_sized:
         for problem in plan.warnings:
             if problem.topic != "graceful-timeout":  # the file sets when the platform kills
                 note(warning(problem))
-    stated = [*flags_of(plan, frozenset(stated_options(plan)))]
+    stated = [f"--server={address}" for address in servers]
+    stated += flags_of(plan, frozenset(stated_options(plan)))
     site = Site.inspect()
     build = _build(site) if target.is_container else NO_IMAGE
     made_by = shlex.join(["prodserve", "export", kind, *stated])
-    return render(Facts.of(plan, site, target, made_by, build))
+    return render(Facts.of(plan, site, target, made_by, build, servers))
 
 
 def ours(environ: Mapping[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ..errors import Problem
 from ..utils.units import MIB, format_size
 from .facts import Facts
+from .haproxy import purge_delay
 from .reading import seconds, size, values, without_comments
 
 Rule = Callable[[str, str, Facts], Iterator[Problem]]
@@ -102,11 +103,12 @@ def _idles(kind: str, code: str, facts: Facts) -> Iterator[Problem]:
     if kind not in IDLES or not reuses or re.search(r"keepalive +off|pool-max-conn +0", code):
         return
     limit, shown = _number(code, IDLES[kind])
-    if limit > facts.proxy_idle.value:
+    most = purge_delay(facts.proxy_idle.value) / 1000 if kind == "haproxy" else facts.proxy_idle.value
+    if limit > most:
         yield _found(
             f"{shown} is too long for the server's keep-alive of {facts.keep_alive.value:g} s: a request may "
             "meet a connection that the server closes.",
-            f"Set it to {facts.proxy_idle.value} s",
+            f"Set it to {f'{1000 * most:g} ms' if kind == 'haproxy' else f'{most} s'}",
         )
 
 
@@ -250,12 +252,27 @@ def _haproxy(kind: str, code: str, facts: Facts) -> Iterator[Problem]:
         )
     yield from _headers(code, r"del-header +{0}\s", "http-request del-header {0}")
     yield from _fall_time(code, facts)
-    if not facts.address.is_unix:
-        yield from _absent(
-            code,
-            r"^\s*server .*tcp-ut ",
+    yield from _machines(code)
+
+
+def _machines(code: str) -> Iterator[Problem]:
+    """Yield what the lines of the machines lack: options of a default-server line count for no machine."""
+    lines = [line for line in values(code, r"^\s*server .*$") if not re.search(r" (unix@|/)", line)]
+    if [line for line in lines if "tcp-ut " not in line] or (lines and "option srvtcpka" not in code):
+        yield _found(
             "A machine without a network holds its requests until the timeout.",
             "option srvtcpka, and tcp-ut 4s on each server line",
+        )
+    if len(lines) < 2:
+        return
+    if [line for line in lines if not re.search(r" check\b", line)]:
+        yield _found(
+            "HAProxy sends requests to a machine that is down: its server line has no check.",
+            "option httpchk GET /readyz, and check on each server line",
+        )
+    if not re.search(r"^\s*option +redispatch +1\b", code, re.MULTILINE):
+        yield _found(
+            "HAProxy tries a connection that failed at the same machine again.", "option redispatch 1"
         )
 
 

@@ -114,9 +114,19 @@ class Facts:
     """The platform's own time after the stop signal, which the file may change."""
     is_stated: frozenset[str] = frozenset()
     """Names of the options that were set for this export."""
+    servers: tuple[str, ...] = ()
+    """HOST:PORT of each machine, if the file names several."""
 
     @classmethod
-    def of(cls, plan: Plan, site: Site, target: Target, made_by: str, build: Build = NO_IMAGE) -> Facts:
+    def of(
+        cls,
+        plan: Plan,
+        site: Site,
+        target: Target,
+        made_by: str,
+        build: Build = NO_IMAGE,
+        servers: tuple[str, ...] = (),
+    ) -> Facts:
         """Derive everything from a plan for the target."""
         stated = frozenset(stated_options(plan))
         probes = [*plan.health_paths.value, "", ""]
@@ -157,6 +167,7 @@ class Facts:
             sides=tuple(find(plan, site, has_manage=build is NO_IMAGE or build.has_manage)),
             kills_after=plan.inputs.platform.kills_after,
             is_stated=stated,
+            servers=servers,
         )
 
     def command(self, *, bind: bool = True, size: bool = False) -> list[str]:

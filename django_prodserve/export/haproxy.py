@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from .facts import Facts
 from .layout import File, block, indented, written
 from .proxy import by_hand, certificate_files, server_command
 
-PURGES = 8  # HAProxy closes half of the idle connections at each interval: 8 intervals close 255 of 256
+PURGES = 16  # intervals after which HAProxy 2.6 has closed all of 1,024 idle connections; 9 for 24
 CUT_OFF = 4  # seconds; requests to a machine without a cable ended after 4.4 s, and after 20 s without this
 
 
@@ -54,9 +56,7 @@ frontend {name}
 
 backend {name}
     balance leastconn
-    # No request runs twice: only a connection that failed is tried again.
-    retries 3
-    retry-on conn-failure
+{indented(_retries(facts), 4)}
 {indented(_backend(facts), 4)}
 """
     certificate, key = certificate_files(facts)
@@ -70,8 +70,8 @@ backend {name}
             apply=["haproxy -c -f /etc/haproxy/haproxy.cfg", "systemctl reload haproxy"],
             by_hand=[
                 *by_hand(facts),
+                *_about_servers(facts),
                 f"the certificate: cat {certificate} {key} > /etc/haproxy/certs/{name}.pem",
-                "one `server` line for each machine that serves",
             ],
         )
     ]
@@ -89,9 +89,35 @@ def _body(facts: Facts) -> str:
     return f"http-request deny deny_status 413 if {{ req.hdr_val(content-length) gt {facts.body.value} }}"
 
 
+def _about_servers(facts: Facts) -> Iterator[str]:
+    if not facts.servers:
+        yield "for several machines: --server HOST:PORT for each of them"
+        return
+    if not facts.trusts_someone:
+        yield "the servers need --trusted-proxies with the address of this machine"
+    if len({address.rpartition(":")[2] for address in facts.servers}) > 1:
+        yield "the ports differ: each server needs its own --bind"
+
+
+def _retries(facts: Facts) -> str:
+    if len(facts.servers) < 2:
+        return block(
+            "# No request runs twice: only a connection that failed is tried again.",
+            "retries 3",
+            "retry-on conn-failure",
+        )
+    return block(
+        "# A connection that failed is tried at the next machine. If a machine goes away before its "
+        "response, HAProxy sends a GET or HEAD to another. It sends no other request twice.",
+        "retries 3",
+        "option redispatch 1",
+        "retry-on conn-failure empty-response",
+        "http-request disable-l7-retry unless METH_GET",
+    )
+
+
 def _backend(facts: Facts) -> str:
-    address = f"unix@{facts.address.path}" if facts.address.is_unix else facts.address.reached
-    words, lines = [f"server {facts.site.name} {address}"], []
+    words, lines = [], []
     if facts.ready and facts.drain.value:
         # A check that fails twice takes two intervals. The drain delay has room for three.
         interval = max(1, min(2000, int(facts.drain.value * 1000 / 3)))
@@ -103,7 +129,7 @@ def _backend(facts: Facts) -> str:
         words.append(f"check inter {interval}ms fastinter {interval}ms fall 2 rise 1")
     elif facts.ready:
         lines += ["# No check: the server does not drain. With several machines set --drain-delay 4."]
-    if not facts.address.is_unix:
+    if facts.servers or not facts.address.is_unix:
         lines += [
             f"# Requests to a machine without a network end after about {CUT_OFF} s.",
             "option srvtcpka",
@@ -112,12 +138,29 @@ def _backend(facts: Facts) -> str:
             "srvtcpka-cnt 3",
         ]
         words.append(f"tcp-ut {CUT_OFF}s")
-    idle = facts.proxy_idle.value
-    if idle:
-        delay = max(1, idle // PURGES)
-        lines.append(f"# Every {delay} s HAProxy closes half of the idle connections. {facts.proxy_idle.why}")
-        words.append(f"pool-purge-delay {delay}s")
+    if facts.proxy_idle.value:
+        delay = purge_delay(facts.proxy_idle.value)
+        lines += [
+            f"# {facts.proxy_idle.why}.",
+            f"# Every {delay} ms HAProxy closes half of those it does not need: {PURGES} times close all.",
+        ]
+        words.append(f"pool-purge-delay {delay}ms")
     else:
         lines.append(f"# No reuse: {facts.proxy_idle.why}.")
         words.append("pool-max-conn 0")
-    return block(*lines, " ".join(words))
+    # HAProxy 2.6 does not take tcp-ut from a default-server line.
+    return block(*lines, *(" ".join([*server, *words]) for server in _servers(facts)))
+
+
+def purge_delay(idle: int) -> int:
+    """Return the milliseconds between two purges, so that no connection is idle for longer."""
+    return max(1, idle * 1000 // PURGES)
+
+
+def _servers(facts: Facts) -> Iterator[tuple[str, str, str]]:
+    name = facts.site.name
+    if facts.servers:
+        yield from (("server", f"{name}{n}", address) for n, address in enumerate(facts.servers, 1))
+    else:
+        unix = f"unix@{facts.address.path}"
+        yield "server", name, unix if facts.address.is_unix else facts.address.reached

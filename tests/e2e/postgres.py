@@ -47,11 +47,17 @@ class Postgres:
     directory: Path
     port: int
 
+    def serve_network(self, addresses: str) -> None:
+        """Let clients of a network in, such as 10.0.0.0/24, which ``running()`` must then listen to."""
+        with (self.directory / "data" / "pg_hba.conf").open("a") as access:
+            access.write(f"host all all {addresses} trust\n")
+
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Run the server for the block."""
+    def running(self, *more: str) -> Iterator[None]:
+        """Run the server for the block; it listens to loopback, and to ``more`` addresses."""
+        listens = ",".join(["127.0.0.1", *more])
         place = ["-D", str(self.directory / "data"), "-k", str(self.directory)]
-        where = ["-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-F"]
+        where = ["-p", str(self.port), "-c", f"listen_addresses={listens}", "-F"]
         with process([need_program("postgres"), *place, *where], self.directory, self.port, signal.SIGINT):
             yield
 

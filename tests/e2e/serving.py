@@ -55,9 +55,9 @@ def complaints(ended: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in ended.stderr.splitlines() if not line.startswith("  More: ")]
 
 
-def until(holds: Callable[[], bool], otherwise: Callable[[], str] = str) -> None:
+def until(holds: Callable[[], bool], otherwise: Callable[[], str] = str, patience: float = PATIENCE) -> None:
     """Wait for a condition; past the deadline fail with what ``otherwise`` says."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not holds():
         assert time.monotonic() < deadline, otherwise()
         time.sleep(0.02)

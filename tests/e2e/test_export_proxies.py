@@ -1,142 +1,82 @@
-"""The exported configuration of nginx, Caddy and HAProxy, in the real programs, in front of a real server.
-
-Only what this machine cannot have is changed: the ports and the account.
-"""
+"""The exported configuration of nginx, Caddy and HAProxy, in the real programs, in front of a real server."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
-import os
-import re
-import socket
-import ssl
-import subprocess
+import json
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
+from .load import FULL, Load
 from .needs import need_program
-from .serving import PATIENCE, Response, Server, copy_site, run, serving, until
-from .test_nginx import FORGED, FORGERIES, established, free_ports, get, wait_for_port
+from .proxies import PROXIES, Client, Front, proxy
+from .relay import cable
+from .serving import PATIENCE, Server, copy_site, run, serving, until
+from .test_nginx import FORGED, FORGERIES, established, free_ports, get
+
+pytestmark = pytest.mark.slow
 
 MIB = 2**20
-
-
-def of_nginx(text: str, folder: Path, plain: int, tls: int) -> list[str]:
-    text = re.sub(r" +listen \[::\].*\n", "", text)
-    text = text.replace("listen 80;", f"listen 127.0.0.1:{plain};")
-    (folder / "site.conf").write_text(text.replace("listen 443 ", f"listen 127.0.0.1:{tls} "))
-    places = "".join(
-        f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    user = "user root;" if os.geteuid() == 0 else ""
-    (folder / "nginx.conf").write_text(
-        f"daemon off; worker_processes 1; pid {folder}/nginx.pid; {user}\n"
-        f"events {{}}\nhttp {{ access_log off; {places} include site.conf; }}\n"
-    )
-    return ["-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]
-
-
-def of_caddy(text: str, folder: Path, plain: int, tls: int) -> list[str]:
-    ports = f"{{\n\thttp_port {plain}\n\thttps_port {tls}\n\tadmin off\n}}\n"
-    (folder / "Caddyfile").write_text(ports + text)
-    return ["run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
-
-
-def of_haproxy(text: str, folder: Path, plain: int, tls: int) -> list[str]:
-    text = re.sub(r" +(user|group|chroot) .*\n", "", text)
-    text = text.replace("bind :80\n", f"bind 127.0.0.1:{plain}\n").replace(
-        "bind :443", f"bind 127.0.0.1:{tls}"
-    )
-    text = text.replace("/etc/haproxy/certs/shop.pem", str(folder / "both.pem"))
-    (folder / "haproxy.cfg").write_text(text)
-    return ["-db", "-f", str(folder / "haproxy.cfg")]
-
-
-PROXIES: dict[str, Callable[[str, Path, int, int], list[str]]] = {
-    "nginx": of_nginx,
-    "caddy": of_caddy,
-    "haproxy": of_haproxy,
+LARGE = 100 * MIB
+REQUESTS, RELOADS = (20_000, 5) if FULL else (300, 1)
+CLIENTS = 6
+PROJECT = {
+    "ROOT_URLCONF": "shop.async_urls",
+    "WSGI_APPLICATION": "shop.socket_routing.wsgi",
+    "ASGI_APPLICATION": "shop.socket_routing.application",
 }
-CHECKS: dict[str, list[str]] = {
-    "nginx": ["-t"],
-    "caddy": ["validate"],
-    "haproxy": ["-c", "-dW"],
-}
+DELAY = 0.02  # seconds of cable, each way
+KEPT = 2  # seconds: the server's keep-alive
+# Pauses around the moment at which the server closes.
+PAUSES = (1.9, 1.94, 1.96, 1.97, 1.98, 1.99, 2.0, 2.01, 2.02, 2.04) if FULL else (1.98, 2.0)
+AT_ONCE = 24
 
 
-class Front:
-    """A running proxy."""
+class Behind:
+    """A server behind a proxy, both with what one plan says; the server can be stopped and started again."""
 
-    def __init__(self, plain: int, tls: int, authority: Path) -> None:
-        self.plain, self.tls = plain, tls
-        self.trust = ssl.create_default_context(cafile=authority)
+    def __init__(self, site: Path, environ: dict[str, str], flags: tuple[str, ...], bind: str) -> None:
+        self.site, self.environ, self.flags, self.bind = site, environ, flags, bind
+        self._stack = ExitStack()
+        self.server: Server = self.start()
 
-    @contextlib.contextmanager
-    def connection(self) -> Iterator[http.client.HTTPConnection]:
-        raw = socket.create_connection(("127.0.0.1", self.tls), timeout=PATIENCE)
-        connection = http.client.HTTPConnection("localhost")
-        connection.sock = self.trust.wrap_socket(raw, server_hostname="shop.example")
-        with contextlib.closing(connection):
-            yield connection
+    def start(self) -> Server:
+        environ = {**self.environ, "PRODSERVE_LOG_FORMAT": "text"}
+        started = serving(*self.flags, env=environ, cwd=self.site, bind=("--bind", self.bind))
+        self.server = self._stack.enter_context(started)
+        return self.server
 
-    def get(self, path: str, headers: Any = None) -> Response:
-        with self.connection() as connection:
-            return get(connection, path, headers)
+    def stop(self) -> None:
+        self._stack.close()
 
-    def post(self, path: str, body: bytes) -> Response:
-        with self.connection() as connection:
-            connection.request("POST", path, body=body, headers={"Host": "shop.example"})
-            answer = connection.getresponse()
-            return Response(answer.status, dict(answer.getheaders()), answer.read())
-
-
-@contextlib.contextmanager
-def proxy(name: str, text: str, folder: Path, certificate: Path) -> Iterator[Front]:
-    """Check the configuration with the program's own check, then run it until the block ends."""
-    program = need_program(name)
-    pair = [(certificate / file).read_text() for file in ("cert.pem", "key.pem")]
-    (folder / "both.pem").write_text("".join(pair))
-    plain, tls = free_ports(2)
-    words = PROXIES[name](text, folder, plain, tls)
-    environ = {
-        **os.environ,
-        "HOME": str(folder),
-        "XDG_DATA_HOME": str(folder),
-        "XDG_CONFIG_HOME": str(folder),
-    }
-    check = [*CHECKS[name], *(words[1:] if name == "caddy" else words)]
-    checked = subprocess.run([program, *check], capture_output=True, text=True, env=environ, timeout=PATIENCE)
-    assert checked.returncode == 0, checked.stderr
-    with (folder / "proxy.log").open("w+") as log:
-        process = subprocess.Popen(
-            [program, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environ,
-        )
-        try:
-            wait_for_port(process, tls)
-            yield Front(plain, tls, certificate / "cert.pem")
-            assert process.poll() is None, (folder / "proxy.log").read_text()
-        finally:
-            process.terminate()
-            process.wait(timeout=PATIENCE)
+    def workers_peak(self) -> int:
+        """Return the bytes that the workers have used at most, all together."""
+        lines = [
+            line
+            for pid in self.server.workers()
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        ]
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 @pytest.fixture
 def front(env: Any, tmp_path: Path, certificate: Path) -> Any:
-    """Give a context manager: a server behind a proxy, both with what one plan says."""
+    """Give a context manager: a server behind a proxy that has the exported configuration."""
 
     @contextlib.contextmanager
-    def start(name: str, bind: str, *flags: str) -> Iterator[tuple[Front, Server]]:
-        site, environ = copy_site(tmp_path), env()
+    def start(name: str, bind: str, *flags: str, serves: str = "") -> Iterator[tuple[Front, Behind]]:
+        site, environ = copy_site(tmp_path), env(**PROJECT)
         environ = {key: text for key, text in environ.items() if key != "PRODSERVE_LOG_FORMAT"}
         folder = tmp_path / "proxy"
         folder.mkdir()
@@ -144,17 +84,13 @@ def front(env: Any, tmp_path: Path, certificate: Path) -> Any:
         pair = [f"--certfile={certificate}/cert.pem", f"--keyfile={certificate}/key.pem"]
         ended = run(*words, *pair, env=environ, cwd=site)
         assert (ended.returncode, ended.stderr) == (0, "")
-        environ["PRODSERVE_LOG_FORMAT"] = "text"
-        with (
-            serving(*flags, env=environ, cwd=site, bind=("--bind", bind)) as server,
-            proxy(name, ended.stdout, folder, certificate) as running,
-        ):
-            yield running, server
+        behind = Behind(site, environ, flags, serves or bind)
+        with contextlib.closing(behind._stack), proxy(name, ended.stdout, folder, certificate) as running:
+            yield running, behind
 
     return start
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", ["tcp", "unix"])
 @pytest.mark.parametrize("name", PROXIES)
 def test_the_exported_proxy_does_what_the_plan_expects(
@@ -162,14 +98,22 @@ def test_the_exported_proxy_does_what_the_plan_expects(
 ) -> None:
     need_program(name)
     bind = f"unix:{tmp_path}/shop.sock" if way == "unix" else f"127.0.0.1:{free_ports(1)[0]}"
-    # A client on this machine is a trusted peer, so only the entry that the proxy adds may count.
-    with front(name, bind, "--max-body", "3m", "--trusted-hops", "1") as (proxy, server):
+    # One worker: all streams and their steps meet there. A client on this machine is a trusted peer, so only
+    # the entry that the proxy adds may count.
+    flags = ("--workers", "1", "--max-body", "128m", "--trusted-hops", "1")
+    with front(name, bind, *flags) as (proxy, behind):
         _redirects(proxy)
         _passes_the_client_on(proxy)
         _bounds_bodies(proxy)
         _streams(proxy)
+        _talks(proxy)
         if way == "tcp":
-            _keeps_connections(proxy, server)
+            _keeps_connections(proxy, behind.server)
+        if way == "tcp" or FULL:
+            _reloads(proxy, behind.server)
+        if way == "unix" or FULL:
+            _passes_large_bodies(proxy, behind)
+            _stops(proxy, behind)
 
 
 def _redirects(proxy: Front) -> None:
@@ -190,26 +134,147 @@ def _passes_the_client_on(proxy: Front) -> None:
 
 
 def _bounds_bodies(proxy: Front) -> None:
-    assert proxy.post("/echo/", b"x" * 2 * MIB).status == 200
-    try:
-        status = proxy.post("/echo/", b"x" * 4 * MIB).status
-    except OSError:  # who refuses a body may close while it is sent
-        status = 413
-    assert status == 413
+    with proxy.connection() as connection:
+        connection.putrequest("POST", "/echo/", skip_host=True)
+        connection.putheader("Host", "shop.example")
+        connection.putheader("Content-Length", str(129 * MIB))
+        connection.endheaders(bytes(8192))  # Caddy sends no head before some of the body is there
+        assert connection.getresponse().status == 413
+
+
+def _passes_large_bodies(proxy: Front, behind: Behind) -> None:
+    """Send 100 MiB each way: the worker keeps nothing of them in memory."""
+    assert proxy.post("/echo/", bytes(MIB)).status == 200
+    assert len(proxy.get(f"/events/?count=1&size={MIB}").body) == MIB
+    before = behind.workers_peak()
+    pieces = LARGE // MIB
+    answer = proxy.post("/echo/", _Zeros(LARGE))
+    assert (answer.status, answer.json()["length"]) == (200, LARGE)
+    with proxy.connection() as connection:
+        connection.request("GET", f"/events/?count={pieces}&size={MIB}", headers={"Host": "shop.example"})
+        response = connection.getresponse()
+        assert sum(map(len, iter(lambda: response.read(MIB), b""))) == LARGE
+    grown = behind.workers_peak() - before
+    print(f"100 MiB up and down: +{grown / MIB:.1f} MiB")
+    assert grown < 16 * MIB
+
+
+class _Zeros:
+    """A file of zeros: ``http.client`` reads it piece by piece."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def __len__(self) -> int:
+        return self.left
+
+    def read(self, most: int) -> bytes:
+        data = bytes(min(most, self.left))
+        self.left -= len(data)
+        return data
 
 
 def _streams(proxy: Front) -> None:
-    """The second piece is sent a second after the first, so a proxy that holds pieces shows no gap."""
-    with proxy.connection() as connection:
-        connection.request("GET", "/events/?count=2&pause=1", headers={"Host": "shop.example"})
-        answer = connection.getresponse()
-        assert answer.readline() == b"0\n"
-        first = time.monotonic()
-        assert answer.readline() == b"1\n"
-        assert time.monotonic() - first > 0.5
+    """The next event is sent when this client asks for it, so a proxy that holds pieces hangs here."""
+    for path in ("/async/steps/", "/async/sync-steps/"):
+        with proxy.connection() as connection:
+            connection.request("GET", path, headers={"Host": "shop.example"})
+            response = connection.getresponse()
+            assert response.headers["Content-Type"] == "text/event-stream"
+            for number in range(4):
+                assert response.readline() == b"data: %d\n" % number
+                assert response.readline() == b"\n"
+                assert proxy.get("/async/step/").status == 200
+
+
+def _opened(proxy: Front, path: str, **options: Any) -> connect:
+    address = f"wss://shop.example:{proxy.tls}{path}"
+    return connect(address, host="127.0.0.1", ssl=proxy.trust, proxy=None, **options)
+
+
+def _talks(proxy: Front) -> None:
+    """Websockets: messages, the close codes of both ends, scheme and client."""
+
+    async def scene() -> None:
+        async with _opened(proxy, "/ws/echo/", subprotocols=["chat"]) as client:
+            assert client.subprotocol == "chat"
+            for message in ("grün", bytes(MIB), ""):
+                await client.send(message)
+                assert await client.recv() == message
+            await client.close(3001, "bye")
+        async with _opened(proxy, "/ws/closer/") as client:
+            await client.send("4007 so it is")
+            with pytest.raises(ConnectionClosed) as closed:
+                await client.recv()
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4007, "so it is")
+        async with _opened(proxy, "/ws/about/", additional_headers=FORGERIES) as client:
+            about = json.loads(await client.recv())
+        assert about["scheme"] == "'wss'"
+        assert "127.0.0.1" in about["client"]
+        assert FORGED not in str(about)
+
+    asyncio.run(asyncio.wait_for(scene(), 60))
+    until(lambda: "echo 3001" in proxy.get("/async/ended/").json())
 
 
 def _keeps_connections(proxy: Front, server: Server) -> None:
-    assert all(proxy.get("/").text == "hello" for _ in range(10))
-    until(lambda: established(server) <= 2, lambda: f"{established(server)} connections")
-    assert established(server) >= 1
+    before = established(server)
+    with proxy.connection() as connection:
+        assert all(get(connection, "/").text == "hello" for _ in range(10))
+        assert established(server) <= before + 1
+
+
+def _reloads(proxy: Front, server: Server) -> None:
+    """Reload while clients send requests: none of them fails."""
+    load = Load(proxy.client, "/echo/", 0 if FULL else 0.005)
+    with load.running(CLIENTS):
+        for number in range(1, RELOADS + 1):
+            load.until_sent(number * REQUESTS // (RELOADS + 1))
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for(f"generation {number + 1} serves")
+        load.until_sent(max(REQUESTS, len(load.sent) + 5 * CLIENTS))
+    print(f"{len(load.sent)} requests, {RELOADS} reloads, {len(load.failed)} failed")
+    assert load.failed == []
+
+
+def _stops(proxy: Front, behind: Behind) -> None:
+    """A stopped server is a 502 or 503 soon; a started one answers."""
+    behind.stop()
+    began = time.monotonic()
+    assert proxy.get("/").status in (502, 503)
+    assert time.monotonic() - began < 10  # HAProxy tries three times; proxy timeouts are 130 s
+    behind.start()
+    until(lambda: proxy.get("/").status == 200)
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_no_request_meets_a_connection_that_the_server_closes(front: Any, name: str) -> None:
+    """Requests after a pause that is as long as the server's keep-alive, over a long cable."""
+    need_program(name)
+    far, near = free_ports(2)
+    flags = ("--workers", "2", "--keep-alive", str(KEPT))
+    with (
+        cable(near, far, DELAY),
+        front(name, f"127.0.0.1:{near}", *flags, serves=f"127.0.0.1:{far}") as (proxy, _),
+        ThreadPoolExecutor(AT_ONCE) as pool,
+    ):
+        clients = [proxy.client() for _ in range(AT_ONCE)]
+        found = [*pool.map(_post, clients)]
+        for pause in PAUSES:
+            time.sleep(pause)
+            found += pool.map(_post, clients)
+        for client in clients:
+            client.close()
+    assert [each for each in found if each != "200"] == []
+
+
+def _post(client: Client) -> str:
+    try:
+        client.request("POST", "/echo/", body=b"x" * 100, headers={"Host": "shop.example"})
+        answer = client.getresponse()
+        answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        client.close()
+        return type(error).__name__
+    return str(answer.status)
