@@ -30,6 +30,7 @@ from .kinds import (
     SIZE,
     STATIC,
     SWITCH,
+    THREADS,
     UMASK,
     WARMUP,
     WORDS,
@@ -37,7 +38,7 @@ from .kinds import (
     WORKERS,
     choice,
 )
-from .parsers import Count
+from .parsers import Count, ThreadRange
 from .row import Row, option
 
 
@@ -67,12 +68,12 @@ class Options:
         short="-w",
         computed="from CPUs, memory and database limits",
     )
-    threads: int | None = option(
+    threads: ThreadRange | None = option(
         None,
-        POSITIVE,
-        "Threads per worker.",
+        THREADS,
+        "Threads per worker: a number, or a range such as 16..64 that follows the load.",
         gunicorn="threads",
-        computed="from --profile and database limits",
+        computed="from --profile, and more while requests only wait, within memory and database limits",
     )
     worker_class: str = option(
         "prodserve",

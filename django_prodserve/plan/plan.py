@@ -13,7 +13,7 @@ from ..errors import Problem
 from ..utils.decision import SET_EXPLICITLY, Decision
 from . import worker_classes
 from .database import choose_database
-from .sizing import THREADS, Sizing
+from .sizing import THREADS, DatabaseLimit, Sizing
 
 if TYPE_CHECKING:
     from ..config.options import Options, SourcedValue
@@ -38,6 +38,8 @@ class PlanInputs:
     fork_safe: bool = True
     """Whether this system survives forking a loaded process."""
     footprint: Footprint | None = None
+    db_limit: DatabaseLimit | None = None
+    """What the databases allow, if a start has asked them."""
     road_table: str = ""
     """How many views run where, in words; empty if all run in threads, or if the project is not loaded."""
 
@@ -63,6 +65,7 @@ class Plan:
     max_body: Decision[int | None]
     workers: Decision[int]
     threads: Decision[int]
+    max_threads: Decision[int]
     leases: Decision[int]
     db_connections: Decision[int | None]
     database: Decision[str]
@@ -133,6 +136,10 @@ class Plan:
         """Decide again from the same facts and options, and this measurement of the project."""
         return make_plan(replace(self.inputs, footprint=footprint))
 
+    def with_db_limit(self, limit: DatabaseLimit | None) -> Plan:
+        """Decide again, now that the databases have said how many connections they allow."""
+        return self if limit is None else make_plan(replace(self.inputs, db_limit=limit))
+
     def with_road_table(self, table: str) -> Plan:
         """Decide again, now that the project is loaded; the table is empty if all views run in threads."""
         return self if table == self.inputs.road_table else make_plan(replace(self.inputs, road_table=table))
@@ -192,13 +199,17 @@ def make_plan(inputs: PlanInputs) -> Plan:
         stated_threads=wishes.stated("threads"),
         db_connections=wishes.stated("db_connections"),
         footprint=inputs.footprint,
+        db_limit=inputs.db_limit,
+        pool_size=min((found.pool_size for found in project.databases if found.pool_size), default=None),
+        counts_connections=any(found.counts and not found.pool_size for found in project.databases),
         has_async=bool(inputs.road_table),
         keeps_connections=worker_class.value == "prodserve" and project.keeps_connections,
     )
     workers = sizing.workers()
     threads = sizing.threads(workers.value)
+    max_threads = sizing.max_threads(workers.value, threads.value)
     leases = sizing.leases(workers.value, threads.value)
-    connections = workers.value * sizing.connections(threads.value, leases.value)
+    connections = workers.value * sizing.connections(max_threads.value, leases.value)
     thought: dict[str, Decision[Any]] = {
         "platform": _platform(inputs.platform),
         "settings": Decision(project.settings_module, "already loaded; wsgi.py cannot change it", "Django"),
@@ -211,6 +222,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "worker_class": worker_class,
         "workers": workers,
         "threads": threads,
+        "max_threads": max_threads,
         "leases": leases,
         "database": choose_database(project, connections, leases.value, sizing),
         "static": Decision(project.static.mode, project.static.why, wishes.source("static")),
@@ -243,7 +255,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         inputs=inputs,
         warnings=(
             *_machine_warnings(machine, cpus),
-            *sizing.warnings(workers, threads, leases),
+            *sizing.warnings(workers, max_threads, leases),
             *_project_warnings(project, options),
             *_manage_warnings(wishes, worker_class),
             *worker_classes.warnings(worker_class),

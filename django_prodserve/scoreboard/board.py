@@ -41,7 +41,7 @@ from .slot import (
     counters,
 )
 
-MAGIC = int.from_bytes(b"prodsrv\6", "little")
+MAGIC = int.from_bytes(b"prodsrv\7", "little")
 """The last byte is the version of this layout."""
 
 REASONS = (

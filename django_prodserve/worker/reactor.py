@@ -22,6 +22,7 @@ from ..http import limits
 from ..http.exceptions import ClientGoneError, FileShrankError
 from ..http.parser import ParserSettings
 from ..http.websocket_handshake import asks_for_websocket
+from ..project.databases import close_own_connections
 from ..scoreboard.board import Scoreboard
 from ..scoreboard.slot import Slot
 from ..utils import fork_guard
@@ -59,10 +60,12 @@ class Reactor:
         sends_files = bool(config.sendfile if stated is None else stated)
         self.streams = StreamFlowControl(self.poller, slot, config.threads, sends_files=sends_files)
         self.handler = RequestHandler(worker, self.streams, slot)
+        self.late_requests = self.handler.late_requests
         sampler, cpus = self.handler.sampler, worker.config.cpus / max(1, config.workers)
         interval = SwitchInterval()
         self.scheduler = Scheduler(
             *(config.threads, self, sampler, slot),
+            ceiling=worker.config.max_threads,
             queue_timeout=worker.config.queue_timeout,
             cpus=cpus,
             adaptive=worker.config.concurrency_limit == "auto",
@@ -376,6 +379,15 @@ class Reactor:
             self.async_requests.thread_started()
         self.slot.thread(row, threading.get_ident(), threading.get_native_id())
 
+    def thread_ends(self, row: int) -> None:
+        """Close what this thread has opened: the database connections of the project, and its schedstat."""
+        self.slot.thread(row, 0)
+        try:
+            close_own_connections()
+        except Exception:  # a driver may raise anything
+            self.worker.log.exception("A thread that ended could not close its connections.")
+        self.handler.sampler.close()
+
     def serve(self, connection: Connection, row: int) -> None:
         """Run Django for a complete request, and send its response."""
         started = time.monotonic()
@@ -408,6 +420,10 @@ class Reactor:
         return not connection.holds_unread()  # closing would lose bytes behind this request
 
     # In the main thread.
+
+    def threads_changed(self, threads: int) -> None:
+        """Follow the number of threads: half of them may wait for slow readers of streams."""
+        self.streams.slots = threads
 
     def tick(self, now: float) -> None:
         """Once a second: publish how many requests wait, and the state for the probes."""

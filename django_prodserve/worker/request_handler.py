@@ -30,11 +30,16 @@ from . import watchdog
 from .connection import Connection
 from .sampling import Sampler
 from .streaming import StreamFlowControl
+from .thread_growth import is_late
 from .write_buffer import FileRange, WriteBuffer
 
 CLIENT_GONE_SECONDS = 1.0
 """Seconds without bytes in a stream after which the worker checks whether the client is still connected."""
 NEVER = -1, 0.0
+USUAL_SECONDS = 1.0
+"""Seconds for which the means of the routes are kept: reading them costs up to 1 ms."""
+USUAL_REQUESTS = 10
+"""Requests of a route from which its mean is known."""
 
 
 class ConnectionResponse(Response):
@@ -118,6 +123,10 @@ class RequestHandler:
         application: Application = worker.application
         self._worker, self._wsgi = worker, application.inner
         self._streams, self._slot, self.sampler = streams, slot, Sampler(slot)
+        self._usual: dict[str, float] = {}
+        self._usual_at = -USUAL_SECONDS  # when the means of the routes were last read
+        self.environs: dict[int, dict[str, Any]] = {}
+        """The environ of each request that runs, by its row: Django notes the route there."""
         self.identify, self.tells, self.times = RequestIDs(lambda environ: False), False, False
         if application.request_ids is not None:  # the middleware's work costs half as much here
             self.identify, self.tells = application.request_ids.identity, True
@@ -150,6 +159,7 @@ class RequestHandler:
                 self.before(request)
             environ = connection.environ(request, connection.body)
             environ[QUEUE] = queued + connection.waited
+            self.environs[row] = environ
             name = self.identify(environ)
             slot.request_started(row, started, request.method, request.path, name)
             if self.tells:
@@ -186,6 +196,7 @@ class RequestHandler:
             if process.is_copy:
                 end_copy(answer, sys.exc_info()[1], worker)
             now = time.monotonic()
+            self.environs.pop(row, None)
             if sampled:
                 self.sampler.end(row, sampled, now)
             if answer.is_adopted:
@@ -200,6 +211,20 @@ class RequestHandler:
                 if self.after:
                     self.after(environ, answer)
             request_id.set("")
+
+    def late_requests(self) -> int:
+        """Return how many running requests take much longer than their routes did in the last minutes."""
+        now, slot = time.monotonic(), self._slot
+        if now - self._usual_at >= USUAL_SECONDS:
+            self._usual_at = now
+            found = slot.routes.read(now)
+            self._usual = {each.route: each.mean for each in found if each.requests >= USUAL_REQUESTS}
+        running = [(slot.started_at(row), environ) for row, environ in [*self.environs.items()]]
+        return sum(
+            is_late(now - started, self._usual.get(environ.get(ROUTE) or NO_ROUTE))
+            for started, environ in running
+            if started
+        )
 
     def record_error(self, request: RequestHead, status: int, environ: dict[str, Any]) -> None:
         """Record the failed request on the scoreboard, for the live page and ``status``."""

@@ -1,9 +1,9 @@
 """Schedule the requests of one worker: which run, which wait, which are refused.
 
-Lives in a worker. It owns the thread pool (thread_pool.py), how many of its threads run
-(concurrency_limit.py), admission (admission.py) and the rules for accepting (accept_policy.py). The reactor
-and the worker process use only the scheduler, not its parts. Pool threads call ``submit``, ``after_events``,
-``started`` and ``finished`` for each request; the main thread calls ``tick``.
+Lives in a worker. It owns the thread pool (thread_pool.py), its size (thread_growth.py), how many of its
+threads run (concurrency_limit.py), admission (admission.py) and the rules for accepting (accept_policy.py).
+The reactor and the worker process use only the scheduler, not its parts. Pool threads call ``submit``,
+``after_events``, ``started`` and ``finished`` for each request; the main thread calls ``tick``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .concurrency_limit import AdaptiveConcurrencyLimit, WorkerUsage
 from .connection import Connection
 from .sampling import UncontendedSamples
 from .switch_interval import OVERLOAD, SwitchInterval
+from .thread_growth import CHECK_SECONDS, QUIET_SECONDS, ThreadGrowth, Usage
 from .thread_pool import BUSY_EVENTS_PER_SECOND, LeaderFollowerPool, PoolTasks, Promotion
 
 SHORT_SECONDS = 0.001
@@ -50,6 +51,12 @@ class SchedulerHost(PoolTasks[Connection], Protocol):
     def peers_overloaded(self) -> bool:
         """Return whether another worker refuses requests."""
 
+    def threads_changed(self, threads: int) -> None:
+        """Follow the number of threads that may run requests."""
+
+    def late_requests(self) -> int:
+        """Return how many running requests take much longer than their routes usually do."""
+
 
 class UsageSampler(Protocol):
     """What the scheduler needs from sampling.py."""
@@ -64,6 +71,12 @@ class UsageSampler(Protocol):
 class LoadDisplay(Protocol):
     """Where a worker publishes its load: a slot of the scoreboard."""
 
+    threads: int
+    """How many threads the worker has for requests."""
+    max_threads: int
+    """How many it may have."""
+    growth_hold: int
+    """What keeps it from having more: a number of ``Hold``."""
     concurrency_limit: int
     """How many requests the worker runs at a time."""
 
@@ -90,7 +103,8 @@ class SchedulerState(NamedTuple):
 class Scheduler:
     """Schedules the requests of one worker with ``threads`` threads and a share of ``cpus`` CPUs.
 
-    ``queue_timeout`` in seconds; 0 never refuses. Without ``adaptive`` all threads may run at any time.
+    The threads may become as many as ``ceiling``. ``queue_timeout`` in seconds; 0 never refuses. Without
+    ``adaptive`` all threads may run at any time.
     """
 
     def __init__(
@@ -100,13 +114,18 @@ class Scheduler:
         sampler: UsageSampler,
         display: LoadDisplay,
         *,
+        ceiling: int = 0,
         queue_timeout: float = 0.0,
         cpus: float = 1.0,
         adaptive: bool = True,
         interval: SwitchInterval | None = None,
     ) -> None:
         self.threads = threads
-        self.pool: LeaderFollowerPool[Connection] = LeaderFollowerPool(threads, host)
+        """How many may run requests now."""
+        self.growth = ThreadGrowth(threads, ceiling)
+        self.pool: LeaderFollowerPool[Connection] = LeaderFollowerPool(
+            threads, host, ceiling=self.growth.ceiling
+        )
         self.limiter = AdaptiveConcurrencyLimit(threads, cpus, adaptive=adaptive)
         self.admission = AdmissionControl(queue_timeout)
         self.accept_policy = AcceptPolicy(threads)
@@ -127,7 +146,10 @@ class Scheduler:
         self._queued_since = NO_QUEUE
         """The oldest of these marks."""
         self._interval = interval or SwitchInterval()
+        self._checks_growth = False  # whether all threads were taken when last seen
+        self._next_end = time.monotonic() + QUIET_SECONDS
         display.concurrency_limit = self.limiter.limit
+        display.threads, display.max_threads = threads, self.growth.ceiling
 
     def start(self) -> None:
         """Start the first thread; the others come when they are needed."""
@@ -181,6 +203,8 @@ class Scheduler:
         pool = self.pool
         running, queued = pool.running, len(self._ready)
         is_crowded = self.needs_evaluation or self.limiter.is_crowded(running)
+        if not self._checks_growth and running >= self.threads and queued and self.growth.is_range:
+            self._checks_growth = is_crowded = True
         if is_crowded or (self.events >= BUSY_EVENTS_PER_SECOND and self._stop_dispatching()):
             self._host.wake_main_thread()
         self._show(running, pool.occupancy + awaited, queued)
@@ -210,9 +234,14 @@ class Scheduler:
         """
         since, ended = self._queued_since  # one read, because the main thread replaces it
         served = self.pool.ended - ended
-        if served >= MIN_SERVED and now - since >= MIN_RATE_SECONDS:
+        if served >= MIN_SERVED and now - since >= MIN_RATE_SECONDS and not self._checks_growth:
             return served / (now - since)
-        return self.limiter.steady_limit / max(self.mean_seconds, 1e-6)
+        return self._most() / max(self.mean_seconds, 1e-6)
+
+    def _most(self) -> int:
+        """Return how many requests may soon run at a time."""
+        limiter, growth = self.limiter, self.growth
+        return limiter.steady_limit if limiter.is_limiting or not growth.may_grow else growth.ceiling
 
     def _refuses(self, queue: QueueState, now: float, waited: float = 0.0) -> bool:
         """Return whether to refuse a request that arrives now, after it has ``waited`` in the kernel."""
@@ -263,6 +292,8 @@ class Scheduler:
         seconds = self.pool.tick_in
         if seconds == math.inf and self.limiter.needs_stall_checks:
             seconds = concurrency_limit.STALL_CHECK_SECONDS
+        if self._checks_growth:
+            seconds = min(seconds, CHECK_SECONDS)
         return min(seconds, self._next_second - now)
 
     def tick(self, now: float) -> None:
@@ -270,6 +301,8 @@ class Scheduler:
         if now >= self._next_second:
             self._next_second = now + 1.0
             self._tick_second(now)
+        if self._checks_growth:
+            self._check_growth(now)
         pool, limiter = self.pool, self.limiter
         is_full = limiter.is_limiting and self._ready and pool.running >= limiter.limit
         if is_full and limiter.raise_if_stalled(self._usage(), self._sampler.run_delay):
@@ -303,6 +336,31 @@ class Scheduler:
         self._refuses(self._queue(now), now)
         if not self._overload.is_on:
             self._interval.restore(OVERLOAD)
+        if now >= self._next_end:
+            self._next_end = now + QUIET_SECONDS
+            self._resize(self.growth.shrink(self.pool.most_used()))
+            self.pool.end_unused()
+
+    def _check_growth(self, now: float) -> None:
+        """Grow while all threads are taken by requests that wait; stop the checks when they are not."""
+        pool, growth = self.pool, self.growth
+        running, queued = pool.running, len(self._ready)
+        self._checks_growth = growth.is_full(running, queued)
+        cpu, delay = time.process_time(), self._sampler.run_delay()
+        late = self._host.late_requests() if self._checks_growth else 0
+        self._resize(growth.check(Usage(now, running, queued, pool.ended, cpu, delay, late)))
+
+    def _resize(self, changed: bool) -> None:
+        """Apply the number of threads, and show it with what holds it back."""
+        display, growth = self._display, self.growth
+        display.growth_hold = growth.hold
+        if not changed:
+            return
+        self.threads = display.threads = growth.threads
+        self.pool.max_threads = self.accept_policy.threads = growth.threads
+        self.limiter.resize(growth.threads)
+        self._host.threads_changed(growth.threads)
+        self._apply_limit()
 
     def _evaluate(self, events: int) -> None:
         """Decide how many requests run at a time, by samples of those that ran alone.

@@ -28,7 +28,8 @@ class StreamFlowControl:
         self._poller, self._slot = poller, slot
         self.sends_files = sends_files
         """Whether the kernel may send files from your project: Gunicorn's ``sendfile``."""
-        self._generous = max(1, slots // 2)
+        self.slots = slots
+        """Threads that may run requests."""
         self._holding = 0
 
     def push(self, connection: Connection, data: bytes) -> None:
@@ -68,7 +69,7 @@ class StreamFlowControl:
     def _wait_for_reader(self, out: WriteBuffer) -> None:
         """Wait until the client has caught up, for as long as this stream may occupy its thread."""
         self._holding += 1
-        patience = limits.STREAM_HOLD_SECONDS if self._holding > self._generous else float("inf")
+        patience = limits.STREAM_HOLD_SECONDS if self._holding > max(1, self.slots // 2) else float("inf")
         until = time.monotonic() + patience
         try:
             while out.size > limits.STREAM_AHEAD // 2 and not out.broken:

@@ -20,6 +20,7 @@ hand-over costs 25 to 40 % more CPU. The pool has three ways to promote:
 from __future__ import annotations
 
 import enum
+import heapq
 import math
 import threading
 from collections import deque
@@ -67,13 +68,16 @@ class PoolTasks(Protocol[Task]):
     def thread_started(self, row: int) -> None:
         """Prepare the thread of this row; the thread calls this first."""
 
+    def thread_ends(self, row: int) -> None:
+        """Release what the thread of this row holds; the thread calls this last."""
+
 
 class LeaderFollowerPool(Generic[Work]):
     """Threads, and the queue of complete requests that wait for one."""
 
-    def __init__(self, max_threads: int, tasks: PoolTasks[Work]) -> None:
+    def __init__(self, max_threads: int, tasks: PoolTasks[Work], *, ceiling: int = 0) -> None:
         self.max_threads = self.limit = max_threads
-        """``limit``: how many threads may run Django now."""
+        """``max_threads`` may change, up to ``ceiling``; ``limit``: how many threads may run Django now."""
         self.queue: deque[Work] = deque()
         """Complete requests, oldest first."""
         self.running = 0
@@ -87,7 +91,10 @@ class LeaderFollowerPool(Generic[Work]):
         self._lock = threading.Lock()
         self._has_leader = False  # a thread waits for events, or handles some
         self._idle_threads: list[threading.Lock] = []
+        self._fewest_idle = 0  # since ``end_unused`` was last called
+        self._ending: set[threading.Lock] = set()
         self._size = 0
+        self._rows = [*range(max(ceiling, max_threads) + 1)]  # a heap of those without a thread
         self._seen = 0
         self._promotions = 0
         self._calm = 0  # stall checks in a row that woke no thread
@@ -96,10 +103,10 @@ class LeaderFollowerPool(Generic[Work]):
     def start(self) -> None:
         """Start the first thread; the others come when they are needed."""
         self._size = 1
-        self._start_thread(0)
+        self._start_thread(heapq.heappop(self._rows))
 
     def _thread(self, row: int) -> None:
-        """Do the most urgent work, forever."""
+        """Do the most urgent work, until nobody needs this thread."""
         alarm = threading.Lock()
         alarm.acquire()
         tasks = self._tasks
@@ -136,8 +143,37 @@ class LeaderFollowerPool(Generic[Work]):
                     self.moved += 1
                 else:
                     woken = alarm.acquire()
+                    if self._ending and self._is_ending(alarm):
+                        break
             except BaseException:  # a thread that dies would be missing forever
                 tasks.report_failure()
+        try:
+            tasks.thread_ends(row)
+        finally:
+            with lock:
+                self._size -= 1
+                heapq.heappush(self._rows, row)
+
+    def _is_ending(self, alarm: threading.Lock) -> bool:
+        with self._lock:
+            is_ending = alarm in self._ending
+            self._ending.discard(alarm)
+            return is_ending
+
+    def most_used(self) -> int:
+        """Return how many threads ran requests at a time since ``end_unused`` was last called, at most."""
+        return self._size - self._fewest_idle - 1  # one thread waits for events
+
+    def end_unused(self) -> None:
+        """End the threads that had no work since the last call; one remains, which waits for events."""
+        with self._lock:
+            unused = min(self._fewest_idle, self._size - len(self._ending) - 1)
+            ended = self._idle_threads[:unused]
+            del self._idle_threads[:unused]
+            self._fewest_idle = len(self._idle_threads)
+            self._ending.update(ended)
+        for alarm in ended:
+            alarm.release()
 
     def promote_follower(self, *, beside: bool = False) -> None:
         """Wake the thread that ran last, or start one; ``beside`` does so even if there is a leader."""
@@ -145,11 +181,13 @@ class LeaderFollowerPool(Generic[Work]):
             if self._has_leader and not beside:
                 return
             alarm = self._idle_threads.pop() if self._idle_threads else None
-            row = self._size
+            self._fewest_idle = min(self._fewest_idle, len(self._idle_threads))
+            row = 0
             if alarm is None:
-                if row > self.max_threads:
+                if self._size > self.max_threads or not self._rows:
                     return  # all of them run
-                self._size = row + 1
+                self._size += 1
+                row = heapq.heappop(self._rows)
         if alarm is not None:
             alarm.release()
         else:
@@ -160,7 +198,7 @@ class LeaderFollowerPool(Generic[Work]):
 
     def stop(self) -> None:
         """Start no more threads: in a copy of this process only the thread that forked exists."""
-        self._idle_threads, self._size = [], self.max_threads + 1
+        self._idle_threads, self._rows = [], []
 
     @property
     def tick_in(self) -> float:

@@ -1,0 +1,182 @@
+"""How many threads of a worker may run Django: more while requests only wait, fewer after a quiet minute.
+
+Lives in a worker, on its main thread; pure. A thread that waits costs memory and perhaps a database
+connection, but no CPU. So the number grows by half while all threads are taken, requests queue, and the CPU
+is not in demand. The concurrency limit (concurrency_limit.py) is for requests that compute.
+
+More load makes a slow database or service slower. If most requests run much longer than their routes usually
+do, growth is a trial: one step, which is undone unless more requests end than before.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import NamedTuple
+
+CHECK_SECONDS = 0.1
+"""Interval between two checks while all threads are taken and requests queue."""
+STEP = 1.5
+"""Factor of one step of growth."""
+STEP_SECONDS = 0.2
+"""Minimum number of seconds between two steps: in the first, the new threads take their requests."""
+MAX_DEMAND = 0.75
+"""CPUs that the threads use or wait for, from which more threads would only compete for the GIL."""
+TRIAL_SECONDS = 2.0
+"""Seconds before and during a trial in which the worker counts the requests that end."""
+TRIAL_GAIN = 1.15
+"""Factor by which more requests must end in a trial of a step by half."""
+PAUSE_SECONDS, MAX_PAUSE_SECONDS = 5.0, 60.0
+"""Seconds until the next trial after one without a gain; each such trial doubles them."""
+QUIET_SECONDS = 60.0
+"""Seconds without work after which a thread ends."""
+SICK_SECONDS, SICK_FACTOR, SICK_SHARE = 0.5, 4.0, 0.5
+"""A request is late if it has run this long and this many times the mean of its route. If this share of the
+running requests is late, what they wait for has become slower."""
+
+
+class Hold(enum.IntEnum):
+    """What keeps a worker from running more requests at a time; the scoreboard stores the number."""
+
+    NOTHING = 0
+    CPU = 1
+    """The threads compute, or wait for a CPU."""
+    CEILING = 2
+    """There are as many threads as the plan allows."""
+    SLOWER = 3
+    """Requests take longer than usual, and more threads did not end more of them."""
+
+
+class Usage(NamedTuple):
+    """What a worker does now; ``ended``, ``cpu`` and ``run_delay`` count from its start."""
+
+    now: float
+    running: int
+    queued: int
+    ended: int
+    cpu: float
+    """CPU seconds of the process."""
+    run_delay: float
+    """Seconds that its threads waited for a CPU."""
+    late: int = 0
+    """Running requests that take much longer than their routes usually do."""
+
+    def demand_since(self, before: Usage) -> float:
+        """Return the CPUs that the threads used or waited for since then."""
+        spent = self.cpu - before.cpu + self.run_delay - before.run_delay
+        return spent / max(self.now - before.now, 1e-6)
+
+    def rate_since(self, before: Usage) -> float:
+        """Return the requests that ended in each second since then."""
+        return (self.ended - before.ended) / max(self.now - before.now, 1e-6)
+
+
+class _Trial(NamedTuple):
+    """A step that is undone unless it pays."""
+
+    threads: int
+    """The number before it."""
+    rate: float
+    """Requests that ended in each second before it."""
+    began: Usage
+
+
+class ThreadGrowth:
+    """The number of threads of one worker, from ``least`` to ``ceiling``."""
+
+    __slots__ = (
+        "_full",
+        "_mark",
+        "_pause",
+        "_stepped",
+        "_trial",
+        "_until",
+        "ceiling",
+        "hold",
+        "least",
+        "threads",
+    )
+
+    def __init__(self, least: int, ceiling: int) -> None:
+        self.least = self.threads = least
+        self.ceiling = max(least, ceiling)
+        self.hold = Hold.NOTHING
+        self._full: Usage | None = None  # since when all threads are taken, with this number of threads
+        self._mark: Usage | None = None  # the last check
+        self._stepped = -math.inf  # when the number last grew
+        self._trial: _Trial | None = None
+        self._pause, self._until = PAUSE_SECONDS, -math.inf
+
+    @property
+    def is_range(self) -> bool:
+        """Return whether the number can change at all."""
+        return self.ceiling > self.least
+
+    @property
+    def may_grow(self) -> bool:
+        """Return whether nothing that is known holds growth back."""
+        return self.threads < self.ceiling and self.hold is Hold.NOTHING
+
+    def is_full(self, running: int, queued: int) -> bool:
+        """Return whether requests wait because all threads are taken."""
+        return queued > 0 and running >= self.threads
+
+    def check(self, seen: Usage) -> bool:
+        """Change the number if requests only wait for threads; return whether it changed."""
+        if not self.is_full(seen.running, seen.queued):
+            self._full = self._mark = None
+            self.hold = Hold.NOTHING
+            return self._end_trial(seen) if self._trial is not None else False
+        if self._full is None or self._mark is None:
+            self._full = self._mark = seen
+            return False
+        before = self._mark
+        if seen.now - before.now < CHECK_SECONDS:
+            return False
+        self._mark = seen
+        if self._trial is not None:
+            return seen.now - self._trial.began.now >= TRIAL_SECONDS and self._end_trial(seen)
+        if seen.demand_since(before) > MAX_DEMAND:
+            self.hold = Hold.CPU
+        elif self.threads >= self.ceiling:
+            self.hold = Hold.CEILING
+        elif seen.late < SICK_SHARE * seen.running:
+            self.hold = Hold.NOTHING
+            return seen.now - self._stepped >= STEP_SECONDS and self._grow(seen)
+        elif seen.now < self._until:
+            self.hold = Hold.SLOWER
+        elif seen.now - self._full.now >= TRIAL_SECONDS:
+            self._trial = _Trial(self.threads, seen.rate_since(self._full), seen)
+            return self._grow(seen)
+        return False
+
+    def _grow(self, seen: Usage) -> bool:
+        self.threads = min(self.ceiling, math.ceil(self.threads * STEP))
+        self._stepped, self._full = seen.now, seen
+        return True
+
+    def _end_trial(self, seen: Usage) -> bool:
+        """Keep the threads of a trial if more requests end; return whether it is undone."""
+        trial, self._trial = self._trial, None
+        assert trial is not None
+        if not seen.queued or seen.rate_since(trial.began) >= TRIAL_GAIN * max(trial.rate, 1 / TRIAL_SECONDS):
+            self._pause = PAUSE_SECONDS
+            return False
+        self.hold = Hold.SLOWER
+        self._until, self._pause = seen.now + self._pause, min(MAX_PAUSE_SECONDS, 2 * self._pause)
+        self.threads, self._full = trial.threads, seen
+        return True
+
+    def shrink(self, used: int) -> bool:
+        """Give up threads that no request needed for QUIET_SECONDS, in which so many were used at a time.
+
+        Return whether there were any.
+        """
+        threads = min(self.threads, max(self.least, used))
+        changed, self.threads = threads < self.threads, threads
+        return changed
+
+
+def is_late(seconds: float, usual: float | None) -> bool:
+    """Return whether a request has run too long; ``usual`` is the mean of its route, None if not known."""
+    return usual is not None and seconds > max(SICK_SECONDS, SICK_FACTOR * usual)
