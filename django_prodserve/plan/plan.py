@@ -137,7 +137,7 @@ class Plan:
         return make_plan(replace(self.inputs, footprint=footprint))
 
     def with_db_limit(self, limit: DatabaseLimit | None) -> Plan:
-        """Decide again, now that the databases have said how many connections they allow."""
+        """Decide again, now that it is known how many connections the databases allow."""
         return self if limit is None else make_plan(replace(self.inputs, db_limit=limit))
 
     def with_road_table(self, table: str) -> Plan:

@@ -239,6 +239,7 @@ class Slot:
         """Record the owner of this slot: the first step of a worker."""
         self.pid, self.generation = pid, generation
         self.threads = self.max_threads = self.concurrency_limit = threads
+        self.whole[self.at + _USED_ROWS] = min(threads + 1, len(self.rows))  # one waits for events
         self.started = self.heartbeat = now
         self.state = BOOTING
 
@@ -284,7 +285,7 @@ class Slot:
 
     @property
     def used_rows(self) -> tuple[int, ...]:
-        """Return the rows that ever had a thread: few of those that a worker may have."""
+        """Return the rows that may have had a thread: few of those that a worker may have."""
         return self.rows[: self.whole[self.at + _USED_ROWS]]
 
     def request_started(self, row: int, now: float, method: str, path: str, request_id: str) -> None:

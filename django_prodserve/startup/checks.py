@@ -242,7 +242,7 @@ def _connections(seen: CheckContext) -> Iterator[CheckMessage]:
 
 
 def database_limit(probes: Sequence[DatabaseProbe], project: Project) -> DatabaseLimit | None:
-    """Return the limit of the database that allows the fewest connections; None if none has said one.
+    """Return the limit of the database that allows the fewest connections; None if it is not known.
 
     A database that does not answer may allow few: then no limit is known.
     """

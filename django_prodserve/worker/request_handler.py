@@ -37,7 +37,8 @@ CLIENT_GONE_SECONDS = 1.0
 """Seconds without bytes in a stream after which the worker checks whether the client is still connected."""
 NEVER = -1, 0.0
 USUAL_SECONDS = 1.0
-"""Seconds for which the means of the routes are kept: reading them costs up to 1 ms."""
+"""Seconds without a question after which the means of the routes are read again. While all threads are busy,
+the worker asks ten times a second: then what was usual before counts."""
 USUAL_REQUESTS = 10
 """Requests of a route from which its mean is known."""
 
@@ -124,7 +125,7 @@ class RequestHandler:
         self._worker, self._wsgi = worker, application.inner
         self._streams, self._slot, self.sampler = streams, slot, Sampler(slot)
         self._usual: dict[str, float] = {}
-        self._usual_at = -USUAL_SECONDS  # when the means of the routes were last read
+        self._asked = -USUAL_SECONDS  # when requests were last compared with these means
         self.environs: dict[int, dict[str, Any]] = {}
         """The environ of each request that runs, by its row: Django notes the route there."""
         self.identify, self.tells, self.times = RequestIDs(lambda environ: False), False, False
@@ -215,8 +216,8 @@ class RequestHandler:
     def late_requests(self) -> int:
         """Return how many running requests take much longer than their routes did in the last minutes."""
         now, slot = time.monotonic(), self._slot
-        if now - self._usual_at >= USUAL_SECONDS:
-            self._usual_at = now
+        asked, self._asked = self._asked, now
+        if now - asked >= USUAL_SECONDS:
             found = slot.routes.read(now)
             self._usual = {each.route: each.mean for each in found if each.requests >= USUAL_REQUESTS}
         running = [(slot.started_at(row), environ) for row, environ in [*self.environs.items()]]

@@ -146,7 +146,7 @@ class Scheduler:
         self._queued_since = NO_QUEUE
         """The oldest of these marks."""
         self._interval = interval or SwitchInterval()
-        self._checks_growth = False  # whether all threads were taken when last seen
+        self._checks_growth = False  # whether all threads were busy when last seen
         self._next_end = time.monotonic() + QUIET_SECONDS
         display.concurrency_limit = self.limiter.limit
         display.threads, display.max_threads = threads, self.growth.ceiling
@@ -342,7 +342,7 @@ class Scheduler:
             self.pool.end_unused()
 
     def _check_growth(self, now: float) -> None:
-        """Grow while all threads are taken by requests that wait; stop the checks when they are not."""
+        """Grow while all threads are busy by requests that wait; stop the checks when they are not."""
         pool, growth = self.pool, self.growth
         running, queued = pool.running, len(self._ready)
         self._checks_growth = growth.is_full(running, queued)

@@ -1,11 +1,11 @@
 """How many threads of a worker may run Django: more while requests only wait, fewer after a quiet minute.
 
 Lives in a worker, on its main thread; pure. A thread that waits costs memory and perhaps a database
-connection, but no CPU. So the number grows by half while all threads are taken, requests queue, and the CPU
+connection, but no CPU. So the number grows by half while all threads are busy, requests queue, and the CPU
 is not in demand. The concurrency limit (concurrency_limit.py) is for requests that compute.
 
 More load makes a slow database or service slower. If most requests run much longer than their routes usually
-do, growth is a trial: one step, which is undone unless more requests end than before.
+do, growth is a probe: one step, which is undone unless more requests end than before.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import math
 from typing import NamedTuple
 
 CHECK_SECONDS = 0.1
-"""Interval between two checks while all threads are taken and requests queue."""
+"""Interval between two checks while all threads are busy and requests queue."""
 STEP = 1.5
 """Factor of one step of growth."""
 STEP_SECONDS = 0.2
 """Minimum number of seconds between two steps: in the first, the new threads take their requests."""
 MAX_DEMAND = 0.75
 """CPUs that the threads use or wait for, from which more threads would only compete for the GIL."""
-TRIAL_SECONDS = 2.0
-"""Seconds before and during a trial in which the worker counts the requests that end."""
-TRIAL_GAIN = 1.15
-"""Factor by which more requests must end in a trial of a step by half."""
+PROBE_SECONDS = 2.0
+"""Seconds before and during a probe in which the worker counts the requests that end."""
+PROBE_GAIN = 1.15
+"""Factor by which more requests must end in a probe of a step by half."""
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 5.0, 60.0
-"""Seconds until the next trial after one without a gain; each such trial doubles them."""
+"""Seconds until the next probe after one without a gain; each such probe doubles them."""
 QUIET_SECONDS = 60.0
 """Seconds without work after which a thread ends."""
-SICK_SECONDS, SICK_FACTOR, SICK_SHARE = 0.5, 4.0, 0.5
+SICK_SECONDS, SICK_FACTOR, SICK_SHARE = 0.2, 4.0, 0.5
 """A request is late if it has run this long and this many times the mean of its route. If this share of the
 running requests is late, what they wait for has become slower."""
 
@@ -71,7 +71,7 @@ class Usage(NamedTuple):
         return (self.ended - before.ended) / max(self.now - before.now, 1e-6)
 
 
-class _Trial(NamedTuple):
+class _Probe(NamedTuple):
     """A step that is undone unless it pays."""
 
     threads: int
@@ -82,35 +82,35 @@ class _Trial(NamedTuple):
 
 
 class ThreadGrowth:
-    """The number of threads of one worker, from ``least`` to ``ceiling``."""
+    """The number of threads of one worker, from ``minimum`` to ``ceiling``."""
 
     __slots__ = (
         "_full",
         "_mark",
         "_pause",
+        "_probe",
         "_stepped",
-        "_trial",
         "_until",
         "ceiling",
         "hold",
-        "least",
+        "minimum",
         "threads",
     )
 
-    def __init__(self, least: int, ceiling: int) -> None:
-        self.least = self.threads = least
-        self.ceiling = max(least, ceiling)
+    def __init__(self, minimum: int, ceiling: int) -> None:
+        self.minimum = self.threads = minimum
+        self.ceiling = max(minimum, ceiling)
         self.hold = Hold.NOTHING
-        self._full: Usage | None = None  # since when all threads are taken, with this number of threads
+        self._full: Usage | None = None  # since when all threads are busy, with this number of threads
         self._mark: Usage | None = None  # the last check
         self._stepped = -math.inf  # when the number last grew
-        self._trial: _Trial | None = None
+        self._probe: _Probe | None = None
         self._pause, self._until = PAUSE_SECONDS, -math.inf
 
     @property
     def is_range(self) -> bool:
         """Return whether the number can change at all."""
-        return self.ceiling > self.least
+        return self.ceiling > self.minimum
 
     @property
     def may_grow(self) -> bool:
@@ -118,7 +118,7 @@ class ThreadGrowth:
         return self.threads < self.ceiling and self.hold is Hold.NOTHING
 
     def is_full(self, running: int, queued: int) -> bool:
-        """Return whether requests wait because all threads are taken."""
+        """Return whether requests wait because all threads are busy."""
         return queued > 0 and running >= self.threads
 
     def check(self, seen: Usage) -> bool:
@@ -126,7 +126,7 @@ class ThreadGrowth:
         if not self.is_full(seen.running, seen.queued):
             self._full = self._mark = None
             self.hold = Hold.NOTHING
-            return self._end_trial(seen) if self._trial is not None else False
+            return self._end_probe(seen) if self._probe is not None else False
         if self._full is None or self._mark is None:
             self._full = self._mark = seen
             return False
@@ -134,8 +134,8 @@ class ThreadGrowth:
         if seen.now - before.now < CHECK_SECONDS:
             return False
         self._mark = seen
-        if self._trial is not None:
-            return seen.now - self._trial.began.now >= TRIAL_SECONDS and self._end_trial(seen)
+        if self._probe is not None:
+            return seen.now - self._probe.began.now >= PROBE_SECONDS and self._end_probe(seen)
         if seen.demand_since(before) > MAX_DEMAND:
             self.hold = Hold.CPU
         elif self.threads >= self.ceiling:
@@ -145,8 +145,8 @@ class ThreadGrowth:
             return seen.now - self._stepped >= STEP_SECONDS and self._grow(seen)
         elif seen.now < self._until:
             self.hold = Hold.SLOWER
-        elif seen.now - self._full.now >= TRIAL_SECONDS:
-            self._trial = _Trial(self.threads, seen.rate_since(self._full), seen)
+        elif seen.now - self._full.now >= PROBE_SECONDS:
+            self._probe = _Probe(self.threads, seen.rate_since(self._full), seen)
             return self._grow(seen)
         return False
 
@@ -155,16 +155,16 @@ class ThreadGrowth:
         self._stepped, self._full = seen.now, seen
         return True
 
-    def _end_trial(self, seen: Usage) -> bool:
-        """Keep the threads of a trial if more requests end; return whether it is undone."""
-        trial, self._trial = self._trial, None
-        assert trial is not None
-        if not seen.queued or seen.rate_since(trial.began) >= TRIAL_GAIN * max(trial.rate, 1 / TRIAL_SECONDS):
+    def _end_probe(self, seen: Usage) -> bool:
+        """Keep the threads of a probe if more requests end; return whether it is undone."""
+        probe, self._probe = self._probe, None
+        assert probe is not None
+        if not seen.queued or seen.rate_since(probe.began) >= PROBE_GAIN * max(probe.rate, 1 / PROBE_SECONDS):
             self._pause = PAUSE_SECONDS
             return False
         self.hold = Hold.SLOWER
         self._until, self._pause = seen.now + self._pause, min(MAX_PAUSE_SECONDS, 2 * self._pause)
-        self.threads, self._full = trial.threads, seen
+        self.threads, self._full = probe.threads, seen
         return True
 
     def shrink(self, used: int) -> bool:
@@ -172,7 +172,7 @@ class ThreadGrowth:
 
         Return whether there were any.
         """
-        threads = min(self.threads, max(self.least, used))
+        threads = min(self.threads, max(self.minimum, used))
         changed, self.threads = threads < self.threads, threads
         return changed
 
