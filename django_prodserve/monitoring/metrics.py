@@ -19,7 +19,7 @@ from ..machine.proc_memory import read_memory
 from ..machine.quota import throttling
 from ..machine.tcp_info import accept_queue
 from ..scoreboard.board import REASONS, Scoreboard
-from ..scoreboard.slot import BOUNDS, CLASSES, METHODS, STATES, Counters, Slot
+from ..scoreboard.slot import BOUNDS, CLASSES, GROWTH_HOLDS, METHODS, STATES, Counters, Slot
 from .server_facts import versions
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -154,6 +154,21 @@ def now(slots: Sequence[Slot]) -> Iterator[str]:
     )
     yield from gauge(
         "threads", "Threads that may run requests.", [Sample(slot.threads, _worker(slot)) for slot in slots]
+    )
+    yield from gauge(
+        "threads_max",
+        "Threads that a worker may have for requests.",
+        [Sample(slot.max_threads, _worker(slot)) for slot in slots],
+    )
+    yield from gauge(
+        "threads_held",
+        "Whether this reason keeps the threads of a worker from growing.",
+        [
+            Sample(int(slot.growth_hold == number), {**_worker(slot), "reason": reason})
+            for slot in slots
+            for number, reason in enumerate(GROWTH_HOLDS)
+            if reason
+        ],
     )
     yield from gauge(
         "concurrency_limit",

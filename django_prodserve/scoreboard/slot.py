@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 FREE, CLAIMED, BOOTING, SERVING, RETIRING = range(5)
 STATES = ("free", "starting", "booting", "serving", "retiring")
 
+GROWTH_HOLDS = ("", "cpu", "maximum", "slower")
+"""What keeps the threads of a worker from growing, by the number in ``Slot.growth_hold``."""
+
 GO_HUNG = 1
 WAITS, REFUSES = 1, 2
 
@@ -42,8 +45,8 @@ _REPLACEMENT_REASON, _EXIT_MODE, _DEADLINE, _MEMORY, _CPU = range(6, 11)
 _REFUSED, _ABORTED, _SATURATED, _LIMIT, _QUEUE_WAIT = range(11, 16)
 _TASKS, _LOOP_LAG, _LOOP_BLOCKED, _WEBSOCKETS = range(16, 20)
 _LEASES, _LEASES_BUSY, _LEASES_WAITING = range(20, 23)
-_MAX_THREADS, _GROWTH_HOLD, _USED_ROWS = range(23, 26)
-HEAD = 26
+_MAX_THREADS, _GROWTH_HOLD, _USED_ROWS, _CPU_SHARE = range(23, 27)
+HEAD = 27
 TASK_ROWS = 16
 """Rows for requests on the asyncio loop. If more run at a time, the others are only counted."""
 # ...then a row for each thread, and those for tasks: its request, its counters, and the request's text.
@@ -171,7 +174,7 @@ class Slot:
     max_threads = _Whole(_MAX_THREADS)
     """...up to this number."""
     growth_hold = _Whole(_GROWTH_HOLD)
-    """What keeps the number from growing: a number of ``worker.thread_growth.Hold``."""
+    """What keeps the number from growing: an index into GROWTH_HOLDS."""
     started = _Seconds(_STARTED)
     heartbeat = _Seconds(_HEARTBEAT)
     """When the worker's event loop last completed an iteration."""
@@ -185,6 +188,8 @@ class Slot:
     """Written by the arbiter: bytes of this worker's proportional share."""
     cpu = _Seconds(_CPU)
     """Written by the arbiter: CPU seconds of the worker's process."""
+    cpu_share = _Seconds(_CPU_SHARE)
+    """CPUs that the worker used in the last seconds."""
     refused = _Whole(_REFUSED)
     aborted = _Whole(_ABORTED)
     saturated = _Whole(_SATURATED)

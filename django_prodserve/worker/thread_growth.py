@@ -36,12 +36,12 @@ running requests is late, what they wait for has become slower."""
 
 
 class Hold(enum.IntEnum):
-    """What keeps a worker from running more requests at a time; the scoreboard stores the number."""
+    """What keeps the threads from growing: an index into the scoreboard's GROWTH_HOLDS."""
 
     NOTHING = 0
     CPU = 1
     """The threads compute, or wait for a CPU."""
-    CEILING = 2
+    MAXIMUM = 2
     """There are as many threads as the plan allows."""
     SLOWER = 3
     """Requests take longer than usual, and more threads did not end more of them."""
@@ -139,7 +139,7 @@ class ThreadGrowth:
         if seen.demand_since(before) > MAX_DEMAND:
             self.hold = Hold.CPU
         elif self.threads >= self.ceiling:
-            self.hold = Hold.CEILING
+            self.hold = Hold.MAXIMUM
         elif seen.late < SICK_SHARE * seen.running:
             self.hold = Hold.NOTHING
             return seen.now - self._stepped >= STEP_SECONDS and self._grow(seen)
