@@ -113,6 +113,14 @@ class Options:
         exported=True,
         worker=True,
     )
+    lanes: bool = option(
+        True,
+        SWITCH,
+        "Limit a route to half of the threads while requests of other routes wait for it.",
+        why="one slow route must not stop the others",
+        exported=True,
+        worker=True,
+    )
     concurrency_limit: str = option(
         "auto",
         choice("auto", "off"),

@@ -33,6 +33,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
             "worker_class",
             "profile",
             "concurrency_limit",
+            "lanes",
             "worker_connections",
         ),
         *("asgi", "roads", "leases"),

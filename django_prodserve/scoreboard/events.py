@@ -22,7 +22,7 @@ CRASHES = ("crashed", "killed", "out of memory", "hung", "boot", "failed")
 SEVERITY = {
     **dict.fromkeys(CRASHES, BAD),
     **dict.fromkeys(("stacks", "timeout", "overload", "reload failed"), BAD),
-    **dict.fromkeys(("slow", "memory", "throttled", "loop blocked"), WARN),
+    **dict.fromkeys(("slow", "memory", "throttled", "loop blocked", "lane"), WARN),
     **dict.fromkeys(("start", "reload", "overload over", "throttling over"), GOOD),
     **dict.fromkeys(("max-requests", "max-lifetime", "fewer wanted", "asked", "advice"), PLAIN),
 }

@@ -24,6 +24,7 @@ from ..http.parser import ParserSettings
 from ..http.websocket_handshake import asks_for_websocket
 from ..project.databases import close_own_connections
 from ..scoreboard.board import Scoreboard
+from ..scoreboard.events import Event, write
 from ..scoreboard.slot import Slot
 from ..utils import fork_guard
 from . import error_responses
@@ -60,12 +61,13 @@ class Reactor:
         sends_files = bool(config.sendfile if stated is None else stated)
         self.streams = StreamFlowControl(self.poller, slot, config.threads, sends_files=sends_files)
         self.handler = RequestHandler(worker, self.streams, slot)
-        self.late_requests = self.handler.late_requests
+        self.late_requests, self.running_paths = self.handler.late_requests, self.handler.running_paths
         sampler, cpus = self.handler.sampler, worker.config.cpus / max(1, config.workers)
         interval = SwitchInterval()
         self.scheduler = Scheduler(
             *(config.threads, self, sampler, slot),
             ceiling=worker.config.max_threads,
+            lanes=worker.config.lanes,
             queue_timeout=worker.config.queue_timeout,
             cpus=cpus,
             adaptive=worker.config.concurrency_limit == "auto",
@@ -420,6 +422,13 @@ class Reactor:
         return not connection.holds_unread()  # closing would lose bytes behind this request
 
     # In the main thread.
+
+    def route_limited(self, route: str, most: int, threads: int) -> None:
+        """Record that a route may have only so many of the threads, while others wait for it."""
+        part = f"{most} of {threads} threads"
+        text = f"Route {route or 'unknown'} is limited to {part}: requests of other routes waited for it"
+        write(self.slot.events, Event(time.time(), "lane", text))
+        self.worker.log.warning("%s", text)
 
     def threads_changed(self, threads: int) -> None:
         """Follow the number of threads: half of them may wait for slow readers of streams."""

@@ -227,6 +227,10 @@ class RequestHandler:
             if started
         )
 
+    def running_paths(self) -> dict[int, str]:
+        """Return the path of each request that runs, by its row."""
+        return {row: environ["RAW_URI"].partition("?")[0] for row, environ in [*self.environs.items()]}
+
     def record_error(self, request: RequestHead, status: int, environ: dict[str, Any]) -> None:
         """Record the failed request on the scoreboard, for the live page and ``status``."""
         get = environ.get

@@ -19,6 +19,7 @@ from .accept_policy import AcceptPolicy
 from .admission import AdmissionControl, QueueState
 from .concurrency_limit import AdaptiveConcurrencyLimit, WorkerUsage
 from .connection import Connection
+from .lanes import Lanes
 from .sampling import UncontendedSamples
 from .switch_interval import OVERLOAD, SwitchInterval
 from .thread_growth import CHECK_SECONDS, QUIET_SECONDS, ThreadGrowth, Usage
@@ -53,6 +54,12 @@ class SchedulerHost(PoolTasks[Connection], Protocol):
 
     def threads_changed(self, threads: int) -> None:
         """Follow the number of threads that may run requests."""
+
+    def running_paths(self) -> dict[int, str]:
+        """Return the path of each request that runs, by the row of its thread."""
+
+    def route_limited(self, route: str, most: int, threads: int) -> None:
+        """Report that a route may have only so many of the threads from now on."""
 
     def late_requests(self) -> int:
         """Return how many running requests take much longer than their routes usually do."""
@@ -115,6 +122,7 @@ class Scheduler:
         display: LoadDisplay,
         *,
         ceiling: int = 0,
+        lanes: bool = False,
         queue_timeout: float = 0.0,
         cpus: float = 1.0,
         adaptive: bool = True,
@@ -123,8 +131,9 @@ class Scheduler:
         self.threads = threads
         """How many may run requests now."""
         self.growth = ThreadGrowth(threads, ceiling)
+        self.lanes: Lanes | None = None
         self.pool: LeaderFollowerPool[Connection] = LeaderFollowerPool(
-            threads, host, ceiling=self.growth.ceiling
+            threads, host, ceiling=self.growth.ceiling, chooser=self._lanes_of if lanes else None
         )
         self.limiter = AdaptiveConcurrencyLimit(threads, cpus, adaptive=adaptive)
         self.admission = AdmissionControl(queue_timeout)
@@ -146,10 +155,15 @@ class Scheduler:
         self._queued_since = NO_QUEUE
         """The oldest of these marks."""
         self._interval = interval or SwitchInterval()
+        self._adapts = self.growth.is_range or self.lanes is not None
         self._checks_growth = False  # whether all threads were busy when last seen
         self._next_end = time.monotonic() + QUIET_SECONDS
         display.concurrency_limit = self.limiter.limit
         display.threads, display.max_threads = threads, self.growth.ceiling
+
+    def _lanes_of(self, ready: deque[Connection]) -> Lanes:
+        self.lanes = Lanes(ready)
+        return self.lanes
 
     def start(self) -> None:
         """Start the first thread; the others come when they are needed."""
@@ -185,7 +199,10 @@ class Scheduler:
 
     def submit(self, connection: Connection, now: float) -> Sequence[Connection]:
         """Queue a complete request; return connections of refused requests, perhaps this one."""
-        ready = self._ready
+        ready, lanes = self._ready, self.lanes
+        if lanes is not None and lanes.limited and lanes.admits(connection, now):
+            ready.append(connection)
+            return NOBODY
         if len(ready) < self.threads and not self._overload.is_on:  # the usual case: no noticeable wait
             ready.append(connection)
             return NOBODY
@@ -203,7 +220,7 @@ class Scheduler:
         pool = self.pool
         running, queued = pool.running, len(self._ready)
         is_crowded = self.needs_evaluation or self.limiter.is_crowded(running)
-        if not self._checks_growth and running >= self.threads and queued and self.growth.is_range:
+        if not self._checks_growth and running >= self.threads and queued and self._adapts:
             self._checks_growth = is_crowded = True
         if is_crowded or (self.events >= BUSY_EVENTS_PER_SECOND and self._stop_dispatching()):
             self._host.wake_main_thread()
@@ -336,6 +353,8 @@ class Scheduler:
         self._refuses(self._queue(now), now)
         if not self._overload.is_on:
             self._interval.restore(OVERLOAD)
+        if self.lanes is not None and self.lanes.limited:
+            self._update_lanes(self.lanes, now)
         if now >= self._next_end:
             self._next_end = now + QUIET_SECONDS
             self._resize(self.growth.shrink(self.pool.most_used()))
@@ -343,12 +362,26 @@ class Scheduler:
 
     def _check_growth(self, now: float) -> None:
         """Grow while all threads are busy by requests that wait; stop the checks when they are not."""
-        pool, growth = self.pool, self.growth
+        pool, growth, lanes = self.pool, self.growth, self.lanes
         running, queued = pool.running, len(self._ready)
+        if lanes is not None and lanes.limited and queued:
+            running = growth.threads  # the limited route waits for its part of them
         self._checks_growth = growth.is_full(running, queued)
         cpu, delay = time.process_time(), self._sampler.run_delay()
         late = self._host.late_requests() if self._checks_growth else 0
         self._resize(growth.check(Usage(now, running, queued, pool.ended, cpu, delay, late)))
+        if lanes is not None and self._checks_growth and not growth.may_grow:
+            self._update_lanes(lanes, now)
+
+    def _update_lanes(self, lanes: Lanes, now: float) -> None:
+        """Limit a route that keeps others waiting, or end the limit."""
+        was = lanes.limited
+        with self.pool.lock:
+            is_new = lanes.update(self.threads, self._host.running_paths(), now)
+        if is_new:
+            self._host.route_limited(lanes.limited, lanes.most, self.threads)
+        elif was and not lanes.limited:
+            self.pool.fill()
 
     def _resize(self, changed: bool) -> None:
         """Apply the number of threads, and show it with what holds it back."""

@@ -24,10 +24,12 @@ import heapq
 import math
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 Work = TypeVar("Work")
 Task = TypeVar("Task", contravariant=True)
+Chosen = TypeVar("Chosen", covariant=True)
 
 STALL_CHECK_SECONDS = 0.005
 """Interval of the main thread's stall check while the pool promotes on stall; every check takes the GIL."""
@@ -53,6 +55,19 @@ class Promotion(enum.Enum):
 ON_DISPATCH, ON_STALL, POLL_BETWEEN_REQUESTS = Promotion
 
 
+class Chooser(Protocol[Chosen]):
+    """Chooses which request a thread runs next, where that is not always the oldest."""
+
+    limited: str
+    """The route that is limited; while this is empty, the oldest request is next."""
+
+    def take(self, row: int) -> Chosen | None:
+        """Remove the next request for the thread of this row from the queue; None if none may run."""
+
+    def ended(self, row: int) -> None:
+        """Note that the thread of this row runs no request."""
+
+
 class PoolTasks(Protocol[Task]):
     """The work of the threads of a pool."""
 
@@ -75,11 +90,19 @@ class PoolTasks(Protocol[Task]):
 class LeaderFollowerPool(Generic[Work]):
     """Threads, and the queue of complete requests that wait for one."""
 
-    def __init__(self, max_threads: int, tasks: PoolTasks[Work], *, ceiling: int = 0) -> None:
+    def __init__(
+        self,
+        max_threads: int,
+        tasks: PoolTasks[Work],
+        *,
+        ceiling: int = 0,
+        chooser: Callable[[deque[Work]], Chooser[Work]] | None = None,
+    ) -> None:
         self.max_threads = self.limit = max_threads
         """``max_threads`` may change, up to ``ceiling``; ``limit``: how many threads may run Django now."""
         self.queue: deque[Work] = deque()
         """Complete requests, oldest first."""
+        self._chooser = None if chooser is None else chooser(self.queue)
         self.running = 0
         """Threads that run Django."""
         self.promotion = ON_DISPATCH
@@ -88,7 +111,8 @@ class LeaderFollowerPool(Generic[Work]):
         self.ended = 0
         """Requests that ended."""
         self._tasks = tasks
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
+        """Guards what the threads share."""
         self._has_leader = False  # a thread waits for events, or handles some
         self._idle_threads: list[threading.Lock] = []
         self._fewest_idle = 0  # since ``end_unused`` was last called
@@ -111,19 +135,23 @@ class LeaderFollowerPool(Generic[Work]):
         alarm.acquire()
         tasks = self._tasks
         tasks.thread_started(row)
-        lock, ready, serve, wait_for_events = self._lock, self.queue, tasks.serve, tasks.wait_for_events
+        lock, ready, serve, wait_for_events = self.lock, self.queue, tasks.serve, tasks.wait_for_events
+        chooser = self._chooser
         waits = runs = woken = False
         while True:
             with lock:
                 if runs:
                     self.running -= 1
+                    if chooser is not None and chooser.limited:
+                        chooser.ended(row)
                 if waits:
                     self._has_leader = False
                 polls = self.promotion is POLL_BETWEEN_REQUESTS
                 looks = runs and polls and not self._has_leader
                 runs = waits = False
-                if ready and self.running < self.limit and not looks:
-                    work, runs = ready.popleft(), True
+                work = self._next(row) if ready and self.running < self.limit and not looks else None
+                if work is not None:
+                    runs = True
                     self.running += 1
                     wakes = self.promotion is ON_DISPATCH and not self._has_leader
                 elif not self._has_leader and (looks or woken or not (polls and self.running)):
@@ -135,6 +163,7 @@ class LeaderFollowerPool(Generic[Work]):
                 if runs:
                     if wakes:
                         self.promote_follower()
+                    assert work is not None
                     serve(work, row)
                     self.moved += 1
                     self.ended += 1
@@ -154,8 +183,17 @@ class LeaderFollowerPool(Generic[Work]):
                 self._size -= 1
                 heapq.heappush(self._rows, row)
 
+    def _next(self, row: int) -> Work | None:
+        """Remove the request that is next from the queue; None if another thread was quicker."""
+        if self._chooser is not None and self._chooser.limited:
+            return self._chooser.take(row)
+        try:
+            return self.queue.popleft()
+        except IndexError:
+            return None
+
     def _is_ending(self, alarm: threading.Lock) -> bool:
-        with self._lock:
+        with self.lock:
             is_ending = alarm in self._ending
             self._ending.discard(alarm)
             return is_ending
@@ -166,7 +204,7 @@ class LeaderFollowerPool(Generic[Work]):
 
     def end_unused(self) -> None:
         """End the threads that had no work since the last call; one remains, which waits for events."""
-        with self._lock:
+        with self.lock:
             unused = min(self._fewest_idle, self._size - len(self._ending) - 1)
             ended = self._idle_threads[:unused]
             del self._idle_threads[:unused]
@@ -177,7 +215,7 @@ class LeaderFollowerPool(Generic[Work]):
 
     def promote_follower(self, *, beside: bool = False) -> None:
         """Wake the thread that ran last, or start one; ``beside`` does so even if there is a leader."""
-        with self._lock:
+        with self.lock:
             if self._has_leader and not beside:
                 return
             alarm = self._idle_threads.pop() if self._idle_threads else None

@@ -65,3 +65,27 @@ def test_a_range_that_is_none_is_one_line(env: Any) -> None:
         assert ended.returncode == 2
         assert text in ended.stderr
         assert "Traceback" not in ended.stderr
+
+
+def test_one_route_that_waits_leaves_threads_to_the_others(env: Any, tmp_path: Path) -> None:
+    files = [tmp_path / f"release{number}" for number in range(8)]
+    limits = ("--workers", "1", "--threads", "4", "--queue-timeout", "0")
+    environ = env(XDG_RUNTIME_DIR=str(tmp_path))
+    with serving(*limits, env=environ) as server, ThreadPoolExecutor(10) as clients:
+        sent = []
+        for file in files:
+            sent.append(clients.submit(wait, server, file))
+            count = len(sent)
+            until(lambda: total(environ, "busy") + total(environ, "queue") == count)  # noqa: B023, at once
+        other = clients.submit(server.get, "/")
+        server.wait_for("is limited to 2 of 4 threads: requests of other routes waited for it")
+        files[0].touch()
+        assert other.result().status == 200
+        assert [each.done() for each in sent] == [True] + 7 * [False]
+        files[1].touch()
+        assert sent[1].result() == 200
+        assert [server.get("/").status for _ in range(5)] == 5 * [200]
+        assert total(environ, "busy") == 2
+        for file in files:
+            file.touch()
+        assert {each.result() for each in sent} == {200}
