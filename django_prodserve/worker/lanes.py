@@ -1,10 +1,10 @@
 """Keep threads for the other routes while one route with long waits would use them all.
 
-Lives in a worker: ``update`` on its main thread, ``admits`` in the thread that waits for events, the others in
-the threads that run Django. They hold the pool's lock. While all threads are busy, and one route has half of
-them or more, the requests of other routes wait for its requests to end. Then the worker limits that route to
-half of its threads. A free thread runs the oldest request of another route first. The limit ends when no other
-route has asked for a while. It costs nothing until then.
+Lives in a worker: ``update`` on its main thread, ``admits`` in the thread that waits for events, the others
+in threads that run Django, under the pool's lock. While all threads are busy, one route may have half of them
+or more. The requests of other routes then wait for its requests to end. So the worker limits that route to
+half of its threads, and a free thread runs the oldest request of another route first. The limit ends when no
+other route has asked for a while. It costs nothing until then.
 """
 
 from __future__ import annotations

@@ -72,11 +72,10 @@ def test_one_route_that_waits_leaves_threads_to_the_others(env: Any, tmp_path: P
     limits = ("--workers", "1", "--threads", "4", "--queue-timeout", "0")
     environ = env(XDG_RUNTIME_DIR=str(tmp_path))
     with serving(*limits, env=environ) as server, ThreadPoolExecutor(10) as clients:
-        sent = []
-        for file in files:
-            sent.append(clients.submit(wait, server, file))
-            count = len(sent)
-            until(lambda: total(environ, "busy") + total(environ, "queue") == count)  # noqa: B023, at once
+        sent = [clients.submit(wait, server, file) for file in files[:4]]
+        until(lambda: total(environ, "busy") == 4)
+        sent += [clients.submit(wait, server, file) for file in files[4:]]
+        until(lambda: total(environ, "queue") == 4)
         other = clients.submit(server.get, "/")
         server.wait_for("is limited to 2 of 4 threads: requests of other routes waited for it")
         files[0].touch()
