@@ -220,7 +220,7 @@ class Scheduler:
         pool = self.pool
         running, queued = pool.running, len(self._ready)
         is_crowded = self.needs_evaluation or self.limiter.is_crowded(running)
-        if not self._checks_growth and running >= self.threads and queued and self._adapts:
+        if not self._checks_growth and running + queued > self.threads and self._adapts:
             self._checks_growth = is_crowded = True
         if is_crowded or (self.events >= BUSY_EVENTS_PER_SECOND and self._stop_dispatching()):
             self._host.wake_main_thread()
@@ -353,6 +353,8 @@ class Scheduler:
         self._refuses(self._queue(now), now)
         if not self._overload.is_on:
             self._interval.restore(OVERLOAD)
+        if self._adapts and self.pool.running + len(self._ready) > self.threads:
+            self._checks_growth = True
         if self.lanes is not None and self.lanes.limited:
             self._update_lanes(self.lanes, now)
         if now >= self._next_end:
@@ -366,7 +368,7 @@ class Scheduler:
         running, queued = pool.running, len(self._ready)
         if lanes is not None and lanes.limited and queued:
             running = growth.threads  # the limited route waits for its part of them
-        self._checks_growth = growth.is_full(running, queued)
+        self._checks_growth = running + queued > self.threads
         cpu, delay = time.process_time(), self._sampler.run_delay()
         late = self._host.late_requests() if self._checks_growth else 0
         self._resize(growth.check(Usage(now, running, queued, pool.ended, cpu, delay, late)))
