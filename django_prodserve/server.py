@@ -112,7 +112,7 @@ def serve(
                 if changed or shown:
                     say(part("prepare", "loading the project again: it may read the new files and tables"))
                     reexec.prepared(started, {**generation.handed_on(), **shown})
-            static = _prepare_static_and_report(plan, say, checks)
+            plan, static = _prepare_static_and_report(plan, say, checks)
         Server(plan, static, sockets, say, checks, started, generation).run()
     except (ProdserveError, CommandError):
         raise
@@ -141,7 +141,7 @@ def check(plan: Plan, write: Say, checks: Checks) -> None:
         scratch = None
         if plan.static_choice.mode == "collect":
             scratch = Path(stack.enter_context(TemporaryDirectory(prefix="prodserve-check-")))
-        static = _prepare_static_and_report(plan, say, checks, scratch)
+        plan, static = _prepare_static_and_report(plan, say, checks, scratch)
         with say.step("checking the project"):
             checks.project()
         _load(plan, static, say, checks)
@@ -158,10 +158,13 @@ def _collected_early(plan: Plan) -> dict[str, str]:
 
 def _prepare_static_and_report(
     plan: Plan, say: Announcer, checks: Checks, scratch: Path | None = None
-) -> StaticFiles:
-    """Prepare the static files and print the few lines that come before the address."""
+) -> tuple[Plan, StaticFiles]:
+    """Prepare the static files and print the few lines that come before the address.
+
+    The plan that it returns counts with what the databases allow.
+    """
     with say.step("checking settings and databases"):
-        warnings = checks.settings()
+        plan, warnings = checks.settings(plan)
     count = FileCount()
     with during("The static files cannot be prepared"), say.step(count.__str__):
         static = prepare_static(
@@ -175,7 +178,7 @@ def _prepare_static_and_report(
     found: list[Problem | str] = [*warnings, *static.warnings, *missing]
     for each in dict.fromkeys(found):
         say(warning(each))
-    return static
+    return plan, static
 
 
 def _workers_user(plan: Plan) -> int | None:

@@ -182,6 +182,21 @@ class Queue:
     def thread_started(self, row: int) -> None:
         raise AssertionError
 
+    def thread_ends(self, row: int) -> None:
+        raise AssertionError
+
+    def threads_changed(self, threads: int) -> None:
+        pass
+
+    def running_paths(self) -> dict[int, str]:
+        return {}
+
+    def late_requests(self) -> int:
+        return 0
+
+    def route_limited(self, route: str, most: int, threads: int) -> None:
+        raise AssertionError
+
     def since(self) -> UncontendedSamples:
         return UncontendedSamples(0, 0.0, 0.0)
 

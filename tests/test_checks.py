@@ -280,18 +280,18 @@ def test_a_certificate_that_ends_soon_is_a_warning(days: float, told: str | None
 def test_what_was_told_before_the_project_was_loaded_is_not_told_again() -> None:
     what = seen(facts={"local_caches": ("default",)})
     checked = Preflight(what.plan, what.project)
-    assert "W002" in [problem.code for problem in checked.settings()]
+    assert "W002" in [problem.code for problem in checked.settings(what.plan)[1]]
     assert checked.loaded(what.plan.with_road_table("2 async routes on the asyncio loop")) == []
 
 
 def test_strict_makes_warnings_fatal() -> None:
     what = seen({"strict": True}, facts={"local_caches": ("default",)})
     with pytest.raises(ProdserveError, match=r"^\d+ warnings?, and --strict refuses"):
-        Preflight(what.plan, what.project).settings()
+        Preflight(what.plan, what.project).settings(what.plan)
     relaxed = seen(facts={"local_caches": ("default",)})
     (found,) = [
         problem
-        for problem in Preflight(relaxed.plan, relaxed.project).settings()
+        for problem in Preflight(relaxed.plan, relaxed.project).settings(relaxed.plan)[1]
         if problem.check == "prodserve.W002"
     ]
     assert found.code == "W002"

@@ -130,7 +130,7 @@ def test_a_second_plan_differs_by_the_measurement_alone() -> None:
     second = first.replan(found(98, 38))
     assert first.workers.value != second.workers.value
     assert dataclasses.replace(second.inputs, footprint=None) == first.inputs
-    sized = {"workers", "threads", "master_memory", "worker_memory", "database"}
+    sized = {"workers", "threads", "max_threads", "master_memory", "worker_memory", "database"}
     assert {name for name, decision in second.decisions() if decision != getattr(first, name)} <= sized
     assert second.replan(found(98, 38)) == second
 

@@ -178,12 +178,12 @@ def test_leased_threads_are_counted_where_views_are_async(
     before = plan(machine(cpus, PLENTY), site, **stated)
     made = before.with_road_table("" if before.asgi.value == "off" else ROADS)
     assert (made.workers.value, made.threads.value, made.leases.value) == sizes
-    most = sizes[0] * (sizes[1] + sizes[2])
+    most = sizes[0] * (made.max_threads.value + sizes[2])
     assert f"up to {most} connections" in made.database.why
     assert made.db_connections.value is None or most <= made.db_connections.value
     assert made.warnings == ()
     assert before.leases.value == 0
-    assert f"up to {before.workers.value * before.threads.value} connections" in before.database.why
+    assert f"up to {before.workers.value * before.max_threads.value} connections" in before.database.why
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tel
 
 @pytest.fixture
 def slot() -> Slot:
-    return Scoreboard.create(None, slots=1, rows=2, now=0.0).claim()
+    slot = Scoreboard.create(None, slots=1, rows=2, now=0.0).claim()
+    for row in range(2):
+        slot.thread(row, 1)
+    return slot
 
 
 def compute() -> None:

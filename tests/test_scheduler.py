@@ -290,8 +290,10 @@ class Work:
 class Site:
     """A scheduler that runs functions, and counts how many others ran when each began."""
 
-    def __init__(self, slots: int) -> None:
-        self.scheduler = Scheduler(slots, self, self, self, queue_timeout=1.0)
+    def __init__(self, slots: int, ceiling: int = 0) -> None:
+        self.rows: set[int] = set()
+        """Rows of the threads that live."""
+        self.scheduler = Scheduler(slots, self, self, self, ceiling=ceiling, queue_timeout=1.0)
         self.pool: LeaderFollowerPool[Any] = self.scheduler.pool
         self.samples = NONE
         self.event = threading.Event()
@@ -339,7 +341,23 @@ class Site:
         raise AssertionError
 
     def thread_started(self, row: int) -> None:
+        assert row not in self.rows
+        self.rows.add(row)
+
+    def thread_ends(self, row: int) -> None:
+        self.rows.remove(row)
+
+    def threads_changed(self, threads: int) -> None:
         pass
+
+    def running_paths(self) -> dict[int, str]:
+        return {}
+
+    def late_requests(self) -> int:
+        return 0
+
+    def route_limited(self, route: str, most: int, threads: int) -> None:
+        raise AssertionError
 
     def wake_main_thread(self) -> None:
         self.woken += 1
@@ -369,9 +387,9 @@ class Site:
 
 
 @contextmanager
-def site(slots: int) -> Iterator[Site]:
+def site(slots: int, ceiling: int = 0) -> Iterator[Site]:
     """The threads of a pool end with the process; here they sleep from the end of the block on."""
-    made, interval = Site(slots), sys.getswitchinterval()
+    made, interval = Site(slots, ceiling), sys.getswitchinterval()
     made.scheduler.start()
     try:
         yield made
@@ -477,3 +495,32 @@ def test_somebody_waits_for_the_clients_when_nothing_is_refused_any_more() -> No
         assert made.watched.wait(10)
         gate.set()
         made.until(3)
+
+
+def test_threads_that_wait_become_more_and_those_that_nobody_needs_end() -> None:
+    gate = threading.Barrier(40)
+    with site(6, ceiling=40) as made:
+        made.give(*[lambda: gate.wait(20)] * 40)  # none ends before all run
+        made.scheduler.after_events(0)
+        made.until(40)
+        assert made.scheduler.threads == 40
+        for _ in range(2):  # the first call begins the minute that counts
+            made.scheduler._next_end = 0.0
+            made.scheduler._tick_second(time.monotonic())
+        until = time.monotonic() + 20
+        while len(made.rows) > 1 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert (len(made.rows), made.scheduler.threads) == (1, 6)
+
+
+def test_a_thousand_cycles_of_growth_and_end_leave_nothing_behind() -> None:
+    with site(2, ceiling=8) as made:
+        for cycle in range(1000):
+            gate = threading.Barrier(3)
+            made.give(*[lambda gate=gate: gate.wait(20)] * 2)
+            made.pool.promote_follower(beside=True)
+            gate.wait(20)
+            made.until(2 * cycle + 2)
+            made.pool.end_unused()
+        assert len(made.rows) <= 4
+        assert made.pool._size == len(made.rows)

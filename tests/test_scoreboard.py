@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from django_prodserve.scoreboard.board import Scoreboard
-from django_prodserve.scoreboard.slot import BOOTING, BOUNDS, CLASSES, FREE, METHODS, RETIRING, SERVING
+from django_prodserve.scoreboard.slot import BOOTING, BOUNDS, CLASSES, FREE, METHODS, RETIRING, SERVING, Slot
 
 
 @pytest.fixture
@@ -20,8 +20,16 @@ def board() -> Scoreboard:
     return Scoreboard.create(None, slots=4, rows=3, now=1.0)
 
 
-def test_a_request_is_seen_while_it_runs_and_counted_when_it_ends(board: Scoreboard) -> None:
+def claim(board: Scoreboard) -> Slot:
+    """Claim a slot whose rows all have a thread."""
     slot = board.claim()
+    for row in range(len(slot.rows)):
+        slot.thread(row, 1)
+    return slot
+
+
+def test_a_request_is_seen_while_it_runs_and_counted_when_it_ends(board: Scoreboard) -> None:
+    slot = claim(board)
     slot.start(4711, 2, 3, now=10.0)
     slot.thread(1, ident=99, native_id=98)
     slot.request_started(1, 11.0, "GET", "/straße", "some-id")
@@ -43,14 +51,14 @@ def test_a_request_is_seen_while_it_runs_and_counted_when_it_ends(board: Scorebo
 
 
 def test_what_took_longer_than_every_bound_is_counted_too(board: Scoreboard) -> None:
-    slot = board.claim()
+    slot = claim(board)
     slot.request_finished(0, 1000.0, 200, 1.0, 999.0)
     assert slot.counters().latency[-1] == slot.counters().queued[-1] == 1
     assert sum(slot.counters().latency) == 1
 
 
 def test_texts_that_are_too_long_or_odd_do_no_harm(board: Scoreboard) -> None:
-    slot = board.claim()
+    slot = claim(board)
     slot.request_started(0, 1.0, "X" * 1000, "/\0\n\udc80" + "ü" * 5000, "i" * 1000)
     slot.request_started(1, 2.0, "GET", "/next", "")
     first, second = slot.running()
@@ -60,7 +68,7 @@ def test_texts_that_are_too_long_or_odd_do_no_harm(board: Scoreboard) -> None:
 
 
 def test_threads_of_a_worker_never_lose_each_others_counts(board: Scoreboard) -> None:
-    slot = board.claim()
+    slot = claim(board)
 
     def work(row: int) -> None:
         for _ in range(20_000):
@@ -76,7 +84,7 @@ def test_threads_of_a_worker_never_lose_each_others_counts(board: Scoreboard) ->
 
 
 def test_a_reader_never_takes_one_requests_text_for_anothers(board: Scoreboard) -> None:
-    slot = board.claim()
+    slot = claim(board)
     stop = threading.Event()
 
     def work() -> None:
@@ -103,7 +111,7 @@ def test_a_reader_never_takes_one_requests_text_for_anothers(board: Scoreboard) 
 
 
 def test_workers_see_the_others_of_their_generation_that_serve(board: Scoreboard) -> None:
-    slots = [board.claim() for _ in range(4)]
+    slots = [claim(board) for _ in range(4)]
     for slot, generation in zip(slots, [0, 0, 1, 0], strict=True):
         slot.start(1, generation, 3, now=1.0)
         assert slot.state == BOOTING
@@ -118,7 +126,7 @@ def test_workers_see_the_others_of_their_generation_that_serve(board: Scoreboard
 
 
 def test_what_a_worker_wrote_survives_its_death_in_the_totals(board: Scoreboard) -> None:
-    slot = board.claim()
+    slot = claim(board)
     child = os.fork()
     if not child:
         slot.start(os.getpid(), 0, 3, now=1.0)
@@ -155,7 +163,7 @@ def test_another_process_reads_the_file_and_only_its_user_may(tmp_path: Path) ->
     path = tmp_path / "board"
     board = Scoreboard.create(path, slots=2, rows=2, now=5.0)
     board.write_summary({"profile": "io"})
-    slot = board.claim()
+    slot = claim(board)
     slot.start(12, 0, 1, now=6.0)
     slot.request_started(1, 7.0, "POST", "/pay", "x")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -205,7 +213,7 @@ def test_a_note_is_whole_or_absent(board: Scoreboard) -> None:
 
 
 def test_it_costs_microseconds(board: Scoreboard) -> None:
-    slot = board.claim()
+    slot = claim(board)
 
     def request() -> None:
         slot.busy = 1

@@ -87,7 +87,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
 
     def make_board(self) -> None:
         """Create the scoreboard; if its file cannot be written, only this server can read it."""
-        slots, rows = 2 * self.num_workers + 8, self.cfg.threads + 1
+        slots, rows = 2 * self.num_workers + 8, max(self.cfg.threads, self.plan.max_threads.value) + 1
         now = time.monotonic()
         names = [process.name for process in self.sides.processes]
         document = {"plan": self.app.explained(), "server": server_facts(self.plan), "processes": names}

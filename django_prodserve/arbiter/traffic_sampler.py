@@ -5,6 +5,7 @@ Lives in the arbiter, main loop, every 15 s. Reads the scoreboard, /proc and the
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from ..machine.proc import cpu_seconds
 from ..machine.quota import throttling
 from ..monitoring.advice import MIN_SAMPLES, Advice, SteadyAdvice, TrafficProfile, advise
 from ..scoreboard import history
-from ..scoreboard.slot import Counters
+from ..scoreboard.slot import GROWTH_HOLDS, Counters
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
@@ -96,9 +97,17 @@ class TrafficSampler:
             cpus=plan.cpus.value,
             throttled=(after.throttled - before.throttled) / periods if periods > 0 else 0.0,
             profile=plan.profile.value,
-            threads=plan.threads.value,
+            threads=plan.max_threads.value,
+            grows=plan.max_threads.value > plan.threads.value,
+            held=self._held(),
             db_budget=plan.database_caps_threads,
         )
+
+    def _held(self) -> str:
+        """Return what keeps threads from growing, in most of the workers that have it; empty for nothing."""
+        found = Counter(GROWTH_HOLDS[member.slot.growth_hold] for member in self.pool)
+        del found[""]
+        return found.most_common(1)[0][0] if found else ""
 
     def _mean_running(self, seconds: float) -> float:
         """Return how many requests ran on average, including those that have not ended."""

@@ -149,12 +149,28 @@ def _of_requests(known: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
+HOLDS = {
+    "cpu": "no more while the CPU is busy",
+    "maximum": "the maximum",
+    "slower": "no more while requests take longer than usual",
+}
+"""Texts for what keeps the threads of a worker from growing."""
+
+
+def _growth(worker: dict[str, Any]) -> str:
+    """Return the maximum of a worker's threads and what keeps them from growing, if there are fewer."""
+    if worker["max_threads"] == worker["threads"] and not worker["growth_hold"]:
+        return ""
+    held = f", {HOLDS[worker['growth_hold']]}" if worker["growth_hold"] else ""
+    return f" of {worker['max_threads']}{held}"
+
+
 def _of_worker(worker: dict[str, Any]) -> str:
-    share = f" ({100 * worker['cpu'] / worker['age']:.0f} %)" if worker["age"] >= 1 else ""
+    share = f" (now {100 * worker['cpu_share']:.0f} %)" if worker["cpu_share"] else ""
     parts = [
         f"pid {worker['pid']} {worker['state']}",
         f"age {format_age(worker['age'])}",
-        f"busy {worker['busy']}/{worker['threads']}",
+        f"busy {worker['busy']}/{worker['threads']}{_growth(worker)}",
         *([f"{worker['async']:,} async"] if worker["async"] else []),
         *([counted(worker["websockets"], "websocket")] if worker["websockets"] else []),
         f"limit {worker['concurrency_limit']}",

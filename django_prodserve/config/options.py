@@ -12,35 +12,8 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, NamedTuple
 
-from .kinds import (
-    ADDRESSES,
-    CHECKS,
-    COUNT,
-    CPUS,
-    DURATION,
-    FILES,
-    HEADER,
-    HOPS,
-    MANAGEMENT,
-    PATH,
-    POSITIVE,
-    PROBES,
-    PROCESSES,
-    PROXIES,
-    REDIRECT,
-    ROADS,
-    SHARE,
-    SIZE,
-    STATIC,
-    SWITCH,
-    UMASK,
-    WARMUP,
-    WORDS,
-    WORKER_CLASS,
-    WORKERS,
-    choice,
-)
-from .parsers import Count
+from . import kinds
+from .parsers import Count, ThreadRange
 from .row import Row, option
 from .side_processes import SideProcess
 
@@ -51,7 +24,7 @@ class Options:
 
     bind: tuple[str, ...] | None = option(
         None,
-        ADDRESSES,
+        kinds.ADDRESSES,
         "Address to serve on, repeatable: HOST:PORT, PORT, unix:PATH, fd://N.",
         gunicorn="bind",
         short="-b",
@@ -59,28 +32,28 @@ class Options:
     )
     profile: str = option(
         "io",
-        choice("io", "cpu"),
+        kinds.choice("io", "cpu"),
         "What requests spend their time on: io (waiting for databases and services) or cpu.",
         why="most Django projects wait more than they compute",
     )
     workers: Count | None = option(
         None,
-        WORKERS,
+        kinds.WORKERS,
         "Worker processes: a number, auto, or a formula in n (whole CPUs) such as 2n+1.",
         gunicorn="workers",
         short="-w",
         computed="from CPUs, memory and database limits",
     )
-    threads: int | None = option(
+    threads: ThreadRange | None = option(
         None,
-        POSITIVE,
-        "Threads per worker.",
+        kinds.THREADS,
+        "Threads per worker: a number, or a range such as 16..64 that follows the load.",
         gunicorn="threads",
-        computed="from --profile and database limits",
+        computed="from --profile, and more while requests only wait, within memory and database limits",
     )
     worker_class: str = option(
         "prodserve",
-        WORKER_CLASS,
+        kinds.WORKER_CLASS,
         "prodserve (loops for clients and async views, threads for sync views), Gunicorn's gthread, sync "
         "or asgi, or uvicorn.",
         why="a slow client occupies no thread",
@@ -90,7 +63,7 @@ class Options:
     )
     cpus: float | None = option(
         None,
-        CPUS,
+        kinds.CPUS,
         "CPUs to plan for, instead of the detected number.",
         computed="from the machine",
         exported=True,
@@ -98,27 +71,35 @@ class Options:
     )
     memory: int | None = option(
         None,
-        SIZE,
+        kinds.SIZE,
         "Memory to plan for, instead of the detected size.",
         none="unknown",
         computed="from the machine",
     )
     db_connections: int | None = option(
         None,
-        POSITIVE,
+        kinds.POSITIVE,
         "Maximum database connections of this server; caps workers, threads and leases.",
     )
     queue_timeout: float = option(
         2.0,
-        DURATION,
+        kinds.DURATION,
         "Reject new requests with 503 while the queue wait stays above this; 0 disables.",
         why="a longer queue delays every request and serves no more of them",
         exported=True,
         worker=True,
     )
+    lanes: bool = option(
+        True,
+        kinds.SWITCH,
+        "Limit a route to half of the threads while requests of other routes wait for it.",
+        why="one slow route must not stop the others",
+        exported=True,
+        worker=True,
+    )
     concurrency_limit: str = option(
         "auto",
-        choice("auto", "off"),
+        kinds.choice("auto", "off"),
         "Whether a worker runs fewer CPU-bound requests at a time than it has threads.",
         why="CPU-bound requests delay each other and the event loop",
         exported=True,
@@ -126,21 +107,21 @@ class Options:
     )
     asgi: str = option(
         "hybrid",
-        choice("hybrid", "asgi", "off"),
+        kinds.choice("hybrid", "asgi", "off"),
         "Run async views on an asyncio loop next to the threads; asgi: all views; off: none.",
         why="an async view that waits holds no thread",
         exported=True,
     )
     roads: tuple[str, ...] = option(
         (),
-        ROADS,
+        kinds.ROADS,
         "Run single views on another road: names of routes or how paths begin, each =threads or =loop.",
         why="async views run on the loop, sync views in threads",
         exported=True,
     )
     max_body: int | None = option(
         None,
-        SIZE,
+        kinds.SIZE,
         "Maximum size of a request body; larger ones are rejected with 413.",
         why="Django limits what it keeps in memory",
         exported=True,
@@ -148,27 +129,27 @@ class Options:
     )
     max_requests: int = option(
         0,
-        COUNT,
+        kinds.COUNT,
         "Replace a worker after about this many requests; 0 disables.",
         why="workers are not replaced without a cause",
         gunicorn="max_requests",
     )
     max_requests_jitter: int | None = option(
         None,
-        COUNT,
+        kinds.COUNT,
         "Random addition to --max-requests, so that workers do not restart together.",
         gunicorn="max_requests_jitter",
         computed="as --max-requests",
     )
     max_lifetime: float = option(
         0.0,
-        DURATION,
+        kinds.DURATION,
         "Replace a worker after this time; 0 disables.",
         why="workers are not replaced without a cause",
     )
     timeout: float = option(
         120.0,
-        DURATION,
+        kinds.DURATION,
         "Maximum time of a request: it is interrupted (504), or its worker is replaced; 0 disables.",
         why="longer than any page should take",
         short="-t",
@@ -177,7 +158,7 @@ class Options:
     )
     slow_request: float = option(
         10.0,
-        DURATION,
+        kinds.DURATION,
         "Log a request that runs for this long, once, with the stack of its thread; 0 disables.",
         why="a request this slow needs attention",
         exported=True,
@@ -185,41 +166,41 @@ class Options:
     )
     graceful_timeout: float = option(
         25.0,
-        DURATION,
+        kinds.DURATION,
         "Time for running requests to finish when the server stops.",
         why="5 s less than the 30 s after which most platforms kill",
         gunicorn="graceful_timeout",
     )
     drain_delay: float = option(
         0.0,
-        DURATION,
+        kinds.DURATION,
         "Time to keep serving after the stop signal, while load balancers react to it.",
         why="no platform was detected that sends requests after the signal",
     )
     keep_alive: float = option(
         75.0,
-        DURATION,
+        kinds.DURATION,
         "Time for which an idle connection stays open.",
         why="longer than the 60 s after which usual load balancers close",
         gunicorn="keepalive",
     )
     backlog: int = option(
         2048,
-        POSITIVE,
+        kinds.POSITIVE,
         "Maximum number of connections that wait to be accepted.",
         why="Gunicorn's default; the kernel lowers it to net.core.somaxconn",
         gunicorn="backlog",
     )
     worker_connections: int = option(
         10_000,
-        POSITIVE,
+        kinds.POSITIVE,
         "Maximum number of connections of one worker, including idle ones.",
         why="an idle connection costs 1 KiB; as many as the descriptors allow",
         gunicorn="worker_connections",
     )
     limit_request_line: int = option(
         4094,
-        COUNT,
+        kinds.COUNT,
         "Maximum length of a request line in bytes.",
         metavar="BYTES",
         why="Gunicorn's default",
@@ -227,14 +208,14 @@ class Options:
     )
     limit_request_fields: int = option(
         100,
-        POSITIVE,
+        kinds.POSITIVE,
         "Maximum number of header fields in a request.",
         why="Gunicorn's default",
         gunicorn="limit_request_fields",
     )
     limit_request_field_size: int = option(
         8190,
-        COUNT,
+        kinds.COUNT,
         "Maximum length of a header field in bytes.",
         metavar="BYTES",
         why="Gunicorn's default",
@@ -242,60 +223,60 @@ class Options:
     )
     preload: bool | None = option(
         None,
-        SWITCH,
+        kinds.SWITCH,
         "Load the application once, before the workers are forked.",
         gunicorn="preload_app",
         computed="on; off on macOS",
     )
     warmup: str | None = option(
         None,
-        WARMUP,
+        kinds.WARMUP,
         "Path of the test request that is sent before the port opens; off for none.",
         computed="a path that no route has",
         exported=True,
     )
     speedups: bool = option(
         True,
-        SWITCH,
+        kinds.SWITCH,
         "Save CPU and memory in Django, asgiref and Python where their source is the tested one.",
         metavar="on|off",
         exported=True,
     )
     umask: int = option(
         0o007,
-        UMASK,
+        kinds.UMASK,
         "Umask of unix sockets, octal.",
         why="user and group may connect, others not",
         gunicorn="umask",
     )
     certfile: tuple[str, ...] = option(
         (),
-        FILES,
+        kinds.FILES,
         "TLS certificate (PEM), repeatable: clients get the one for the host that they name.",
         why="plain HTTP, also behind a proxy that handles TLS",
         gunicorn="certfile",
     )
     keyfile: tuple[str, ...] = option(
         (),
-        FILES,
+        kinds.FILES,
         "TLS key (PEM), repeatable: one for each certificate, in the same order.",
         why="the files of the certificates contain them",
         gunicorn="keyfile",
     )
     redirect_http: str | None = option(
         None,
-        REDIRECT,
+        kinds.REDIRECT,
         "Address of plain HTTP whose requests are redirected to https: PORT, HOST:PORT, unix:PATH, fd://N.",
     )
     acme_webroot: str | None = option(
         None,
-        PATH,
+        kinds.PATH,
         "Directory from which --redirect-http serves the files of /.well-known/acme-challenge/.",
         worker=True,
     )
     trusted_proxies: tuple[str, ...] = option(
         ("loopback",),
-        PROXIES,
+        kinds.PROXIES,
         "Peers whose X-Forwarded-* is trusted: loopback, private, unix, none, *, addresses, networks.",
         why="headers of other machines can be forged",
         gunicorn="forwarded_allow_ips",
@@ -303,52 +284,52 @@ class Options:
     )
     trusted_hops: int | None = option(
         None,
-        HOPS,
+        kinds.HOPS,
         "Position of the client in X-Forwarded-For, counted from the right.",
         computed="from X-Forwarded-For",
         exported=True,
     )
     client_address_header: str = option(
         "X-Forwarded-For",
-        HEADER,
+        kinds.HEADER,
         "Header with the client's address, from trusted proxies only, such as X-Real-IP.",
         why="proxies and load balancers append to it",
         exported=True,
     )
     access_log: str | None = option(
         None,
-        PATH,
-        "Write a line per request to PATH, or to standard output with -.",
+        kinds.PATH,
+        "Write a line per request to kinds.PATH, or to standard output with -.",
         metavar="PATH|-",
         gunicorn="accesslog",
     )
     log_format: str = option(
         "auto",
-        choice("text", "json", "auto"),
+        kinds.choice("text", "json", "auto"),
         "Format of all log lines: text, json, or auto (text on a terminal, JSON elsewhere).",
         why="text on a terminal, JSON for log collectors",
     )
     log_redact: tuple[str, ...] | None = option(
         None,
-        WORDS,
+        kinds.WORDS,
         "Hide in logs: query (whole query strings), or parameters by name, such as token,password.",
         why="off by default: nothing was named",
     )
     access_log_sample: float = option(
         1.0,
-        SHARE,
+        kinds.SHARE,
         "Share of requests in the access log, such as 10%; 5xx responses are always logged.",
         why="every request",
     )
     access_log_min_duration: float = option(
         0.0,
-        DURATION,
+        kinds.DURATION,
         "Log only requests that take this long, and 5xx responses; 0 logs all.",
         why="every request, however quick",
     )
     log_level: str = option(
         "info",
-        choice("debug", "info", "warning", "error", "critical"),
+        kinds.choice("debug", "info", "warning", "error", "critical"),
         "Minimum severity of the server's own log lines.",
         metavar="LEVEL",
         why="what an operator needs; Gunicorn's routine lines are at debug",
@@ -356,114 +337,120 @@ class Options:
     )
     health_paths: tuple[str, ...] = option(
         ("/livez", "/readyz"),
-        PROBES,
+        kinds.PROBES,
         "Liveness and readiness paths, answered without Django; off disables them.",
         why="where Kubernetes' own components have them",
         exported=True,
     )
     readiness_checks: tuple[str, ...] = option(
         (),
-        CHECKS,
+        kinds.CHECKS,
         "Readiness checks: database, and dotted paths to functions in your project.",
         why="a failing service that few pages need should not take the site down",
         exported=True,
     )
     management_bind: str | None = option(
         None,
-        MANAGEMENT,
+        kinds.MANAGEMENT,
         "Address for status, metrics and live page: HOST:PORT, PORT (on loopback), unix:PATH; off for none.",
         why="off by default",
     )
     server_timing: bool = option(
         False,
-        SWITCH,
+        kinds.SWITCH,
         "Send a Server-Timing header that shows how long a request waited and ran.",
         why="timing headers reveal to clients how busy the server is",
         exported=True,
     )
     static: bool = option(
         True,
-        STATIC,
+        kinds.STATIC,
         "Serve static files with WhiteNoise.",
         why="no second server is needed for them",
         exported=True,
     )
     private_static: bool = option(
         True,
-        SWITCH,
+        kinds.SWITCH,
         "Collect static files into a private directory if STATIC_ROOT is unset or empty.",
         why="a separate collectstatic step is not needed",
         exported=True,
     )
     media: bool = option(
         False,
-        SWITCH,
+        kinds.SWITCH,
         "Serve MEDIA_ROOT below MEDIA_URL; files that can contain scripts are sent as downloads.",
         why="uploads are often kept elsewhere, or private",
         exported=True,
     )
     wait_for_db: float = option(
-        0.0, DURATION, "Wait up to this long for every database to answer; 0 disables.", why="off by default"
+        0.0,
+        kinds.DURATION,
+        "Wait up to this long for every database to answer; 0 disables.",
+        why="off by default",
     )
     migrate: bool = option(
         False,
-        SWITCH,
+        kinds.SWITCH,
         "Apply pending migrations first; servers that start together apply them once.",
         why="off by default",
     )
     collectstatic: bool = option(
-        False, SWITCH, "Run collectstatic into STATIC_ROOT first.", why="off by default"
+        False, kinds.SWITCH, "Run collectstatic into STATIC_ROOT first.", why="off by default"
     )
     local: bool = option(
         False,
-        SWITCH,
+        kinds.SWITCH,
         "Try a project on this machine: loopback only, DEBUG off, localhost allowed, plain HTTP.",
         why="off by default: --local is for trying a project",
     )
     strict: bool = option(
         False,
-        SWITCH,
+        kinds.SWITCH,
         "Refuse to serve if there are warnings.",
         why="warnings are printed and do not stop a site",
     )
     allow_debug: bool = option(
-        False, SWITCH, "Serve even if DEBUG is on.", why="DEBUG shows settings and source code to visitors"
+        False,
+        kinds.SWITCH,
+        "Serve even if DEBUG is on.",
+        why="DEBUG shows settings and source code to visitors",
     )
     config: str | None = option(
         None,
-        PATH,
+        kinds.PATH,
         "Path of a gunicorn.conf.py whose settings and hooks are used.",
         gunicorn="config",
         short="-c",
     )
     chdir: str | None = option(
         None,
-        PATH,
+        kinds.PATH,
         "Directory to work in; if it is a link, every reload follows the link again.",
         why="the directory in which the command was started",
         gunicorn="chdir",
     )
     side_processes: tuple[str, ...] = option(
         (),
-        PROCESSES,
+        kinds.PROCESSES,
         'Start this process of PRODSERVE["PROCESSES"] alongside the workers, repeatable; all for each.',
         why="the web workers alone",
         word="with",
     )
     supervisor: bool | None = option(
         None,
-        SWITCH,
+        kinds.SWITCH,
         "Keep the pid and the sockets in a small process, so that reload can replace everything else.",
         computed="on where reload works",
     )
     env_file: str | None = option(
         None,
-        PATH,
+        kinds.PATH,
         "File of KEY=VALUE lines for the environment, read before the settings at start and reload.",
     )
     reload: bool = option(
         False,
-        SWITCH,
+        kinds.SWITCH,
         "Reload when a file of the project changes: for development and staging.",
         why="off by default: a deploy runs prodserve reload when it is complete",
     )

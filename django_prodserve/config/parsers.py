@@ -47,6 +47,26 @@ def worker_count(raw: Any) -> Count | None:
     return Count(0, positive(raw), text)
 
 
+@dataclass(frozen=True)
+class ThreadRange:
+    """Threads of a worker: how many there are at the start, and how many there may be."""
+
+    least: int
+    most: int
+
+    def __str__(self) -> str:
+        return str(self.least) if self.least == self.most else f"{self.least}..{self.most}"
+
+
+def thread_range(raw: Any) -> ThreadRange:
+    """a whole number from 1, or a range such as 16..64."""
+    least, dots, most = str(raw).partition("..") if not isinstance(raw, bool) else (raw, "", "")
+    found = ThreadRange(positive(least), positive(most if dots else least))
+    if found.least > found.most:
+        raise ParseError(f"{raw} begins with its larger number.", f"Write {found.most}..{found.least}")
+    return found
+
+
 def positive(raw: Any) -> int:
     """a whole number from 1."""
     value = count(raw)

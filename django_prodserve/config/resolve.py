@@ -161,8 +161,8 @@ def resolve(
 
 def contradictions(values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[Problem]:
     """Yield every pair of options that contradict each other."""
-    threads = values.get("threads") or 1
-    if values.get("worker_class") == "sync" and threads > 1:
+    threads = values.get("threads")
+    if values.get("worker_class") == "sync" and threads is not None and threads.most > 1:
         yield _conflict(
             f"{sources['threads']} asks for {threads} threads and {sources['worker_class']} for sync, "
             "which has none."

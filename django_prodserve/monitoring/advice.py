@@ -33,7 +33,7 @@ THROTTLED_SHARE = 0.05
 
 FITS = "fits"
 """The kind for a plan that suits the traffic: nothing needs to change."""
-AGREES_WITH_WAITING = {"threads", "more threads", "profile io", "cpu", "gil", "quota", "db"}
+AGREES_WITH_WAITING = {"threads", "more threads", "slower", "profile io", "cpu", "gil", "quota", "db"}
 """Kinds that would shorten the waits of requests."""
 
 
@@ -89,6 +89,10 @@ class TrafficProfile:
     throttled: float
     profile: str
     threads: int
+    grows: bool = False
+    """Whether a worker starts more threads by itself while requests only wait..."""
+    held: str = ""
+    """...and what keeps it from that: one of the scoreboard's GROWTH_HOLDS."""
     db_budget: bool
     """Whether the share of database connections is what limits the threads."""
 
@@ -135,7 +139,7 @@ def advise(mix: TrafficProfile) -> Advice | None:
     if profile != mix.profile:
         enough = f"{mix.worth} threads in each worker are enough"
         return Advice(f"profile {profile}", f"Consider --profile {profile}: {seen}, so {enough}")
-    if profile == "io" and mix.worth > 2 * mix.threads:
+    if profile == "io" and mix.worth > 2 * mix.threads and not mix.grows:
         return Advice(
             "more threads", f"Consider --threads {mix.worth}: {seen}, so a worker can run more of them"
         )
@@ -169,4 +173,8 @@ def waiting_for(mix: TrafficProfile) -> Advice | None:
         return Advice(
             "profile io", f"Consider --profile io, up to {mix.worth} threads in each worker: {waits}"
         )
+    if mix.held == "slower":
+        return Advice("slower", f"Find what requests wait for: they take longer than usual, and {waits}")
+    if mix.grows and mix.held != "maximum":
+        return Advice("", "")
     return Advice("threads", f"Consider --threads {max(mix.worth, 2 * mix.threads)}: {waits}")

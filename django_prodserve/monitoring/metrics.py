@@ -20,7 +20,16 @@ from ..machine.quota import throttling
 from ..machine.tcp_info import accept_queue
 from ..scoreboard.board import REASONS, Scoreboard
 from ..scoreboard.side_slot import RUNNING
-from ..scoreboard.slot import BOUNDS, CLASSES, HANDSHAKE_FAILURES, METHODS, STATES, Counters, Slot
+from ..scoreboard.slot import (
+    BOUNDS,
+    CLASSES,
+    GROWTH_HOLDS,
+    HANDSHAKE_FAILURES,
+    METHODS,
+    STATES,
+    Counters,
+    Slot,
+)
 from ..tls.expiry import read_expiries
 from .server_facts import versions
 
@@ -184,6 +193,21 @@ def now(slots: Sequence[Slot]) -> Iterator[str]:
     )
     yield from gauge(
         "threads", "Threads that may run requests.", [Sample(slot.threads, _worker(slot)) for slot in slots]
+    )
+    yield from gauge(
+        "threads_max",
+        "Threads that a worker may have for requests.",
+        [Sample(slot.max_threads, _worker(slot)) for slot in slots],
+    )
+    yield from gauge(
+        "threads_held",
+        "Whether this reason keeps the threads of a worker from growing.",
+        [
+            Sample(int(slot.growth_hold == number), {**_worker(slot), "reason": reason})
+            for slot in slots
+            for number, reason in enumerate(GROWTH_HOLDS)
+            if reason
+        ],
     )
     yield from gauge(
         "concurrency_limit",

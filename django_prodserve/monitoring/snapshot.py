@@ -20,7 +20,7 @@ from ..scoreboard.board import Scoreboard
 from ..scoreboard.events import BAD
 from ..scoreboard.routes import RouteTime
 from ..scoreboard.side_slot import STATES as SIDE_STATES
-from ..scoreboard.slot import BOUNDS, STATES, Counters, Request, Slot
+from ..scoreboard.slot import BOUNDS, GROWTH_HOLDS, STATES, Counters, Request, Slot
 from ..side_processes.policies import ending
 from ..supervisor.protocol import ServerRecord
 from ..tls.expiry import read_expiries
@@ -167,6 +167,8 @@ def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) 
         "state": STATES[slot.state],
         "age": round(now - slot.started, 1) if slot.started else 0.0,
         "threads": slot.threads,
+        "max_threads": slot.max_threads,
+        "growth_hold": GROWTH_HOLDS[slot.growth_hold],
         "concurrency_limit": slot.concurrency_limit,
         "busy": len(running),
         "async": slot.tasks,
@@ -177,6 +179,7 @@ def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) 
         "requests": slot.counters().requests,
         "memory": memory(slot) if memory else slot.memory,
         "cpu": cpu_seconds(slot.pid) or slot.cpu,
+        "cpu_share": round(slot.cpu_share, 3),
         "oldest": _request(oldest, now) if oldest else None,
     }
 

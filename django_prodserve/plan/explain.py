@@ -29,7 +29,16 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("umask", "backlog"),
     ),
     "Processes": (
-        *("workers", "threads", "worker_class", "profile", "concurrency_limit", "worker_connections"),
+        *(
+            "workers",
+            "threads",
+            "max_threads",
+            "worker_class",
+            "profile",
+            "concurrency_limit",
+            "lanes",
+            "worker_connections",
+        ),
         *("asgi", "roads", "leases"),
         *("db_connections", "master_memory", "worker_memory", "side_processes", "side_memory"),
         *("preload", "warmup", "supervisor", "speedups"),
@@ -220,9 +229,11 @@ def startup_lines(plan: Plan, static: str, django: str) -> Iterator[str]:
 
 def workers_line(plan: Plan) -> Notice:
     """Return the line on the number of workers and threads, and the reason."""
-    counted = f"{plan.workers.value} x {plan.threads.value} threads: {_because(plan)}"
+    growth = f", up to {plan.max_threads.value}" if plan.max_threads.value > plan.threads.value else ""
+    counted = f"{plan.workers.value} x {plan.threads.value} threads{growth}: {_because(plan)}"
     line = part("workers", counted)
     line.fields |= {"workers": plan.workers.value, "threads": plan.threads.value}
+    line.fields |= {"max_threads": plan.max_threads.value}
     line.fields |= {"cpus": plan.cpus.value, "memory": plan.memory.value, "profile": plan.profile.value}
     return line
 

@@ -14,7 +14,7 @@ from ..utils.decision import SET_EXPLICITLY, Decision
 from . import further_addresses, tls, warnings, worker_classes
 from .database import choose_database
 from .notes import links, not_started
-from .sizing import THREADS, Sizing
+from .sizing import THREADS, DatabaseLimit, Sizing
 
 if TYPE_CHECKING:
     from ..config.options import Options, SourcedValue
@@ -38,6 +38,8 @@ class PlanInputs:
     fork_safe: bool = True
     """Whether this system survives forking a loaded process."""
     footprint: Footprint | None = None
+    db_limit: DatabaseLimit | None = None
+    """What the databases allow, if a start has asked them."""
     road_table: str = ""
     """How many views run where, in words; empty if all run in threads, or if the project is not loaded."""
 
@@ -60,11 +62,13 @@ class Plan:
     worker_class: Decision[str]
     queue_timeout: Decision[float]
     concurrency_limit: Decision[str]
+    lanes: Decision[bool]
     asgi: Decision[str]
     roads: Decision[tuple[str, ...]]
     max_body: Decision[int | None]
     workers: Decision[int]
     threads: Decision[int]
+    max_threads: Decision[int]
     leases: Decision[int]
     db_connections: Decision[int | None]
     database: Decision[str]
@@ -138,6 +142,10 @@ class Plan:
         """Decide again from the same facts and options, and this measurement of the project."""
         return make_plan(replace(self.inputs, footprint=footprint))
 
+    def with_db_limit(self, limit: DatabaseLimit | None) -> Plan:
+        """Decide again, now that it is known how many connections the databases allow."""
+        return self if limit is None else make_plan(replace(self.inputs, db_limit=limit))
+
     def with_road_table(self, table: str) -> Plan:
         """Decide again, now that the project is loaded; the table is empty if all views run in threads."""
         return self if table == self.inputs.road_table else make_plan(replace(self.inputs, road_table=table))
@@ -202,15 +210,19 @@ def make_plan(inputs: PlanInputs) -> Plan:
         stated_threads=wishes.stated("threads"),
         db_connections=wishes.stated("db_connections"),
         footprint=inputs.footprint,
+        db_limit=inputs.db_limit,
+        pool_size=min((found.pool_size for found in project.databases if found.pool_size), default=None),
+        counts_connections=any(found.counts and not found.pool_size for found in project.databases),
         has_async=bool(inputs.road_table),
         keeps_connections=worker_class.value == "prodserve" and project.keeps_connections,
         beside=options.beside,
     )
     workers = sizing.workers()
     threads = sizing.threads(workers.value)
+    max_threads = sizing.max_threads(workers.value, threads.value)
     leases = sizing.leases(workers.value, threads.value)
     certfile = wishes.computed("certfile")
-    connections = workers.value * sizing.connections(threads.value, leases.value)
+    connections = workers.value * sizing.connections(max_threads.value, leases.value)
     bind = choose_bind(machine, wishes)
     management, redirect = wishes.computed("management_bind"), wishes.computed("redirect_http")
     thought: dict[str, Decision[Any]] = {
@@ -226,6 +238,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "worker_class": worker_class,
         "workers": workers,
         "threads": threads,
+        "max_threads": max_threads,
         "leases": leases,
         "database": choose_database(project, connections, leases.value, sizing),
         "static": Decision(project.static.mode, project.static.why, wishes.source("static")),
@@ -267,7 +280,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
             *warnings.about_machine(machine, cpus),
             *warnings.about_memory(machine, options, worker_class),
             *warnings.about_stop(machine, inputs.platform, options),
-            *sizing.warnings(workers, threads, leases),
+            *sizing.warnings(workers, max_threads, leases),
             *warnings.about_project(project, options),
             *further_addresses.warnings(management, redirect, worker_class),
             *worker_classes.warnings(worker_class),

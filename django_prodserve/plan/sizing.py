@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from ..config.parsers import Count
 from ..errors import Problem
 from ..utils.decision import SET_EXPLICITLY, Decision
-from ..utils.units import MIB, format_cpus, format_size
+from ..utils.units import MIB, counted, format_cpus, format_size
 
 if TYPE_CHECKING:
+    from ..config.parsers import ThreadRange
     from ..config.side_processes import SideProcess
     from ..project.footprint import Footprint
 
@@ -33,6 +34,27 @@ MEMORY_SHARE, REPLACE_SHARE, KILL_SHARE = 0.85, 0.80, 0.90
 # 50 ms views: 16 threads serve 3.5 times as much as 4; 32 cost 25 % CPU on views that do nothing.
 THREADS = {"io": 16, "cpu": 4}
 MAX_WORKERS = 32  # more processes than CPUs only cost memory in every measurement
+MAX_THREADS = 256  # of a worker; views that wait for longer are better async
+# Shares of the connections that a database allows: first without growth, second with it. Deploys, other
+# services and the old workers of a reload need connections, too.
+USED_SHARE, GROWTH_SHARE = 0.8, 0.5
+
+
+@dataclass(frozen=True)
+class DatabaseLimit:
+    """The connections that a database allows to applications, and how many of them were open at the start."""
+
+    alias: str
+    allowed: int
+    used: int
+
+    @property
+    def room(self) -> int:
+        """Return how many of them this server may use while its threads grow."""
+        return min(int(self.allowed * GROWTH_SHARE), self.allowed - self.used)
+
+    def __str__(self) -> str:
+        return f"database {self.alias} allows {self.allowed} connections, {self.used} were in use"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +67,14 @@ class Sizing:
     worker_class: str
     databases: int = 1
     stated_workers: Decision[Count] | None = None
-    stated_threads: Decision[int] | None = None
+    stated_threads: Decision[ThreadRange] | None = None
     db_connections: Decision[int] | None = None
+    db_limit: DatabaseLimit | None = None
+    """What the databases themselves allow, if a start has asked them."""
+    pool_size: int | None = None
+    """Connections of the smallest pool that a worker process has; None without a pool."""
+    counts_connections: bool = False
+    """Whether any database limits connections and has no pool."""
     footprint: Footprint | None = None
     has_async: bool = False
     """Whether views run on asyncio loops, and call in leased threads what may block."""
@@ -77,7 +105,8 @@ class Sizing:
         if self.worker_class == "sync":
             return Decision(1, "a sync worker serves one request at a time")
         if self.stated_threads is not None:
-            return self.stated_threads
+            stated = self.stated_threads
+            return Decision(stated.value.least, stated.why, stated.source)
         threads = THREADS[self.profile]
         fitting = self.threads_by_database(workers)
         if fitting is not None and fitting < threads:
@@ -87,8 +116,47 @@ class Sizing:
             if self.keeps_connections:
                 why += ", and one thread more keeps a connection"
             return Decision(fitting, why + (", half of them for leased threads" if self.has_async else ""))
+        if self.db_limit is not None:
+            few = self._halved(self._part(int(self.db_limit.allowed * USED_SHARE), workers))
+            if few < threads:
+                return Decision(few, f"{self.db_limit} / {workers} workers")
         waits = "most wait while one computes" if self.profile == "io" else "more would compete for the CPU"
         return Decision(threads, f"profile {self.profile}: {waits}; started when needed")
+
+    def max_threads(self, workers: int, threads: int) -> Decision[int]:
+        """Return to how many threads a worker may grow, and what sets that number."""
+        stated = self.stated_threads
+        if self.worker_class != "prodserve":
+            return Decision(threads, f"{self.worker_class} workers have a fixed number")
+        if stated is not None and stated.value.most == stated.value.least:
+            return Decision(threads, "a fixed number", stated.source)
+        if stated is not None:
+            return Decision(stated.value.most, stated.why, stated.source)
+        most, why = min(self._thread_caps(workers, threads), key=lambda cap: cap[0])
+        if most <= threads:
+            return Decision(threads, f"no more: {why}")
+        return Decision(most, f"{why}; more than {threads} only while requests wait and the CPU is idle")
+
+    def _thread_caps(self, workers: int, threads: int) -> Iterator[tuple[int, str]]:
+        """Yield every limit on the number of threads of a worker with its reason."""
+        yield MAX_THREADS, f"at most {MAX_THREADS} in each worker"
+        if self.memory is None:
+            yield 4 * threads, "the memory is not known"
+        else:
+            spare = max(0.0, self.memory * MEMORY_SHARE - self._size(workers))
+            fits = threads + int(spare / workers / THREAD_MEMORY)
+            yield fits, f"memory: {format_size(spare)} left, {_mib(THREAD_MEMORY)} for each thread"
+        if self.pool_size is not None:
+            yield self.pool_size, f"the pool holds {counted(self.pool_size, 'database connection')}"
+        fitting = self.threads_by_database(workers)
+        if fitting is not None:
+            assert self.db_connections is not None
+            yield fitting, f"{self.db_connections.value} database connections / {workers} workers"
+        elif self.db_limit is not None:
+            share = self._halved(self._part(self.db_limit.room, workers))
+            yield share, f"{self.db_limit} / {workers} workers"
+        elif self.counts_connections:
+            yield threads, "a start asks the database how many connections it allows"
 
     def leases(self, workers: int, threads: int) -> Decision[int]:
         """Return the threads for what async views call, within the database connections."""
@@ -122,7 +190,7 @@ class Sizing:
                 f"{_mib(self.worker_memory().value)} each, {self._beside()}{self.usable})",
             )
         if self.db_connections is not None:
-            threads = self.stated_threads.value if self.stated_threads else 1
+            threads = self.stated_threads.value.least if self.stated_threads else 1
             each = self.connections(threads, int(self.has_async))
             most = max(1, self.db_connections.value // (each * self.databases))
             threads_of_each = self._in_words(threads, int(self.has_async))
@@ -160,7 +228,7 @@ class Sizing:
     def _threads_at_most(self) -> int:
         if self.worker_class == "sync":
             return 1
-        return self.stated_threads.value if self.stated_threads else THREADS[self.profile]
+        return self.stated_threads.value.least if self.stated_threads else THREADS[self.profile]
 
     def _when(self) -> str:
         assert self.footprint is not None
@@ -202,13 +270,21 @@ class Sizing:
     def threads_by_database(self, workers: int) -> int | None:
         """Return the maximum number of threads for --db-connections, at least 1; None without that limit."""
         share = self._share(workers)
-        return None if share is None else max(1, math.ceil(share / 2) if self.has_async else share)
+        return None if share is None else self._halved(share)
+
+    def _halved(self, share: int) -> int:
+        """Return the threads for this many connections: leased threads need as many."""
+        return max(1, math.ceil(share / 2) if self.has_async else share)
+
+    def _part(self, connections: int, workers: int) -> int:
+        """Return one worker's part of the connections, for its busy threads."""
+        return connections // (workers * self.databases) - self.keeps_connections
 
     def _share(self, workers: int) -> int | None:
         """Return the connections of a worker's busy threads to each database; None without a limit."""
         if self.db_connections is None:
             return None
-        return self.db_connections.value // (workers * self.databases) - self.keeps_connections
+        return self._part(self.db_connections.value, workers)
 
     def connections(self, threads: int, leases: int) -> int:
         """Return how many connections a worker with these threads may open to each database."""

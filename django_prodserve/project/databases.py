@@ -35,6 +35,11 @@ _LIMITS = {
     ),
     "mysql": "SELECT @@max_connections",
 }
+# The connections that are open; the count is in the last column.
+_USED = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'",
+    "mysql": "SHOW GLOBAL STATUS LIKE 'Threads_connected'",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,8 @@ class DatabaseProbe:
     seconds: float = 0.0
     error: str = ""
     max_connections: int | None = None
+    used: int = 0
+    """Connections that were open, without the one that asked."""
     pending: int = 0
     """Number of unapplied migrations."""
     fix: str = ""
@@ -100,7 +107,8 @@ def _ask(alias: str, *, bounded: bool = False) -> DatabaseProbe:
         with closing(connection):
             connection.ensure_connection()
             seconds = time.perf_counter() - started
-            answer = DatabaseProbe(alias=alias, seconds=seconds, max_connections=_limit(connection))
+            most, used = _limit(connection)
+            answer = DatabaseProbe(alias=alias, seconds=seconds, max_connections=most, used=used)
             if bounded:
                 _end_after(0)
             return replace(answer, pending=_pending(connection))
@@ -134,13 +142,16 @@ def limit_connect_timeout(connection: Any, seconds: float) -> None:
         options["connect_timeout"] = max(1, round(seconds))
 
 
-def _limit(connection: Any) -> int | None:
+def _limit(connection: Any) -> tuple[int | None, int]:
+    """Return how many connections a database allows to applications, and how many others are open."""
     query = _LIMITS.get(connection.vendor)
     if query is None:
-        return None
+        return None, 0
     with connection.cursor() as cursor:
         cursor.execute(query)
-        return int(cursor.fetchone()[0])
+        most = int(cursor.fetchone()[0])
+        cursor.execute(_USED[connection.vendor])
+        return most, max(0, int(cursor.fetchone()[-1]) - 1)
 
 
 def _pending(connection: Any) -> int:
@@ -156,6 +167,13 @@ def errors(answers: tuple[DatabaseProbe, ...]) -> Iterator[str]:
     for answer in answers:
         if answer.error:
             yield f"{answer.alias}: {answer.error}"
+
+
+def close_own_connections() -> None:
+    """Close the database connections and caches of this thread; a pool keeps its connections for others."""
+    for connection in connections.all(initialized_only=True):
+        connection.close()
+    caches.close_all()
 
 
 def close_connections() -> None:

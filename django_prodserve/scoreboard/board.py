@@ -43,7 +43,7 @@ from .slot import (
     counters,
 )
 
-MAGIC = int.from_bytes(b"prodsrv\7", "little")
+MAGIC = int.from_bytes(b"prodsrv\10", "little")
 """The last byte is the version of this layout."""
 
 REASONS = (

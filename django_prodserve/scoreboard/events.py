@@ -23,7 +23,7 @@ SEVERITY = {
     **dict.fromkeys(CRASHES, BAD),
     **dict.fromkeys(("stacks", "timeout", "overload", "reload failed"), BAD),
     **dict.fromkeys(("process ended",), BAD),
-    **dict.fromkeys(("slow", "memory", "process memory", "throttled", "loop blocked"), WARN),
+    **dict.fromkeys(("slow", "memory", "process memory", "throttled", "loop blocked", "lane"), WARN),
     **dict.fromkeys(("certificate expires", "certificate refused"), WARN),
     **dict.fromkeys(("start", "reload", "process recovered", "overload over", "throttling over"), GOOD),
     **dict.fromkeys(("certificate renewed",), GOOD),

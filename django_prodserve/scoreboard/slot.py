@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 FREE, CLAIMED, BOOTING, SERVING, RETIRING = range(5)
 STATES = ("free", "starting", "booting", "serving", "retiring")
 
+GROWTH_HOLDS = ("", "cpu", "maximum", "slower")
+"""What keeps the threads of a worker from growing, by the number in ``Slot.growth_hold``."""
+
 GO_HUNG = 1
 WAITS, REFUSES = 1, 2
 
@@ -50,7 +53,8 @@ _REPLACEMENT_REASON, _EXIT_MODE, _DEADLINE, _MEMORY, _CPU = range(6, 11)
 _REFUSED, _ABORTED, _SATURATED, _LIMIT, _QUEUE_WAIT = range(11, 16)
 _TASKS, _LOOP_LAG, _LOOP_BLOCKED, _WEBSOCKETS = range(16, 20)
 _LEASES, _LEASES_BUSY, _LEASES_WAITING = range(20, 23)
-HEAD = 23
+_MAX_THREADS, _GROWTH_HOLD, _USED_ROWS, _CPU_SHARE = range(23, 27)
+HEAD = 27
 TASK_ROWS = 16
 """Rows for requests on the asyncio loop. If more run at a time, the others are only counted."""
 # ...then a row for each thread, and those for tasks: its request, its counters, and the request's text.
@@ -181,6 +185,11 @@ class Slot:
     pid = _Whole(_PID)
     generation = _Whole(_GENERATION)
     threads = _Whole(_THREADS)
+    """How many requests may run in threads at a time, which may grow..."""
+    max_threads = _Whole(_MAX_THREADS)
+    """...up to this number."""
+    growth_hold = _Whole(_GROWTH_HOLD)
+    """What keeps the number from growing: an index into GROWTH_HOLDS."""
     started = _Seconds(_STARTED)
     heartbeat = _Seconds(_HEARTBEAT)
     """When the worker's event loop last completed an iteration."""
@@ -194,6 +203,8 @@ class Slot:
     """Written by the arbiter: bytes of this worker's proportional share."""
     cpu = _Seconds(_CPU)
     """Written by the arbiter: CPU seconds of the worker's process."""
+    cpu_share = _Seconds(_CPU_SHARE)
+    """CPUs that the worker used in the last seconds."""
     refused = _Whole(_REFUSED)
     aborted = _Whole(_ABORTED)
     saturated = _Whole(_SATURATED)
@@ -239,15 +250,16 @@ class Slot:
         self.events, self.errors, self.routes = events, errors, routes
         self.bytes, self.whole, self.seconds = memory.bytes, memory.whole, memory.seconds
         self._lock = threading.Lock()
-        every = tuple(at + HEAD + row * ROW for row in range(rows + TASK_ROWS))
-        self.rows, self.task_rows = every[:rows], every[rows:]
+        every = tuple(at + HEAD + row * ROW for row in range(TASK_ROWS + rows))
+        self.task_rows, self.rows = every[:TASK_ROWS], every[TASK_ROWS:]
 
     # The worker's life cycle.
 
     def start(self, pid: int, generation: int, threads: int, now: float) -> None:
         """Record the owner of this slot: the first step of a worker."""
         self.pid, self.generation = pid, generation
-        self.threads = self.concurrency_limit = threads
+        self.threads = self.max_threads = self.concurrency_limit = threads
+        self.whole[self.at + _USED_ROWS] = min(threads + 1, len(self.rows))  # one waits for events
         self.started = self.heartbeat = now
         self.state = BOOTING
 
@@ -276,7 +288,7 @@ class Slot:
         """Empty the slot. Called by the arbiter when it has reaped the worker."""
         self.state = FREE
         self.connections = self.work = self.busy = self.queue = 0
-        end = self.task_rows[-1] + ROW
+        end = self.at + HEAD + (TASK_ROWS + self.whole[self.at + _USED_ROWS]) * ROW
         self.bytes[self.at * 8 : end * 8] = bytes((end - self.at) * 8)
         self.events.clear()
         self.errors.clear()
@@ -288,6 +300,13 @@ class Slot:
         """Record which thread writes this row."""
         at = self.rows[row]
         self.whole[at + _IDENT], self.whole[at + _NATIVE_ID] = ident, native_id
+        with self._lock:
+            self.whole[self.at + _USED_ROWS] = max(row + 1, self.whole[self.at + _USED_ROWS])
+
+    @property
+    def used_rows(self) -> tuple[int, ...]:
+        """Return the rows that may have had a thread: few of those that a worker may have."""
+        return self.rows[: self.whole[self.at + _USED_ROWS]]
 
     def request_started(self, row: int, now: float, method: str, path: str, request_id: str) -> None:
         """Record that a request starts to run Django. The time is written last: a row without one is idle."""
@@ -314,6 +333,10 @@ class Slot:
         self.seconds[at] = 0.0
         self.seconds[at + _LAST_END] = now
         self.count_request(at, now, status, started, queued_seconds, method)
+
+    def started_at(self, row: int) -> float:
+        """Return when the request of this row started; 0.0 if there is none."""
+        return self.seconds[self.rows[row]]
 
     def request_left(self, row: int, now: float) -> None:
         """Clear the row of a request that continues without this thread."""
@@ -402,7 +425,8 @@ class Slot:
 
     def running(self) -> list[Request]:
         """Return the requests that run Django now."""
-        return [found for row in range(len(self.rows)) if (found := self.request(row)) is not None]
+        rows = enumerate(self.used_rows)
+        return [found for row, at in rows if (found := self._read(at, row)) is not None]
 
     def running_tasks(self) -> list[Request]:
         """Return the requests on the asyncio loop, as far as they have a row."""
@@ -430,11 +454,11 @@ class Slot:
 
     def count_running(self) -> int:
         """Return how many requests run Django now."""
-        return sum(1 for at in self.rows if self.seconds[at])
+        return sum(1 for at in self.used_rows if self.seconds[at])
 
     def last_end(self) -> float:
         """Return when a request of this worker last ended; 0.0 if none has ended."""
-        return max(self.seconds[at + _LAST_END] for at in self.rows)
+        return max((self.seconds[at + _LAST_END] for at in self.used_rows), default=0.0)
 
     def counters(self) -> Counters:
         """Return the counters of this worker."""
@@ -442,7 +466,7 @@ class Slot:
 
     def sums(self) -> tuple[list[int], list[float]]:
         """Return the sums of the counters over all rows: whole numbers and seconds."""
-        starts = [at + _TALLY for at in (*self.rows, self.task_rows[0])]
+        starts = [at + _TALLY for at in (*self.used_rows, self.task_rows[0])]
         whole = [self.whole[at : at + WHOLE].tolist() for at in starts]
         seconds = [self.seconds[at + WHOLE : at + TALLY_CELLS].tolist() for at in starts]
         return [*map(sum, zip(*whole, strict=True))], [*map(sum, zip(*seconds, strict=True))]

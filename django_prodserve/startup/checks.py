@@ -7,13 +7,14 @@ serving, and with ``--strict`` a warning does, too. ``SILENCED_SYSTEM_CHECKS`` s
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.checks import CheckMessage, Error, Warning, register
 
 from ..errors import Problem, ProdserveError, UsageError
+from ..plan.sizing import DatabaseLimit
 from ..project.databases import DatabaseProbe, probe_all
 from ..project.dotted_paths import BrokenPath, broken_paths
 from ..utils.units import counted
@@ -242,6 +243,22 @@ def _connections(seen: CheckContext) -> Iterator[CheckMessage]:
             )
 
 
+def database_limit(probes: Sequence[DatabaseProbe], project: Project) -> DatabaseLimit | None:
+    """Return the limit of the database that allows the fewest connections; None if it is not known.
+
+    A database that does not answer may allow few: then no limit is known.
+    """
+    pooled = {database.alias for database in project.databases if database.pool_size}
+    asked = [probe for probe in probes if probe.alias not in pooled]
+    found = [
+        DatabaseLimit(probe.alias, probe.max_connections, probe.used)
+        for probe in asked
+        if probe.max_connections is not None
+    ]
+    is_known = not any(probe.error for probe in asked)
+    return min(found, key=lambda limit: limit.room, default=None) if is_known else None
+
+
 def _most_connections(seen: CheckContext, database: Database) -> int:
     if database.pool_size is None:
         return seen.plan.connections
@@ -251,14 +268,14 @@ def _most_connections(seen: CheckContext, database: Database) -> int:
 def _kept(plan: Plan) -> int:
     """Return how many connections CONN_MAX_AGE would keep; our thread that waits for clients has one, too."""
     own = plan.worker_class.value == "prodserve"
-    return plan.workers.value * (plan.threads.value + plan.leases.value + own)
+    return plan.workers.value * (plan.max_threads.value + plan.leases.value + own)
 
 
 def _persistence(
     seen: CheckContext, database: Database, answer: DatabaseProbe | None
 ) -> Iterator[CheckMessage]:
     entry = f'DATABASES["{database.alias}"]'
-    threads = seen.plan.threads.value + seen.plan.leases.value
+    threads = seen.plan.max_threads.value + seen.plan.leases.value
     if database.pool_size is not None:
         if database.pool_size < threads:
             yield Warning(
@@ -358,8 +375,8 @@ def raise_on_errors(plan: Plan, project: Project) -> None:
 class Checks(NamedTuple):
     """The checks of a start, in their order; all raise on errors. The first and the last return warnings."""
 
-    settings: Callable[[], list[Problem]] = list
-    """Of settings, machine and databases."""
+    settings: Callable[[Plan], tuple[Plan, list[Problem]]] = lambda plan: (plan, [])
+    """Of settings, machine and databases; what databases allow decides the number of threads."""
     project: Callable[[], None] = lambda: None
     """Django's own."""
     loaded: Callable[[Plan], list[Problem]] = lambda plan: []
@@ -374,14 +391,14 @@ class Preflight:
         self._seen: CheckContext | None = None
         self._told: set[str | None] = set()
 
-    def settings(self) -> list[Problem]:
-        """Return the warnings; raise ProdserveError if there are any and --strict is on.
+    def settings(self, plan: Plan) -> tuple[Plan, list[Problem]]:
+        """Return the plan for what the databases allow, and the warnings; raise ProdserveError if there are
+        any and --strict is on.
 
         ``raise_on_errors`` has looked for errors before.
         """
-        plan = self._plan
-        self._seen = build_context(plan, self._project, allow_debug=plan.allow_debug.value)
-        return self._warnings(self._seen)
+        self._seen = seen = build_context(plan, self._project, allow_debug=plan.allow_debug.value)
+        return seen.plan, self._warnings(seen)
 
     def loaded(self, plan: Plan) -> list[Problem]:
         """Return the warnings that only a loaded project with an asyncio loop has; raise like ``settings``.
@@ -424,11 +441,15 @@ def _problem(message: CheckMessage) -> Problem:
 def build_context(
     plan: Plan, project: Project, *, allow_debug: bool = False, paths: Iterable[BrokenPath] = ()
 ) -> CheckContext:
-    """Collect the facts for the rules in addition to plan and project: one short connection per database."""
+    """Collect the facts for the rules in addition to plan and project: one short connection per database.
+
+    What the databases allow decides how many threads the plan has.
+    """
+    probes = probe_all()
     return CheckContext(
-        plan=plan,
+        plan=plan.with_db_limit(database_limit(probes, project)),
         project=project,
-        probes=probe_all(),
+        probes=probes,
         user_id=os.geteuid(),
         somaxconn=_somaxconn(),
         allow_debug=allow_debug,

@@ -37,12 +37,15 @@ class Deferral(NamedTuple):
 
 
 class AcceptPolicy:
-    """The rules for a worker of ``threads`` threads; ``load`` counts its requests, running and queued."""
+    """The rules for a worker of ``threads`` threads; ``load`` counts its requests, running and queued.
 
-    __slots__ = ("_threads",)
+    The number may grow; of other workers it knows the least number only.
+    """
+
+    __slots__ = ("_least", "threads")
 
     def __init__(self, threads: int) -> None:
-        self._threads = threads
+        self._least = self.threads = threads
 
     def batch(self, mine: int, peers: Peers, load: int, deferred: Deferral) -> int:
         """Return how many connections to accept now; 0 defers. ``mine`` counts this worker's connections."""
@@ -54,10 +57,10 @@ class AcceptPolicy:
         return MAX_BATCH if times == 1 else min(MAX_BATCH, 2 ** (times // 2 - 1))
 
     def _is_best_placed(self, mine: int, peers: Peers, load: int) -> bool:
-        threads = self._threads
-        if load < threads:
-            return mine <= 1 or all(mine <= theirs + 1 for theirs, busy in peers() if busy < threads)
-        return all(mine <= theirs + 1 and busy >= threads for theirs, busy in peers())
+        least = self._least
+        if load < self.threads:
+            return mine <= 1 or all(mine <= theirs + 1 for theirs, busy in peers() if busy < least)
+        return all(mine <= theirs + 1 and busy >= least for theirs, busy in peers())
 
     def has_fewest(self, mine: int, peers: Peers) -> bool:
         """Return whether no worker has fewer connections, by more than one."""
@@ -65,7 +68,7 @@ class AcceptPolicy:
 
     def peer_has_capacity(self, load: int, peers: Peers) -> bool:
         """Return whether a request would queue in this worker and not in another one."""
-        return load >= self._threads and any(busy < self._threads for _, busy in peers())
+        return load >= self.threads and any(busy < self._least for _, busy in peers())
 
     def should_rebalance(self, mine: int, peers: Peers, load: int) -> bool:
         """Return whether another worker would serve this keep-alive connection sooner."""

@@ -108,6 +108,13 @@ class AdaptiveConcurrencyLimit:
         """At the last evaluation; when a request last ended; when a request last waited."""
         self._stalled_since: WorkerUsage | None = None  # since when the running requests seem to be blocked
 
+    def resize(self, max_threads: int) -> None:
+        """Follow the number of threads; a limit below it stays until it is next evaluated."""
+        was_limiting, self.max_threads = self.is_limiting, max_threads
+        if not was_limiting:
+            self.limit = self.steady_limit = max_threads
+        self.limit, self.steady_limit = min(self.limit, max_threads), min(self.steady_limit, max_threads)
+
     @property
     def is_limiting(self) -> bool:
         return self.limit < self.max_threads

@@ -24,10 +24,14 @@ class WorkerConfig:
     """Seconds that a request may wait for a thread."""
     concurrency_limit: str = "auto"
     """Whether a worker limits concurrent requests by measurement: auto or off."""
+    lanes: bool = True
+    """Whether a route is limited to half of the threads while others wait for it."""
     max_body: int | None = None
     """Maximum size of a request body in bytes."""
     timeout: float = 0.0
     """Seconds that a request may run; 0 for no limit."""
+    max_threads: int = 0
+    """Threads that a worker may have for requests; 0 for no more than it starts with."""
     slow_request: float = 0.0
     """Seconds after which the worker logs the stack of a running request; 0 disables it."""
     cpus: float = 1.0
@@ -43,4 +47,4 @@ class WorkerConfig:
         taken: dict[str, Any] = {
             row.name: getattr(plan, row.name).value for row in option_fields() if row.worker
         }
-        return cls(**taken)
+        return cls(**taken, max_threads=plan.max_threads.value)

@@ -22,6 +22,7 @@ from ..http import limits
 from ..http.exceptions import ClientGoneError, FileShrankError
 from ..http.parser import ParserSettings
 from ..http.websocket_handshake import asks_for_websocket
+from ..project.databases import close_own_connections
 from ..scoreboard.board import Scoreboard
 from ..scoreboard.slot import Slot
 from ..tls.contexts import TLSContexts
@@ -40,7 +41,7 @@ from .receiver import RequestReceiver
 from .request_handler import RequestHandler
 from .scheduler import Scheduler
 from .static_cache import StaticFileCache
-from .streaming import StreamFlowControl
+from .streaming import StreamFlowControl, sends_files
 from .switch_interval import SwitchInterval
 from .write_buffer import WriteBuffer
 
@@ -58,14 +59,16 @@ class Reactor:
         self.worker, self.slot = worker, slot
         self.connections: dict[int, Connection] = {}
         self.poller = make_poller()
-        stated = config.settings["sendfile"].get()  # if True, Gunicorn's own property returns False
-        sends_files = bool(config.sendfile if stated is None else stated)
-        self.streams = StreamFlowControl(self.poller, slot, config.threads, sends_files=sends_files)
+        self.streams = StreamFlowControl(self.poller, slot, config.threads, sends_files=sends_files(config))
         self.handler = RequestHandler(worker, self.streams, slot)
+        self.late_requests, self.running_paths = self.handler.late_requests, self.handler.running_paths
+        self.route_limited, self.threads_changed = self.handler.route_limited, self.streams.resize
         sampler, cpus = self.handler.sampler, worker.config.cpus / max(1, config.workers)
         interval = SwitchInterval()
         self.scheduler = Scheduler(
             *(config.threads, self, sampler, slot),
+            ceiling=worker.config.max_threads,
+            lanes=worker.config.lanes,
             queue_timeout=worker.config.queue_timeout,
             cpus=cpus,
             adaptive=worker.config.concurrency_limit == "auto",
@@ -438,6 +441,15 @@ class Reactor:
         if self.async_requests is not None:
             self.async_requests.thread_started()
         self.slot.thread(row, threading.get_ident(), threading.get_native_id())
+
+    def thread_ends(self, row: int) -> None:
+        """Close what this thread has opened: the database connections of the project, and its schedstat."""
+        self.slot.thread(row, 0)
+        try:
+            close_own_connections()
+        except Exception:  # a driver may raise anything
+            self.worker.log.exception("A thread that ended could not close its connections.")
+        self.handler.sampler.close()
 
     def serve(self, connection: Connection, row: int) -> None:
         """Run Django for a complete request, and send its response."""

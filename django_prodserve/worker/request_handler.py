@@ -22,6 +22,7 @@ from ..middleware.application import Application
 from ..middleware.request_id import RequestIDs, timing
 from ..middleware.route_names import name_of
 from ..scoreboard.errors import RequestError
+from ..scoreboard.events import Event, write
 from ..scoreboard.routes import NO_ROUTE
 from ..scoreboard.slot import Slot
 from ..timeouts import RequestTimeout
@@ -30,11 +31,17 @@ from . import watchdog
 from .connection import Connection
 from .sampling import Sampler
 from .streaming import StreamFlowControl
+from .thread_growth import is_late
 from .write_buffer import FileRange, WriteBuffer
 
 CLIENT_GONE_SECONDS = 1.0
 """Seconds without bytes in a stream after which the worker checks whether the client is still connected."""
 NEVER = -1, 0.0
+USUAL_SECONDS = 1.0
+"""Seconds without a question after which the means of the routes are read again. While all threads are busy,
+the worker asks ten times a second: then what was usual before counts."""
+USUAL_REQUESTS = 10
+"""Requests of a route from which its mean is known."""
 
 
 class ConnectionResponse(Response):
@@ -118,6 +125,10 @@ class RequestHandler:
         application: Application = worker.application
         self._worker, self._wsgi = worker, application.inner
         self._streams, self._slot, self.sampler = streams, slot, Sampler(slot)
+        self._usual: dict[str, float] = {}
+        self._asked = -USUAL_SECONDS  # when requests were last compared with these means
+        self.environs: dict[int, dict[str, Any]] = {}
+        """The environ of each request that runs, by its row: Django notes the route there."""
         self.identify, self.tells, self.times = RequestIDs(lambda environ: False), False, False
         if application.request_ids is not None:  # the middleware's work costs half as much here
             self.identify, self.tells = application.request_ids.identity, True
@@ -150,6 +161,7 @@ class RequestHandler:
                 self.before(request)
             environ = connection.environ(request, connection.body)
             environ[QUEUE] = queued + connection.waited
+            self.environs[row] = environ
             name = self.identify(environ)
             slot.request_started(row, started, request.method, request.path, name)
             if self.tells:
@@ -186,6 +198,7 @@ class RequestHandler:
             if process.is_copy:
                 end_copy(answer, sys.exc_info()[1], worker)
             now = time.monotonic()
+            self.environs.pop(row, None)
             if sampled:
                 self.sampler.end(row, sampled, now)
             if answer.is_adopted:
@@ -200,6 +213,31 @@ class RequestHandler:
                 if self.after:
                     self.after(environ, answer)
             request_id.set("")
+
+    def late_requests(self) -> int:
+        """Return how many running requests take much longer than their routes did in the last minutes."""
+        now, slot = time.monotonic(), self._slot
+        asked, self._asked = self._asked, now
+        if now - asked >= USUAL_SECONDS:
+            found = slot.routes.read(now)
+            self._usual = {each.route: each.mean for each in found if each.requests >= USUAL_REQUESTS}
+        running = [(slot.started_at(row), environ) for row, environ in [*self.environs.items()]]
+        return sum(
+            is_late(now - started, self._usual.get(environ.get(ROUTE) or NO_ROUTE))
+            for started, environ in running
+            if started
+        )
+
+    def running_paths(self) -> dict[int, str]:
+        """Return the path of each request that runs, by its row."""
+        return {row: environ["RAW_URI"].partition("?")[0] for row, environ in [*self.environs.items()]}
+
+    def route_limited(self, route: str, most: int, threads: int) -> None:
+        """Record that a route may have only so many of the threads, while others wait for it."""
+        part = f"{most} of {threads} threads"
+        text = f"Route {route or 'unknown'} is limited to {part}: requests of other routes waited for it"
+        write(self._slot.events, Event(time.time(), "lane", text))
+        self._worker.log.warning("%s", text)
 
     def record_error(self, request: RequestHead, status: int, environ: dict[str, Any]) -> None:
         """Record the failed request on the scoreboard, for the live page and ``status``."""

@@ -38,6 +38,8 @@ class Sampler:
         self.begun, self.last = 0, 0.0
         self._local = threading.local()
         self._descriptors: list[int] = []
+        self._gone_delay = 0.0  # of threads that have ended
+        self._lock = threading.Lock()
         self._before = UncontendedSamples(0.0, 0.0, 0.0)
 
     def begin(self, running: int, now: float) -> Token | None:
@@ -66,7 +68,8 @@ class Sampler:
 
     def run_delay(self) -> float:
         """Return how long this worker's threads waited for a CPU, in total. 1 us for each thread."""
-        return sum(_read(descriptor) or 0 for descriptor in self._descriptors) / 1e9
+        with self._lock:  # a thread that ends closes its file
+            return self._gone_delay + sum(_read(descriptor) or 0 for descriptor in self._descriptors) / 1e9
 
     def _delay(self) -> int | None:
         """Return the nanoseconds that this thread has waited for a CPU."""
@@ -77,13 +80,23 @@ class Sampler:
         return None if descriptor < 0 else _read(descriptor)
 
     def open(self) -> int:
-        """Open this thread's schedstat, once and permanently; return -1 if the system has none."""
+        """Open this thread's schedstat, until ``close``; return -1 if the system has none."""
         descriptor = -1
         with suppress(OSError):
             descriptor = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
-            self._descriptors.append(descriptor)
+            with self._lock:
+                self._descriptors.append(descriptor)
         self._local.descriptor = descriptor
         return descriptor
+
+    def close(self) -> None:
+        """Close this thread's schedstat, as the thread ends."""
+        descriptor: int = self._local.descriptor
+        if descriptor >= 0:
+            with self._lock:
+                self._gone_delay += (_read(descriptor) or 0) / 1e9
+                self._descriptors.remove(descriptor)
+                os.close(descriptor)
 
 
 def _read(descriptor: int) -> int | None:

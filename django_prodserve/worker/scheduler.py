@@ -1,9 +1,9 @@
 """Schedule the requests of one worker: which run, which wait, which are refused.
 
-Lives in a worker. It owns the thread pool (thread_pool.py), how many of its threads run
-(concurrency_limit.py), admission (admission.py) and the rules for accepting (accept_policy.py). The reactor
-and the worker process use only the scheduler, not its parts. Pool threads call ``submit``, ``after_events``,
-``started`` and ``finished`` for each request; the main thread calls ``tick``.
+Lives in a worker. It owns the thread pool (thread_pool.py), its size (thread_growth.py), how many of its
+threads run (concurrency_limit.py), admission (admission.py) and the rules for accepting (accept_policy.py).
+The reactor and the worker process use only the scheduler, not its parts. Pool threads call ``submit``,
+``after_events``, ``started`` and ``finished`` for each request; the main thread calls ``tick``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from .accept_policy import AcceptPolicy
 from .admission import AdmissionControl, QueueState
 from .concurrency_limit import AdaptiveConcurrencyLimit, WorkerUsage
 from .connection import Connection
+from .lanes import Lanes
 from .sampling import UncontendedSamples
 from .switch_interval import OVERLOAD, SwitchInterval
+from .thread_growth import CHECK_SECONDS, QUIET_SECONDS, ThreadGrowth, Usage
 from .thread_pool import BUSY_EVENTS_PER_SECOND, LeaderFollowerPool, PoolTasks, Promotion
 
 SHORT_SECONDS = 0.001
@@ -50,6 +52,18 @@ class SchedulerHost(PoolTasks[Connection], Protocol):
     def peers_overloaded(self) -> bool:
         """Return whether another worker refuses requests."""
 
+    def threads_changed(self, threads: int) -> None:
+        """Follow the number of threads that may run requests."""
+
+    def running_paths(self) -> dict[int, str]:
+        """Return the path of each request that runs, by the row of its thread."""
+
+    def route_limited(self, route: str, most: int, threads: int) -> None:
+        """Report that a route may have only so many of the threads from now on."""
+
+    def late_requests(self) -> int:
+        """Return how many running requests take much longer than their routes usually do."""
+
 
 class UsageSampler(Protocol):
     """What the scheduler needs from sampling.py."""
@@ -64,6 +78,12 @@ class UsageSampler(Protocol):
 class LoadDisplay(Protocol):
     """Where a worker publishes its load: a slot of the scoreboard."""
 
+    threads: int
+    """How many threads the worker has for requests."""
+    max_threads: int
+    """How many it may have."""
+    growth_hold: int
+    """What keeps it from having more: a number of ``Hold``."""
     concurrency_limit: int
     """How many requests the worker runs at a time."""
 
@@ -90,7 +110,8 @@ class SchedulerState(NamedTuple):
 class Scheduler:
     """Schedules the requests of one worker with ``threads`` threads and a share of ``cpus`` CPUs.
 
-    ``queue_timeout`` in seconds; 0 never refuses. Without ``adaptive`` all threads may run at any time.
+    The threads may become as many as ``ceiling``. ``queue_timeout`` in seconds; 0 never refuses. Without
+    ``adaptive`` all threads may run at any time.
     """
 
     def __init__(
@@ -100,13 +121,20 @@ class Scheduler:
         sampler: UsageSampler,
         display: LoadDisplay,
         *,
+        ceiling: int = 0,
+        lanes: bool = False,
         queue_timeout: float = 0.0,
         cpus: float = 1.0,
         adaptive: bool = True,
         interval: SwitchInterval | None = None,
     ) -> None:
         self.threads = threads
-        self.pool: LeaderFollowerPool[Connection] = LeaderFollowerPool(threads, host)
+        """How many may run requests now."""
+        self.growth = ThreadGrowth(threads, ceiling)
+        self.lanes: Lanes | None = None
+        self.pool: LeaderFollowerPool[Connection] = LeaderFollowerPool(
+            threads, host, ceiling=self.growth.ceiling, chooser=self._lanes_of if lanes else None
+        )
         self.limiter = AdaptiveConcurrencyLimit(threads, cpus, adaptive=adaptive)
         self.admission = AdmissionControl(queue_timeout)
         self.accept_policy = AcceptPolicy(threads)
@@ -127,7 +155,15 @@ class Scheduler:
         self._queued_since = NO_QUEUE
         """The oldest of these marks."""
         self._interval = interval or SwitchInterval()
+        self._adapts = self.growth.is_range or self.lanes is not None
+        self._checks_growth = False  # whether all threads were busy when last seen
+        self._next_end = time.monotonic() + QUIET_SECONDS
         display.concurrency_limit = self.limiter.limit
+        display.threads, display.max_threads = threads, self.growth.ceiling
+
+    def _lanes_of(self, ready: deque[Connection]) -> Lanes:
+        self.lanes = Lanes(ready)
+        return self.lanes
 
     def start(self) -> None:
         """Start the first thread; the others come when they are needed."""
@@ -163,7 +199,10 @@ class Scheduler:
 
     def submit(self, connection: Connection, now: float) -> Sequence[Connection]:
         """Queue a complete request; return connections of refused requests, perhaps this one."""
-        ready = self._ready
+        ready, lanes = self._ready, self.lanes
+        if lanes is not None and lanes.limited and lanes.admits(connection, now):
+            ready.append(connection)
+            return NOBODY
         if len(ready) < self.threads and not self._overload.is_on:  # the usual case: no noticeable wait
             ready.append(connection)
             return NOBODY
@@ -181,6 +220,8 @@ class Scheduler:
         pool = self.pool
         running, queued = pool.running, len(self._ready)
         is_crowded = self.needs_evaluation or self.limiter.is_crowded(running)
+        if not self._checks_growth and running + queued > self.threads and self._adapts:
+            self._checks_growth = is_crowded = True
         if is_crowded or (self.events >= BUSY_EVENTS_PER_SECOND and self._stop_dispatching()):
             self._host.wake_main_thread()
         self._show(running, pool.occupancy + awaited, queued)
@@ -210,9 +251,14 @@ class Scheduler:
         """
         since, ended = self._queued_since  # one read, because the main thread replaces it
         served = self.pool.ended - ended
-        if served >= MIN_SERVED and now - since >= MIN_RATE_SECONDS:
+        if served >= MIN_SERVED and now - since >= MIN_RATE_SECONDS and not self._checks_growth:
             return served / (now - since)
-        return self.limiter.steady_limit / max(self.mean_seconds, 1e-6)
+        return self._most() / max(self.mean_seconds, 1e-6)
+
+    def _most(self) -> int:
+        """Return how many requests may soon run at a time."""
+        limiter, growth = self.limiter, self.growth
+        return limiter.steady_limit if limiter.is_limiting or not growth.may_grow else growth.ceiling
 
     def _refuses(self, queue: QueueState, now: float, waited: float = 0.0) -> bool:
         """Return whether to refuse a request that arrives now, after it has ``waited`` in the kernel."""
@@ -263,6 +309,8 @@ class Scheduler:
         seconds = self.pool.tick_in
         if seconds == math.inf and self.limiter.needs_stall_checks:
             seconds = concurrency_limit.STALL_CHECK_SECONDS
+        if self._checks_growth:
+            seconds = min(seconds, CHECK_SECONDS)
         return min(seconds, self._next_second - now)
 
     def tick(self, now: float) -> None:
@@ -270,6 +318,8 @@ class Scheduler:
         if now >= self._next_second:
             self._next_second = now + 1.0
             self._tick_second(now)
+        if self._checks_growth:
+            self._check_growth(now)
         pool, limiter = self.pool, self.limiter
         is_full = limiter.is_limiting and self._ready and pool.running >= limiter.limit
         if is_full and limiter.raise_if_stalled(self._usage(), self._sampler.run_delay):
@@ -303,6 +353,49 @@ class Scheduler:
         self._refuses(self._queue(now), now)
         if not self._overload.is_on:
             self._interval.restore(OVERLOAD)
+        if self._adapts and self.pool.running + len(self._ready) > self.threads:
+            self._checks_growth = True
+        if self.lanes is not None and self.lanes.limited:
+            self._update_lanes(self.lanes, now)
+        if now >= self._next_end:
+            self._next_end = now + QUIET_SECONDS
+            self._resize(self.growth.shrink(self.pool.most_used()))
+            self.pool.end_unused()
+
+    def _check_growth(self, now: float) -> None:
+        """Grow while all threads are busy by requests that wait; stop the checks when they are not."""
+        pool, growth, lanes = self.pool, self.growth, self.lanes
+        running, queued = pool.running, len(self._ready)
+        if lanes is not None and lanes.limited and queued:
+            running = growth.threads  # the limited route waits for its part of them
+        self._checks_growth = running + queued > self.threads
+        cpu, delay = time.process_time(), self._sampler.run_delay()
+        late = self._host.late_requests() if self._checks_growth else 0
+        self._resize(growth.check(Usage(now, running, queued, pool.ended, cpu, delay, late)))
+        if lanes is not None and self._checks_growth and not growth.may_grow:
+            self._update_lanes(lanes, now)
+
+    def _update_lanes(self, lanes: Lanes, now: float) -> None:
+        """Limit a route that keeps others waiting, or end the limit."""
+        was = lanes.limited
+        with self.pool.lock:
+            is_new = lanes.update(self.threads, self._host.running_paths(), now)
+        if is_new:
+            self._host.route_limited(lanes.limited, lanes.most, self.threads)
+        elif was and not lanes.limited:
+            self.pool.fill()
+
+    def _resize(self, changed: bool) -> None:
+        """Apply the number of threads, and show it with what holds it back."""
+        display, growth = self._display, self.growth
+        display.growth_hold = growth.hold
+        if not changed:
+            return
+        self.threads = display.threads = growth.threads
+        self.pool.max_threads = self.accept_policy.threads = growth.threads
+        self.limiter.resize(growth.threads)
+        self._host.threads_changed(growth.threads)
+        self._apply_limit()
 
     def _evaluate(self, events: int) -> None:
         """Decide how many requests run at a time, by samples of those that ran alone.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from socket import SHUT_RDWR
+from typing import Any
 
 from ..http import limits
 from ..http.exceptions import ClientGoneError
@@ -21,6 +22,12 @@ from .poller import Epoll, Poll
 from .write_buffer import WriteBuffer
 
 
+def sends_files(config: Any) -> bool:
+    """Return Gunicorn's setting ``sendfile``: its own property returns False for True."""
+    stated = config.settings["sendfile"].get()
+    return bool(config.sendfile if stated is None else stated)
+
+
 class StreamFlowControl:
     """The streams of one worker."""
 
@@ -28,8 +35,12 @@ class StreamFlowControl:
         self._poller, self._slot = poller, slot
         self.sends_files = sends_files
         """Whether the kernel may send files from your project: Gunicorn's ``sendfile``."""
-        self._generous = max(1, slots // 2)
+        self._slots = slots
         self._holding = 0
+
+    def resize(self, slots: int) -> None:
+        """Follow the number of threads that may run requests: half of them may wait for slow readers."""
+        self._slots = slots
 
     def push(self, connection: Connection, data: bytes) -> None:
         """Send the data, or keep it until the client accepts it; ClientGoneError if it is gone."""
@@ -68,7 +79,7 @@ class StreamFlowControl:
     def _wait_for_reader(self, out: WriteBuffer) -> None:
         """Wait until the client has caught up, for as long as this stream may occupy its thread."""
         self._holding += 1
-        patience = limits.STREAM_HOLD_SECONDS if self._holding > self._generous else float("inf")
+        patience = limits.STREAM_HOLD_SECONDS if self._holding > max(1, self._slots // 2) else float("inf")
         until = time.monotonic() + patience
         try:
             while out.size > limits.STREAM_AHEAD // 2 and not out.broken:

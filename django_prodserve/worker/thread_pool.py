@@ -20,13 +20,16 @@ hand-over costs 25 to 40 % more CPU. The pool has three ways to promote:
 from __future__ import annotations
 
 import enum
+import heapq
 import math
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 Work = TypeVar("Work")
 Task = TypeVar("Task", contravariant=True)
+Chosen = TypeVar("Chosen", covariant=True)
 
 STALL_CHECK_SECONDS = 0.005
 """Interval of the main thread's stall check while the pool promotes on stall; every check takes the GIL."""
@@ -52,6 +55,19 @@ class Promotion(enum.Enum):
 ON_DISPATCH, ON_STALL, POLL_BETWEEN_REQUESTS = Promotion
 
 
+class Chooser(Protocol[Chosen]):
+    """Chooses which request a thread runs next, where that is not always the oldest."""
+
+    limited: str
+    """The route that is limited; while this is empty, the oldest request is next."""
+
+    def take(self, row: int) -> Chosen | None:
+        """Remove the next request for the thread of this row from the queue; None if none may run."""
+
+    def ended(self, row: int) -> None:
+        """Note that the thread of this row runs no request."""
+
+
 class PoolTasks(Protocol[Task]):
     """The work of the threads of a pool."""
 
@@ -67,15 +83,26 @@ class PoolTasks(Protocol[Task]):
     def thread_started(self, row: int) -> None:
         """Prepare the thread of this row; the thread calls this first."""
 
+    def thread_ends(self, row: int) -> None:
+        """Release what the thread of this row holds; the thread calls this last."""
+
 
 class LeaderFollowerPool(Generic[Work]):
     """Threads, and the queue of complete requests that wait for one."""
 
-    def __init__(self, max_threads: int, tasks: PoolTasks[Work]) -> None:
+    def __init__(
+        self,
+        max_threads: int,
+        tasks: PoolTasks[Work],
+        *,
+        ceiling: int = 0,
+        chooser: Callable[[deque[Work]], Chooser[Work]] | None = None,
+    ) -> None:
         self.max_threads = self.limit = max_threads
-        """``limit``: how many threads may run Django now."""
+        """``max_threads`` may change, up to ``ceiling``; ``limit``: how many threads may run Django now."""
         self.queue: deque[Work] = deque()
         """Complete requests, oldest first."""
+        self._chooser = None if chooser is None else chooser(self.queue)
         self.running = 0
         """Threads that run Django."""
         self.promotion = ON_DISPATCH
@@ -84,10 +111,14 @@ class LeaderFollowerPool(Generic[Work]):
         self.ended = 0
         """Requests that ended."""
         self._tasks = tasks
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
+        """Guards what the threads share."""
         self._has_leader = False  # a thread waits for events, or handles some
         self._idle_threads: list[threading.Lock] = []
+        self._fewest_idle = 0  # since ``end_unused`` was last called
+        self._ending: set[threading.Lock] = set()
         self._size = 0
+        self._rows = [*range(max(ceiling, max_threads) + 1)]  # a heap of those without a thread
         self._seen = 0
         self._promotions = 0
         self._calm = 0  # stall checks in a row that woke no thread
@@ -96,27 +127,31 @@ class LeaderFollowerPool(Generic[Work]):
     def start(self) -> None:
         """Start the first thread; the others come when they are needed."""
         self._size = 1
-        self._start_thread(0)
+        self._start_thread(heapq.heappop(self._rows))
 
     def _thread(self, row: int) -> None:
-        """Do the most urgent work, forever."""
+        """Do the most urgent work, until nobody needs this thread."""
         alarm = threading.Lock()
         alarm.acquire()
         tasks = self._tasks
         tasks.thread_started(row)
-        lock, ready, serve, wait_for_events = self._lock, self.queue, tasks.serve, tasks.wait_for_events
+        lock, ready, serve, wait_for_events = self.lock, self.queue, tasks.serve, tasks.wait_for_events
+        chooser = self._chooser
         waits = runs = woken = False
         while True:
             with lock:
                 if runs:
                     self.running -= 1
+                    if chooser is not None and chooser.limited:
+                        chooser.ended(row)
                 if waits:
                     self._has_leader = False
                 polls = self.promotion is POLL_BETWEEN_REQUESTS
                 looks = runs and polls and not self._has_leader
                 runs = waits = False
-                if ready and self.running < self.limit and not looks:
-                    work, runs = ready.popleft(), True
+                work = self._next(row) if ready and self.running < self.limit and not looks else None
+                if work is not None:
+                    runs = True
                     self.running += 1
                     wakes = self.promotion is ON_DISPATCH and not self._has_leader
                 elif not self._has_leader and (looks or woken or not (polls and self.running)):
@@ -128,6 +163,7 @@ class LeaderFollowerPool(Generic[Work]):
                 if runs:
                     if wakes:
                         self.promote_follower()
+                    assert work is not None
                     serve(work, row)
                     self.moved += 1
                     self.ended += 1
@@ -136,20 +172,60 @@ class LeaderFollowerPool(Generic[Work]):
                     self.moved += 1
                 else:
                     woken = alarm.acquire()
+                    if self._ending and self._is_ending(alarm):
+                        break
             except BaseException:  # a thread that dies would be missing forever
                 tasks.report_failure()
+        try:
+            tasks.thread_ends(row)
+        finally:
+            with lock:
+                self._size -= 1
+                heapq.heappush(self._rows, row)
+
+    def _next(self, row: int) -> Work | None:
+        """Remove the request that is next from the queue; None if another thread was quicker."""
+        if self._chooser is not None and self._chooser.limited:
+            return self._chooser.take(row)
+        try:
+            return self.queue.popleft()
+        except IndexError:
+            return None
+
+    def _is_ending(self, alarm: threading.Lock) -> bool:
+        with self.lock:
+            is_ending = alarm in self._ending
+            self._ending.discard(alarm)
+            return is_ending
+
+    def most_used(self) -> int:
+        """Return how many threads ran requests at a time since ``end_unused`` was last called, at most."""
+        return self._size - self._fewest_idle - 1  # one thread waits for events
+
+    def end_unused(self) -> None:
+        """End the threads that had no work since the last call; one remains, which waits for events."""
+        with self.lock:
+            unused = min(self._fewest_idle, self._size - len(self._ending) - 1)
+            ended = self._idle_threads[:unused]
+            del self._idle_threads[:unused]
+            self._fewest_idle = len(self._idle_threads)
+            self._ending.update(ended)
+        for alarm in ended:
+            alarm.release()
 
     def promote_follower(self, *, beside: bool = False) -> None:
         """Wake the thread that ran last, or start one; ``beside`` does so even if there is a leader."""
-        with self._lock:
+        with self.lock:
             if self._has_leader and not beside:
                 return
             alarm = self._idle_threads.pop() if self._idle_threads else None
-            row = self._size
+            self._fewest_idle = min(self._fewest_idle, len(self._idle_threads))
+            row = 0
             if alarm is None:
-                if row > self.max_threads:
+                if self._size > self.max_threads or not self._rows:
                     return  # all of them run
-                self._size = row + 1
+                self._size += 1
+                row = heapq.heappop(self._rows)
         if alarm is not None:
             alarm.release()
         else:
@@ -160,7 +236,7 @@ class LeaderFollowerPool(Generic[Work]):
 
     def stop(self) -> None:
         """Start no more threads: in a copy of this process only the thread that forked exists."""
-        self._idle_threads, self._size = [], self.max_threads + 1
+        self._idle_threads, self._rows = [], []
 
     @property
     def tick_in(self) -> float:

@@ -39,6 +39,14 @@ def slow(request: HttpRequest) -> HttpResponse:
     return HttpResponse(f"{os.getpid()} {threading.get_ident()}")
 
 
+def held(request: HttpRequest) -> HttpResponse:
+    """Wait for the test: until there is a file with this name, or for 60 seconds."""
+    patience = time.monotonic() + 60
+    while not os.path.exists(request.GET["file"]) and time.monotonic() < patience:
+        time.sleep(0.05)
+    return HttpResponse()
+
+
 def named(request: HttpRequest, name: str) -> HttpResponse:
     time.sleep(min(float(request.GET["seconds"]), 10))
     return HttpResponse(name)
@@ -121,6 +129,7 @@ urlpatterns = [
     path("whoami/", whoami),
     path("boom/", boom),
     path("slow/", slow),
+    path("held/", held),
     path("named/<path:name>", named),
     path("patient/", patient),
     path("stream/", stream),

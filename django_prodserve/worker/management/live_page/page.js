@@ -69,7 +69,6 @@ let points = []; // one for each second: see monitoring/rates.py
 let marks = []; // events that the charts show
 let shown = ""; // which events are shown
 let lastAnswer = 0;
-let cpuBefore = new Map();
 let limit = null; // bytes of memory
 let isLimited = true; // or the limit is what the machine has
 let threads = 0;
@@ -336,17 +335,20 @@ function showTiles(live) {
       make("dd", { class: "more" }, more))));
 }
 
+const HOLDS = { cpu: "no more while the CPU is busy", maximum: "the maximum", slower: "no more while requests take longer than usual" };
+
+function growth(worker) {
+  if (worker.max_threads === worker.threads && !worker.growth_hold) return "";
+  return ` of ${worker.max_threads}${worker.growth_hold ? `, ${HOLDS[worker.growth_hold]}` : ""}`;
+}
+
 function showWorkers(live) {
-  const now = performance.now() / 1000;
-  const before = cpuBefore;
-  cpuBefore = new Map(live.workers.map((worker) => [worker.pid, [worker.cpu, now]]));
   const cells = (worker) => {
-    const [cpu, when] = before.get(worker.pid) ?? [0, 0];
-    const share = when && now - when > 0.5 ? `${Math.max(0, Math.round((100 * (worker.cpu - cpu)) / (now - when)))} %` : "–";
+    const share = `${Math.round(100 * worker.cpu_share)} %`;
     const meter = make("meter", { min: 0, max: worker.threads || 1, high: Math.max(worker.threads - 0.5, 0), "aria-label": "busy threads" });
     meter.value = worker.busy;
     return [
-      ["State", worker.state], ["Busy threads", meter, `${worker.busy}/${worker.threads}${worker.async ? `, ${number(worker.async)} async` : ""}`],
+      ["State", worker.state], ["Busy threads", meter, `${worker.busy}/${worker.threads}${growth(worker)}${worker.async ? `, ${number(worker.async)} async` : ""}`],
       ["Limit", number(worker.concurrency_limit)], ["Waiting", number(worker.queue)],
       ["CPU", share], ["Memory", size(worker.memory)], ["Connections", `${number(worker.connections)}${worker.websockets ? `, ${number(worker.websockets)} websockets` : ""}`],
       ["Requests", number(worker.requests)], ["Age", age(worker.age)],

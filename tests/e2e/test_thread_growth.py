@@ -1,0 +1,90 @@
+"""Threads follow requests that wait, and end with all that they have opened."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .serving import Server, run, serving, until
+
+
+def workers(environ: dict[str, str]) -> list[dict[str, Any]]:
+    ended = run("manage.py", "prodserve", "status", "--json", env=environ)
+    assert ended.returncode == 0, ended.stderr
+    found: list[dict[str, Any]] = json.loads(ended.stdout)["workers"]
+    return found
+
+
+def total(environ: dict[str, str], name: str) -> int:
+    return sum(int(worker[name]) for worker in workers(environ))
+
+
+def wait(server: Server, held: Path) -> int:
+    return server.get(f"/held/?file={held}").status
+
+
+def test_more_requests_wait_at_a_time_than_there_were_threads(env: Any, tmp_path: Path) -> None:
+    environ, release = env(XDG_RUNTIME_DIR=str(tmp_path)), tmp_path / "release"
+    with serving("--workers", "2", env=environ) as server, ThreadPoolExecutor(90) as clients:
+        assert "workers   2 x 16 threads, up to " in server.output
+        sent = [clients.submit(wait, server, release) for _ in range(90)]
+        until(lambda: total(environ, "busy") == 90, lambda: str(workers(environ)))
+        assert total(environ, "threads") >= 90
+        assert {worker["growth_hold"] for worker in workers(environ)} == {""}
+        release.touch()
+        assert {each.result() for each in sent} == {200}
+
+
+@pytest.mark.parametrize(("flags", "most"), [(("--threads", "4"), 4), (("--threads", "4..6"), 6)])
+def test_a_number_is_fixed_and_a_range_is_kept(
+    env: Any, tmp_path: Path, flags: tuple[str, ...], most: int
+) -> None:
+    environ, release = env(XDG_RUNTIME_DIR=str(tmp_path)), tmp_path / "release"
+    limits = ("--workers", "1", "--queue-timeout", "0", *flags)
+    with serving(*limits, env=environ) as server, ThreadPoolExecutor(12) as clients:
+        sent = [clients.submit(wait, server, release) for _ in range(12)]
+        until(lambda: total(environ, "busy") == most, lambda: str(workers(environ)))
+        until(lambda: total(environ, "queue") == 12 - most, lambda: str(workers(environ)))
+        (worker,) = workers(environ)
+        assert (worker["threads"], worker["max_threads"]) == (most, most)
+        if most == 6:
+            until(lambda: workers(environ)[0]["growth_hold"] == "maximum", lambda: str(workers(environ)))
+            shown = run("manage.py", "prodserve", "status", env=environ).stdout
+            assert "busy 6/6 of 6, the maximum" in shown
+        release.touch()
+        assert {each.result() for each in sent} == {200}
+
+
+def test_a_range_that_is_none_is_one_line(env: Any) -> None:
+    for typed, text in (("64..16", "Write 16..64"), ("16..", "must be"), ("0..4", "must be")):
+        ended = run("manage.py", "prodserve", "plan", "--threads", typed, env=env())
+        assert ended.returncode == 2
+        assert text in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+def test_one_route_that_waits_leaves_threads_to_the_others(env: Any, tmp_path: Path) -> None:
+    files = [tmp_path / f"release{number}" for number in range(8)]
+    limits = ("--workers", "1", "--threads", "4", "--queue-timeout", "0")
+    environ = env(XDG_RUNTIME_DIR=str(tmp_path))
+    with serving(*limits, env=environ) as server, ThreadPoolExecutor(10) as clients:
+        sent = [clients.submit(wait, server, file) for file in files[:4]]
+        until(lambda: total(environ, "busy") == 4)
+        sent += [clients.submit(wait, server, file) for file in files[4:]]
+        until(lambda: total(environ, "queue") == 4)
+        other = clients.submit(server.get, "/")
+        server.wait_for("is limited to 2 of 4 threads: requests of other routes waited for it")
+        files[0].touch()
+        assert other.result().status == 200
+        assert [each.done() for each in sent] == [True] + 7 * [False]
+        files[1].touch()
+        assert sent[1].result() == 200
+        assert [server.get("/").status for _ in range(5)] == 5 * [200]
+        assert total(environ, "busy") == 2
+        for file in files:
+            file.touch()
+        assert {each.result() for each in sent} == {200}
