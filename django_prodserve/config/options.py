@@ -89,9 +89,9 @@ class Options:
         exported=True,
         worker=True,
     )
-    lanes: bool = option(
-        True,
-        kinds.SWITCH,
+    lanes: str = option(
+        "on",
+        kinds.choice("on", "off"),
         "Limit a route to half of the threads while requests of other routes wait for it.",
         why="one slow route must not stop the others",
         exported=True,
@@ -299,7 +299,7 @@ class Options:
     access_log: str | None = option(
         None,
         kinds.PATH,
-        "Write a line per request to kinds.PATH, or to standard output with -.",
+        "Write a line per request to PATH, or to standard output with -.",
         metavar="PATH|-",
         gunicorn="accesslog",
     )

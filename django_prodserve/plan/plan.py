@@ -62,7 +62,7 @@ class Plan:
     worker_class: Decision[str]
     queue_timeout: Decision[float]
     concurrency_limit: Decision[str]
-    lanes: Decision[bool]
+    lanes: Decision[str]
     asgi: Decision[str]
     roads: Decision[tuple[str, ...]]
     max_body: Decision[int | None]

@@ -24,7 +24,7 @@ class WorkerConfig:
     """Seconds that a request may wait for a thread."""
     concurrency_limit: str = "auto"
     """Whether a worker limits concurrent requests by measurement: auto or off."""
-    lanes: bool = True
+    lanes: str = "on"
     """Whether a route is limited to half of the threads while others wait for it."""
     max_body: int | None = None
     """Maximum size of a request body in bytes."""

@@ -68,7 +68,7 @@ class Reactor:
         self.scheduler = Scheduler(
             *(config.threads, self, sampler, slot),
             ceiling=worker.config.max_threads,
-            lanes=worker.config.lanes,
+            lanes=worker.config.lanes == "on",
             queue_timeout=worker.config.queue_timeout,
             cpus=cpus,
             adaptive=worker.config.concurrency_limit == "auto",
@@ -99,8 +99,7 @@ class Reactor:
         self.async_requests = None if part is None else AsyncRequests(self, part, most_tasks, interval)
         self.handler.adopt = None if self.async_requests is None else self.async_requests.adopt
         self.websockets = None if self.async_requests is None else self.async_requests.websockets
-        self.keep_alive = float(config.keepalive)
-        self.retiring = False
+        self.keep_alive, self.retiring = float(config.keepalive), False
         self.steps: tuple[Callable[[Connection, float], None], ...] = (
             *(self.receive, self.receive, self.receive),  # IDLE, HEAD, BODY
             *(self.ignore, self.flush, self.ignore, self.drain),  # OWNED, WRITE, STREAM, LINGER
