@@ -164,6 +164,22 @@ def test_overload_is_said_at_once_with_what_to_do_and_read_out_once(env: Any, tm
         assert browser.problems() == []
 
 
+def test_the_end_of_a_certificate_is_shown(env: Any, certificate: Path, tmp_path: Path) -> None:
+    """The certificate of these tests lives for two days."""
+    pair = (f"--certfile={certificate}/cert.pem", f"--keyfile={certificate}/key.pem")
+    with (
+        serving(*MANAGEMENT, *pair, "--workers", "1", env=env()) as server,
+        browsing(f"http://{address(server)}", tmp_path) as browser,
+    ):
+        browser.open("/")
+        shown = r" · certificate of localhost valid until 20\d\d-\d\d-\d\d$"
+        browser.wait(lambda: re.search(shown, text(browser, "#server")), "the day")
+        ends = r"The certificate of localhost \(\S+\) expires on \S+, in \d+ h"
+        browser.wait(lambda: re.match(ends, text(browser, "#verdict .warn")), "the warning")
+        assert "More: prodserve help certificate expires" in text(browser, "#verdict .warn")
+        assert browser.problems() == []
+
+
 def seconds_of(moment: str) -> int:
     """Return the time of a minute of today, in UTC, in seconds since 1970."""
     day = time.strftime("%Y-%m-%d ", time.gmtime())

@@ -262,12 +262,12 @@ function showServer(live) {
   $("server").textContent = parts.filter(Boolean).join(" · ");
 }
 
-/** Return until when the certificate is valid that expires first, and how many others there are. */
+/** Return until when the certificate is valid that ends first, and how many more there are. */
 function certificates({ certificates: found = [] }) {
   if (!found.length) return [];
   const [{ names, file, expires }, ...others] = found;
   const day = new Date(1000 * expires).toISOString().slice(0, 10);
-  return [`certificate of ${names[0] ?? file} valid until ${day}${others.length ? `, ${others.length} others longer` : ""}`];
+  return [`certificate of ${names[0] ?? file} valid until ${day}${others.length ? ` and ${others.length} more` : ""}`];
 }
 
 /** Show what does not change: the project's directory, its settings and the versions. */
