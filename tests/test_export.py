@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.cli.export import write
+from django_prodserve.cli.export import options_in, write
 from django_prodserve.errors import ProdserveError, UsageError
 from django_prodserve.export import reading
 from django_prodserve.export import site as sites
@@ -55,6 +55,8 @@ SIZED = {
 
 
 REFUSED = {("cloudrun", "migrate"), ("cloudrun", "graceful_timeout"), ("cloudrun", "drain_delay")}
+REFUSED |= {("procfile", "timeout"), ("procfile", "keep_alive"), ("cloudrun", "keep_alive")}
+REFUSED |= {("kamal", "keep_alive")}
 """Options that a platform cannot follow."""
 PLANS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -340,6 +342,15 @@ def test_the_release_line_migrates_unless_the_server_does() -> None:
         ("cloudrun", {"migrate": True}, "gives a start 240 s, but it may take 900 s", "gcloud run jobs"),
         ("cloudrun", {"certfile": ("/c",), "keyfile": ("/k",)}, "router ends TLS", "Leave --certfile"),
         ("fly", {"certfile": ("/c",)}, "router ends TLS", "Leave --certfile"),
+        ("procfile", {"timeout": 120}, "Heroku's router gives up after 30 s", "Leave --timeout out"),
+        ("procfile", {"keep_alive": 60}, "Heroku's router keeps idle connections for 90 s", "above 90 s"),
+        ("cloudrun", {"keep_alive": 75}, "Google's router keeps idle connections for 10 min", "10 min"),
+        (
+            "kamal",
+            {"keep_alive": 75},
+            "kamal-proxy keeps idle connections for 24 h",
+            "Leave --keep-alive out",
+        ),
         ("procfile", {"bind": "unix:/run/s"}, "cannot be reached by the platform's router", "Leave --bind"),
     ],
 )
@@ -372,7 +383,7 @@ def test_a_deployment_leaves_its_number_to_the_autoscaler() -> None:
 
 def test_kamal_s_proxy_never_meets_a_connection_that_the_server_closed() -> None:
     assert "--keep-alive=1d" in exported("kamal")["deploy.yml"]
-    assert "--keep-alive=1d" not in exported("kamal", keep_alive=75)["deploy.yml"]
+    assert "--keep-alive=172800" in exported("kamal", keep_alive="2d")["deploy.yml"]
     assert int(setting(exported("kamal", timeout=600)["deploy.yml"], r"response_timeout: (\d+)")) >= 610
 
 
@@ -650,17 +661,15 @@ def faults(kind: str, text: str, **given: Any) -> list[str]:
 def test_what_export_writes_contradicts_nothing(kind: str, name: str) -> None:
     for file, text in exported(kind, **stated(kind, name)).items():
         if file != ".dockerignore":
-            # The command of a container has the maximum of a body as a flag.
-            more = {"max_body": "100m"} if KINDS[kind].target.is_container else {}
-            assert faults(kind, text, **{**more, **stated(kind, name)}) == []
+            assert faults(kind, text, **{**stated(kind, name), **options_in(text)}) == []
             assert reading.kind_of(text) in (kind, kind.removesuffix("-socket"))
 
 
 @pytest.mark.parametrize("kind", sorted({*KINDS} - {"systemd-socket"}))
 def test_the_command_of_a_file_is_read_again(kind: str) -> None:
-    given = {"timeout": 61, "log_redact": "token,password", "workers": "2n+1"}
+    given = {"timeout": 21, "log_redact": "token,password", "workers": "2n+1"}
     text = next(iter(exported(kind, **given).values()))
-    assert {"--timeout=61", "--log-redact=token,password", "--workers=2n+1"} <= {*reading.command(text)}
+    assert {"--timeout=21", "--log-redact=token,password", "--workers=2n+1"} <= {*reading.command(text)}
 
 
 @pytest.mark.parametrize(

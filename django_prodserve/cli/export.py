@@ -97,16 +97,20 @@ def check(file: Path, words: Sequence[str], flags: Mapping[str, Any]) -> str:
         raise UsageError(
             f"{file} shows no kind of file.", f"prodserve export KIND --check {file}", topic="export"
         )
-    parsed = vars(control_parser("prodserve").parse_args(reading.command(text)))
-    names = {row.name for row in option_fields()} - {"chdir", "env_file", "config"}
-    set_there = {name: value for name, value in parsed.items() if name in names}
     target = KINDS[kind].target
     plan = plan_for(
-        target.machine(), {**flags, **set_there}, {**ours(reading.variables(text)), **target.environ}
+        target.machine(), {**flags, **options_in(text)}, {**ours(reading.variables(text)), **target.environ}
     )
     if found := contradictions(kind, text, Facts.of(plan, Site.inspect(), target, "")):
         raise ProdserveError.of(problem._replace(message=f"{file}: {problem.message}") for problem in found)
     return f"{file}: its numbers agree with the plan"
+
+
+def options_in(text: str) -> dict[str, Any]:
+    """Return the options that the command of a file sets, and the size that the file limits."""
+    parsed = vars(control_parser("prodserve").parse_args(reading.command(text)))
+    names = {row.name for row in option_fields()} - {"chdir", "env_file", "config"}
+    return {**reading.limits(text), **{name: value for name, value in parsed.items() if name in names}}
 
 
 _builds: dict[str, Build] = {}

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..config.options import option_fields
-from ..errors import UsageError
+from ..errors import Problem, UsageError
 from ..http.limits import DISK_RESERVE
 from ..machine.platforms import KILLS_AFTER
 from ..plan.warnings import EXIT
 from ..utils.decision import Decision
-from ..utils.units import MIB, format_size
+from ..utils.units import MIB, format_duration, format_size
 from .build import NO_IMAGE, Build
 from .sides import Side, find
 
@@ -105,6 +105,8 @@ class Facts:
     """Whether a flag or the settings set a maximum size of a body."""
     trusts_someone: bool = True
     """Whether a flag, the settings or the platform name the trusted proxies."""
+    has_proxy_protocol: bool = False
+    """Whether the server expects the PROXY protocol."""
     has_database: bool = True
     build: Build = NO_IMAGE
     """What an image of the project needs."""
@@ -162,6 +164,7 @@ class Facts:
             serves_static=plan.inputs.options.static,
             has_own_body=plan.max_body.value is not None,
             trusts_someone=plan.trusted_proxies.source != "default",
+            has_proxy_protocol=has_proxy_protocol(plan),
             has_database=plan.database.value != "none",
             build=build,
             sides=tuple(find(plan, site, has_manage=build is NO_IMAGE or build.has_manage)),
@@ -201,6 +204,38 @@ class Facts:
                 code="conflict",
                 topic="export",
             )
+
+    def against_router(self) -> Iterator[Problem]:
+        """Yield what contradicts the times of the platform's router, which no file can change."""
+        target = self.target
+        if self.keep_alive.value < target.router_idle:
+            idle = format_duration(target.router_idle)
+            yield Problem(
+                f"{target.router} keeps idle connections for {idle}, longer than the server: keep-alive "
+                f"{self.keep_alive.value:g} s.",
+                f"Leave --keep-alive out, or set it above {idle}",
+                code="conflict",
+                topic="export",
+            )
+        if 0 < target.router_wait < self.timeout.value:
+            yield Problem(
+                f"{target.router} gives up after {target.router_wait} s, before the server's timeout of "
+                f"{self.timeout.value:g} s.",
+                f"Leave --timeout out, or set it to {target.router_wait}",
+                code="conflict",
+                topic="export",
+            )
+
+    def refuse_router(self) -> None:
+        """Raise UsageError for options that contradict the platform's router."""
+        if problems := [*self.against_router()]:
+            raise UsageError.of(problems)
+
+
+def has_proxy_protocol(plan: Plan) -> bool:
+    """Return whether the server expects the PROXY protocol of its proxy."""
+    setting = plan.gunicorn.get("proxy_protocol")
+    return setting is not None and setting.value not in (None, False, "off")
 
 
 def stated_options(plan: Plan) -> Iterator[str]:

@@ -47,7 +47,7 @@ KINDS: Mapping[str, Kind] = {
     "fly": Kind("a fly.toml", target.FLY, platforms.fly),
     "render": Kind("a render.yaml", target.RENDER, platforms.render),
     "cloudrun": Kind("a service of Cloud Run", target.CLOUD_RUN, platforms.cloud_run),
-    "kamal": Kind("a deploy.yml of Kamal", target.SIZED_CONTAINER, platforms.kamal),
+    "kamal": Kind("a deploy.yml of Kamal", target.KAMAL, platforms.kamal),
 }
 ALIASES = {
     "docker": "dockerfile",

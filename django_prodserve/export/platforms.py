@@ -158,6 +158,7 @@ def _render_side(facts: Facts, side: Side, variables: list[str]) -> str:
 def cloud_run(facts: Facts) -> list[File]:
     """Return the service of Cloud Run."""
     facts.refuse_slow_stop("Cloud Run", CLOUD_RUN_KILLS)
+    facts.refuse_router()
     _refuse_certificate(facts, "Cloud Run")
     if "side_processes" in facts.is_stated:
         raise UsageError(
@@ -240,8 +241,9 @@ spec:
 def kamal(facts: Facts) -> list[File]:
     """Return deploy.yml."""
     name, options = facts.site.name, []
-    if "keep_alive" not in facts.is_stated:
-        # Its transport has no IdleConnTimeout (internal/server/target.go of kamal-proxy).
+    if "keep_alive" in facts.is_stated:
+        facts.refuse_router()
+    else:
         options = ["--keep-alive=1d"]
     secrets = [*facts.build.required.substitutes] or ["SECRET_KEY"]
     volumes = [f"{name}-{place.strip('/').replace('/', '-')}:{place}" for place in own_directories(facts)]

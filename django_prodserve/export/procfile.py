@@ -18,6 +18,7 @@ HEROKU_KILLS = 30  # seconds after SIGTERM
 def file(facts: Facts) -> list[File]:
     """Return the Procfile."""
     facts.refuse_slow_stop("Heroku", HEROKU_KILLS)
+    facts.refuse_router()
     if facts.address.is_unix:
         raise UsageError(
             f"unix:{facts.address.path} cannot be reached by the platform's router.",

@@ -97,3 +97,14 @@ def variables(text: str) -> Mapping[str, str]:
 def _variables(text: str) -> Iterator[tuple[str, str]]:
     pattern = r"\b(PRODSERVE_[A-Z_]+)\b[\"']?\s*(?:[=:,]|\n)\s*(?:value:\s*)?[\"']?([^\"'\s}]+)"
     yield from re.findall(pattern, text)
+
+
+def limits(text: str) -> Mapping[str, str]:
+    """Return the CPUs and the memory to which a file limits the server, as an operator types them."""
+    code = without_comments(text)
+    patterns = {
+        "cpus": r"(?:limits:[^}]{0,80}?cpus?: *|^ *cpus(?::| =) *)\"?(\d+(?:\.\d+)?m?)\b",
+        "memory": r"(?:limits:[^}]{0,80}?memory: *|^ *memory(?::| =) *|^MemoryMax=)\"?(\d+[KMGTkmgt]?i?b?)\b",
+    }
+    found = {name: values(code, pattern) for name, pattern in patterns.items()}
+    return {name: texts[0] for name, texts in found.items() if texts}

@@ -14,6 +14,7 @@ from ..utils.units import MIB
 
 DEFAULT_CPUS = 1.0
 DEFAULT_MEMORY = 512 * MIB
+DAY = 86_400  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,14 @@ class Target:
     """Whether the server runs in an image, with the project in /app."""
     is_sized: bool = False
     """Whether the file limits CPUs and memory. If not, the server plans for the machine where it starts."""
+    names_port: bool = False
+    """Whether the platform names the port, in PORT."""
+    router: str = ""
+    """The platform's router, whose times no file can change."""
+    router_idle: int = 0
+    """Seconds for which it keeps an idle connection."""
+    router_wait: int = 0
+    """Seconds for which it waits for a response; 0 if a file sets that."""
     body: int = 100 * MIB
     """Maximum size of a body in a container for which none was set."""
     body_why: str = "a container has little disk for request bodies"
@@ -58,13 +67,30 @@ PROXY = Target(environ={})
 CONTAINER = Target(environ={"container": "oci"}, is_container=True)
 SIZED_CONTAINER = Target(environ={"container": "oci"}, is_container=True, is_sized=True)
 KUBERNETES = Target(environ={"KUBERNETES_SERVICE_HOST": "1"}, is_container=True, is_sized=True)
-HEROKU = Target(environ={"DYNO": "web.1"})
+HEROKU = Target(
+    environ={"DYNO": "web.1"},
+    names_port=True,
+    router="Heroku's router",
+    router_idle=90,
+    router_wait=30,
+)
 FLY = Target(environ={"FLY_APP_NAME": "app"}, is_container=True, is_sized=True)
-RENDER = Target(environ={"RENDER": "true", "PORT": "10000"}, is_container=True)
+RENDER = Target(environ={"RENDER": "true", "PORT": "10000"}, is_container=True, names_port=True)
 CLOUD_RUN = Target(
     environ={"K_SERVICE": "app", "PORT": "8080"},
     is_container=True,
     is_sized=True,
+    names_port=True,
+    router="Google's router",
+    router_idle=600,
     body=32 * MIB,
     body_why=_CLOUD_RUN_BODY,
 )
+KAMAL = Target(
+    environ={"container": "oci"},
+    is_container=True,
+    is_sized=True,
+    router="kamal-proxy",
+    router_idle=DAY,
+)
+"""kamal-proxy closes no idle connection: its transport has no IdleConnTimeout (internal/server/target.go)."""

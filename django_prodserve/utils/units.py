@@ -15,8 +15,8 @@ _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0
 
 
 def parse_size(text: str) -> int:
-    """Return bytes for ``512m``, ``1.5g``, ``256MiB`` or a plain number; units are powers of 1024."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower(), re.ASCII)
+    """Return bytes for ``512m``, ``1.5g``, ``256MiB``, ``256Mi`` or a number; units are powers of 1024."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:(?<=[kmgt])i)?b?", text.strip().lower(), re.ASCII)
     if not match:
         raise ValueError(text)
     return int(float(match[1]) * _SIZE_UNITS[match[2]])
