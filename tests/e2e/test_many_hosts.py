@@ -115,6 +115,10 @@ class Fleet:
             server.lines = [line for line in server.output.splitlines() if "Traceback" not in line]
 
     def close(self) -> None:
+        """Stop all servers at the same time, and prove for each that it left nothing."""
+        for server in self.servers.values():
+            if server.process.poll() is None:
+                server.process.send_signal(signal.SIGTERM)
         with ExitStack() as every:
             for stack in self.stacks.values():
                 every.callback(stack.close)
