@@ -144,14 +144,15 @@ class TLSSocket:
                 return self._bare.recv(size, flags)
             if self.is_ended:
                 return b""
+            tls, incoming = self._tls, self._incoming
             found: list[bytes] = []
-            if self._incoming.pending:  # it came with the end of the handshake
+            if incoming.pending:  # it came with the end of the handshake
                 self._read(found)
             if not found and not self.is_ended:
-                data = memoryview(self._bare.recv(size, flags))
+                data = self._bare.recv(size, flags)
                 self.is_ended = not data
                 for start in range(0, len(data), RECORD):
-                    self._incoming.write(data[start : start + RECORD])
+                    incoming.write(data if len(data) <= RECORD else data[start : start + RECORD])
                     self._read(found)
             if self._outgoing.pending > UNSENT_BYTES and not self._flush(0):
                 raise ConnectionAbortedError("the client makes TLS answer, and does not read the answers")
@@ -188,8 +189,11 @@ class TLSSocket:
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:
         """Send what the kernel takes; BlockingIOError if that is nothing. Never waits."""
         with self._lock:
+            size = len(data)
+            if size <= RECORD and not self._encrypted and not self._waiting and size:  # most responses
+                self._tls.write(data)
+                return self._send_first(self._outgoing.read(), size, flags)
             view = memoryview(data)
-            size = len(view)
             if not self._waiting or self._flush(flags):
                 while self._encrypted < size:
                     self._encrypt(view[self._encrypted : self._encrypted + BATCH])
@@ -201,6 +205,18 @@ class TLSSocket:
             if not sent and size:
                 raise BlockingIOError
             return sent
+
+    def _send_first(self, piece: bytes, size: int, flags: int) -> int:
+        """Send a piece with nothing before it; ``size``: bytes of the caller in it."""
+        try:
+            sent = self._bare.send(piece, flags | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(piece):
+            return size
+        self._waiting.append((memoryview(piece)[sent:], size))
+        self._encrypted = size
+        raise BlockingIOError
 
     def _encrypt(self, view: memoryview) -> None:
         write, read, keep = self._tls.write, self._outgoing.read, self._waiting.append

@@ -78,7 +78,6 @@ class Site:
             if not name.startswith("COVERAGE_")
         }
         with serving(*SIZE, *chosen, *pair, *flags, env=environ) as server:
-            server.workers(2)
             yield server
 
     def context(self, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
