@@ -271,6 +271,7 @@ class Options:
         "TLS certificate (PEM), repeatable: clients get the one for the host that they name.",
         why="plain HTTP, also behind a proxy that handles TLS",
         gunicorn="certfile",
+        exported=True,
     )
     keyfile: tuple[str, ...] = option(
         (),
@@ -278,6 +279,7 @@ class Options:
         "TLS key (PEM), repeatable: one for each certificate, in the same order.",
         why="the files of the certificates contain them",
         gunicorn="keyfile",
+        exported=True,
     )
     trusted_proxies: tuple[str, ...] = option(
         ("loopback",),
