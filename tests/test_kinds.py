@@ -31,6 +31,7 @@ TYPED = {
     "keyfile": "key.pem",
     "redirect_http": "0.0.0.0:80",
     "acme_webroot": "/srv/acme",
+    "side_processes": "tasks,beat",
     "trusted_hops": "2",
     "access_log": "-",
     "log_redact": "query,token",

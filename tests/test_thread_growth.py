@@ -62,7 +62,7 @@ def test_requests_that_wait_get_a_hundred_threads_within_two_seconds(load: Load)
 
 def test_growth_ends_at_the_ceiling_and_says_so(load: Load) -> None:
     assert load.run(10.0) == 256
-    assert load.growth.hold is Hold.CEILING
+    assert load.growth.hold is Hold.MAXIMUM
     assert not load.growth.may_grow
 
 
