@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ class SideMemory(Protocol):
 
     def check_memory(self, room: MemoryBudget, now: float) -> None:
         """Restart one if memory is short."""
+        ...
+
+    def log_kills(self, was_killer: Callable[[], bool]) -> None:
+        """Report those that the kernel has killed."""
         ...
 
     def complete(self, now: float) -> None:

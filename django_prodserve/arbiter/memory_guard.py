@@ -108,6 +108,7 @@ class MemoryGuard:
         room = self.memory.budget(now)
         self.arbiter.board.count_memory(self.memory.limit or 0, (room and room.used) or self.taken())
         self.patience = policies.until_next_look(room)
+        self.arbiter.sides.log_kills(self.was_killer)
         if room is None:
             return
         if room.soon > REPLACE_SHARE * room.limit or now >= self.next_measuring:

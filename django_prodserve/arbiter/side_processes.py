@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 from django.db import DEFAULT_DB_ALIAS, connections
 from gunicorn import util
 
-from ..machine.families import family_memory
+from ..machine.families import memory_below
 from ..plan.sizing import Sizing
 from ..project.databases import close_connections
 from ..side_processes import command, host_lock, minder, policies, spawn
 from ..side_processes.policies import SideState
 from ..startup.locks import shared_lock_for
+from ..supervisor import run_directory
 from ..worker import stop_signals
 from . import hooks
 
@@ -48,6 +49,8 @@ class SideProcesses:
         """The position of each process, by the pid of its minder."""
         self.next_start = dict.fromkeys(range(len(self.processes)), 0.0)
         self.failures = dict.fromkeys(range(len(self.processes)), 0)
+        self.restarts = [0] * len(self.processes)
+        """The restarts of each process that were looked at."""
         self.are_wanted = False
         self.last_restart = -RESTART_SECONDS
         self.next_measuring = 0.0
@@ -115,8 +118,7 @@ class SideProcesses:
         place = self.arbiter.generation.run_dir
         if place is None:
             return ""
-        key = place.name.rpartition("-")[0]
-        return str(place.parent / f"{key}-{self.arbiter.plan.settings.value}-{name}.lock")
+        return run_directory.lock_path(place, f"{self.arbiter.plan.settings.value}-{name}")
 
     def _shared_lock(self, process: SideProcess) -> Callable[[], host_lock.SharedLock] | None:
         """Return what makes the lock among all hosts; None if each host runs the process, or there is one."""
@@ -147,7 +149,7 @@ class SideProcesses:
         slot, now = self.slots[index], time.monotonic()
         if slot.pid:
             spawn.kill_group(slot.pid)
-            slot.pid = 0
+            slot.pid, slot.restarts = 0, slot.restarts + 1
         slot.minder = 0
         if self.are_wanted:
             how = policies.ending(os.waitstatus_to_exitcode(status))
@@ -207,7 +209,7 @@ class SideProcesses:
         """Read the memory of each process and of all that it has started, or of those not yet measured."""
         for slot in self.slots:
             if not (new_alone and slot.memory):
-                slot.memory = family_memory(slot.pid) if slot.pid else 0
+                slot.memory = memory_below(slot.minder) if slot.pid else 0
 
     def check_memory(self, room: MemoryBudget, now: float) -> None:
         """Restart the process that has outgrown its plan before the kernel kills something."""
@@ -233,6 +235,17 @@ class SideProcesses:
         self._wake()
         if at_once:
             spawn.kill_group(slot.pid)
+
+    def log_kills(self, was_killer: Callable[[], bool]) -> None:
+        """Report the processes that the kernel has killed because memory ran out."""
+        for index, slot in enumerate(self.slots):
+            if slot.restarts != self.restarts[index]:
+                self.restarts[index] = slot.restarts
+                if slot.status == -signal.SIGKILL and was_killer():
+                    name = self.processes[index].name
+                    text = f"Process {name} was killed by the kernel: the memory limit is reached"
+                    self.log.warning("%s.", text)
+                    self.arbiter.record_event("process memory", text)
 
     def planned(self, process: SideProcess) -> int:
         """Return the memory that the plan has for a process."""

@@ -71,8 +71,10 @@ class SideLog:
                 self._write(line, pid)
 
     def _write(self, line: str, pid: int) -> None:
-        now = time.time()
-        for handler in handlers(self.log):
+        now, found = time.time(), handlers(self.log)
+        if not found:  # a logger class of the project, not a subclass of Gunicorn's
+            self.log.info("%s: %s", self.name, line)
+        for handler in found:
             put = getattr(handler, "put", None)
             if put is None:  # syslog, or one of the project
                 record = logging.makeLogRecord(
@@ -85,7 +87,8 @@ class SideLog:
                         "process": pid,
                     }
                 )
-                handler.handle(record)
+                if record.levelno >= handler.level:
+                    handler.handle(record)
             else:
                 form = json_line if getattr(handler, "is_json", False) else text_line
                 put(f"{form(now, self.name, line, pid)}\n".encode("utf-8", "backslashreplace"))

@@ -1,4 +1,4 @@
-"""A process and all that it has started, as Linux lists them. Used by minders, the arbiter and ``status``."""
+"""What a process has started, as Linux lists it. Used by minders, the arbiter and ``status``."""
 
 from __future__ import annotations
 
@@ -18,18 +18,11 @@ def children(pid: int | str) -> list[int]:
     return found
 
 
-def family(pid: int) -> list[int]:
-    """Return a process and everything that it has started; the kernel lists no daemons among them."""
-    found = [pid]
+def memory_below(pid: int) -> int:
+    """Return the bytes that everything uses that a process has started or adopted, without itself."""
+    found, total = children(pid), 0
     for each in found:
         found += [child for child in children(each) if child not in found]
-    return found
-
-
-def family_memory(pid: int) -> int:
-    """Return the bytes that a process and everything that it has started use."""
-    total = 0
-    for each in family(pid):
         with suppress(OSError):
             total += read_memory(Path(f"/proc/{each}")).size
     return total

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..machine.families import family_memory
+from ..machine.families import memory_below
 from ..machine.proc import cpu_seconds
 from ..machine.proc_memory import read_memory
 from ..scoreboard import history
@@ -195,7 +195,7 @@ def side_processes(board: Scoreboard, now: float, *, measured: bool = False) -> 
             "age": round(now - slot.started, 1) if slot.pid else 0.0,
             "restarts": slot.restarts,
             "failing": slot.failing,
-            "memory": family_memory(slot.pid) if measured and slot.pid else slot.memory,
+            "memory": memory_below(slot.minder) if measured and slot.pid else slot.memory,
             "last_end": None if slot.status is None else ending(slot.status),
         }
         for name, slot in zip(names, board.sides, strict=False)

@@ -132,4 +132,5 @@ class SharedLock(threading.Thread):
     def release(self) -> None:
         """Release the lock: the process has ended. The thread closes its connection."""
         self._ended.set()
-        self.join(2.0)
+        if self.is_alive():
+            self.join(2.0)

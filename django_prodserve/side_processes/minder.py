@@ -76,7 +76,7 @@ class Minder:
         self.is_locked = self.is_stopping = self.is_killed = self.is_asked = False
         self.reason = ""
         """Why the process was asked to end, if it starts again afterwards."""
-        self.told_waiting = False
+        self.told_waiting = self.has_child_ended = False
         self.lifeline: int | None = task.lifeline
         self.wake = -1
 
@@ -84,8 +84,6 @@ class Minder:
         """Run until the arbiter wants the process to stop, or ends itself."""
         self.wake = _listen()
         spawn.adopt_orphans()
-        if self.shared is not None:
-            self.shared.start()
         while not (self.is_stopping and self.process is None):
             now = time.monotonic()
             self._obey(now)
@@ -132,7 +130,10 @@ class Minder:
 
     def _may_start(self, now: float) -> bool:
         """Return whether no other minder runs it, on this host or, if so chosen, on any."""
-        self.is_locked = self.is_locked or self.file_lock.take()
+        if not self.is_locked and self.file_lock.take():
+            self.is_locked = True
+            if self.shared is not None:
+                self.shared.start()  # a minder before us on this host has released both locks
         if self.is_locked and (self.shared is None or self.shared.is_ours(now)):
             self.told_waiting = False
             return True
@@ -167,7 +168,11 @@ class Minder:
     def _watch(self, process: Popen[bytes], now: float) -> None:
         if spawn.has_ended(process.pid):
             self._ended(process, now)
-        elif self.is_asked and now >= self.kill_at and not self.is_killed:
+            return
+        if self.has_child_ended:
+            self.has_child_ended = False
+            spawn.reap_adopted(process.pid)
+        if self.is_asked and now >= self.kill_at and not self.is_killed:
             self.is_killed = True
             spawn.kill_group(process.pid)
         elif self.slot.failing and now - self.began >= policies.STABLE_SECONDS:
@@ -268,7 +273,9 @@ class Minder:
         for descriptor, _ in poller.poll(self._seconds() * 1000 + 1):
             if descriptor == self.wake:
                 with suppress(BlockingIOError):
-                    if signal.SIGUSR1 in os.read(self.wake, 4096):
+                    arrived = os.read(self.wake, 4096)
+                    self.has_child_ended |= signal.SIGCHLD in arrived
+                    if signal.SIGUSR1 in arrived:
                         self.task.log.reopen_files()
             elif descriptor == self.lifeline:
                 self.lifeline = None

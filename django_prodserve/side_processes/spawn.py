@@ -81,6 +81,14 @@ def reap(pid: int) -> int:
     return 1
 
 
+def reap_adopted(process: int) -> None:
+    """Reap the adopted children that have ended while the process itself runs."""
+    for pid in children("self"):
+        if pid != process:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
 def kill_children() -> None:
     """Kill and reap the children of this process that are left: those that were adopted."""
     for _ in range(KILL_ROUNDS):

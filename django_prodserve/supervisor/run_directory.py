@@ -1,6 +1,7 @@
 """The run directory of a server: its identity (``server.json``) and the state of its workers (``board``).
 
     <base>/prodserve-<uid>/<key of directory and program>-<pid>/
+    <base>/prodserve-<uid>-locks/<key of directory and program>-<name of a lock>
 
 The command's process creates it, main thread. The process that keeps that pid writes it, and the commands
 that search for a server read it. Standard library alone: they read it before, and without, any settings. A
@@ -79,6 +80,16 @@ def remove(place: Path) -> None:
     for file in list(place.iterdir()):
         file.unlink(missing_ok=True)
     place.rmdir()
+
+
+def lock_path(place: Path, name: str) -> str:
+    """Return a file that servers of one project on this host can lock, next to all run directories.
+
+    It stays: a process that removed it could not know whether another one has just opened it.
+    """
+    locks = place.parent.with_name(f"{place.parent.name}-locks")
+    _make_private(locks)
+    return str(locks / f"{place.name.rpartition('-')[0]}-{name}")
 
 
 def running() -> Iterator[tuple[Path, ServerRecord]]:
