@@ -237,6 +237,13 @@ def test_the_key_of_the_build_is_in_no_layer() -> None:
     assert {"static", ".git", "**/.env*"} <= {*ignored.split("\n")}
 
 
+def test_what_settings_write_while_the_image_is_built_is_in_no_layer() -> None:
+    place = {"static_root": "/srv/shop/current/static", "writable": {"/srv/shop/current/var": "SQLite"}}
+    text = exported("dockerfile", place)["Dockerfile"]
+    assert "collectstatic --no-input \\\n    && rm -rf /app/var \\\n    && chmod -R a+rX /app\n" in text
+    assert text.index("rm -rf /app/var") < text.index("install -d -o 10001 -g 10001 /app/var")
+
+
 def test_a_build_without_hashes_and_compression_is_named() -> None:
     place = {"static_root": "/srv/shop/current/static"}
     plain = exported("dockerfile", {**place, "has_plain_storage": True})["Dockerfile"]

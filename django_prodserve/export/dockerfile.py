@@ -143,10 +143,14 @@ def _collect(facts: Facts) -> str:
     words = {**facts.settings, **tried.substitutes}
     names = " ".join(f"{name}={shlex.quote(text)}" for name, text in words.items() if text)
     program = "python manage.py" if facts.build.has_manage else "python -m django"
+    written_there = [place for place in own_directories(facts) if place.startswith(f"{PROJECT}/")]
+    removes = [f"    && rm -rf {' '.join(map(shlex.quote, written_there))} \\"] if written_there else []
     return block(
         "# The values are for the build alone: no key of the site is in the image or in its history.",
+        *(["# Nor is what settings write when they are loaded, such as a key."] if removes else []),
         f"RUN {names} \\",
         f"    {program} collectstatic --no-input \\",
+        *removes,
         f"    && chmod -R a+rX {PROJECT}",
     )
 
