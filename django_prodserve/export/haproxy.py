@@ -108,8 +108,8 @@ def _retries(facts: Facts) -> str:
         )
     return block(
         "# A connection that failed is tried at the next machine. If a machine goes away before its "
-        "response, HAProxy sends a GET or HEAD to another. It sends no other request twice.",
-        "retries 3",
+        "response, HAProxy sends a GET or HEAD to another, at most twice. It sends no other request again.",
+        "retries 2",
         "option redispatch 1",
         "retry-on conn-failure empty-response",
         "http-request disable-l7-retry unless METH_GET",

@@ -23,6 +23,7 @@ from .needs import need_program
 from .postgres import Postgres, cluster
 from .proxies import Front, proxy
 from .serving import SITE, Server, copy_site, run, serving, until
+from .test_nginx import FORGED, FORGERIES
 
 pytestmark = pytest.mark.slow
 
@@ -226,6 +227,10 @@ def test_three_hosts_behind_haproxy(env: Any, tmp_path: Path, certificate: Path)
         folder = tmp_path / "proxy"
         folder.mkdir()
         front = stack.enter_context(proxy("haproxy", ended.stdout, folder, certificate))
+        seen = front.get("/whoami/", FORGERIES).json()
+        assert seen["secure"] is True
+        assert seen["meta"]["REMOTE_ADDR"] == "127.0.0.1"
+        assert FORGED not in str(seen)
         load = Load(front.client, "/orders/", PAUSE)
         with load.running(CLIENTS):
             steps = Steps(load)
