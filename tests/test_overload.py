@@ -41,6 +41,8 @@ def monitor(board: Scoreboard, slots: list[Slot]) -> tuple[WorkerMonitor, list[t
         plan=plan(),
         pool=SimpleNamespace(active=lambda: [SimpleNamespace(slot=slot) for slot in slots]),
         board=board,
+        tls=None,
+        renewals=None,
         record_event=lambda *event: events.append(event),
     )
     watching = WorkerMonitor(arbiter)

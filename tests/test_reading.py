@@ -151,7 +151,7 @@ def test_addresses_stand_in_place_of_an_action(
         ("--static=maybe", "--static is 'maybe', but must be on or off", "Write --static or --no-static"),
         ("--no-static=1", "--no-static takes no value.", "Write --static or --no-static"),
         ("--workers", "--workers needs a value.", "For example: --workers 2"),
-        ("-v 9", "Argument -v: invalid choice", "prodserve --help"),
+        ("-v 9", "Argument -v/--verbosity: invalid choice", "prodserve --help"),
         (
             "plan --gunicorn-conf /srv/g.py",
             "--gunicorn-conf takes no file: it prints to standard output.",

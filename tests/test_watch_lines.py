@@ -28,7 +28,17 @@ WORKER = {
         "loop": None,
         "websockets": 0,
     },
-    **{"queue": 0, "connections": 2, "requests": 9876, "memory": 64 << 20, "cpu": 1.0, "share": 0.5, "cpu_share": 0.5, "max_threads": 16, "growth_hold": ""},
+    **{
+        "queue": 0,
+        "connections": 2,
+        "requests": 9876,
+        "memory": 64 << 20,
+        "cpu": 1.0,
+        "share": 0.5,
+        "cpu_share": 0.5,
+        "max_threads": 16,
+        "growth_hold": "",
+    },
     "oldest": None,
 }
 RATES = {

@@ -141,6 +141,8 @@ def test_what_raises_in_the_monitor_is_logged_once_of_each_kind(caplog: pytest.L
         plan=plan(),
         pool=WorkerPool(),
         board=Scoreboard.create(None, slots=2, rows=2, now=0.0),
+        tls=None,
+        renewals=None,
         record_event=lambda *event: events.append(event),
     )
     tick = WorkerMonitor(arbiter)

@@ -63,7 +63,9 @@ def certificate_problems(plan: Plan) -> Iterator[Problem]:
         if why := _why_unreadable(path):
             unreadable.add(path)
             fix = f"Name a file that exists and that this user may read: {flag} PATH"
-            yield Problem(f"{decision.source} {path} cannot be read: {why}.", fix, "", "tls", flag[2:])
+            yield Problem(
+                f"{decision.source} {path} cannot be read: {why}.", fix, "", "certificate", flag[2:]
+            )
     has_hook = "ssl_context" in plan.gunicorn  # it may know the password of a key
     for pair in plan.certificates:
         if (
@@ -77,14 +79,16 @@ def certificate_problems(plan: Plan) -> Iterator[Problem]:
         found = plan.gunicorn.get(name)
         if found and found.value and (why := _refusal(partial(use, found.value))):
             fix = f"Correct {name}, or remove it."
-            yield Problem(f"{found.source} {found.value} cannot be used for TLS: {why}.", fix, "", "tls")
+            yield Problem(
+                f"{found.source} {found.value} cannot be used for TLS: {why}.", fix, "", "certificate"
+            )
     wanted, trusted = plan.gunicorn.get("cert_reqs"), plan.gunicorn.get("ca_certs")
     if wanted and wanted.value and not (trusted and trusted.value) and not has_hook:
         yield Problem(
             f"{wanted.source} asks for client certificates, but no issuer is trusted: all are refused.",
             'Name the issuers: PRODSERVE["GUNICORN"] = {"ca_certs": "clients.pem", ...}',
             "",
-            "tls",
+            "certificate",
         )
 
 
@@ -92,7 +96,7 @@ def _problem(pair: KeyPair, why: str) -> Problem:
     fix = "Name a certificate in PEM format, and the key that belongs to it."
     if why == ENCRYPTED:
         fix = f"Store it without a password: openssl pkey -in {pair.keyfile or pair.certfile} -out key.pem"
-    return Problem(f"{pair} cannot be used for TLS: {why}.", fix, "", "tls", "certfile")
+    return Problem(f"{pair} cannot be used for TLS: {why}.", fix, "", "certificate", "certfile")
 
 
 def _refusal(use: Callable[[], object]) -> str:

@@ -122,7 +122,7 @@ WRONG: list[Wrong] = [
     (
         ["--certfile", "/nowhere.pem"],
         {},
-        "tls",
+        "certificate",
         2,
         "--certfile /nowhere.pem cannot be read",
         "--certfile PATH",
