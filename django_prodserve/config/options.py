@@ -272,6 +272,7 @@ class Options:
         "TLS certificate (PEM), repeatable: clients get the one for the host that they name.",
         why="plain HTTP, also behind a proxy that handles TLS",
         gunicorn="certfile",
+        exported=True,
     )
     keyfile: tuple[str, ...] = option(
         (),
@@ -279,6 +280,7 @@ class Options:
         "TLS key (PEM), repeatable: one for each certificate, in the same order.",
         why="the files of the certificates contain them",
         gunicorn="keyfile",
+        exported=True,
     )
     redirect_http: str | None = option(
         None,

@@ -5,14 +5,17 @@ Runs in the command's process.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..config import kinds
+from ..config.options import option_field
 from ..errors import Problem, UsageError
 from ..tls.contexts import ENCRYPTED, KeyPairError, TLSContexts, pair_refusal, refusal_of
-from ..tls.key_pairs import KeyPair
+from ..tls.key_pairs import KeyPair, key_pairs
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
@@ -27,6 +30,24 @@ def contexts(plan: Plan, config: Any) -> TLSContexts | None:
         return None
     try:
         return TLSContexts.make(config, plan.certificates)
+    except KeyPairError as error:
+        raise UsageError.of([_problem(error.pair, str(error))]) from error
+
+
+def contexts_of_gunicorn(config: Any) -> TLSContexts:
+    """Return the contexts under plain Gunicorn; raise ProdserveError if they cannot be made.
+
+    Gunicorn's settings name one certificate. The variables that a file of ``plan --gunicorn-conf`` sets may
+    name more.
+    """
+    named = {
+        name: kinds.FILES.parse(text)
+        for name in ("certfile", "keyfile")
+        if (row := option_field(name)) and (text := os.environ.get(row.variable))
+    }
+    pairs = key_pairs(named.get("certfile", ()), named.get("keyfile", ()))
+    try:
+        return TLSContexts.make(config, pairs or [KeyPair(config.certfile or config.keyfile, config.keyfile)])
     except KeyPairError as error:
         raise UsageError.of([_problem(error.pair, str(error))]) from error
 

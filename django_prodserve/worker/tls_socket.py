@@ -144,7 +144,7 @@ class TLSSocket:
                 return self._bare.recv(size, flags)
             if self.is_ended:
                 return b""
-            tls, incoming = self._tls, self._incoming
+            incoming = self._incoming
             found: list[bytes] = []
             if incoming.pending:  # it came with the end of the handshake
                 self._read(found)

@@ -17,7 +17,7 @@ from typing import Any
 
 from gunicorn.workers.base import Worker
 
-from ..errors import ProdserveError
+from ..errors import ProdserveError, UsageError
 from ..logs import nonblocking
 from ..middleware.application import Application
 from ..scoreboard import stop_flags
@@ -25,8 +25,8 @@ from ..scoreboard.board import REASONS, Scoreboard
 from ..scoreboard.events import Event, write
 from ..scoreboard.slot import GO_HUNG, RETIRING, SERVING, Slot
 from ..startup import monkey_patching
+from ..startup.certificates import contexts_of_gunicorn
 from ..tls.contexts import TLSContexts
-from ..tls.key_pairs import KeyPair
 from ..tls.renewal import Renewals
 from ..utils import fork_guard
 from . import refusals
@@ -70,8 +70,15 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self.slot = self._claim()
         self._reopens = False
         if self.cfg.is_ssl and getattr(self.app, "tls", None) is None:  # under plain Gunicorn
-            pair = KeyPair(self.cfg.certfile or self.cfg.keyfile, self.cfg.keyfile)
-            self.app.tls = TLSContexts.make(self.cfg, [pair])
+            self.app.tls = self._contexts()
+
+    def _contexts(self) -> TLSContexts:
+        """Return the contexts that all workers share; the arbiter ends if they cannot be made."""
+        try:
+            return contexts_of_gunicorn(self.cfg)
+        except UsageError as error:
+            self.log.critical("%s", error)
+            sys.exit(error.exit_code)
 
     def _claim(self) -> Slot:
         """Take a free slot on the scoreboard, in the arbiter, before the fork.

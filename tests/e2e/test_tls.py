@@ -413,7 +413,11 @@ def test_plain_gunicorn_with_our_worker_speaks_tls(pairs: tuple[Pair, Pair], env
     flags = ("-k", "django_prodserve.worker.ProdserveWorker", "--workers", "2", *pairs[0].flags)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
         port = listener.getsockname()[1]
-        extra = {"DJANGO_SETTINGS_MODULE": "shop.settings"}
+        extra = {
+            "DJANGO_SETTINGS_MODULE": "shop.settings",
+            "PRODSERVE_CERTFILE": ",".join(str(pair.certificate) for pair in pairs),
+            "PRODSERVE_KEYFILE": ",".join(str(pair.key) for pair in pairs),
+        }  # as a file of plan --gunicorn-conf sets them
         bind = ("--bind", f"fd://{listener.fileno()}")
         with serving(
             *flags,
@@ -430,6 +434,9 @@ def test_plain_gunicorn_with_our_worker_speaks_tls(pairs: tuple[Pair, Pair], env
                     assert json.loads(asked(client, "/whoami/"))["secure"]
                     session = client.session
             assert resumed >= 8
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            with opened(server.port, context, name="other.example") as client:
+                assert client.getpeercert(True) == pairs[1].der
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from gunicorn import util
+from gunicorn import sock, util
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
@@ -392,3 +392,19 @@ def test_signals_of_a_worker() -> None:
         *("SIGABRT", "SIGHUP", "SIGQUIT", "SIGINT", "SIGTERM"),
         *("SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCHLD"),
     }
+
+
+def test_the_settings_of_tls_are_where_our_contexts_read_them() -> None:
+    settings = Config().settings
+    assert str(inspect.signature(settings["ssl_context"].get())) == "(config, default_ssl_context_factory)"
+    defaults = {name: settings[name].get() for name in ("ca_certs", "cert_reqs", "ciphers")}
+    assert defaults == {"ca_certs": None, "cert_reqs": ssl.CERT_NONE, "ciphers": None}
+    source = inspect.getsource(sock.ssl_context)  # what default_context in tls/contexts.py does, too
+    for line in (
+        "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=conf.ca_certs)",
+        "context.load_cert_chain(certfile=conf.certfile, keyfile=conf.keyfile)",
+        "context.verify_mode = conf.cert_reqs",
+        "context.set_ciphers(conf.ciphers)",
+        "return conf.ssl_context(conf, default_ssl_context_factory)",
+    ):
+        assert line in source
