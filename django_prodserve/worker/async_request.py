@@ -277,8 +277,11 @@ class AsyncRequest(Sender):
 
     def _readable(self) -> None:
         self._owner.event_loop.remove_reader(self.connection.fd)
-        if self.connection.is_gone():
+        connection = self.connection
+        if connection.is_gone():
             self.leave(GONE)
+        elif connection.tls is not None and not connection.buffer:  # a message of TLS itself, which is read
+            self._owner.event_loop.add_reader(connection.fd, self._readable)
 
     def unwatch(self) -> None:
         """Let the reactor have the socket."""

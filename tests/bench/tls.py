@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import os
 import resource
 import socket
 import ssl
@@ -33,6 +34,18 @@ GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 SIZE = ("--workers", "2", "--threads", "8")
 THREADS = 4
+
+
+PROJECT = """
+from django.http import HttpResponse
+from django.urls import path
+
+SECRET_KEY, ALLOWED_HOSTS, USE_TZ = "only for the bench" * 5, ["*"], True
+INSTALLED_APPS = ["django_prodserve"]
+ROOT_URLCONF = __name__
+urlpatterns = [path("", lambda request: HttpResponse("hello"))]
+"""
+"""Without middleware and database: what is compared is the server."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,7 @@ class Site:
     def __init__(self, place: Path) -> None:
         self.certificate, self.key = place / "cert.pem", place / "key.pem"
         self.place = place
+        (place / "benchsettings.py").write_text(PROJECT)
         kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
         names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
         files = ["-keyout", str(self.key), "-out", str(self.certificate)]
@@ -72,12 +86,12 @@ class Site:
         (folder / "site").mkdir()
         pair = ("--certfile", str(self.certificate), "--keyfile", str(self.key))
         chosen = ("--worker-class", worker_class)
-        environ = {
-            name: text
-            for name, text in environment(folder / "site").items()
-            if not name.startswith("COVERAGE_")
-        }
-        with serving(*SIZE, *chosen, *pair, *flags, env=environ) as server:
+        extra = {"DJANGO_SETTINGS_MODULE": "benchsettings", "PRODSERVE_STATIC": "off"}
+        environ = environment(folder / "site", extra)
+        environ["PYTHONPATH"] += os.pathsep + str(self.place)
+        environ = {name: text for name, text in environ.items() if not name.startswith("COVERAGE_")}
+        command = ("-m", "django_prodserve")
+        with serving(*SIZE, *chosen, *pair, *flags, env=environ, cwd=self.place, command=command) as server:
             yield server
 
     def context(self, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
@@ -197,7 +211,7 @@ def through_reloads(site: Site, server: Server, requests: int, reloads: int) -> 
         for number in range(reloads):
             goal = (number + 1) * requests // (reloads + 1)
             until(lambda goal=goal: len(done) >= goal)  # type: ignore[misc]
-            told = run("manage.py", "prodserve", "reload", env=server_environment(server))
+            told = run("-m", "django_prodserve", "reload", env=server_environment(server), cwd=site.place)
             assert told.returncode == 0, told.stderr
         until(lambda: len(done) >= requests)
     for failure in failures[:5]:
