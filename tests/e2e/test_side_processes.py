@@ -7,15 +7,12 @@ import json
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-
-from django_prodserve.side_processes.host_lock import LEASE
 
 from . import management
 from .postgres import cluster
@@ -272,11 +269,10 @@ def test_one_of_two_hosts_runs_it_and_the_other_takes_over(script: Path, tmp_pat
                 return json.loads(ended.stdout)["processes"][0]["state"]
 
             until(lambda: state() == "waiting")
-            began = time.monotonic()
             assert run("manage.py", "prodserve", "reload", env=environ).returncode == 0
             renewed = book.next(1)
-            assert time.monotonic() - began < LEASE, "a reload hands the lock on"
             assert book.lines()[-2:] == [["end", str(holder)], ["begin", str(renewed), "0"]]
+            assert state() == "waiting"
             assert first.stop() == 0
             successor = book.next(2)
             assert book.lines()[-2:] == [["end", str(renewed)], ["begin", str(successor), "0"]]
