@@ -117,6 +117,7 @@ def test_a_process_lives_beside_the_workers(lasting: tuple[Server, Book, dict[st
     def facts() -> Any:
         return json.loads(run("manage.py", "prodserve", "status", "--json", env=environ).stdout)
 
+    until(lambda: facts()["processes"][0]["state"] == "running")
     [known] = facts()["processes"]
     assert (known["name"], known["pid"], known["state"], known["restarts"]) == ("tasks", first, "running", 0)
     assert known["memory"] > 2**20
@@ -125,6 +126,7 @@ def test_a_process_lives_beside_the_workers(lasting: tuple[Server, Book, dict[st
     os.kill(first, signal.SIGKILL)
     server.wait_for("Process tasks was ended by SIGKILL after")
     second = book.next(1)
+    until(lambda: facts()["processes"][0]["pid"] == second)
     assert facts()["processes"][0]["restarts"] == 1
 
     os.kill(minder_of(second), signal.SIGKILL)
@@ -132,8 +134,7 @@ def test_a_process_lives_beside_the_workers(lasting: tuple[Server, Book, dict[st
     third = book.next(2)
     assert gone(second)
 
-    said = management.ask(server, "/metrics").text
-    assert 'prodserve_process_running{name="tasks"} 1.0' in said
+    until(lambda: 'prodserve_process_running{name="tasks"} 1.0' in management.ask(server, "/metrics").text)
     kinds = [event["kind"] for event in facts()["events"]]
     assert kinds.count("process ended") == 2
 
