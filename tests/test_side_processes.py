@@ -25,7 +25,7 @@ from django_prodserve.side_processes.host_lock import FileLock
 from django_prodserve.side_processes.policies import SideState, too_large
 from django_prodserve.utils.units import MIB
 
-from .e2e.needs import need_program
+from .e2e.needs import need_package, need_program
 from .exports import exported, facts
 from .facts import NOWHERE, machine, project
 
@@ -255,7 +255,9 @@ def test_a_process_that_the_server_does_not_start_has_a_home_in_the_file(kind: s
 
 @pytest.mark.parametrize("kind", ["compose", "kubernetes", "render", "kamal", "cloudrun"])
 def test_the_files_with_processes_are_yaml(kind: str) -> None:
-    yaml = pytest.importorskip("yaml")
+    need_package("yaml")
+    import yaml
+
     for text in exported(kind, processes=BOTH).values():
         documents = [*yaml.safe_load_all(text)]
         assert documents

@@ -7,15 +7,12 @@ import json
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-
-from django_prodserve.side_processes.host_lock import LEASE
 
 from . import management
 from .postgres import cluster
@@ -120,6 +117,7 @@ def test_a_process_lives_beside_the_workers(lasting: tuple[Server, Book, dict[st
     def facts() -> Any:
         return json.loads(run("manage.py", "prodserve", "status", "--json", env=environ).stdout)
 
+    until(lambda: facts()["processes"][0]["state"] == "running")
     [known] = facts()["processes"]
     assert (known["name"], known["pid"], known["state"], known["restarts"]) == ("tasks", first, "running", 0)
     assert known["memory"] > 2**20
@@ -128,6 +126,7 @@ def test_a_process_lives_beside_the_workers(lasting: tuple[Server, Book, dict[st
     os.kill(first, signal.SIGKILL)
     server.wait_for("Process tasks was ended by SIGKILL after")
     second = book.next(1)
+    until(lambda: facts()["processes"][0]["pid"] == second)
     assert facts()["processes"][0]["restarts"] == 1
 
     os.kill(minder_of(second), signal.SIGKILL)
@@ -135,8 +134,7 @@ def test_a_process_lives_beside_the_workers(lasting: tuple[Server, Book, dict[st
     third = book.next(2)
     assert gone(second)
 
-    said = management.ask(server, "/metrics").text
-    assert 'prodserve_process_running{name="tasks"} 1.0' in said
+    until(lambda: 'prodserve_process_running{name="tasks"} 1.0' in management.ask(server, "/metrics").text)
     kinds = [event["kind"] for event in facts()["events"]]
     assert kinds.count("process ended") == 2
 
@@ -272,11 +270,10 @@ def test_one_of_two_hosts_runs_it_and_the_other_takes_over(script: Path, tmp_pat
                 return json.loads(ended.stdout)["processes"][0]["state"]
 
             until(lambda: state() == "waiting")
-            began = time.monotonic()
             assert run("manage.py", "prodserve", "reload", env=environ).returncode == 0
             renewed = book.next(1)
-            assert time.monotonic() - began < LEASE, "a reload hands the lock on"
             assert book.lines()[-2:] == [["end", str(holder)], ["begin", str(renewed), "0"]]
+            assert state() == "waiting"
             assert first.stop() == 0
             successor = book.next(2)
             assert book.lines()[-2:] == [["end", str(renewed)], ["begin", str(successor), "0"]]
