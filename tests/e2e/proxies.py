@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import random
 import re
 import socket
 import ssl
@@ -18,7 +19,20 @@ from typing import Any
 
 from .needs import need_program
 from .serving import PATIENCE, Response
-from .test_nginx import free_ports, get, wait_for_port
+from .test_nginx import get, wait_for_port
+
+CHOICE = random.SystemRandom()  # the seed of pytest-randomly is the same in every process of a run
+
+
+def quiet_ports(count: int) -> list[int]:
+    """Return ports that nobody has, and that the kernel gives to no client a moment later."""
+    with contextlib.ExitStack() as stack:
+        found: list[int] = []
+        while len(found) < count:
+            with contextlib.suppress(OSError):
+                listener = socket.create_server(("", CHOICE.randrange(20_000, 30_000)))
+                found.append(stack.enter_context(listener).getsockname()[1])
+        return found
 
 
 def of_nginx(text: str, folder: Path, plain: int, tls: int) -> list[str]:
@@ -110,7 +124,7 @@ def proxy(name: str, text: str, folder: Path, certificate: Path) -> Iterator[Fro
     program = need_program(name)
     pair = [(certificate / file).read_text() for file in ("cert.pem", "key.pem")]
     (folder / "both.pem").write_text("".join(pair))
-    plain, tls = free_ports(2)
+    plain, tls = quiet_ports(2)
     words = PROXIES[name](text, folder, plain, tls)
     environ = {
         **os.environ,
@@ -131,7 +145,10 @@ def proxy(name: str, text: str, folder: Path, certificate: Path) -> Iterator[Fro
             env=environ,
         )
         try:
-            wait_for_port(process, tls)
+            try:
+                wait_for_port(process, tls)
+            except AssertionError as error:
+                raise AssertionError((folder / "proxy.log").read_text()) from error
             yield Front(plain, tls, certificate / "cert.pem")
             assert process.poll() is None, (folder / "proxy.log").read_text()
         finally:

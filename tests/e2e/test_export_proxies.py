@@ -20,10 +20,10 @@ from websockets.exceptions import ConnectionClosed
 
 from .load import FULL, Load
 from .needs import need_program
-from .proxies import PROXIES, Client, Front, proxy
+from .proxies import PROXIES, Client, Front, proxy, quiet_ports
 from .relay import cable
 from .serving import PATIENCE, Server, copy_site, run, serving, until
-from .test_nginx import FORGED, FORGERIES, established, free_ports, get
+from .test_nginx import FORGED, FORGERIES, established, get
 
 pytestmark = pytest.mark.slow
 
@@ -97,7 +97,7 @@ def test_the_exported_proxy_does_what_the_plan_expects(
     front: Any, tmp_path: Path, name: str, way: str
 ) -> None:
     need_program(name)
-    bind = f"unix:{tmp_path}/shop.sock" if way == "unix" else f"127.0.0.1:{free_ports(1)[0]}"
+    bind = f"unix:{tmp_path}/shop.sock" if way == "unix" else f"127.0.0.1:{quiet_ports(1)[0]}"
     # One worker: all streams and their steps meet there. A client on this machine is a trusted peer, so only
     # the entry that the proxy adds may count.
     flags = ("--workers", "1", "--max-body", "128m", "--trusted-hops", "1")
@@ -258,7 +258,7 @@ def _stops(proxy: Front, behind: Behind) -> None:
 def test_no_request_meets_a_connection_that_the_server_closes(front: Any, name: str) -> None:
     """Requests after a pause that is as long as the server's keep-alive, over a long cable."""
     need_program(name)
-    far, near = free_ports(2)
+    far, near = quiet_ports(2)
     flags = ("--workers", "2", "--keep-alive", str(KEPT))
     with (
         cable(near, far, DELAY),

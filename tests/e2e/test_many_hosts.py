@@ -25,9 +25,10 @@ from .proxies import Front, proxy
 from .serving import SITE, Server, copy_site, run, serving, until
 from .test_nginx import FORGED, FORGERIES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 PORT = 8000
+STARTED = 90.0  # seconds; all hosts share this machine, and start at the same moment
 CLIENTS = 8
 PAUSE = 0.02  # seconds between two requests of a client: the hosts share this machine
 DRAIN, CUT, FROZEN = ("4", 20, 11) if FULL else ("2", 6, 5)  # seconds
@@ -90,7 +91,7 @@ class Fleet:
         self.servers[host.name] = stack.enter_context(serve)
 
     def until_ready(self, host: Host) -> None:
-        self.servers[host.name].wait_for(" ready in ")
+        self.servers[host.name].wait_for(" ready in ", STARTED)
 
     def stop(self, host: Host) -> None:
         """Stop the server of a host as an operator does, and wait for its end."""
