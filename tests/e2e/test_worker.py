@@ -448,12 +448,13 @@ def test_a_fault_of_the_application_costs_one_request(env: Env) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
 def test_bodies_go_to_a_file_and_a_full_disk_is_said(env: Env, tmp_path: Any) -> None:
-    start = "from django_prodserve.http import limits; limits.DISK_RESERVE = 2**60;" + MANAGE
+    start = "from django_prodserve.http import limits as l; l.DISK_RESERVE, l.DISK_RESERVE_SHARE = 2**60, 1;"
+    start += MANAGE
     with serving("--workers", "1", env=env(), command=["-c", start, "prodserve"]) as server:
         assert server.get("/echo/", "POST", body=bytes(60_000)).status == 200
         assert server.get("/echo/", "POST", body=bytes(600_000)).status == 503
         assert server.get("/echo/?size=5000000").status == 200  # what Django has made stays in memory
-        assert "disk of the temporary directory is nearly full" in server.output
+        assert "A request body was refused: TMPDIR has " in server.output
 
 
 def test_a_default_timeout_of_the_projects_holds_up_nobody(env: Any, tmp_path: Path) -> None:
