@@ -229,8 +229,9 @@ def startup_lines(plan: Plan, static: str, django: str) -> Iterator[str]:
 
 def workers_line(plan: Plan) -> Notice:
     """Return the line on the number of workers and threads, and the reason."""
-    growth = f", up to {plan.max_threads.value}" if plan.max_threads.value > plan.threads.value else ""
-    counted = f"{plan.workers.value} x {plan.threads.value} threads{growth}: {_because(plan)}"
+    counted = f"{plan.workers.value} x {plan.threads.value} threads: {_because(plan)}"
+    if plan.max_threads.value > plan.threads.value:
+        counted += f"; up to {plan.max_threads.value} threads"
     line = part("workers", counted)
     line.fields |= {"workers": plan.workers.value, "threads": plan.threads.value}
     line.fields |= {"max_threads": plan.max_threads.value}
