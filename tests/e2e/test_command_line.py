@@ -68,7 +68,7 @@ WRONG: list[Wrong] = [
         "Unknown option --access-logfile.",
         "called --access-log.",
     ),
-    (["--threads", "many"], {}, "bad-value", 2, "--threads is 'many'", "--threads 4"),
+    (["--threads", "many"], {}, "bad-value", 2, "--threads is 'many'", "--threads 16"),
     (
         ["--profile", "fast"],
         {},
@@ -190,7 +190,7 @@ WRONG: list[Wrong] = [
 ]
 
 # What is wrong is said by the same code in all commands: a few are tried with each.
-TYPED = [("-m", *wrong) for wrong in WRONG] + [("manage.py", *wrong) for wrong in WRONG[::6]]
+TYPED = [("-m", *wrong) for wrong in WRONG] + [("manage.py", *wrong) for wrong in WRONG[::20]]
 AS_JSON = {"PRODSERVE_LOG_FORMAT": "json"}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import django
+import pytest
 
 from .management import MANAGEMENT, ask
 from .serving import Server, copy_site, run, serving, until
@@ -37,6 +38,7 @@ def told(server: Server) -> dict[str, dict[str, Any]]:
     return {event["kind"]: event for event in ask(server, "/status.json").json()["events"]}
 
 
+@pytest.mark.slow
 def test_a_stuck_request_and_a_killed_worker_are_told_with_what_they_ran(env: Any, tmp_path: Path) -> None:
     site = copy_site(tmp_path)
     secret = {"GUNICORN": {"raw_env": ["TOKEN=hush-hush"]}}

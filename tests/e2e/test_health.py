@@ -70,6 +70,7 @@ def test_a_route_of_the_projects_own_wins(env: Any, tmp_path: Path) -> None:
         assert probe(server, "/readyz").status == 200
 
 
+@pytest.mark.slow
 def test_probes_are_answered_when_every_thread_hangs(env: Any) -> None:
     with serving(*ONE, *MANAGEMENT, env=env()) as server, ThreadPoolExecutor(8) as clients:
         asked = [clients.submit(server.get, "/slow/?seconds=3") for _ in range(6)]
@@ -109,6 +110,7 @@ def test_a_worker_that_is_replaced_makes_nobody_unready(env: Any) -> None:
         connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["prodserve", "gthread"])
 def test_the_database_is_asked_where_the_project_says_so(env: Any, tmp_path: Path, kind: str) -> None:
     environ = env(PRODSERVE={"READINESS_CHECKS": ["database"]})
@@ -126,6 +128,7 @@ def test_the_database_is_asked_where_the_project_says_so(env: Any, tmp_path: Pat
         server.wait_for("The check database passes again.")
 
 
+@pytest.mark.slow
 def test_a_database_server_that_is_away_is_told_and_comes_back(env: Any) -> None:
     with cluster() as postgres, contextlib.ExitStack() as runs:
         runs.enter_context(postgres.running())

@@ -257,6 +257,7 @@ def test_nothing_that_a_client_sends_forges_a_line(env: Any, tmp_path: Path, kin
     assert all(re.fullmatch("[0-9a-f]{20}", line["request_id"]) for line in found)
 
 
+@pytest.mark.slow
 def test_what_the_server_answers_by_itself_is_logged_with_an_id(env: Any, tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     flags = ("--workers", "1", "--threads", "1", "--max-body", "1m", "--queue-timeout", "0.1")

@@ -59,6 +59,7 @@ def test_a_page_elsewhere_cannot_point_its_own_name_here(env: Any) -> None:
         assert statuses == [403, 403, 200, 200, 200]
 
 
+@pytest.mark.slow
 def test_the_management_address_answers_when_every_thread_is_stuck(env: Any) -> None:
     with (
         serving(

@@ -9,6 +9,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from .management import MANAGEMENT, ask
@@ -113,6 +114,7 @@ def test_a_killed_worker_keeps_its_counts_and_is_counted_itself(env: Any) -> Non
         assert {name for name, _ in versions} == {"version", "django", "gunicorn", "python"}
 
 
+@pytest.mark.slow
 def test_what_waits_and_runs_is_told_while_it_does(env: Any) -> None:
     with (
         serving(*MANAGEMENT, "--workers", "1", "--threads", "2", env=env()) as server,

@@ -210,6 +210,7 @@ class Cache(BaseCache):
 """
 
 
+@pytest.mark.slow
 def test_a_storage_and_a_cache_whose_network_is_silent_keep_no_server_from_starting(
     env: Any, tmp_path: Path
 ) -> None:

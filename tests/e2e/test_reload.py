@@ -286,6 +286,7 @@ def two(env: Any, site: Path) -> Iterator[tuple[Server, Server]]:
         yield first, second
 
 
+@pytest.mark.slow
 def test_the_server_is_found_or_it_is_said_clearly_why_not(env: Any, tmp_path: Path) -> None:
     site = copy_site(tmp_path)
     ended = run(*RELOAD, env=env(), cwd=site)

@@ -102,7 +102,7 @@ def minder_of(pid: int) -> int:
 def lasting(script: Path, tmp_path: Path, env: Env) -> Iterator[tuple[Server, Book, dict[str, str]]]:
     """Serve with a process that notes its life."""
     book = Book(tmp_path / "book")
-    environ = env(PRODSERVE=block(script, book.path))
+    environ = env({"XDG_RUNTIME_DIR": str(tmp_path)}, PRODSERVE=block(script, book.path))
     with serving("--management-bind", "127.0.0.1:0", env=environ) as server:
         book.next(0)
         yield server, book, environ

@@ -109,6 +109,7 @@ def test_the_listener_is_closed_while_the_last_requests_run(env: Any, supervisor
     assert [getattr(answer, "status", answer) for answer in answers] == [200, 200]
 
 
+@pytest.mark.slow
 @SUPERVISORS
 @CLASSES
 def test_who_waits_to_be_accepted_is_answered_too(env: Any, supervisor: str, worker_class: str) -> None:

@@ -83,6 +83,7 @@ def test_workers_that_cannot_boot_again_do_not_stop_a_site(env: Any, tmp_path: P
         assert server.output.count("failed to start") < 6
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_start_any_worker_ends(env: Any, tmp_path: Path) -> None:
     directory = trouble(tmp_path)
     hooks = {"GUNICORN": {"post_fork": "shop.hooks.post_fork"}}

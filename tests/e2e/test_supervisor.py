@@ -95,6 +95,7 @@ def test_workers_do_not_outlive_a_killed_arbiter_without_a_supervisor(env: Any, 
         assert psutil.wait_procs(workers, PATIENCE)[1] == []
 
 
+@pytest.mark.slow
 def test_an_orphan_that_holds_the_gil_is_killed(env: Any) -> None:
     """Nothing in it can hear that its arbiter is gone; the others answer what they have."""
     flags = ("--supervisor", "--workers", "2", "--graceful-timeout", "3s")
