@@ -45,7 +45,7 @@ class Gate:
 
 
 def test_more_requests_wait_at_a_time_than_there_were_threads(env: Any, tmp_path: Path) -> None:
-    environ, gate = env(XDG_RUNTIME_DIR=str(tmp_path)), Gate(tmp_path / "gate")
+    environ, gate = env({"XDG_RUNTIME_DIR": str(tmp_path)}), Gate(tmp_path / "gate")
     with serving("--workers", "2", env=environ) as server, ThreadPoolExecutor(90) as clients:
         assert re.search(r"workers   2 x 16 threads: .*; up to \d+ threads", server.output)
         sent = [clients.submit(gate.wait, server) for _ in range(90)]
@@ -61,7 +61,7 @@ def test_more_requests_wait_at_a_time_than_there_were_threads(env: Any, tmp_path
 def test_a_number_is_fixed_and_a_range_is_kept(
     env: Any, tmp_path: Path, flags: tuple[str, ...], most: int
 ) -> None:
-    environ, gate = env(XDG_RUNTIME_DIR=str(tmp_path)), Gate(tmp_path / "gate")
+    environ, gate = env({"XDG_RUNTIME_DIR": str(tmp_path)}), Gate(tmp_path / "gate")
     limits = ("--workers", "1", "--queue-timeout", "0", *flags)
     with serving(*limits, env=environ) as server, ThreadPoolExecutor(12) as clients:
         sent = [clients.submit(gate.wait, server) for _ in range(12)]
@@ -81,7 +81,7 @@ def test_a_number_is_fixed_and_a_range_is_kept(
 def test_one_route_that_waits_leaves_threads_to_the_others(env: Any, tmp_path: Path) -> None:
     gates = [Gate(tmp_path / f"gate{number}") for number in range(8)]
     limits = ("--workers", "1", "--threads", "4", "--queue-timeout", "0")
-    environ = env(XDG_RUNTIME_DIR=str(tmp_path))
+    environ = env({"XDG_RUNTIME_DIR": str(tmp_path)})
     with serving(*limits, env=environ) as server, ThreadPoolExecutor(10) as clients:
         sent = [clients.submit(gate.wait, server) for gate in gates[:4]]
         until(lambda: total(environ, "busy") == 4)
