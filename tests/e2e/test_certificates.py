@@ -83,12 +83,6 @@ def pid_of(client: ssl.SSLSocket) -> int:
     return int(match[1])
 
 
-def alone(env: Any, tmp_path: Path) -> dict[str, str]:
-    """Return an environment in which ``status`` finds no server of another test."""
-    made: dict[str, str] = env({"XDG_RUNTIME_DIR": str(tmp_path)})
-    return made
-
-
 def kinds(server: Server) -> list[str]:
     """Return the kinds of the present findings on certificates."""
     found = ask(server, "/status.json").json()["findings"]
@@ -98,7 +92,7 @@ def kinds(server: Server) -> list[str]:
 @pytest.mark.slow
 def test_a_renewed_certificate_is_taken_over_without_a_reload(env: Any, tmp_path: Path) -> None:
     live = Live(tmp_path)
-    with serving(*live.flags, *MANAGEMENT, "--workers", "2", env=alone(env, tmp_path)) as server:
+    with serving(*live.flags, *MANAGEMENT, "--workers", "2", env=env()) as server:
         pids, context = set(server.workers(2)), client_context()
         assert in_all_workers(server, live.certificate)
         kept = connected(server.port, context)
@@ -130,7 +124,7 @@ def test_a_renewed_certificate_is_taken_over_without_a_reload(env: Any, tmp_path
         labels = f'certificate="shop2.example",file="{shown["file"]}"'
         metrics = ask(server, "/metrics").text
         assert f"prodserve_tls_certificate_expires_seconds{{{labels}}} {float(expires)!r}\n" in metrics
-        told = run("-m", "django_prodserve", "status", env=alone(env, tmp_path))
+        told = run("-m", "django_prodserve", "status", "--bind", str(server.port), env=env())
         assert re.search(r"^tls +shop2\.example expires on 20\d\d-\d\d-\d\d, in \d+ days$", told.stdout, re.M)
         # New workers have it, too.
         os.kill(worker, signal.SIGKILL)
@@ -186,7 +180,7 @@ def test_a_certificate_that_ends_is_said(env: Any, tmp_path: Path) -> None:
     place = tmp_path / "cert.pem"
     place.write_text(ending(made.certificate, time.time() - 3 * DAY))
     flags = (f"--certfile={place}", f"--keyfile={tmp_path}/made/key.pem", "--workers", "1")
-    with serving(*flags, *MANAGEMENT, env=alone(env, tmp_path)) as server:
+    with serving(*flags, *MANAGEMENT, env=env()) as server:
         until(lambda: bool(ask(server, "/status.json").json()["certificates"]))
         assert re.search(
             rf"^warning: The certificate of shop\.example \({place}\) expired on \S+, 3 days ago: clients "
@@ -195,7 +189,7 @@ def test_a_certificate_that_ends_is_said(env: Any, tmp_path: Path) -> None:
             re.MULTILINE,
         )
         until(lambda: kinds(server) == ["certificate expires"])
-        ended = run("-m", "django_prodserve", "status", env=alone(env, tmp_path))
+        ended = run("-m", "django_prodserve", "status", "--bind", str(server.port), env=env())
         assert ended.returncode == 1
         assert "3 days ago: clients refuse this site" in ended.stdout
         place.write_text(made.certificate)

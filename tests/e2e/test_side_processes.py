@@ -102,7 +102,7 @@ def minder_of(pid: int) -> int:
 def lasting(script: Path, tmp_path: Path, env: Env) -> Iterator[tuple[Server, Book, dict[str, str]]]:
     """Serve with a process that notes its life."""
     book = Book(tmp_path / "book")
-    environ = env({"XDG_RUNTIME_DIR": str(tmp_path)}, PRODSERVE=block(script, book.path))
+    environ = env(PRODSERVE=block(script, book.path))
     with serving("--management-bind", "127.0.0.1:0", env=environ) as server:
         book.next(0)
         yield server, book, environ
@@ -114,14 +114,17 @@ def test_a_process_lives_beside_the_workers(lasting: tuple[Server, Book, dict[st
     first = book.begun()[0]
     server.wait_for(f"[{first}] [tasks] hello from tasks")
 
+    def ask(*words: str) -> Any:
+        return run("manage.py", "prodserve", *words, "--bind", str(server.port), env=environ)
+
     def facts() -> Any:
-        return json.loads(run("manage.py", "prodserve", "status", "--json", env=environ).stdout)
+        return json.loads(ask("status", "--json").stdout)
 
     until(lambda: facts()["processes"][0]["state"] == "running")
     [known] = facts()["processes"]
     assert (known["name"], known["pid"], known["state"], known["restarts"]) == ("tasks", first, "running", 0)
     assert known["memory"] > 2**20
-    assert f"pid {first} running" in run("manage.py", "prodserve", "status", env=environ).stdout
+    assert f"pid {first} running" in ask("status").stdout
 
     os.kill(first, signal.SIGKILL)
     server.wait_for("Process tasks was ended by SIGKILL after")
@@ -138,7 +141,7 @@ def test_a_process_lives_beside_the_workers(lasting: tuple[Server, Book, dict[st
     kinds = [event["kind"] for event in facts()["events"]]
     assert kinds.count("process ended") == 2
 
-    assert run("manage.py", "prodserve", "reload", env=environ).returncode == 0
+    assert ask("reload").returncode == 0
     fourth = book.next(3)
     assert book.lines()[-2:] == [["end", str(third)], ["begin", str(fourth), "0"]]
     assert server.answers()
@@ -270,7 +273,8 @@ def test_one_of_two_hosts_runs_it_and_the_other_takes_over(script: Path, tmp_pat
                 return json.loads(ended.stdout)["processes"][0]["state"]
 
             until(lambda: state() == "waiting")
-            assert run("manage.py", "prodserve", "reload", env=environ).returncode == 0
+            ended = run("manage.py", "prodserve", "reload", "--bind", str(first.port), env=environ)
+            assert ended.returncode == 0
             renewed = book.next(1)
             assert book.lines()[-2:] == [["end", str(holder)], ["begin", str(renewed), "0"]]
             assert state() == "waiting"

@@ -14,15 +14,19 @@ import pytest
 from .serving import Server, run, serving, until
 
 
-def workers(environ: dict[str, str]) -> list[dict[str, Any]]:
-    ended = run("manage.py", "prodserve", "status", "--json", env=environ)
+def status(server: Server, environ: dict[str, str], *words: str) -> Any:
+    return run("manage.py", "prodserve", "status", *words, "--bind", str(server.port), env=environ)
+
+
+def workers(server: Server, environ: dict[str, str]) -> list[dict[str, Any]]:
+    ended = status(server, environ, "--json")
     assert ended.returncode == 0, ended.stderr
     found: list[dict[str, Any]] = json.loads(ended.stdout)["workers"]
     return found
 
 
-def total(environ: dict[str, str], name: str) -> int:
-    return sum(int(worker[name]) for worker in workers(environ))
+def total(server: Server, environ: dict[str, str], name: str) -> int:
+    return sum(int(worker[name]) for worker in workers(server, environ))
 
 
 class Gate:
@@ -45,13 +49,13 @@ class Gate:
 
 
 def test_more_requests_wait_at_a_time_than_there_were_threads(env: Any, tmp_path: Path) -> None:
-    environ, gate = env({"XDG_RUNTIME_DIR": str(tmp_path)}), Gate(tmp_path / "gate")
+    environ, gate = env(), Gate(tmp_path / "gate")
     with serving("--workers", "2", env=environ) as server, ThreadPoolExecutor(90) as clients:
         assert re.search(r"workers   2 x 16 threads: .*; up to \d+ threads", server.output)
         sent = [clients.submit(gate.wait, server) for _ in range(90)]
-        until(lambda: total(environ, "busy") == 90, lambda: str(workers(environ)))
-        assert total(environ, "threads") >= 90
-        assert {worker["growth_hold"] for worker in workers(environ)} == {""}
+        until(lambda: total(server, environ, "busy") == 90, lambda: str(workers(server, environ)))
+        assert total(server, environ, "threads") >= 90
+        assert {worker["growth_hold"] for worker in workers(server, environ)} == {""}
         gate.open()
         assert {each.result() for each in sent} == {200}
 
@@ -61,17 +65,20 @@ def test_more_requests_wait_at_a_time_than_there_were_threads(env: Any, tmp_path
 def test_a_number_is_fixed_and_a_range_is_kept(
     env: Any, tmp_path: Path, flags: tuple[str, ...], most: int
 ) -> None:
-    environ, gate = env({"XDG_RUNTIME_DIR": str(tmp_path)}), Gate(tmp_path / "gate")
+    environ, gate = env(), Gate(tmp_path / "gate")
     limits = ("--workers", "1", "--queue-timeout", "0", *flags)
     with serving(*limits, env=environ) as server, ThreadPoolExecutor(12) as clients:
         sent = [clients.submit(gate.wait, server) for _ in range(12)]
-        until(lambda: total(environ, "busy") == most, lambda: str(workers(environ)))
-        until(lambda: total(environ, "queue") == 12 - most, lambda: str(workers(environ)))
-        (worker,) = workers(environ)
+        until(lambda: total(server, environ, "busy") == most, lambda: str(workers(server, environ)))
+        until(lambda: total(server, environ, "queue") == 12 - most, lambda: str(workers(server, environ)))
+        (worker,) = workers(server, environ)
         assert (worker["threads"], worker["max_threads"]) == (most, most)
         if most == 6:
-            until(lambda: workers(environ)[0]["growth_hold"] == "maximum", lambda: str(workers(environ)))
-            shown = run("manage.py", "prodserve", "status", env=environ).stdout
+            until(
+                lambda: workers(server, environ)[0]["growth_hold"] == "maximum",
+                lambda: str(workers(server, environ)),
+            )
+            shown = status(server, environ).stdout
             assert "busy 6/6 of 6, the maximum" in shown
         gate.open()
         assert {each.result() for each in sent} == {200}
@@ -81,12 +88,12 @@ def test_a_number_is_fixed_and_a_range_is_kept(
 def test_one_route_that_waits_leaves_threads_to_the_others(env: Any, tmp_path: Path) -> None:
     gates = [Gate(tmp_path / f"gate{number}") for number in range(8)]
     limits = ("--workers", "1", "--threads", "4", "--queue-timeout", "0")
-    environ = env({"XDG_RUNTIME_DIR": str(tmp_path)})
+    environ = env()
     with serving(*limits, env=environ) as server, ThreadPoolExecutor(10) as clients:
         sent = [clients.submit(gate.wait, server) for gate in gates[:4]]
-        until(lambda: total(environ, "busy") == 4)
+        until(lambda: total(server, environ, "busy") == 4)
         sent += [clients.submit(gate.wait, server) for gate in gates[4:]]
-        until(lambda: total(environ, "queue") == 4)
+        until(lambda: total(server, environ, "queue") == 4)
         other = clients.submit(server.get, "/")
         server.wait_for("is limited to 2 of 4 threads: requests of other routes waited for it")
         gates[0].open()
@@ -95,7 +102,7 @@ def test_one_route_that_waits_leaves_threads_to_the_others(env: Any, tmp_path: P
         gates[1].open()
         assert sent[1].result() == 200
         assert [server.get("/").status for _ in range(5)] == 5 * [200]
-        assert total(environ, "busy") == 2
+        assert total(server, environ, "busy") == 2
         for gate in gates:
             gate.open()
         assert {each.result() for each in sent} == {200}
