@@ -18,6 +18,7 @@ from django_prodserve.plan import tls, worker_classes
 from django_prodserve.plan.explain import explain
 from django_prodserve.plan.gunicorn_settings import gunicorn_settings
 from django_prodserve.plan.plan import PlanInputs, make_plan
+from django_prodserve.plan.sizing import DatabaseLimit
 from django_prodserve.tls.key_pairs import KeyPair
 from django_prodserve.utils.units import GIB, MIB
 
@@ -389,3 +390,38 @@ def test_each_certificate_needs_its_key() -> None:
     with pytest.raises(UsageError, match=message):
         plan(certfile="a,b", keyfile="c")
     assert plan(certfile=["a", "b"]).certificates == (KeyPair("a"), KeyPair("b"))
+
+
+@pytest.mark.parametrize(
+    ("allowed", "used", "max_age", "threads", "most"),
+    [
+        (97, 3, 60, 16, 23),
+        (97, 3, 0, 16, 24),
+        (37, 2, 60, 7, 8),  # two generations of a reload keep 2 x 2 x 8 connections
+        (37, 2, 0, 14, 14),
+        (97, 90, 0, 16, 16),
+        (1000, 3, 60, 16, 249),
+    ],
+)
+def test_what_a_database_allows_sets_the_number_of_threads(
+    allowed: int, used: int, max_age: int, threads: int, most: int
+) -> None:
+    database = dataclasses.replace(postgresql(), max_age=max_age)
+    made = plan(machine(2, PLENTY), project(databases=(database,)))
+    assert (made.threads.value, made.max_threads.value) == (16, 16)
+    assert "a start asks the database" in made.max_threads.why
+    asked = made.with_db_limit(DatabaseLimit("default", allowed, used))
+    assert (asked.threads.value, asked.max_threads.value) == (threads, most)
+    if threads < 16:
+        assert f"database default allows {allowed} connections, {used} were in use" in asked.threads.why
+
+
+def test_the_maximum_of_threads_and_its_reason() -> None:
+    assert plan(machine(2, PLENTY)).max_threads.value == 256
+    assert plan(machine(2, 512 * MIB)).max_threads.value == 85
+    assert "memory" in plan(machine(2, 512 * MIB)).max_threads.why
+    assert plan(machine(2, PLENTY), threads="8").max_threads.value == 8
+    assert plan(machine(2, PLENTY), threads="8..20").max_threads.value == 20
+    pooled = dataclasses.replace(postgresql(), max_age=0, pool_size=20)
+    assert plan(machine(2, PLENTY), project(databases=(pooled,))).max_threads.value == 20
+    assert plan(machine(2, PLENTY), worker_class="gthread").max_threads.value == 16

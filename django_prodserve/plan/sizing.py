@@ -35,9 +35,10 @@ MEMORY_SHARE, REPLACE_SHARE, KILL_SHARE = 0.85, 0.80, 0.90
 THREADS = {"io": 16, "cpu": 4}
 MAX_WORKERS = 32  # more processes than CPUs only cost memory in every measurement
 MAX_THREADS = 256  # of a worker; views that wait for longer are better async
-# Shares of the connections that a database allows: first without growth, second with it. Deploys, other
-# services and the old workers of a reload need connections, too.
-USED_SHARE, GROWTH_SHARE = 0.8, 0.5
+# Shares of the connections that a database allows: of threads at the start, of threads that keep theirs, and
+# with growth. In a reload, the threads of the old workers keep their connections until those end: with 0.8, a
+# reload under load met "too many clients". Other services need connections, too.
+USED_SHARE, KEPT_SHARE, GROWTH_SHARE = 0.8, 0.48, 0.5
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ class Sizing:
                 why += ", and one thread more keeps a connection"
             return Decision(fitting, why + (", half of them for leased threads" if self.has_async else ""))
         if self.db_limit is not None:
-            few = self._halved(self._part(int(self.db_limit.allowed * USED_SHARE), workers))
+            used = KEPT_SHARE if self.keeps_connections else USED_SHARE
+            few = self._halved(self._part(int(self.db_limit.allowed * used), workers))
             if few < threads:
                 return Decision(few, f"{self.db_limit} / {workers} workers")
         waits = "most wait while one computes" if self.profile == "io" else "more would compete for the CPU"
