@@ -79,7 +79,7 @@ class Site:
             domains=tuple(dict.fromkeys(find_domains(settings.ALLOWED_HOSTS))),
             directory=directory,
             program=program,
-            hidden=next((path for path in read if path.startswith(("/home/", "/root/", "/run/user/"))), ""),
+            hidden=next((path for path in read if is_hidden(path)), ""),
             settings=module,
             configuration=os.environ.get(CONFIGURATION, ""),
             user=find_owner(directory) or name,
@@ -103,6 +103,11 @@ def find_domains(hosts: Any) -> Iterator[str]:
     for host in hosts:
         if not LOCAL.fullmatch(str(host)):
             yield str(host).lower().removeprefix(".")
+
+
+def is_hidden(path: str) -> bool:
+    """Return whether a path is in one of the directories that ProtectHome=yes hides (systemd.exec)."""
+    return path.startswith(tuple(f"/{place}/" for place in ("home", "root", "run/user")))
 
 
 def find_program() -> tuple[str, ...]:
