@@ -49,6 +49,7 @@ class Deadlines:
             elif state in (HEAD, BODY):
                 reactor.send_error(connection, error_responses.request_timeout, now, keep=False)
             elif state == HANDSHAKE:
+                connection.release()
                 reactor.end_handshake(connection, "timeout")
             elif state == IDLE:
                 connection.release()
@@ -58,13 +59,6 @@ class Deadlines:
                 reactor.drop(connection)
         except ClientGoneError:
             reactor.drop(connection)
-
-    def _end_handshake(self, connection: Connection) -> None:
-        if connection.acquire():
-            if connection.state == HANDSHAKE:
-                self._reactor.end_handshake(connection, "timeout")
-            else:
-                self._reactor.arm(connection, READ)
 
     def turn_away(self, now: float) -> None:
         """Refuse requests that wait for hung threads: another worker has taken over."""
@@ -83,6 +77,6 @@ class Deadlines:
         reactor = self._reactor
         for connection in list(reactor.connections.values()):
             if connection.state == HANDSHAKE and connection.deadline <= before + limits.HANDSHAKE_SECONDS:
-                self._end_handshake(connection)
+                reactor.end_handshake(connection, "timeout")
             if connection.state == IDLE and connection.deadline <= before + reactor.keep_alive:
                 reactor.close_idle(connection, before)

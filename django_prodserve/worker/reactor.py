@@ -165,20 +165,19 @@ class Reactor:
     def _end_handshakes(self) -> bool:
         """Close the oldest handshakes that are not over; return whether there were any."""
         begun = [each for each in list(self.connections.values()) if each.state == HANDSHAKE]
-        ended = False
-        for connection in heapq.nsmallest(CLOSED_AT_ONCE, begun, key=lambda each: each.deadline):
-            if connection.acquire():
-                if connection.state == HANDSHAKE:
-                    self.end_handshake(connection, "no-room")
-                    ended = True
-                else:
-                    self.arm(connection, READ)
-        return ended
+        oldest = heapq.nsmallest(CLOSED_AT_ONCE, begun, key=lambda each: each.deadline)
+        ended = [self.end_handshake(connection, "no-room") for connection in oldest]
+        return any(ended)
 
-    def end_handshake(self, connection: Connection, reason: str) -> None:
-        """Close a connection whose handshake is not over; its owner calls this."""
-        assert self.handshakes is not None
+    def end_handshake(self, connection: Connection, reason: str) -> bool:
+        """Close a connection whose handshake is not over; return False if it has gone on meanwhile."""
+        if self.handshakes is None or not connection.acquire():
+            return False
+        if connection.state != HANDSHAKE:
+            self.arm(connection, READ)
+            return False
         self.handshakes.fail(connection, reason)
+        return True
 
     def close_idle(self, connection: Connection, now: float) -> None:
         """Close a connection that looked idle, unless its next request has arrived meanwhile."""
