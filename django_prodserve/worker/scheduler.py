@@ -131,10 +131,10 @@ class Scheduler:
         self.threads = threads
         """How many may run requests now."""
         self.growth = ThreadGrowth(threads, ceiling)
-        self.lanes: Lanes | None = None
         self.pool: LeaderFollowerPool[Connection] = LeaderFollowerPool(
-            threads, host, ceiling=self.growth.ceiling, chooser=self._lanes_of if lanes else None
+            threads, host, ceiling=self.growth.ceiling
         )
+        self.lanes = self.pool.chooser = Lanes(self.pool.queue) if lanes else None
         self.limiter = AdaptiveConcurrencyLimit(threads, cpus, adaptive=adaptive)
         self.admission = AdmissionControl(queue_timeout)
         self.accept_policy = AcceptPolicy(threads)
@@ -160,10 +160,6 @@ class Scheduler:
         self._next_end = time.monotonic() + QUIET_SECONDS
         display.concurrency_limit = self.limiter.limit
         display.threads, display.max_threads = threads, self.growth.ceiling
-
-    def _lanes_of(self, ready: deque[Connection]) -> Lanes:
-        self.lanes = Lanes(ready)
-        return self.lanes
 
     def start(self) -> None:
         """Start the first thread; the others come when they are needed."""

@@ -24,7 +24,6 @@ import heapq
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 Work = TypeVar("Work")
@@ -90,19 +89,13 @@ class PoolTasks(Protocol[Task]):
 class LeaderFollowerPool(Generic[Work]):
     """Threads, and the queue of complete requests that wait for one."""
 
-    def __init__(
-        self,
-        max_threads: int,
-        tasks: PoolTasks[Work],
-        *,
-        ceiling: int = 0,
-        chooser: Callable[[deque[Work]], Chooser[Work]] | None = None,
-    ) -> None:
+    def __init__(self, max_threads: int, tasks: PoolTasks[Work], *, ceiling: int = 0) -> None:
         self.max_threads = self.limit = max_threads
         """``max_threads`` may change, up to ``ceiling``; ``limit``: how many threads may run Django now."""
         self.queue: deque[Work] = deque()
         """Complete requests, oldest first."""
-        self._chooser = None if chooser is None else chooser(self.queue)
+        self.chooser: Chooser[Work] | None = None
+        """Chooses from the queue; set before the start. None: the oldest request is always next."""
         self.running = 0
         """Threads that run Django."""
         self.promotion = ON_DISPATCH
@@ -136,7 +129,7 @@ class LeaderFollowerPool(Generic[Work]):
         tasks = self._tasks
         tasks.thread_started(row)
         lock, ready, serve, wait_for_events = self.lock, self.queue, tasks.serve, tasks.wait_for_events
-        chooser = self._chooser
+        chooser = self.chooser
         waits = runs = woken = False
         while True:
             with lock:
@@ -163,7 +156,7 @@ class LeaderFollowerPool(Generic[Work]):
                 if runs:
                     if wakes:
                         self.promote_follower()
-                    assert work is not None
+                    assert work is not None  # it runs
                     serve(work, row)
                     self.moved += 1
                     self.ended += 1
@@ -185,8 +178,8 @@ class LeaderFollowerPool(Generic[Work]):
 
     def _next(self, row: int) -> Work | None:
         """Remove the request that is next from the queue; None if another thread was quicker."""
-        if self._chooser is not None and self._chooser.limited:
-            return self._chooser.take(row)
+        if self.chooser is not None and self.chooser.limited:
+            return self.chooser.take(row)
         try:
             return self.queue.popleft()
         except IndexError:
