@@ -73,12 +73,22 @@ def test_the_part_follows_the_threads_and_the_limit_ends_without_others() -> Non
     lane.update(4, FULL, 10.0)
     assert not lane.update(12, FULL, 11.0)
     assert lane.most == 6
-    assert not lane.admits(waiting("report"), 11.0)
-    assert lane.admits(waiting("page"), 12.0)
+    assert not lane.admits(waiting("report"), 11.0, 4)
+    assert lane.admits(waiting("page"), 12.0, 4)
     lane.update(12, FULL, 12.0 + KEEP_SECONDS - 1)
     assert lane.limited == "report"
     lane.update(12, FULL, 12.0 + KEEP_SECONDS)
     assert lane.limited == ""
+
+
+def test_others_are_admitted_past_the_limited_route_up_to_a_number() -> None:
+    """Beyond it they wait for each other, and an overload of them is refused as without lanes."""
+    lane, ready = lanes("report", "page")
+    lane.update(4, FULL, 10.0)
+    ready.extend(waiting("report") for _ in range(50))
+    assert lane.admits(waiting("page"), 11.0, 2)
+    ready.append(waiting("about"))
+    assert not lane.admits(waiting("page"), 12.0, 2)
 
 
 def page(request: Any) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -524,3 +525,18 @@ def test_a_thousand_cycles_of_growth_and_end_leave_nothing_behind() -> None:
             made.pool.end_unused()
         assert len(made.rows) <= 4
         assert made.pool._size == len(made.rows)
+
+
+def test_an_overload_of_other_routes_is_refused_while_one_route_is_limited() -> None:
+    made = Site(2)
+    scheduler = Scheduler(2, made, made, made, lanes=True, queue_timeout=1.0)
+    assert scheduler.lanes is not None
+    scheduler.lanes.limited = "report"
+    overload = scheduler.admission.overload
+    overload.is_on, overload.target_delay = True, 0.0
+    now, request = time.monotonic(), SimpleNamespace(path="/about/")
+    told = []
+    for _ in range(4):
+        arrived: Any = SimpleNamespace(request=request, arrived=now, waited=0.0)
+        told.append(bool(scheduler.submit(arrived, now + 0.1)))
+    assert told == [False, False, True, True]

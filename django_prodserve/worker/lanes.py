@@ -73,12 +73,15 @@ class Lanes:
         self.most, self._asked = max(1, int(threads * SHARE)), now
         return True
 
-    def admits(self, connection: Connection, now: float) -> bool:
-        """Return whether a request has another route, so that the queue of the limited one is not ahead."""
+    def admits(self, connection: Connection, now: float, most: int) -> bool:
+        """Return whether a request has another route, so that the queue of the limited one is not ahead.
+
+        If ``most`` of other routes wait, they do not wait for the limited one: admission decides.
+        """
         if self._of(connection) == self.limited:
             return False
         self._asked = now
-        return True
+        return sum(self._of(waiting) != self.limited for waiting in [*self._ready]) < most
 
     def take(self, row: int) -> Connection | None:
         """Return the request that this thread is to run next; None if none may run."""
@@ -96,10 +99,6 @@ class Lanes:
     def ended(self, row: int) -> None:
         """Forget the request of this thread."""
         self._running.pop(row, None)
-
-    def count_others(self) -> int:
-        """Return how many requests of other routes wait."""
-        return sum(self._of(connection) != self.limited for connection in [*self._ready])
 
     def _first_others(self, waiting: list[Connection], *, is_full: bool) -> Iterable[Connection]:
         """Yield the oldest requests of other routes first, then those of the limited one, if one may run."""

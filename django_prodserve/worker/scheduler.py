@@ -196,7 +196,7 @@ class Scheduler:
     def submit(self, connection: Connection, now: float) -> Sequence[Connection]:
         """Queue a complete request; return connections of refused requests, perhaps this one."""
         ready, lanes = self._ready, self.lanes
-        if lanes is not None and lanes.limited and lanes.admits(connection, now):
+        if lanes is not None and lanes.limited and lanes.admits(connection, now, self.threads):
             ready.append(connection)
             return NOBODY
         if len(ready) < self.threads and not self._overload.is_on:  # the usual case: no noticeable wait
