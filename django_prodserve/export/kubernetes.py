@@ -14,12 +14,24 @@ from .sides import Side
 
 LEAST, MOST = 2, 10  # pods
 START_PERIOD = 5  # seconds between two startup probes
+_UID, _, _GID = USER.partition(":")
+ACCOUNT = f"""securityContext:
+  runAsNonRoot: true
+  runAsUser: {_UID}
+  runAsGroup: {_GID}
+  fsGroup: {_GID}
+  seccompProfile: {{type: RuntimeDefault}}"""
+"""The account of every pod."""
+HARDENING = """securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}"""
+"""What every container may not do."""
 
 
 def manifests(facts: Facts) -> list[File]:
     """Return the four objects in one file."""
     name, port = facts.site.name, facts.address.port
-    uid, _, gid = USER.partition(":")
     memory = f"{facts.memory.value // MIB}Mi"
     cpus = f"{round(facts.cpus.value * 1000)}m"
     body = f"""
@@ -44,12 +56,7 @@ spec:
       automountServiceAccountToken: false
       # Variables of Services could be named as those of prodserve.
       enableServiceLinks: false
-      securityContext:
-        runAsNonRoot: true
-        runAsUser: {uid}
-        runAsGroup: {gid}
-        fsGroup: {gid}
-        seccompProfile: {{type: RuntimeDefault}}
+{indented(ACCOUNT, 6)}
       topologySpreadConstraints:
         - maxSkew: 1
           topologyKey: kubernetes.io/hostname
@@ -74,10 +81,7 @@ spec:
             requests: {{cpu: {cpus}, memory: {memory}}}
             limits: {{cpu: {cpus}, memory: {memory}}}
 {indented(_probes(facts), 10)}
-          securityContext:
-            allowPrivilegeEscalation: false
-            readOnlyRootFilesystem: true
-            capabilities: {{drop: [ALL]}}
+{indented(HARDENING, 10)}
           volumeMounts:
             - {{name: tmp, mountPath: /tmp}}
       volumes:
@@ -139,7 +143,7 @@ spec:
 
 def _side(facts: Facts, side: Side) -> str:
     """Return the Deployment of a process that the server does not start."""
-    name, (uid, _, gid) = f"{facts.site.name}-{side.name}", USER.partition(":")
+    name = f"{facts.site.name}-{side.name}"
     memory = f"{side.memory // MIB}Mi"
     return f"""
 ---
@@ -162,12 +166,7 @@ spec:
       terminationGracePeriodSeconds: {facts.stop.value}
       automountServiceAccountToken: false
       enableServiceLinks: false
-      securityContext:
-        runAsNonRoot: true
-        runAsUser: {uid}
-        runAsGroup: {gid}
-        fsGroup: {gid}
-        seccompProfile: {{type: RuntimeDefault}}
+{indented(ACCOUNT, 6)}
       containers:
         - name: {side.name}
           image: registry.example/{facts.site.name}:1
@@ -181,10 +180,7 @@ spec:
             # {side.why}
             requests: {{cpu: 100m, memory: {memory}}}
             limits: {{memory: {memory}}}
-          securityContext:
-            allowPrivilegeEscalation: false
-            readOnlyRootFilesystem: true
-            capabilities: {{drop: [ALL]}}
+{indented(HARDENING, 10)}
           volumeMounts:
             - {{name: tmp, mountPath: /tmp}}
       volumes:
