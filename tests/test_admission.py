@@ -17,6 +17,8 @@ from django_prodserve.worker.sampling import UncontendedSamples
 from django_prodserve.worker.scheduler import Scheduler
 from django_prodserve.worker.switch_interval import SHORT_SECONDS
 
+from .scheduler_host import QuietHost
+
 STEP = 0.001
 
 
@@ -147,7 +149,7 @@ def test_a_full_load_is_no_overload() -> None:
     assert refused == 0
 
 
-class Queue:
+class Queue(QuietHost):
     """A scheduler whose requests take 0.1 s, two at a time. None of its threads is started."""
 
     def __init__(self) -> None:
@@ -164,19 +166,10 @@ class Queue:
     def unaccepted(self) -> float:
         return self.waiting
 
-    def peers_overloaded(self) -> bool:
-        return False
-
-    def wake_main_thread(self) -> None:
-        pass
-
     def wait_for_events(self, block: bool) -> None:
         raise AssertionError
 
     def serve(self, work: Any, row: int) -> None:
-        raise AssertionError
-
-    def report_failure(self) -> None:
         raise AssertionError
 
     def thread_started(self, row: int) -> None:
@@ -185,26 +178,8 @@ class Queue:
     def thread_ends(self, row: int) -> None:
         raise AssertionError
 
-    def threads_changed(self, threads: int) -> None:
-        pass
-
-    def running_paths(self) -> dict[int, str]:
-        return {}
-
-    def late_requests(self) -> int:
-        return 0
-
-    def route_limited(self, route: str, most: int, threads: int) -> None:
-        raise AssertionError
-
     def since(self) -> UncontendedSamples:
         return UncontendedSamples(0, 0.0, 0.0)
-
-    def run_delay(self) -> float:
-        return 0.0
-
-    def publish_load(self, busy: int, work: int, queue: int) -> None:
-        pass
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ from django_prodserve.worker.thread_pool import (
     Promotion,
 )
 
+from .scheduler_host import QuietHost
+
 NONE = UncontendedSamples(0, 0.0, 0.0)
 COMPUTING, WAITING, HALF = (
     UncontendedSamples(10, 1.0, 0.02),
@@ -288,7 +290,7 @@ class Work:
         self.run, self.arrived = run, time.monotonic()
 
 
-class Site:
+class Site(QuietHost):
     """A scheduler that runs functions, and counts how many others ran when each began."""
 
     def __init__(self, slots: int, ceiling: int = 0) -> None:
@@ -323,9 +325,6 @@ class Site:
     def since(self) -> UncontendedSamples:
         return self.samples
 
-    def run_delay(self) -> float:
-        return 0.0
-
     def judge(self, samples: UncontendedSamples, *, refusing: bool = False) -> None:
         scheduler = self.scheduler
         scheduler.limiter._judged = WorkerUsage(0, 0, -10.0, time.monotonic() - 1)  # the CPU was busy
@@ -338,9 +337,6 @@ class Site:
         scheduler.tick(time.monotonic())
         self.samples = NONE
 
-    def report_failure(self) -> None:
-        raise AssertionError
-
     def thread_started(self, row: int) -> None:
         assert row not in self.rows
         self.rows.add(row)
@@ -348,29 +344,8 @@ class Site:
     def thread_ends(self, row: int) -> None:
         self.rows.remove(row)
 
-    def threads_changed(self, threads: int) -> None:
-        pass
-
-    def running_paths(self) -> dict[int, str]:
-        return {}
-
-    def late_requests(self) -> int:
-        return 0
-
-    def route_limited(self, route: str, most: int, threads: int) -> None:
-        raise AssertionError
-
     def wake_main_thread(self) -> None:
         self.woken += 1
-
-    def unaccepted(self) -> float:
-        return 0.0
-
-    def peers_overloaded(self) -> bool:
-        return False
-
-    def publish_load(self, busy: int, work: int, queue: int) -> None:
-        pass
 
     def give(self, *functions: Callable[[], object]) -> None:
         self.pool.queue.extend(map(Work, functions))
