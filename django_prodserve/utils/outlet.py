@@ -169,7 +169,8 @@ class NonBlockingWriter:
             what = f"cannot be written: {self.fault}"
         else:
             what = "is blocked: its reader has stopped" if self._waiting else "was blocked for a while"
-        return f"{self.name} {what}. Requests are served; {lost or 'no'} lines are lost."
+        lines = "1 line is" if lost == 1 else f"{lost or 'no'} lines are"
+        return f"{self.name} {what}. Requests are served; {lines} lost."
 
 
 OUTLETS: weakref.WeakSet[NonBlockingWriter] = weakref.WeakSet()

@@ -147,8 +147,10 @@ def test_a_reader_that_has_gone_costs_lines_and_no_request(env: Any, tmp_path: P
         server.ask(300)
         end(server)
         told = [json.loads(line) for line in server.errors.read_text().splitlines()]
-    assert sum("Broken pipe" in line["message"] for line in told) == 1
-    assert told[0]["level"] == "error"
+    broken = [line for line in told if "Broken pipe" in line["message"]]
+    # Each process tells it once: the arbiter, too, where the reader went before the line that it is ready.
+    assert 1 <= len(broken) == len({line["pid"] for line in broken}) <= 2
+    assert {line["level"] for line in broken} == {"error"}
 
 
 @pytest.mark.parametrize("kind", ["prodserve", "gthread"])
