@@ -85,7 +85,13 @@ PURE = [
     "utils/decision",
     "utils/units",
 ]
-POLICIES = ["arbiter/policies", "monitoring/advice", "scoreboard/slot", "side_processes/policies"]
+POLICIES = [
+    "arbiter/policies",
+    "monitoring/advice",
+    "plan/capacity",
+    "scoreboard/slot",
+    "side_processes/policies",
+]
 STANDARD = set(__import__("sys").stdlib_module_names)
 
 
