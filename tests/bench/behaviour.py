@@ -3,8 +3,8 @@
     python tests/bench/behaviour.py --servers prodserve,gthread,granian --scenarios balance,slowmix
     python tests/bench/behaviour.py --scenarios soak --servers prodserve  # BENCH_SOAK=10000000 requests
 
-Every server runs 2 workers, with the threads that a scenario wants. Figures are medians of the rounds; the
-costs of a request are what compare.py measures.
+Every server runs 2 workers, with the threads that a scenario wants; some scenarios have rows of their own.
+Figures are medians of the rounds; the costs of a request are what compare.py measures.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from pathlib import Path
 from statistics import median
 from subprocess import SubprocessError
 
+from growth_scenarios import GROWTH
 from measure import Failed, prepare, running
 from noise import Watch
 from report import table
-from scenarios import SCENARIOS, Figures, Scale, Scenario
+from scenarios import SCENARIOS as OTHERS
+from scenarios import Figures, Scale, Scenario
 from servers import Server, choose
 
+SCENARIOS = OTHERS | GROWTH
 FAMILIES = {
     "prodserve": "prodserve --workers 2 --threads {threads}",
     "gthread": "gthread-2x4 --threads {threads}",
@@ -39,7 +42,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--servers", default=",".join(FAMILIES), help="a name may be followed by options")
     parser.add_argument(
-        "--scenarios", "--scenario", default=",".join(name for name in SCENARIOS if name != "soak")
+        "--scenarios", "--scenario", default=",".join(name for name in OTHERS if name != "soak")
     )
     parser.add_argument("--rounds", type=int, choices=range(1, 21), default=1)
     parser.add_argument("--scale", type=float, default=1.0, help="less than 1 is for trying it out")
@@ -58,6 +61,9 @@ def arguments() -> argparse.Namespace:
 
 def server_for(name: str, scenario: Scenario) -> Server:
     """Return how this server is started for a scenario."""
+    if scenario.rows:
+        [server] = choose(name)
+        return server
     family, _, options = name.partition(" ")
     more = dict(scenario.options).get(family, "")
     [server] = choose(f"{FAMILIES[family].format(threads=scenario.threads)} {more} {options}".strip())
@@ -67,7 +73,7 @@ def server_for(name: str, scenario: Scenario) -> Server:
 def rounds(name: str, wanted: argparse.Namespace, work: Path) -> Iterator[tuple[str, Figures]]:
     scenario = SCENARIOS[name]
     for number in range(wanted.rounds):
-        for server in wanted.servers:
+        for server in scenario.rows or wanted.servers:
             print(f"{name}, round {number + 1}, {server}", file=sys.stderr, flush=True)
             yield server, once(server_for(server, scenario), scenario, wanted.scale, work)
 

@@ -46,6 +46,7 @@ class Scenario:
     says: str = ""
     threads: int = 4
     options: tuple[tuple[str, str], ...] = ()  # more of them, by the server's family
+    rows: tuple[str, ...] = ()  # servers of its own, as servers.choose reads them, instead of the families
 
     def __str__(self) -> str:
         return self.says or (self.run.__doc__ or "").split("\n")[0]

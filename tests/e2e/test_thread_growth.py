@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .serving import Server, run, serving, until
+from .serving import PATIENCE, SITE, Server, run, serving, until
 
 
 def status(server: Server, environ: dict[str, str], *words: str) -> Any:
@@ -106,3 +108,12 @@ def test_one_route_that_waits_leaves_threads_to_the_others(env: Any, tmp_path: P
         for gate in gates:
             gate.open()
         assert {each.result() for each in sent} == {200}
+
+
+@pytest.mark.slow
+def test_threads_that_end_leave_no_descriptor_and_no_memory_behind() -> None:
+    words = ("-m", "tests.bench.cycles", "--cycles", "100", "--threads", "8")
+    ended = subprocess.run(
+        [sys.executable, *words], cwd=SITE.parent.parent, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
