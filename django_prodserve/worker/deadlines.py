@@ -50,10 +50,10 @@ class Deadlines:
                 reactor.send_error(connection, error_responses.request_timeout, now, keep=False)
             elif state == HANDSHAKE:
                 connection.release()
-                reactor.end_handshake(connection, "timeout")
+                reactor.eviction.end_handshake(connection, "timeout")
             elif state == IDLE:
                 connection.release()
-                reactor.close_idle(connection, now)
+                reactor.eviction.close_idle(connection, now)
             else:
                 reactor.slot.aborted += state == WRITE
                 reactor.drop(connection)
@@ -77,6 +77,6 @@ class Deadlines:
         reactor = self._reactor
         for connection in list(reactor.connections.values()):
             if connection.state == HANDSHAKE and connection.deadline <= before + limits.HANDSHAKE_SECONDS:
-                reactor.end_handshake(connection, "timeout")
+                reactor.eviction.end_handshake(connection, "timeout")
             if connection.state == IDLE and connection.deadline <= before + reactor.keep_alive:
-                reactor.close_idle(connection, before)
+                reactor.eviction.close_idle(connection, before)

@@ -7,7 +7,6 @@ Django.
 
 from __future__ import annotations
 
-import heapq
 import math
 import sys
 import threading
@@ -24,6 +23,7 @@ from ..http.parser import ParserSettings
 from ..http.websocket_handshake import asks_for_websocket
 from ..project.databases import close_own_connections
 from ..scoreboard.board import Scoreboard
+from ..scoreboard.events import Event, write
 from ..scoreboard.slot import Slot
 from ..tls.contexts import TLSContexts
 from ..utils import fork_guard
@@ -31,6 +31,7 @@ from . import error_responses
 from .acceptor import Acceptor, descriptors_for
 from .async_requests import AsyncRequests
 from .connection import HANDSHAKE, IDLE, LINGER, OWNED, STREAM, Connection
+from .eviction import Eviction
 from .handshakes import Handshakes
 from .management.endpoint import ManagementEndpoint
 from .plain_http import PlainHTTP
@@ -45,8 +46,6 @@ from .streaming import StreamFlowControl, sends_files
 from .switch_interval import SwitchInterval
 from .write_buffer import WriteBuffer
 
-CLOSED_AT_ONCE = 32
-"""Idle connections that the worker closes in one batch to make room for new ones."""
 CLIENT_GONE_SECONDS = 1.0
 """Seconds in the queue after which the worker checks whether the client is still connected."""
 
@@ -59,10 +58,11 @@ class Reactor:
         self.worker, self.slot = worker, slot
         self.connections: dict[int, Connection] = {}
         self.poller = make_poller()
+        self.eviction = Eviction(self)
         self.streams = StreamFlowControl(self.poller, slot, config.threads, sends_files=sends_files(config))
         self.handler = RequestHandler(worker, self.streams, slot)
         self.late_requests, self.running_paths = self.handler.late_requests, self.handler.running_paths
-        self.route_limited, self.threads_changed = self.handler.route_limited, self.streams.resize
+        self.threads_changed = self.streams.resize
         sampler, cpus = self.handler.sampler, worker.config.cpus / max(1, config.workers)
         interval = SwitchInterval()
         self.scheduler = Scheduler(
@@ -77,7 +77,7 @@ class Reactor:
         most = descriptors_for(config.worker_connections)
         policy = self.scheduler.accept_policy
         settings = ParserSettings(config)
-        self.acceptor = Acceptor(listeners, self.poller, board, slot, most, self.make_room, policy)
+        self.acceptor = Acceptor(listeners, self.poller, board, slot, most, self.eviction.make_room, policy)
         self.unaccepted, self.peers_overloaded = self.acceptor.unaccepted, partial(board.others_refuse, slot)
         self.wake_main_thread = worker.wake
         self.receiver = RequestReceiver(settings, max_body=worker.config.max_body or 0)
@@ -149,43 +149,6 @@ class Reactor:
             return False
         self.run_state_handler(connection, now)
         return connection.bytes_since_check > 0
-
-    def make_room(self, now: float) -> None:
-        """Close connections to make room: handshakes that have taken longest, or those idle for longest."""
-        if self.handshakes is not None and self._end_handshakes():
-            return
-        idle = [
-            candidate
-            for candidate in list(self.connections.values())
-            if candidate.state == IDLE and candidate.number
-        ]
-        for connection in heapq.nsmallest(CLOSED_AT_ONCE, idle, key=lambda connection: connection.deadline):
-            self.close_idle(connection, now)
-
-    def _end_handshakes(self) -> bool:
-        """Close the oldest handshakes that are not over; return whether there were any."""
-        begun = [each for each in list(self.connections.values()) if each.state == HANDSHAKE]
-        oldest = heapq.nsmallest(CLOSED_AT_ONCE, begun, key=lambda each: each.deadline)
-        ended = [self.end_handshake(connection, "no-room") for connection in oldest]
-        return any(ended)
-
-    def end_handshake(self, connection: Connection, reason: str) -> bool:
-        """Close a connection whose handshake is not over; return False if it has gone on meanwhile."""
-        if self.handshakes is None or not connection.acquire():
-            return False
-        if connection.state != HANDSHAKE:
-            self.arm(connection, READ)
-            return False
-        self.handshakes.fail(connection, reason)
-        return True
-
-    def close_idle(self, connection: Connection, now: float) -> None:
-        """Close a connection that looked idle, unless its next request has arrived meanwhile."""
-        if connection.acquire():
-            if connection.state == IDLE and not connection.holds_unread():
-                self.close(connection, now, politely=True)
-            else:
-                self.arm(connection, READ)
 
     def on_event(self, connection: Connection, now: float) -> None:
         """Handle an event of a connection."""
@@ -487,6 +450,13 @@ class Reactor:
         self.slot.queue = self.scheduler.queued
         self.probes.tick(now)
         self.management.watch()
+
+    def route_limited(self, route: str, most: int, threads: int) -> None:
+        """Record that a route may have only so many of the threads, while others wait for it."""
+        part = f"{most} of {threads} threads"
+        text = f"Route {route or 'unknown'} is limited to {part}: requests of other routes waited for it"
+        write(self.slot.events, Event(time.time(), "lane", text))
+        self.worker.log.warning("%s", text)
 
     def retire(self, now: float, deadline: float) -> None:
         """Accept those in the accept queue, and no more; each response now closes its connection."""

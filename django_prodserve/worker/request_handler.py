@@ -22,7 +22,6 @@ from ..middleware.application import Application
 from ..middleware.request_id import RequestIDs, timing
 from ..middleware.route_names import name_of
 from ..scoreboard.errors import RequestError
-from ..scoreboard.events import Event, write
 from ..scoreboard.routes import NO_ROUTE
 from ..scoreboard.slot import Slot
 from ..timeouts import RequestTimeout
@@ -231,13 +230,6 @@ class RequestHandler:
     def running_paths(self) -> dict[int, str]:
         """Return the path of each request that runs, by its row."""
         return {row: environ["RAW_URI"].partition("?")[0] for row, environ in [*self.environs.items()]}
-
-    def route_limited(self, route: str, most: int, threads: int) -> None:
-        """Record that a route may have only so many of the threads, while others wait for it."""
-        part = f"{most} of {threads} threads"
-        text = f"Route {route or 'unknown'} is limited to {part}: requests of other routes waited for it"
-        write(self._slot.events, Event(time.time(), "lane", text))
-        self._worker.log.warning("%s", text)
 
     def record_error(self, request: RequestHead, status: int, environ: dict[str, Any]) -> None:
         """Record the failed request on the scoreboard, for the live page and ``status``."""
