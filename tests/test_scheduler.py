@@ -27,6 +27,7 @@ from django_prodserve.worker.sampling import UncontendedSamples
 from django_prodserve.worker.scheduler import Scheduler
 from django_prodserve.worker.thread_pool import (
     CALM_CHECKS,
+    IDLE_PERIODS,
     STALL_CHECK_SECONDS,
     STALL_CHECK_SECONDS_CALM,
     LeaderFollowerPool,
@@ -473,6 +474,14 @@ def test_somebody_waits_for_the_clients_when_nothing_is_refused_any_more() -> No
         made.until(3)
 
 
+def await_rows(made: Site, count: int) -> None:
+    """Wait until threads that were told to end have ended."""
+    until = time.monotonic() + 20
+    while len(made.rows) > count and time.monotonic() < until:
+        time.sleep(0.01)
+    assert len(made.rows) == count
+
+
 def test_threads_that_wait_become_more_and_those_that_nobody_needs_end() -> None:
     gate = threading.Barrier(40)
     with site(6, ceiling=40) as made:
@@ -480,13 +489,12 @@ def test_threads_that_wait_become_more_and_those_that_nobody_needs_end() -> None
         made.scheduler.after_events(0)
         made.until(40)
         assert made.scheduler.threads == 40
-        for _ in range(2):  # the first call begins the minute that counts
+        for period in range(IDLE_PERIODS + 1):  # all threads were used in the first
+            assert made.scheduler.threads == 40, period
             made.scheduler._next_end = 0.0
             made.scheduler._tick_second(time.monotonic())
-        until = time.monotonic() + 20
-        while len(made.rows) > 1 and time.monotonic() < until:
-            time.sleep(0.01)
-        assert (len(made.rows), made.scheduler.threads) == (1, 6)
+        await_rows(made, 1)
+        assert made.scheduler.threads == 6
 
 
 def test_a_thousand_cycles_of_growth_and_end_leave_nothing_behind() -> None:
@@ -497,9 +505,10 @@ def test_a_thousand_cycles_of_growth_and_end_leave_nothing_behind() -> None:
             made.pool.promote_follower(beside=True)
             gate.wait(20)
             made.until(2 * cycle + 2)
-            made.pool.end_unused()
-        assert len(made.rows) <= 4
-        assert made.pool._size == len(made.rows)
+            for _ in range(IDLE_PERIODS + 1):
+                made.pool.end_unused()
+        await_rows(made, made.pool._size)
+        assert len(made.rows) <= 3
 
 
 def test_an_overload_of_other_routes_is_refused_while_one_route_is_limited() -> None:

@@ -23,7 +23,7 @@ from .lanes import Lanes
 from .sampling import UncontendedSamples
 from .switch_interval import OVERLOAD, SwitchInterval
 from .thread_growth import CHECK_SECONDS, QUIET_SECONDS, ThreadGrowth, Usage
-from .thread_pool import BUSY_EVENTS_PER_SECOND, LeaderFollowerPool, PoolTasks, Promotion
+from .thread_pool import BUSY_EVENTS_PER_SECOND, IDLE_PERIODS, LeaderFollowerPool, PoolTasks, Promotion
 
 SHORT_SECONDS = 0.001
 """Wait of a request below which it does not help to wake another thread."""
@@ -157,7 +157,7 @@ class Scheduler:
         self._interval = interval or SwitchInterval()
         self._adapts = self.growth.is_range or self.lanes is not None
         self._checks_growth = False  # whether all threads were busy when last seen
-        self._next_end = time.monotonic() + QUIET_SECONDS
+        self._next_end = time.monotonic() + QUIET_SECONDS / IDLE_PERIODS
         display.concurrency_limit = self.limiter.limit
         display.threads, display.max_threads = threads, self.growth.ceiling
 
@@ -354,9 +354,8 @@ class Scheduler:
         if self.lanes is not None and self.lanes.limited:
             self._update_lanes(self.lanes, now)
         if now >= self._next_end:
-            self._next_end = now + QUIET_SECONDS
-            self._resize(self.growth.shrink(self.pool.most_used()))
-            self.pool.end_unused()
+            self._next_end = now + QUIET_SECONDS / IDLE_PERIODS
+            self._resize(self.growth.shrink(self.pool.end_unused()))
 
     def _check_growth(self, now: float) -> None:
         """Grow while all threads are busy by requests that wait; stop the checks when they are not."""

@@ -39,6 +39,8 @@ BUSY_EVENTS_PER_SECOND = 500
 """Events a second above which a wake-up for each request costs more CPU than it saves."""
 MAX_STALLS_PER_SECOND = 25
 """Stalls a second above which requests wait rather than compute: the pool then promotes on dispatch."""
+IDLE_PERIODS = 4
+"""Periods without work after which a thread ends: a few short ones end it sooner than a long one."""
 RETRY_SECONDS = 5
 """Seconds after which a busy pool that promotes on dispatch tries to promote on stall again."""
 
@@ -108,9 +110,10 @@ class LeaderFollowerPool(Generic[Work]):
         """Guards what the threads share."""
         self._has_leader = False  # a thread waits for events, or handles some
         self._idle_threads: list[threading.Lock] = []
-        self._fewest_idle = 0  # since ``end_unused`` was last called
+        self._fewest_idle = 0  # in the present period of ``end_unused``...
+        self._fewest_before: deque[int] = deque(maxlen=IDLE_PERIODS)  # ...and in those before it
         self._ending: set[threading.Lock] = set()
-        self._size = 0
+        self._size = 0  # without those that end
         self._rows = [*range(max(ceiling, max_threads) + 1)]  # a heap of those without a thread
         self._seen = 0
         self._promotions = 0
@@ -173,8 +176,8 @@ class LeaderFollowerPool(Generic[Work]):
             tasks.thread_ends(row)
         finally:
             with lock:
-                self._size -= 1
                 heapq.heappush(self._rows, row)
+            self.fill()  # whoever looked for a thread meanwhile found no row
 
     def _next(self, row: int) -> Work | None:
         """Remove the request that is next from the queue; None if another thread was quicker."""
@@ -191,20 +194,26 @@ class LeaderFollowerPool(Generic[Work]):
             self._ending.discard(alarm)
             return is_ending
 
-    def most_used(self) -> int:
-        """Return how many threads ran requests at a time since ``end_unused`` was last called, at most."""
-        return self._size - self._fewest_idle - 1  # one thread waits for events
+    def end_unused(self) -> int:
+        """End the threads that had no work in the last IDLE_PERIODS; one remains, which waits for events.
 
-    def end_unused(self) -> None:
-        """End the threads that had no work since the last call; one remains, which waits for events."""
+        A period ends with each call. Return how many threads ran requests at a time in all these, at most.
+        """
         with self.lock:
-            unused = min(self._fewest_idle, self._size - len(self._ending) - 1)
-            ended = self._idle_threads[:unused]
-            del self._idle_threads[:unused]
+            periods = self._fewest_before
+            periods.append(self._fewest_idle)
+            fewest = min(periods) if len(periods) == IDLE_PERIODS else 0
+            used = self._size - fewest - 1
+            ended = self._idle_threads[: min(fewest, self._size - 1)]
+            del self._idle_threads[: len(ended)]
+            self._size -= len(ended)
             self._fewest_idle = len(self._idle_threads)
+            for number, before in enumerate(periods):
+                periods[number] = before - len(ended)
             self._ending.update(ended)
         for alarm in ended:
             alarm.release()
+        return used
 
     def promote_follower(self, *, beside: bool = False) -> None:
         """Wake the thread that ran last, or start one; ``beside`` does so even if there is a leader."""
