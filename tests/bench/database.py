@@ -155,6 +155,9 @@ def main() -> int:
         print(f"restarted in a crowd: {dict(seen)}", flush=True)
         rounds(server, watch, wanted.seconds / 2, site)
         until(lambda: watch.now <= 4, patience=90)  # two workers, CONN_MAX_AGE
+        server.lines = [
+            line for line in server.output.splitlines() if "Traceback" not in line
+        ]  # the restart's
         log = "\n".join(path.read_text(errors="replace") for path in postgres.directory.glob("*.log"))
         refused = log.count("too many clients") + log.count("remaining connection slots")
         budget = total(server, site, "max_threads") + 2
