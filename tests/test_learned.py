@@ -187,7 +187,7 @@ class TestText:
         ],
     )
     def test_a_damaged_file_is_reported(self, text: str) -> None:
-        assert from_text(text, NOW) == Kept(problem="the file is damaged")
+        assert from_text(text, NOW) == Kept(problem="is damaged")
 
     @pytest.mark.parametrize(
         "facts",
@@ -211,7 +211,7 @@ class TestText:
     def test_values_that_nobody_wrote_are_damage(self, facts: dict[str, Any]) -> None:
         document = json.loads(to_text(learned(), []))
         document["learned"] |= facts
-        assert from_text(json.dumps(document), NOW).problem == "the file is damaged"
+        assert from_text(json.dumps(document), NOW).problem == "is damaged"
 
     @pytest.mark.parametrize(
         "facts", [{"seconds": -1}, {"threads": 3}, {"threads": [["a", 1]]}, {"end": "x"}, {"requests": None}]
@@ -219,15 +219,15 @@ class TestText:
     def test_so_are_spans(self, facts: dict[str, Any]) -> None:
         document = json.loads(to_text(learned(), [span()]))
         document["spans"][0] |= facts
-        assert from_text(json.dumps(document), NOW).problem == "the file is damaged"
+        assert from_text(json.dumps(document), NOW).problem == "is damaged"
 
     def test_another_format_and_the_future_are_not_used(self) -> None:
         text = to_text(learned(), []).replace('"format": 1', '"format": 2')
-        assert from_text(text, NOW).problem == "the file has format 2, and this version of prodserve reads 1"
+        assert from_text(text, NOW).problem == "has format 2, and this version of prodserve reads 1"
         early = from_text(to_text(learned(), []), NOW - DAY_SECONDS)
-        assert early.problem == "the file is dated 2026-11-20, and today is 2026-11-19"
+        assert early.problem == "is dated 2026-11-20, and today is 2026-11-19"
         far = from_text(to_text(learned(when=1e300), []), NOW)
-        assert far.problem == "the file is dated far in the future, and today is 2026-11-20"
+        assert far.problem == "is dated far in the future, and today is 2026-11-20"
 
     def test_what_is_still_missing_is_shown(self) -> None:
         assert Kept().why_nothing == "nothing learned yet"
@@ -250,6 +250,9 @@ class TestFile:
         learned_file.write(learned(threads=30))
         assert learned_file.read(NOW) == Kept(learned(threads=30), (span(),))
         assert [path.stat().st_mode & 0o777 for path in place.iterdir()] == [0o600]
+        (file,) = place.iterdir()
+        file.write_text("{")
+        assert learned_file.read(NOW) == Kept(problem=f"{file} is damaged")
         place.chmod(0o777)
         assert learned_file.read(NOW) == Kept()
 
@@ -354,7 +357,7 @@ class TestPlan:
     @pytest.mark.parametrize(
         ("kept", "stated", "why"),
         [
-            (Kept(problem="the file is damaged"), {}, "not used: the file is damaged"),
+            (Kept(problem="/x.json is damaged"), {}, "not used: /x.json is damaged"),
             (
                 Kept(learned(cpus=4.0)),
                 {},
@@ -443,7 +446,7 @@ class TestLearner:
             traffic.quarter(busy=21, ended=1)
         kept = learned_file.read(traffic.wall)
         assert kept.learned is None
-        assert kept.why_nothing == "nothing learned yet: 25,200 requests in 3.5 h"
+        assert kept.why_nothing == "nothing learned yet: 25,202 requests in 3.5 h"
         traffic.quarter(busy=21, ended=1)
         traffic.second()
         kept = learned_file.read(traffic.wall)
@@ -487,7 +490,7 @@ class TestLearner:
         for _ in range(10):
             traffic.second(ended=1)
         line = traffic.learner.end(traffic.now, traffic.wall)
-        assert line.endswith("learned from 1,058 requests on 2026-11-20")
+        assert line.endswith("learned from 1,060 requests on 2026-11-20")
         assert traffic.learner.end(traffic.now, traffic.wall) == ""
 
     def test_without_the_option_nothing_is_written(self, board: Scoreboard, place: Path) -> None:

@@ -36,6 +36,7 @@ class TrafficLearner:
         self.board, self.pool, self.plan, self.log = board, pool, plan, log
         self.is_on = plan.apply_advice.value and plan.worker_class.value == "prodserve"
         self.counter: SpanCounter | None = None
+        self.before = board.totals()  # workers answer before the first tick
         self.has_failed = False
 
     def tick(self, now: float, wall: float, *, throttled: bool) -> str:
@@ -43,7 +44,7 @@ class TrafficLearner:
         if not self.is_on:
             return ""
         if self.counter is None:
-            self.counter = SpanCounter(now, self.board.totals())
+            self.counter = SpanCounter(now, self.before)
             return ""
         slots = [member.slot for member in self.pool.active()]
         self.counter.observe(

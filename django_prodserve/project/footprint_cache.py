@@ -33,7 +33,7 @@ FOLDER = "footprints"
 
 def load(way: Sequence[object]) -> Footprint | None:
     """Return the last measurement of this code, loaded this ``way``; None if none matches."""
-    for text in private_files.texts(FOLDER, _name()):
+    for _, text in private_files.found(FOLDER, _name()):
         with contextlib.suppress(ValueError, LookupError, TypeError):
             kept = json.loads(text)
             if kept["code"] == code(kept["modules"], way):

@@ -93,7 +93,7 @@ class Kept:
     learned: Learned | None = None
     spans: tuple[TrafficSpan, ...] = ()
     problem: str = ""
-    """Why the file cannot be used; empty if it can, or if there is none."""
+    """Why the file cannot be used, as a predicate; empty if it can, or if there is none."""
 
     @property
     def why_nothing(self) -> str:
@@ -124,13 +124,13 @@ def from_text(text: str, now: float) -> Kept:
         document = json.loads(text)
         form = document["format"]
         if form != FORMAT:
-            return Kept(problem=f"the file has format {form}, and this version of prodserve reads {FORMAT}")
+            return Kept(problem=f"has format {form}, and this version of prodserve reads {FORMAT}")
         learned = None if document["learned"] is None else _checked(Learned(**document["learned"]))
         spans = tuple(map(_span, document["spans"]))
     except (ValueError, LookupError, TypeError, AttributeError):
-        return Kept(problem="the file is damaged")
+        return Kept(problem="is damaged")
     if learned is not None and learned.when > now + CLOCK_SECONDS:
-        return Kept(problem=f"the file is dated {_date(learned.when)}, and today is {_date(now)}")
+        return Kept(problem=f"is dated {_date(learned.when)}, and today is {_date(now)}")
     return Kept(learned, tuple(span for span in spans if span.end <= now + CLOCK_SECONDS))
 
 
@@ -174,4 +174,6 @@ def _date(when: float) -> str:
 
 
 def _hours(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
     return f"{seconds / 3600:.2g} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"

@@ -12,6 +12,7 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..utils import private_files, working_directory
 from .learned import Kept, Learned, TrafficSpan, from_text, to_text
@@ -21,8 +22,9 @@ FOLDER = "learned"
 
 def read(now: float | None = None) -> Kept:
     """Return what was learned; ``Kept.problem`` is why the file cannot be used."""
-    for text in private_files.texts(FOLDER, _name()):
-        return from_text(text, time.time() if now is None else now)
+    for path, text in private_files.found(FOLDER, _name()):
+        kept = from_text(text, time.time() if now is None else now)
+        return replace(kept, problem=f"{path} {kept.problem}") if kept.problem else kept
     return Kept()
 
 

@@ -1,4 +1,4 @@
-"""Small files of ours between two starts, in a private directory: read and written as a whole.
+"""Small files that prodserve keeps between two starts, in a private directory.
 
 Used by the command before the fork, and by the arbiter in its loop.
 """
@@ -17,12 +17,16 @@ from .private_directory import PRIVATE, bases, is_ours, make_project
 STALE = 30 * 86400.0  # seconds; nothing has written a file for so long if its project has gone
 
 
-def texts(folder: str, name: str) -> Iterator[str]:
-    """Yield the content of this file in each private directory, best first; skip what others can change."""
+def found(folder: str, name: str) -> Iterator[tuple[Path, str]]:
+    """Yield path and content of this file in each private directory, best first.
+
+    A directory that others can change is skipped.
+    """
     for base in bases():
         with contextlib.suppress(OSError, ValueError):
             if is_ours(base) and is_ours(base / folder):
-                yield (base / folder / name).read_text(encoding="utf-8", errors="surrogateescape")
+                path = base / folder / name
+                yield path, path.read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def write(folder: str, name: str, text: str) -> None:
