@@ -48,6 +48,23 @@ def test_a_wrong_line_is_told_by_its_number(text: str, words: str) -> None:
         env_file.parse(text)
 
 
+def test_every_wrong_line_is_reported(tmp_path: Path) -> None:
+    file = tmp_path / "production.env"
+    file.write_text("A=1\nnonsense\nB='open\n# fine\nC='one' two\n")
+    environ = {"A": "typed"}
+    with pytest.raises(ValueError, match="line 2: ") as caught:
+        env_file.apply(str(file), environ)
+    assert environ == {"A": "typed"}
+    refused = env_file.refusal(str(file), caught.value)
+    assert [problem.message for problem in refused.problems] == [
+        f"--env-file {file}, line 2: expected KEY=VALUE.",
+        f"--env-file {file}, line 3: a quote is not closed.",
+        f"--env-file {file}, line 5: text after the closing quote.",
+    ]
+    assert [bool(problem.fix) for problem in refused.problems] == [False, False, True]
+    assert {problem.code for problem in refused.problems} == {"env-file"}
+
+
 def test_applying_is_undone_exactly(tmp_path: Path) -> None:
     file = tmp_path / "production.env"
     file.write_text("A=file\nB=file\n")

@@ -20,6 +20,7 @@ from django_prodserve.machine.proc_memory import MemoryReading, read_memory
 from django_prodserve.plan.sizing import Sizing
 from django_prodserve.project import footprint_cache
 from django_prodserve.project.footprint import Footprint, footprint
+from django_prodserve.utils import private_files
 from django_prodserve.utils.fork import ChildError, run_in_fork
 from django_prodserve.utils.units import MIB
 
@@ -207,7 +208,7 @@ class TestKept:
     def test_where_nothing_can_be_written_nothing_is_kept(
         self, views: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(footprint_cache, "bases", list)
+        monkeypatch.setattr(private_files, "bases", lambda: [Path("/proc/nowhere")])
         assert not footprint_cache.store(found(), WAY)
 
     def test_asking_costs_less_than_a_start_notices(self, views: Path) -> None:

@@ -120,6 +120,7 @@ class ProdserveArbiter(Lifecycle, Arbiter):  # type: ignore[misc]
 
     def on_all_ready(self) -> None:
         self.monitor.run_guarded(self._go_on)
+        self.monitor.run_guarded(self.monitor.learn, time.monotonic())
         self.monitor.run_guarded(self.sides.start)
         self.monitor.run_guarded(self.app.announce)
 

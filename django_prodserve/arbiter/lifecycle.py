@@ -169,6 +169,8 @@ class Lifecycle(_Arbiter):  # type: ignore[misc]
         self.stopped, began = True, time.monotonic()
         self.app.say.end_poll()
         self.generation.stopping()
+        if self.all_ready:
+            self.monitor.run_guarded(self.monitor.learn_last)
         for_good = not self.generation.is_retired()
         drains = bool(self.WORKERS) and for_good and not self.generation.is_orphan()
         hasty, patience = False, self.app.plan.graceful_timeout.value

@@ -19,6 +19,7 @@ from ..scoreboard.events import Event, last_of
 from ..utils.units import format_age, format_share
 from . import policies
 from .certificate_watch import CertificateWatch
+from .learner import TrafficLearner
 from .memory_guard import MemoryGuard
 from .overload import CALM_SECONDS, OverloadWatch, overloaded
 from .policies import Verdict
@@ -42,6 +43,7 @@ class WorkerMonitor:
         self.boot, self.starved = policies.BOOT_SECONDS, policies.STARVED_SECONDS
         self.memory, self.reports = MemoryGuard(arbiter), StackReports(arbiter)
         self.survey = TrafficSampler(arbiter.board, arbiter.pool, arbiter.plan)
+        self.learner = TrafficLearner(arbiter.board, arbiter.pool, arbiter.plan, arbiter.log)
         self.next_survey, self.survey_every = 0.0, SURVEY_SECONDS
         self.quota, self.throttled_since = QuotaWatch(), 0.0
         self.overload = OverloadWatch()
@@ -70,6 +72,7 @@ class WorkerMonitor:
                 self.watch_overload,
                 self.watch_certificates,
                 self.record_history,
+                self.learn,
                 self.log_lost_lines,
             ):
                 self.run_guarded(step, now)
@@ -167,6 +170,21 @@ class WorkerMonitor:
             if advice.line:
                 self.log.notice("advice    %s", advice.line)
                 self.arbiter.record_event("advice", advice.line)
+
+    def learn(self, now: float) -> None:
+        """Learn from the traffic for the next start, once this generation serves."""
+        if self.arbiter.all_ready:
+            throttled = self.quota.share > 0
+            self._report_learned(self.learner.tick(now, time.time(), throttled=throttled))
+
+    def learn_last(self) -> None:
+        """Keep what the traffic has shown since the last span, before this generation ends."""
+        self._report_learned(self.learner.end(time.monotonic(), time.time()))
+
+    def _report_learned(self, line: str) -> None:
+        if line:
+            self.log.notice("advice    %s", line)
+            self.arbiter.record_event("advice", line)
 
     def watch_quota(self, now: float) -> None:
         """Report when the CPU quota begins to throttle this server, and when it no longer does."""

@@ -12,7 +12,8 @@ import re
 import shlex
 from collections.abc import Mapping, MutableMapping
 
-from ..errors import UsageError
+from ..errors import Problem, UsageError
+from .parse_errors import ParseError, ParseErrors
 
 APPLIED = "_PRODSERVE_ENV_FILE"
 """Names the variables from the file with their earlier values, so that a removed line is undone, too."""
@@ -21,32 +22,38 @@ LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 
 
 def parse(text: str) -> dict[str, str]:
-    """Return the variables of such a file; raise ValueError with the number of the first wrong line.
+    """Return the variables of such a file; raise ParseErrors with the number of each wrong line.
 
     Quotes around a value are removed. ``#`` starts a comment at the start of a line or behind a space, and
     ``export`` in front is allowed. Nothing is expanded.
     """
     found: dict[str, str] = {}
+    errors: list[ParseError] = []
     for number, line in enumerate(text.splitlines(), start=1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue
         parts = LINE.fullmatch(line)
-        if parts is None:
-            raise ValueError(f"line {number}: expected KEY=VALUE")
-        found[parts[1]] = _value(parts[2], number)
+        try:
+            if parts is None:
+                raise ParseError("expected KEY=VALUE")
+            found[parts[1]] = _value(parts[2])
+        except ParseError as error:
+            errors.append(ParseError(f"line {number}: {error}"))
+    if errors:
+        raise ParseErrors(errors)
     return found
 
 
-def _value(raw: str, number: int) -> str:
+def _value(raw: str) -> str:
     if raw[:1] not in {"'", '"'}:
         return re.split(r"\s#", raw, maxsplit=1)[0].strip()
     try:
         words = shlex.split(raw, comments=True)
     except ValueError:
-        raise ValueError(f"line {number}: a quote is not closed") from None
+        raise ParseError("a quote is not closed") from None
     if len(words) != 1:
-        raise ValueError(f"line {number}: text after the closing quote")
+        raise ParseError("text after the closing quote")
     return words[0]
 
 
@@ -81,5 +88,11 @@ def refusal(path: str, error: OSError | ValueError, *, source: str = "--env-file
             "Name a file that exists and that this user may read.",
         )
     else:
-        message, fix = f"{full}, {error}.", "Write one KEY=VALUE a line; # starts a comment."
-    return UsageError(message, fix, code="env-file", topic="env-file")
+        lines = error.errors if isinstance(error, ParseErrors) else (error,)
+        fix = "Write one KEY=VALUE a line; # starts a comment."
+        return UsageError.of(_problem(f"{full}, {line}.", fix if line is lines[-1] else "") for line in lines)
+    return UsageError.of([_problem(message, fix)])
+
+
+def _problem(message: str, fix: str) -> Problem:
+    return Problem(message, fix, code="env-file", topic="env-file")

@@ -11,7 +11,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "size": (
         *("profile", "workers", "threads", "worker_class", "cpus", "memory", "db_connections"),
-        *("concurrency_limit", "lanes", "worker_connections", "asgi", "roads"),
+        *("apply_advice", "concurrency_limit", "lanes", "worker_connections", "asgi", "roads"),
     ),
     "times": (
         *("timeout", "slow_request", "queue_timeout", "keep_alive", "graceful_timeout", "drain_delay"),

@@ -81,6 +81,12 @@ class Options:
         kinds.POSITIVE,
         "Maximum database connections of this server; caps workers, threads and leases.",
     )
+    apply_advice: bool = option(
+        False,
+        kinds.SWITCH,
+        "Start with the profile and the threads that earlier traffic or prodserve tune has shown to fit.",
+        why="each start computes the same numbers",
+    )
     queue_timeout: float = option(
         2.0,
         kinds.DURATION,
@@ -413,10 +419,7 @@ class Options:
         why="warnings are printed and do not stop a site",
     )
     allow_debug: bool = option(
-        False,
-        kinds.SWITCH,
-        "Serve even if DEBUG is on.",
-        why="DEBUG shows settings and source code to visitors",
+        False, kinds.SWITCH, "Serve even if DEBUG is on.", why="DEBUG shows settings and source to visitors"
     )
     config: str | None = option(
         None,

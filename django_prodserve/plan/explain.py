@@ -11,7 +11,7 @@ from .. import __version__
 from ..config.options import option_field
 from ..errors import Problem, UsageError
 from ..utils import terminal
-from ..utils.decision import SET_EXPLICITLY
+from ..utils.decision import LEARNED, SET_EXPLICITLY
 from ..utils.notice import Notice, note, part, warning
 from ..utils.units import format_cpus
 from .gunicorn_settings import gunicorn_settings
@@ -35,6 +35,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
             "max_threads",
             "worker_class",
             "profile",
+            "apply_advice",
             "concurrency_limit",
             "lanes",
             "worker_connections",
@@ -63,6 +64,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """Every decision in its group in the output of ``plan``."""
+COMPUTED = ("computed", "default")
 MAX_VALUE = 20
 """Columns of a value; the reason of a wider one is on the next line."""
 
@@ -130,7 +132,7 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 def is_explicit(name: str, decision: Decision[Any]) -> bool:
     """Return whether the operator or the platform set this option; facts of the project are not options."""
-    return option_field(name) is not None and decision.source not in ("computed", "default")
+    return option_field(name) is not None and decision.source not in (*COMPUTED, LEARNED)
 
 
 def _summary(plan: Plan) -> str:
@@ -146,7 +148,7 @@ def _row(plan: Plan, name: str, decision: Decision[Any], *, details: bool) -> tu
     reason = decision.why
     if is_explicit(name, decision):
         reason = f"set by {decision.source}" if reason == SET_EXPLICITLY else f"{reason} [{decision.source}]"
-    elif details or decision.source not in ("computed", "default"):
+    elif details or decision.source not in COMPUTED:
         reason = f"{reason} [{decision.source}]"
     return _typed(name), plan.show(name, decision.value), reason
 
@@ -219,6 +221,8 @@ def startup_lines(plan: Plan, static: str, django: str) -> Iterator[str]:
         **{"event": "start", "version": __version__, "django": django, "settings": plan.settings.value},
     )
     yield workers_line(plan)
+    if plan.apply_advice.value:
+        yield part("advice", plan.apply_advice.why)
     yield part("static", static)
     yield part("database", plan.database.value)
     if plan.platform.value != "none":
@@ -262,4 +266,5 @@ def _because(plan: Plan) -> str:
     workers: Decision[int] = plan.workers
     said = f"{workers.why} [{workers.source}]" if not workers.is_computed else workers.why
     machine = f"{format_cpus(plan.cpus.value)}, {plan.show('memory', plan.memory.value)}"
-    return f"{said}; {machine}; profile {plan.profile.value}"
+    few = f" ({plan.threads.why})" if plan.has_few_threads else ""
+    return f"{said}; {machine}; profile {plan.profile.value}{few}"

@@ -30,7 +30,7 @@ from ..config.resolve import Layer
 from ..errors import Problem, ProdserveError, UsageError
 from ..machine.detect import Machine
 from ..machine.platforms import Platform, detect
-from ..project import footprint_cache, local_mode
+from ..project import footprint_cache, learned_file, local_mode
 from ..project.detect import Project
 from ..utils import working_directory
 from ..utils.tracebacks import reason_of
@@ -57,6 +57,7 @@ def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
         project=project,
         options=wishes,
         fork_safe=sys.platform != "darwin",
+        kept=learned_file.read() if wishes.apply_advice else None,
     )
     plan = make_plan(inputs)
     reject_shared_address(plan)

@@ -13,6 +13,7 @@ from ..tls.key_pairs import KeyPair, key_pairs
 from ..utils.decision import SET_EXPLICITLY, Decision
 from . import further_addresses, tls, warnings, worker_classes
 from .database import choose_database
+from .learned_advice import LearnedAdvice
 from .notes import links, not_started
 from .sizing import THREADS, DatabaseLimit, Sizing
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..machine.platforms import Platform
     from ..project.detect import Project
     from ..project.footprint import Footprint
+    from ..project.learned import Kept
     from ..staticfiles import StaticChoice
 
 UNLIMITED_CPUS = 8  # a container without a CPU limit shares its node with others
@@ -40,6 +42,8 @@ class PlanInputs:
     footprint: Footprint | None = None
     db_limit: DatabaseLimit | None = None
     """What the databases allow, if a start has asked them."""
+    kept: Kept | None = None
+    """What was learned about this project; None without --apply-advice."""
     road_table: str = ""
     """How many views run where, in words; empty if all run in threads, or if the project is not loaded."""
 
@@ -71,6 +75,7 @@ class Plan:
     max_threads: Decision[int]
     leases: Decision[int]
     db_connections: Decision[int | None]
+    apply_advice: Decision[bool]
     database: Decision[str]
     static: Decision[str]
     private_static: Decision[bool]
@@ -171,10 +176,15 @@ class Plan:
         return self.is_asgi_class or bool(self.inputs.road_table)
 
     @property
+    def has_few_threads(self) -> bool:
+        """Whether a limit of the databases leaves fewer threads than the profile asks for."""
+        few = self.threads.value < THREADS[self.profile.value] and self.worker_class.value != "sync"
+        return few and self.threads.is_computed
+
+    @property
     def database_caps_threads(self) -> bool:
         """Whether --db-connections limits the threads to fewer than the profile asks for."""
-        few = self.threads.value < THREADS[self.profile.value] and self.worker_class.value != "sync"
-        return few and self.threads.is_computed and self.db_connections.value is not None
+        return self.has_few_threads and self.db_connections.value is not None
 
     def decisions(self) -> Iterator[tuple[str, Decision[Any]]]:
         """Yield every decision with its name, in the order of their explanation."""
@@ -200,10 +210,12 @@ def make_plan(inputs: PlanInputs) -> Plan:
     cpus = choose_cpus(machine, wishes)
     memory = choose_memory(machine, wishes)
     worker_class = worker_classes.choose(wishes.computed("worker_class"), options.gunicorn)
+    advice = LearnedAdvice(wishes, inputs.kept, cpus.value, memory.value, worker_class.value)
+    profile = advice.profile()
     sizing = Sizing(
         cpus=cpus.value,
         memory=memory.value,
-        profile=options.profile,
+        profile=profile.value,
         worker_class=worker_class.value,
         databases=max(1, sum(database.counts for database in project.databases)),
         stated_workers=wishes.stated("workers"),
@@ -211,6 +223,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         db_connections=wishes.stated("db_connections"),
         footprint=inputs.footprint,
         db_limit=inputs.db_limit,
+        learned=advice.learned,
         pool_size=min((found.pool_size for found in project.databases if found.pool_size), default=None),
         counts_connections=any(found.counts and not found.pool_size for found in project.databases),
         has_async=bool(inputs.road_table),
@@ -218,8 +231,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         beside=options.beside,
     )
     workers = sizing.workers()
-    threads = sizing.threads(workers.value)
-    max_threads = sizing.max_threads(workers.value, threads.value)
+    threads, max_threads = sizing.thread_range(workers.value)
     leases = sizing.leases(workers.value, threads.value)
     certfile = wishes.computed("certfile")
     connections = workers.value * sizing.connections(max_threads.value, leases.value)
@@ -230,6 +242,8 @@ def make_plan(inputs: PlanInputs) -> Plan:
         "settings": Decision(project.settings_module, "already loaded; wsgi.py cannot change it", "Django"),
         "application": _application(project),
         "bind": bind,
+        "profile": profile,
+        "apply_advice": advice.decision(),
         "cpus": cpus,
         "memory": memory,
         "master_memory": sizing.master_memory(),

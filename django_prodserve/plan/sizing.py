@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from ..config.parsers import Count
 from ..errors import Problem
-from ..utils.decision import SET_EXPLICITLY, Decision
+from ..utils.decision import LEARNED, SET_EXPLICITLY, Decision
 from ..utils.units import MIB, counted, format_cpus, format_size
 
 if TYPE_CHECKING:
     from ..config.parsers import ThreadRange
     from ..config.side_processes import SideProcess
     from ..project.footprint import Footprint
+    from ..project.learned import Learned
 
 # Without a measurement: the master of a preloaded, warmed and frozen project on Django 6.1, and a worker
 # of 16 threads. Its private memory grows under load to 34 MiB (startproject with admin) or 54 MiB (Wagtail);
@@ -77,6 +78,8 @@ class Sizing:
     counts_connections: bool = False
     """Whether any database limits connections and has no pool."""
     footprint: Footprint | None = None
+    learned: Learned | None = None
+    """What earlier traffic has shown, if the plan uses it."""
     has_async: bool = False
     """Whether views run on asyncio loops, and call in leased threads what may block."""
     keeps_connections: bool = False
@@ -138,6 +141,25 @@ class Sizing:
         if most <= threads:
             return Decision(threads, f"no more: {why}")
         return Decision(most, f"{why}; more than {threads} only while requests wait and the CPU is idle")
+
+    def thread_range(self, workers: int) -> tuple[Decision[int], Decision[int]]:
+        """Return the threads of a worker at the start and their maximum, with what was learned."""
+        threads = self.threads(workers)
+        most = self.max_threads(workers, threads.value)
+        if self.learned is None or not threads.is_computed or self.worker_class != "prodserve":
+            return threads, most
+        cap, limit = min(self._thread_caps(workers, threads.value), key=lambda cap: cap[0])
+        wanted, fits = self.learned.threads_with(workers), max(cap, threads.value)
+        count = min(wanted, fits)
+        why = str(self.learned) if count == wanted else f"{limit}; {wanted} were {self.learned}"
+        found = Decision(count, why, LEARNED)
+        ceiling = self.learned.max_threads_with(workers)
+        if ceiling is not None and ceiling < fits:
+            return found, Decision(max(count, ceiling), str(self.learned), LEARNED)
+        if fits <= count:
+            return found, Decision(count, f"no more: {limit}")
+        more = f"; more than {count} only while requests wait and the CPU is idle"
+        return found, Decision(fits, f"{limit}{more}")
 
     def _thread_caps(self, workers: int, threads: int) -> Iterator[tuple[int, str]]:
         """Yield every limit on the number of threads of a worker with its reason."""

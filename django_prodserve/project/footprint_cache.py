@@ -17,30 +17,25 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from django.conf import settings
 
 from .. import __version__
-from ..utils.private_directory import PRIVATE, bases, is_ours, make_project, project_key
+from ..utils import private_files
+from ..utils.private_directory import project_key
 from ..utils.tracebacks import is_own
 from .footprint import Footprint
 
 FOLDER = "footprints"
-STALE = 30 * 86400.0  # seconds; each release directory of a project counts as another project here
 
 
 def load(way: Sequence[object]) -> Footprint | None:
     """Return the last measurement of this code, loaded this ``way``; None if none matches."""
-    for base in bases():
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            if not (is_ours(base) and is_ours(base / FOLDER)):
-                continue
-            kept = json.loads(_file(base).read_text())
+    for _, text in private_files.found(FOLDER, _name()):
+        with contextlib.suppress(ValueError, LookupError, TypeError):
+            kept = json.loads(text)
             if kept["code"] == code(kept["modules"], way):
                 return Footprint(**kept["footprint"])
     return None
@@ -50,13 +45,11 @@ def store(found: Footprint, way: Sequence[object]) -> bool:
     """Write a measurement of the modules that are loaded now; False if no directory can be written."""
     modules = own_modules()
     kept = {"code": code(modules, way), "footprint": asdict(found), "modules": modules}
-    for base in bases():
-        with contextlib.suppress(OSError):
-            folder = make_project(base, base / FOLDER, mode=PRIVATE)
-            _write(_file(base), json.dumps(kept))
-            _prune(folder)
-            return True
-    return False
+    try:
+        private_files.write(FOLDER, _name(), json.dumps(kept))
+    except OSError:
+        return False
+    return True
 
 
 def code(modules: Sequence[str], way: Sequence[object]) -> str:
@@ -83,25 +76,5 @@ def _facts(path: str) -> tuple[str, int, int] | None:
     return path, facts.st_mtime_ns, 0 if os.path.isdir(path) else facts.st_size
 
 
-def _file(base: Path) -> Path:
-    return base / FOLDER / f"{project_key()}.json"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file so that readers never see it half written."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    try:
-        with open(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError:
-        os.unlink(temporary)
-        raise
-
-
-def _prune(folder: Path) -> None:
-    """Remove the files of projects that no longer exist."""
-    for path in folder.iterdir():
-        with contextlib.suppress(OSError):  # another server prunes at the same moment
-            if time.time() - path.stat().st_mtime > STALE:
-                path.unlink()
+def _name() -> str:
+    return f"{project_key()}.json"

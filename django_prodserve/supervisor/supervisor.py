@@ -310,7 +310,8 @@ class Supervisor:
             try:
                 env_file.apply(self.spec["env_file"], environ)
             except (OSError, ValueError) as error:
-                raise ValueError(env_file.refusal(self.spec["env_file"], error).message) from error
+                refused = env_file.refusal(self.spec["env_file"], error)
+                raise ValueError(" ".join(problem.message for problem in refused.problems)) from error
         return environ
 
     def _fail_reload(

@@ -10,6 +10,9 @@ T = TypeVar("T")
 SET_EXPLICITLY = "set explicitly"
 """The reason of a value that somebody has set: its source is the flag, variable or key."""
 
+LEARNED = "learned"
+"""The source of a value that earlier traffic or ``prodserve tune`` has shown to fit."""
+
 
 @dataclass(frozen=True)
 class Decision(Generic[T]):
