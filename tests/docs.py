@@ -107,7 +107,7 @@ def metrics() -> Iterator[Entry]:
     slot.start(1, 2, 2, now=5.0)
     slot.state = SERVING
     expiry = {"names": ["shop.example"], "file": "/etc/tls/shop.pem", "expires": 2e9, "refused": ""}
-    board.write_summary({"certificates": [expiry]})
+    board.write_summary({"certificates": [expiry], "room": {"limits": {"cpu": 430.0}, "unknown": ""}})
     with socket.create_server(("127.0.0.1", 0)) as listener:
         text = Metrics(board, [listener], 1).text(ready=True).decode()
     for name, sentence in re.findall(r"^# HELP (\S+) (.*)$", text, re.MULTILINE):

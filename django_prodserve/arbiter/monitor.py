@@ -24,6 +24,7 @@ from .memory_guard import MemoryGuard
 from .overload import CALM_SECONDS, OverloadWatch, overloaded
 from .policies import Verdict
 from .quota_watch import QuotaWatch
+from .room_watch import RoomWatch
 from .stack_reports import StackReports
 from .traffic_sampler import TrafficSampler
 from .worker_pool import WorkerHandle
@@ -45,6 +46,7 @@ class WorkerMonitor:
         self.survey = TrafficSampler(arbiter.board, arbiter.pool, arbiter.plan)
         self.learner = TrafficLearner(arbiter.board, arbiter.pool, arbiter.plan, arbiter.log)
         self.next_survey, self.survey_every = 0.0, SURVEY_SECONDS
+        self.room = RoomWatch(arbiter.pool, arbiter.plan, self.survey.cgroups)
         self.quota, self.throttled_since = QuotaWatch(), 0.0
         self.overload = OverloadWatch()
         self.certificates = CertificateWatch(
@@ -238,10 +240,12 @@ class WorkerMonitor:
 
     def record_history(self, now: float) -> None:
         """Record a sample of the counters, and values that only the arbiter knows."""
-        board = self.arbiter.board
+        board, tally = self.arbiter.board, self.arbiter.board.totals()
         self.memory.measure(new_alone=True)
         board.count_waiting(self.waiting())
-        history.write(board.history, board.sample(time.time(), now, board.totals()))
+        history.write(board.history, board.sample(time.time(), now, tally))
+        if (found := self.room.tick(now, tally)) is not None:
+            self.arbiter.log_line(room=found.facts())
 
 
 def last_open(events: Sequence[Event], begin: str, end: str) -> Event | None:

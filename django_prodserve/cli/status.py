@@ -109,6 +109,8 @@ def format_text(known: dict[str, Any], wall: float) -> Iterator[Line]:
     loaded = f"loaded {format_age(known['uptime'])} ago"
     yield "", f"{'release':<10}generation {known['generation']}, {loaded}"
     yield "", f"{'requests':<10}{_of_requests(known)}"
+    if room := known.get("room"):
+        yield "", f"{'room':<10}{room['text']}"
     for number, expiry in enumerate(read_expiries(known.get("certificates"))):
         yield "", f"{'' if number else 'tls':<10}{expiry.name} {expiry.when(wall)}"
     for worker in known["workers"]:

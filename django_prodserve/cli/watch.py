@@ -218,6 +218,8 @@ def _traffic(
     parts = "  ".join(f"{name} {_number(count)}" for name, count in classes.items() if count)
     total = f"{_number(_arrived(rates))}/s"
     yield "", f"requests  {total:<12}{parts}  rejected {_number(rates['refused'])}"
+    if left := known.get("room"):
+        yield "", f"{'room':<10}{left['text']}"
     marks = "  ".join(f"{name} {_time(rates[name])}" for name in ("p50", "p95", "p99"))
     yield "", f"latency   {marks}  queued p95 {_time(rates['queued95'])}"
     threads = sum(worker["threads"] for worker in known["workers"] if worker["state"] == "serving")

@@ -57,7 +57,8 @@ class Metrics:
         """Return all metrics; ``ready`` is the result of the readiness probe."""
         tally, slots = self.board.totals(), self.board.active_slots()
         lines = [*requests(tally), *now(slots), *self.waiting(), *workers(slots, self.board.restarts())]
-        lines += [*self.quota(), *self.certificates(), *processes(self.board), *self.server(ready)]
+        lines += [*self.quota(), *self.room(), *self.certificates(), *processes(self.board)]
+        lines += self.server(ready)
         return "".join(lines).encode()
 
     def waiting(self) -> Iterator[str]:
@@ -88,6 +89,15 @@ class Metrics:
             "cpu_quota_throttled_seconds",
             "Time for which the CPU quota stopped threads.",
             [Sample(told.seconds)],
+        )
+
+    def room(self) -> Iterator[str]:
+        """Yield the requests each second that the server could serve; no sample while that is not known."""
+        rates = self.board.summary().get("room", {}).get("limits", {})
+        yield from gauge(
+            "room_requests_per_second",
+            "Requests of the present mix each second that a resource allows; the lowest one is the room.",
+            [Sample(rate, {"resource": resource}) for resource, rate in rates.items()],
         )
 
     def certificates(self) -> Iterator[str]:

@@ -24,6 +24,7 @@ from ..scoreboard.slot import BOUNDS, GROWTH_HOLDS, STATES, Counters, Request, S
 from ..side_processes.policies import ending
 from ..supervisor.protocol import ServerRecord
 from ..tls.expiry import read_expiries
+from . import room
 from .advice import AGREES_WITH_WAITING
 from .findings import Finding, Observed, evaluate
 from .rates import VERDICT_SECONDS, latest, points, steadily_waiting
@@ -78,6 +79,7 @@ def _live(
             certificates=read_expiries(summary.get("certificates")),
         )
     )
+    summary["room"] = room.described(summary.get("room"), point.requests)
     if "advice" in summary:
         findings, summary["advice"] = with_advice(findings, summary)
     return {

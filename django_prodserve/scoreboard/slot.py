@@ -202,9 +202,9 @@ class Slot:
     memory = _Whole(_MEMORY)
     """Written by the arbiter: bytes of this worker's proportional share."""
     cpu = _Seconds(_CPU)
-    """Written by the arbiter: CPU seconds of the worker's process."""
+    """Written by the arbiter: CPU seconds of the worker's process..."""
     cpu_share = _Seconds(_CPU_SHARE)
-    """CPUs that the worker used in the last seconds."""
+    """...and the CPUs that it used in the last seconds."""
     refused = _Whole(_REFUSED)
     aborted = _Whole(_ABORTED)
     saturated = _Whole(_SATURATED)
@@ -315,10 +315,9 @@ class Slot:
     def write_request(self, at: int, now: float, method: str, path: str, request_id: str) -> None:
         """Record a request in the row at this cell."""
         text = f"{method[:32]}\0{request_id[:64]}\0{path}".encode("utf-8", "replace")[:_TEXT_BYTES]
-        length = len(text)
         first = (at + _TEXT) * 8
-        self.bytes[first : first + length] = text
-        self.whole[at + _LENGTH] = length
+        self.bytes[first : first + len(text)] = text
+        self.whole[at + _LENGTH] = len(text)
         self.seconds[at] = now
 
     def progress(self, row: int, now: float) -> None:
@@ -425,8 +424,7 @@ class Slot:
 
     def running(self) -> list[Request]:
         """Return the requests that run Django now."""
-        rows = enumerate(self.used_rows)
-        return [found for row, at in rows if (found := self._read(at, row)) is not None]
+        return [found for row, at in enumerate(self.used_rows) if (found := self._read(at, row)) is not None]
 
     def running_tasks(self) -> list[Request]:
         """Return the requests on the asyncio loop, as far as they have a row."""
@@ -455,6 +453,11 @@ class Slot:
     def count_running(self) -> int:
         """Return how many requests run Django now."""
         return sum(1 for at in self.used_rows if self.seconds[at])
+
+    def thread_seconds(self, now: float) -> float:
+        """Return for how long threads have run requests so far, those that still run included."""
+        rows = [(self.seconds[at], self.seconds[at + _TALLY + _LATENCY_SUM]) for at in self.used_rows]
+        return sum(ended + (max(0.0, now - start) if start else 0.0) for start, ended in rows)
 
     def last_end(self) -> float:
         """Return when a request of this worker last ended; 0.0 if none has ended."""

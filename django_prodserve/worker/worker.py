@@ -44,8 +44,6 @@ BEFORE_KILL = 0.5
 """Seconds before the deadline in which a worker logs that a shutdown takes too long: then it is killed."""
 HUNG_SHUTDOWN = 1.0
 """Seconds for the shutdown of the application in a worker that is replaced because it hangs."""
-CPU_WEIGHT = 0.4
-"""Weight of the last second in the CPUs that a worker shows: a change is visible to 90 % after 5 s."""
 SPARE_SLOTS = 8
 BOOT_ERROR = 3
 """Gunicorn's exit code of a worker that failed to boot."""
@@ -73,7 +71,6 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         self._reopens = False
         if self.cfg.is_ssl and getattr(self.app, "tls", None) is None:  # under plain Gunicorn
             self.app.tls = self._contexts()
-        self._cpu = 0.0, 0.0  # CPU seconds, and when they were read
 
     def _contexts(self) -> TLSContexts:
         """Return the contexts that all workers share; the arbiter ends if they cannot be made."""
@@ -167,7 +164,6 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
 
     def _tick(self, now: float) -> None:
         self.notify()
-        self._show_cpu(now)
         self.slot.heartbeat = now
         if self.ppid != os.getppid():
             self.log.debug("The master process is gone; this worker exits.")
@@ -197,12 +193,6 @@ class ProdserveWorker(Worker):  # type: ignore[misc]  # Gunicorn has no types
         if renewals is not None and (error := renewals.follow(self.app.tls)) is not None:
             self.log.error("A renewed certificate cannot be loaded: %s. This worker is replaced.", error)
             self.slot.replacement_reason = REASONS.index("asked") + 1
-
-    def _show_cpu(self, now: float) -> None:
-        """Publish the CPUs that this process used lately: a mean in which the last seconds count most."""
-        (cpu, when), self._cpu = self._cpu, (time.process_time(), now)
-        if when and now > when:
-            self.slot.cpu_share += ((self._cpu[0] - cpu) / (now - when) - self.slot.cpu_share) * CPU_WEIGHT
 
     def _write_logs(self, now: float) -> None:
         """Write the noted lines, and report lines that could not be written."""

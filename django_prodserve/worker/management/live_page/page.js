@@ -72,6 +72,7 @@ let lastAnswer = 0;
 let limit = null; // bytes of memory
 let isLimited = true; // or the limit is what the machine has
 let threads = 0;
+let room = null; // requests each second that the server could serve
 let server = {}; // what does not change: see monitoring/server_facts.py
 
 // Each line: its label, its colour, what it shows of a point; then how it looks.
@@ -83,12 +84,14 @@ const CHARTS = [
   {
     title: "Requests each second",
     write: number,
-    scale: { range: (plot, low, high) => [0, Math.max(5, high * 1.1)] },
+    // Up to the room if that is near.
+    scale: { range: () => [0, Math.max(5, 1.1 * (rush() > 0.3 * room ? Math.max(room, rush()) : rush()))] },
     lines: [
       line("all", "--blue", (point) => point.requests, area),
       line("4xx", "--amber", (point) => point.classes[3]),
       line("5xx", "--red", (point) => point.classes[4]),
       line("rejected", "--violet", (point) => point.refused),
+      line("room", "--quiet", () => room, bound),
     ],
   },
   {
@@ -128,8 +131,10 @@ const CHARTS = [
   },
 ];
 
+const ROOM = CHARTS[0].lines.at(-1);
 const [LIMIT, MACHINE] = CHARTS[3].lines.slice(-2);
 
+const rush = () => Math.max(0, ...points.map((point) => Math.max(point.requests || 0, point.refused || 0)));
 const most = () => Math.max(0, ...points.map((point) => point.memory || 0));
 
 // ---- Charts ----
@@ -214,7 +219,7 @@ function caption(chart, index) {
   chart.lines.forEach((line, nth) => {
     const value = point && !point.gap ? line.read(point) : null;
     chart.values[nth].textContent = `${line.label} ${chart.write(value)}`;
-    chart.labels[nth].hidden = line === MACHINE ? isLimited : line === LIMIT && !isLimited;
+    chart.labels[nth].hidden = { [MACHINE.label]: isLimited, [LIMIT.label]: !isLimited, [ROOM.label]: !room }[line.label] ?? false;
   });
 }
 
@@ -284,6 +289,7 @@ function showVerdict(live) {
   const found = live.findings.length ? live.findings : well;
   announce(found);
   $("advice").textContent = live.advice ? `Advice: ${live.advice}` : "";
+  $("room").textContent = live.room ? `Room: ${live.room.text}` : "";
   document.title = live.findings.length ? `⚠ ${found[0].text}` : `${number(rates.requests)}/s · prodserve`;
 }
 
@@ -315,13 +321,14 @@ function showTiles(live) {
   const level = (...kinds) => live.findings.find(({ kind }) => kinds.includes(kind))?.level ?? "";
   const serving = live.workers.filter((worker) => worker.state === "serving");
   threads = serving.reduce((sum, worker) => sum + worker.threads, 0);
+  room = live.room?.room ?? null;
   limit = live.memory_limit;
   isLimited = server.memory_limited ?? true;
   const share = limit ? rates.memory / limit : 0;
   const tiles = [
     rates.refused
       ? ["Rejected/s", number(rates.refused), `${number(rates.requests)} answered/s`, "bad"]
-      : ["Requests/s", number(rates.requests), `${live.requests.toLocaleString("en")} since the start`, ""],
+      : ["Requests/s", number(rates.requests), room ? `room for about ${number(+room.toPrecision(2))}` : `${live.requests.toLocaleString("en")} since the start`, ""],
     ["5xx and rejected/s", number(failed), `${number(classes[3])} 4xx/s`, failed ? level("errors", "overload") : ""],
     ["Latency p95", about(rates.p95), `p50 ${about(rates.p50)}, p99 ${about(rates.p99)}`, ""],
     ["Waiting", number(rates.waiting), `p95 waited ${about(rates.queued95)}`, rates.queued95 >= 1 ? "bad" : rates.queued95 >= 0.1 ? "warn" : ""],
@@ -528,7 +535,7 @@ function pulse(state, text) {
 function gone() {
   const since = lastAnswer ? ` since ${clock(lastAnswer / 1000)} UTC` : "";
   announce([{ level: "bad", kind: "gone", text: `No server answers here${since}. Retrying every second.` }]);
-  $("advice").textContent = "";
+  $("advice").textContent = $("room").textContent = "";
   document.title = "⚠ no server · prodserve";
   pulse("gone", "no answer");
 }
