@@ -31,7 +31,7 @@ from django_prodserve.project.detect import Project
 from django_prodserve.project.learned import Kept, Learned, TrafficSpan, from_text, to_text
 from django_prodserve.scoreboard.board import Scoreboard
 from django_prodserve.scoreboard.slot import GROWTH_HOLDS, SERVING, Slot
-from django_prodserve.utils import private_files, working_directory
+from django_prodserve.utils import private_directory, private_files, working_directory
 from django_prodserve.utils.units import GIB, MIB
 
 from .facts import machine, postgresql, project, wishes
@@ -255,6 +255,17 @@ class TestFile:
         assert learned_file.read(NOW) == Kept(problem=f"{file} is damaged")
         place.chmod(0o777)
         assert learned_file.read(NOW) == Kept()
+
+    def test_a_start_reports_that_nothing_can_be_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").touch()
+        for module in (private_files, private_directory):
+            monkeypatch.setattr(module, "bases", lambda: [tmp_path / "file"])
+        made = plan(learned_file.read(NOW))
+        assert made.apply_advice.why == f"not used: {learned_file.UNWRITABLE}"
+        with pytest.raises(OSError, match="others may write to it"):
+            learned_file.write(learned())
 
     def test_a_new_release_starts_with_it(
         self, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -492,6 +503,18 @@ class TestLearner:
         line = traffic.learner.end(traffic.now, traffic.wall)
         assert line.endswith("learned from 1,060 requests on 2026-11-20")
         assert traffic.learner.end(traffic.now, traffic.wall) == ""
+
+    def test_what_tune_has_found_holds_for_a_day_of_traffic(self, traffic: Traffic) -> None:
+        tuned = learned(source="tune", threads=64, when=NOW - 60.0)
+        learned_file.write(tuned, day())
+        traffic.quarter(busy=21, ended=1)
+        traffic.second()
+        assert learned_file.read(traffic.wall).learned == tuned
+        for _ in range(15):
+            traffic.quarter(busy=21, ended=1)
+        found = learned_file.read(traffic.wall).learned
+        assert found is not None
+        assert (found.source, found.threads) == ("traffic", 21)
 
     def test_without_the_option_nothing_is_written(self, board: Scoreboard, place: Path) -> None:
         for stated in ({"apply_advice": False}, {"worker_class": "gthread"}):

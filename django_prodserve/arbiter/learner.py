@@ -16,6 +16,7 @@ from ..monitoring.learning import (
     is_news,
     recent,
     replaces,
+    since_tune,
 )
 from ..project import learned_file
 from ..scoreboard.slot import GROWTH_HOLDS
@@ -76,7 +77,8 @@ class TrafficLearner:
         """Write the span and what follows from the last day, after those that other servers have written."""
         kept = learned_file.read(wall)
         spans = [*recent(kept.spans, wall), span]
-        before, found = kept.learned, conclude(spans, self._served_by())
+        before = kept.learned
+        found = conclude(since_tune(spans, before), self._served_by())
         if found is not None and replaces(found, before):
             learned_file.write(found, spans)
             return _line(found) if is_news(found, before) else ""

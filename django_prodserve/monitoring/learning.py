@@ -87,6 +87,12 @@ def recent(spans: Sequence[TrafficSpan], now: float) -> list[TrafficSpan]:
     return [span for span in spans if now - DAY_SECONDS < span.end <= now]
 
 
+def since_tune(spans: Sequence[TrafficSpan], learned: Learned | None) -> list[TrafficSpan]:
+    """Return the spans that may replace what was learned: ``prodserve tune`` holds for a day of traffic."""
+    since = learned.when if learned is not None and learned.source == "tune" else 0.0
+    return [span for span in spans if span.end - span.seconds >= since]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServedBy:
     """The plan that serves the traffic."""
@@ -103,7 +109,7 @@ def conclude(spans: Sequence[TrafficSpan], plan: ServedBy) -> Learned | None:
     good = [span for span in spans if not span.contradiction and span.seconds > 0]
     requests, seconds = sum(span.requests for span in good), sum(span.seconds for span in good)
     is_enough = any(seconds >= time and requests >= count for time, count in ENOUGH)
-    if not is_enough or spans[-1].contradiction:
+    if not is_enough or spans[-1].contradiction:  # of no spans, there are not enough
         return None
     busy = list(_busy(good))
     profile = _profile(busy, plan.profile)

@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..utils import private_files, working_directory
+from ..utils.private_directory import is_writable
 from .learned import Kept, Learned, TrafficSpan, from_text, to_text
 
 FOLDER = "learned"
+UNWRITABLE = "no private directory can be written; set XDG_CACHE_HOME to a directory for it"
 
 
 def read(now: float | None = None) -> Kept:
@@ -25,11 +27,14 @@ def read(now: float | None = None) -> Kept:
     for path, text in private_files.found(FOLDER, _name()):
         kept = from_text(text, time.time() if now is None else now)
         return replace(kept, problem=f"{path} {kept.problem}") if kept.problem else kept
-    return Kept()
+    return Kept() if is_writable() else Kept(problem=UNWRITABLE)
 
 
 def write(learned: Learned | None, spans: Sequence[TrafficSpan] | None = None) -> None:
-    """Write what was learned; without ``spans`` the traffic of the last day is kept. May raise OSError."""
+    """Write what was learned; without ``spans`` the traffic of the last day is kept. May raise OSError.
+
+    ``prodserve tune`` writes its result so: ``write(Learned(source="tune", ...))``.
+    """
     private_files.write(FOLDER, _name(), to_text(learned, read().spans if spans is None else spans))
 
 
