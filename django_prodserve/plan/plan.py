@@ -125,6 +125,8 @@ class Plan:
 
     connections: int
     """Connections that this server may open to each database."""
+    threads_by: str
+    """Which resource sets ``max_threads``: one of those in plan/capacity.py."""
     static_choice: StaticChoice
     """How static files are served, for the module that prepares them."""
     gunicorn: Mapping[str, SourcedValue]
@@ -266,6 +268,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         **thought,
         **plain,
         connections=connections,
+        threads_by=sizing.threads_by(workers.value, threads.value),
         static_choice=project.static,
         gunicorn=options.gunicorn,
         notes=(
