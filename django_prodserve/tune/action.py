@@ -9,11 +9,14 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
 
+from ..config.parsers import ThreadRange
+from ..config.private_server import PrivateServer
 from ..errors import Interrupted, Problem, ProdserveError, UsageError
 from ..plan.capacity import CONNECTIONS, CPU, GIL, MEMORY, Capacity
 from ..plan.plan import Plan, make_plan
@@ -21,14 +24,12 @@ from ..project.databases import probe_all
 from ..project.detect import Project
 from ..project.hosts import first_allowed
 from ..startup.checks import database_limit
-from ..config.parsers import ThreadRange
-from ..config.private_server import PrivateServer
 from ..utils.units import counted, format_duration
 from . import access_log, measure, page, prediction, report, routes
 from .choices import MAX_PATHS, Choice, Choices, evenly
 from .costs import Mix, PathCost
 from .load import Request
-from .prediction import Budget
+from .prediction import Budget, UnderLoad
 from .result import Recommendation, Run, Skipped, TuneResult
 from .server import TunedServer, serving
 
@@ -38,7 +39,14 @@ PROBE_SECONDS = 5.0
 MAX_LOG = 64 * 2**20
 """Bytes of an access log that are read, from its end: some 300,000 lines."""
 AGREES = 0.15
-"""Difference between prediction and measurement from which the report names it."""
+"""Difference between prediction and measurement from which the prediction names what is short no more."""
+FULL_SHARE, GIL_SHARE = 0.85, 0.5
+"""Share of the CPUs in use from which they are short. Below it, workers that use so much of one CPU each wait
+for their GIL, and others for something that requests share."""
+CALIBRATION = 3.5
+"""Seconds of a run that only measures costs."""
+MUCH_LESS = 0.8
+"""If a request under load costs less than this part of what was known, the clients were too few."""
 
 
 def tune(plan: Plan, project: Project, flags: Mapping[str, Any], write: Say, say: Say) -> TuneResult:
@@ -62,13 +70,18 @@ def tune(plan: Plan, project: Project, flags: Mapping[str, Any], write: Say, say
     return result
 
 
-def refuse_other_hosts(choices: Choices) -> None:
-    """Raise UsageError if load would reach a database of another host, unless the operator agrees."""
-    others = [
+def other_hosts() -> list[str]:
+    """Return the databases on other hosts, in words."""
+    return [
         f"{alias} is on {entry['HOST']}"
         for alias, entry in settings.DATABASES.items()
         if not _is_local(str(entry.get("HOST") or ""))
     ]
+
+
+def refuse_other_hosts(choices: Choices) -> None:
+    """Raise UsageError if load would reach a database of another host, unless the operator agrees."""
+    others = other_hosts()
     if others and not choices.may_load_others:
         raise UsageError(
             f"The load would reach a database on another host: {', '.join(others)}.",
@@ -128,6 +141,7 @@ class Tuning:
         self.here = min(plan.cpus.value, plan.inputs.machine.cpus)
         self.quiet = measure.Quiet(self.here)
         self.requests = 0
+        self.others = other_hosts()
         self.notes: list[str] = []
         secure = getattr(settings, "SECURE_PROXY_SSL_HEADER", None)
         headers = {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "https"}
@@ -145,36 +159,40 @@ class Tuning:
             f"{format_duration(self.choices.seconds)}, and ends it"
         )
         self.quiet.look()
-        with self.serving() as server:
+        with ExitStack() as stack:
+            server = stack.enter_context(self.serving())
             self.say(f"ready after {time.monotonic() - self.began:.1f} s")
             usable, usual, skipped = self.usable(server, named)
             costs = self.costs(server, usable, usual)
-            mix = Mix.of(costs)
-            slowest = max(cost.seconds for cost in costs)
-            mixed = measure.MixRun(server, self.request, usable, mix, slowest)
-            found = mixed.calibrate(self.budget(plan), self.quiet.cpus, self.table, self.note_step)
-            self.quiet.look()
-            self.requests += server.counters().requests
-        profile = prediction.profile(found.mix)
-        wanted = self.computed(profile)
-        budget = self.budget(wanted)
-        threads = prediction.recommended_threads(found.mix, budget)
-        with self.serving(profile=profile, threads=threads) as server:
-            mixed = measure.MixRun(server, self.request, usable, mix, slowest)
+            load = UnderLoad(mix=Mix.of(costs))
+            load = self.calibrate(server, usable, costs, load, self.budget(plan))
+            profile = prediction.profile(load.mix)
+            wanted = self.computed(profile)
+            budget = self.budget(wanted)
+            threads = prediction.recommended_threads(load.mix, budget)
+            if threads != (plan.threads.value, plan.max_threads.value):
+                self.requests += server.counters().requests
+                stack.close()
+                self.quiet.look()
+                self.note_step(f"the project again, with {ThreadRange(*threads)} threads")
+                server = stack.enter_context(self.serving(profile=profile, threads=threads))
+            load = self.calibrate(server, usable, costs, load, budget)
             means = budget.means()
-            most = prediction.predict(found.mix, means, found.client)
-            numbers = prediction.concurrencies(found.mix, budget, most)
-            runs = [*self.confirm(mixed, numbers, found, budget, most)]
+            most = prediction.predict(load, means)
+            numbers = prediction.concurrencies(load.mix, budget, most)
+            mixed = self.mixed(server, usable, costs)
+            runs = [*self.confirm(mixed, numbers, load, budget, most)]
             memory = server.memory()
             self.requests += server.counters().requests
         self.quiet.look()
         best = max(runs, key=lambda run: run.rate)
-        short = self.short(most, best, threads[0], budget)
+        short = self.short(most, best, budget)
         expected = best.rate
         if short in (CPU, GIL):
-            every = found.mix.cpu + found.mix.other
-            expected *= (every + found.client) / every
-        recommended = self.recommendation(wanted, profile, threads, found.mix, budget, memory)
+            every = load.mix.cpu + load.mix.other
+            expected *= (every + load.client) / every
+        full = [load.mix.cpu, *(run.cpus / run.rate for run in runs[-1:] if run.rate)]
+        recommended = self.recommendation(wanted, profile, threads, load.mix, budget, memory)
         return TuneResult(
             when=time.time(),
             seconds=time.monotonic() - self.began,
@@ -185,15 +203,15 @@ class Tuning:
             planned_cpus=plan.cpus.value,
             paths=tuple(costs),
             skipped=tuple(skipped),
-            mix=found.mix,
+            mix=load.mix,
             predicted=most.rate,
             short=short,
             runs=tuple(runs),
-            curve=tuple(prediction.curve(found.mix, means, most, numbers[2])),
+            curve=tuple(prediction.curve(load.mix, means, most, numbers[2])),
             expected=expected,
             expected_per_replica=expected * (plan.cpus.value / self.here if short == CPU else 1),
             recommended=recommended,
-            busy=self.quiet.trouble,
+            busy=self.quiet.trouble or self.quiet.compare(full),
             notes=tuple(self.notes),
         )
 
@@ -273,27 +291,52 @@ class Tuning:
             found.append(cost)
         return found
 
+    def mixed(self, server: TunedServer, usable: list[Choice], costs: list[PathCost]) -> measure.MixRun:
+        """Return what runs all paths together."""
+        here = any(database.counts for database in self.project.databases)
+        return measure.MixRun(
+            server, self.request, usable, costs, self.quiet, counts_others=here and not self.others
+        )
+
+    def calibrate(
+        self,
+        server: TunedServer,
+        usable: list[Choice],
+        costs: list[PathCost],
+        load: UnderLoad,
+        budget: Budget,
+    ) -> UnderLoad:
+        """Measure the cost under load; again if it was much lower than alone, as the server was not full."""
+        mixed = self.mixed(server, usable, costs)
+        seconds = self.table.part(0.12, measure.LEAST_RUN, CALIBRATION)
+        found = mixed.calibrate(load, budget, seconds, self.note_step)
+        if found.mix.cpu < MUCH_LESS * load.mix.cpu:
+            found = mixed.calibrate(found, budget, seconds, self.note_step)
+        return found
+
     def confirm(
         self,
         mixed: measure.MixRun,
         numbers: tuple[int, int, int],
-        found: measure.Calibrated,
+        load: UnderLoad,
         budget: Budget,
         most: Capacity,
     ) -> Iterator[Run]:
         """Run the mix with each number of clients."""
         for number, clients in enumerate(numbers):
             seconds = self.table.part(0.9 / (len(numbers) - number), measure.LEAST_RUN, measure.RUN)
-            done, _ = mixed.confirm(clients, seconds, found, budget.means(), most)
+            done = mixed.confirm(clients, seconds, load, budget.means(), most)
             self.note_step(report.run_line(done))
             yield done
 
-    def short(self, most: Capacity, best: Run, threads: int, budget: Budget) -> str:
-        """Return what is short first: what the prediction names, unless the measurement contradicts it."""
-        used = best.cpus + best.client_cpus
-        if best.rate < (1 - AGREES) * most.rate and used < 0.8 * budget.cpus:
-            return report.SHARED
-        return most.short
+    def short(self, most: Capacity, best: Run, budget: Budget) -> str:
+        """Return what is short first: what the prediction names, unless the CPUs were idle."""
+        used = best.cpus + best.client_cpus + best.other_cpus
+        if most.short not in (CPU, GIL) and best.rate >= (1 - AGREES) * most.rate:
+            return most.short
+        if used >= FULL_SHARE * budget.cpus:
+            return CPU
+        return GIL if best.cpus >= GIL_SHARE * min(budget.workers, budget.cpus) else report.SHARED
 
     def computed(self, profile: str) -> Plan:
         """Return the plan for a profile, without a number of threads that the operator has set."""

@@ -172,7 +172,8 @@ class Load:
                 self.send(heapq.heappop(self.paused)[2], now)
             for number, _ in self.epoll.poll(TICK / 4):
                 self.receive(self.by_number[number])
-        assert before is not None and after is not None
+        assert before is not None
+        assert after is not None
         return self.results(first, last, after.since(before))
 
     def _has_all(self) -> bool:

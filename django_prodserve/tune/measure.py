@@ -8,19 +8,18 @@ from __future__ import annotations
 import http.client
 import os
 import random
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 
 from ..errors import ProdserveError
-from ..plan.capacity import CPU, GIL, Capacity, Means
+from ..plan.capacity import CPU, GIL, USABLE_SHARE, Capacity, Means
 from . import client, prediction
 from .choices import Choice
 from .costs import Mix, PathCost
 from .load import Measured, Request, run
-from .prediction import Budget
+from .prediction import Budget, UnderLoad
 from .result import Run, Skipped
 from .server import LOOPBACK, TunedServer
 
@@ -28,6 +27,9 @@ Say = Callable[[str], object]
 QUIET_SECONDS = 0.5
 QUIET_SHARE = 0.12
 """Share of the planned CPUs that others may use while nothing is measured."""
+DRIFT = 0.2
+"""Difference in CPU time of the same requests from which the machine is not steady enough: other machines of
+the same host share its caches and cores, and nothing here reports that."""
 LEAST_SAMPLES = 3
 """Requests that the workers have measured alone, from which their wait is known."""
 SLOT, LEAST_SLOT = 2.5, 0.4
@@ -37,8 +39,8 @@ RUN, LEAST_RUN = 5.0, 1.5
 WARM_SHARE = 0.35
 ORDER = 997
 """Length of the sequence in which the clients send paths, by their shares."""
-FULL_SHARE = 0.8
-"""Share of the CPUs from which the cost under load is known well enough."""
+QUEUES = 1.3
+"""Times that a request takes longer under load than alone, from which the server is full."""
 
 
 @dataclass
@@ -75,6 +77,13 @@ class Quiet:
         """Return the CPUs in use on average."""
         return mean(self.seen) if self.seen else 0.0
 
+    def compare(self, costs: Sequence[float]) -> str:
+        """Return that the CPUs changed their speed: CPU seconds of a request in runs that filled them."""
+        drift = max(costs) / min(costs) - 1 if costs and min(costs) > 0 else 0.0
+        if drift < DRIFT:
+            return ""
+        return f"the CPU time of a request differed by {100 * drift:.0f} % between runs of the same load"
+
     @property
     def trouble(self) -> str:
         """Return why nothing can be concluded; empty if the machine is quiet."""
@@ -103,7 +112,7 @@ def probe(request: Request, targets: Sequence[str], port: int, timeout: float) -
             else:
                 to = answer.getheader("Location") or ""
                 yield Skipped(path=target, why=f"{answer.status} {answer.reason}{f' to {to}' if to else ''}")
-        except socket.timeout:
+        except TimeoutError:
             yield Skipped(path=target, why=f"no complete response within {timeout:.0f} s")
         except (OSError, http.client.HTTPException) as error:
             yield Skipped(path=target, why=f"no response: {error or type(error).__name__}")
@@ -140,9 +149,11 @@ def path_cost(
     now, asked = server.counters(), server.read_queries()
     sent = max(1, now.requests - counted.requests)
     cpu = max(0.0, found.server_cpu - idle * found.seconds) / found.requests
-    samples = now.samples - counted.samples
     wait = max(0.0, found.mean - cpu)
+    samples = now.samples - counted.samples
     if samples >= LEAST_SAMPLES:
+        # While a request runs, its worker also works by the clock: 76 ms in a second of sleeping requests.
+        cpu = (now.cpu_sum - counted.cpu_sum) / samples
         wait = (now.wait_sum - counted.wait_sum) / samples
     return PathCost(
         path=choice.name,
@@ -156,14 +167,6 @@ def path_cost(
         requests=sent,
         statuses=tuple(sorted(found.statuses)),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibrated:
-    """The mix under load, and the CPU time of the load client for each request."""
-
-    mix: Mix
-    client: float
 
 
 def order_of(choices: Sequence[Choice]) -> tuple[list[str], list[int]]:
@@ -183,15 +186,25 @@ class MixRun:
     """Runs of all paths together on one server."""
 
     def __init__(
-        self, server: TunedServer, request: Request, choices: Sequence[Choice], mix: Mix, slowest: float
+        self,
+        server: TunedServer,
+        request: Request,
+        choices: Sequence[Choice],
+        costs: Sequence[PathCost],
+        quiet: Quiet,
+        *,
+        counts_others: bool,
     ) -> None:
-        self.server, self.request, self.mix, self.slowest = server, request, mix, slowest
+        self.server, self.request, self.quiet = server, request, quiet
+        self.mix, self.slowest = Mix.of(costs), max(cost.seconds for cost in costs)
+        self.counts_others = counts_others
+        """Whether a database of this machine works for the requests: its CPU time is part of their cost."""
         self.targets, self.order = order_of(choices)
 
     def measure(self, clients: int, seconds: float) -> Measured:
         """Keep so many clients busy; a part of the time is for warming up."""
         warm = WARM_SHARE * seconds
-        return run(
+        seen = run(
             self.request,
             self.targets,
             order=self.order,
@@ -203,32 +216,35 @@ class MixRun:
             timeout=max(10.0, 10 * self.slowest),
             drain=min(5.0, 2 * self.slowest + 0.2),
         )
+        if not self.counts_others:
+            self.quiet.seen.append(seen.others_cpu() / seen.seconds)
+        return seen
 
-    def calibrate(self, budget: Budget, quiet: float, table: Timetable, say: Say) -> Calibrated:
-        """Measure the CPU time of a request while the CPUs are as full as the mix can fill them."""
-        found = Calibrated(mix=self.mix, client=0.0)
-        for _ in range(2):
-            most = prediction.predict(found.mix, budget.means(), found.client)
-            clients = prediction.concurrencies(found.mix, budget, most)[2]
-            say(f"the mix with {clients} clients, to see what requests cost under load")
-            seen = self.measure(clients, table.part(0.12, LEAST_RUN, 3.5))
-            if not seen.requests:
-                raise ProdserveError(f"Under load no request succeeds: {_failures(seen)}.", topic="tune")
-            other = max(0.0, seen.others_cpu() - quiet * seen.seconds) / seen.requests
-            mix = self.mix.under_load(seen.server_cpu / seen.requests, other)
-            found = Calibrated(mix=mix, client=seen.client_cpu / seen.requests)
-            used = (seen.server_cpu + seen.client_cpu + seen.others_cpu()) / seen.seconds
-            if used >= FULL_SHARE * budget.cpus or most.short not in (CPU, GIL):
-                break
-        return found
-
-    def confirm(
-        self, clients: int, seconds: float, found: Calibrated, means: Means, most: Capacity
-    ) -> tuple[Run, Measured]:
-        """Measure with so many clients what was predicted for them."""
-        rate, latency = prediction.closed_loop(found.mix, means, most, clients)
+    def calibrate(self, before: UnderLoad, budget: Budget, seconds: float, say: Say) -> UnderLoad:
+        """Measure what a request costs while the CPUs are as full as the mix can fill them."""
+        most = prediction.predict(before, budget.means())
+        clients = prediction.concurrencies(before.mix, budget, most)[2]
+        say(f"the mix with {clients} clients, to see what requests cost under load")
         seen = self.measure(clients, seconds)
-        measured = Run(
+        if not seen.requests:
+            raise ProdserveError(f"Under load no request succeeds: {_failures(seen)}.", topic="tune")
+        other = 0.0
+        if self.counts_others:
+            other = max(0.0, seen.others_cpu() - self.quiet.cpus * seen.seconds) / seen.requests
+        mix = self.mix.under_load(seen.server_cpu / seen.requests, other)
+        used = (seen.server_cpu + seen.client_cpu + other * seen.requests) / seen.seconds / budget.cpus
+        is_full = most.short in (CPU, GIL) and seen.mean >= QUEUES * (mix.cpu + mix.wait)
+        return UnderLoad(
+            mix=mix,
+            client=seen.client_cpu / seen.requests,
+            usable=min(USABLE_SHARE, used) if is_full else USABLE_SHARE,
+        )
+
+    def confirm(self, clients: int, seconds: float, load: UnderLoad, means: Means, most: Capacity) -> Run:
+        """Measure with so many clients what was predicted for them."""
+        rate, latency = prediction.closed_loop(load.mix, means, most, clients)
+        seen = self.measure(clients, seconds)
+        return Run(
             clients=clients,
             predicted_rate=rate,
             predicted_latency=latency,
@@ -240,8 +256,8 @@ class MixRun:
             failed=seen.failed,
             cpus=seen.server_cpu / seen.seconds,
             client_cpus=seen.client_cpu / seen.seconds,
+            other_cpus=seen.others_cpu() / seen.seconds,
         )
-        return measured, seen
 
 
 def _failures(seen: Measured) -> str:

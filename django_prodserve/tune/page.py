@@ -59,14 +59,13 @@ def render(result: TuneResult) -> str:
     # A path is text of clients or of the project: no character of it may end the script.
     data = json.dumps(facts).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     text = ours.joinpath("page.html").read_text(encoding="utf-8")
-    day = html.escape(
-        f"{result.settings}, {time.strftime('%Y-%m-%d', time.gmtime(result.when))} {format_clock(result.when)}"
-    )
+    day = time.strftime("%Y-%m-%d", time.gmtime(result.when))
+    title = html.escape(f"{result.settings}, {day} {format_clock(result.when)}")
     for name, content in (
-        ("{{ title }}", day),
+        ("{{ title }}", title),
         ("{{ styles }}", library.joinpath("uPlot.min.css").read_text(encoding="utf-8")),
         ("{{ library }}", library.joinpath("uPlot.iife.min.js").read_text(encoding="utf-8")),
         ("{{ data }}", data),
     ):
-        text = text.replace(name, content, 1)
+        text = text.replace(name, content)
     return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..monitoring.advice import CPU_BOUND_SHARE, THREADS_PER_COMPUTING
 from ..plan.capacity import CPU, GIL, USABLE_SHARE, Capacity, Means, RequestCost, capacity
@@ -12,6 +12,8 @@ from .costs import Mix
 
 MAX_CLIENTS = 600
 """Connections of the load client: more take so much of its CPU time that the server gets too little."""
+LEAST_SPREAD = 0.2
+"""How uneven requests of one path are."""
 BUSY_CLIENTS = 4
 """Clients for each worker that keep it busy, wherever its connections are accepted."""
 
@@ -39,9 +41,23 @@ class Budget:
         )
 
 
-def predict(mix: Mix, means: Means, client: float = 0.0) -> Capacity:
-    """Return the maximum rate, and what is short; ``client`` is CPU time of a load client on these CPUs."""
-    return capacity(RequestCost(cpu=mix.cpu, beside=mix.other + client, thread=mix.thread), means)
+@dataclass(frozen=True, kw_only=True)
+class UnderLoad:
+    """The mix while many requests run."""
+
+    mix: Mix
+    client: float = 0.0
+    """CPU time of the load client for each request, on the same CPUs."""
+    usable: float = USABLE_SHARE
+    """Share of the CPUs that was used when more clients ended no more requests. Threads that wake up to
+    compute for a moment wait for the GIL: workers with 100 of them used 0.7 CPUs each."""
+
+
+def predict(load: UnderLoad, means: Means) -> Capacity:
+    """Return the maximum rate, and what is short."""
+    means = replace(means, cpus=means.cpus * load.usable / USABLE_SHARE)
+    mix = load.mix
+    return capacity(RequestCost(cpu=mix.cpu, beside=mix.other + load.client, thread=mix.thread), means)
 
 
 def knee(mix: Mix, rate: float) -> float:
@@ -62,19 +78,33 @@ def concurrencies(mix: Mix, budget: Budget, most: Capacity) -> tuple[int, int, i
 def closed_loop(mix: Mix, means: Means, most: Capacity, clients: int) -> tuple[float, float]:
     """Return rate and latency with so many clients that each wait for their response.
 
-    Mean value analysis: requests queue for the resource that is short, and only wait elsewhere. Several CPUs
-    count as one that is as many times as quick, with a delay (Seidmann's approximation).
+    If all requests take as long, none waits until the maximum is reached. The more they differ, the earlier
+    they queue: then mean value analysis counts, as for times of an exponential distribution.
+    """
+    alone = mix.cpu + mix.wait
+    even = min(clients / alone, most.rate) if alone else most.rate
+    uneven = _mean_value_analysis(alone, means, most, clients)
+    weight = min(1.0, LEAST_SPREAD + mix.spread)
+    rate = weight * uneven + (1 - weight) * even
+    return rate, clients / rate
+
+
+def _mean_value_analysis(alone: float, means: Means, most: Capacity, clients: int) -> float:
+    """Return the rate of a closed network: requests queue for what is short, and only wait elsewhere.
+
+    Several CPUs count as one that is as many times as quick, with a delay (Seidmann's approximation).
     """
     demand = 1 / most.rate
     servers = max(1.0, min(means.cpus, means.workers)) if most.short in (CPU, GIL) else means.threads
-    elsewhere = max(0.0, mix.cpu + mix.wait - demand * servers) + demand * (servers - 1)
-    waiting, rate, latency = 0.0, 0.0, 0.0
+    elsewhere = max(0.0, alone - demand)
+    if servers > 1:
+        elsewhere = max(0.0, alone - demand * servers) + demand * (servers - 1)
+    waiting = rate = 0.0
     for number in range(1, clients + 1):
         queued = demand * (1 + waiting)
-        latency = elsewhere + queued
-        rate = number / latency
+        rate = number / (elsewhere + queued)
         waiting = rate * queued
-    return rate, latency
+    return rate
 
 
 def curve(mix: Mix, means: Means, most: Capacity, last: int) -> Iterator[tuple[int, float, float]]:

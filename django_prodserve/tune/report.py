@@ -13,11 +13,11 @@ from .result import Run, TuneResult
 SHARED = "shared"
 SHORT = {
     CPU: "CPU",
-    GIL: "the GIL of each worker: more workers would help",
+    GIL: "the GIL of each worker: its threads wait for each other",
     THREADS: "threads: as many requests wait as there are threads",
     CONNECTIONS: "database connections, which limit the threads",
     MEMORY: "memory, which limits the threads",
-    SHARED: "something that requests share and that gets slower under load, such as a lock, a pool or a service",
+    SHARED: "what requests share and what gets slower under load: a lock, a pool, a database or a service",
 }
 """What is short first, in words."""
 SLOWEST = 3
@@ -42,7 +42,7 @@ def as_text(result: TuneResult) -> str:
 def _lines(result: TuneResult) -> Iterator[str]:
     yield f"{counted(result.requests, 'request')} in {result.seconds:.0f} s, settings {result.settings}"
     yield ""
-    rows = [("Path", "Share", "CPU", "Wait", "Database", "Time goes into")]
+    rows: list[tuple[str, ...]] = [("Path", "Share", "CPU", "Wait", "Database", "Kind")]
     rows += [_path_row(cost) for cost in result.paths]
     yield from _table(rows)
     if result.skipped:
@@ -58,7 +58,7 @@ def _lines(result: TuneResult) -> Iterator[str]:
         yield f"{name:<12}{text}"
     if result.busy:
         yield ""
-        yield f"Nothing can be concluded: {result.busy}. Try again when the machine is quiet."
+        yield f"Nothing can be concluded: {result.busy}. Measure again when it is quiet."
 
 
 def summary(result: TuneResult) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,9 @@ class Run:
     cpus: float
     """CPUs that the server used..."""
     client_cpus: float
-    """...and that the load client used."""
+    """...that the load client used..."""
+    other_cpus: float
+    """...and that all other programs used."""
 
 
 @dataclass(frozen=True, kw_only=True)

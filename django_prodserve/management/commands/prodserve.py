@@ -179,7 +179,7 @@ class Command(BaseCommand):
             raise RefusalError(
                 ProdserveError(
                     f"The machine is too busy to conclude: {result.busy}.",
-                    "Stop them, and measure again.",
+                    "Measure again when it is quiet.",
                     topic="tune",
                 )
             )
