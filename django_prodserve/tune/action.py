@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -58,7 +58,7 @@ def tune(plan: Plan, project: Project, flags: Mapping[str, Any], write: Say, say
     choices = Choices.parse(flags["names"], flags)
     html = page.prepare(choices.html, force=choices.force)
     named = _named(choices)
-    refuse_other_hosts(choices)
+    refuse_other_hosts(other_hosts(settings.DATABASES), choices)
     try:
         result = Tuning(plan, project, choices, flags, say).run(named)
     except KeyboardInterrupt:
@@ -70,18 +70,17 @@ def tune(plan: Plan, project: Project, flags: Mapping[str, Any], write: Say, say
     return result
 
 
-def other_hosts() -> list[str]:
+def other_hosts(databases: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the databases on other hosts, in words."""
     return [
         f"{alias} is on {entry['HOST']}"
-        for alias, entry in settings.DATABASES.items()
+        for alias, entry in databases.items()
         if not _is_local(str(entry.get("HOST") or ""))
     ]
 
 
-def refuse_other_hosts(choices: Choices) -> None:
+def refuse_other_hosts(others: Sequence[str], choices: Choices) -> None:
     """Raise UsageError if load would reach a database of another host, unless the operator agrees."""
-    others = other_hosts()
     if others and not choices.may_load_others:
         raise UsageError(
             f"The load would reach a database on another host: {', '.join(others)}.",
@@ -141,7 +140,7 @@ class Tuning:
         self.here = min(plan.cpus.value, plan.inputs.machine.cpus)
         self.quiet = measure.Quiet(self.here)
         self.requests = 0
-        self.others = other_hosts()
+        self.others = other_hosts(settings.DATABASES)
         self.notes: list[str] = []
         secure = getattr(settings, "SECURE_PROXY_SSL_HEADER", None)
         headers = {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "https"}
