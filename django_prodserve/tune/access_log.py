@@ -6,7 +6,7 @@ One line in any of these formats names a request:
     {"method": "GET", "path": "/shop/", "query": "page=2", "status": 200, "route": "shop:list", ...}
     GET /shop/ 200 12.3 ms
 
-What stands before it is ignored, such as the prefix of a container's log.
+Text before it is ignored, such as the prefix of a container's log.
 """
 
 from __future__ import annotations

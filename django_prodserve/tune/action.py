@@ -153,10 +153,10 @@ class Tuning:
         plan = self.plan
         what = counted(len(named), "path") if named else "every route without arguments"
         self.say(
-            f"starts this project on a private port of 127.0.0.1 with {plan.workers.value} workers x "
-            f"{plan.threads.value} threads, sends GET requests to {what} for at most "
-            f"{format_duration(self.choices.seconds)}, and ends it"
+            f"starts this project on a private port of 127.0.0.1, with {plan.workers.value} workers x "
+            f"{plan.threads.value} threads, and ends it afterwards"
         )
+        self.say(f"sends GET requests to {what}, for at most {format_duration(self.choices.seconds)}")
         self.quiet.look()
         with ExitStack() as stack:
             server = stack.enter_context(self.serving())

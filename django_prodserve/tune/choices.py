@@ -24,7 +24,7 @@ class Choice:
 
     @property
     def name(self) -> str:
-        """Return the address that stands for all."""
+        """Return the address that names them all."""
         return self.targets[0]
 
 

@@ -148,6 +148,7 @@ class Load:
         self.ended: list[tuple[float, float, int, int]] = []
         """Start, end, target and status of each request; status 0 for one without an answer."""
         self.errors: Counter[str] = Counter()
+        self.is_over = False
 
     def run(self) -> dict[str, Any]:
         began = time.monotonic()
@@ -163,6 +164,8 @@ class Load:
                 last = first + self.seconds
             if after is None and (now >= last or self._has_all()):
                 last, after = now, Clocks(self.pids)
+                # A single client ends with its request; of many, the last requests end under the same load.
+                self.is_over = len(self.connections) == 1
             if after is not None and (not self.waits_since(last) or now - last > self.drain):
                 break
             if now >= next_tick:
@@ -185,6 +188,8 @@ class Load:
 
     def send(self, connection: Connection, now: float) -> None:
         """Send the next request of a connection; connect first if it has no socket."""
+        if self.is_over:
+            return
         connection.target = self.order[next(self.next) % len(self.order)]
         connection.response = Response()
         try:
@@ -270,8 +275,8 @@ class Load:
     def results(self, first: float, last: float, cpu: dict[str, float]) -> dict[str, Any]:
         """Return what happened between two moments.
 
-        A request counts by the share of its time that is between them. A count of those that ended would be
-        a quarter too high or too low for requests of 1 s in 4 s, as they end in waves.
+        A request counts by the share of its time that is between them. Requests of 1 s end in waves, so a
+        count of those that ended in 4 s would be a quarter too high or too low.
         """
         span = max(last - first, 1e-9)
         done, statuses, latencies = 0.0, Counter[str](), list[float]()
