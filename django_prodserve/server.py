@@ -29,6 +29,7 @@ from .arbiter.arbiter import ProdserveArbiter, install_slot_hooks
 from .arbiter.memory_guard import Headroom
 from .arbiter.trial import Trial, ended, load_as, rehearse, scratch_directory, try_out, weigh
 from .config.gunicorn import workers_user
+from .config.private_server import PrivateServer
 from .errors import Problem, ProdserveError, UsageError
 from .logs import gunicorn_logger
 from .logs.config import LogConfig
@@ -38,7 +39,7 @@ from .plan.explain import measuring_line, startup_lines, to_dict
 from .plan.gunicorn_settings import gunicorn_settings
 from .plan.pipeline import load_key
 from .plan.plan import Plan
-from .project import footprint_cache, static_root
+from .project import footprint_cache, query_count, static_root
 from .project.databases import close_connections
 from .project.footprint import Footprint, footprint
 from .scoreboard.board import Scoreboard
@@ -206,6 +207,8 @@ def _load(plan: Plan, static: StaticFiles, say: Announcer, checks: Checks) -> tu
 
 
 def _build(plan: Plan, static: StaticFiles, say: Say) -> Application:
+    if (private := PrivateServer.from_environment()) is not None:
+        query_count.start(private.queries)
     application = build(plan, static, say)
     monkey_patching.refuse()  # in the project's modules, which are all loaded now
     if plan.health_paths.value:

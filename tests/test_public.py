@@ -30,6 +30,10 @@ def surface() -> Iterator[str]:
     yield "option --force"
     yield "option --check"
     yield "option --server"
+    yield "option --from"
+    yield "option --seconds"
+    yield "option --html"
+    yield "option --yes"
     yield from (f"export {name}" for name in KINDS)
     yield "signal worker_started"
     yield "decorator roads.run_in_threads"

@@ -17,6 +17,7 @@ ACTIONS = {
     "plan": "print every decision with its reason, or only the named ones; starts nothing",
     "check": "load the project, send the warm-up request and try the address; serves nothing",
     "export": "print files for another machine: a systemd unit, a proxy's configuration and others",
+    "tune": "measure the project on a private server, and recommend profile, threads and replicas",
     "reload": "serve new code, settings and environment without losing a request",
     "stop": "let running requests finish, then stop the server",
     "status": "print the problems, workers and events of the running server",
@@ -30,14 +31,18 @@ STATUS_ACTIONS = ("status", "dump")
 READING_ACTIONS = ("help", "completion")
 """Actions that need no project at all. They read the words behind them themselves."""
 FLAGS = {
-    "--json": ("plan", "check", "status"),
+    "--json": ("plan", "check", "status", "tune"),
     "--watch": ("status",),
     "--gunicorn-conf": ("plan",),
     "--measure": ("plan",),
     "--output": ("export",),
-    "--force": ("export",),
+    "--force": ("export", "tune"),
     "--check": ("export",),
     "--server": ("export",),
+    "--from": ("tune",),
+    "--seconds": ("tune",),
+    "--html": ("tune",),
+    "--yes": ("tune",),
 }
 """The action that each flag belongs to."""
 ALIASES = {"explain": "help"}
@@ -61,6 +66,7 @@ ANSWERS = {
     **dict.fromkeys(("watch", "monitor"), "prodserve status --watch"),
     **dict.fromkeys(("config", "settings", "show", "options", "print-config"), "prodserve plan"),
     **dict.fromkeys(("test", "doctor", "verify", "validate", "lint"), "prodserve check"),
+    **dict.fromkeys(("bench", "benchmark", "load", "loadtest", "measure", "profile"), "prodserve tune"),
     **dict.fromkeys(("stacks", "threads", "trace", "backtrace"), "prodserve dump"),
     **dict.fromkeys(("man", "docs", "manual"), "prodserve help"),
     "version": "prodserve --version",
@@ -90,6 +96,8 @@ def split(words: str | Sequence[str] | None) -> tuple[list[str], list[str]]:
     """Return the words given as the action, and the addresses among them in the form of --bind."""
     words = [words] if isinstance(words, str) else list(words or ())
     if words and words[0] in (*READING_ACTIONS, *ALIASES):
+        return words, []
+    if words and words[0] == "tune":  # the words behind it are paths, which look like unix sockets
         return words, []
     addresses = [word for word in words if ADDRESS.fullmatch(word) and not _is_stray_number(word)]
     return [word for word in words if word not in addresses], [
@@ -130,7 +138,7 @@ def chosen(words: str | Sequence[str] | None) -> str:
         return word
     if word == "plan" and all(names_a_decision(name) for name in words[1:]):
         return word
-    if word == "export":  # the words behind it are kinds of files, which the export knows
+    if word in ("export", "tune"):  # the words behind it are kinds of files, or paths of the project
         return word
     unknown = [other for other in words if other not in ACTIONS]
     if unknown:

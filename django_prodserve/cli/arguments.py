@@ -67,6 +67,10 @@ OWN_FLAGS = {
     "--server": _with(
         "--server", "address of a machine that serves, repeatable: several machines behind one HAProxy."
     )._replace(value="HOST:PORT", is_repeated=True),
+    "--from": _with("--from", "take paths and their shares from this access log.", "FILE"),
+    "--seconds": _with("--seconds", "end after this time at the latest; 60 without it.", "N"),
+    "--html": _with("--html", "write one page with charts into this file.", "FILE"),
+    "--yes": _with("--yes", "send load although a database is on another host."),
     "--skip-checks": Flag("Skip the preflight and Django's checks."),
 }
 """Flags of single actions."""

@@ -32,7 +32,7 @@ from ..asgi.road_table import RoadTable, observing_hooks
 from ..config.trust import parse_trust
 from ..errors import Problem, ProdserveError
 from ..logs import request_id
-from ..project.hosts import is_allowed
+from ..project.hosts import first_allowed
 from ..speedups.asgiref_locals import install, install_connections
 from ..startup.dry_run import REFUSALS, Refused, cause
 from ..staticfiles.layer import StaticLayer
@@ -299,8 +299,7 @@ def _suspicions(kind: type) -> set[str]:
 
 
 def _environ(path: str) -> dict[str, Any]:
-    allowed = [host.lstrip(".") for host in settings.ALLOWED_HOSTS]
-    host = next(filter(is_allowed, allowed), "localhost")
+    host = first_allowed()
     route, _, query = path.partition("?")
     return {
         "REQUEST_METHOD": "GET",

@@ -26,6 +26,7 @@ from django.conf import settings
 
 from ..config import gunicorn, parsers, resolve, side_processes
 from ..config.options import Options, SourcedValue
+from ..config.private_server import PrivateServer
 from ..config.resolve import Layer
 from ..errors import Problem, ProdserveError, UsageError
 from ..machine.detect import Machine
@@ -49,6 +50,8 @@ def inspect_now(flags: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
     if wishes.local:
         local_mode.refuse_in_public(wishes, platform)
         wishes = replace(wishes, notes=(*local_mode.apply(), *wishes.notes))
+    if (private := PrivateServer.from_environment(environ)) is not None:
+        wishes = private.options(wishes)
     project = Project.inspect(static=wishes.static, collect=wishes.private_static)
     machine = Machine.detect(environ=environ)
     inputs = PlanInputs(

@@ -16,6 +16,11 @@ def is_allowed(host: str) -> bool:
     return bool(domain) and validate_host(domain, allowed)
 
 
+def first_allowed() -> str:
+    """Return a host that Django accepts, for requests of this server to itself."""
+    return next(filter(is_allowed, (host.lstrip(".") for host in settings.ALLOWED_HOSTS)), "localhost")
+
+
 def port_of(host: str) -> str:
     """Return the port in a Host header that Django accepts; empty if there is none."""
     return split_domain_port(host)[1]

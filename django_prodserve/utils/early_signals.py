@@ -16,7 +16,7 @@ from .command_line import is_script
 EXIT_CODE = 128  # plus the number of the signal, as in shells
 AGAIN_SECONDS = 0.01
 PRINTING = {
-    *("plan", "check", "export", "reload", "stop", "status", "dump"),
+    *("plan", "check", "export", "tune", "reload", "stop", "status", "dump"),
     *("help", "explain", "completion", "version"),
     *("-h", "--help", "--version"),
 }

@@ -151,6 +151,9 @@ class Command(BaseCommand):
         with during("The project's settings cannot be used"):
             settle()
             plan, project = inspect_now(flags)
+        if action == "tune":
+            self.tune(plan, project, flags)
+            return
         if action == "plan":
             plan = with_road_table(plan)
         if flags.get("measure"):
@@ -166,6 +169,20 @@ class Command(BaseCommand):
             self.stdout.write(as_json(plan, names) if flags.get("json") else text)
         else:
             self.start(action, plan, project, flags, started, kept, prepared=prepared)
+
+    def tune(self, plan: Any, project: Any, flags: dict[str, Any]) -> None:
+        """Measure the project; exit with 1 if the machine is too busy for a conclusion."""
+        from ...tune.action import tune
+
+        result = tune(plan, project, flags, self.stdout.write, lambda line: self.complain(f"tune: {line}"))
+        if not result.is_conclusive:
+            raise RefusalError(
+                ProdserveError(
+                    f"The machine is too busy to conclude: {result.busy}.",
+                    "Measure again when it is quiet.",
+                    topic="tune",
+                )
+            )
 
     def start(
         self,
