@@ -173,8 +173,12 @@ class Command(BaseCommand):
     def tune(self, plan: Any, project: Any, flags: dict[str, Any]) -> None:
         """Measure the project; exit with 1 if the machine is too busy for a conclusion."""
         from ...tune.action import tune
+        from ...tune.keep import keep
 
-        result = tune(plan, project, flags, self.stdout.write, lambda line: self.complain(f"tune: {line}"))
+        def say(line: str) -> None:
+            self.complain(f"tune: {line}")
+
+        result = tune(plan, project, flags, self.stdout.write, say)
         if not result.is_conclusive:
             raise RefusalError(
                 ProdserveError(
@@ -183,6 +187,7 @@ class Command(BaseCommand):
                     topic="tune",
                 )
             )
+        say(keep(result, plan))
 
     def start(
         self,
