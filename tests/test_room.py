@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from django_prodserve.monitoring.room import Mark, Room, Supply, described, room
+from django_prodserve.monitoring.room import Mark, Room, Supply, cold, described, room
 
 
 @dataclass
@@ -26,11 +26,12 @@ class Machine:
     marks: list[Mark] = field(default_factory=lambda: [Mark(100.0, 0, 0.0, 0.0, 0.0, 0.0)])
 
     def serve(self, rate: float, seconds: int, *, cpu: float, thread: float = 0.0, **facts: float) -> Machine:
-        """Serve at about this rate; requests come at random."""
+        """Serve at about this rate; requests come at random, and cost more after a pause."""
         for _ in range(seconds):
             last = self.marks[-1]
             requests = round(self.noise.gauss(rate, rate**0.5)) if rate else 0
-            own = self.idle * self.workers + requests * cpu
+            pause = max(0.0, self.workers - requests * cpu) / max(1, requests)
+            own = self.idle * self.workers + requests * (cpu + cold(pause))
             others = self.constant * self.noise.uniform(0.8, 1.2) + requests * self.each
             self.marks.append(
                 Mark(
@@ -68,7 +69,7 @@ def limit(found: Room) -> float:
 def test_what_is_short_first(cost: dict[str, float], facts: dict[str, Any], rate: float, short: str) -> None:
     found = Machine().serve(40, 40, **cost).room(**facts)
     assert found.short == short
-    assert limit(found) == pytest.approx(rate, rel=0.05)
+    assert limit(found) == pytest.approx(rate, rel=0.1)
 
 
 def test_a_slow_site_is_not_charged_for_what_idle_workers_use() -> None:
@@ -85,7 +86,7 @@ def test_other_processes_are_a_constant_or_rise_with_the_requests() -> None:
 
 def test_the_size_of_a_mix_shows_in_its_fluctuations_alone() -> None:
     steady = Machine(each=0.005).serve(50, 120, cpu=0.005)
-    assert limit(steady.room()) == pytest.approx(2 * 0.95 / 0.010, rel=0.12)
+    assert limit(steady.room()) == pytest.approx(2 * 0.95 / 0.010, rel=0.15)
 
 
 @pytest.mark.parametrize(

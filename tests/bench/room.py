@@ -24,9 +24,9 @@ from servers import Server
 from traffic import Seen, Stream, send
 
 TOLERANCE = 0.2
-IDLE_SECONDS = 5.0
+IDLE_SECONDS = 4.0
 """Before the first request: the server sees what other processes use without it."""
-RAMP_SECONDS, MAXIMUM_SECONDS = 6.0, 8.0
+RAMP_SECONDS, MAXIMUM_SECONDS = 4.0, 6.0
 """At the maximum, threads grow first; then it is measured."""
 
 
@@ -103,7 +103,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--share", type=float, default=0.3, help="of the expected maximum")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of the first traffic")
+    parser.add_argument("--seconds", type=float, default=22.0, help="of the first traffic")
     parser.add_argument("workload", nargs="*", default=USUAL)
     wanted = parser.parse_args()
     wrong = 0
