@@ -4,7 +4,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -165,6 +166,14 @@ def test_others_run_beside_those_that_wait_after_all() -> None:
     assert not worker.look(0.021, 0.0)
     assert worker.look(0.01, 0.0)
     assert worker.turns.limit == 8
+
+
+def test_a_raised_limit_ends_at_once_if_the_cpu_was_idle_for_a_moment_only() -> None:
+    worker = Worker()
+    worker.judge(COMPUTING)
+    worker.look(0.03, 1.0, ended=1)
+    assert [worker.look(0.01, 0.05, ended=1) for _ in range(3)][-1]
+    assert [worker.judge(COMPUTING, cpu=1.0) for _ in range(2)] == [2, 2]
 
 
 def test_requests_that_end_one_by_one_do_not_hide_that_the_cpu_is_idle() -> None:
@@ -342,6 +351,14 @@ class Site(QuietHost):
 
     def since(self) -> UncontendedSamples:
         return self.samples
+
+    def run_delay(self) -> float:
+        """Return how long the threads of this process waited for a CPU, as far as the system reports it."""
+        total = 0
+        for file in Path("/proc/self/task").glob("*/schedstat"):
+            with suppress(OSError):
+                total += int(file.read_text().split()[1])
+        return total / 1e9
 
     def judge(self, samples: UncontendedSamples, *, refusing: bool = False) -> None:
         scheduler = self.scheduler

@@ -21,11 +21,11 @@ MIN_EVENTS_PER_SECOND = 20
 STALL_CHECK_SECONDS = 0.01
 """Interval at which the main thread checks whether the requests that run have stalled."""
 IDLE_CPU_SECONDS = 0.02
-"""Seconds in which requests waited and the CPU was idle, after which more may run at the next such check. As
-long as only a stall of 30 ms raised the limit, waits of 100 ms after 2 ms of CPU had a p99 of 400 to 660 ms:
-of eight such requests, one ends within 30 ms (tests/bench/shift.py)."""
-MAX_RAISE = 4.0
-"""Maximum factor of such a raise: requests that hardly compute need several at once."""
+"""Seconds in which requests waited and the CPU was idle, after which more may run at the next such check. An
+interval of 30 ms without an end does not suffice: of eight requests that wait 100 ms, one ends sooner. With
+that rule, such waits after 2 ms of CPU had a p99 of 400 to 660 ms (tests/bench/shift.py)."""
+MAX_RAISE = 8.0
+"""Maximum factor of such a raise: requests that hardly compute need several at the same time."""
 STALL_SECONDS = 0.05
 """Seconds in which no request ended, after which one more may run: it may be a short one."""
 CPU_BOUND_SHARE = 0.5
@@ -34,6 +34,8 @@ DISABLED_SECONDS = 5.0
 """Seconds without a limit after the limit left the CPU idle, or with a raised one after a stall."""
 RAISED_SECONDS = 1.5
 """Seconds for which a raised limit stays after each evaluation that finds the CPU idle."""
+FULL_SHARE = 0.95
+"""The same share from which a raised limit ends immediately: the CPU was idle for a moment only."""
 FORGET_SECONDS = 10.0
 """Seconds without load after which the limit is forgotten."""
 BURST_SECONDS = 0.05
@@ -171,8 +173,10 @@ class AdaptiveConcurrencyLimit:
         is_busy = computes and (events >= MIN_EVENTS_PER_SECOND or seen.running > self._min_limit)
         if is_busy:
             self._forget_at = seen.now + FORGET_SECONDS
-        if not computes and seen.now < self._raised_until:  # the profile is not that of this load
+        if seen.now < self._raised_until and not computes:  # the profile is not that of this load
             self._raised_until = max(self._raised_until, seen.now + RAISED_SECONDS)
+        elif _computes(before, seen, FULL_SHARE):
+            self._raised_until = 0.0
         if seen.now < self._disabled_until or seen.now >= self._forget_at:
             return
         if self._is_known:
@@ -251,7 +255,7 @@ class AdaptiveConcurrencyLimit:
         return None
 
 
-def _computes(before: WorkerUsage, seen: WorkerUsage) -> bool:
+def _computes(before: WorkerUsage, seen: WorkerUsage, share: float = CPU_BOUND_SHARE) -> bool:
     """Return whether the process computed since then, or would have if it had got a CPU."""
     spent = seen.cpu - before.cpu + seen.run_delay - before.run_delay
-    return spent >= CPU_BOUND_SHARE * (seen.now - before.now)
+    return spent >= share * (seen.now - before.now)

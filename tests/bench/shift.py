@@ -20,6 +20,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from tests.e2e.serving import copy_site, environment, serving
 
@@ -127,14 +130,20 @@ def measure(directory: Path, flags: Sequence[str], rates: Sequence[float], secon
     return phases
 
 
+def working(times: Any) -> float:
+    """Return the seconds in which the CPUs were not idle."""
+    return sum(times) - float(times.idle) - float(getattr(times, "iowait", 0.0))
+
+
 def together(phases: Sequence[Times]) -> Times:
     return Times([each for phase in phases for each in phase.good], sum(phase.bad for phase in phases))
 
 
-def report(name: str, phases: Sequence[Times]) -> None:
+def report(name: str, phases: Sequence[Times], busy: float) -> None:
+    """Print a line; ``busy``: how many CPUs all processes used. Where others compute, times say little."""
     shown = [*phases, together(phases)]
     cells = "".join(f"{each.p(0.5):>8.1f}{each.p(0.99):>9.1f}{each.bad:>5}" for each in shown)
-    print(f"{name:<12}{cells}", flush=True)
+    print(f"{name:<12}{cells}{busy:>8.2f}", flush=True)
 
 
 def main() -> int:
@@ -151,15 +160,20 @@ def main() -> int:
     rates = (computing, wanted.rate, computing)
     names = ["", *filter(None, wanted.grid.split(","))]
     found: dict[str, list[list[Times]]] = {name: [] for name in names}
-    print(f"{'p50, p99 (ms), failed':<22}" + "".join(f"{each:>20}" for each in (*PHASES, "all")))
+    print(f"{'p50, p99 (ms), failed':<22}" + "".join(f"{each:>20}" for each in (*PHASES, "all")) + "    CPUs")
     for _ in range(wanted.rounds):
         for name in names:
             with tempfile.TemporaryDirectory() as directory:
                 place = Path(directory) / "run"
                 place.mkdir()
-                flags = ("--threads", name) if name else ()
+                flags, before, began = (
+                    ("--threads", name) if name else (),
+                    psutil.cpu_times(),
+                    time.monotonic(),
+                )
                 found[name].append(measure(place, flags, rates, wanted.seconds))
-            report(f"threads {name}" if name else "defaults", found[name][-1])
+                busy = (working(psutil.cpu_times()) - working(before)) / (time.monotonic() - began)
+            report(f"threads {name}" if name else "defaults", found[name][-1], busy)
     p99 = {
         name: sorted(together(phases).p(0.99) for phases in rounds)[len(rounds) // 2]
         for name, rounds in found.items()
