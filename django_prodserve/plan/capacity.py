@@ -47,11 +47,16 @@ class Capacity(NamedTuple):
 
 def capacity(cost: RequestCost, means: Means) -> Capacity:
     """Return the most that the server can serve of requests with this cost."""
-    limits = [Capacity(_rate(USABLE_SHARE * means.cpus, cost.cpu + cost.beside), CPU)]
+    return min(limits(cost, means), key=lambda limit: limit.rate)
+
+
+def limits(cost: RequestCost, means: Means) -> list[Capacity]:
+    """Return the highest rate that each resource allows."""
+    found = [Capacity(_rate(USABLE_SHARE * means.cpus, cost.cpu + cost.beside), CPU)]
     if means.workers < means.cpus:
-        limits.append(Capacity(_rate(USABLE_SHARE * means.workers, cost.cpu), GIL))
-    limits.append(Capacity(_rate(means.threads, cost.thread), means.threads_by))
-    return min(limits, key=lambda limit: limit.rate)
+        found.append(Capacity(_rate(USABLE_SHARE * means.workers, cost.cpu), GIL))
+    found.append(Capacity(_rate(means.threads, cost.thread), means.threads_by))
+    return found
 
 
 def _rate(supply: float, each: float) -> float:

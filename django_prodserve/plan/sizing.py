@@ -12,6 +12,7 @@ from ..config.parsers import Count
 from ..errors import Problem
 from ..utils.decision import SET_EXPLICITLY, Decision
 from ..utils.units import MIB, counted, format_cpus, format_size
+from . import capacity
 
 if TYPE_CHECKING:
     from ..config.parsers import ThreadRange
@@ -134,31 +135,64 @@ class Sizing:
             return Decision(threads, "a fixed number", stated.source)
         if stated is not None:
             return Decision(stated.value.most, stated.why, stated.source)
-        most, why = min(self._thread_caps(workers, threads), key=lambda cap: cap[0])
+        most, _, why = self._thread_cap(workers, threads)
         if most <= threads:
             return Decision(threads, f"no more: {why}")
         return Decision(most, f"{why}; more than {threads} only while requests wait and the CPU is idle")
 
-    def _thread_caps(self, workers: int, threads: int) -> Iterator[tuple[int, str]]:
-        """Yield every limit on the number of threads of a worker with its reason."""
-        yield MAX_THREADS, f"at most {MAX_THREADS} in each worker"
+    def threads_by(self, workers: int, threads: int) -> str:
+        """Return which resource sets that number: one of those in plan/capacity.py."""
+        if self.worker_class != "prodserve" or self.stated_threads is not None:
+            return capacity.THREADS
+        return self._thread_cap(workers, threads)[1]
+
+    def threads_limit(self, workers: int, threads: int, most: int, connections: int) -> str:
+        """Return what sets the maximum of the threads, ``most``, and opens so many ``connections``."""
+        limit = self.threads_by(workers, threads)
+        if limit == capacity.MEMORY:
+            return f"memory: room for {counted(workers * most, 'thread')}"
+        if limit == capacity.CONNECTIONS:
+            allowed = self.db_connections.value if self.db_connections is not None else connections
+            if self.pool_size is not None and self.pool_size <= most:
+                return f"database connections: {self.pool_size} of {self.pool_size} in the pool"
+            if self.db_connections is None and self.db_limit is not None:
+                allowed = self.db_limit.room
+            return f"database connections: {connections} of {allowed}"
+        source = self.stated_threads.source if self.stated_threads is not None else ""
+        return (
+            f"{source}: {counted(most, 'thread')} in each worker"
+            if source
+            else f"{counted(most, 'thread')} in each worker"
+        )
+
+    def _thread_cap(self, workers: int, threads: int) -> tuple[int, str, str]:
+        """Return the tightest limit on the number of threads of a worker, its resource and its reason."""
+        return min(self._thread_caps(workers, threads), key=lambda cap: cap[0])
+
+    def _thread_caps(self, workers: int, threads: int) -> Iterator[tuple[int, str, str]]:
+        """Yield every limit on the number of threads of a worker, its resource and its reason."""
+        yield MAX_THREADS, capacity.THREADS, f"at most {MAX_THREADS} in each worker"
         if self.memory is None:
-            yield 4 * threads, "the memory is not known"
+            yield 4 * threads, capacity.THREADS, "the memory is not known"
         else:
             spare = max(0.0, self.memory * MEMORY_SHARE - self._size(workers))
             fits = threads + int(spare / workers / THREAD_MEMORY)
-            yield fits, f"memory: {format_size(spare)} left, {_mib(THREAD_MEMORY)} for each thread"
+            left = f"memory: {format_size(spare)} left, {_mib(THREAD_MEMORY)} for each thread"
+            yield fits, capacity.MEMORY, left
         if self.pool_size is not None:
-            yield self.pool_size, f"the pool holds {counted(self.pool_size, 'database connection')}"
+            holds = f"the pool holds {counted(self.pool_size, 'database connection')}"
+            yield self.pool_size, capacity.CONNECTIONS, holds
         fitting = self.threads_by_database(workers)
         if fitting is not None:
             assert self.db_connections is not None
-            yield fitting, f"{self.db_connections.value} database connections / {workers} workers"
+            shared = f"{self.db_connections.value} database connections / {workers} workers"
+            yield fitting, capacity.CONNECTIONS, shared
         elif self.db_limit is not None:
             share = self._halved(self._part(self.db_limit.room, workers))
-            yield share, f"{self.db_limit} / {workers} workers"
+            yield share, capacity.CONNECTIONS, f"{self.db_limit} / {workers} workers"
         elif self.counts_connections:
-            yield threads, "a start asks the database how many connections it allows"
+            asks = "a start asks the database how many connections it allows"
+            yield threads, capacity.CONNECTIONS, asks
 
     def leases(self, workers: int, threads: int) -> Decision[int]:
         """Return the threads for what async views call, within the database connections."""

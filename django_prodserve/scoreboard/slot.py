@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 FREE, CLAIMED, BOOTING, SERVING, RETIRING = range(5)
 STATES = ("free", "starting", "booting", "serving", "retiring")
 
-GROWTH_HOLDS = ("", "cpu", "maximum", "slower")
-"""What keeps the threads of a worker from growing, by the number in ``Slot.growth_hold``."""
-
 GO_HUNG = 1
 WAITS, REFUSES = 1, 2
 
@@ -53,8 +50,8 @@ _REPLACEMENT_REASON, _EXIT_MODE, _DEADLINE, _MEMORY, _CPU = range(6, 11)
 _REFUSED, _ABORTED, _SATURATED, _LIMIT, _QUEUE_WAIT = range(11, 16)
 _TASKS, _LOOP_LAG, _LOOP_BLOCKED, _WEBSOCKETS = range(16, 20)
 _LEASES, _LEASES_BUSY, _LEASES_WAITING = range(20, 23)
-_MAX_THREADS, _GROWTH_HOLD, _USED_ROWS, _CPU_SHARE = range(23, 27)
-HEAD = 27
+_MAX_THREADS, _GROWTH_HOLD, _USED_ROWS, _CPU_SHARE, _LANE = range(23, 28)
+HEAD = 28
 TASK_ROWS = 16
 """Rows for requests on the asyncio loop. If more run at a time, the others are only counted."""
 # ...then a row for each thread, and those for tasks: its request, its counters, and the request's text.
@@ -189,7 +186,9 @@ class Slot:
     max_threads = _Whole(_MAX_THREADS)
     """...up to this number."""
     growth_hold = _Whole(_GROWTH_HOLD)
-    """What keeps the number from growing: an index into GROWTH_HOLDS."""
+    """What keeps the number from growing: a position in growth_holds.py."""
+    lane = _Whole(_LANE)
+    """How many threads the limited route may have; 0 if no route is limited."""
     started = _Seconds(_STARTED)
     heartbeat = _Seconds(_HEARTBEAT)
     """When the worker's event loop last completed an iteration."""
@@ -434,8 +433,12 @@ class Slot:
         return [found for row, at in rows if (found := self._read(at, row)) is not None]
 
     def waiting(self) -> int:
-        """Return how many requests have no thread. A request that a free thread is about to run has one."""
-        return max(0, self.queue - max(0, self.threads - self.count_running()))
+        """Return how many requests have no thread. A request that a free thread is about to run has one.
+
+        While a route is limited, free threads are for the others: what is queued waits for that route.
+        """
+        most = 0 if self.lane else min(self.threads, self.concurrency_limit)
+        return max(0, self.queue - max(0, most - self.count_running()))
 
     def request(self, row: int) -> Request | None:
         """Return the request of this row; reads again if it changes. The start serves as sequence number."""

@@ -36,7 +36,7 @@ running requests is late, what they wait for has become slower."""
 
 
 class Hold(enum.IntEnum):
-    """What keeps the threads from growing: an index into the scoreboard's GROWTH_HOLDS."""
+    """What keeps the threads from growing: a position in the scoreboard's growth_holds.py."""
 
     NOTHING = 0
     CPU = 1
