@@ -23,6 +23,7 @@ DEFAULT_PERIOD = 100_000  # us; CFS bandwidth default, sched-bwc.rst
 PROBE_FILES = {
     ("cpu", 1): ("cpu.cfs_quota_us", "cpu.shares"),
     ("cpu", 2): ("cpu.max", "cpu.weight"),
+    ("cpuacct", 1): ("cpuacct.usage",),
     ("memory", 1): ("memory.limit_in_bytes", "memory.stat"),
     ("memory", 2): ("memory.max", "memory.high"),
     ("pids", 1): ("pids.max",),

@@ -13,7 +13,7 @@ from .serving import PATIENCE
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", ["waits, profile io", "waits, profile cpu", "quota", "database budget"])
+@pytest.mark.parametrize("name", ["waits, profile io", "few threads", "quota", "database budget"])
 def test_the_advice_fits_the_traffic(tmp_path: Path, name: str) -> None:
     known = advice(WORKLOADS[name], tmp_path, PATIENCE)
     assert known.get("advice_kind") in WORKLOADS[name].right, known
