@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,26 +90,42 @@ def load(server: Server, path: str, clients: int) -> Iterator[None]:
         yield
 
 
-def advice(workload: Workload, directory: Path, seconds: float) -> dict[str, Any]:
-    """Serve, load for so long at most, and return what ``status`` tells by then."""
+@contextlib.contextmanager
+def curious(
+    directory: Path, flags: Sequence[str], limits: Mapping[str, int] | None = None
+) -> Iterator[tuple[Server, Callable[[], dict[str, Any]]]]:
+    """Serve, and yield the server with a function that returns what its ``status`` tells."""
     site = copy_site(directory, VIEWS)
     with (site / "shop" / "hooks.py").open("a") as hooks:
         hooks.write(HOOK)
     env = environment(directory, PRODSERVE={"GUNICORN": {"on_starting": "shop.hooks.curious"}})
     with ExitStack() as stack:
         command = ("manage.py", "prodserve")
-        if workload.limits:
+        if limits:
             make = stack.enter_context(making_groups())
-            command = (*inside(make("cpu", workload.limits)), *command)
-        server = stack.enter_context(serving(*workload.flags, env=env, cwd=site, command=command))
-        known: dict[str, Any] = {}
-        with load(server, workload.path, workload.clients):
-            deadline = time.monotonic() + seconds
-            while not known.get("advice_kind") and time.monotonic() < deadline:
-                time.sleep(0.5)
-                told = run("-m", "django_prodserve", "status", "--json", env=env, cwd=site)
-                known = json.loads(told.stdout)
-        return known
+            command = (*inside(make("cpu", dict(limits))), *command)
+        server = stack.enter_context(serving(*flags, env=env, cwd=site, command=command))
+
+        def status() -> dict[str, Any]:
+            told = run("-m", "django_prodserve", "status", "--json", env=env, cwd=site)
+            known: dict[str, Any] = json.loads(told.stdout)
+            return known
+
+        yield server, status
+
+
+def advice(workload: Workload, directory: Path, seconds: float) -> dict[str, Any]:
+    """Serve, load for so long at most, and return what ``status`` tells by then."""
+    known: dict[str, Any] = {}
+    with (
+        curious(directory, workload.flags, workload.limits) as (server, status),
+        load(server, workload.path, workload.clients),
+    ):
+        deadline = time.monotonic() + seconds
+        while not known.get("advice_kind") and time.monotonic() < deadline:
+            time.sleep(0.5)
+            known = status()
+    return known
 
 
 def main() -> int:
