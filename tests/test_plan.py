@@ -19,6 +19,7 @@ from django_prodserve.plan.explain import explain
 from django_prodserve.plan.gunicorn_settings import gunicorn_settings
 from django_prodserve.plan.plan import PlanInputs, make_plan
 from django_prodserve.plan.sizing import DatabaseLimit
+from django_prodserve.scoreboard.growth_holds import in_words
 from django_prodserve.tls.key_pairs import KeyPair
 from django_prodserve.utils.units import GIB, MIB
 
@@ -414,6 +415,30 @@ def test_what_a_database_allows_sets_the_number_of_threads(
     assert (asked.threads.value, asked.max_threads.value) == (threads, most)
     if threads < 16:
         assert f"database default allows {allowed} connections, {used} were in use" in asked.threads.why
+
+
+def test_what_sets_the_maximum_of_threads_is_said_with_its_numbers() -> None:
+    database = project(databases=(postgresql(),))
+    asked = plan(machine(2, PLENTY), database).with_db_limit(DatabaseLimit("default", 97, 3))
+    pooled = dataclasses.replace(postgresql(), max_age=0, pool_size=20)
+    found = [
+        plan(machine(2, PLENTY), database, db_connections="40"),
+        asked,
+        plan(machine(2, PLENTY), project(databases=(pooled,))),
+        plan(machine(2, 512 * MIB)),
+        plan(machine(2, PLENTY), threads="8..20"),
+        plan(machine(2, PLENTY)),
+    ]
+    assert [made.threads_limit for made in found] == [
+        "database connections: 40 of 40",
+        "database connections: 48 of 48",
+        "database connections: 20 of 20 in the pool",
+        "memory: room for 170 threads",
+        "test: 20 threads in each worker",
+        "256 threads in each worker",
+    ]
+    assert in_words(2, found[0].threads_limit) == "the maximum (database connections: 40 of 40)"
+    assert in_words(1, found[0].threads_limit) == "no more while the CPU is busy"
 
 
 def test_the_maximum_of_threads_and_its_reason() -> None:

@@ -4,7 +4,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -151,7 +152,6 @@ def test_one_that_runs_alone_and_waits_ends_the_trial() -> None:
     worker.judge()
     worker.look(0.01, 1.0, ended=1)
     assert not worker.look(0.01, 0.1)
-    assert not worker.look(0.01, 0.1)
     assert not worker.look(0.011, 0.1)  # it seems so
     assert worker.look(0.01, 0.1)
     assert worker.turns.limit == 8
@@ -160,20 +160,48 @@ def test_one_that_runs_alone_and_waits_ends_the_trial() -> None:
 def test_others_run_beside_those_that_wait_after_all() -> None:
     worker = Worker()
     worker.judge(COMPUTING)
-    worker.look(0.01, 1.0, ended=1)
-    for limit in (4, 8):
-        assert not worker.look(0.031, 0.1)
-        assert worker.look(0.01, 0.1)
-        assert worker.turns.limit == limit
+    worker.look(0.03, 1.0, ended=1)
+    assert not worker.look(0.021, 0.4)
+    assert worker.look(0.01, 0.4)
+    assert worker.turns.limit == 5  # as many as use one CPU
+    assert not worker.look(0.021, 0.0)
+    assert worker.look(0.01, 0.0)
+    assert worker.turns.limit == 8
+
+
+def test_a_raised_limit_ends_at_once_if_the_cpu_was_idle_for_a_moment_only() -> None:
+    worker = Worker()
+    worker.judge(COMPUTING)
+    worker.look(0.03, 1.0, ended=1)
+    assert [worker.look(0.01, 0.05, ended=1) for _ in range(3)][-1]
+    assert [worker.judge(COMPUTING, cpu=1.0) for _ in range(2)] == [2, 2]
+
+
+def test_requests_that_end_one_by_one_do_not_hide_that_the_cpu_is_idle() -> None:
+    worker = Worker()
+    worker.judge(COMPUTING)
+    worker.look(0.03, 1.0, ended=1)
+    assert [worker.look(0.01, 0.05, ended=1) for _ in range(3)] == [False, False, True]
+    assert worker.turns.limit == 8
+
+
+def test_a_raised_limit_stays_while_the_cpu_is_idle_and_ends_soon_after() -> None:
+    worker = Worker()
+    worker.judge(COMPUTING)
+    worker.look(0.03, 1.0, ended=1)
+    assert [worker.look(0.01, 0.05, ended=1) for _ in range(3)][-1]
+    assert [worker.judge(cpu=0.1) for _ in range(int(FORGET_SECONDS) - 1)] == [8] * (int(FORGET_SECONDS) - 1)
+    assert [worker.judge(COMPUTING) for _ in range(2)] == [8, 2]
 
 
 def test_who_waits_on_and_on_holds_up_the_others_once_in_a_while() -> None:
     worker = Worker()
     worker.judge(COMPUTING)
-    worker.look(0.01, 1.0, ended=1)
-    assert not worker.look(0.031, 0.1)
-    assert worker.look(0.01, 0.1)
-    assert [worker.judge(COMPUTING) for _ in range(int(DISABLED_SECONDS))] == [4] * (
+    worker.look(0.03, 1.0, ended=1)
+    assert not worker.look(0.021, 0.45)
+    assert worker.look(0.01, 0.45)
+    assert worker.turns.limit == 5
+    assert [worker.judge(COMPUTING) for _ in range(int(DISABLED_SECONDS))] == [5] * (
         int(DISABLED_SECONDS) - 1
     ) + [2]
 
@@ -189,10 +217,9 @@ def test_who_waits_for_a_cpu_on_a_busy_machine_computes() -> None:
     worker = Worker()
     worker.judge(COMPUTING)
     worker.look(0.01, 1.0, ended=1)
-    for late in (0.0, 0.005):
-        assert not worker.look(0.02, 0.3)
-        worker.delayed += late
-    assert not worker.look(0.009, 0.3)
+    for _ in range(8):
+        assert not worker.look(0.02, 0.3, ended=1)
+        worker.delayed += 0.005
     worker.delayed += 0.7
     assert worker.judge(cpu=0.2) == 2  # within the second
 
@@ -325,6 +352,14 @@ class Site(QuietHost):
 
     def since(self) -> UncontendedSamples:
         return self.samples
+
+    def run_delay(self) -> float:
+        """Return how long the threads of this process waited for a CPU, as far as the system reports it."""
+        total = 0
+        for file in Path("/proc/self/task").glob("*/schedstat"):
+            with suppress(OSError):
+                total += int(file.read_text().split()[1])
+        return total / 1e9
 
     def judge(self, samples: UncontendedSamples, *, refusing: bool = False) -> None:
         scheduler = self.scheduler

@@ -151,6 +151,18 @@ def test_what_a_worker_wrote_survives_its_death_in_the_totals(board: Scoreboard)
     assert board.claim().counters().requests == 0
 
 
+def test_a_request_waits_unless_a_thread_may_run_it(board: Scoreboard) -> None:
+    slot = claim(board)
+    slot.start(1, 1, 3, 5.0)
+    slot.request_started(0, 5.0, "GET", "/", "")
+    slot.queue = 2
+    assert slot.waiting() == 0, "two free threads are about to run them"
+    slot.concurrency_limit = 1
+    assert slot.waiting() == 2, "one may run at a time"
+    slot.concurrency_limit, slot.lane = 3, 1
+    assert slot.waiting() == 2, "free threads are for other routes"
+
+
 def test_slots_are_given_once(board: Scoreboard) -> None:
     assert [board.claim().index for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(IndexError):

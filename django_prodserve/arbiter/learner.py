@@ -19,15 +19,13 @@ from ..monitoring.learning import (
     since_tune,
 )
 from ..project import learned_file
-from ..scoreboard.slot import GROWTH_HOLDS
+from ..scoreboard.growth_holds import reason
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan
     from ..project.learned import Learned, TrafficSpan
     from ..scoreboard.board import Scoreboard
     from .worker_pool import WorkerPool
-
-SLOWER = GROWTH_HOLDS.index("slower")
 
 
 class TrafficLearner:
@@ -98,7 +96,7 @@ class TrafficLearner:
     @staticmethod
     def _contradiction(holds: list[int], *, throttled: bool) -> str:
         """Return why this second shows nothing about the project."""
-        if SLOWER in holds:
+        if "slower" in map(reason, holds):
             return "requests took longer than usual"
         return "the CPU quota throttled the server" if throttled else ""
 

@@ -32,7 +32,7 @@ from .worker_pool import WorkerHandle
 if TYPE_CHECKING:
     from .interface import ArbiterActions
 
-SURVEY_SECONDS = 15.0
+SURVEY_SECONDS = 5.0
 """Interval between two evaluations of the traffic."""
 
 

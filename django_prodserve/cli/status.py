@@ -151,19 +151,11 @@ def _of_requests(known: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-HOLDS = {
-    "cpu": "no more while the CPU is busy",
-    "maximum": "the maximum",
-    "slower": "no more while requests take longer than usual",
-}
-"""Texts for what keeps the threads of a worker from growing."""
-
-
 def _growth(worker: dict[str, Any]) -> str:
     """Return the maximum of a worker's threads and what keeps them from growing, if there are fewer."""
     if worker["max_threads"] == worker["threads"] and not worker["growth_hold"]:
         return ""
-    held = f", {HOLDS[worker['growth_hold']]}" if worker["growth_hold"] else ""
+    held = f", {worker['growth_held']}" if worker["growth_hold"] else ""
     return f" of {worker['max_threads']}{held}"
 
 

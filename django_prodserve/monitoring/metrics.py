@@ -19,11 +19,11 @@ from ..machine.proc_memory import read_memory
 from ..machine.quota import throttling
 from ..machine.tcp_info import accept_queue
 from ..scoreboard.board import REASONS, Scoreboard
+from ..scoreboard.growth_holds import GROWTH_HOLDS
 from ..scoreboard.side_slot import RUNNING
 from ..scoreboard.slot import (
     BOUNDS,
     CLASSES,
-    GROWTH_HOLDS,
     HANDSHAKE_FAILURES,
     METHODS,
     STATES,

@@ -29,6 +29,7 @@ def server_facts(plan: Plan) -> dict[str, Any]:
         "host": socket.gethostname(),
         "settings": plan.settings.value,
         "memory_limited": is_limited or not plan.memory.is_computed,
+        "threads_limit": plan.threads_limit,
         "versions": versions(),
     }
 

@@ -15,12 +15,12 @@ from typing import Any
 from ..machine.families import memory_below
 from ..machine.proc import cpu_seconds
 from ..machine.proc_memory import read_memory
-from ..scoreboard import history
+from ..scoreboard import growth_holds, history
 from ..scoreboard.board import Scoreboard
 from ..scoreboard.events import BAD
 from ..scoreboard.routes import RouteTime
 from ..scoreboard.side_slot import STATES as SIDE_STATES
-from ..scoreboard.slot import BOUNDS, GROWTH_HOLDS, STATES, Counters, Request, Slot
+from ..scoreboard.slot import BOUNDS, STATES, Counters, Request, Slot
 from ..side_processes.policies import ending
 from ..supervisor.protocol import ServerRecord
 from ..tls.expiry import read_expiries
@@ -57,7 +57,8 @@ def _live(
 ) -> dict[str, Any]:
     events, tally = board.read_events(), board.totals()
     sample = board.sample(time.time(), now, tally)
-    workers = [worker(slot, now, memory) for slot in board.active_slots()]
+    limit = board.static_info.get("server", {}).get("threads_limit", "")
+    workers = [worker(slot, now, memory, limit) for slot in board.active_slots()]
     processes = side_processes(board, now, measured=memory is not None)
     samples = [*history.read(board.history, last=round(VERDICT_SECONDS) + 4), sample]
     failed, summary = board.read_errors(), board.summary()
@@ -160,8 +161,13 @@ def quantile(buckets: Sequence[int], share: float) -> float | None:
     return None
 
 
-def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) -> dict[str, Any]:
-    """Return the state of one worker; its memory as last measured, unless ``memory`` measures it."""
+def worker(
+    slot: Slot, now: float, memory: Callable[[Slot], int] | None = None, limit: str = ""
+) -> dict[str, Any]:
+    """Return the state of one worker; its memory as last measured, unless ``memory`` measures it.
+
+    ``limit`` names what sets the maximum of its threads.
+    """
     running = sorted(slot.running(), key=lambda request: request.start)
     oldest = min([*running, *slot.running_tasks()], key=lambda request: request.start, default=None)
     return {
@@ -170,7 +176,8 @@ def worker(slot: Slot, now: float, memory: Callable[[Slot], int] | None = None) 
         "age": round(now - slot.started, 1) if slot.started else 0.0,
         "threads": slot.threads,
         "max_threads": slot.max_threads,
-        "growth_hold": GROWTH_HOLDS[slot.growth_hold],
+        "growth_hold": growth_holds.reason(slot.growth_hold),
+        "growth_held": growth_holds.in_words(slot.growth_hold, limit),
         "concurrency_limit": slot.concurrency_limit,
         "busy": len(running),
         "async": slot.tasks,

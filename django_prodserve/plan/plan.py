@@ -132,6 +132,8 @@ class Plan:
     """Connections that this server may open to each database."""
     threads_by: str
     """Which resource sets ``max_threads``: one of those in plan/capacity.py."""
+    threads_limit: str
+    """The same in words, with the numbers that it then has."""
     static_choice: StaticChoice
     """How static files are served, for the module that prepares them."""
     gunicorn: Mapping[str, SourcedValue]
@@ -283,6 +285,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         **plain,
         connections=connections,
         threads_by=sizing.threads_by(workers.value, threads.value),
+        threads_limit=sizing.threads_limit(workers.value, threads.value, max_threads.value, connections),
         static_choice=project.static,
         gunicorn=options.gunicorn,
         notes=(

@@ -170,6 +170,21 @@ class Sizing:
         learned = None if self.learned is None else self.learned.max_threads_with(workers)
         return capacity.THREADS if learned is not None and learned < cap else resource
 
+    def threads_limit(self, workers: int, threads: int, most: int, connections: int) -> str:
+        """Return what sets the maximum of the threads, ``most``, and opens so many ``connections``."""
+        limit = self.threads_by(workers, threads)
+        if limit == capacity.MEMORY:
+            return f"memory: room for {counted(workers * most, 'thread')}"
+        if limit == capacity.CONNECTIONS:
+            allowed = self.db_connections.value if self.db_connections is not None else connections
+            if self.pool_size is not None and self.pool_size <= most:
+                return f"database connections: {self.pool_size} of {self.pool_size} in the pool"
+            if self.db_connections is None and self.db_limit is not None:
+                allowed = self.db_limit.room
+            return f"database connections: {connections} of {allowed}"
+        source = f"{self.stated_threads.source}: " if self.stated_threads is not None else ""
+        return f"{source}{counted(most, 'thread')} in each worker"
+
     def _thread_cap(self, workers: int, threads: int) -> tuple[int, str, str]:
         """Return the tightest limit on the number of threads of a worker, its resource and its reason."""
         return min(self._thread_caps(workers, threads), key=lambda cap: cap[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import events
+from .cells import Seconds, Whole
 from .ring import Ring
 
 if TYPE_CHECKING:
@@ -23,55 +24,29 @@ HEAD = 10
 CELLS = HEAD + Ring.cells(events.WORKER_ENTRIES, events.SIZE)
 
 
-class _Whole:
-    """A whole number in the slot."""
-
-    def __init__(self, cell: int) -> None:
-        self.cell = cell
-
-    def __get__(self, slot: SideSlot, owner: type[SideSlot]) -> int:
-        return slot.memory_of_all.whole[slot.at + self.cell]
-
-    def __set__(self, slot: SideSlot, value: int) -> None:
-        slot.memory_of_all.whole[slot.at + self.cell] = value
-
-
-class _Seconds:
-    """A monotonic time in the slot."""
-
-    def __init__(self, cell: int) -> None:
-        self.cell = cell
-
-    def __get__(self, slot: SideSlot, owner: type[SideSlot]) -> float:
-        return slot.memory_of_all.seconds[slot.at + self.cell]
-
-    def __set__(self, slot: SideSlot, value: float) -> None:
-        slot.memory_of_all.seconds[slot.at + self.cell] = value
-
-
 class SideSlot:
     """A view of one slot, for its writers and for readers."""
 
-    pid = _Whole(_PID)
+    pid = Whole(_PID)
     """The process, which leads its own process group; 0 while there is none."""
-    minder = _Whole(_MINDER)
+    minder = Whole(_MINDER)
     """Written by the arbiter: the pid of the minder; 0 while there is none."""
-    state = _Whole(_STATE)
-    restarts = _Whole(_RESTARTS)
+    state = Whole(_STATE)
+    restarts = Whole(_RESTARTS)
     """How often the process was started again."""
-    failing = _Whole(_FAILING)
+    failing = Whole(_FAILING)
     """Starts in a row that have failed."""
-    memory = _Whole(_MEMORY)
+    memory = Whole(_MEMORY)
     """Written by the arbiter: bytes of the process and of all that it has started."""
-    started = _Seconds(_STARTED)
-    deadline = _Seconds(_DEADLINE)
+    started = Seconds(_STARTED)
+    deadline = Seconds(_DEADLINE)
     """Written by the arbiter before it asks for a stop: when the process is killed."""
-    asked = _Whole(_ASKED)
+    asked = Whole(_ASKED)
     """Written by the arbiter: 1 asks for a restart; the minder clears it."""
-    _status = _Whole(_STATUS)
+    _status = Whole(_STATUS)
 
     def __init__(self, memory: SharedMemory, at: int) -> None:
-        self.memory_of_all, self.at = memory, at
+        self.whole, self.seconds, self.at = memory.whole, memory.seconds, at
         self.events = Ring(memory, at=at + HEAD, entries=events.WORKER_ENTRIES, size=events.SIZE)
 
     @property

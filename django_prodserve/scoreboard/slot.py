@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import errors
+from .cells import Seconds, Whole
 from .memory import SharedMemory
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 FREE, CLAIMED, BOOTING, SERVING, RETIRING = range(5)
 STATES = ("free", "starting", "booting", "serving", "retiring")
-
-GROWTH_HOLDS = ("", "cpu", "maximum", "slower")
-"""What keeps the threads of a worker from growing, by the number in ``Slot.growth_hold``."""
 
 GO_HUNG = 1
 WAITS, REFUSES = 1, 2
@@ -53,8 +51,8 @@ _REPLACEMENT_REASON, _EXIT_MODE, _DEADLINE, _MEMORY, _CPU = range(6, 11)
 _REFUSED, _ABORTED, _SATURATED, _LIMIT, _QUEUE_WAIT = range(11, 16)
 _TASKS, _LOOP_LAG, _LOOP_BLOCKED, _WEBSOCKETS = range(16, 20)
 _LEASES, _LEASES_BUSY, _LEASES_WAITING = range(20, 23)
-_MAX_THREADS, _GROWTH_HOLD, _USED_ROWS, _CPU_SHARE = range(23, 27)
-HEAD = 27
+_MAX_THREADS, _GROWTH_HOLD, _USED_ROWS, _CPU_SHARE, _LANE = range(23, 28)
+HEAD = 28
 TASK_ROWS = 16
 """Rows for requests on the asyncio loop. If more run at a time, the others are only counted."""
 # ...then a row for each thread, and those for tasks: its request, its counters, and the request's text.
@@ -129,32 +127,6 @@ class Counters:
         return sum(self.answers)
 
 
-class _Whole:
-    """A whole number in a slot's header."""
-
-    def __init__(self, cell: int) -> None:
-        self.cell = cell
-
-    def __get__(self, slot: Slot, owner: type[Slot]) -> int:
-        return slot.whole[slot.at + self.cell]
-
-    def __set__(self, slot: Slot, value: int) -> None:
-        slot.whole[slot.at + self.cell] = value
-
-
-class _Seconds:
-    """A number of seconds in a slot's header."""
-
-    def __init__(self, cell: int) -> None:
-        self.cell = cell
-
-    def __get__(self, slot: Slot, owner: type[Slot]) -> float:
-        return slot.seconds[slot.at + self.cell]
-
-    def __set__(self, slot: Slot, value: float) -> None:
-        slot.seconds[slot.at + self.cell] = value
-
-
 class _Load:
     """A whole number in the load table, in which workers read each other's load."""
 
@@ -182,50 +154,52 @@ class Slot:
         *("load", "routes", "rows", "seconds", "stride", "task_rows", "whole"),
     )
 
-    pid = _Whole(_PID)
-    generation = _Whole(_GENERATION)
-    threads = _Whole(_THREADS)
+    pid = Whole(_PID)
+    generation = Whole(_GENERATION)
+    threads = Whole(_THREADS)
     """How many requests may run in threads at a time, which may grow..."""
-    max_threads = _Whole(_MAX_THREADS)
+    max_threads = Whole(_MAX_THREADS)
     """...up to this number."""
-    growth_hold = _Whole(_GROWTH_HOLD)
-    """What keeps the number from growing: an index into GROWTH_HOLDS."""
-    started = _Seconds(_STARTED)
-    heartbeat = _Seconds(_HEARTBEAT)
+    growth_hold = Whole(_GROWTH_HOLD)
+    """What keeps the number from growing: a position in growth_holds.py."""
+    lane = Whole(_LANE)
+    """How many threads the limited route may have; 0 if no route is limited."""
+    started = Seconds(_STARTED)
+    heartbeat = Seconds(_HEARTBEAT)
     """When the worker's event loop last completed an iteration."""
-    replacement_reason = _Whole(_REPLACEMENT_REASON)
+    replacement_reason = Whole(_REPLACEMENT_REASON)
     """Why the worker wants to be replaced: an index into REASONS + 1; 0 if it does not."""
-    exit_mode = _Whole(_EXIT_MODE)
+    exit_mode = Whole(_EXIT_MODE)
     """Written by the arbiter before it stops the worker: GO_HUNG if its threads end no request."""
-    deadline = _Seconds(_DEADLINE)
+    deadline = Seconds(_DEADLINE)
     """Written by the arbiter: when it will kill this worker; 0.0 if it will not."""
-    memory = _Whole(_MEMORY)
+    memory = Whole(_MEMORY)
     """Written by the arbiter: bytes of this worker's proportional share."""
-    cpu = _Seconds(_CPU)
+    cpu = Seconds(_CPU)
     """Written by the arbiter: CPU seconds of the worker's process..."""
-    cpu_share = _Seconds(_CPU_SHARE)
+    cpu_share = Seconds(_CPU_SHARE)
     """...and the CPUs that it used in the last seconds."""
-    refused = _Whole(_REFUSED)
-    aborted = _Whole(_ABORTED)
-    saturated = _Whole(_SATURATED)
+    refused = Whole(_REFUSED)
+    aborted = Whole(_ABORTED)
+    saturated = Whole(_SATURATED)
     """Whether a new request in this worker waits long, 1, or is refused, 2, as of this second."""
-    concurrency_limit = _Whole(_LIMIT)
+    concurrency_limit = Whole(_LIMIT)
     """Maximum number of requests that the worker runs at a time now: its threads, or fewer."""
-    tasks = _Whole(_TASKS)
+    tasks = Whole(_TASKS)
     """How many requests run on the asyncio loop."""
-    websockets = _Whole(_WEBSOCKETS)
+    websockets = Whole(_WEBSOCKETS)
     """How many websockets are open."""
-    loop_lag = _Seconds(_LOOP_LAG)
+    loop_lag = Seconds(_LOOP_LAG)
     """How long the asyncio loop took to run a callback, at the last measurement."""
-    loop_blocked = _Whole(_LOOP_BLOCKED)
+    loop_blocked = Whole(_LOOP_BLOCKED)
     """How many times a request blocked the asyncio loop."""
-    leases = _Whole(_LEASES)
+    leases = Whole(_LEASES)
     """Maximum number of leased threads; 0 in a worker without an asyncio loop."""
-    leases_busy = _Whole(_LEASES_BUSY)
+    leases_busy = Whole(_LEASES_BUSY)
     """How many threads are leased, as of the main thread's last check."""
-    leases_waiting = _Whole(_LEASES_WAITING)
+    leases_waiting = Whole(_LEASES_WAITING)
     """How many async requests wait for a leased thread, as of then."""
-    queue_wait = _Seconds(_QUEUE_WAIT)
+    queue_wait = Seconds(_QUEUE_WAIT)
     """How long requests wait for a thread, as of this second; in an overload, the wait at detection."""
     connections = _Load(CONNECTIONS)
     work = _Load(LOAD)
@@ -432,8 +406,12 @@ class Slot:
         return [found for row, at in rows if (found := self._read(at, row)) is not None]
 
     def waiting(self) -> int:
-        """Return how many requests have no thread. A request that a free thread is about to run has one."""
-        return max(0, self.queue - max(0, self.threads - self.count_running()))
+        """Return how many requests have no thread. A request that a free thread is about to run has one.
+
+        While a route is limited, free threads are for the others: what is queued waits for that route.
+        """
+        most = 0 if self.lane else min(self.threads, self.concurrency_limit)
+        return max(0, self.queue - max(0, most - self.count_running()))
 
     def request(self, row: int) -> Request | None:
         """Return the request of this row; reads again if it changes. The start serves as sequence number."""

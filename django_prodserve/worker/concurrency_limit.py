@@ -20,14 +20,22 @@ MIN_EVENTS_PER_SECOND = 20
 """Events a second below which there is no limit, unless many requests run."""
 STALL_CHECK_SECONDS = 0.01
 """Interval at which the main thread checks whether the requests that run have stalled."""
-IDLE_CPU_SECONDS = 0.03
-"""Seconds in which no request ended and the CPU was idle, after which more requests may run."""
+IDLE_CPU_SECONDS = 0.02
+"""Seconds in which requests waited and the CPU was idle, after which more may run at the next such check. An
+interval of 30 ms without an end does not suffice: of eight requests that wait 100 ms, one ends sooner. With
+that rule, such waits after 2 ms of CPU had a p99 of 400 to 660 ms (tests/bench/shift.py)."""
+MAX_RAISE = 8.0
+"""Maximum factor of such a raise: requests that hardly compute need several at the same time."""
 STALL_SECONDS = 0.05
 """Seconds in which no request ended, after which one more may run: it may be a short one."""
 CPU_BOUND_SHARE = 0.5
 """CPU time of the process as a share of elapsed time from which its requests count as CPU-bound."""
 DISABLED_SECONDS = 5.0
 """Seconds without a limit after the limit left the CPU idle, or with a raised one after a stall."""
+RAISED_SECONDS = 1.5
+"""Seconds for which a raised limit stays after each evaluation that finds the CPU idle."""
+FULL_SHARE = 0.95
+"""The same share from which a raised limit ends immediately: the CPU was idle for a moment only."""
 FORGET_SECONDS = 10.0
 """Seconds without load after which the limit is forgotten."""
 BURST_SECONDS = 0.05
@@ -72,6 +80,7 @@ class AdaptiveConcurrencyLimit:
         "_burst_start",
         "_disabled_until",
         "_forget_at",
+        "_idle_since",
         "_judged",
         "_looked",
         "_mark",
@@ -106,7 +115,8 @@ class AdaptiveConcurrencyLimit:
         self._burst_start: WorkerUsage | None = None  # when an unprofiled burst was first seen
         self._judged = self._mark = self._looked = WorkerUsage(0, 0, 0.0, 0.0)
         """At the last evaluation; when a request last ended; when a request last waited."""
-        self._stalled_since: WorkerUsage | None = None  # since when the running requests seem to be blocked
+        self._idle_since = WorkerUsage(0, 0, 0.0, 0.0)  # the begin of the interval in which it may be idle
+        self._stalled_since: WorkerUsage | None = None  # when the running requests seemed to be blocked
 
     def resize(self, max_threads: int) -> None:
         """Follow the number of threads; a limit below it stays until it is next evaluated."""
@@ -163,6 +173,10 @@ class AdaptiveConcurrencyLimit:
         is_busy = computes and (events >= MIN_EVENTS_PER_SECOND or seen.running > self._min_limit)
         if is_busy:
             self._forget_at = seen.now + FORGET_SECONDS
+        if seen.now < self._raised_until and not computes:  # the profile is not that of this load
+            self._raised_until = max(self._raised_until, seen.now + RAISED_SECONDS)
+        elif _computes(before, seen, FULL_SHARE):
+            self._raised_until = 0.0
         if seen.now < self._disabled_until or seen.now >= self._forget_at:
             return
         if self._is_known:
@@ -197,40 +211,51 @@ class AdaptiveConcurrencyLimit:
         return seen.now - self._burst_start.now >= BURST_SECONDS
 
     def raise_if_stalled(self, seen: WorkerUsage, run_delay: Callable[[], float]) -> bool:
-        """Raise the limit if the running requests stall while others wait; return whether it was raised.
+        """Raise the limit if the CPU is idle, or no request ends, while others wait; return whether it rose.
 
-        ``run_delay`` is called at two checks if the requests seem to be blocked, because they may wait for a
-        CPU.
+        ``run_delay`` is called at two checks if the CPU seems to be idle, because threads may wait for one.
         """
-        before, looked, self._looked = self._mark, self._looked, seen
-        passed, since = seen.now - before.now, seen.now - looked.now
-        if since <= STALL_SECONDS:
-            self._queued = self._queued[0] + since, self._queued[1] + seen.cpu - looked.cpu
-        if seen.ended != before.ended or since > STALL_SECONDS:
-            self._mark, self._stalled_since = seen, None
+        looked, self._looked = self._looked, seen
+        since = seen.now - looked.now
+        if since > STALL_SECONDS:  # no request waited meanwhile
+            self._mark = self._idle_since = seen
+            self._stalled_since = None
             return False
-        waits = (
-            passed >= IDLE_CPU_SECONDS
-            and not _computes(before, seen)
-            and self._are_blocked(seen, run_delay())
-        )
-        if not waits and passed < STALL_SECONDS:
-            return False
-        self._mark, self._stalled_since = seen, None
-        more = min(self.max_threads, 2 * self.limit if waits else self.limit + 1)
-        if waits:
+        self._queued = self._queued[0] + since, self._queued[1] + seen.cpu - looked.cpu
+        if seen.ended != self._mark.ended:
+            self._mark = seen
+        used = self._use_while_idle(seen, run_delay)
+        if used is not None:
+            factor = min(MAX_RAISE, 1 / max(used, 1 / MAX_RAISE))
+            more = min(self.max_threads, math.ceil(factor * self.limit))
             self._more, self._raised_until = more, seen.now + DISABLED_SECONDS
+        elif seen.now - self._mark.now >= STALL_SECONDS:
+            more = min(self.max_threads, self.limit + 1)
+        else:
+            return False
+        self._mark = self._idle_since = seen
+        self._stalled_since = None
         limit = max(self.steady_limit, more) if self._probe_until else more
         self._probe_until, self.limit, self.steady_limit = 0, limit, max(limit, self.steady_limit)
         return True
 
-    def _are_blocked(self, seen: WorkerUsage, run_delay: float) -> bool:
-        """Return whether the requests have been blocked since the last check without waiting for a CPU."""
-        before, self._stalled_since = self._stalled_since, seen._replace(run_delay=run_delay)
-        return before is not None and not _computes(before, self._stalled_since)
+    def _use_while_idle(self, seen: WorkerUsage, run_delay: Callable[[], float]) -> float | None:
+        """Return the share of one CPU in use if that is little, and the threads do not wait for a CPU."""
+        passed = seen.now - self._idle_since.now
+        if passed < IDLE_CPU_SECONDS:
+            return None
+        used = (seen.cpu - self._idle_since.cpu) / passed
+        if used < CPU_BOUND_SHARE:
+            before, self._stalled_since = self._stalled_since, seen._replace(run_delay=run_delay())
+            if before is None:
+                return None
+            if not _computes(before, self._stalled_since):
+                return used
+        self._idle_since, self._stalled_since = seen, None
+        return None
 
 
-def _computes(before: WorkerUsage, seen: WorkerUsage) -> bool:
+def _computes(before: WorkerUsage, seen: WorkerUsage, share: float = CPU_BOUND_SHARE) -> bool:
     """Return whether the process computed since then, or would have if it had got a CPU."""
     spent = seen.cpu - before.cpu + seen.run_delay - before.run_delay
-    return spent >= CPU_BOUND_SHARE * (seen.now - before.now)
+    return spent >= share * (seen.now - before.now)

@@ -86,6 +86,8 @@ class LoadDisplay(Protocol):
     """What keeps it from having more: a number of ``Hold``."""
     concurrency_limit: int
     """How many requests the worker runs at a time."""
+    lane: int
+    """How many threads the limited route may have; 0 if no route is limited."""
 
     def publish_load(self, busy: int, work: int, queue: int) -> None:
         """Publish the threads that run Django, those that are reserved, and the requests that wait."""
@@ -375,6 +377,7 @@ class Scheduler:
         was = lanes.limited
         with self.pool.lock:
             is_new = lanes.update(self.threads, self._host.running_paths(), now)
+        self._display.lane = lanes.most if lanes.limited else 0
         if is_new:
             self._host.route_limited(lanes.limited, lanes.most, self.threads)
         elif was and not lanes.limited:

@@ -14,11 +14,11 @@ import enum
 import math
 from typing import NamedTuple
 
-CHECK_SECONDS = 0.1
+CHECK_SECONDS = 0.05
 """Interval between two checks while all threads are busy and requests queue."""
 STEP = 1.5
 """Factor of one step of growth."""
-STEP_SECONDS = 0.2
+STEP_SECONDS = 0.15
 """Minimum number of seconds between two steps: in the first, the new threads take their requests."""
 MAX_DEMAND = 0.75
 """CPUs that the threads use or wait for, from which more threads would only compete for the GIL."""
@@ -36,7 +36,7 @@ running requests is late, what they wait for has become slower."""
 
 
 class Hold(enum.IntEnum):
-    """What keeps the threads from growing: an index into the scoreboard's GROWTH_HOLDS."""
+    """What keeps the threads from growing: a position in the scoreboard's growth_holds.py."""
 
     NOTHING = 0
     CPU = 1

@@ -1,4 +1,4 @@
-"""Whether the server's advice is right: six workloads whose right advice is known, each on a real server.
+"""Whether the server's advice is right: workloads whose right advice is known, each on a real server.
 
     python -m tests.bench.advise [--seconds 6] [workload ...]
 
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,8 +42,9 @@ HOOK = '''
 
 def curious(server):
     """As ``on_starting``: look at the traffic every second, and wait less for it to be steady."""
-    server.monitor.survey_every = 1.0
-    server.monitor.survey.hold = 2.0
+    survey = server.monitor.survey
+    server.monitor.survey_every, survey.window = 1.0, 4.0
+    survey.hold = survey.profile_hold = 2.0
 '''
 
 
@@ -60,13 +61,17 @@ class Workload:
 
 
 IO, CPU = "/spend/?compute=3&wait=27", "/spend/?compute=20"
+WAIT, TWO = "/spend/?wait=100", ("--workers", "2")
 WORKLOADS = {
-    "waits, profile io": Workload(IO, 3, ("--workers", "2"), ("fits",)),
-    "computes, profile io": Workload(CPU, 1, ("--workers", "2"), ("profile cpu",)),
-    "waits, profile cpu": Workload(IO, 16, ("--workers", "2", "--profile", "cpu"), ("threads", "profile io")),
+    "computes": Workload(CPU, 16, TWO, ("cpu",)),
+    "short": Workload("/spend/", 1, TWO, ("fits",)),
+    "waits": Workload(WAIT, 24, TWO, ("fits",)),
+    "waits, profile io": Workload(IO, 3, TWO, ("fits",)),
+    "waits, profile cpu": Workload(IO, 4, (*TWO, "--profile", "cpu"), ("profile io",)),
+    "few threads": Workload(WAIT, 24, (*TWO, "--threads", "8"), ("threads",)),
     "one GIL": Workload("/spend/?compute=20&wait=4", 8, ("--workers", "1", "--threads", "4"), ("gil",)),
-    "quota": Workload(CPU, 8, ("--workers", "2", "--threads", "2"), ("quota",), HALF_A_CPU),
-    "database budget": Workload(IO, 16, ("--workers", "2", "--db-connections", "4"), ("db",)),
+    "quota": Workload(CPU, 8, (*TWO, "--threads", "2"), ("quota",), HALF_A_CPU),
+    "database budget": Workload(WAIT, 16, (*TWO, "--db-connections", "4"), ("db",)),
 }
 
 
@@ -85,26 +90,42 @@ def load(server: Server, path: str, clients: int) -> Iterator[None]:
         yield
 
 
-def advice(workload: Workload, directory: Path, seconds: float) -> dict[str, Any]:
-    """Serve, load for so long at most, and return what ``status`` tells by then."""
+@contextlib.contextmanager
+def curious(
+    directory: Path, flags: Sequence[str], limits: Mapping[str, int] | None = None
+) -> Iterator[tuple[Server, Callable[[], dict[str, Any]]]]:
+    """Serve, and yield the server with a function that returns what its ``status`` tells."""
     site = copy_site(directory, VIEWS)
     with (site / "shop" / "hooks.py").open("a") as hooks:
         hooks.write(HOOK)
     env = environment(directory, PRODSERVE={"GUNICORN": {"on_starting": "shop.hooks.curious"}})
     with ExitStack() as stack:
         command = ("manage.py", "prodserve")
-        if workload.limits:
+        if limits:
             make = stack.enter_context(making_groups())
-            command = (*inside(make("cpu", workload.limits)), *command)
-        server = stack.enter_context(serving(*workload.flags, env=env, cwd=site, command=command))
-        known: dict[str, Any] = {}
-        with load(server, workload.path, workload.clients):
-            deadline = time.monotonic() + seconds
-            while not known.get("advice_kind") and time.monotonic() < deadline:
-                time.sleep(0.5)
-                told = run("-m", "django_prodserve", "status", "--json", env=env, cwd=site)
-                known = json.loads(told.stdout)
-        return known
+            command = (*inside(make("cpu", dict(limits))), *command)
+        server = stack.enter_context(serving(*flags, env=env, cwd=site, command=command))
+
+        def status() -> dict[str, Any]:
+            told = run("-m", "django_prodserve", "status", "--json", env=env, cwd=site)
+            known: dict[str, Any] = json.loads(told.stdout)
+            return known
+
+        yield server, status
+
+
+def advice(workload: Workload, directory: Path, seconds: float) -> dict[str, Any]:
+    """Serve, load for so long at most, and return what ``status`` tells by then."""
+    known: dict[str, Any] = {}
+    with (
+        curious(directory, workload.flags, workload.limits) as (server, status),
+        load(server, workload.path, workload.clients),
+    ):
+        deadline = time.monotonic() + seconds
+        while not known.get("advice_kind") and time.monotonic() < deadline:
+            time.sleep(0.5)
+            known = status()
+    return known
 
 
 def main() -> int:

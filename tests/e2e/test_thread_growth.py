@@ -99,12 +99,13 @@ def test_one_route_that_waits_leaves_threads_to_the_others(env: Any, tmp_path: P
         other = clients.submit(server.get, "/")
         server.wait_for("is limited to 2 of 4 threads: requests of other routes waited for it")
         gates[0].open()
+        assert sent[0].result() == 200
         assert other.result().status == 200
         assert [each.done() for each in sent] == [True] + 7 * [False]
         gates[1].open()
         assert sent[1].result() == 200
         assert [server.get("/").status for _ in range(5)] == 5 * [200]
-        assert total(server, environ, "busy") == 2
+        assert (total(server, environ, "busy"), total(server, environ, "queue")) == (2, 4)
         for gate in gates:
             gate.open()
         assert {each.result() for each in sent} == {200}

@@ -342,11 +342,9 @@ function showTiles(live) {
       make("dd", { class: "more" }, more))));
 }
 
-const HOLDS = { cpu: "no more while the CPU is busy", maximum: "the maximum", slower: "no more while requests take longer than usual" };
-
 function growth(worker) {
   if (worker.max_threads === worker.threads && !worker.growth_hold) return "";
-  return ` of ${worker.max_threads}${worker.growth_hold ? `, ${HOLDS[worker.growth_hold]}` : ""}`;
+  return ` of ${worker.max_threads}${worker.growth_hold ? `, ${worker.growth_held}` : ""}`;
 }
 
 function showWorkers(live) {
