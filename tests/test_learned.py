@@ -30,7 +30,8 @@ from django_prodserve.project import learned_file
 from django_prodserve.project.detect import Project
 from django_prodserve.project.learned import Kept, Learned, TrafficSpan, from_text, to_text
 from django_prodserve.scoreboard.board import Scoreboard
-from django_prodserve.scoreboard.slot import GROWTH_HOLDS, SERVING, Slot
+from django_prodserve.scoreboard.growth_holds import GROWTH_HOLDS
+from django_prodserve.scoreboard.slot import SERVING, Slot
 from django_prodserve.utils import private_directory, private_files, working_directory
 from django_prodserve.utils.units import GIB, MIB
 
@@ -487,7 +488,7 @@ class TestLearner:
         traffic.second(ended=1)
         traffic.second(ended=1, throttled=fault == "throttled")
         if fault == "slower":
-            traffic.slots[1].growth_hold = GROWTH_HOLDS.index("slower")
+            traffic.slots[1].growth_hold = [*GROWTH_HOLDS].index("slower")
         traffic.second(ended=1, status=500 if fault == "failed" else 200)
         traffic.slots[1].growth_hold = 0
         traffic.slots[0].refused += fault == "refused"
