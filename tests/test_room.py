@@ -121,8 +121,13 @@ def test_after_a_change_of_the_mix_the_new_one_counts() -> None:
 
 
 def test_a_full_cpu_is_what_is_short_though_threads_wait_for_it() -> None:
-    found = Machine().serve(380, 40, cpu=0.005, thread=0.2)
-    assert found.room(threads=64).short == "cpu"
+    found = Machine().serve(380, 40, cpu=0.005, thread=0.02)
+    assert found.room(threads=8).short == "cpu"
+
+
+def test_threads_are_short_though_other_processes_use_all_cpus() -> None:
+    found = Machine(constant=1.8).serve(20, 40, cpu=0.0005, thread=0.5)
+    assert found.room().short == "threads"
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,9 @@ MIN_BINS = 5
 IDLE_CPU = 0.005
 """CPUs that a worker without requests uses, until it is measured here (measured: 0.003 to 0.006)."""
 MIN_IDLE_SECONDS = 5.0
-DIFFERS = 1.25
-"""Factor between two estimates from which neither counts."""
+MIX_DIFFERS, BESIDE_DIFFERS = 1.35, 1.25
+"""Factors from which two estimates contradict each other: those of the halves of the window, which err more
+than the whole, and those with the least and the most that other processes may use."""
 COLD_SECONDS, WARM_GAP, MAX_COLD = 0.0004, 0.0017, 0.0015
 """CPU seconds that a request costs more for each e-fold of the time for which its worker was idle before,
 from this gap on, and at most: caches are cold then. Measured on a virtual machine: views of 1 ms, with 50 ms
@@ -38,7 +39,9 @@ of waiting, and with a database cost 3.3, 1.8 and 3.4 ms at 50, 100 and 50 a sec
 MAX_COLD_SHARE = 0.4
 """Share of a request's CPU time that may be due to that in a result."""
 FULL_SHARE = 0.85
-"""Share of the CPUs in use from which requests wait for a CPU: their time in threads proves nothing then."""
+"""Share of the CPUs in use from which requests wait for a CPU..."""
+COMPUTING_SHARE = 0.2
+"""...so that their time in threads proves nothing, if they compute for this share of it."""
 THROTTLED_SHARE = 0.02
 """Share of the time that a quota stopped threads, from which their time in threads proves nothing."""
 EXAMPLE_FACTORS = 10, 4
@@ -131,9 +134,9 @@ def room(marks: Sequence[Mark], supply: Supply) -> Room:
     whole = _limits(window, idle, likely, supply)
     middle = window[len(window) // 2]
     halves = [part for part in (_until(window, middle), _since(window, middle)) if len(part) > 1]
-    if _differ([_limits(part, idle, likely, supply) for part in halves]):
+    if _differ([_limits(part, idle, likely, supply) for part in halves], MIX_DIFFERS):
         return Room(unknown="the mix of requests changes")
-    if _differ([_limits(window, idle, beside, supply) for beside in (least, most)]):
+    if _differ([_limits(window, idle, beside, supply) for beside in (least, most)], BESIDE_DIFFERS):
         cpus = format_count(likely.constant + likely.each * rates.cpu)
         return Room(unknown=f"other processes use {cpus} CPUs, perhaps more with more requests")
     found = Room(limits=whole)
@@ -242,7 +245,7 @@ def _limits(marks: Sequence[Mark], idle: float, beside: _Beside, supply: Supply)
         return {}
     cpu = _warm(rates, idle, supply.workers)
     cpus = min(supply.cpus, supply.shared)
-    is_full = rates.shared >= FULL_SHARE * cpus
+    is_full = rates.shared >= FULL_SHARE * cpus and rates.cpu >= COMPUTING_SHARE * rates.thread
     thread = 0.0 if is_full else rates.thread / rates.requests
     means = Means(
         cpus=max(0.01, min(supply.cpus, supply.shared - beside.constant) - idle),
@@ -254,11 +257,11 @@ def _limits(marks: Sequence[Mark], idle: float, beside: _Beside, supply: Supply)
     return {limit.short: limit.rate for limit in found}
 
 
-def _differ(estimates: Sequence[Mapping[str, float]]) -> bool:
+def _differ(estimates: Sequence[Mapping[str, float]], factor: float) -> bool:
     """Return whether these estimates contradict each other."""
     rates = [min(found.values(), default=math.inf) for found in estimates]
     finite = [rate for rate in rates if math.isfinite(rate)]
-    return len(finite) < len(rates) or max(finite, default=0.0) > DIFFERS * min(finite, default=0.0)
+    return len(finite) < len(rates) or max(finite, default=0.0) > factor * min(finite, default=0.0)
 
 
 def described(facts: Mapping[str, Any] | None, rate: float | None) -> dict[str, Any] | None:

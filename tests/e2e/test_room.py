@@ -13,7 +13,7 @@ import pytest
 from .management import MANAGEMENT, ask
 from .serving import Server, at_work, run, serving, until
 
-VIEW_SECONDS, THREADS = 0.05, 8
+VIEW_SECONDS, THREADS = 0.5, 16
 
 
 @pytest.mark.slow
