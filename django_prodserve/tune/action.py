@@ -267,7 +267,7 @@ class Tuning:
                 measure.probe(self.request, choice.targets, server.port, timeout), choice.targets, strict=True
             ):
                 if isinstance(found, Skipped):
-                    skipped.append(found)
+                    skipped.append(server.explained(found))
                 else:
                     kept.append(target)
                     usual[choice.name] = max(found, usual.get(choice.name, 0.0))

@@ -275,8 +275,8 @@ class Load:
     def results(self, first: float, last: float, cpu: dict[str, float]) -> dict[str, Any]:
         """Return what happened between two moments.
 
-        A request counts by the share of its time that is between them. Requests of 1 s end in waves, so a
-        count of those that ended in 4 s would be a quarter too high or too low.
+        A request counts by the share of its time that is between them. Requests of 1 s end in
+        waves. A count of those that ended in 4 s would be a quarter too high or too low.
         """
         span = max(last - first, 1e-9)
         done, statuses, latencies = 0.0, Counter[str](), list[float]()

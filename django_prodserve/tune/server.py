@@ -31,6 +31,7 @@ from ..scoreboard.board import Scoreboard, board_path
 from ..scoreboard.slot import SERVING, Counters, Slot
 from ..supervisor import reexec, run_directory
 from ..utils import command_line, working_directory
+from .result import Skipped
 
 LOOPBACK = "127.0.0.1"
 LOOK_SECONDS = 0.05
@@ -65,6 +66,12 @@ class TunedServer:
     def counters(self) -> Counters:
         """Return the counters of all requests."""
         return self.board.totals()
+
+    def explained(self, skipped: Skipped) -> Skipped:
+        """Add the exception of a request that has just failed."""
+        path = skipped.path.partition("?")[0]
+        raised = [error.exception for error in self.board.read_errors() if error.path == path]
+        return replace(skipped, why=f"{skipped.why}, {raised[-1]}") if any(raised[-1:]) else skipped
 
     def read_queries(self) -> query_count.Queries:
         """Return the database queries so far."""
