@@ -29,13 +29,12 @@ IDLE_CPU = 0.005
 """CPUs that a worker without requests uses, until it is measured here (measured: 0.003 to 0.006)."""
 MIN_IDLE_SECONDS = 5.0
 MIX_DIFFERS, BESIDE_DIFFERS = 1.35, 1.25
-"""Factors from which two estimates contradict each other: those of the halves of the window, which err more
-than the whole, and those with the least and the most that other processes may use."""
+"""Factors from which two estimates contradict each other. The first is for the halves of the window, which err
+more than the whole. The second is for the least and the most that other processes may use."""
 COLD_SECONDS, WARM_GAP, MAX_COLD = 0.0004, 0.0017, 0.0015
-"""CPU seconds that a request costs more for each e-fold of the time for which its worker was idle before,
-from this gap on, and at most: caches are cold then. Measured on a virtual machine: views of 1 ms, with 50 ms
-of waiting, and with a database cost 3.3, 1.8 and 3.4 ms at 50, 100 and 50 a second; near the maximum
-1.9, 1.1 and 1.6 ms."""
+"""A request costs more CPU time after a pause, as caches are cold: COLD_SECONDS x log(pause / WARM_GAP), at
+most MAX_COLD. Measured on a virtual machine, at 50 to 100 requests a second and near the maximum: a view of
+1 ms 3.3 and 1.9 ms, one that waits 1.8 and 1.1 ms, one with a database 3.4 and 1.6 ms."""
 MAX_COLD_SHARE = 0.4
 """Share of a request's CPU time that may be due to that in a result."""
 FULL_SHARE = 0.85
