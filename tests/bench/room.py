@@ -56,15 +56,10 @@ USUAL = ["computes 5 ms", "short", "waits 50 ms", "waits 1 s", "database", "mix"
 
 
 def drive(port: int, workload: Workload, seconds: float, rate: float = 0.0) -> list[Seen]:
-    """Send at this rate, or as fast as responses come."""
-    each = len(workload.paths)
-    return send(
-        port,
-        *(
-            Stream(path, seconds, rate=rate / each, connections=0 if rate else workload.clients // each)
-            for path in workload.paths
-        ),
-    )
+    """Send at this rate, or as fast as responses come: the paths take turns, so the mix stays the same."""
+    path, *others = workload.paths
+    connections = 0 if rate else workload.clients
+    return send(port, Stream(path, seconds, rate=rate, connections=connections, others=others))
 
 
 def reached(seen: list[Seen], start: float, end: float) -> float:
