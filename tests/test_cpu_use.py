@@ -100,17 +100,18 @@ def test_v1_counts_nanoseconds_of_another_controller(tmp_path: Path, together: b
     assert found.seconds() == 2.5
 
 
-def test_v1_controllers_with_different_groups_leave_the_machine(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["/other", "/other/deep"])
+def test_v1_controllers_with_different_groups_leave_the_machine(tmp_path: Path, other: str) -> None:
     found = v1(
         tmp_path,
         {
             "cpu/app/cpu.cfs_quota_us": "50000\n",
             "cpu/app/cpu.cfs_period_us": "100000\n",
-            "cpuacct/other/deep/cpuacct.usage": "2500000000\n",
+            f"cpuacct{other}/cpuacct.usage": "2500000000\n",
         },
         "cpu",
         "cpuacct",
-        accounting="/other/deep",
+        accounting=other,
     )
     assert found.cpus == len(NUMBERS)
     assert found.seconds() == pytest.approx(len(NUMBERS) * WORK)
