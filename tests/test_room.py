@@ -33,6 +33,7 @@ class Machine:
             pause = max(0.0, self.workers - requests * cpu) / max(1, requests)
             own = self.idle * self.workers + requests * (cpu + cold(pause))
             others = self.constant * self.noise.uniform(0.8, 1.2) + requests * self.each
+            others = min(others, max(0.0, self.workers - own))  # as many CPUs as workers
             self.marks.append(
                 Mark(
                     now=last.now + 1.0,
@@ -126,8 +127,15 @@ def test_a_full_cpu_is_what_is_short_though_threads_wait_for_it() -> None:
 
 
 def test_threads_are_short_though_other_processes_use_all_cpus() -> None:
-    found = Machine(constant=1.8).serve(20, 40, cpu=0.0005, thread=0.5)
-    assert found.room().short == "threads"
+    for wanted, cpu in ((1.8, 0.0005), (3.0, 0.003)):
+        found = Machine(constant=wanted).serve(20, 40, cpu=cpu, thread=0.5)
+        assert found.room().short == "threads"
+        assert limit(found.room()) == pytest.approx(64, rel=0.1)
+
+
+def test_what_processes_that_use_all_cpus_would_leave_is_not_known() -> None:
+    found = Machine(constant=3.0).serve(50, 40, cpu=0.005)
+    assert "other processes use 1.7 CPUs, and would leave some" in found.room().unknown
 
 
 @pytest.mark.parametrize(

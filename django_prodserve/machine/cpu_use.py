@@ -47,7 +47,8 @@ class CpuUse:
             return None if used is None else used / 1e6
         depth = [found.directory for found in self._cgroups.group("cpu").levels].index(level.directory)
         counts = self._cgroups.group("cpuacct").levels
-        if len(counts) != len(self._cgroups.group("cpu").levels):  # the controllers have different groups
+        paths = self._cgroups.paths
+        if paths.get("cpu") != paths.get("cpuacct") or depth >= len(counts):  # of a different group
             return None
         used = parse_amount(read(counts[depth].file("cpuacct.usage")) or "")
         return None if used is None else used / 1e9

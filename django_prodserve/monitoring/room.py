@@ -29,8 +29,8 @@ IDLE_CPU = 0.005
 """CPUs that a worker without requests uses, until it is measured here (measured: 0.003 to 0.006)."""
 MIN_IDLE_SECONDS = 5.0
 MIX_DIFFERS, BESIDE_DIFFERS = 1.35, 1.25
-"""Factors from which two estimates contradict each other. The first is for the halves of the window, which err
-more than the whole. The second is for the least and the most that other processes may use."""
+"""Factors from which two estimates contradict each other. The first is for the halves of the window, which
+err more than the whole. The second is for the least and the most that other processes may use."""
 COLD_SECONDS, WARM_GAP, MAX_COLD = 0.0004, 0.0017, 0.0015
 """A request costs more CPU time after a pause, as caches are cold: COLD_SECONDS x log(pause / WARM_GAP), at
 most MAX_COLD. Measured on a virtual machine, at 50 to 100 requests a second and near the maximum: a view of
@@ -43,6 +43,8 @@ COMPUTING_SHARE = 0.2
 """...so that their time in threads proves nothing, if they compute for this share of it."""
 THROTTLED_SHARE = 0.02
 """Share of the time that a quota stopped threads, from which their time in threads proves nothing."""
+LEAST_SHARE = 1 / 3
+"""Share of the CPUs that the scheduler gives to workers at least, where other processes want all of them."""
 EXAMPLE_FACTORS = 10, 4
 """The example is a rate at least so many times the present one, and so many times this server's maximum."""
 AT_MAXIMUM = 0.9
@@ -139,6 +141,9 @@ def room(marks: Sequence[Mark], supply: Supply) -> Room:
         cpus = format_count(likely.constant + likely.each * rates.cpu)
         return Room(unknown=f"other processes use {cpus} CPUs, perhaps more with more requests")
     found = Room(limits=whole)
+    if found.short == CPU and supply.shared - likely.constant < LEAST_SHARE * supply.shared:
+        cpus = format_count(likely.constant)
+        return Room(unknown=f"other processes use {cpus} CPUs, and would leave some of it to more requests")
     computes = found.short in (CPU, GIL)
     warm = _warm(rates, idle, supply.workers) * rates.requests
     if computes and warm < (1 - MAX_COLD_SHARE) * (rates.cpu - idle):
@@ -246,8 +251,9 @@ def _limits(marks: Sequence[Mark], idle: float, beside: _Beside, supply: Supply)
     cpus = min(supply.cpus, supply.shared)
     is_full = rates.shared >= FULL_SHARE * cpus and rates.cpu >= COMPUTING_SHARE * rates.thread
     thread = 0.0 if is_full else rates.thread / rates.requests
+    left = max(supply.shared - beside.constant, LEAST_SHARE * supply.shared)
     means = Means(
-        cpus=max(0.01, min(supply.cpus, supply.shared - beside.constant) - idle),
+        cpus=max(0.01, min(supply.cpus, left) - idle),
         workers=supply.workers,
         threads=supply.threads,
         threads_by=supply.threads_by,

@@ -4,13 +4,14 @@
 
 Each server first gets a share of what it should reach, as steady traffic, and reports its room. Then clients
 ask as fast as they can. Prints both rates, and exits 1 where they differ by more than a fifth. The machine
-must have nothing else to do.
+must have nothing else to do: "beside" are the CPUs that neither the server nor the client used.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from measure import SITE, environment, prepare, running
+import psutil
+from measure import SITE, Running, environment, prepare, running
 from servers import Server
 from traffic import Seen, Stream, send
 
@@ -56,15 +58,10 @@ USUAL = ["computes 5 ms", "short", "waits 50 ms", "waits 1 s", "database", "mix"
 
 
 def drive(port: int, workload: Workload, seconds: float, rate: float = 0.0) -> list[Seen]:
-    """Send at this rate, or as fast as responses come."""
-    each = len(workload.paths)
-    return send(
-        port,
-        *(
-            Stream(path, seconds, rate=rate / each, connections=0 if rate else workload.clients // each)
-            for path in workload.paths
-        ),
-    )
+    """Send at this rate, or as fast as responses come: the paths take turns, so the mix stays the same."""
+    path, *others = workload.paths
+    connections = 0 if rate else workload.clients
+    return send(port, Stream(path, seconds, rate=rate, connections=connections, others=others))
 
 
 def reached(seen: list[Seen], start: float, end: float) -> float:
@@ -81,8 +78,34 @@ def reported(environ: dict[str, str]) -> dict[str, Any]:
     return found
 
 
-def measure(workload: Workload, share: float, seconds: float) -> tuple[float, dict[str, Any], float]:
-    """Return the first rate, the room that was reported then, and the maximum rate."""
+class Beside:
+    """How many CPUs the rest of the machine uses from now on."""
+
+    def __init__(self, found: Running) -> None:
+        self.found, self.start, self.used = found, time.monotonic(), self.seconds(found)
+
+    @staticmethod
+    def seconds(found: Running) -> float:
+        whole, clients = psutil.cpu_times(), os.times()
+        busy = sum(whole[:8]) - whole.idle - whole.iowait
+        return busy - found.cpu() - sum(clients[:4])
+
+    def cpus(self) -> float:
+        return (self.seconds(self.found) - self.used) / (time.monotonic() - self.start)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The first rate, the room that was reported then, the maximum rate, and what else ran at both times."""
+
+    first: float
+    room: dict[str, Any]
+    most: float
+    beside: tuple[float, float]
+
+
+def measure(workload: Workload, share: float, seconds: float) -> Result:
+    """Measure one workload."""
     command = f"manage.py prodserve --bind 127.0.0.1:{{port}} {workload.flags}"
     server = Server("prodserve", command, needs="gunicorn", static="", app="django_prodserve")
     with tempfile.TemporaryDirectory() as directory:
@@ -90,12 +113,15 @@ def measure(workload: Workload, share: float, seconds: float) -> tuple[float, di
         prepare(work, [])
         with running(server, work) as found:
             time.sleep(IDLE_SECONDS)
+            beside = Beside(found)
             seen = drive(found.port, workload, seconds, share * workload.expected)
             first = reached(seen, seconds / 2, seconds)
             room = reported(environment(work, server, found.port))
+            first_beside, beside = beside.cpus(), Beside(found)
             end = RAMP_SECONDS + MAXIMUM_SECONDS
             most = reached(drive(found.port, workload, end), RAMP_SECONDS, end)
-    return first, room, most
+            besides = first_beside, beside.cpus()
+    return Result(first, room, most, besides)
 
 
 def main() -> int:
@@ -107,9 +133,10 @@ def main() -> int:
     parser.add_argument("workload", nargs="*", default=USUAL)
     wanted = parser.parse_args()
     wrong = 0
-    print(f"{'workload':<18}{'first/s':>9}{'room/s':>9}{'reached/s':>11}{'ratio':>7}  short")
+    print(f"{'workload':<18}{'first/s':>9}{'room/s':>9}{'reached/s':>11}{'ratio':>7}{'beside':>12}  short")
     for name in wanted.workload:
-        first, room, most = measure(WORKLOADS[name], wanted.share, wanted.seconds)
+        result = measure(WORKLOADS[name], wanted.share, wanted.seconds)
+        room, most = result.room, result.most
         ratio = room["room"] / most if room["certain"] and most else None
         is_wrong = ratio is not None and abs(ratio - 1) > TOLERANCE
         wrong += is_wrong
@@ -117,7 +144,9 @@ def main() -> int:
         ratios = f"{ratio:.2f}" if ratio is not None else "-"
         said = room["short"] or room["reason"]
         limits = ", ".join(f"{resource} {rate:.0f}" for resource, rate in room["limits"].items())
-        print(f"{name:<18}{first:>9.0f}{predicted:>9}{most:>11.0f}{ratios:>7}  {said} ({limits})", flush=True)
+        rates = f"{result.first:>9.0f}{predicted:>9}{most:>11.0f}{ratios:>7}"
+        others = " ".join(f"{cpus:.2f}" for cpus in result.beside)
+        print(f"{name:<18}{rates}{others:>12}  {said} ({limits})", flush=True)
     return 1 if wrong else 0
 
 

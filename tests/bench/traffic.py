@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -31,7 +31,7 @@ MOST = 4000  # connections of a stream; a request that finds none has failed
 
 @dataclass
 class Stream:
-    """Requests of one kind."""
+    """Requests of one kind, or of several in turn."""
 
     path: str
     seconds: float
@@ -41,6 +41,7 @@ class Stream:
     fresh: bool = False  # a new connection each
     name: str = ""
     patience: float = PATIENCE
+    others: Sequence[str] = ()  # paths that take turns with the first, whatever each of them takes
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Running:
     """A stream and where it stands."""
 
     stream: Stream
-    request: bytes
+    requests: Iterator[bytes]
     idle: deque[Connection] = field(default_factory=deque)
     open: int = 0
     sent: int = 0
@@ -94,7 +95,7 @@ class Running:
 class Connection:
     """A connection, and the request that runs on it."""
 
-    __slots__ = ("answers", "buffer", "due", "needed", "running", "socket", "status", "waits")
+    __slots__ = ("answers", "buffer", "due", "needed", "request", "running", "socket", "status", "waits")
 
     def __init__(self, running: Running, port: int) -> None:
         self.running = running
@@ -106,12 +107,14 @@ class Connection:
         self.needed = -1  # bytes of the whole answer, -1 before its head is here, -2 while chunks come
         self.status = self.answers = 0
         self.due = 0.0
+        self.request = b""
 
     def ask(self, due: float) -> None:
         self.due, self.needed, self.status = due, -1, 0
         self.buffer.clear()
+        self.request = next(self.running.requests)
         if not self.waits:
-            self.socket.send(self.running.request)
+            self.socket.send(self.request)
 
     def read(self) -> bool | None:
         """Read what came: True once an answer is whole, None at the end of the stream."""
@@ -156,15 +159,16 @@ class Traffic:
     def __init__(self, port: int, streams: Sequence[Stream]) -> None:
         self.port = port
         self.selector = selectors.DefaultSelector()
-        self.running = [Running(stream, self._request(stream)) for stream in streams]
+        self.running = [Running(stream, itertools.cycle(self._requests(stream))) for stream in streams]
         self.waiting: set[Connection] = set()
         self.due: list[tuple[float, int, Running]] = []
         self.order = itertools.count()
 
     @staticmethod
-    def _request(stream: Stream) -> bytes:
+    def _requests(stream: Stream) -> list[bytes]:
         fields = "Connection: close\r\n" if stream.fresh else ""
-        return f"GET {stream.path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n".encode()
+        paths = (stream.path, *stream.others)
+        return [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n".encode() for path in paths]
 
     def run(self) -> list[Running]:
         self.began = time.monotonic()
@@ -224,7 +228,7 @@ class Traffic:
             connection.waits = False
             self.selector.modify(connection.socket, selectors.EVENT_READ, connection)
             try:
-                connection.socket.send(connection.running.request)
+                connection.socket.send(connection.request)
             except OSError:
                 self._lost(connection)
             return
