@@ -16,7 +16,7 @@ class Machine:
     """Counters of a server whose requests cost what is known, second by second."""
 
     workers: int = 2
-    idle: float = 0.004
+    idle: float = 0.001
     """CPUs of a worker without requests."""
     constant: float = 0.0
     """CPUs of other processes..."""
