@@ -136,6 +136,8 @@ def test_threads_are_short_though_other_processes_use_all_cpus() -> None:
 def test_what_processes_that_use_all_cpus_would_leave_is_not_known() -> None:
     found = Machine(constant=3.0).serve(50, 40, cpu=0.005)
     assert "other processes use 1.7 CPUs, and would leave some" in found.room().unknown
+    steady = Machine(constant=1.2, noise=Random(1)).serve(0, 30, cpu=0).serve(50, 60, cpu=0.005)
+    assert "other processes use 1.2 CPUs, and would leave some" in steady.room().unknown
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,8 @@ THROTTLED_SHARE = 0.02
 """Share of the time that a quota stopped threads, from which their time in threads proves nothing."""
 LEAST_SHARE = 1 / 3
 """Share of the CPUs that the scheduler gives to workers at least, where other processes want all of them."""
+KNOWN_SHARE = 1 / 2
+"""Share of the CPUs that other processes must leave, so that it is known what workers can get."""
 EXAMPLE_FACTORS = 10, 4
 """The example is a rate at least so many times the present one, and so many times this server's maximum."""
 AT_MAXIMUM = 0.9
@@ -142,7 +144,7 @@ def room(marks: Sequence[Mark], supply: Supply) -> Room:
         cpus = format_count(likely.constant + likely.each * rates.cpu)
         return Room(unknown=f"other processes use {cpus} CPUs, perhaps more with more requests")
     found = Room(limits=whole)
-    if found.short == CPU and supply.shared - likely.constant < LEAST_SHARE * supply.shared:
+    if found.short == CPU and supply.shared - likely.constant < KNOWN_SHARE * supply.shared:
         cpus = format_count(likely.constant)
         return Room(unknown=f"other processes use {cpus} CPUs, and would leave some of it to more requests")
     computes = found.short in (CPU, GIL)
