@@ -96,8 +96,6 @@ class TrafficSampler:
     def mark(self, now: float) -> CounterSnapshot:
         """Return the current counters."""
         cpu = {member.pid: cpu_seconds(member.pid) for member in self.pool}
-        for member in self.pool:
-            member.slot.cpu = cpu.get(member.pid, 0.0)
         told = throttling(self.cgroups)
         used = self.cpu.seconds() or 0.0
         return CounterSnapshot(now, self.board.totals(), cpu, used, told.periods, told.throttled)
