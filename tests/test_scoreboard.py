@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from django_prodserve.scoreboard.board import Scoreboard
+from django_prodserve.scoreboard.board import _NOTE_SEQUENCE, Scoreboard
 from django_prodserve.scoreboard.slot import BOOTING, BOUNDS, CLASSES, FREE, METHODS, RETIRING, SERVING, Slot
 
 
@@ -235,3 +235,15 @@ def test_it_costs_microseconds(board: Scoreboard) -> None:
 
     # About 1.7 us each; the bound leaves room for a machine that does other things too.
     assert min(timeit.repeat(request, number=1000, repeat=20)) / 1000 < 20e-6
+
+
+def test_a_reader_waits_for_an_arbiter_that_has_no_cpu_during_a_write(board: Scoreboard) -> None:
+    board.write_summary({"room": 1})
+    board.whole[_NOTE_SEQUENCE] += 1
+    found: list[dict[str, object]] = []
+    reader = threading.Thread(target=lambda: found.append(board.summary()))
+    reader.start()
+    reader.join(0.01)
+    board.whole[_NOTE_SEQUENCE] += 1
+    reader.join()
+    assert found == [{"room": 1}]
