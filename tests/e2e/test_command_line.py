@@ -147,7 +147,7 @@ WRONG: list[Wrong] = [
         {},
         "usage",
         2,
-        "--json works with plan, check and status, not with serve.",
+        "--json works with plan, check, status and tune, not with serve.",
         "prodserve plan --json",
     ),
     (["serv"], {}, "unknown-action", 2, "There is no action 'serv'.", "Did you mean serve?"),
