@@ -40,17 +40,17 @@ class Workload:
     expected: float
     """Requests a second that two CPUs may reach: the first traffic is a share of them."""
     clients: int
-    """That ask as fast as they can."""
+    """That ask as fast as they can: enough to fill the server, too few for it to refuse requests."""
     flags: str = ""
 
 
 WORKLOADS = {
     "computes 5 ms": Workload(("/spin/?ms=5",), 250, 32),
     "short": Workload(("/spin/?ms=1",), 900, 32),
-    "waits 50 ms": Workload(("/wait/?ms=50",), 1500, 400),
+    "waits 50 ms": Workload(("/wait/?ms=50",), 1500, 200),
     "waits 1 s": Workload(("/wait/?ms=1000",), 480, 700),
     "database": Workload(("/db/",), 500, 32),
-    "mix": Workload(("/spin/?ms=5", "/wait/?ms=50"), 450, 400),
+    "mix": Workload(("/spin/?ms=5", "/wait/?ms=50"), 450, 40),
     "16 fixed threads": Workload(("/wait/?ms=50",), 600, 64, "--threads 16"),
     "one worker": Workload(("/spin/?ms=5",), 150, 16, "--workers 1"),
 }
