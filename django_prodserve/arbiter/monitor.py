@@ -46,7 +46,7 @@ class WorkerMonitor:
         self.survey = TrafficSampler(arbiter.board, arbiter.pool, arbiter.plan)
         self.learner = TrafficLearner(arbiter.board, arbiter.pool, arbiter.plan, arbiter.log)
         self.next_survey, self.survey_every = 0.0, SURVEY_SECONDS
-        self.room = RoomWatch(arbiter.pool, arbiter.plan, self.survey.cgroups)
+        self.room = RoomWatch(arbiter.pool, arbiter.plan, self.survey.cgroups, self.survey.cpu)
         self.quota, self.throttled_since = QuotaWatch(), 0.0
         self.overload = OverloadWatch()
         self.certificates = CertificateWatch(
@@ -169,21 +169,19 @@ class WorkerMonitor:
         self.next_survey = now + self.survey_every
         if advice := self.survey.tick(now):
             self.arbiter.log_line(advice=advice.line, advice_kind=advice.kind)
-            if advice.line:
-                self.log.notice("advice    %s", advice.line)
-                self.arbiter.record_event("advice", advice.line)
+            self._report_advice(advice.line)
 
     def learn(self, now: float) -> None:
         """Learn from the traffic for the next start, once this generation serves."""
         if self.arbiter.all_ready:
             throttled = self.quota.share > 0
-            self._report_learned(self.learner.tick(now, time.time(), throttled=throttled))
+            self._report_advice(self.learner.tick(now, time.time(), throttled=throttled))
 
     def learn_last(self) -> None:
         """Keep what the traffic has shown since the last span, before this generation ends."""
-        self._report_learned(self.learner.end(time.monotonic(), time.time()))
+        self._report_advice(self.learner.end(time.monotonic(), time.time()))
 
-    def _report_learned(self, line: str) -> None:
+    def _report_advice(self, line: str) -> None:
         if line:
             self.log.notice("advice    %s", line)
             self.arbiter.record_event("advice", line)

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ..machine.cgroups import Cgroups
-from ..machine.cpu_use import CpuUse
 from ..machine.proc import cpu_seconds
 from ..machine.quota import throttling
 from ..monitoring.room import KEPT_SECONDS, Mark, Room, Supply, room
 
 if TYPE_CHECKING:
+    from ..machine.cgroups import Cgroups
+    from ..machine.cpu_use import CpuUse
     from ..plan.plan import Plan
     from ..scoreboard.slot import Counters
     from .worker_pool import WorkerHandle, WorkerPool
@@ -26,9 +26,8 @@ CPU_WEIGHT = 0.4
 class RoomWatch:
     """The marks of the last minutes, since the number of workers that serve has changed."""
 
-    def __init__(self, pool: WorkerPool, plan: Plan, cgroups: Cgroups) -> None:
-        self.pool, self.plan, self.cgroups = pool, plan, cgroups
-        self.use = CpuUse(cgroups)
+    def __init__(self, pool: WorkerPool, plan: Plan, cgroups: Cgroups, use: CpuUse) -> None:
+        self.pool, self.plan, self.cgroups, self.use = pool, plan, cgroups, use
         self.marks: deque[Mark] = deque()
         self._cpu: dict[int, float] = {}
         self._thread: dict[int, float] = {}

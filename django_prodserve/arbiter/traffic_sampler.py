@@ -125,7 +125,6 @@ class TrafficSampler:
             workers=len(slots),
             threads=sum(slot.max_threads for slot in slots),
             threads_by=plan.threads_by,
-            grows=plan.max_threads.value > plan.threads.value,
             held=self._held(),
             limit=plan.threads_limit,
             profile=plan.profile.value,

@@ -117,10 +117,8 @@ class TrafficProfile:
     """How many threads they may have together."""
     threads_by: str = "threads"
     """Which resource sets that number: one of those in plan/capacity.py."""
-    grows: bool = False
-    """Whether a worker starts more threads by itself while requests only wait."""
     held: str = ""
-    """What keeps it from that: one of the scoreboard's GROWTH_HOLDS."""
+    """What keeps a worker from starting more threads: one of the scoreboard's GROWTH_HOLDS."""
     limit: str = ""
     """What sets the maximum of the threads, in words."""
     profile: str

@@ -185,11 +185,6 @@ class Plan:
         few = self.threads.value < THREADS[self.profile.value] and self.worker_class.value != "sync"
         return few and self.threads.is_computed
 
-    @property
-    def database_caps_threads(self) -> bool:
-        """Whether --db-connections limits the threads to fewer than the profile asks for."""
-        return self.has_few_threads and self.db_connections.value is not None
-
     def decisions(self) -> Iterator[tuple[str, Decision[Any]]]:
         """Yield every decision with its name, in the order of their explanation."""
         for row in fields(self):
